@@ -1,0 +1,121 @@
+"""A client for H2O's chat service, and for self-hosted servers of its kind.
+
+`H2oClient` is for scripts and threads, `AsyncH2oClient` for asyncio and trio. A name is imported
+when it is first used, so that a program pays for the shell that it uses and no other.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from h2o_client._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from h2o_client._async import AsyncChatStream as AsyncChatStream
+    from h2o_client._async import AsyncH2oClient as AsyncH2oClient
+    from h2o_client._sync import ChatStream as ChatStream
+    from h2o_client._sync import H2oClient as H2oClient
+    from h2o_client.errors import ForbiddenError as ForbiddenError
+    from h2o_client.errors import GenerationError as GenerationError
+    from h2o_client.errors import H2oError as H2oError
+    from h2o_client.errors import IncompleteStreamError as IncompleteStreamError
+    from h2o_client.errors import InvalidRequestError as InvalidRequestError
+    from h2o_client.errors import LoginRequiredError as LoginRequiredError
+    from h2o_client.errors import ModelUnavailableError as ModelUnavailableError
+    from h2o_client.errors import NotFoundError as NotFoundError
+    from h2o_client.errors import OverloadedError as OverloadedError
+    from h2o_client.errors import PromptTooLargeError as PromptTooLargeError
+    from h2o_client.errors import ProtocolError as ProtocolError
+    from h2o_client.errors import RateLimitError as RateLimitError
+    from h2o_client.errors import RedirectError as RedirectError
+    from h2o_client.errors import ServerError as ServerError
+    from h2o_client.errors import StatusError as StatusError
+    from h2o_client.errors import StreamError as StreamError
+    from h2o_client.errors import TermsNotAcceptedError as TermsNotAcceptedError
+    from h2o_client.errors import TransportError as TransportError
+    from h2o_client.errors import TransportTimeoutError as TransportTimeoutError
+    from h2o_client.protocol.retries import Retries as Retries
+    from h2o_client.types import DEFAULT_BASE_URL as DEFAULT_BASE_URL
+    from h2o_client.types import DEFAULT_MODEL as DEFAULT_MODEL
+    from h2o_client.types import Message as Message
+    from h2o_client.types import Reply as Reply
+    from h2o_client.types import Timeouts as Timeouts
+    from h2o_client.types import Token as Token
+
+_WHERE = {
+    "AsyncChatStream": "_async",
+    "AsyncH2oClient": "_async",
+    "ChatStream": "_sync",
+    "DEFAULT_BASE_URL": "types",
+    "DEFAULT_MODEL": "types",
+    "ForbiddenError": "errors",
+    "GenerationError": "errors",
+    "H2oClient": "_sync",
+    "H2oError": "errors",
+    "IncompleteStreamError": "errors",
+    "InvalidRequestError": "errors",
+    "LoginRequiredError": "errors",
+    "Message": "types",
+    "ModelUnavailableError": "errors",
+    "NotFoundError": "errors",
+    "OverloadedError": "errors",
+    "PromptTooLargeError": "errors",
+    "ProtocolError": "errors",
+    "RateLimitError": "errors",
+    "RedirectError": "errors",
+    "Reply": "types",
+    "Retries": "protocol.retries",
+    "ServerError": "errors",
+    "StatusError": "errors",
+    "StreamError": "errors",
+    "TermsNotAcceptedError": "errors",
+    "Timeouts": "types",
+    "Token": "types",
+    "TransportError": "errors",
+    "TransportTimeoutError": "errors",
+}
+
+__all__ = [
+    "AsyncChatStream",
+    "AsyncH2oClient",
+    "ChatStream",
+    "DEFAULT_BASE_URL",
+    "DEFAULT_MODEL",
+    "ForbiddenError",
+    "GenerationError",
+    "H2oClient",
+    "H2oError",
+    "IncompleteStreamError",
+    "InvalidRequestError",
+    "LoginRequiredError",
+    "Message",
+    "ModelUnavailableError",
+    "NotFoundError",
+    "OverloadedError",
+    "PromptTooLargeError",
+    "ProtocolError",
+    "RateLimitError",
+    "RedirectError",
+    "Reply",
+    "Retries",
+    "ServerError",
+    "StatusError",
+    "StreamError",
+    "TermsNotAcceptedError",
+    "Timeouts",
+    "Token",
+    "TransportError",
+    "TransportTimeoutError",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,623 @@
+"""The async shell: performs what the core asks through `httpx.AsyncClient`.
+
+It runs on asyncio and trio alike, through anyio. The words about each class and method are those
+of its twin in `_sync.py`; here stands what is different.
+
+A cancellation is never thrown into a flow: the flow is closed where it stands, the response is
+released and the server told, in a task of its own that is shielded from the cancellation and
+bounded in time. A task of its own, because a native cancellation of asyncio passes through every
+shield; so a second one does not interrupt the clean-up either. In the same way the creation of a
+conversation is held together: its answer is waited for, so that the id is known and can be
+deleted.
+"""
+
+import contextlib
+import warnings
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar, assert_never
+
+import anyio
+import httpx
+
+from h2o_client._http import (
+    AMBIENT,
+    TRANSPORT_ERRORS,
+    build_request,
+    check_http_client,
+    client_options,
+    logger,
+    new_service,
+    read_head,
+    time_limits,
+    translate,
+)
+from h2o_client.errors import (
+    H2oError,
+    IncompleteStreamError,
+    TransportError,
+    TransportTimeoutError,
+)
+from h2o_client.protocol.effects import (
+    Close,
+    Effect,
+    Emit,
+    Exclusive,
+    Finish,
+    Flow,
+    Head,
+    Read,
+    Send,
+    Sleep,
+    Stepper,
+)
+from h2o_client.protocol.flows import Chat, Operation
+from h2o_client.protocol.retries import Retries
+from h2o_client.types import Messages, Reply, Timeouts, Token
+
+T = TypeVar("T")
+
+
+class AsyncPlayer:
+    """The twin of `Player`.
+
+    Args:
+        http: sends the requests.
+        opening: held while an exclusive flow is played.
+        deadline: when everything must be done, on the ambient clock, or None.
+
+    Attributes:
+        closing: set when the stream is closed while its reader is at work: no effect follows.
+    """
+
+    def __init__(
+        self, http: httpx.AsyncClient, opening: anyio.Lock, deadline: float | None = None
+    ) -> None:
+        self._http = http
+        self._opening = opening
+        self._deadline = deadline
+        self._limits: dict[str, float | None] = {}
+        self._response: httpx.Response | None = None
+        self._chunks: AsyncIterator[bytes] | None = None
+        self._effect_scope: anyio.CancelScope | None = None
+        self.closing = False
+
+    async def play(self, flow: Flow[T]) -> T:
+        """Play a flow to its end; nobody waits for its tokens."""
+        steps = Stepper(flow)
+        with steps:
+            while await self.advance(steps) is not None:
+                pass
+        return steps.result
+
+    async def advance(self, steps: Stepper[T]) -> Emit | None:
+        """Play a flow until it emits; None: it has ended."""
+        effect = steps.step()
+        while effect is not None and type(effect) is not Emit:
+            effect = steps.step(await self._outcome(effect))
+        return effect
+
+    async def _outcome(self, effect: Effect) -> object:
+        """Perform an effect; return its answer, or the error that is to be thrown in."""
+        try:
+            outcome = await self._interruptible(effect)
+        except H2oError as error:
+            outcome = error
+            await self.release()
+        except TRANSPORT_ERRORS as error:
+            outcome = translate(error, effect)
+            await self.release()
+        if self.closing:
+            raise IncompleteStreamError("the stream was closed while it was read")
+        return outcome
+
+    async def _interruptible(self, effect: Effect) -> object:
+        """Perform an effect where `interrupt()` can reach it."""
+        with anyio.CancelScope() as self._effect_scope:
+            return await self._perform(effect)
+        raise TransportError("interrupted")
+
+    async def _perform(self, effect: Effect) -> object:
+        match effect:
+            case Read():
+                return await self._read(effect)
+            case Send():
+                return await self._send(effect)
+            case Close():
+                await self.release()
+            case Sleep():
+                await self._sleep(effect)
+            case Exclusive():
+                async with self._opening:
+                    return await self.play(effect.flow)
+            case Finish():
+                return await self._finish(effect)
+            case Emit():
+                pass  # play() takes no tokens
+            case _:
+                assert_never(effect)
+        return None
+
+    async def _send(self, effect: Send) -> Head:
+        await self.release()
+        connect, within = self._within(effect.connect), self._within(effect.within)
+        self._limits = time_limits(connect, within)
+        request = build_request(self._http, effect.request, self._limits)
+        self._response = await self._http.send(request, stream=True, follow_redirects=False)
+        return read_head(self._response)
+
+    async def _read(self, effect: Read) -> bytes:
+        chunks = self._chunks
+        if chunks is None:
+            if self._response is None:
+                return b""
+            self._limits["read"] = self._within(effect.within)
+            chunks = self._chunks = self._response.aiter_raw()
+        chunk = await anext(chunks, b"")
+        if not chunk:
+            await self.release()
+        return chunk
+
+    async def _sleep(self, effect: Sleep) -> None:
+        await anyio.sleep(effect.seconds)
+
+    async def _finish(self, effect: Finish) -> object:
+        """Play a flow that a cancellation does not interrupt at once.
+
+        It has a player of its own, which nobody closes or interrupts.
+        """
+        player = AsyncPlayer(self._http, self._opening, self._deadline)
+        return await shielded(lambda: player.play(effect.flow), after_cancel=effect.within)
+
+    def _within(self, seconds: float | None) -> float | None:
+        """Return what is left to an effect, if everything has a deadline."""
+        if self._deadline is None:
+            return seconds
+        left = self._deadline - AMBIENT.clock()
+        if left <= 0:
+            raise TransportTimeoutError.struck("cleanup", None)
+        return left if seconds is None else min(seconds, left)
+
+    async def release(self) -> None:
+        """Release the open response, if there is one."""
+        response, self._response = self._response, None
+        chunks, self._chunks = self._chunks, None
+        if response is not None:
+            with anyio.CancelScope(shield=True):
+                if chunks is not None:
+                    await exhaust(chunks)
+                await response.aclose()
+
+    def interrupt(self) -> bool:
+        """Wake the task that is performing an effect."""
+        if self._effect_scope is None:
+            return False
+        self._effect_scope.cancel()
+        return True
+
+
+async def exhaust(chunks: AsyncIterator[bytes]) -> None:
+    """Bring httpx's generators of a body to their end, without waiting for bytes.
+
+    They stand one within another, and closing the outer one leaves those within to the garbage
+    collector, of which trio warns. A cancellation ends them all, from the inside.
+    """
+    with contextlib.suppress(*TRANSPORT_ERRORS), anyio.CancelScope() as scope:
+        scope.cancel()
+        async for _ in chunks:
+            pass
+
+
+async def shielded(call: Callable[[], Awaitable[T]], *, after_cancel: float) -> T:
+    """Await a call in a task of its own, which a cancellation of this one does not interrupt.
+
+    Args:
+        call: what to await.
+        after_cancel: seconds that are left to it once this task is cancelled.
+    """
+    results: list[T] = []
+    errors: list[Exception] = []
+    done = anyio.Event()
+    scope = anyio.CancelScope(shield=True)
+
+    async def run() -> None:
+        with scope:
+            try:
+                results.append(await call())
+            except Exception as error:  # noqa: BLE001 -- raised again below, without a group around
+                errors.append(error)
+        done.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+        try:
+            await done.wait()
+        except BaseException:
+            scope.deadline = anyio.current_time() + after_cancel
+            raise
+    if errors:
+        raise errors.pop()
+    return results[0]
+
+
+class AsyncChatStream:
+    """The twin of `ChatStream`. Made by `AsyncH2oClient.stream()`.
+
+    One task reads; `stop()` and `aclose()` may be called from any task of the same event loop.
+    """
+
+    def __init__(self, client: "AsyncH2oClient", operation: Operation) -> None:
+        self._client = client
+        self._operation = operation
+        self._player = client._new_player()
+        self._steps: Stepper[Reply] = Stepper(operation.run())
+        self._ready: deque[Token] = deque()
+        self._begun = False
+        self._closed = False
+        self._left = anyio.Event()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open" if self._begun else "new"
+        return f"<{type(self).__name__} {state}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        """The twin of `ChatStream.__next__()`; the end is `StopAsyncIteration`."""
+        while True:
+            token = await self._next_token()
+            if token.text and not token.special:
+                return token.text
+
+    def __del__(self) -> None:
+        # An argument that was refused in __init__ leaves nothing to look at.
+        if getattr(self, "_begun", False) and not self._closed:
+            warnings.warn(
+                f"{self!r} was not closed: use `async with`",
+                ResourceWarning,
+                stacklevel=1,
+                source=self,
+            )
+            self._client._drop(self._operation, self._player)
+
+    @property
+    def text(self) -> str:
+        """The twin of `ChatStream.text`."""
+        return self._operation.text
+
+    @property
+    def reply(self) -> Reply:
+        """The twin of `ChatStream.reply`."""
+        if not self._steps.returned:
+            raise RuntimeError("there is no reply: the stream was not read to its end")
+        return self._steps.result
+
+    def events(self) -> "AsyncTokenEvents":
+        """The twin of `ChatStream.events()`."""
+        return AsyncTokenEvents(self)
+
+    async def read(self) -> Reply:
+        """The twin of `ChatStream.read()`."""
+        while await self._advance():
+            self._ready.clear()
+        return self.reply
+
+    async def stop(self) -> None:
+        """The twin of `ChatStream.stop()`."""
+        if self._closed:
+            return
+        await self._client._new_player(cleanup=True).play(self._operation.stop())
+        if not self._steps.claim():
+            self._player.interrupt()
+            return
+        try:
+            while await self._step() is not None:
+                pass
+        finally:
+            self._steps.free()
+            self._ready.clear()
+
+    async def aclose(self) -> None:
+        """The twin of `ChatStream.close()`."""
+        if self._closed:
+            return
+        self._player.closing = True
+        if not self._steps.claim():
+            await self._close_beside_reader()
+            return
+        try:
+            await self._leave()
+        finally:
+            self._steps.free()
+
+    async def _close_beside_reader(self) -> None:
+        if not self._player.interrupt():
+            # The reader waits for a response: what is known can be told the server from here,
+            # and its answer ends when it has stopped.
+            cleanup = self._client._service.timeouts.cleanup
+            client, operation = self._client, self._operation
+            await shielded(lambda: client._abandon(operation), after_cancel=cleanup)
+        with anyio.move_on_after(self._client._service.timeouts.cleanup):
+            await self._left.wait()
+
+    async def _next_token(self) -> Token:
+        while not self._ready:
+            if not await self._advance():
+                raise StopAsyncIteration
+        return self._ready.popleft()
+
+    async def _advance(self) -> bool:
+        """Play until there are tokens (True) or the end (False)."""
+        with self._steps:
+            if self._closed:
+                if self._steps.returned:
+                    return False
+                raise RuntimeError("the stream is closed")
+            emitted = await self._step()
+        if emitted is None:
+            return False
+        self._ready.extend(emitted.tokens)
+        return True
+
+    async def _step(self) -> Emit | None:
+        """Play until the flow emits; whatever else ends it, the stream is left."""
+        if not self._begun:
+            await self._client._begin(self)
+            self._begun = True
+        try:
+            emitted = await self._player.advance(self._steps)
+        except BaseException as error:
+            await self._leave()
+            if isinstance(error, H2oError) and not error.partial:
+                error.partial = self.text
+            raise
+        if emitted is None:
+            self._closed = True
+            self._left.set()
+        return emitted
+
+    async def _leave(self) -> None:
+        """Leave the flow where it stands, release the response, tell the server."""
+        self._closed = True
+        self._ready.clear()
+        try:
+            self._steps.close()
+            await shielded(self._clean_up, after_cancel=self._client._service.timeouts.cleanup)
+        finally:
+            self._left.set()
+
+    async def _clean_up(self) -> None:
+        await self._player.release()
+        if self._begun:
+            await self._client._abandon(self._operation)
+
+
+class AsyncTokenEvents:
+    """The twin of `TokenEvents`. Made by `AsyncChatStream.events()`."""
+
+    def __init__(self, stream: AsyncChatStream) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Token:
+        """Return the next token; raises what the stream's own iteration raises."""
+        return await self._stream._next_token()
+
+
+class AsyncH2oClient:
+    """The twin of `H2oClient`, for asyncio and trio; its arguments are the same.
+
+    It may be shared by the tasks of one event loop, and used with or without `async with`;
+    `await aclose()` it at the end. `http_client` is an `httpx.AsyncClient` here.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: an argument cannot be meant, such as a base URL that is none.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        model: str | None = None,
+        session: str | None = None,
+        share_conversations: bool | None = True,
+        timeouts: Timeouts | float | None = None,
+        retries: Retries | int | None = None,
+        proxy: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        http_client: httpx.AsyncClient | None = None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._service = new_service(
+            base_url,
+            model=model,
+            session=session,
+            share_conversations=share_conversations,
+            timeouts=timeouts,
+            retries=retries,
+            headers=headers,
+            parameters=parameters,
+        )
+        self._begun = False
+        self._closed = False
+        self._opening = anyio.Lock()
+        self._streams: weakref.WeakSet[AsyncChatStream] = weakref.WeakSet()
+        self._dropped: deque[tuple[Operation, AsyncPlayer]] = deque()
+        self._owned = http_client is None
+        if http_client is None:
+            http_client = httpx.AsyncClient(**client_options(proxy))
+        else:
+            check_http_client(http_client, httpx.AsyncClient, proxy)
+        self._http = http_client
+
+    def __repr__(self) -> str:
+        state = " closed" if self._closed else ""
+        service = self._service
+        return f"<{type(self).__name__} {service.endpoints.address.url} {service.model}{state}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        # Closing takes an event loop, which the garbage collector does not have.
+        if getattr(self, "_begun", False) and not self._closed:
+            warnings.warn(
+                f"{self!r} was not closed: use `async with`",
+                ResourceWarning,
+                stacklevel=1,
+                source=self,
+            )
+
+    @property
+    def base_url(self) -> str:
+        """The twin of `H2oClient.base_url`."""
+        return self._service.endpoints.address.url
+
+    @property
+    def model(self) -> str:
+        """The twin of `H2oClient.model`."""
+        return self._service.model
+
+    @property
+    def session(self) -> str:
+        """The twin of `H2oClient.session`."""
+        return self._service.session.text
+
+    async def chat(
+        self,
+        messages: Messages,
+        *,
+        model: str | None = None,
+        temperature: float | None = None,
+        truncate: int | None = None,
+        max_new_tokens: int | None = None,
+        do_sample: bool | None = None,
+        repetition_penalty: float | None = None,
+        return_full_text: bool | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **others: Any,
+    ) -> Reply:
+        """The twin of `H2oClient.chat()`."""
+        async with self.stream(
+            messages,
+            model=model,
+            temperature=temperature,
+            truncate=truncate,
+            max_new_tokens=max_new_tokens,
+            do_sample=do_sample,
+            repetition_penalty=repetition_penalty,
+            return_full_text=return_full_text,
+            parameters=parameters,
+            **others,
+        ) as stream:
+            return await stream.read()
+
+    def stream(
+        self,
+        messages: Messages,
+        *,
+        model: str | None = None,
+        temperature: float | None = None,
+        truncate: int | None = None,
+        max_new_tokens: int | None = None,
+        do_sample: bool | None = None,
+        repetition_penalty: float | None = None,
+        return_full_text: bool | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **others: Any,
+    ) -> AsyncChatStream:
+        """The twin of `H2oClient.stream()`; not to be awaited, but iterated."""
+        keywords = {
+            "temperature": temperature,
+            "truncate": truncate,
+            "max_new_tokens": max_new_tokens,
+            "do_sample": do_sample,
+            "repetition_penalty": repetition_penalty,
+            "return_full_text": return_full_text,
+            **others,
+        }
+        chat = Chat(self._service, messages, model=model, parameters=parameters, keywords=keywords)
+        return AsyncChatStream(self, chat)
+
+    async def aclose(self) -> None:
+        """The twin of `H2oClient.close()`."""
+        if self._closed:
+            return
+        self._closed = True
+        await shielded(self._clean_up, after_cancel=self._service.timeouts.cleanup)
+
+    async def _clean_up(self) -> None:
+        try:
+            for stream in list(self._streams):
+                await stream.aclose()
+            await self._sweep()
+            await self._new_player(cleanup=True).play(self._service.sweep())
+        finally:
+            if self._owned:
+                await self._http.aclose()
+
+    def _new_player(self, *, cleanup: bool = False) -> AsyncPlayer:
+        """Make a player; one for the clean-up has a deadline."""
+        deadline = AMBIENT.clock() + self._service.timeouts.cleanup if cleanup else None
+        return AsyncPlayer(self._http, self._opening, deadline)
+
+    async def _begin(self, stream: AsyncChatStream) -> None:
+        """Note that a stream sends its first request now.
+
+        Raises:
+            RuntimeError: the client is closed.
+        """
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        self._begun = self._owned
+        await self._sweep()
+        self._streams.add(stream)
+
+    def _drop(self, operation: Operation, player: AsyncPlayer) -> None:
+        """Keep what a stream held that was dropped unclosed; called by the garbage collector."""
+        self._dropped.append((operation, player))
+
+    async def _sweep(self) -> None:
+        """Clean up after the streams that were dropped unclosed."""
+        while self._dropped:
+            operation, player = self._dropped.popleft()
+            await player.release()
+            await self._abandon(operation)
+
+    async def _abandon(self, operation: Operation) -> None:
+        """Tell the server that the caller broke an operation off; what fails is left behind."""
+        try:
+            await self._new_player(cleanup=True).play(operation.abandon())
+        except H2oError as error:
+            self._service.leave_behind(operation, error)
+        except Exception as error:  # noqa: BLE001 -- must not replace the error that led here
+            logger.warning("the clean-up failed", exc_info=True)
+            self._service.leave_behind(operation, error)
+        except BaseException:
+            self._service.leave_behind(operation, None)
+            raise

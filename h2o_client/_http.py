@@ -1,0 +1,192 @@
+"""What both shells know of httpx: its options, its requests, its errors.
+
+The session's cookie is a header that the core builds for each request, so httpx must keep no
+cookies of its own: it would send the server's back to it, and other cookies with them. Redirects
+are never followed, so that neither cookie nor prompt can leave the origin of the base URL.
+"""
+
+import logging
+import os
+import random
+import time
+import uuid
+from collections.abc import Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
+
+import httpx
+
+from h2o_client._version import __version__
+from h2o_client.errors import H2oError, TransportError, TransportTimeoutError
+from h2o_client.protocol.configuration import build_service
+from h2o_client.protocol.effects import Effect, Head, Read, Request, Send
+from h2o_client.protocol.replies import status_error
+from h2o_client.protocol.retries import Retries
+from h2o_client.protocol.service import Ambient, Service
+from h2o_client.types import Timeouts
+
+logger = logging.getLogger("h2o_client")
+logger.addHandler(logging.NullHandler())
+
+AMBIENT = Ambient(
+    clock=time.monotonic,
+    random=random.random,
+    uuid4=lambda: str(uuid.uuid4()),
+    warn=logger.warning,
+)
+
+TRANSPORT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)
+
+# The server closes an idle connection after 5 s [18_keepalive]. With httpx's default, 5 s too, a
+# request can meet a connection that is just being closed; a second earlier is safe.
+_KEEPALIVE = 4.0
+
+# Before the response the request is written, which takes no time worth a limit of its own.
+_WRITE = 60.0
+
+
+def new_service(
+    base_url: str | None,
+    *,
+    model: str | None,
+    session: str | None,
+    share_conversations: bool | None,
+    timeouts: Timeouts | float | None,
+    retries: Retries | int | None,
+    headers: Mapping[str, str] | None,
+    parameters: Mapping[str, Any] | None,
+) -> Service:
+    """Make the service of a client from its arguments and the environment."""
+    return build_service(
+        base_url,
+        model=model,
+        session=session,
+        share_conversations=share_conversations,
+        timeouts=timeouts,
+        retries=retries,
+        headers=headers,
+        parameters=parameters,
+        user_agent=f"h2o-chat-client/{__version__}",
+        environ=os.environ,
+        ambient=AMBIENT,
+    )
+
+
+def client_options(proxy: str | None) -> dict[str, Any]:
+    """Return the arguments of the httpx client that a client of ours makes for itself.
+
+    The number of connections has no bound: a stream holds its connection for as long as it
+    lasts, and with httpx's default of 100 the 101st would wait for one of them to end.
+
+    Raises:
+        ValueError: the proxy is no URL. The text does not repeat it, as it can hold a password.
+    """
+    if proxy is not None:
+        try:
+            httpx.Proxy(proxy)
+        except (ValueError, TypeError, httpx.InvalidURL):
+            raise ValueError("proxy is no URL with a scheme such as http:// or socks5://") from None
+    return {
+        "proxy": proxy,
+        "limits": httpx.Limits(
+            max_connections=None, max_keepalive_connections=100, keepalive_expiry=_KEEPALIVE
+        ),
+        "cookies": CookieJar(policy=DefaultCookiePolicy(allowed_domains=())),
+        "follow_redirects": False,
+        "timeout": None,
+    }
+
+
+def check_http_client(http_client: object, kind: type, proxy: str | None) -> None:
+    """Check the caller's own httpx client.
+
+    Raises:
+        TypeError: it is not of the right kind, or a proxy was given beside it.
+    """
+    if not isinstance(http_client, kind):
+        raise TypeError(
+            f"http_client is an httpx.{kind.__name__} here, not {type(http_client).__name__}"
+        )
+    if proxy is not None:
+        raise TypeError("give the proxy to your own http_client, not beside it")
+
+
+def time_limits(connect: float | None, within: float | None) -> dict[str, float | None]:
+    """Return the limits of a request in httpx's form.
+
+    httpx reads them anew when the body begins, so that the read limit can be changed between.
+    """
+    return {
+        "connect": connect,
+        "pool": connect,
+        "write": _WRITE,
+        "read": within,
+    }
+
+
+def build_request(
+    http: httpx.Client | httpx.AsyncClient, request: Request, limits: dict[str, float | None]
+) -> httpx.Request:
+    """Make httpx's request of ours; cookies of the caller's own client are sent beside ours."""
+    built = http.build_request(
+        request.method,
+        request.url,
+        headers=request.headers,
+        content=request.content,
+        extensions={"timeout": limits},
+    )
+    if http.cookies:
+        probe = httpx.Request(request.method, request.url)
+        http.cookies.set_cookie_header(probe)
+        ours = built.headers["Cookie"]
+        name = ours.partition("=")[0]
+        theirs = [
+            pair
+            for pair in probe.headers.get("Cookie", "").split("; ")
+            if pair and pair.partition("=")[0] != name
+        ]
+        built.headers["Cookie"] = "; ".join([ours, *theirs])
+    return built
+
+
+def read_head(response: httpx.Response) -> Head:
+    """Return the head of a response in the core's form."""
+    return Head(
+        response.status_code,
+        tuple(
+            (name.decode("latin-1").lower(), value.decode("latin-1"))
+            for name, value in response.headers.raw
+        ),
+    )
+
+
+def translate(error: Exception, effect: Effect) -> H2oError:
+    """Make an error of ours of one of httpx's, for the effect in which it came.
+
+    The new error does not hold the old one, which holds the request, and so the session.
+    """
+    if isinstance(error, httpx.HTTPStatusError):  # from an event hook of the caller's own client
+        return status_error(error.response.status_code, error.response.reason_phrase)
+    if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
+        seconds = effect.connect if isinstance(effect, Send) else None
+        return TransportTimeoutError.struck("connect", seconds)
+    if isinstance(error, httpx.TimeoutException) and isinstance(effect, Send | Read):
+        return TransportTimeoutError.struck(effect.limit, effect.within)
+    reason = str(error) or type(error).__name__
+    if isinstance(
+        error,
+        httpx.ConnectError
+        | httpx.ProxyError
+        | httpx.UnsupportedProtocol
+        | httpx.LocalProtocolError
+        | httpx.InvalidURL,
+    ):
+        where = ""
+        if isinstance(effect, Send):
+            url = httpx.URL(effect.request.url)
+            where = f" to {url.scheme}://{url.netloc.decode('ascii')}"
+        return TransportError(
+            f"could not connect{where}: {reason} (is the server running, and the base URL right?)",
+            sent=False,
+        )
+    return TransportError(f"the connection broke: {reason}")

@@ -1,0 +1,687 @@
+"""The sync shell: performs what the core asks through `httpx.Client`.
+
+`Player` performs the effects of a flow, one after the other. `ChatStream` plays an operation as
+far as its reader wants, and sees to it that the server is told however that ends. `H2oClient` is
+what all streams of one session share. Nothing here decides what is sent; `_async.py` is the same
+with `await`, and a test holds the two together.
+
+A sync reader sleeps in the socket, where nothing reaches it. What wakes it from another thread is
+the end of its connection: `Player.interrupt()` shuts the socket down where the response is open;
+before that it is unknown, and telling the server to stop makes the server close it.
+"""
+
+import contextlib
+import contextvars
+import socket
+import threading
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, assert_never
+
+import httpx
+
+from h2o_client._http import (
+    AMBIENT,
+    TRANSPORT_ERRORS,
+    build_request,
+    check_http_client,
+    client_options,
+    logger,
+    new_service,
+    read_head,
+    time_limits,
+    translate,
+)
+from h2o_client.errors import H2oError, IncompleteStreamError, TransportTimeoutError
+from h2o_client.protocol.effects import (
+    Close,
+    Effect,
+    Emit,
+    Exclusive,
+    Finish,
+    Flow,
+    Head,
+    Read,
+    Send,
+    Sleep,
+    Stepper,
+)
+from h2o_client.protocol.flows import Chat, Operation
+from h2o_client.protocol.retries import Retries
+from h2o_client.types import Messages, Reply, Timeouts, Token
+
+T = TypeVar("T")
+
+
+class Player:
+    """Performs the effects of flows; holds at most one open response.
+
+    Args:
+        http: sends the requests.
+        opening: held while an exclusive flow is played.
+        deadline: when everything must be done, on the ambient clock, or None.
+
+    Attributes:
+        closing: set when the stream is closed while its reader is at work: no effect follows.
+    """
+
+    def __init__(
+        self, http: httpx.Client, opening: threading.Lock, deadline: float | None = None
+    ) -> None:
+        self._http = http
+        self._opening = opening
+        self._deadline = deadline
+        self._limits: dict[str, float | None] = {}
+        self._response: httpx.Response | None = None
+        self._chunks: Iterator[bytes] | None = None
+        self._awake = threading.Event()
+        self.closing = False
+
+    def play(self, flow: Flow[T]) -> T:
+        """Play a flow to its end; nobody waits for its tokens."""
+        steps = Stepper(flow)
+        with steps:
+            while self.advance(steps) is not None:
+                pass
+        return steps.result
+
+    def advance(self, steps: Stepper[T]) -> Emit | None:
+        """Play a flow until it emits; None: it has ended."""
+        effect = steps.step()
+        while effect is not None and type(effect) is not Emit:
+            effect = steps.step(self._outcome(effect))
+        return effect
+
+    def _outcome(self, effect: Effect) -> object:
+        """Perform an effect; return its answer, or the error that is to be thrown in."""
+        try:
+            outcome = self._perform(effect)
+        except H2oError as error:
+            outcome = error
+            self.release()
+        except TRANSPORT_ERRORS as error:
+            outcome = translate(error, effect)
+            self.release()
+        if self.closing:
+            raise IncompleteStreamError("the stream was closed while it was read")
+        return outcome
+
+    def _perform(self, effect: Effect) -> object:
+        match effect:
+            case Read():
+                return self._read(effect)
+            case Send():
+                return self._send(effect)
+            case Close():
+                self.release()
+            case Sleep():
+                self._sleep(effect)
+            case Exclusive():
+                with self._opening:
+                    return self.play(effect.flow)
+            case Finish():
+                return self._finish(effect)
+            case Emit():
+                pass  # play() takes no tokens
+            case _:
+                assert_never(effect)
+        return None
+
+    def _send(self, effect: Send) -> Head:
+        self.release()
+        connect, within = self._within(effect.connect), self._within(effect.within)
+        self._limits = time_limits(connect, within)
+        request = build_request(self._http, effect.request, self._limits)
+        self._response = self._http.send(request, stream=True, follow_redirects=False)
+        return read_head(self._response)
+
+    def _read(self, effect: Read) -> bytes:
+        chunks = self._chunks
+        if chunks is None:
+            if self._response is None:
+                return b""
+            self._limits["read"] = self._within(effect.within)
+            chunks = self._chunks = self._response.iter_raw()
+        chunk = next(chunks, b"")
+        if not chunk:
+            self.release()
+        return chunk
+
+    def _sleep(self, effect: Sleep) -> None:
+        self._awake.wait(effect.seconds)
+
+    def _finish(self, effect: Finish) -> object:
+        """Play a flow that Ctrl-C does not interrupt at once.
+
+        Python raises KeyboardInterrupt in the main thread only, and there in the midst of the
+        socket's work; in a thread of its own the flow comes to its end all the same. It has a
+        player of its own, which nobody closes or interrupts.
+        """
+        player = Player(self._http, self._opening, self._deadline)
+        if threading.current_thread() is not threading.main_thread():
+            return player.play(effect.flow)
+        outcome: Outcome[object] = Outcome()
+        context = contextvars.copy_context()
+        worker = threading.Thread(
+            target=context.run,
+            args=(outcome.of, lambda: player.play(effect.flow)),
+            name="h2o_client-finish",
+            daemon=True,
+        )
+        worker.start()
+        try:
+            outcome.done.wait()
+        except BaseException:
+            outcome.done.wait(effect.within)
+            raise
+        worker.join()
+        return outcome.get()
+
+    def _within(self, seconds: float | None) -> float | None:
+        """Return what is left to an effect, if everything has a deadline."""
+        if self._deadline is None:
+            return seconds
+        left = self._deadline - AMBIENT.clock()
+        if left <= 0:
+            raise TransportTimeoutError.struck("cleanup", None)
+        return left if seconds is None else min(seconds, left)
+
+    def release(self) -> None:
+        """Release the open response, if there is one."""
+        response, self._response, self._chunks = self._response, None, None
+        if response is not None:
+            response.close()
+
+    def interrupt(self) -> bool:
+        """Wake the thread that is performing an effect; False: it could not be reached."""
+        self._awake.set()
+        response = self._response
+        stream = None if response is None else response.extensions.get("network_stream")
+        connection = None if stream is None else stream.get_extra_info("socket")
+        if connection is None:
+            return False
+        with contextlib.suppress(OSError):  # it is closed already
+            connection.shutdown(socket.SHUT_RDWR)
+        return True
+
+
+class Outcome(Generic[T]):
+    """What a call in another thread ended with.
+
+    Attributes:
+        done: set when it has ended.
+    """
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self._value: list[T] = []
+        self._error: BaseException | None = None
+
+    def of(self, call: Callable[[], T]) -> None:
+        """Run the call and keep what comes of it."""
+        try:
+            self._value.append(call())
+        except BaseException as error:  # noqa: BLE001 -- raised again by get(), in the other thread
+            self._error = error
+        finally:
+            self.done.set()
+
+    def get(self) -> T:
+        """Return what the call returned, or raise what it raised."""
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                self._error = None  # the error's traceback holds this frame
+        return self._value[0]
+
+
+class ChatStream:
+    """The answer to one call, as it arrives. Made by `H2oClient.stream()`.
+
+    Iterating gives the texts of the tokens, as they come; special tokens and empty texts are left
+    out. Nothing is sent before the first. However the iteration ends, the server is told: the
+    generation is stopped if it still ran, the conversation deleted. Use it in a `with` block, or
+    call `close()`, unless it is read to its end.
+
+    One thread reads; `stop()` and `close()` may be called from any.
+    """
+
+    def __init__(self, client: "H2oClient", operation: Operation) -> None:
+        self._client = client
+        self._operation = operation
+        self._player = client._new_player()
+        self._steps: Stepper[Reply] = Stepper(operation.run())
+        self._ready: deque[Token] = deque()
+        self._begun = False
+        self._closed = False
+        self._left = threading.Event()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open" if self._begun else "new"
+        return f"<{type(self).__name__} {state}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        """Return the text of the next token that is shown.
+
+        Raises:
+            StopIteration: the answer is whole, or was stopped.
+            H2oError: the answer broke off; `partial` is what had arrived.
+            RuntimeError: the stream is closed, or another thread is reading.
+        """
+        while True:
+            token = self._next_token()
+            if token.text and not token.special:
+                return token.text
+
+    def __del__(self) -> None:
+        # An argument that was refused in __init__ leaves nothing to look at.
+        if getattr(self, "_begun", False) and not self._closed:
+            warnings.warn(
+                f"{self!r} was not closed: use `with`", ResourceWarning, stacklevel=1, source=self
+            )
+            self._client._drop(self._operation, self._player)
+
+    @property
+    def text(self) -> str:
+        """What has arrived so far: more than was iterated, where one packet held many tokens."""
+        return self._operation.text
+
+    @property
+    def reply(self) -> Reply:
+        """The reply, once the stream has ended.
+
+        Raises:
+            RuntimeError: it has not ended, or broke off.
+        """
+        if not self._steps.returned:
+            raise RuntimeError("there is no reply: the stream was not read to its end")
+        return self._steps.result
+
+    def events(self) -> "TokenEvents":
+        """Iterate `Token` objects instead of texts, the special ones too."""
+        return TokenEvents(self)
+
+    def read(self) -> Reply:
+        """Read to the end and return the reply.
+
+        Raises:
+            H2oError: the answer broke off; `partial` is what had arrived.
+            RuntimeError: the stream is closed, or another thread is reading.
+        """
+        while self._advance():
+            self._ready.clear()
+        return self.reply
+
+    def stop(self) -> None:
+        """End the answer here: the server stops generating, and the stream ends at once.
+
+        That is no error: `reply` has the text that had arrived, and `finish_reason` "stopped".
+        It may be called while another thread reads; that thread's loop then ends.
+        """
+        if self._closed:
+            return
+        self._client._new_player(cleanup=True).play(self._operation.stop())
+        if not self._steps.claim():
+            self._player.interrupt()
+            return
+        try:
+            while self._step() is not None:
+                pass
+        finally:
+            self._steps.free()
+            self._ready.clear()
+
+    def close(self) -> None:
+        """Leave the stream: tell the server, release the connection. May be called twice.
+
+        Where another thread is reading, that thread gets an `IncompleteStreamError`. When this
+        returns the server has been told, or the time for it (`Timeouts.cleanup`) was up.
+        """
+        if self._closed:
+            return
+        self._player.closing = True
+        if not self._steps.claim():
+            self._close_beside_reader()
+            return
+        try:
+            self._leave()
+        finally:
+            self._steps.free()
+
+    def _close_beside_reader(self) -> None:
+        if not self._player.interrupt():
+            # The reader waits for a response: what is known can be told the server from here,
+            # and its answer ends when it has stopped.
+            self._client._abandon(self._operation)
+        self._left.wait(self._client._service.timeouts.cleanup)
+
+    def _next_token(self) -> Token:
+        while not self._ready:
+            if not self._advance():
+                raise StopIteration
+        return self._ready.popleft()
+
+    def _advance(self) -> bool:
+        """Play until there are tokens (True) or the end (False)."""
+        with self._steps:
+            if self._closed:
+                if self._steps.returned:
+                    return False
+                raise RuntimeError("the stream is closed")
+            emitted = self._step()
+        if emitted is None:
+            return False
+        self._ready.extend(emitted.tokens)
+        return True
+
+    def _step(self) -> Emit | None:
+        """Play until the flow emits; whatever else ends it, the stream is left."""
+        if not self._begun:
+            self._client._begin(self)
+            self._begun = True
+        try:
+            emitted = self._player.advance(self._steps)
+        except BaseException as error:
+            self._leave()
+            if isinstance(error, H2oError) and not error.partial:
+                error.partial = self.text
+            raise
+        if emitted is None:
+            self._closed = True
+            self._left.set()
+        return emitted
+
+    def _leave(self) -> None:
+        """Leave the flow where it stands, release the response, tell the server."""
+        self._closed = True
+        self._ready.clear()
+        try:
+            self._steps.close()
+            self._player.release()
+            if self._begun:
+                self._client._abandon(self._operation)
+        finally:
+            self._left.set()
+
+
+class TokenEvents:
+    """Iterates the tokens of a stream. Made by `ChatStream.events()`."""
+
+    def __init__(self, stream: ChatStream) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Token:
+        """Return the next token; raises what the stream's own iteration raises."""
+        return self._stream._next_token()
+
+
+class H2oClient:
+    """A client of H2O's chat service, or of a self-hosted server of its kind.
+
+    It may be shared by threads, and used with or without `with`; `close()` it at the end. One
+    client is one session with the service, opened when it is first needed.
+
+    Args:
+        base_url: where the service is; it may have a path, and user:password, which are sent as
+            `Authorization`. None: the environment's `H2O_CHAT_URL`, else the hosted service.
+        model: the model of calls that name none. None: the environment's `H2O_CHAT_MODEL`, else
+            the service's default model.
+        session: a session to take up, as `session` gave it. Its settings are left as they are,
+            unless `share_conversations` is False.
+        share_conversations: whether the service may share conversations with the authors of the
+            models. False opts out, on every version of the server [02b_settings_stored].
+        timeouts: time limits; a number bounds every silence, in seconds.
+        retries: what is sent again; a number says how often, 0 switches it off.
+        proxy: URL of a proxy. None: the environment's, as httpx reads it.
+        headers: more headers for every request, or other values for ours.
+        http_client: your own `httpx.Client`, for a private CA, mounts or hooks. It is used as it
+            is, and not closed. Redirects are not followed, whatever it says.
+        parameters: generation parameters for every call.
+
+    The environment's `H2O_CHAT_TOKEN` is sent as a bearer token, unless `base_url` has a user or
+    `headers` an `Authorization`.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: an argument cannot be meant, such as a base URL that is none.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        model: str | None = None,
+        session: str | None = None,
+        share_conversations: bool | None = True,
+        timeouts: Timeouts | float | None = None,
+        retries: Retries | int | None = None,
+        proxy: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        http_client: httpx.Client | None = None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._service = new_service(
+            base_url,
+            model=model,
+            session=session,
+            share_conversations=share_conversations,
+            timeouts=timeouts,
+            retries=retries,
+            headers=headers,
+            parameters=parameters,
+        )
+        self._closed = False
+        self._opening = threading.Lock()
+        self._streams: weakref.WeakSet[ChatStream] = weakref.WeakSet()
+        self._dropped: deque[tuple[Operation, Player]] = deque()
+        self._owned: weakref.finalize[Any, Any] | None = None
+        if http_client is None:
+            http_client = httpx.Client(**client_options(proxy))
+            # A client that is dropped unclosed leaves no open sockets.
+            self._owned = weakref.finalize(self, http_client.close)
+        else:
+            check_http_client(http_client, httpx.Client, proxy)
+        self._http = http_client
+
+    def __repr__(self) -> str:
+        state = " closed" if self._closed else ""
+        service = self._service
+        return f"<{type(self).__name__} {service.endpoints.address.url} {service.model}{state}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def base_url(self) -> str:
+        """The base URL, without user and password."""
+        return self._service.endpoints.address.url
+
+    @property
+    def model(self) -> str:
+        """The model of calls that name none."""
+        return self._service.model
+
+    @property
+    def session(self) -> str:
+        """The session, to be taken up again with `session=`. Who has it has its conversations."""
+        return self._service.session.text
+
+    def chat(
+        self,
+        messages: Messages,
+        *,
+        model: str | None = None,
+        temperature: float | None = None,
+        truncate: int | None = None,
+        max_new_tokens: int | None = None,
+        do_sample: bool | None = None,
+        repetition_penalty: float | None = None,
+        return_full_text: bool | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **others: Any,
+    ) -> Reply:
+        """Ask, and wait for the whole answer.
+
+        A conversation is made for it and deleted after it. Several messages are flattened into
+        one prompt of `Role: content` lines.
+
+        Args:
+            messages: the prompt, or a sequence of messages: mappings with `role` and `content`,
+                or `Message` objects.
+            model: the model. None: the client's.
+            temperature: randomness of the choice of tokens; the service's default is 0.4.
+            truncate: tokens of the prompt that count, the last ones; 2048.
+            max_new_tokens: the longest answer, in tokens; 1024.
+            do_sample: whether tokens are drawn, instead of the likeliest taken; True.
+            repetition_penalty: above 1 repetition is made less likely; 1.2.
+            return_full_text: asks the model server to repeat the prompt; False.
+            parameters: any parameters, passed on as given.
+            **others: more parameters, passed on as given: `stop=[…]`, `seed=…`, `details=True`.
+
+        Returns:
+            The reply.
+
+        Raises:
+            TypeError: an argument is of the wrong type, or one that there is not.
+            ValueError: an argument cannot be sent: no messages, a blank prompt.
+            H2oError: the server could not be reached, refused, or broke off; `partial` is what
+                had arrived of the answer.
+            RuntimeError: the client is closed.
+        """
+        with self.stream(
+            messages,
+            model=model,
+            temperature=temperature,
+            truncate=truncate,
+            max_new_tokens=max_new_tokens,
+            do_sample=do_sample,
+            repetition_penalty=repetition_penalty,
+            return_full_text=return_full_text,
+            parameters=parameters,
+            **others,
+        ) as stream:
+            return stream.read()
+
+    def stream(
+        self,
+        messages: Messages,
+        *,
+        model: str | None = None,
+        temperature: float | None = None,
+        truncate: int | None = None,
+        max_new_tokens: int | None = None,
+        do_sample: bool | None = None,
+        repetition_penalty: float | None = None,
+        return_full_text: bool | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **others: Any,
+    ) -> ChatStream:
+        """Ask, and get the answer as it arrives. The arguments are those of `chat()`.
+
+        Returns:
+            The stream. Nothing is sent before its first token is asked for.
+
+        Raises:
+            TypeError: an argument is of the wrong type, or one that there is not.
+            ValueError: an argument cannot be sent: no messages, a blank prompt.
+        """
+        keywords = {
+            "temperature": temperature,
+            "truncate": truncate,
+            "max_new_tokens": max_new_tokens,
+            "do_sample": do_sample,
+            "repetition_penalty": repetition_penalty,
+            "return_full_text": return_full_text,
+            **others,
+        }
+        chat = Chat(self._service, messages, model=model, parameters=parameters, keywords=keywords)
+        return ChatStream(self, chat)
+
+    def close(self) -> None:
+        """Close the streams that are open, clean up what was left behind, close the connections.
+
+        May be called twice. An `http_client` of your own stays open.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._clean_up()
+
+    def _clean_up(self) -> None:
+        try:
+            for stream in list(self._streams):
+                stream.close()
+            self._sweep()
+            self._new_player(cleanup=True).play(self._service.sweep())
+        finally:
+            if self._owned is not None:
+                self._owned()
+
+    def _new_player(self, *, cleanup: bool = False) -> Player:
+        """Make a player; one for the clean-up has a deadline."""
+        deadline = AMBIENT.clock() + self._service.timeouts.cleanup if cleanup else None
+        return Player(self._http, self._opening, deadline)
+
+    def _begin(self, stream: ChatStream) -> None:
+        """Note that a stream sends its first request now.
+
+        Raises:
+            RuntimeError: the client is closed.
+        """
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        self._sweep()
+        self._streams.add(stream)
+
+    def _drop(self, operation: Operation, player: Player) -> None:
+        """Keep what a stream held that was dropped unclosed; called by the garbage collector."""
+        self._dropped.append((operation, player))
+
+    def _sweep(self) -> None:
+        """Clean up after the streams that were dropped unclosed."""
+        while self._dropped:
+            operation, player = self._dropped.popleft()
+            player.release()
+            self._abandon(operation)
+
+    def _abandon(self, operation: Operation) -> None:
+        """Tell the server that the caller broke an operation off; what fails is left behind."""
+        try:
+            self._new_player(cleanup=True).play(operation.abandon())
+        except H2oError as error:
+            self._service.leave_behind(operation, error)
+        except Exception as error:  # noqa: BLE001 -- must not replace the error that led here
+            logger.warning("the clean-up failed", exc_info=True)
+            self._service.leave_behind(operation, error)
+        except BaseException:
+            self._service.leave_behind(operation, None)
+            raise

@@ -1,0 +1,69 @@
+"""A base URL, taken apart and checked once."""
+
+import base64
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+_HOST = re.compile(r"[a-z0-9._~-]+|\[[0-9a-f:.]+(%25[a-z0-9._~-]+)?\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the service is.
+
+    Attributes:
+        url: the base URL without user, password and trailing slash, its host in ASCII.
+        authorization: the value of the `Authorization` header that user and password make, or
+            None.
+    """
+
+    url: str
+    authorization: str | None = None
+
+    def __repr__(self) -> str:
+        # The authorization holds the password.
+        return f"Address({self.url!r})"
+
+    @property
+    def referer(self) -> str:
+        """The page that requests say they come from; form posts are refused without it."""
+        return self.url + "/"
+
+    @classmethod
+    def parse(cls, base_url: str) -> "Address":
+        """Take a base URL apart.
+
+        Args:
+            base_url: `http://` or `https://`, a host, and if need be a user and password, a port
+                and a path.
+
+        Raises:
+            TypeError: it is no text.
+            ValueError: it is no such URL. The text does not repeat it, as it can hold a password.
+        """
+        if not isinstance(base_url, str):
+            raise TypeError(f"base_url is text, not {type(base_url).__name__}")
+        try:
+            parts = urlsplit(base_url.strip())
+            port = parts.port
+            host = (parts.hostname or "").encode("idna").decode("ascii")
+        except ValueError:  # UnicodeError is one
+            raise ValueError("base_url is no URL: its host or port is not valid") from None
+        if parts.scheme not in ("http", "https"):
+            raise ValueError("base_url must begin with http:// or https://")
+        if ":" in host:
+            host = f"[{host}]"
+        if not _HOST.fullmatch(host):
+            raise ValueError("base_url has no valid host name")
+        if parts.query or parts.fragment:
+            raise ValueError("base_url has a query or a fragment, which it cannot have")
+        if not parts.path.isascii() or any(char <= " " or char == "\x7f" for char in parts.path):
+            raise ValueError("base_url has a path with characters that must be percent-encoded")
+        authorization = None
+        if parts.username is not None or parts.password is not None:
+            pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+            authorization = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
+        default = {"http": 80, "https": 443}[parts.scheme]
+        place = host if port in (None, default) else f"{host}:{port}"
+        return cls(f"{parts.scheme}://{place}{parts.path.rstrip('/')}", authorization)

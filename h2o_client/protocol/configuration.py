@@ -1,0 +1,112 @@
+"""A client's arguments -> its service, checked before anything is sent.
+
+Both shells take the same arguments and hand them here, with the environment as a mapping.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from h2o_client.protocol.address import Address
+from h2o_client.protocol.flows import check_model
+from h2o_client.protocol.payloads import Endpoints, check_parameters
+from h2o_client.protocol.retries import Retries
+from h2o_client.protocol.service import Ambient, Service
+from h2o_client.protocol.session import Session
+from h2o_client.types import DEFAULT_BASE_URL, DEFAULT_MODEL, Timeouts
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+
+def build_service(
+    base_url: str | None,
+    *,
+    model: str | None,
+    session: str | None,
+    share_conversations: bool | None,
+    timeouts: Timeouts | float | None,
+    retries: Retries | int | None,
+    headers: Mapping[str, str] | None,
+    parameters: Mapping[str, Any] | None,
+    user_agent: str,
+    environ: Mapping[str, str],
+    ambient: Ambient,
+) -> Service:
+    """Make the service of a client; None stands for the default everywhere.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: an argument cannot be meant.
+    """
+    address = Address.parse(base_url or environ.get("H2O_CHAT_URL") or DEFAULT_BASE_URL)
+    share = True if share_conversations is None else share_conversations
+    if not isinstance(share, bool):
+        raise TypeError(f"share_conversations is True or False, not {share!r}")
+    own = Session(session, new=ambient.uuid4())
+    if not share:
+        own.accepted = False  # a choice that was passed is told, to a session taken up too
+    token = environ.get("H2O_CHAT_TOKEN") or None
+    if token is not None and not _HEADER_VALUE.fullmatch(token):
+        raise ValueError("H2O_CHAT_TOKEN holds characters that a header cannot")
+    return Service(
+        Endpoints(
+            address, own, headers=check_headers(headers or {}), token=token, user_agent=user_agent
+        ),
+        own,
+        model=check_model(model or environ.get("H2O_CHAT_MODEL") or DEFAULT_MODEL),
+        parameters=check_parameters(parameters or {}),
+        share=share,
+        timeouts=as_timeouts(timeouts),
+        retries=as_retries(retries),
+        ambient=ambient,
+    )
+
+
+def as_timeouts(value: Timeouts | float | None) -> Timeouts:
+    """Return time limits; a number of seconds bounds every silence, and connecting if shorter.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: it is not more than 0.
+    """
+    if value is None:
+        return Timeouts()
+    if isinstance(value, Timeouts):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"timeouts is a number of seconds or Timeouts(…), not {value!r}")
+    if not value > 0:
+        raise ValueError(f"timeouts must be more than 0 seconds, not {value!r}")
+    return Timeouts(connect=min(10.0, value), first_token=value, idle=value)
+
+
+def as_retries(value: Retries | int | None) -> Retries:
+    """Return retries; a number says how often, 0 switches them off.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: it is negative.
+    """
+    if value is None:
+        return Retries()
+    if isinstance(value, Retries):
+        return value
+    return Retries(attempts=value)
+
+
+def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers if they can be sent; an error does not repeat a value.
+
+    Raises:
+        TypeError: it is no mapping of text to text.
+        ValueError: a name or value holds characters that a header cannot.
+    """
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"headers is a mapping, not {type(headers).__name__}")
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError("headers is a mapping of text to text")
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            raise ValueError(f"the header {name!r} holds characters that a header cannot")
+    return dict(headers)

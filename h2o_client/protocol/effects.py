@@ -1,0 +1,252 @@
+"""Flows and effects: how the core asks for I/O without doing any.
+
+An operation is a generator, a *flow*. It yields effects, is sent their answers, and returns its
+result; a failure of the transport is thrown in, and the flow decides what follows. A shell is a
+loop that performs one effect after the other:
+
+    ==================  ==========================================================
+    effect              answered with
+    ==================  ==========================================================
+    `Send(request)`     the `Head` of the response that it opened
+    `Read(within)`      the next bytes of that response, b"" at its end
+    `Close()`           None: the response is released
+    `Sleep(seconds)`    None
+    `Emit(tokens)`      None, when the caller wants more
+    `Exclusive(flow)`   the result of that flow, played while no other exclusive
+                        flow of the client is
+    `Finish(flow)`      the result of that flow, which a cancellation does not
+                        interrupt at once: it is given a bounded time to end
+    ==================  ==========================================================
+
+A flow has at most one response open; `Send` releases the one before. When an effect fails, its
+response has been released already.
+
+Two rules bind every flow. No `yield` stands inside `finally` or `except BaseException`, because
+closing a generator there fails with "generator ignored GeneratorExit": what to tell the server
+when the caller broke off is a second flow. And no flow is driven but through a `Stepper`.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from h2o_client.errors import H2oError
+from h2o_client.types import Token
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request, with nothing left to decide.
+
+    Attributes:
+        method: the HTTP method.
+        url: the absolute URL.
+        headers: names and values, in order. They hold the session: see `__repr__`.
+        content: the body, or None.
+        operation: what it is for, in a word, for logs and errors.
+    """
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...]
+    content: bytes | None
+    operation: str
+
+    def __repr__(self) -> str:
+        # Headers and body hold the session, the token and the prompt.
+        return f"<Request {self.operation}: {self.method}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The beginning of a response.
+
+    Attributes:
+        status: the HTTP status.
+        headers: names in lower case, and values, in order.
+    """
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+
+    def get(self, name: str, default: str = "") -> str:
+        """Return the first header of this (lower case) name."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return default
+
+    def __repr__(self) -> str:
+        # The headers hold the session cookie.
+        return f"<Head {self.status}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send the request and wait for the head of its response.
+
+    Attributes:
+        request: what to send.
+        within: seconds to wait for the head once connected; None: without limit.
+        connect: seconds to wait for a connection; None: without limit.
+        limit: the name of the time limit that `within` stands for.
+    """
+
+    request: Request
+    within: float | None
+    connect: float | None
+    limit: str = "idle"
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Read the next bytes of the open response.
+
+    Attributes:
+        within: seconds to wait for them; None: without limit.
+        limit: the name of the time limit that `within` stands for.
+    """
+
+    within: float | None
+    limit: str = "idle"
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Release the open response; nothing happens if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Wait.
+
+    Attributes:
+        seconds: how long.
+    """
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Give tokens to the caller: all those of one read, so that a step is paid per read.
+
+    Attributes:
+        tokens: at least one.
+    """
+
+    tokens: Sequence[Token]
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusive:
+    """Play a flow while no other exclusive flow of the same client is played.
+
+    Attributes:
+        flow: the flow; it looks first whether there is still anything to do.
+    """
+
+    flow: "Flow[Any]"
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Play a flow to its end even if the caller is cancelled meanwhile, for a bounded time.
+
+    Attributes:
+        flow: the flow; it stores its result where the clean-up finds it.
+        within: seconds that are left to it after a cancellation.
+    """
+
+    flow: "Flow[Any]"
+    within: float
+
+
+Effect: TypeAlias = Send | Read | Close | Sleep | Emit | Exclusive | Finish
+Flow: TypeAlias = Generator[Effect, Any, T]
+
+
+class Stepper(Generic[T]):
+    """Drives one flow; the only code that meets `send()`, `throw()` and `StopIteration`.
+
+    A shell enters it (`with steps:`) for as long as it performs effects of the flow, and a second
+    thread or task that tries the same meanwhile is refused.
+
+    Attributes:
+        finished: whether the flow has ended, by returning, by raising or by `close()`.
+    """
+
+    __slots__ = ("_flow", "_result", "_turn", "finished")
+
+    def __init__(self, flow: Flow[T]) -> None:
+        self._flow = flow
+        self._result: list[T] = []
+        self._turn = [self]  # who pops it may drive the flow: pop() is atomic in every thread
+        self.finished = False
+
+    def __enter__(self) -> None:
+        if not self.claim():
+            raise RuntimeError("this stream is being read by another thread or task")
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.free()
+
+    def claim(self) -> bool:
+        """Take the turn to drive the flow; False: somebody else has it."""
+        try:
+            self._turn.pop()
+        except IndexError:
+            return False
+        return True
+
+    def free(self) -> None:
+        """Give the turn back."""
+        self._turn.append(self)
+
+    @property
+    def returned(self) -> bool:
+        """Whether there is a result."""
+        return bool(self._result)
+
+    @property
+    def result(self) -> T:
+        """What the flow returned.
+
+        Raises:
+            RuntimeError: it has not returned.
+        """
+        if not self._result:
+            raise RuntimeError("the flow has no result")
+        return self._result[0]
+
+    def step(self, outcome: object = None) -> Effect | None:
+        """Answer the last effect, with a value or with the error it failed with.
+
+        Returns:
+            The next effect, or None when the flow has returned.
+
+        Raises:
+            H2oError: the flow ended with this.
+        """
+        if self.finished:
+            return None
+        try:
+            if isinstance(outcome, H2oError):
+                return self._flow.throw(outcome)
+            return self._flow.send(outcome)
+        except StopIteration as stop:
+            self.finished = True
+            self._result.append(stop.value)
+            return None
+        except BaseException:
+            self.finished = True
+            raise
+        finally:
+            del outcome  # an error, its traceback and this frame would hold each other
+
+    def close(self) -> None:
+        """End the flow where it stands; it is not resumed."""
+        self.finished = True
+        self._flow.close()

@@ -1,0 +1,275 @@
+"""Arguments -> requests.
+
+Every request carries the referer of the service's own page (form posts are refused without it
+[02_settings_variants]), the session's cookie, and `Accept` with JSON first: of that header only
+the first entry counts, and with `text/html` there an answer becomes a page [22_accept_matrix].
+Compression is declined: the service uses none, and a small body could unpack to a huge one.
+"""
+
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from h2o_client.protocol.address import Address
+from h2o_client.protocol.effects import Request
+from h2o_client.protocol.session import Session
+
+ACCEPT = "application/json, text/event-stream"
+_FORM = "application/x-www-form-urlencoded"
+_JSON = "application/json"
+
+DEFAULT_PARAMETERS: Mapping[str, Any] = {
+    "temperature": 0.4,
+    "truncate": 2048,
+    "max_new_tokens": 1024,
+    "do_sample": True,
+    "repetition_penalty": 1.2,
+    "return_full_text": False,
+}
+
+# What else text-generation-inference takes; used to tell a misspelt name from an unknown one.
+_OTHER_PARAMETERS = (
+    "best_of",
+    "decoder_input_details",
+    "details",
+    "seed",
+    "stop",
+    "top_k",
+    "top_n_tokens",
+    "top_p",
+    "typical_p",
+    "watermark",
+)
+
+_HABITS = {
+    "timeout": "time limits are the client's: H2oClient(timeouts=30.0)",
+    "timeouts": "time limits are the client's: H2oClient(timeouts=30.0)",
+    "retries": "retries are the client's: H2oClient(retries=3)",
+    "stream": "use client.stream(messages) instead of client.chat(messages)",
+    "api_key": "set the environment's H2O_CHAT_TOKEN, or H2oClient(headers={'Authorization': …})",
+    "base_url": "the base URL is the client's: H2oClient(base_url)",
+    "proxy": "the proxy is the client's: H2oClient(proxy=…)",
+    "headers": "headers are the client's: H2oClient(headers={…})",
+    "session": "the session is the client's: H2oClient(session=…)",
+    "max_tokens": "it is called max_new_tokens here",
+    "max_completion_tokens": "it is called max_new_tokens here",
+    "max_length": "it is called max_new_tokens here",
+    "stop_sequences": "it is called stop here",
+    "n": "the service gives one answer a call",
+    "prompt": "the prompt is the first argument: client.chat('…')",
+    "system": "give a message with the role 'system'",
+    "frequency_penalty": "the service knows repetition_penalty",
+    "presence_penalty": "the service knows repetition_penalty",
+}
+
+
+class Endpoints:
+    """Builds the requests of one client.
+
+    Args:
+        address: where the service is.
+        session: the session; its cookie is read anew for each request.
+        headers: more headers, or other values, for each request.
+        token: a bearer token, or None. User and password of the base URL go before it, an
+            `Authorization` in `headers` before both.
+        user_agent: what the client calls itself.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        session: Session,
+        *,
+        headers: Mapping[str, str],
+        token: str | None,
+        user_agent: str,
+    ) -> None:
+        self.address = address
+        self._session = session
+        common = {
+            "Accept": ACCEPT,
+            "Accept-Encoding": "identity",
+            "User-Agent": user_agent,
+            "Referer": address.referer,
+        }
+        if address.authorization is not None:
+            common["Authorization"] = address.authorization
+        elif token is not None:
+            common["Authorization"] = f"Bearer {token}"
+        given = {name.lower() for name in headers}
+        kept = [(name, value) for name, value in common.items() if name.lower() not in given]
+        self._cookies = [value for name, value in headers.items() if name.lower() == "cookie"]
+        self._headers = (
+            *kept,
+            *((name, value) for name, value in headers.items() if name.lower() != "cookie"),
+        )
+
+    def settings(self, *, model: str, share: bool) -> Request:
+        """`POST /settings`: accept the terms, choose the model [01_happy_path].
+
+        The server reads any value of the sharing field but an empty one as "yes", the text
+        `false` too; to opt out on every version, the field is left out [02b_settings_stored].
+        """
+        fields = {
+            "ethicsModalAccepted": "true",
+            "shareConversationsWithModelAuthors": "true",
+            "ethicsModalAcceptedAt": "",
+            "activeModel": model,
+            "searchEnabled": "true",
+        }
+        if not share:
+            del fields["shareConversationsWithModelAuthors"]
+        return self._request("settings", "POST", "/settings", urlencode(fields).encode(), _FORM)
+
+    def create(self, *, model: str) -> Request:
+        """`POST /conversation` [03_create_conversation]."""
+        return self._request("create", "POST", "/conversation", encode({"model": model}), _JSON)
+
+    def message(self, conversation: str, body: bytes) -> Request:
+        """`POST /conversation/{id}` with a body of `message_body()`."""
+        return self._request("message", "POST", f"/conversation/{conversation}", body, _JSON)
+
+    def stop(self, conversation: str) -> Request:
+        """`POST /conversation/{id}/stop-generating`, without a body [11_stop_generating]."""
+        return self._request("stop", "POST", f"/conversation/{conversation}/stop-generating")
+
+    def delete(self, conversation: str) -> Request:
+        """`DELETE /conversation/{id}` [15_delete]."""
+        return self._request("delete", "DELETE", f"/conversation/{conversation}")
+
+    def _request(
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        content: bytes | None = None,
+        content_type: str | None = None,
+    ) -> Request:
+        headers = list(self._headers)
+        headers.append(("Cookie", "; ".join([self._session.cookie, *self._cookies])))
+        if content_type is not None:
+            headers.append(("Content-Type", content_type))
+        return Request(method, self.address.url + path, tuple(headers), content, operation)
+
+
+def message_body(
+    prompt: str,
+    parameters: Mapping[str, Any],
+    *,
+    message_id: str,
+    response_id: str,
+    is_retry: bool = False,
+    web_search_id: str = "",
+) -> bytes:
+    """Build the body of a message request [01_happy_path].
+
+    Args:
+        prompt: the prompt.
+        parameters: all generation parameters, defaults included.
+        message_id: a UUID4, the user's message.
+        response_id: a UUID4, the answer.
+        is_retry: True replaces the message of this id, and all that followed it
+            [07_two_turns_and_retry].
+        web_search_id: the web search that the answer shall rest on, or "".
+
+    Raises:
+        TypeError: a parameter is nothing that JSON can say.
+        ValueError: a parameter is not finite, or holds text that is not UTF-8.
+    """
+    return encode(
+        {
+            "inputs": prompt,
+            "parameters": parameters,
+            "stream": True,
+            "options": {
+                "id": message_id,
+                "response_id": response_id,
+                "is_retry": is_retry,
+                "use_cache": False,
+                "web_search_id": web_search_id,
+            },
+        }
+    )
+
+
+def merge_parameters(
+    client: Mapping[str, Any], call: Mapping[str, Any] | None, keywords: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Join the service's defaults, the client's, the call's mapping and the call's keywords.
+
+    A keyword that is None does not count. What stands in a mapping is passed on as given.
+
+    Raises:
+        TypeError: a keyword is a habit from elsewhere, a misspelt name, or of the wrong type.
+        ValueError: a parameter is not finite.
+    """
+    merged = {**DEFAULT_PARAMETERS, **client}
+    if call is not None:
+        merged.update(check_parameters(call))
+    for name, value in keywords.items():
+        _check_keyword(name, value)
+        if value is not None:
+            merged[name] = value
+    return merged
+
+
+def check_parameters(parameters: object) -> dict[str, Any]:
+    """Return a mapping of parameters if it can be sent.
+
+    Raises:
+        TypeError: it is no mapping of names to what JSON can say.
+        ValueError: a value is not finite.
+    """
+    if not isinstance(parameters, Mapping) or not all(isinstance(key, str) for key in parameters):
+        raise TypeError("parameters is a mapping of names to values")
+    plain = dict(parameters)
+    encode(plain)
+    return plain
+
+
+def encode(value: object) -> bytes:
+    """Write JSON as the requests carry it.
+
+    Raises:
+        TypeError: the value, or something in it, is nothing that JSON can say.
+        ValueError: a number in it is not finite, it holds itself, or text in it is not UTF-8.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"a parameter cannot be sent as JSON: {error}") from None
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a parameter holds half of a surrogate pair, no character") from None
+
+
+def _check_keyword(name: str, value: object) -> None:
+    if name in _HABITS:
+        raise TypeError(f"there is no argument {name!r}: {_HABITS[name]}")
+    if name not in DEFAULT_PARAMETERS and name not in _OTHER_PARAMETERS:
+        known = [*DEFAULT_PARAMETERS, *_OTHER_PARAMETERS]
+        close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.75)
+        if close:
+            raise TypeError(
+                f"there is no argument {name!r}: did you mean {close[0]!r}? "
+                "(parameters={…} passes any name on)"
+            )
+    expected: tuple[type, ...]
+    if name in ("temperature", "repetition_penalty"):
+        expected, words = (int, float), "a number"
+    elif name in ("truncate", "max_new_tokens"):
+        expected, words = (int,), "a whole number"
+    elif name in ("do_sample", "return_full_text"):
+        expected, words = (bool,), "True or False"
+    else:
+        return
+    if value is None:
+        return
+    if not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected):
+        raise TypeError(f"{name} is {words}, not {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, not {value!r}")

@@ -1,0 +1,89 @@
+"""Messages -> the one prompt that the service takes.
+
+The service's message request has a single string, `inputs`. One message goes as its content;
+several are flattened into `Role: content` lines that end where the answer begins. Anything that
+is no message is refused here, before a request exists.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from h2o_client.types import Message, Messages
+
+
+def build_prompt(messages: Messages) -> str:
+    """Flatten messages into a prompt.
+
+    Args:
+        messages: the prompt itself, or a sequence of messages: mappings with the keys `role` and
+            `content`, or `Message` objects.
+
+    Returns:
+        One message's content as it is. Several as `Role: content` lines, the role capitalised,
+        joined by newlines, and `Assistant:` at the end.
+
+    Raises:
+        TypeError: something is neither text nor a message, or a role or content is no text.
+        ValueError: there is no message, a message lacks a key, the prompt is blank, or it cannot
+            be written as UTF-8.
+    """
+    if isinstance(messages, str):
+        prompt = messages
+    else:
+        pairs = [_pair(message, index) for index, message in enumerate(_sequence(messages))]
+        if not pairs:
+            raise ValueError("there are no messages: give at least one")
+        if len(pairs) == 1:
+            prompt = pairs[0][1]
+        else:
+            lines = [f"{role.capitalize()}: {content}" for role, content in pairs]
+            prompt = "\n".join([*lines, "Assistant:"])
+    return check_prompt(prompt)
+
+
+def check_prompt(prompt: str) -> str:
+    """Return the prompt if the service can take it.
+
+    Raises:
+        ValueError: it is blank, which the service answers with 500 [04_message_errors], or it
+            cannot be written as UTF-8.
+    """
+    if not prompt.strip():
+        raise ValueError("the prompt is blank: the service takes no empty message")
+    if any("\ud800" <= char <= "\udfff" for char in prompt):
+        raise ValueError("the prompt holds half of a surrogate pair, which is no character")
+    return prompt
+
+
+def _sequence(messages: object) -> Sequence[object]:
+    if isinstance(messages, Message | Mapping):
+        raise TypeError("messages is a single message: put it in a list")
+    if not isinstance(messages, Sequence) or isinstance(messages, bytes | bytearray):
+        raise TypeError(
+            f"messages is text or a sequence of messages, not {type(messages).__name__}"
+        )
+    return messages
+
+
+def _pair(message: object, index: int) -> tuple[str, str]:
+    """Return a message's role and content."""
+    if isinstance(message, Message):
+        fields: Mapping[str, object] = {"role": message.role, "content": message.content}
+    elif isinstance(message, Mapping):
+        fields = message
+    else:
+        raise TypeError(
+            f"messages[{index}] is a mapping with role and content, or a Message, "
+            f"not {type(message).__name__}"
+        )
+    values: list[str] = []
+    for key in ("role", "content"):
+        if key not in fields:
+            raise ValueError(f"messages[{index}] has no {key!r}")
+        value = fields[key]
+        if not isinstance(value, str):
+            raise TypeError(f"messages[{index}][{key!r}] is text, not {type(value).__name__}")
+        values.append(value)
+    role, content = values
+    if not role.strip():
+        raise ValueError(f"messages[{index}]['role'] is blank")
+    return role, content

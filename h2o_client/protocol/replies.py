@@ -1,0 +1,305 @@
+"""Status, headers, body -> a value or an error.
+
+Errors come in six shapes [22_accept_matrix, 04_message_errors]: `{"error": …}`,
+`{"message": …}`, `{"type": "error", "error": {"message": …}}`, the model server's
+`{"error": …, "error_type": …}`, plain text and, from a proxy, HTML. Which class an error gets is
+decided by its status, and by its words where the status is not enough.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from h2o_client.errors import (
+    ForbiddenError,
+    InvalidRequestError,
+    LoginRequiredError,
+    ModelUnavailableError,
+    NotFoundError,
+    OverloadedError,
+    PromptTooLargeError,
+    ProtocolError,
+    RateLimitError,
+    RedirectError,
+    ServerError,
+    StatusError,
+    TermsNotAcceptedError,
+)
+from h2o_client.protocol.effects import Head, Request
+from h2o_client.protocol.stream import excerpt
+
+MAX_BODY = 64 * 1024  # of an error; what is longer is cut
+_MAX_MESSAGE = 500
+_MODAL = "accept the welcome modal"
+_LIMIT = "sending too many messages"
+_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+_CLASSES: Mapping[int, tuple[type[StatusError], str]] = {
+    401: (
+        LoginRequiredError,
+        "this server wants a login: set H2O_CHAT_TOKEN, or give an Authorization in `headers`",
+    ),
+    403: (
+        ForbiddenError,
+        "it is another session's; or the server knows itself by another base URL: to it, "
+        "localhost and 127.0.0.1 differ",
+    ),
+    404: (NotFoundError, "it does not exist, was deleted, or belongs to another session"),
+    405: (StatusError, "is this base URL a server of this protocol?"),
+    410: (ModelUnavailableError, "choose another model"),
+    413: (PromptTooLargeError, "make the prompt shorter"),
+    422: (InvalidRequestError, "change the prompt or the parameters"),
+    429: (RateLimitError, "wait before the next message"),
+    503: (OverloadedError, "try again later"),
+}
+
+
+def check_status(head: Head, body: bytes, request: Request) -> None:
+    """Raise the error that a response is, if it is one.
+
+    Raises:
+        RedirectError: a 3xx.
+        StatusError: any other status outside 2xx.
+    """
+    if 200 <= head.status < 300:
+        return
+    if 300 <= head.status < 400:
+        raise redirect_error(
+            head.status,
+            head.get("location"),
+            base_url=other_base_url(head.get("location"), request),
+            body=_text(body),
+        )
+    message, kind = error_message(body)
+    raise status_error(
+        head.status, message, kind=kind, body=_text(body), retry_after=retry_after(head)
+    )
+
+
+def check_encoding(head: Head) -> None:
+    """Raise if the response is compressed, which was declined.
+
+    Raises:
+        ProtocolError: it is.
+    """
+    encoding = head.get("content-encoding").strip().lower()
+    if encoding not in ("", "identity"):
+        raise ProtocolError(
+            f"the response is compressed ({encoding[:40]!r}) although that was declined: a proxy "
+            "between must not do that"
+        )
+
+
+def status_error(
+    status: int,
+    message: str,
+    *,
+    kind: str = "",
+    body: str = "",
+    retry_after: float | None = None,
+) -> StatusError:
+    """Make the error of a status.
+
+    Args:
+        status: the HTTP status.
+        message: the server's words.
+        kind: the model server's `error_type`, or "".
+        body: the beginning of the body.
+        retry_after: seconds, if the server said so.
+    """
+    if status == 405 and _MODAL in message:
+        found: tuple[type[StatusError], str] = (
+            TermsNotAcceptedError,
+            "the server does not know this session, or has forgotten it",
+        )
+    elif kind == "overloaded":
+        found = (OverloadedError, "the model server has too many requests: try again later")
+    elif status == 429 and _LIMIT in message:
+        found = (
+            RateLimitError,
+            "this is the service's own limit; two minutes without a message free it",
+        )
+    elif status in _CLASSES:
+        found = _CLASSES[status]
+    elif status >= 500 and message == "Internal Error":
+        found = (
+            ServerError,
+            "the service says so for an unknown model, a bad id, or when its model server is down",
+        )
+    elif status >= 500:
+        found = (ServerError, "the server failed: try again later")
+    else:
+        found = (StatusError, "the request was refused")
+    cls, advice = found
+    words = f": {message[:_MAX_MESSAGE]}" if message else ""
+    return cls(
+        f"the server answered {status}{words} ({advice})",
+        status=status,
+        message=message,
+        body=body,
+        retry_after=retry_after,
+    )
+
+
+def redirect_error(
+    status: int, location: str, *, base_url: str | None = None, body: str = ""
+) -> RedirectError:
+    """Make the error of a redirect where none belongs.
+
+    Args:
+        status: the HTTP status.
+        location: where to, as the server wrote it.
+        base_url: the base URL to use instead, if it can be told.
+        body: the beginning of the body.
+    """
+    if base_url is not None:
+        advice = f"use the base URL {base_url}"
+    else:
+        advice = "redirects are not followed; check the base URL, and whether a login is needed"
+    return RedirectError(
+        f"the server answered {status}, a redirect to {location[:_MAX_MESSAGE]!r} ({advice})",
+        status=status,
+        message="",
+        body=body,
+        location=location,
+        base_url=base_url,
+    )
+
+
+def other_base_url(location: str, request: Request) -> str | None:
+    """Return the base URL that makes of `request` what `location` says, if there is one."""
+    target = urlsplit(location)
+    if not target.scheme or not target.netloc or "@" in target.netloc:
+        return None
+    path = urlsplit(request.url).path
+    # The service's paths begin with one of these; the base URL's own path stands before them.
+    for root in ("/settings", "/conversation", "/r/", "/__data.json"):
+        start = path.find(root)
+        if start >= 0 and target.path.rstrip("/").endswith(path[start:]):
+            before = target.path.rstrip("/").removesuffix(path[start:])
+            return f"{target.scheme}://{target.netloc}{before}"
+    return None
+
+
+def error_message(body: bytes) -> tuple[str, str]:
+    """Return the server's words in the body of an error, and the model server's `error_type`."""
+    text = _text(body).strip()
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        if text.startswith("<"):
+            return "(an HTML page)", ""
+        return text[:_MAX_MESSAGE], ""
+    if not isinstance(value, dict):
+        return text[:_MAX_MESSAGE], ""
+    kind = value.get("error_type")
+    found: object = value.get("error", value.get("message"))
+    if isinstance(found, dict):
+        found = found.get("message")
+    message = found if isinstance(found, str) else text[:_MAX_MESSAGE]
+    return message, kind if isinstance(kind, str) else ""
+
+
+def retry_after(head: Head) -> float | None:
+    """Return the seconds of a `Retry-After`, given as a number or as a date, else None.
+
+    A date is measured against the response's own `Date`, so that no clock is asked.
+    """
+    text = head.get("retry-after").strip()
+    if not text:
+        return None
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        until = parsedate_to_datetime(text)
+        now = parsedate_to_datetime(head.get("date"))
+        return max(0.0, (until - now).total_seconds())
+    except (ValueError, TypeError):
+        return None
+
+
+def read_settings(head: Head, body: bytes, request: Request) -> None:
+    """Check the answer to `POST /settings` [02_settings_variants].
+
+    Success is 303, or 200 with `{"type":"redirect","status":303,…}`, by what was accepted first.
+
+    Raises:
+        StatusError: it was refused, with the status or inside a 200.
+        RedirectError: it leads away from this service.
+        ProtocolError: it is neither.
+    """
+    if head.status == 303 and _is_ours(head.get("location"), request):
+        return
+    check_status(head, body, request)
+    answer = read_json(head, body)
+    kind = answer.get("type")
+    if kind in ("redirect", "success"):
+        return
+    if kind in ("error", "failure"):
+        status = answer.get("status")
+        message, _ = error_message(body)
+        raise status_error(
+            status if isinstance(status, int) and status >= 400 else 500, message, body=_text(body)
+        )
+    raise unexpected(head, body, "the answer to the settings")
+
+
+def read_conversation_id(head: Head, body: bytes, request: Request) -> str:
+    """Return the id in the answer to `POST /conversation` [03_create_conversation].
+
+    Raises:
+        StatusError: it was refused.
+        ProtocolError: there is no id in it, or one that could not stand in a path.
+    """
+    check_status(head, body, request)
+    found = read_json(head, body).get("conversationId")
+    if not isinstance(found, str) or not _ID.fullmatch(found):
+        raise unexpected(head, body, "the answer to a new conversation")
+    return found
+
+
+def read_nothing(head: Head, body: bytes, request: Request) -> None:
+    """Check an answer that has no content.
+
+    Raises:
+        StatusError: it was refused.
+    """
+    check_status(head, body, request)
+
+
+def read_json(head: Head, body: bytes) -> dict[str, Any]:
+    """Return the JSON object that a body is.
+
+    Raises:
+        ProtocolError: it is none.
+    """
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        raise unexpected(head, body, "an answer that should be JSON") from None
+    if not isinstance(value, dict):
+        raise unexpected(head, body, "an answer that should be a JSON object")
+    return value
+
+
+def unexpected(head: Head, body: bytes, what: str) -> ProtocolError:
+    """Make the error of a successful response with a content that does not belong there."""
+    content_type = head.get("content-type") or "no content type"
+    return ProtocolError(
+        f"{what} is not what this protocol says: status {head.status}, {content_type}, "
+        f"{excerpt(body)} (is this base URL a server of this protocol, and no proxy between?)"
+    )
+
+
+def _is_ours(location: str, request: Request) -> bool:
+    """Whether a location stays at the origin of the request."""
+    target, source = urlsplit(location), urlsplit(request.url)
+    return not target.netloc or target.netloc.rpartition("@")[2] == source.netloc
+
+
+def _text(body: bytes) -> str:
+    return body.decode("utf-8", "replace")

@@ -1,0 +1,264 @@
+"""One client's view of the service: what all its operations share.
+
+`Service` holds the configuration and the session, and has the flows that operations are made of:
+a small request with its retries, opening the session, creating and deleting a conversation. It
+also keeps what was left behind, because the server could not be told when its turn came.
+"""
+
+import copy
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from h2o_client.errors import (
+    H2oError,
+    NotFoundError,
+    ProtocolError,
+    TermsNotAcceptedError,
+    TransportTimeoutError,
+)
+from h2o_client.protocol.effects import Close, Exclusive, Flow, Head, Read, Request, Send, Sleep
+from h2o_client.protocol.payloads import Endpoints
+from h2o_client.protocol.replies import (
+    MAX_BODY,
+    check_encoding,
+    read_conversation_id,
+    read_nothing,
+    read_settings,
+)
+from h2o_client.protocol.retries import Retries, RetryState, is_passing
+from h2o_client.protocol.session import Session
+from h2o_client.types import Timeouts
+
+T = TypeVar("T")
+Reader = Callable[[Head, bytes, Request], T]
+MAX_ANSWER = 64 * 1024 * 1024  # bytes of a successful answer: a long conversation has megabytes
+_MAX_LEFT_BEHIND = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Ambient:
+    """What the core needs of the world, handed in so that tests can hand in something else.
+
+    Attributes:
+        clock: seconds, from any beginning, that never go back.
+        random: draws a number from 0 to 1.
+        uuid4: makes a random UUID, as text.
+        warn: takes a sentence for the log.
+    """
+
+    clock: Callable[[], float]
+    random: Callable[[], float]
+    uuid4: Callable[[], str]
+    warn: Callable[[str], None]
+
+
+class Abandoned(Protocol):
+    """An operation that the caller broke off."""
+
+    def abandon(self) -> Flow[None]:
+        """Tell the server what must still be told: stop, delete. May be played again."""
+        ...
+
+
+class Service:
+    """What the operations of one client share.
+
+    Args:
+        endpoints: builds the requests.
+        session: the session of the client.
+        model: the model of calls that name none.
+        parameters: the client's generation parameters.
+        share: what the session is told about sharing conversations with the models' authors.
+        timeouts: time limits.
+        retries: retries.
+        ambient: clock, randomness, log.
+    """
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        session: Session,
+        *,
+        model: str,
+        parameters: Mapping[str, Any],
+        share: bool,
+        timeouts: Timeouts,
+        retries: Retries,
+        ambient: Ambient,
+    ) -> None:
+        self.endpoints = endpoints
+        self.session = session
+        self.model = model
+        self.parameters = parameters
+        self.timeouts = timeouts
+        self.ambient = ambient
+        self._share = share
+        self._retries = retries
+        self._left_behind: deque[Abandoned] = deque(maxlen=_MAX_LEFT_BEHIND)
+
+    def retry_state(self) -> RetryState:
+        """Begin the retries of one call."""
+        return RetryState(self._retries, self.ambient.random)
+
+    def call(
+        self,
+        build: Callable[[], Request],
+        read: "Reader[T]",
+        retries: RetryState | None,
+        *,
+        reopen: bool = True,
+    ) -> Flow[T]:
+        """Send a request that does no harm twice, and read its answer.
+
+        Args:
+            build: makes the request; anew for each attempt, as the session can change between.
+            read: makes a value of the answer, or raises.
+            retries: those of the call, or None: one attempt, in the session as it is.
+            reopen: whether to open the session again, once, where the server has forgotten it.
+
+        Raises:
+            H2oError: what the last attempt ended with.
+        """
+        while True:
+            openings = self.session.openings
+            try:
+                request = build()
+                head, body = yield from self._exchange(request)
+                return read(head, body, request)
+            except TermsNotAcceptedError:
+                # The server has forgotten the session, or never knew the one taken up.
+                if retries is None or not reopen:
+                    raise
+                reopen = False
+                self.session_lost(openings)
+                delay = None
+            except H2oError as error:
+                if retries is None or not is_passing(error):
+                    raise
+                delay = retries.next_delay(error)
+                if delay is None:
+                    raise
+            if delay is None:
+                yield from self.open_session(retries)
+            else:
+                yield Sleep(delay)
+
+    def _exchange(self, request: Request) -> Flow[tuple[Head, bytes]]:
+        """Send a request and read the whole of its answer, within the idle limit in all."""
+        limits = self.timeouts
+        begun = self.ambient.clock()
+        head: Head = yield Send(request, limits.idle, limits.connect)
+        check_encoding(head)
+        body = yield from self.read_body(head, begun)
+        return head, body
+
+    def read_body(self, head: Head, begun: float) -> Flow[bytes]:
+        """Read the body of a small answer; that of an error is cut where it is too long.
+
+        Args:
+            head: the head of the answer.
+            begun: when the request was sent.
+
+        Raises:
+            ProtocolError: a successful answer is too long.
+            TransportTimeoutError: it took longer than the idle limit.
+        """
+        successful = 200 <= head.status < 300
+        limit = MAX_ANSWER if successful else MAX_BODY
+        idle = self.timeouts.idle
+        read = Read(idle)
+        body = bytearray()
+        while True:
+            chunk: bytes = yield read
+            body += chunk
+            if not chunk:
+                return bytes(body)
+            if len(body) > limit:
+                yield Close()
+                if successful:
+                    raise ProtocolError(f"an answer is longer than {limit} bytes")
+                return bytes(body[:limit])
+            if idle is not None and self.ambient.clock() - begun > idle:
+                yield Close()
+                raise TransportTimeoutError.struck("idle", idle)
+
+    def open_session(self, retries: RetryState) -> Flow[None]:
+        """Accept the terms and choose the model, unless that was done in this session.
+
+        However many calls begin at once, one of them does it, and the others share how it ended.
+        """
+        if not self.session.accepted:
+            yield Exclusive(self._open(self.session.openings, retries))
+
+    def session_lost(self, openings: int) -> None:
+        """Note that the server does not know the session, as it was after so many openings."""
+        if self.session.openings == openings:
+            self.session.accepted = False
+
+    def _open(self, openings: int, retries: RetryState) -> Flow[None]:
+        session = self.session
+        if session.openings != openings and session.failure is not None:
+            raise copy.copy(session.failure)  # of the attempt that this call has waited for
+        if session.accepted:
+            return
+        try:
+            set_cookies = yield from self.call(
+                self._settings, _read_settings, retries, reopen=False
+            )
+        except H2oError as error:
+            session.failure = error.with_traceback(None)
+            session.openings += 1
+            raise
+        session.adopt(set_cookies)
+        session.failure = None
+        session.accepted = True
+        session.openings += 1
+
+    def _settings(self) -> Request:
+        return self.endpoints.settings(model=self.model, share=self._share)
+
+    def create(self, model: str, retries: RetryState) -> Flow[str]:
+        """Open a conversation and return its id."""
+        conversation: str = yield from self.call(
+            lambda: self.endpoints.create(model=model), read_conversation_id, retries
+        )
+        return conversation
+
+    def delete(self, conversation: str, retries: RetryState | None) -> Flow[None]:
+        """Delete a conversation; one that is gone already is no error."""
+        try:
+            yield from self.call(lambda: self.endpoints.delete(conversation), read_nothing, retries)
+        except NotFoundError:
+            return
+
+    def stop(self, conversation: str) -> Flow[None]:
+        """Stop what is generated in a conversation; one that is gone is no error."""
+        try:
+            yield from self.call(lambda: self.endpoints.stop(conversation), read_nothing, None)
+        except NotFoundError:
+            return
+
+    def leave_behind(self, operation: Abandoned, error: BaseException | None) -> None:
+        """Keep an operation whose clean-up failed, to try again when the client closes."""
+        self._left_behind.append(operation)
+        reason = "it was interrupted" if error is None else str(error) or type(error).__name__
+        self.ambient.warn(
+            f"a conversation could not be cleaned up, and is tried again on close: {reason}"
+        )
+
+    def sweep(self) -> Flow[None]:
+        """Try again to clean up what was left behind; what fails now is given up."""
+        while self._left_behind:
+            operation = self._left_behind.popleft()
+            try:
+                yield from operation.abandon()
+            except H2oError as error:
+                self.ambient.warn(f"a conversation could not be cleaned up: {error}")
+
+
+def _read_settings(head: Head, body: bytes, request: Request) -> list[str]:
+    """Return the `Set-Cookie` headers of accepted settings."""
+    read_settings(head, body, request)
+    return [value for name, value in head.headers if name == "set-cookie"]

@@ -1,0 +1,94 @@
+"""What is true of one session with the service.
+
+A session is a cookie. The server takes any value that a client sends and echoes it
+[26_own_cookie], so the client chooses one up front and sends it in a header of its own making:
+the server marks the cookie `Secure` even on plain http, where no cookie jar would send it back
+[21_cookie]. Conversations, and whether the welcome modal's terms were accepted, belong to it.
+
+A deployment can rename the cookie. The session is then the cookie that echoes our value, else the
+one marked `HttpOnly` whose value is a UUID. Cookies of other names are not the session; the model
+server's own are passed through on answers [05_upstream_gzip_header].
+"""
+
+import re
+from collections.abc import Iterable
+
+from h2o_client.errors import H2oError
+
+COOKIE_NAME = "hf-chat"
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[!#-+\--:<-\[\]-~]+")  # RFC 6265's cookie-octet
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+_MAX_VALUE = 512
+
+
+class Session:
+    """The session of one client, shared by all its calls.
+
+    Args:
+        text: a session to take up, as `text` gave it; its terms count as accepted until the
+            server says otherwise.
+        new: the value of a session that begins, if there is none to take up.
+
+    Attributes:
+        name: the cookie's name.
+        value: the cookie's value.
+        accepted: whether the terms were accepted in it, as far as is known.
+        openings: how often the attempt to open it has ended, well or not.
+        failure: the error that the last of these attempts ended with, if it did.
+    """
+
+    __slots__ = ("accepted", "failure", "name", "openings", "value")
+
+    def __init__(self, text: str | None, new: str) -> None:
+        self.name, self.value = COOKIE_NAME, new
+        if text is not None:
+            self.name, self.value = parse_session(text)
+        self.accepted = text is not None
+        self.openings = 0
+        self.failure: H2oError | None = None
+
+    def __repr__(self) -> str:
+        return f"<Session accepted={self.accepted}>"
+
+    @property
+    def text(self) -> str:
+        """The session as one text, to take it up again: its value, its name too if unusual."""
+        return self.value if self.name == COOKIE_NAME else f"{self.name}={self.value}"
+
+    @property
+    def cookie(self) -> str:
+        """The value of the `Cookie` header."""
+        return f"{self.name}={self.value}"
+
+    def adopt(self, set_cookies: Iterable[str]) -> None:
+        """Learn from the `Set-Cookie` headers of `POST /settings` how the session is called."""
+        uuid: tuple[str, str] | None = None
+        for header in set_cookies:
+            pair, *attributes = header.split(";")
+            name, _, value = (part.strip() for part in pair.partition("="))
+            if value == self.value and _NAME.fullmatch(name):
+                self.name = name
+                return
+            http_only = any(a.strip().lower() == "httponly" for a in attributes)
+            if http_only and _UUID.fullmatch(value) and _NAME.fullmatch(name):
+                uuid = (name, value)
+        if uuid is not None:
+            self.name, self.value = uuid
+
+
+def parse_session(text: str) -> tuple[str, str]:
+    """Return the cookie's name and value of a session given as text.
+
+    Raises:
+        TypeError: it is no text.
+        ValueError: it cannot be a cookie. The error does not repeat it.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"session is text, as client.session gives it, not {type(text).__name__}")
+    name, separator, value = text.partition("=")
+    if not separator:
+        name, value = COOKIE_NAME, text
+    if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value) or len(value) > _MAX_VALUE:
+        raise ValueError("session is no session: it must be as client.session gave it")
+    return name, value

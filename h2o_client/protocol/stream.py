@@ -1,0 +1,234 @@
+"""The answer's stream: bytes in, tokens out.
+
+The service answers with server-sent events, of which this protocol uses one thing: lines that
+begin with `data:`, each a JSON object, each an event of its own [01_happy_path]. The model
+server (text-generation-inference) writes them and the service passes them on as they come.
+Two objects read them, in the manner of h11: they are fed bytes and never ask for any.
+
+`LineSplitter` cuts bytes into lines. HTTP chunks and events do not match: a chunk can hold many
+events, and an event can be cut anywhere, inside a character too [05_upstream_split]. So lines are
+cut as bytes and decoded whole. A line ends with LF; CRLF and CR, which proxies make of it, end
+one too; U+2028, U+2029 and U+0085, which stand raw inside the JSON strings
+[05_upstream_newlines], do not.
+
+`AnswerParser` reads the lines. The rules that it keeps:
+
+* An answer is whole when an event had a `generated_text` that is not null, and only then; `""` is
+  a whole, empty answer [05_upstream_empty]. A stream that ended in any other way was cut short,
+  also when HTTP says that it ended well [05_upstream_truncate_clean].
+* The text is the join of the texts of the tokens that are not special, verbatim. It is not
+  `generated_text`, which can hold the end token's text [05_upstream_eos_in_text].
+* What follows the final event is not part of the answer.
+* An error does not swallow the tokens before it: `feed()` returns these, and `error` is set.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from h2o_client.errors import GenerationError, H2oError, ProtocolError
+from h2o_client.types import Token
+
+MAX_LINE = 1024 * 1024
+_EXCERPT = 200
+_BOM = b"\xef\xbb\xbf"
+_raw_decode = json.JSONDecoder().raw_decode
+
+
+def excerpt(data: bytes) -> str:
+    """Return the beginning of what came, as it can stand in an error's text."""
+    text = data[:_EXCERPT].decode("utf-8", "backslashreplace")
+    return repr(text) + ("…" if len(data) > _EXCERPT else "")
+
+
+class LineSplitter:
+    """Cuts bytes into lines, without their ends.
+
+    Args:
+        limit: bytes that one line may have; a longer one is an error, not memory.
+    """
+
+    __slots__ = ("_after_cr", "_limit", "_pending", "_size")
+
+    def __init__(self, limit: int = MAX_LINE) -> None:
+        self._limit = limit
+        self._pending: list[bytes] = []  # the pieces of a line that has not ended
+        self._size = 0
+        self._after_cr = False  # a CR was the last byte: an LF now belongs to it
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the lines that end within `data`.
+
+        Raises:
+            ProtocolError: a line is longer than the limit.
+        """
+        if self._after_cr and data:
+            self._after_cr = False
+            if data.startswith(b"\n"):
+                data = data[1:]
+        if b"\r" in data:
+            self._after_cr = data.endswith(b"\r")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        lines = data.split(b"\n")
+        if self._pending and len(lines) > 1:
+            self._pending.append(lines[0])
+            lines[0] = b"".join(self._pending)
+            self._pending.clear()
+            self._size = 0
+        rest = lines.pop()
+        if rest:
+            self._pending.append(rest)
+            self._size += len(rest)
+        if self._size > self._limit or (len(data) > self._limit and self._too_long(lines)):
+            raise ProtocolError(f"a line of the answer is longer than {self._limit} bytes")
+        return lines
+
+    def finish(self) -> bytes:
+        """Return the last line, which had no end; b"" if there is none."""
+        rest = b"".join(self._pending)
+        self._pending.clear()
+        self._size = 0
+        return rest
+
+    def _too_long(self, lines: list[bytes]) -> bool:
+        return any(len(line) > self._limit for line in lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """The final event: the answer is whole.
+
+    Attributes:
+        token: the last token; ordinary when the answer stopped for length.
+        details: what the model server tells of the answer, where it was asked to
+            [05_upstream_details]: `finish_reason`, `generated_tokens`, `seed`; else empty.
+    """
+
+    token: Token
+    details: Mapping[str, Any]
+
+
+class AnswerParser:
+    """Reads the stream of one answer.
+
+    Args:
+        limit: bytes that one line may have.
+
+    Attributes:
+        final: the final event, once it has come: the answer is whole.
+        error: what is wrong with the stream, once something is: nothing follows it.
+    """
+
+    __slots__ = ("_fresh", "_lines", "error", "final")
+
+    def __init__(self, limit: int = MAX_LINE) -> None:
+        self._lines = LineSplitter(limit)
+        self._fresh = True
+        self.final: Final | None = None
+        self.error: H2oError | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing that comes now can change the answer."""
+        return self.final is not None or self.error is not None
+
+    def feed(self, data: bytes) -> list[Token]:
+        """Return the tokens whose events end within `data`, special ones too.
+
+        Look at `final` and `error` afterwards.
+        """
+        if self.ended:
+            return []
+        tokens: list[Token] = []
+        try:
+            for line in self._lines.feed(data):
+                if line and self._line(line, tokens):
+                    break
+        except H2oError as error:
+            self.error = error
+        return tokens
+
+    def finish(self) -> list[Token]:
+        """Say that nothing more comes, and return the tokens of a last line without its end.
+
+        The answer is whole if `final` is set now.
+        """
+        if self.ended:
+            return []
+        tokens: list[Token] = []
+        rest = self._lines.finish()
+        try:
+            if rest:
+                self._line(rest, tokens)
+        except ProtocolError:
+            # Half a line is what a stream that was cut leaves [05_upstream_truncate_midline]:
+            # that is no breach of the protocol, and the missing final event tells of it.
+            return tokens
+        except H2oError as error:
+            self.error = error
+        return tokens
+
+    def _line(self, line: bytes, tokens: list[Token]) -> bool:
+        """Read one line; return whether it was the last that counts."""
+        if self._fresh:
+            self._fresh = False
+            line = line.removeprefix(_BOM)
+        if not line.startswith(b"data:"):
+            return False  # a comment [05_upstream_keepalive], or a field of no meaning here
+        try:
+            text = line[5:].strip().decode()
+            event, end = _raw_decode(text)
+        except (ValueError, RecursionError):
+            raise _malformed(line, "a line of the answer is no JSON") from None
+        if end != len(text):
+            raise _malformed(line, "a line of the answer holds more than one JSON value")
+        # `type(…) is` costs less than isinstance(), and JSON makes no subclasses.
+        if type(event) is not dict:
+            raise _malformed(line, "an event of the answer is no JSON object")
+        data = event.get("token")
+        if type(data) is not dict:
+            raise self._no_token(event, line)
+        number, shown = data.get("id"), data.get("text")
+        logprob, special = data.get("logprob"), data.get("special", False)
+        if (
+            type(number) is not int
+            or type(shown) is not str
+            or (type(logprob) is not float and logprob is not None and type(logprob) is not int)
+            or type(special) is not bool
+        ):
+            raise _malformed(line, "a token of the answer is not of the expected shape")
+        token = Token(number, shown, logprob, special)
+        tokens.append(token)
+        generated = event.get("generated_text")
+        if generated is None:
+            return False
+        if type(generated) is not str:
+            raise _malformed(line, "the answer's `generated_text` is no text")
+        details = event.get("details")
+        self.final = Final(token, details if type(details) is dict else {})
+        return True
+
+    def _no_token(self, event: dict[str, Any], line: bytes) -> H2oError:
+        error = event.get("error")
+        if error is None:
+            return _malformed(line, "an event of the answer has neither a token nor an error")
+        kind = event.get("error_type")
+        kind = kind if isinstance(kind, str) else ""
+        text = error if isinstance(error, str) else json.dumps(error)
+        return GenerationError(generation_text(text, kind), error_type=kind)
+
+
+def generation_text(message: str, kind: str) -> str:
+    """Return the text of an error that the model server reported, with what to do about it."""
+    advice = {
+        "validation": "change the prompt or the parameters",
+        "overloaded": "it has too many requests; try again later",
+        "generation": "it failed while generating; try again",
+        "incomplete_generation": "it broke off; try again",
+    }.get(kind, "the answer is not complete; try again")
+    return f"the model server reported an error: {message} ({advice})"
+
+
+def _malformed(line: bytes, what: str) -> ProtocolError:
+    return ProtocolError(f"{what}: {excerpt(line)}")

@@ -1,0 +1,232 @@
+"""What users hold: messages, tokens, replies, and what can be set.
+
+Values, without behaviour that would need a connection. They are frozen, compare by content,
+pickle and copy.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple, TypeAlias
+
+DEFAULT_BASE_URL = "https://gpt-gm.h2o.ai"
+DEFAULT_MODEL = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-40b-v1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message of a conversation.
+
+    Attributes:
+        role: who speaks: "user", "assistant" or "system".
+        content: what is said.
+        id: the service's id of the message, where it is known.
+        score: the vote on it: -1, 0 or 1, where there is one.
+        created_at: when it was stored, where the server told.
+        updated_at: when it was changed last, where the server told.
+        partial: True for an answer that broke off or was stopped.
+        web_search_id: the web search that the answer rests on, where there is one.
+    """
+
+    role: str
+    content: str
+    id: str | None = None
+    score: int | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    partial: bool = False
+    web_search_id: str | None = None
+
+    def __str__(self) -> str:
+        return self.content
+
+
+MessageLike: TypeAlias = Mapping[str, Any] | Message
+Messages: TypeAlias = str | Sequence[MessageLike]
+
+
+class Token(NamedTuple):
+    """One token of an answer, as the model server sent it.
+
+    A named tuple, because one is made for every token of every answer.
+
+    Attributes:
+        id: its number in the model's vocabulary; None for text that was recovered.
+        text: its text, verbatim: a first token usually begins with a space.
+        logprob: natural logarithm of its probability, where the server told.
+        special: True for a control token such as the end token; its text is not shown.
+    """
+
+    id: int | None
+    text: str
+    logprob: float | None = None
+    special: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A whole answer.
+
+    Attributes:
+        text: the exact join of the texts of the tokens shown. A first token usually begins
+            with a space, and so does this.
+        model: the model that was asked.
+        finish_reason: why the answer ended: "eos_token", "length", "stop_sequence", "stopped"
+            (by the caller), or None if it cannot be told. It is the server's word where the
+            caller asked for `details=True`, otherwise concluded from the last token.
+        generated_tokens: how many tokens the model generated, the end token included.
+        conversation_id: the conversation that it was part of; `chat()` and `stream()` delete it.
+        message_id: the id of the message that it answers.
+        response_id: the id of the answer.
+        recovered: True when the connection broke and the rest was fetched from the server.
+        web_search: the entries of the web search, where one was asked for.
+    """
+
+    text: str
+    model: str
+    finish_reason: str | None
+    generated_tokens: int
+    conversation_id: str
+    message_id: str
+    response_id: str
+    recovered: bool = False
+    web_search: tuple["WebSearchEntry", ...] = ()
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class WebSearchEntry:
+    """One step of a web search, as the server reports it [16_web_search].
+
+    Attributes:
+        type: "update", "error" or "result".
+        message: what is done, or what failed; "" in a result.
+        args: details: the search query, the error's text.
+    """
+
+    type: str
+    message: str = ""
+    args: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Time limits, in seconds; None switches one off.
+
+    Not covered: the resolution of host names, which no program can interrupt, and a server that
+    lets the bytes of its headers drip in, each within the limit.
+
+    Attributes:
+        connect: for making a connection.
+        first_token: from sending the message to the answer's first bytes. The service sends
+            its headers with the first token, and not before [20_slow_stream_timing].
+        idle: between two tokens, and for each of the small requests around the message.
+        total: for one whole call.
+        cleanup: for telling the server, at the end of a call, to stop and delete.
+    """
+
+    connect: float | None = 10.0
+    first_token: float | None = 120.0
+    idle: float | None = 60.0
+    total: float | None = None
+    cleanup: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name in ("connect", "first_token", "idle", "total", "cleanup"):
+            value = getattr(self, name)
+            if value is None and name != "cleanup":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"Timeouts.{name} is a number of seconds, not {value!r}")
+            if not value > 0:
+                raise ValueError(f"Timeouts.{name} must be more than 0 seconds, not {value!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptExample:
+    """A prompt that the service offers as an example for a model [13_data_json].
+
+    Attributes:
+        title: what it is about, in a few words.
+        prompt: the prompt itself.
+    """
+
+    title: str
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A model that the server offers [13_data_json].
+
+    Attributes:
+        id: what to name it by in `model=`; on the measured servers the same as `name`.
+        name: its name, such as "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-40b-v1".
+        display_name: its name as the service's own page shows it.
+        description: what it is, in a few words, where the server tells.
+        website_url: where to read about it, where the server tells.
+        parameters: the parameters that the service's own page sends for it. The server adds
+            none of them by itself [08_parameters_upstream].
+        prompt_examples: the examples that the service's own page offers for it.
+    """
+
+    id: str
+    name: str
+    display_name: str
+    description: str | None = None
+    website_url: str | None = None
+    # A mapping has no hash; a model with another one is not equal all the same.
+    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
+    prompt_examples: tuple[PromptExample, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the session has chosen, as the server has stored it [13_data_json].
+
+    Attributes:
+        share_conversations: whether conversations are shared with the models' authors. To
+            measured servers any text means yes, "false" too [02b_settings_stored].
+        terms_accepted_at: when the terms were accepted in this session; None if they were not.
+        active_model: the model that is chosen for new conversations.
+        search_enabled: whether the service's own page searches the web. The measured server,
+            which had no key for a search engine, has it False whatever is sent
+            [02b_settings_stored].
+    """
+
+    share_conversations: bool
+    terms_accepted_at: datetime | None
+    active_model: str
+    search_enabled: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationInfo:
+    """One of the session's conversations, as they are listed [13_data_json].
+
+    Attributes:
+        id: its id: 24 hexadecimal digits.
+        title: its title, such as "Untitled 1".
+        model: the model that it was begun with.
+    """
+
+    id: str
+    title: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedConversation:
+    """A conversation that was shared: a copy of what it was then [10_share].
+
+    Attributes:
+        title: its title.
+        model: the model that it was begun with.
+        messages: what was said, in order.
+    """
+
+    title: str
+    model: str
+    messages: tuple[Message, ...]
