@@ -1,0 +1,44 @@
+"""A local server of the chat protocol, which behaves as the real one was measured to.
+
+It is for tests and for trying things out: it has the real server's sessions,
+statuses, streams and oddities, a model that knows a few sentences by heart, and
+a script for all that can go wrong.  It shares no code with the client, so that
+a mistake in one does not hide in the other.
+
+    with Emulator() as server:
+        server.reply(" Hello!")
+        server.cut(after=3)
+        ...                       # talk to server.url
+        server.wait_idle()
+"""
+
+from h2o_client.emulator.engine import (
+    Engine,
+    EngineLike,
+    GenerationRequest,
+    RoteEngine,
+    Token,
+    UpstreamError,
+)
+from h2o_client.emulator.script import Answer, Fault, WebSearch
+from h2o_client.emulator.server import Emulator
+from h2o_client.emulator.store import DEFAULT_MODELS, Conversation, Message, Model
+from h2o_client.emulator.web import Request
+
+__all__ = [
+    "DEFAULT_MODELS",
+    "Answer",
+    "Conversation",
+    "Emulator",
+    "Engine",
+    "EngineLike",
+    "Fault",
+    "GenerationRequest",
+    "Message",
+    "Model",
+    "Request",
+    "RoteEngine",
+    "Token",
+    "UpstreamError",
+    "WebSearch",
+]

@@ -1,0 +1,254 @@
+"""One client connection: bytes to requests, responses to bytes.
+
+h11 knows the protocol, this module does the reading and writing.  While a
+response is being made the connection is read as well, for that is how a server
+learns that its client has left: the response is then given up, and what it
+started goes on without it.
+
+A connection is closed without its response, or in the middle of it, by simply
+closing the socket: all that was written still arrives before the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Protocol, Self
+
+import anyio
+import h11
+
+from h2o_client.emulator import routes
+from h2o_client.emulator.generation import ClientLostError
+from h2o_client.emulator.handlers import Answered, Stream
+from h2o_client.emulator.script import Fault
+from h2o_client.emulator.web import Headers, Request, Response
+
+if TYPE_CHECKING:
+    from anyio.abc import ByteStream
+
+FIRST_REQUEST = 60.0
+"""Seconds that a new connection may be silent."""
+
+GONE = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError)
+"""What reading and writing raise when the other side is no longer there."""
+
+MAX_HEADERS = 64 * 1024
+READ = 64 * 1024
+
+
+class Host(Protocol):
+    """What a connection needs of the emulator."""
+
+    base_path: str
+    keep_alive: float
+    max_body: int
+    now: Callable[[], float]
+
+    def received(self, request: Request) -> Fault | None:
+        """Record a request, and take the fault that it meets."""
+        ...
+
+    def busy(self, change: int) -> None:
+        """Count requests that are being handled."""
+        ...
+
+    async def handle(self, request: Request) -> Answered:
+        """Have the service answer."""
+        ...
+
+    def answer_fault(self, request: Request, fault: Fault) -> Response:
+        """The response of a fault."""
+        ...
+
+
+class Connection:
+    """One connection, from its first byte to its last."""
+
+    def __init__(self, stream: ByteStream, host: Host, address: str) -> None:
+        self.stream = stream
+        self.host = host
+        self.address = address
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADERS)
+
+    async def serve(self) -> None:
+        """Answer requests until either side has had enough."""
+        patience = FIRST_REQUEST
+        while True:
+            request = await self._next_request(patience)
+            if request is None:
+                return
+            if not await self._answer_watched(request):
+                return
+            if self._http.our_state is h11.MUST_CLOSE or self._http.their_state is h11.MUST_CLOSE:
+                return
+            self._http.start_next_cycle()
+            patience = self.host.keep_alive
+
+    async def _next_request(self, patience: float) -> Request | None:
+        """Read one request; None when there is none any more."""
+        try:
+            head: object = None
+            with anyio.move_on_after(patience):
+                head = await self._event()
+            if isinstance(head, h11.Request):
+                with anyio.move_on_after(FIRST_REQUEST):
+                    return await self._whole_request(head)
+        except h11.RemoteProtocolError as error:
+            status = error.error_status_hint
+            text = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n\r\n"
+            await self.stream.send(text.encode())
+        return None
+
+    async def _whole_request(self, head: h11.Request) -> Request | None:
+        """Read a request's body; None where it never ends, or is too long to be looked at."""
+        path, _, query = head.target.decode("latin-1").partition("?")
+        headers = [
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers
+        ]
+        method = head.method.decode()
+        kind = routes.kind(method, routes.find(path, self.host.base_path))
+        declared = int(dict(headers).get("content-length", "0"))
+        if self._http.they_are_waiting_for_100_continue:
+            await self._send(h11.InformationalResponse(status_code=100, headers=[]))
+        body = bytearray()
+        too_long = declared > self.host.max_body
+        while isinstance(event := await self._event(), h11.Data):
+            too_long = too_long or len(body) + len(event.data) > self.host.max_body
+            if not too_long:
+                body += event.data
+        if not isinstance(event, h11.EndOfMessage):
+            return None
+        kept = b"" if too_long else bytes(body)
+        now = self.host.now()
+        request = Request(kind, method, path, query, headers, kept, now, self.address)
+        if declared <= self.host.max_body:
+            return request
+        # Refused by its length, before the service sees it: no cookie, no content type.
+        self.host.received(request)
+        text = b"Invalid request body"
+        await self._send_whole(request, Response(413, [("content-length", str(len(text)))], text))
+        return None
+
+    async def _event(self) -> object:
+        while True:
+            event = self._http.next_event()
+            if event is not h11.NEED_DATA:
+                return event
+            try:
+                data = await self.stream.receive(READ)
+            except anyio.EndOfStream:
+                data = b""
+            self._http.receive_data(data)
+
+    async def _answer_watched(self, request: Request) -> bool:
+        """Answer, and give up when the client leaves; tells whether the connection lives on."""
+        alive = False
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._watch, tasks.cancel_scope)
+            try:
+                alive = await self._answer(request)
+            except GONE:
+                alive = False
+            tasks.cancel_scope.cancel()
+        return alive
+
+    async def _watch(self, scope: anyio.CancelScope) -> None:
+        """Read on while a response is being made; the end means that the client has left."""
+        size = 0
+        while size < READ:
+            try:
+                data = await self.stream.receive(READ)
+            except (anyio.EndOfStream, *GONE):
+                scope.cancel()
+                return
+            size += len(data)
+            self._http.receive_data(data)
+
+    async def _answer(self, request: Request) -> bool:
+        with _Busy(self.host) as busy:  # before it is recorded: who sees it can wait for it
+            fault = self.host.received(request)
+            if fault is not None:
+                await anyio.sleep(fault.delay)
+                if fault.processed:
+                    answer = await self.host.handle(request)
+                    if isinstance(answer, Stream):
+                        answer.leave()
+                if fault.hang:
+                    await anyio.sleep_forever()
+                if fault.disconnect:
+                    return False
+                if fault.status is not None:
+                    return await self._send_whole(request, self.host.answer_fault(request, fault))
+            answer = await self.host.handle(request)
+            if answer is None:
+                return False
+            if isinstance(answer, Response):
+                return await self._send_whole(request, answer)
+            return await self._send_stream(answer, busy)
+
+    async def _send_whole(self, request: Request, answer: Response) -> bool:
+        await self._send_head(answer.status, answer.headers)
+        if answer.body and request.method != "HEAD":
+            await self._send(h11.Data(data=answer.body))
+        await self._send(h11.EndOfMessage())
+        return True
+
+    async def _send_stream(self, answer: Stream, busy: _Busy) -> bool:
+        try:
+            await self._send_head(answer.status, answer.headers)
+            if answer.endless:
+                busy.done()
+            while data := await answer.feed.get():
+                await self._send(h11.Data(data=data))
+        except ClientLostError:
+            return False
+        finally:
+            answer.leave()
+        await self._send(h11.EndOfMessage())
+        return True
+
+    async def _send_head(self, status: int, headers: Headers) -> None:
+        names = {name for name, _ in headers}
+        full = sorted(headers, key=lambda header: header[0])
+        if "date" not in names:
+            full.append(("Date", formatdate(self.host.now(), usegmt=True)))
+        if self._http.their_state is not h11.MUST_CLOSE:
+            full.append(("Connection", "keep-alive"))
+            full.append(("Keep-Alive", f"timeout={int(self.host.keep_alive)}"))
+        try:
+            reason = HTTPStatus(status).phrase
+        except ValueError:
+            reason = ""
+        if "content-length" not in names:
+            full.append(("Transfer-Encoding", "chunked"))
+        encoded = [(name.encode(), value.encode("latin-1", "replace")) for name, value in full]
+        await self._send(h11.Response(status_code=status, headers=encoded, reason=reason.encode()))
+
+    async def _send(self, event: h11.Event) -> None:
+        data = self._http.send(event)
+        if data:
+            await self.stream.send(data)
+
+
+class _Busy:
+    """One request that is being handled."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._open = False
+
+    def __enter__(self) -> Self:
+        self._open = True
+        self._host.busy(1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.done()
+
+    def done(self) -> None:
+        """It is no longer being handled, or nobody can tell any more."""
+        if self._open:
+            self._open = False
+            self._host.busy(-1)

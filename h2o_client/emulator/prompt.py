@@ -1,0 +1,87 @@
+"""The prompt that the service builds, and the text that it stores.
+
+The service keeps the history and writes it out in the model's template
+[07_two_turns_and_retry]; of the whole only the last words are kept, counted by
+single spaces.  What the model said is stored without its end token and without
+white space at its end, as JavaScript counts white space [05_upstream_newlines].
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from h2o_client.emulator.store import Message, Model
+
+JS_SPACE = (
+    "\t\n\v\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000\ufeff"
+)
+"""What JavaScript's trim removes.  Python's set differs: it has U+001C to U+001F and U+0085."""
+
+USER, ASSISTANT, SEPARATOR = "<|prompt|>", "<|answer|>", "</s>"
+END_OF_TEXT = "<|endoftext|>"
+SUMMARIZE = "Please summarize the following message as a single sentence of less than 5 words:\n"
+
+
+def build_prompt(
+    messages: Iterable[Message], model: Model, *, version: str = "0.4", context: str = ""
+) -> str:
+    """Write a history out in the model's template, cut to its last words.
+
+    On 0.6 the same configuration yields no separator after a message [0.6: 01, 06].
+    """
+    separator = SEPARATOR if version < "0.6" else ""
+    parts: list[str] = []
+    for message in messages:
+        parts += (USER if message.sender == "user" else ASSISTANT, message.content)
+        if separator and not message.content.endswith(separator):
+            parts.append(separator)
+    parts.append(ASSISTANT)
+    words = "".join(parts).split(" ")
+    return context + " ".join(words[-model.truncate :])
+
+
+def generated_text(body: str) -> str | None:
+    """What the service takes for the answer of a stream that ended well; None: nothing is stored.
+
+    It looks for the last event, and at nothing else: an error there, or an event
+    without a text, and the turn is not stored.
+    """
+    start = body.rfind('\ndata:{"')
+    if start < 0:
+        start = body.find("data")
+    last = body[max(start, 0) :].strip(JS_SPACE)[len("data:") :].partition("\n")[0]
+    try:
+        event: object = json.loads(last)
+    except ValueError:
+        return None
+    if not isinstance(event, dict):
+        return None
+    fields = cast("dict[str, Any]", event)
+    text = fields.get("generated_text")
+    return text if isinstance(text, str) and not fields.get("error") else None
+
+
+def partial_text(body: str) -> str:
+    """What the service takes for the answer of a stream that it stopped [11]."""
+    texts: list[str] = []
+    for line in body.split("\n"):
+        if line.startswith("data:"):
+            try:
+                texts.append(json.loads(line[len("data:") :])["token"]["text"])
+            except (ValueError, KeyError, TypeError):
+                continue  # such as the half line at the end
+    return "".join(texts)
+
+
+def stored_text(text: str, prompt: str, stops: Iterable[str] = ()) -> str:
+    """What is stored of an answer: not the prompt before it, nor the end token after it."""
+    text = text.removeprefix(prompt).removeprefix("<|startoftext|>")
+    text = text.removesuffix(SEPARATOR).rstrip(JS_SPACE)
+    for stop in (*stops, END_OF_TEXT):
+        if stop and text.endswith(stop):
+            text = text.removesuffix(stop).rstrip(JS_SPACE)
+    return text

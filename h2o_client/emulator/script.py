@@ -1,0 +1,217 @@
+"""What a test can tell the emulator beforehand: answers and faults.
+
+An `Answer` scripts the *model server*: its words, its pace, the way its stream
+ends, and the two places where the way to the client can break.  A `Fault`
+scripts what stands *before* the service: a status out of turn, a delay, a
+connection that closes.  Both are taken in order, each by one request; when
+none is left, the emulator behaves as the real server did.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Ending = Literal["eos", "length", "eos_in_text", "clean", "cut", "midline", "error", "down"]
+
+KINDS = frozenset(
+    {
+        "*",
+        "settings",
+        "create",
+        "message",
+        "delete",
+        "stop",
+        "data",
+        "root",
+        "summarize",
+        "rename",
+        "share",
+        "vote",
+        "prompt",
+        "search",
+        "delete_all",
+        "shared",
+        "other",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer of the model server.
+
+    Attributes:
+        text: The answer; a string is split before its spaces, a sequence is taken as the tokens.
+        tokens: The tokens, where `text` would be less clear.
+        ending: How it ends. ``eos``: a special end token carries `generated_text`;
+            ``length``: the last ordinary token does [05_upstream_length]; ``eos_in_text``: as
+            ``eos``, with the end token's text in it; ``clean``: the stream ends without a final
+            event; ``cut``: the same, and without the last HTTP chunk; ``midline``: the same, in
+            the middle of a line; ``error``: an error event; ``down``: no model server there
+            (after `first` seconds).  Only the first three are stored.
+        error: The text of the error event.
+        error_type: Its type: validation, generation, overloaded or incomplete_generation.
+        generated_text: What the final event says, when it is not the tokens joined.
+        finish_reason: What `details` say, when they were asked for; default by `ending`.
+        pace: Seconds between tokens; None takes the emulator's.
+        first: Seconds of silence before the first token; the response's headers wait for it
+            too [05_upstream_silent].
+        hold_after: Tokens after which generation stands still until `Emulator.release()`, or
+            until a stop is noticed; the next token then comes, as the real server notices
+            a stop only by one [28]. At the number of tokens it stands before the end.
+        drop_after: Tokens after which the *client's* connection is lost; generation goes on and
+            is stored [17]. 0 closes it before any header.
+        drop_after_bytes: The same, after so many bytes of the body.
+        split: Bytes in a chunk, so that events are cut anywhere [05_upstream_split].
+        join: Events in a chunk.
+        comments: Token positions before which a comment line comes [05_upstream_keepalive].
+        raw: The body, verbatim, instead of events; see also `split`.
+        status: The model server's status; not 200 is passed on, with its body.
+        body: The body of such an error, or of a 200 that is no stream; text, bytes or JSON.
+        content_type: Its type.
+        headers: More headers of the model server: they are passed on [05_upstream_gzip_header].
+    """
+
+    text: str | Sequence[str] = ""
+    tokens: Sequence[str] | None = None
+    ending: Ending = "eos"
+    error: str = "Request failed during generation: Server error: CUDA out of memory."
+    error_type: str = "generation"
+    generated_text: str | None = None
+    finish_reason: str | None = None
+    pace: float | None = None
+    first: float = 0.0
+    hold_after: int | None = None
+    drop_after: int | None = None
+    drop_after_bytes: int | None = None
+    split: int | None = None
+    join: int = 1
+    comments: Sequence[int] = ()
+    raw: bytes | None = None
+    status: int = 200
+    body: str | bytes | Mapping[str, Any] | None = None
+    content_type: str | None = None
+    headers: Sequence[tuple[str, str]] = ()
+
+    @classmethod
+    def of(cls, answer: Answer | str | Sequence[str]) -> Answer:
+        """The answer that a string or a list of tokens stands for."""
+        return answer if isinstance(answer, Answer) else cls(answer)
+
+    def words(self) -> tuple[str, ...]:
+        """The tokens."""
+        if self.tokens is not None:
+            return tuple(self.tokens)
+        return split_words(self.text) if isinstance(self.text, str) else tuple(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What happens to one request instead of, or before, its proper answer.
+
+    Attributes:
+        status: The status answered; None leaves the proper answer alone (see `delay`).
+        body: The body; None takes what the real server says with that status.
+        content_type: Its type; None goes by the body.
+        headers: More headers, such as ``Retry-After``.
+        delay: Seconds before anything else happens.
+        processed: Whether the request takes effect first.
+        disconnect: The connection closes without any response.
+        hang: There is no answer until the client leaves or the emulator closes.
+    """
+
+    status: int | None = None
+    body: str | bytes | Mapping[str, Any] | None = None
+    content_type: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    delay: float = 0.0
+    processed: bool = False
+    disconnect: bool = False
+    hang: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WebSearch:
+    """One successful web search; no capture has one, so its shape is from the source.
+
+    Attributes:
+        summary: What is put before the prompt.
+        query: What was searched; None asks the engine.
+        links: The results' addresses.
+    """
+
+    summary: str
+    query: str | None = None
+    links: Sequence[str] = ("https://example.com/",)
+
+
+class Script:
+    """The scripted answers, faults, cuts and searches that no request has taken yet."""
+
+    def __init__(self) -> None:
+        self.answers: deque[Answer] = deque()
+        self.searches: deque[WebSearch] = deque()
+        self.cuts: deque[int] = deque()
+        self._faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
+
+    def add_faults(self, kind: str, faults: Sequence[Fault]) -> None:
+        """Lay faults before the next requests of a kind."""
+        if kind not in KINDS:
+            raise ValueError(f"unknown kind of request: {kind!r}; one of {sorted(KINDS)}")
+        self._faults[kind].extend(faults)
+
+    def take_fault(self, kind: str) -> Fault | None:
+        """The fault that a request of this kind meets."""
+        for queue in (self._faults[kind], self._faults["*"]):
+            if queue:
+                return queue.popleft()
+        return None
+
+    def take_answer(self) -> Answer | None:
+        """The answer that the next message gets, if one is scripted."""
+        return self.answers.popleft() if self.answers else None
+
+    def take_cut(self) -> int | None:
+        """After how many tokens the next message's client is lost."""
+        return self.cuts.popleft() if self.cuts else None
+
+    def take_search(self) -> WebSearch | None:
+        """The outcome of the next web search, if one is scripted."""
+        return self.searches.popleft() if self.searches else None
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.answers.clear()
+        self.searches.clear()
+        self.cuts.clear()
+        self._faults.clear()
+
+
+def split_words(text: str) -> tuple[str, ...]:
+    """Cut text before its spaces and line breaks: ``" Hello there"`` is two tokens."""
+    tokens: list[str] = []
+    start = 0
+    for i in range(1, len(text)):
+        if text[i] in " \n" and text[i - 1] not in " \n":
+            tokens.append(text[start:i])
+            start = i
+    if text:
+        tokens.append(text[start:])
+    return tuple(tokens)
+
+
+def encode_body(
+    body: str | bytes | Mapping[str, Any], content_type: str | None
+) -> tuple[bytes, str]:
+    """A scripted body and its content type."""
+    if isinstance(body, bytes):
+        return body, content_type or "application/octet-stream"
+    if isinstance(body, str):
+        html = body.lstrip()[:1] == "<"
+        return body.encode(), content_type or ("text/html" if html else "text/plain; charset=utf-8")
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    return text.encode(), content_type or "application/json"

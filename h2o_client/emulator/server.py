@@ -1,0 +1,422 @@
+"""The emulator as its users see it: a server in a thread of its own.
+
+It runs its own event loop in its own thread, so that it serves synchronous
+tests, asyncio tests and trio tests alike, and is reached over a real socket.
+What is asked of it from outside is done inside that loop, one thing at a time;
+what it counts is read under one lock, on which `wait_idle` waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Literal, Self, TypeVar
+
+import anyio
+from anyio.abc import SocketAttribute, SocketStream
+from anyio.from_thread import BlockingPortal
+
+from h2o_client.emulator.connection import GONE, Connection
+from h2o_client.emulator.engine import EngineLike, RoteEngine
+from h2o_client.emulator.handlers import Answered
+from h2o_client.emulator.script import Answer, Fault, Script, WebSearch
+from h2o_client.emulator.service import Config, Service
+from h2o_client.emulator.store import DEFAULT_MODELS, Conversation, Model, Store
+from h2o_client.emulator.web import Request, Response
+
+R = TypeVar("R")
+logger = logging.getLogger(__name__)
+
+
+class Emulator:
+    """A local server of the chat protocol.
+
+    Args:
+        host: The address to listen on.
+        port: The port; 0 takes a free one.
+        base_path: A path before all others, such as ``/chat``.
+        models: The models on offer, the default one first.
+        engine: What answers; see `h2o_client.emulator.Engine`.
+        pace: Seconds between tokens.
+        stop_poll: Seconds until a stop is noticed; about 1 on the real server.
+        version: ``0.4``, or ``0.6``, which reads the sharing choice, limits rates and
+            writes prompts otherwise.
+        rate_limit: Messages in a window; None does not limit.
+        rate_window: Seconds that a message counts, and then until the next sweep.
+        stop_lifetime: Seconds that the record of a stop lives, and then until the next sweep.
+        sweep: Seconds between sweeps; 0 sweeps all the time.
+        cookie_name: The session cookie's name.
+        token: Where set, requests without ``Authorization: Bearer <token>`` get a 401.
+        keep_alive: Seconds that a connection may be idle.
+        max_sessions: Sessions remembered.
+        max_conversations: Conversations remembered; as many shares and searches.
+        max_messages: Messages remembered in a conversation.
+        max_requests: Requests remembered for `requests`.
+        max_body: Bytes in a request's body.
+        clock: Seconds since 1970, for dates and lifetimes.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        base_path: str = "",
+        models: Sequence[Model] = DEFAULT_MODELS,
+        engine: EngineLike | None = None,
+        pace: float = 0.0,
+        stop_poll: float = 0.02,
+        version: Literal["0.4", "0.6"] = "0.4",
+        rate_limit: int | None = None,
+        rate_window: float = 60.0,
+        stop_lifetime: float = 30.0,
+        sweep: float = 60.0,
+        cookie_name: str = "hf-chat",
+        token: str | None = None,
+        keep_alive: float = 5.0,
+        max_sessions: int = 1000,
+        max_conversations: int = 1000,
+        max_messages: int = 1000,
+        max_requests: int = 10_000,
+        max_body: int = 524_288,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.base_path = base_path.rstrip("/")
+        self.keep_alive = keep_alive
+        self.max_body = max_body
+        self.now = clock
+        self._host = host
+        self._port = port
+        self._changes = threading.Condition(threading.RLock())
+        self._requests: deque[Request] = deque(maxlen=max_requests)
+        self._script = Script()
+        self._store = Store(
+            clock,
+            max_sessions=max_sessions,
+            max_conversations=max_conversations,
+            max_messages=max_messages,
+            rate_window=rate_window,
+            stop_lifetime=stop_lifetime,
+            sweep=sweep,
+        )
+        config = Config(
+            models=tuple(models),
+            engine=engine or RoteEngine(),
+            pace=pace,
+            stop_poll=stop_poll,
+            version=version,
+            rate_limit=rate_limit,
+            cookie_name=cookie_name,
+            token=token,
+            base_path=self.base_path,
+        )
+        self._service = Service(config, self._store, self._script, self._changed)
+        self._streams: set[SocketStream] = set()
+        self._accepted = 0
+        self._busy = 0
+        self._thread: threading.Thread | None = None
+        self._portal: BlockingPortal | None = None
+        self._stop: anyio.Event | None = None
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+
+    # Life
+
+    def start(self) -> Self:
+        """Start serving; returns when connections are accepted."""
+        if self._thread is not None:
+            raise RuntimeError("the emulator runs already")
+        self._ready.clear()
+        self._failure = None
+        self._thread = threading.Thread(target=self._run, name="h2o-emulator", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+        if self._failure is not None:
+            self._thread.join()
+            self._thread = None
+            raise self._failure
+        return self
+
+    def close(self) -> None:
+        """Stop serving: ends streams and connections, leaves no thread; does no harm twice."""
+        thread, portal, stop = self._thread, self._portal, self._stop
+        if thread is None:
+            return
+        if portal is not None and stop is not None:
+            portal.call(stop.set)
+        thread.join()
+        self._thread = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """Where it is, without a slash at the end."""
+        return f"{self._service.origin}{self.base_path}"
+
+    # What the next requests meet
+
+    def reply(self, *answers: Answer | str | Sequence[str]) -> None:
+        """Give the next messages these answers, in order; then the engine answers again."""
+        self._call(lambda: self._script.answers.extend(Answer.of(item) for item in answers))
+
+    def fault(self, on: str, *faults: Fault) -> None:
+        """Let the next requests of a kind meet these faults, in order.
+
+        Args:
+            on: The kind: ``settings``, ``create``, ``message``, ``delete``, ``stop``, ``data`` (a
+                conversation's), ``root`` (the first page and its data), ``summarize``,
+                ``rename``, ``share``, ``vote``, ``prompt``, ``search``, ``delete_all``,
+                ``shared``, ``other``, or ``*`` for any.
+            faults: One for each request.
+        """
+        self._call(lambda: self._script.add_faults(on, faults))
+
+    def fail(
+        self, status: int = 429, *, on: str = "message", times: int = 1, message: str | None = None
+    ) -> None:
+        """Let the next requests of a kind fail with a status.
+
+        Args:
+            status: The status.
+            on: The kind; see `fault`.
+            times: How many requests.
+            message: Another message than the real server's.
+        """
+        body = None if message is None else {"message": message}
+        self.fault(on, *[Fault(status=status, body=body)] * times)
+
+    def cut(self, after: int = 5, *, on: str = "message") -> None:
+        """Lose the client of the next message after some tokens; generation goes on."""
+        if on != "message":
+            raise ValueError("only messages are streamed")
+        self._call(lambda: self._script.cuts.append(after))
+
+    def search(self, *searches: WebSearch) -> None:
+        """Let the next web searches succeed, with these results."""
+        self._call(lambda: self._script.searches.extend(searches))
+
+    def clear(self) -> None:
+        """Forget the requests, and all that was scripted and has not happened."""
+        self._call(self._script.clear)
+        with self._changes:
+            self._requests.clear()
+
+    # What happened
+
+    @property
+    def requests(self) -> list[Request]:
+        """The requests in the order in which they arrived, the oldest forgotten first."""
+        with self._changes:
+            return list(self._requests)
+
+    @property
+    def conversations(self) -> list[Conversation]:
+        """All conversations held, as they are now."""
+        return self._call(lambda: [replace(item) for item in self._store.conversations.values()])
+
+    @property
+    def sessions(self) -> list[str]:
+        """The ids of the sessions that posted settings."""
+        return self._call(lambda: list(self._store.sessions))
+
+    @property
+    def generating(self) -> int:
+        """Generations that run now."""
+        return self._call(lambda: len(self._service.generations))
+
+    @property
+    def generations(self) -> int:
+        """Generations that were started."""
+        return self._call(lambda: self._service.started)
+
+    @property
+    def held(self) -> int:
+        """Generations that stand still; see `Answer.hold_after`."""
+        return self._call(self._count_held)
+
+    @property
+    def stops(self) -> int:
+        """Generations that a stop has ended."""
+        return self._call(lambda: self._service.stops)
+
+    @property
+    def connections(self) -> int:
+        """Client connections that are open."""
+        return self._call(lambda: len(self._streams))
+
+    @property
+    def accepted(self) -> int:
+        """Client connections so far."""
+        return self._call(lambda: self._accepted)
+
+    def wait_idle(self, timeout: float = 5.0) -> None:
+        """Wait until no generation runs and no request is being handled.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Raises:
+            TimeoutError: There is still something going on.
+        """
+        self._wait(self._is_idle, timeout, "the emulator is not idle")
+
+    def wait_held(self, count: int = 1, timeout: float = 5.0) -> None:
+        """Wait until generations stand still at their `Answer.hold_after`.
+
+        Args:
+            count: How many.
+            timeout: Seconds to wait at most.
+
+        Raises:
+            TimeoutError: Fewer do.
+        """
+        self._wait(lambda: self._count_held() >= count, timeout, "too few generations are held")
+
+    # What happens now
+
+    def release(self) -> None:
+        """Let go on what is held; also what runs now and would be held later."""
+
+        def release() -> None:
+            for generation in self._service.generations:
+                generation.release()
+
+        self._call(release)
+
+    def forget_sessions(self) -> None:
+        """Lose the sessions, as a server does that was set up anew: the modal is to be accepted.
+
+        Conversations stay, under their session's id.
+        """
+        self._call(self._store.sessions.clear)
+
+    def retire(self, model: str) -> None:
+        """Serve a model no longer: messages to its conversations are a 410 [25].
+
+        Args:
+            model: Its name; the default model cannot go.
+        """
+        self._call(lambda: self._service.retire(model))
+
+    def disconnect_all(self) -> None:
+        """Close all client connections; generations go on."""
+        portal = self._portal
+        if portal is not None:
+            portal.call(self._close_streams)
+
+    # For its connections
+
+    def received(self, request: Request) -> Fault | None:
+        """Record a request, and take the fault that it meets."""
+        with self._changes:
+            self._requests.append(request)
+        return self._script.take_fault(request.kind)
+
+    def busy(self, change: int) -> None:
+        """Count requests that are being handled."""
+        with self._changes:
+            self._busy += change
+            self._changes.notify_all()
+
+    async def handle(self, request: Request) -> Answered:
+        """Have the service answer."""
+        return await self._service.handle(request)
+
+    def answer_fault(self, request: Request, fault: Fault) -> Response:
+        """The response of a fault."""
+        return self._service.fault(request, fault)
+
+    # Inside
+
+    def _run(self) -> None:
+        try:
+            anyio.run(self._serve, backend="asyncio")
+        except OSError as error:  # such as a port that is taken
+            self._failure = error
+        finally:
+            self._portal = None
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        self._stop = stop = anyio.Event()
+        listener = await anyio.create_tcp_listener(
+            local_host=self._host, local_port=self._port, backlog=4096
+        )
+        async with listener, BlockingPortal() as portal, anyio.create_task_group() as tasks:
+            port: int = listener.extra_attributes[SocketAttribute.local_port]()
+            host = f"[{self._host}]" if ":" in self._host else self._host
+            self._service.origin = f"http://{host}:{port}"
+            self._service.one_host = self._host not in {"", "0.0.0.0", "::"}  # noqa: S104
+            self._service.spawn = lambda function, *args: tasks.start_soon(
+                self._guarded, function, *args
+            )
+            self._portal = portal
+            tasks.start_soon(listener.serve, self._connection)
+            self._ready.set()
+            await stop.wait()
+            await self._close_streams()
+            tasks.cancel_scope.cancel()
+
+    async def _guarded(self, function: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Run something that must not take the whole server with it, such as an engine."""
+        try:
+            await function(*args)
+        except Exception:
+            logger.exception("emulator: something that ran in the background failed")
+
+    async def _connection(self, stream: SocketStream) -> None:
+        self._accepted += 1
+        self._streams.add(stream)
+        try:
+            address = str(stream.extra_attributes[SocketAttribute.remote_address]()[0])
+            await Connection(stream, self, address).serve()
+        except GONE:
+            logger.debug("client connection broke")
+        except Exception:
+            logger.exception("emulator: a connection failed")
+        finally:
+            self._streams.discard(stream)
+            with anyio.CancelScope(shield=True):
+                await stream.aclose()
+            self._changed()
+
+    async def _close_streams(self) -> None:
+        for stream in tuple(self._streams):
+            await stream.aclose()
+
+    def _call(self, function: Callable[[], R]) -> R:
+        """Do something in the loop's thread, or here where there is none."""
+        portal, thread = self._portal, self._thread
+        if portal is None or thread is None or thread.ident == threading.get_ident():
+            return function()
+        return portal.call(function)
+
+    def _changed(self) -> None:
+        with self._changes:
+            self._changes.notify_all()
+
+    def _count_held(self) -> int:
+        return sum(item.held for item in tuple(self._service.generations))
+
+    def _is_idle(self) -> bool:
+        return not self._service.generations and not self._busy
+
+    def _wait(self, condition: Callable[[], bool], timeout: float, complaint: str) -> None:
+        with self._changes:
+            if not self._changes.wait_for(condition, timeout):
+                raise TimeoutError(complaint)

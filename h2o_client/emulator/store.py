@@ -1,0 +1,300 @@
+"""What the service remembers: sessions, conversations, shares, searches, records.
+
+Everything here is bounded; what was used least recently goes first.  Records
+with a lifetime are removed by a sweep, as the real server's database does it:
+they live for their time and then until the next sweep, which is why a rate
+limit of a minute was free again after two [06_rate_limit].
+
+A message is never changed in place: an answer is stored by replacing the whole
+list, and the last to finish overwrites the others [07c_parallel_messages].
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from h2o_client.emulator.devalue import date
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model on offer.
+
+    Attributes:
+        name: Its id and name.
+        display_name: For people.
+        description: One line.
+        truncate: Words of the prompt that are kept.
+        parameters: Its default parameters; the service tells them and sends them nowhere.
+    """
+
+    name: str
+    display_name: str = ""
+    description: str = ""
+    truncate: int = 2048
+    parameters: Mapping[str, Any] = field(
+        default_factory=lambda: {
+            "temperature": 0.4,
+            "truncate": 2048,
+            "max_new_tokens": 1024,
+            "do_sample": True,
+            "repetition_penalty": 1.2,
+        }
+    )
+
+
+DEFAULT_MODELS = (
+    Model(
+        "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-40b-v1", "h2ogpt falcon 40b v1", "h2oGPT Falcon 40B"
+    ),
+    Model("h2oai/h2ogpt-gm-oasst1-en-2048-falcon-7b-v3", "h2ogpt falcon 7b v3", "h2oGPT Falcon 7B"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One stored message; times are the emulator's clock.
+
+    Attributes:
+        id: The client's id for it, or an invented one.
+        sender: ``user`` or ``assistant``.
+        content: Its text.
+        created: None on a message that was sent again [07].
+        updated: When it was stored.
+        web_search_id: As sent along; None when the client sent none.
+        score: The vote, 0 when there is none.
+    """
+
+    id: str
+    sender: str
+    content: str
+    created: float | None
+    updated: float
+    web_search_id: str | None = None
+    score: int = 0
+
+    def as_data(self) -> dict[str, Any]:
+        """The message as ``__data.json`` shows it, key order included."""
+        data: dict[str, Any]
+        if self.sender == "user":
+            data = {"content": self.content, "from": "user", "id": self.id}
+        else:
+            data = {
+                "from": self.sender,
+                "content": self.content,
+                "webSearchId": self.web_search_id,
+                "id": self.id,
+            }
+        if self.created is not None:
+            data["createdAt"] = date(self.created)
+        data["updatedAt"] = date(self.updated)
+        if self.score:
+            data["score"] = self.score
+        return data
+
+
+@dataclass(slots=True)
+class Conversation:
+    """One conversation."""
+
+    id: str
+    session: str
+    title: str
+    model: str
+    messages: tuple[Message, ...] = ()
+    created: float = 0.0
+    updated: float = 0.0
+
+
+@dataclass(slots=True)
+class Settings:
+    """What was chosen under one session."""
+
+    share: bool
+    active_model: str
+    accepted_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A shared conversation: a copy that outlives it [10_share]."""
+
+    id: str
+    title: str
+    model: str
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """One web search and what it said."""
+
+    id: str
+    conversation: str
+    entries: tuple[Mapping[str, Any], ...]
+    summary: str = ""
+
+
+@dataclass(slots=True)
+class StopRecord:
+    """The record of a stop: made once, then only touched until it expires [11b].
+
+    Attributes:
+        order: When it was made, in the order of things.
+        updated: When it was last touched, on the clock.
+        seen: Whether the service has looked at it since.
+    """
+
+    order: int
+    updated: float
+    seen: bool = False
+
+
+class Bounded(OrderedDict[str, V]):
+    """A mapping that forgets what was used least recently."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def use(self, key: str) -> V | None:
+        """The value, now used most recently."""
+        if key not in self:
+            return None
+        self.move_to_end(key)
+        return self[key]
+
+    def put(self, key: str, value: V) -> None:
+        """Add a value, and forget another if need be."""
+        self[key] = value
+        self.move_to_end(key)
+        while len(self) > self.limit:
+            self.popitem(last=False)
+
+
+class Store:
+    """All that one emulator remembers."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        *,
+        max_sessions: int,
+        max_conversations: int,
+        max_messages: int,
+        rate_window: float,
+        stop_lifetime: float,
+        sweep: float,
+    ) -> None:
+        self.clock = clock
+        self.started = clock()
+        self.max_messages = max_messages
+        self.rate_window = rate_window
+        self.stop_lifetime = stop_lifetime
+        self.sweep = sweep
+        self.sessions: Bounded[Settings] = Bounded(max_sessions)
+        self.conversations: Bounded[Conversation] = Bounded(max_conversations)
+        self.shares: Bounded[Share] = Bounded(max_conversations)
+        self.searches: Bounded[Search] = Bounded(max_conversations)
+        self._events: deque[tuple[str, str, float]] = deque(maxlen=10_000)
+        self._stops: Bounded[StopRecord] = Bounded(max_conversations)
+        self._order = itertools.count(1)
+        self._ids = itertools.count(secrets.randbits(24))
+        self._machine = secrets.token_hex(5)
+
+    def new_id(self) -> str:
+        """24 hex digits: seconds, a machine's five bytes, a counter."""
+        number = next(self._ids) & 0xFFFFFF
+        return f"{int(self.clock()) & 0xFFFFFFFF:08x}{self._machine}{number:06x}"
+
+    def next_order(self) -> int:
+        """A number greater than all before: clocks can stand still."""
+        return next(self._order)
+
+    def of_session(self, session: str) -> list[Conversation]:
+        """A session's conversations, the one changed last first."""
+        mine = [item for item in self.conversations.values() if item.session == session]
+        return sorted(mine, key=lambda item: item.updated, reverse=True)
+
+    def create(
+        self, session: str, model: str, title: str | None = None, messages: tuple[Message, ...] = ()
+    ) -> Conversation:
+        """Make a conversation; without a title it is counted [03]."""
+        now = self.clock()
+        title = title or f"Untitled {len(self.of_session(session)) + 1}"
+        made = Conversation(self.new_id(), session, title, model, messages, now, now)
+        self.conversations.put(made.id, made)
+        return made
+
+    def save_messages(self, conversation: str, messages: tuple[Message, ...]) -> bool:
+        """Replace a conversation's messages; nothing happens where it is gone [15]."""
+        found = self.conversations.use(conversation)
+        if found is None:
+            return False
+        found.messages = messages[-self.max_messages :]
+        found.updated = self.clock()
+        return True
+
+    def vote(self, conversation: Conversation, message: str, score: int) -> bool:
+        """Set a message's score; 0 removes it."""
+        for index, item in enumerate(conversation.messages):
+            if item.id == message:
+                voted = replace(item, score=score)
+                before, after = conversation.messages[:index], conversation.messages[index + 1 :]
+                conversation.messages = (*before, voted, *after)
+                return True
+        return False
+
+    def share(self, conversation: Conversation) -> Share:
+        """Share a conversation: the same again while its messages are the same."""
+        for known in self.shares.values():
+            same = known.title == conversation.title and known.model == conversation.model
+            if same and known.messages == conversation.messages:
+                return known
+        name = secrets.token_urlsafe(6)[:7]
+        made = Share(name, conversation.title, conversation.model, conversation.messages)
+        self.shares.put(name, made)
+        return made
+
+    def record_event(self, session: str, address: str) -> None:
+        """Count one message."""
+        self._events.append((session, address, self.clock()))
+
+    def count_events(self, session: str, address: str | None = None) -> int:
+        """Messages within the window, of a session or, where given, of an address."""
+        swept = self._last_sweep()
+        while self._events and self._events[0][2] + self.rate_window <= swept:
+            self._events.popleft()
+        if address is not None:
+            return sum(1 for _, where, _ in self._events if where == address)
+        return sum(1 for who, _, _ in self._events if who == session)
+
+    def record_stop(self, conversation: str) -> StopRecord:
+        """Record a stop: a record that is still there keeps the time it was made."""
+        record = self.stop_record(conversation)
+        if record is None:
+            record = StopRecord(self.next_order(), self.clock())
+            self._stops.put(conversation, record)
+        record.updated = self.clock()
+        return record
+
+    def stop_record(self, conversation: str) -> StopRecord | None:
+        """The record of a stop, while it lives."""
+        record = self._stops.get(conversation)
+        if record is not None and record.updated + self.stop_lifetime <= self._last_sweep():
+            del self._stops[conversation]
+            return None
+        return record
+
+    def _last_sweep(self) -> float:
+        now = self.clock()
+        if self.sweep <= 0:
+            return now
+        return self.started + (now - self.started) // self.sweep * self.sweep

@@ -1,0 +1,349 @@
+"""The model server: an answer or an engine's tokens, made into HTTP.
+
+It stands where text-generation-inference stood when the captures were made, and
+speaks its streaming format: one ``data:`` line an event, no space after the
+colon, `generated_text` null on every event but the last.  The service passes
+the bytes on untouched, so what is written here is what the client reads.
+
+A body is an iterator of `Piece`: what arrives in one read.  It ends, or raises
+`ConnectionError` where the model server died.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from contextlib import aclosing
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import anyio
+
+from h2o_client.emulator.engine import (
+    Engine,
+    EngineLike,
+    GenerationRequest,
+    Token,
+    UpstreamError,
+)
+from h2o_client.emulator.prompt import END_OF_TEXT
+from h2o_client.emulator.script import Answer, encode_body
+
+CORS = (
+    ("access-control-allow-origin", "*"),
+    ("vary", "origin, access-control-request-method, access-control-request-headers"),
+)
+ERROR_BODIES: Mapping[int, Mapping[str, str]] = {
+    422: {
+        "error": "Input validation error: `inputs` must have less than 1024 tokens. Given: 1530",
+        "error_type": "validation",
+    },
+    424: {
+        "error": "Request failed during generation: Server error: boom",
+        "error_type": "generation",
+    },
+    429: {"error": "Model is overloaded", "error_type": "overloaded"},
+    503: {"error": "unhealthy", "error_type": "healthcheck"},
+}
+"""What a model server says with these statuses [05_upstream_error_422 and its like]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some bytes of a body.
+
+    Attributes:
+        data: The bytes.
+        tokens: How many tokens are complete with them.
+        final: Whether the final event is in them, and nothing will fail after it.
+    """
+
+    data: bytes
+    tokens: int = 0
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """The model server's response, and where the client is to be lost in it."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: AsyncGenerator[Piece]
+    drop_after: int | None = None
+    drop_after_bytes: int | None = None
+
+
+class UpstreamDownError(ConnectionError):
+    """There is no model server: the service answers 500 itself [05_upstream_down]."""
+
+
+Hold = Callable[[], Awaitable[None]]
+
+
+async def ask(
+    request: GenerationRequest,
+    answer: Answer | None,
+    engine: EngineLike,
+    *,
+    pace: float,
+    hold: Hold,
+) -> Upstream:
+    """Ask the model server.
+
+    Raises:
+        UpstreamDownError: It is not there.
+    """
+    if request.content_type.partition(";")[0].strip() != "application/json":
+        # The client's content type is passed on, and refused there [08].
+        text = "Expected request with `Content-Type: application/json`"
+        return _plain(415, text.encode(), "text/plain; charset=utf-8")
+    tokens: AsyncIterator[Token | str] | None = None
+    if answer is None:
+        made = engine.generate(request) if isinstance(engine, Engine) else engine(request)
+        if isinstance(made, Answer | str):
+            answer = Answer.of(made)
+        else:
+            tokens = made
+    if answer is None:
+        answer = Answer()
+    elif answer.ending == "down":
+        await anyio.sleep(answer.first)
+        raise UpstreamDownError("no model server")
+    elif answer.status != HTTPStatus.OK or answer.body is not None:
+        await anyio.sleep(answer.first)
+        body = answer.body
+        if body is None:
+            body = ERROR_BODIES.get(answer.status, {"error": HTTPStatus(answer.status).phrase})
+        return _plain(answer.status, *encode_body(body, answer.content_type), answer.headers)
+    writer = _Writer(request, answer, answer.pace if answer.pace is not None else pace, hold)
+    try:
+        if not request.stream:
+            return await writer.whole(tokens)
+        source = writer.raw() if answer.raw is not None else writer.events(tokens)
+        headers = (
+            *CORS,
+            ("cache-control", "no-cache"),
+            ("content-type", answer.content_type or "text/event-stream"),
+            ("x-accel-buffering", "no"),
+            ("x-compute-characters", str(len(request.prompt))),
+            ("x-compute-type", "gpu+optimized"),
+            *answer.headers,
+        )
+        stream = _chunks(await _primed(source), answer)
+        return Upstream(200, headers, stream, answer.drop_after, answer.drop_after_bytes)
+    except UpstreamError as error:
+        return _plain(error.status, *encode_body(error.body, error.content_type))
+
+
+class _Writer:
+    """Writes one answer out."""
+
+    def __init__(self, request: GenerationRequest, answer: Answer, pace: float, hold: Hold) -> None:
+        self.request = request
+        self.answer = answer
+        self.pace = pace
+        self.hold = hold
+
+    async def events(self, tokens: AsyncIterator[Token | str] | None) -> AsyncGenerator[Piece]:
+        """The events, one by one, each when its time has come."""
+        answer = self.answer
+        said: list[str] = []
+        finish: str | None = None
+        async for token, last in self._timed(tokens):
+            number = len(said)
+            said.append(token.text)
+            for _ in range(answer.comments.count(number)):
+                yield Piece(b":\n\n")
+            finish = token.finish
+            if finish is None and last and answer.ending == "length":
+                finish = "length"
+            if finish is not None:
+                # The stub that was recorded numbers such a token one further on.
+                text = self._final(said)
+                yield self._event(number + 1, token.text, text, self._details(finish, len(said)))
+                return
+            yield self._event(number, token.text)
+        match answer.ending:
+            case "cut":
+                raise ConnectionError("model server died")
+            case "midline":
+                yield Piece(b'data:{"token":{"id":7,"text":" hal')
+                raise ConnectionError("model server died")
+            case "error":
+                yield _line({"error": answer.error, "error_type": answer.error_type})
+            case "clean":
+                return
+            case _:
+                details = self._details("eos_token", len(said) + 1)
+                yield self._event(None, END_OF_TEXT, self._final(said), details)
+
+    async def raw(self) -> AsyncGenerator[Piece]:
+        """The scripted bytes."""
+        await anyio.sleep(self.answer.first)
+        yield Piece(self.answer.raw or b"")
+        if self.answer.ending == "cut":
+            raise ConnectionError("model server died")
+
+    async def whole(self, tokens: AsyncIterator[Token | str] | None) -> Upstream:
+        """The answer in one JSON body, as without ``stream: true`` [08]."""
+        said = [token.text async for token, _ in self._timed(tokens)]
+        text = json.dumps(
+            [{"generated_text": self._final(said)}], ensure_ascii=False, separators=(",", ":")
+        )
+        characters = str(len(self.request.prompt))
+        extra = (
+            ("x-compute-characters", characters),
+            ("x-compute-time", "42"),
+            ("x-compute-type", "gpu+optimized"),
+            ("x-inference-time", "42"),
+            ("x-queue-time", "0"),
+            ("x-time-per-token", "2"),
+            ("x-total-time", "42"),
+            ("x-validation-time", "0"),
+        )
+        return _plain(200, text.encode(), "application/json", extra)
+
+    async def _timed(
+        self, tokens: AsyncIterator[Token | str] | None
+    ) -> AsyncGenerator[tuple[Token, bool]]:
+        """Each token at its time, and whether a scripted answer has no more."""
+        answer = self.answer
+        await anyio.sleep(answer.first)
+        words = answer.words()
+        source = _walk(words) if tokens is None else tokens
+        number = 0
+        async for token in source:
+            if number == answer.hold_after:
+                await self.hold()
+            elif number and self.pace:
+                await anyio.sleep(self.pace)
+            number += 1
+            last = tokens is None and number == len(words)
+            yield (token if isinstance(token, Token) else Token(token)), last
+        if number == answer.hold_after:
+            await self.hold()
+        elif number and self.pace:
+            await anyio.sleep(self.pace)
+
+    def _final(self, said: list[str]) -> str:
+        answer = self.answer
+        text = "".join(said) if answer.generated_text is None else answer.generated_text
+        if answer.ending == "eos_in_text":
+            text += END_OF_TEXT
+        return self.request.prompt + text if self._asked("return_full_text") else text
+
+    def _asked(self, parameter: str) -> bool:
+        return bool(self.request.parameters.get(parameter))
+
+    def _details(self, finish: str, tokens: int) -> dict[str, Any] | None:
+        if not self._asked("details") and self.answer.finish_reason is None:
+            return None
+        reason = self.answer.finish_reason or finish
+        return {"finish_reason": reason, "generated_tokens": tokens, "seed": 42}
+
+    @staticmethod
+    def _event(
+        number: int | None,
+        text: str,
+        generated_text: str | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> Piece:
+        """One event; `number` None is the end token."""
+        special = number is None
+        position = 0 if number is None else number
+        token = {
+            "id": 11 if special else 100 + position,
+            "text": text,
+            "logprob": -0.0317 if special else -round(0.05 + 0.0731 * (position % 13), 4),
+            "special": special,
+        }
+        event = {"token": token, "generated_text": generated_text, "details": details}
+        return _line(event, 0 if special else 1, final=generated_text is not None)
+
+
+async def _walk(words: tuple[str, ...]) -> AsyncIterator[Token | str]:
+    for word in words:
+        yield word
+
+
+async def _primed(source: AsyncGenerator[Piece]) -> AsyncGenerator[Piece]:
+    """The same body, waited for: an engine refuses before its first token."""
+    first: Piece | ConnectionError | None
+    try:
+        first = await anext(source, None)
+    except ConnectionError as error:
+        first = error
+
+    async def rest() -> AsyncGenerator[Piece]:
+        if isinstance(first, ConnectionError):
+            raise first
+        async with aclosing(source):
+            if first is not None:
+                yield first
+            async for piece in source:
+                yield piece
+
+    return rest()
+
+
+async def _chunks(source: AsyncGenerator[Piece], answer: Answer) -> AsyncGenerator[Piece]:
+    """Join events, or cut them anywhere."""
+    waiting: list[Piece] = []
+    died: ConnectionError | None = None
+    async with aclosing(source):
+        try:
+            async for piece in source:
+                waiting.append(piece)
+                if len(waiting) >= answer.join or piece.final:
+                    for part in _cut(waiting, answer.split):
+                        yield part
+                    waiting = []
+        except ConnectionError as error:
+            died = error
+    if waiting:
+        for part in _cut(waiting, answer.split):
+            yield part
+    if died is not None:
+        raise died
+
+
+def _cut(pieces: list[Piece], size: int | None) -> Iterator[Piece]:
+    data = b"".join(piece.data for piece in pieces)
+    tokens = sum(piece.tokens for piece in pieces)
+    final = pieces[-1].final
+    if size:
+        while len(data) > size:
+            yield Piece(data[:size])
+            data = data[size:]
+    yield Piece(data, tokens, final)
+
+
+def _line(event: Mapping[str, Any], tokens: int = 0, *, final: bool = False) -> Piece:
+    text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+    return Piece(f"data:{text}\n\n".encode(errors="surrogatepass"), tokens, final)
+
+
+def _plain(
+    status: int, body: bytes, content_type: str, extra: Iterable[tuple[str, str]] = ()
+) -> Upstream:
+    headers = (
+        *CORS,
+        ("content-length", str(len(body))),
+        ("content-type", content_type),
+        *extra,
+    )
+
+    async def once() -> AsyncGenerator[Piece]:
+        yield Piece(body)
+
+    return Upstream(status, headers, once())

@@ -1,0 +1,758 @@
+"""What the emulator adds to the real server: scripts, bounds, and a life that ends well."""
+
+from __future__ import annotations
+
+import ast
+import http.client
+import json
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from h2o_client import emulator
+from h2o_client.emulator import (
+    DEFAULT_MODELS,
+    Answer,
+    Emulator,
+    Fault,
+    GenerationRequest,
+    Token,
+    UpstreamError,
+    WebSearch,
+)
+
+MODEL = DEFAULT_MODELS[0].name
+FORM = "application/x-www-form-urlencoded"
+
+
+class Client:
+    """A client that knows the protocol by heart, one connection a request."""
+
+    def __init__(self, server: Emulator, session: str = "s", base: str = "") -> None:
+        self.server = server
+        self.session = session
+        self.base = base
+        self.address = server.url.removeprefix("http://").partition("/")[0]
+        self.conversation = ""
+
+    def ask(
+        self, method: str, path: str, body: object = None, **headers: str
+    ) -> tuple[int, bytes, dict[str, str]]:
+        """Send a request and read all of the response."""
+        text: str | None = body if isinstance(body, str) else None
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        headers.setdefault("Cookie", f"hf-chat={self.session}")
+        headers.setdefault("Accept", "application/json")
+        headers.setdefault("Referer", f"http://{self.address}/")
+        if body is not None and text is None:
+            text = json.dumps(body)
+            headers.setdefault("Content-Type", "application/json")
+        connection = http.client.HTTPConnection(self.address, timeout=5)
+        try:
+            connection.request(method, self.base + path, text, headers)
+            with connection.getresponse() as answer:
+                return answer.status, answer.read(), dict(answer.getheaders())
+        finally:
+            connection.close()
+
+    def open(self) -> str:
+        """Accept the modal and make a conversation."""
+        self.ask("POST", "/settings", "ethicsModalAccepted=true", Content_Type=FORM)
+        return self.create()
+
+    def create(self) -> str:
+        """Make a conversation."""
+        _, body, _ = self.ask("POST", "/conversation", {"model": MODEL})
+        self.conversation = json.loads(body)["conversationId"]
+        return self.conversation
+
+    def say(
+        self, text: str = "Hello", parameters: dict[str, Any] | None = None, **options: Any
+    ) -> tuple[int, bytes, dict[str, str]]:
+        """Send a message."""
+        body = {"inputs": text, "parameters": parameters or {}, "stream": True, "options": options}
+        return self.ask("POST", f"/conversation/{self.conversation}", body)
+
+    def stored(self) -> list[tuple[str, str]]:
+        """What is stored in the conversation."""
+        for item in self.server.conversations:
+            if item.id == self.conversation:
+                return [(message.sender, message.content) for message in item.messages]
+        return []
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    with Emulator(stop_poll=0.002) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Emulator) -> Client:
+    made = Client(server)
+    made.open()
+    return made
+
+
+def events(body: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line[5:]) for line in body.decode().split("\n") if line.startswith("data:")]
+
+
+def texts(body: bytes) -> list[str]:
+    return [event["token"]["text"] for event in events(body)]
+
+
+# Answers
+
+
+def test_engine_greets_and_remembers(client: Client) -> None:
+    _, body, headers = client.say("Hello")
+    assert headers["content-type"] == "text/event-stream"
+    assert "emulator" in events(body)[-1]["generated_text"]
+    _, body, _ = client.say("What did I say first?")
+    assert events(body)[-1]["generated_text"].endswith("Hello")
+    assert [sender for sender, _ in client.stored()] == ["user", "assistant"] * 2
+
+
+def test_engine_sees_a_flattened_history(client: Client) -> None:
+    prompt = "User: one\nAssistant: 1\nUser: what was before?\nAssistant:"
+    _, body, _ = client.say(prompt)
+    assert events(body)[-1]["generated_text"].endswith("one")
+
+
+def test_max_new_tokens_ends_with_an_ordinary_token(client: Client) -> None:
+    _, body, _ = client.say("Hello", {"max_new_tokens": 2, "details": True})
+    last = events(body)[-1]
+    assert last["token"]["special"] is False
+    assert last["generated_text"] == " Hello! I"
+    assert last["details"] == {"finish_reason": "length", "generated_tokens": 2, "seed": 42}
+
+
+def test_stop_sequence(client: Client) -> None:
+    _, body, _ = client.say("Hello", {"stop": ["am"], "details": True})
+    last = events(body)[-1]
+    assert last["generated_text"] == " Hello! I am"
+    assert last["details"]["finish_reason"] == "stop_sequence"
+
+
+def test_replies_in_order_then_the_engine_again(server: Emulator, client: Client) -> None:
+    server.reply(" one two", [" a", "b"], Answer(tokens=[" c"], ending="length"))
+    assert texts(client.say()[1]) == [" one", " two", "<|endoftext|>"]
+    assert texts(client.say()[1]) == [" a", "b", "<|endoftext|>"]
+    assert texts(client.say()[1]) == [" c"]
+    assert "emulator" in events(client.say()[1])[-1]["generated_text"]
+
+
+def test_split_and_join_carry_the_same_bytes(server: Emulator, client: Client) -> None:
+    text = " naïve \u2028 世界"
+    server.reply(text, Answer(text, split=1), Answer(text, join=3))
+    plain, split, joined = (client.say()[1] for _ in range(3))
+    assert plain == split == joined
+    assert "\u2028" in plain.decode()
+
+
+def test_join_puts_events_into_one_chunk(server: Emulator, client: Client) -> None:
+    server.reply(Answer(["a"] * 6, join=3))
+    body = {"inputs": "x", "stream": True, "options": {}}
+    data = raw(server, "POST", f"/conversation/{client.conversation}", json.dumps(body))
+    chunks = data.partition(b"\r\n\r\n")[2].split(b"\r\n")[1::2]
+    assert [chunk.count(b"data:") for chunk in chunks] == [3, 3, 1, 0]
+
+
+def test_raw_and_bodies(server: Emulator, client: Client) -> None:
+    server.reply(
+        Answer(raw=b"data:{nonsense\n\n", split=3),
+        Answer(body="<html>gateway</html>"),
+        Answer(status=503),
+        Answer(status=429, body={"error": "busy"}, headers=[("retry-after", "1")]),
+    )
+    assert client.say()[1] == b"data:{nonsense\n\n"
+    status, body, headers = client.say()
+    assert (status, body, headers["content-type"]) == (200, b"<html>gateway</html>", "text/html")
+    status, body, _ = client.say()
+    assert (status, json.loads(body)["error_type"]) == (503, "healthcheck")
+    status, body, headers = client.say()
+    assert (status, json.loads(body), headers["retry-after"]) == (429, {"error": "busy"}, "1")
+    assert client.stored() == []
+
+
+@pytest.mark.parametrize("ending", ["clean", "error"])
+def test_what_has_no_final_event_is_not_stored(
+    server: Emulator, client: Client, ending: Any
+) -> None:
+    server.reply(Answer(" a b", ending=ending))
+    assert client.say()[0] == 200
+    server.wait_idle()
+    assert client.stored() == []
+
+
+@pytest.mark.parametrize("ending", ["cut", "midline"])
+def test_a_dead_model_server_cuts_the_stream(server: Emulator, client: Client, ending: Any) -> None:
+    server.reply(Answer(" a b", ending=ending))
+    with pytest.raises(http.client.IncompleteRead):
+        client.say()
+    assert client.stored() == []
+
+
+def test_no_model_server(server: Emulator, client: Client) -> None:
+    server.reply(Answer(ending="down"), Answer(ending="cut"))
+    assert client.say()[:2] == (500, b'{"message":"Internal Error"}')
+    with pytest.raises(http.client.RemoteDisconnected):
+        client.say()
+
+
+# Losing the client
+
+
+def test_cut_loses_the_client_and_stores_all(server: Emulator, client: Client) -> None:
+    server.reply(" a b c d e f")
+    server.cut(after=2)
+    with pytest.raises(http.client.IncompleteRead) as caught:
+        client.say(response_id="11111111-1111-4111-8111-111111111111")
+    assert texts(caught.value.partial) == [" a", " b"]
+    server.wait_idle()
+    assert client.stored()[-1] == ("assistant", " a b c d e f")
+
+
+def test_drop_before_the_headers(server: Emulator, client: Client) -> None:
+    server.reply(Answer(" a b", drop_after=0))
+    with pytest.raises(http.client.RemoteDisconnected):
+        client.say()
+    server.wait_idle()
+    assert client.stored()[-1] == ("assistant", " a b")
+
+
+def test_drop_after_bytes(server: Emulator, client: Client) -> None:
+    server.reply(Answer(" a b", drop_after_bytes=20))
+    with pytest.raises(http.client.IncompleteRead) as caught:
+        client.say()
+    assert len(caught.value.partial) == 20
+    server.wait_idle()
+    assert client.stored()[-1] == ("assistant", " a b")
+
+
+def test_disconnect_all(server: Emulator, client: Client) -> None:
+    server.reply(Answer(" a b c", hold_after=1))
+    with ThreadPoolExecutor() as pool:
+        future = pool.submit(client.say)
+        server.wait_held()
+        assert server.connections == 1
+        server.disconnect_all()
+        with pytest.raises(http.client.IncompleteRead):
+            future.result()
+    assert (server.generating, server.held, server.connections) == (1, 1, 0)
+    server.release()
+    server.wait_idle()
+    assert client.stored()[-1] == ("assistant", " a b c")
+
+
+def test_a_client_that_leaves_is_noticed(server: Emulator, client: Client) -> None:
+    server.reply(Answer(" a b c", hold_after=0))
+    body = json.dumps({"inputs": "x", "stream": True, "options": {}})
+    with socket.create_connection(address(server)) as sock:
+        sock.sendall(head("POST", f"/conversation/{client.conversation}", body))
+        server.wait_held()
+    until(lambda: server.connections == 0)
+    server.release()
+    server.wait_idle()
+    assert client.stored()[-1] == ("assistant", " a b c")
+
+
+# Stopping
+
+
+def test_stop_delivers_one_token_less_than_is_stored(server: Emulator, client: Client) -> None:
+    server.reply(Answer(" a b c d", hold_after=2))
+    with ThreadPoolExecutor() as pool:
+        future = pool.submit(client.say)
+        server.wait_held()
+        assert client.ask("POST", f"/conversation/{client.conversation}/stop-generating")[0] == 200
+        with pytest.raises(http.client.IncompleteRead) as caught:
+            future.result()
+    server.wait_idle()
+    assert texts(caught.value.partial) == [" a", " b"]
+    assert client.stored()[-1] == ("assistant", " a b c")
+    assert server.stops == 1
+
+
+def test_stop_then_delete_stores_nothing(server: Emulator, client: Client) -> None:
+    server.reply(Answer(" a b c d", hold_after=2))
+    with ThreadPoolExecutor() as pool:
+        future = pool.submit(client.say)
+        server.wait_held()
+        client.ask("POST", f"/conversation/{client.conversation}/stop-generating")
+        client.ask("DELETE", f"/conversation/{client.conversation}")
+        with pytest.raises(http.client.IncompleteRead):
+            future.result()
+    server.wait_idle()
+    assert (server.stops, server.conversations) == (1, [])
+
+
+def test_a_stop_record_lives_and_then_is_swept() -> None:
+    now = [1000.0]
+    options: dict[str, Any] = {"stop_poll": 0.001, "sweep": 0.0, "clock": lambda: now[0]}
+    with Emulator(**options) as server, ThreadPoolExecutor() as pool:
+        client = Client(server)
+        client.open()
+        path = f"/conversation/{client.conversation}/stop-generating"
+        for later, stopped in ((0.0, True), (29.0, False), (29.0, False), (31.0, True)):
+            now[0] += later
+            server.reply(Answer(" a b", hold_after=1))
+            future = pool.submit(client.say)
+            server.wait_held()
+            client.ask("POST", path)
+            if stopped:
+                with pytest.raises(http.client.IncompleteRead):
+                    future.result()
+            else:
+                time.sleep(0.01)
+                server.release()
+                assert future.result()[0] == 200
+        assert server.stops == 2
+
+
+# Faults
+
+
+def test_faults_say_what_the_real_server_says(server: Emulator, client: Client) -> None:
+    server.fail(429, times=2)
+    server.fail(404)
+    server.fail(502, on="create")
+    server.fail(500, on="settings", message="no")
+    for _ in range(2):
+        status, body, _ = client.say()
+        assert (status, json.loads(body)["message"][:11]) == (429, "You are sen")
+    assert client.say()[:2] == (404, b'{"message":"Conversation not found"}')
+    status, body, headers = client.ask("POST", "/conversation", {"model": MODEL})
+    assert (status, headers["content-type"]) == (502, "text/html")
+    assert body.startswith(b"<!DOCTYPE")
+    status, body, _ = client.ask("POST", "/settings", "a=b", Content_Type=FORM)
+    assert (status, body) == (500, b'{"message":"no"}')
+    assert client.say()[0] == 200
+
+
+@pytest.mark.parametrize("status", [200, 302, 401, 403, 405, 410, 413, 422, 424, 500, 503, 599])
+def test_every_status_has_a_body(server: Emulator, client: Client, status: int) -> None:
+    server.fault("message", Fault(status=status, headers={"Retry-After": "2"}))
+    got, _, headers = client.say()
+    assert (got, headers["Retry-After"]) == (status, "2")
+
+
+def test_disconnect_with_and_without_effect(server: Emulator, client: Client) -> None:
+    server.fault("create", Fault(disconnect=True), Fault(disconnect=True, processed=True))
+    for expected in (1, 2):
+        with pytest.raises(http.client.RemoteDisconnected):
+            client.create()
+        assert len(server.conversations) == expected
+
+
+def test_processed_message_is_stored(server: Emulator, client: Client) -> None:
+    server.fault("message", Fault(status=502, processed=True))
+    assert client.say()[0] == 502
+    server.wait_idle()
+    assert len(client.stored()) == 2
+
+
+def test_star_meets_any_request_and_delay_changes_nothing(server: Emulator, client: Client) -> None:
+    server.fault("*", Fault(delay=0.005), Fault(status=503))
+    assert client.ask("GET", "/__data.json")[0] == 200
+    assert client.ask("GET", "/__data.json")[0] == 503
+
+
+def test_hang_ends_with_the_client(server: Emulator, client: Client) -> None:
+    server.fault("message", Fault(hang=True))
+    with socket.create_connection(address(server)) as sock:
+        sock.sendall(head("POST", f"/conversation/{client.conversation}", "{}"))
+        until(lambda: len(server.requests) == 3)
+        with pytest.raises(TimeoutError):
+            server.wait_idle(timeout=0.005)
+    server.wait_idle()
+
+
+def test_unknown_kinds_are_refused(server: Emulator) -> None:
+    with pytest.raises(ValueError, match="unknown kind"):
+        server.fault("mesage", Fault())
+    with pytest.raises(ValueError, match="only messages"):
+        server.cut(on="create")
+
+
+def test_clear(server: Emulator, client: Client) -> None:
+    server.fail(500)
+    server.reply("x")
+    server.cut(1)
+    server.clear()
+    assert server.requests == []
+    assert "emulator" in events(client.say()[1])[-1]["generated_text"]
+
+
+# What can be looked at
+
+
+def test_requests_are_recorded(server: Emulator, client: Client) -> None:
+    client.say("hi")
+    client.ask("GET", f"/conversation/{client.conversation}/__data.json?a=b")
+    client.ask("POST", "/conversations?/delete", "", Content_Type=FORM)
+    kinds = [request.kind for request in server.requests]
+    assert kinds == ["settings", "create", "message", "data", "delete_all"]
+    settings, create, message, data, _ = server.requests
+    assert settings.form() == {"ethicsModalAccepted": "true"}
+    assert create.json() == {"model": MODEL}
+    assert message.json()["inputs"] == "hi"
+    assert message.header("CONTENT-TYPE") == "application/json"
+    assert (data.method, data.query) == ("GET", "a=b")
+    assert settings.t <= data.t
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "kind"),
+    [
+        ("GET", "/", "root"),
+        ("GET", "/__data.json", "root"),
+        ("POST", "/conversation/x/summarize", "summarize"),
+        ("POST", "/conversation/x/share", "share"),
+        ("POST", "/conversation/x/stop-generating", "stop"),
+        ("POST", "/conversation/x/message/y/vote", "vote"),
+        ("GET", "/conversation/x/message/y/prompt", "prompt"),
+        ("GET", "/conversation/x/web-search?prompt=z", "search"),
+        ("PATCH", "/conversation/x", "rename"),
+        ("DELETE", "/conversation/x", "delete"),
+        ("GET", "/r/x/__data.json", "shared"),
+        ("GET", "/nope", "other"),
+    ],
+)
+def test_kinds(server: Emulator, method: str, path: str, kind: str) -> None:
+    server.fault(kind, Fault(status=418))
+    assert Client(server).ask(method, path)[0] == 418
+
+
+def test_counters(server: Emulator, client: Client) -> None:
+    client.say()
+    assert (server.generations, server.generating, server.sessions) == (1, 0, ["s"])
+    assert server.accepted == 3
+    until(lambda: server.connections == 0)
+
+
+def test_wait_held_times_out(server: Emulator) -> None:
+    with pytest.raises(TimeoutError):
+        server.wait_held(timeout=0.001)
+
+
+# Sessions, limits, bounds
+
+
+def test_forgotten_sessions_have_to_accept_again(server: Emulator, client: Client) -> None:
+    server.forget_sessions()
+    status, body, _ = client.say()
+    assert (status, body) == (405, b'{"error":"You need to accept the welcome modal first"}')
+    first = client.conversation
+    client.open()
+    client.conversation = first
+    assert client.say()[0] == 200
+
+
+def test_token() -> None:
+    with Emulator(token="t0k") as server:
+        client = Client(server)
+        assert client.ask("GET", "/__data.json")[0] == 401
+        assert client.ask("GET", "/__data.json", Authorization="Bearer t0k")[0] == 200
+
+
+def test_base_path_and_cookie_name() -> None:
+    with Emulator(base_path="/chat/", cookie_name="h2o") as server:
+        assert server.url.endswith("/chat")
+        client = Client(server, base="/chat")
+        _, _, headers = client.ask("GET", "/__data.json", Cookie="h2o=me")
+        assert headers["set-cookie"].startswith("h2o=me; Path=/")
+        client.ask("POST", "/settings", "ethicsModalAccepted=1", Content_Type=FORM, Cookie="h2o=me")
+        status, _, headers = client.ask("POST", "/conversation/", {}, Cookie="h2o=me")
+        assert (status, headers["location"]) == (308, "/chat/conversation")
+        _, body, _ = client.ask("POST", "/conversation", {"model": MODEL}, Cookie="h2o=me")
+        assert "conversationId" in json.loads(body)
+        assert Client(server).ask("GET", "/__data.json")[0] == 404
+
+
+def test_all_addresses_have_their_own_origin() -> None:
+    with Emulator(host="0.0.0.0") as server:
+        client = Client(server)
+        port = address(server)[1]
+        for host, status in ((f"localhost:{port}", 200), ("other", 403)):
+            referer = f"http://localhost:{port}/"
+            headers = {"Content_Type": FORM, "Host": host, "Referer": referer}
+            assert client.ask("POST", "/settings", "a=b", **headers)[0] == status
+
+
+def test_too_long_a_body() -> None:
+    with Emulator(max_body=1000) as server:
+        client = Client(server)
+        client.open()
+        status, body, headers = client.say("x" * 2000)
+        assert (status, body) == (413, b"Invalid request body")
+        assert "content-type" not in {name.lower() for name in headers}
+        assert server.requests[-1].body == b""
+        body = json.dumps({"inputs": "x" * 2000, "options": {}}).encode()
+        chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+        start = head("POST", f"/conversation/{client.conversation}", None)
+        start = start.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert exchange(server, start + chunked).startswith(b"HTTP/1.1 500 ")
+
+
+def test_everything_is_bounded() -> None:
+    options: dict[str, int] = {
+        "max_sessions": 2,
+        "max_conversations": 3,
+        "max_messages": 4,
+        "max_requests": 5,
+    }
+    with Emulator(**options) as server:  # type: ignore[arg-type] # one dict for four ints
+        clients = [Client(server, f"s{number}") for number in range(3)]
+        for client in clients:
+            client.open()
+        assert server.sessions == ["s1", "s2"]
+        assert clients[0].say()[0] == 405
+        for _ in range(3):
+            assert clients[2].say()[0] == 200
+        assert len(clients[2].stored()) == 4
+        clients[2].create()
+        assert len(server.conversations) == 3
+        assert len(server.requests) == 5
+
+
+def test_rate_limit_by_session_and_by_address() -> None:
+    now = [0.0]
+    for version, allowed, other in (("0.4", 3, 200), ("0.6", 2, 429)):
+        options: Any = {"version": version, "rate_limit": 2, "sweep": 0, "clock": lambda: now[0]}
+        with Emulator(**options) as server:
+            one, two = Client(server, "a"), Client(server, "b")
+            one.open()
+            two.open()
+            statuses = [one.say()[0] for _ in range(4)]
+            assert statuses == [200] * allowed + [429] * (4 - allowed)
+            assert two.say()[0] == other
+            now[0] += 61
+            assert one.say()[0] == 200
+
+
+def test_retired_model(server: Emulator, client: Client) -> None:
+    _, body, _ = client.ask("POST", "/conversation", {"model": DEFAULT_MODELS[1].name})
+    client.conversation = json.loads(body)["conversationId"]
+    server.retire(DEFAULT_MODELS[1].name)
+    assert client.say()[0] == 410
+    with pytest.raises(ValueError, match="default model"):
+        server.retire(MODEL)
+
+
+def test_long_histories_are_cut_to_their_last_words() -> None:
+    asked: list[str] = []
+
+    def engine(request: GenerationRequest) -> str:
+        asked.append(request.prompt)
+        return " ok"
+
+    with Emulator(engine=engine) as server:
+        client = Client(server)
+        client.open()
+        client.say("word " * 3000)
+        assert len(asked[0].split(" ")) == 2048
+        assert asked[0].endswith("word</s><|answer|>")
+
+
+# Searches
+
+
+def test_scripted_search(server: Emulator, client: Client) -> None:
+    server.search(WebSearch("It was us.", query=" who won", links=["https://example.com/a"]))
+    connection = http.client.HTTPConnection(client.address, timeout=5)
+    path = f"/conversation/{client.conversation}/web-search?prompt=Who"
+    connection.request("GET", path, headers={"Cookie": "hf-chat=s"})
+    answer = connection.getresponse()
+    data = b""
+    while b'"result"' not in data:
+        data += answer.read1()
+    server.wait_idle()  # a search that has said all counts as idle, though it never ends
+    answer.close()
+    connection.close()
+    last = data[data.rindex(b'{"messages"') :]
+    entries: list[dict[str, Any]] = json.loads(last)["messages"]
+    assert [entry["type"] for entry in entries] == ["update"] * 5 + ["result"]
+    client.say("Who?", web_search_id=entries[-1]["id"])
+    prompt_path = f"/conversation/{client.conversation}/__data.json"
+    assert b"Injecting summary" in client.ask("GET", prompt_path)[1]
+
+
+# Engines
+
+
+class Counting:
+    """An engine that yields tokens, and refuses on demand."""
+
+    async def generate(self, request: GenerationRequest) -> AsyncIterator[Token | str]:
+        """Count to three, or refuse."""
+        if "refuse" in request.prompt:
+            raise UpstreamError(422, {"error": "no", "error_type": "validation"})
+        if "break" in request.prompt:
+            raise RuntimeError("a mistake in an engine")
+        yield " one"
+        yield Token(" two")
+        yield Token(" three", "length")
+
+
+def test_engines(caplog: pytest.LogCaptureFixture) -> None:
+    with Emulator(engine=Counting()) as server:
+        client = Client(server)
+        client.open()
+        assert texts(client.say()[1]) == [" one", " two", " three"]
+        assert client.say("refuse")[0] == 422
+        assert client.say("break")[0] == 500
+        assert "a mistake in an engine" in caplog.text
+        assert client.stored()[-1] == ("assistant", " one two three")
+
+
+# Life
+
+
+def test_it_shares_nothing_with_the_client() -> None:
+    """A mistake in both would hide; and nothing is needed but what httpx brings."""
+    allowed = {*sys.stdlib_module_names, "anyio", "h11"}
+    for path in Path(emulator.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0
+                names = [node.module or ""]
+            for name in names:
+                own = name == "h2o_client.emulator" or name.startswith("h2o_client.emulator.")
+                assert own or name.partition(".")[0] in allowed, f"{path.name} imports {name}"
+
+
+def test_a_second_life() -> None:
+    server = Emulator()
+    for _ in range(2):
+        with server:
+            client = Client(server)
+            client.open()
+            assert client.say()[0] == 200
+    assert server.generations == 2
+
+
+def test_close_ends_everything() -> None:
+    before = threading.active_count()
+    server = Emulator()
+    server.close()
+    server.start()
+    with pytest.raises(RuntimeError):
+        server.start()
+    client = Client(server)
+    client.open()
+    server.reply(Answer(" a b", hold_after=1))
+    server.fault("root", Fault(hang=True))
+    with ThreadPoolExecutor() as pool:
+        stream = pool.submit(client.say)
+        hanging = pool.submit(client.ask, "GET", "/__data.json")
+        server.wait_held()
+        until(lambda: len(server.requests) == 4)
+        server.close()
+        server.close()
+        assert isinstance(stream.exception(), http.client.IncompleteRead)
+        assert isinstance(hanging.exception(), http.client.RemoteDisconnected | ConnectionError)
+    assert threading.active_count() == before
+    assert (server.generating, server.connections) == (0, 0)
+    with pytest.raises(OSError, match=r".*"), socket.create_connection(address(server)):
+        pass
+
+
+def test_a_taken_port_is_an_error(server: Emulator) -> None:
+    other = Emulator(port=address(server)[1])
+    with pytest.raises(OSError, match="in use"):
+        other.start()
+
+
+def test_many_streams_at_once(server: Emulator, client: Client) -> None:
+    count = 200
+    server.reply(*[Answer(" a b", hold_after=1)] * count)
+    body = json.dumps({"inputs": "x", "stream": True, "options": {}})
+    data = head("POST", f"/conversation/{client.conversation}", body)
+    with sockets(server, count) as opened:
+        for sock in opened:
+            sock.sendall(data)
+        server.wait_held(count)
+        server.release()
+        for sock in opened:
+            received = b""
+            while not received.endswith(b"0\r\n\r\n"):
+                received += sock.recv(65536)
+            assert received.count(b"data:") == 3
+    server.wait_idle()
+    assert server.generations == count
+
+
+def test_garbage_is_a_bad_request(server: Emulator) -> None:
+    assert exchange(server, b"what?\r\n\r\n").startswith(b"HTTP/1.1 400 Bad Request")
+
+
+def test_expect_continue(server: Emulator) -> None:
+    data = head("POST", "/conversation", "{}").replace(
+        b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"
+    )
+    with socket.create_connection(address(server)) as sock:
+        sock.sendall(data.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+        assert sock.recv(100).startswith(b"HTTP/1.1 100")
+        sock.sendall(b"{}")
+        assert sock.recv(100).startswith(b"HTTP/1.1 405")
+
+
+# Helpers
+
+
+def address(server: Emulator) -> tuple[str, int]:
+    host, _, port = server.url.removeprefix("http://").partition("/")[0].partition(":")
+    return host, int(port)
+
+
+def head(method: str, path: str, body: str | None) -> bytes:
+    length = "" if body is None else f"Content-Length: {len(body)}\r\n"
+    return (
+        f"{method} {path} HTTP/1.1\r\nHost: x\r\nCookie: hf-chat=s\r\n"
+        f"Content-Type: application/json\r\n{length}\r\n{body or ''}"
+    ).encode()
+
+
+def raw(server: Emulator, method: str, path: str, body: str) -> bytes:
+    return exchange(server, head(method, path, body), until_end=b"\r\n0\r\n\r\n")
+
+
+def exchange(server: Emulator, data: bytes, until_end: bytes = b"") -> bytes:
+    """Send bytes; read up to an ending, or what comes first."""
+    with socket.create_connection(address(server), timeout=5) as sock:
+        sock.sendall(data)
+        received = sock.recv(65536)
+        while until_end and not received.endswith(until_end):
+            received += sock.recv(65536)
+        return received
+
+
+@contextmanager
+def sockets(server: Emulator, count: int) -> Iterator[list[socket.socket]]:
+    opened: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            opened.append(socket.create_connection(address(server), timeout=5))  # noqa: PERF401
+        yield opened
+    finally:
+        for sock in opened:
+            sock.close()
+
+
+def until(condition: Any, timeout: float = 5.0) -> None:
+    """Wait for something that the emulator does not announce."""
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
