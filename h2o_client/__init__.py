@@ -11,9 +11,12 @@ from h2o_client._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from h2o_client._async import AsyncChatStream as AsyncChatStream
+    from h2o_client._async import AsyncConversation as AsyncConversation
     from h2o_client._async import AsyncH2oClient as AsyncH2oClient
     from h2o_client._sync import ChatStream as ChatStream
+    from h2o_client._sync import Conversation as Conversation
     from h2o_client._sync import H2oClient as H2oClient
+    from h2o_client.errors import ConversationBusyError as ConversationBusyError
     from h2o_client.errors import ForbiddenError as ForbiddenError
     from h2o_client.errors import GenerationError as GenerationError
     from h2o_client.errors import H2oError as H2oError
@@ -36,15 +39,26 @@ if TYPE_CHECKING:
     from h2o_client.protocol.retries import Retries as Retries
     from h2o_client.types import DEFAULT_BASE_URL as DEFAULT_BASE_URL
     from h2o_client.types import DEFAULT_MODEL as DEFAULT_MODEL
+    from h2o_client.types import ConversationInfo as ConversationInfo
     from h2o_client.types import Message as Message
+    from h2o_client.types import Model as Model
+    from h2o_client.types import PromptExample as PromptExample
+    from h2o_client.types import PromptPreview as PromptPreview
     from h2o_client.types import Reply as Reply
+    from h2o_client.types import Settings as Settings
+    from h2o_client.types import SharedConversation as SharedConversation
     from h2o_client.types import Timeouts as Timeouts
     from h2o_client.types import Token as Token
+    from h2o_client.types import WebSearchEntry as WebSearchEntry
 
 _WHERE = {
     "AsyncChatStream": "_async",
+    "AsyncConversation": "_async",
     "AsyncH2oClient": "_async",
     "ChatStream": "_sync",
+    "Conversation": "_sync",
+    "ConversationBusyError": "errors",
+    "ConversationInfo": "types",
     "DEFAULT_BASE_URL": "types",
     "DEFAULT_MODEL": "types",
     "ForbiddenError": "errors",
@@ -55,9 +69,12 @@ _WHERE = {
     "InvalidRequestError": "errors",
     "LoginRequiredError": "errors",
     "Message": "types",
+    "Model": "types",
     "ModelUnavailableError": "errors",
     "NotFoundError": "errors",
     "OverloadedError": "errors",
+    "PromptExample": "types",
+    "PromptPreview": "types",
     "PromptTooLargeError": "errors",
     "ProtocolError": "errors",
     "RateLimitError": "errors",
@@ -65,6 +82,8 @@ _WHERE = {
     "Reply": "types",
     "Retries": "protocol.retries",
     "ServerError": "errors",
+    "Settings": "types",
+    "SharedConversation": "types",
     "StatusError": "errors",
     "StreamError": "errors",
     "TermsNotAcceptedError": "errors",
@@ -72,14 +91,19 @@ _WHERE = {
     "Token": "types",
     "TransportError": "errors",
     "TransportTimeoutError": "errors",
+    "WebSearchEntry": "types",
 }
 
 __all__ = [
-    "AsyncChatStream",
-    "AsyncH2oClient",
-    "ChatStream",
     "DEFAULT_BASE_URL",
     "DEFAULT_MODEL",
+    "AsyncChatStream",
+    "AsyncConversation",
+    "AsyncH2oClient",
+    "ChatStream",
+    "Conversation",
+    "ConversationBusyError",
+    "ConversationInfo",
     "ForbiddenError",
     "GenerationError",
     "H2oClient",
@@ -88,9 +112,12 @@ __all__ = [
     "InvalidRequestError",
     "LoginRequiredError",
     "Message",
+    "Model",
     "ModelUnavailableError",
     "NotFoundError",
     "OverloadedError",
+    "PromptExample",
+    "PromptPreview",
     "PromptTooLargeError",
     "ProtocolError",
     "RateLimitError",
@@ -98,6 +125,8 @@ __all__ = [
     "Reply",
     "Retries",
     "ServerError",
+    "Settings",
+    "SharedConversation",
     "StatusError",
     "StreamError",
     "TermsNotAcceptedError",
@@ -105,6 +134,7 @@ __all__ = [
     "Token",
     "TransportError",
     "TransportTimeoutError",
+    "WebSearchEntry",
     "__version__",
 ]
 

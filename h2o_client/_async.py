@@ -40,6 +40,7 @@ from h2o_client.errors import (
     TransportError,
     TransportTimeoutError,
 )
+from h2o_client.protocol import queries
 from h2o_client.protocol.effects import (
     Close,
     Effect,
@@ -55,7 +56,21 @@ from h2o_client.protocol.effects import (
 )
 from h2o_client.protocol.flows import Chat, Operation
 from h2o_client.protocol.retries import Retries
-from h2o_client.types import Messages, Reply, Timeouts, Token
+from h2o_client.protocol.service import Abandoned
+from h2o_client.protocol.talk import Ask, Talk, new_talk
+from h2o_client.types import (
+    ConversationInfo,
+    Message,
+    Messages,
+    Model,
+    PromptPreview,
+    Reply,
+    Settings,
+    SharedConversation,
+    Timeouts,
+    Token,
+    WebSearchEntry,
+)
 
 T = TypeVar("T")
 
@@ -306,6 +321,11 @@ class AsyncChatStream:
             raise RuntimeError("there is no reply: the stream was not read to its end")
         return self._steps.result
 
+    @property
+    def ended(self) -> bool:
+        """The twin of `ChatStream.ended`."""
+        return self._closed
+
     def events(self) -> "AsyncTokenEvents":
         """The twin of `ChatStream.events()`."""
         return AsyncTokenEvents(self)
@@ -420,6 +440,214 @@ class AsyncTokenEvents:
         return await self._stream._next_token()
 
 
+class AsyncConversation:
+    """The twin of `Conversation`. Made by `AsyncH2oClient.conversation()`.
+
+    `stop()` and `aclose()` may be called from any task of the same event loop.
+    """
+
+    def __init__(self, client: "AsyncH2oClient", talk: Talk) -> None:
+        self._client = client
+        self._talk = talk
+        self._stream: AsyncChatStream | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = " closed" if self._closed else ""
+        return f"<{type(self).__name__} {self._talk.id or 'new'}{state}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        # An argument that was refused in __init__ leaves nothing to look at.
+        if not getattr(self, "_closed", True) and self._talk.to_be_deleted:
+            warnings.warn(
+                f"{self!r} was not closed: use `async with`",
+                ResourceWarning,
+                stacklevel=1,
+                source=self,
+            )
+            self._client._drop(self._talk, None)
+
+    @property
+    def id(self) -> str | None:
+        """The twin of `Conversation.id`."""
+        return self._talk.id
+
+    @property
+    def title(self) -> str | None:
+        """The twin of `Conversation.title`."""
+        return self._talk.title
+
+    @property
+    def model(self) -> str:
+        """The twin of `Conversation.model`."""
+        return self._talk.model
+
+    @property
+    def messages(self) -> list[Message]:
+        """The twin of `Conversation.messages`."""
+        return list(self._talk.messages)
+
+    async def send(
+        self,
+        message: str,
+        *,
+        temperature: float | None = None,
+        truncate: int | None = None,
+        max_new_tokens: int | None = None,
+        do_sample: bool | None = None,
+        repetition_penalty: float | None = None,
+        return_full_text: bool | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        recover: bool | None = None,
+        web_search: bool = False,
+        on_web_search: Callable[[WebSearchEntry], object] | None = None,
+        **others: Any,
+    ) -> Reply:
+        """The twin of `Conversation.send()`."""
+        async with self.stream(
+            message,
+            temperature=temperature,
+            truncate=truncate,
+            max_new_tokens=max_new_tokens,
+            do_sample=do_sample,
+            repetition_penalty=repetition_penalty,
+            return_full_text=return_full_text,
+            parameters=parameters,
+            recover=recover,
+            web_search=web_search,
+            on_web_search=on_web_search,
+            **others,
+        ) as stream:
+            return await stream.read()
+
+    def stream(
+        self,
+        message: str,
+        *,
+        temperature: float | None = None,
+        truncate: int | None = None,
+        max_new_tokens: int | None = None,
+        do_sample: bool | None = None,
+        repetition_penalty: float | None = None,
+        return_full_text: bool | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        recover: bool | None = None,
+        web_search: bool = False,
+        on_web_search: Callable[[WebSearchEntry], object] | None = None,
+        **others: Any,
+    ) -> AsyncChatStream:
+        """The twin of `Conversation.stream()`."""
+        keywords = {
+            "temperature": temperature,
+            "truncate": truncate,
+            "max_new_tokens": max_new_tokens,
+            "do_sample": do_sample,
+            "repetition_penalty": repetition_penalty,
+            "return_full_text": return_full_text,
+            **others,
+        }
+        return self._ask(
+            self._talk.ask(
+                message,
+                recover=recover,
+                parameters=parameters,
+                keywords=keywords,
+                web_search=web_search,
+                on_web_search=on_web_search,
+            )
+        )
+
+    async def retry(
+        self,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        recover: bool | None = None,
+        **others: Any,
+    ) -> Reply:
+        """The twin of `Conversation.retry()`."""
+        ask = self._talk.ask(None, recover=recover, parameters=parameters, keywords=others)
+        async with self._ask(ask) as stream:
+            return await stream.read()
+
+    async def stop(self) -> None:
+        """The twin of `Conversation.stop()`."""
+        if self._stream is not None:
+            await self._stream.stop()
+
+    async def refresh(self) -> None:
+        """The twin of `Conversation.refresh()`."""
+        await self._play(self._talk.refresh())
+
+    async def history(self) -> list[Message]:
+        """The twin of `Conversation.history()`."""
+        return await self._play(self._talk.refresh())
+
+    async def rename(self, title: str) -> None:
+        """The twin of `Conversation.rename()`."""
+        await self._play(self._talk.rename(title))
+
+    async def summarize(self) -> str:
+        """The twin of `Conversation.summarize()`."""
+        return await self._play(self._talk.summarize())
+
+    async def vote(self, message_id: str, score: int) -> None:
+        """The twin of `Conversation.vote()`."""
+        await self._play(self._talk.vote(message_id, score))
+
+    async def prompt(self, message_id: str) -> PromptPreview:
+        """The twin of `Conversation.prompt()`."""
+        return await self._play(self._talk.prompt(message_id))
+
+    async def share(self) -> str:
+        """The twin of `Conversation.share()`."""
+        return await self._play(self._talk.share())
+
+    async def delete(self) -> None:
+        """The twin of `Conversation.delete()`."""
+        await self._play(self._talk.delete())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The twin of `Conversation.to_dict()`."""
+        return self._talk.to_dict()
+
+    async def aclose(self) -> None:
+        """The twin of `Conversation.close()`."""
+        if self._closed:
+            return
+        self._closed = True
+        await shielded(self._clean_up, after_cancel=self._client._service.timeouts.cleanup)
+
+    async def _clean_up(self) -> None:
+        if self._stream is not None:
+            await self._stream.aclose()
+        if self._talk.to_be_deleted:
+            await self._client._abandon(self._talk)
+
+    def _ask(self, ask: Ask) -> AsyncChatStream:
+        if self._closed:
+            raise RuntimeError("the conversation is closed")
+        stream = AsyncChatStream(self._client, ask)
+        if self._stream is None or self._stream.ended:
+            self._stream = stream
+        return stream
+
+    async def _play(self, flow: Flow[T]) -> T:
+        if self._closed:
+            raise RuntimeError("the conversation is closed")
+        return await self._client._play(flow)
+
+
 class AsyncH2oClient:
     """The twin of `H2oClient`, for asyncio and trio; its arguments are the same.
 
@@ -444,6 +672,7 @@ class AsyncH2oClient:
         headers: Mapping[str, str] | None = None,
         http_client: httpx.AsyncClient | None = None,
         parameters: Mapping[str, Any] | None = None,
+        recover: bool = True,
     ) -> None:
         self._service = new_service(
             base_url,
@@ -454,12 +683,14 @@ class AsyncH2oClient:
             retries=retries,
             headers=headers,
             parameters=parameters,
+            recover=recover,
         )
         self._begun = False
         self._closed = False
         self._opening = anyio.Lock()
         self._streams: weakref.WeakSet[AsyncChatStream] = weakref.WeakSet()
-        self._dropped: deque[tuple[Operation, AsyncPlayer]] = deque()
+        self._conversations: weakref.WeakSet[AsyncConversation] = weakref.WeakSet()
+        self._dropped: deque[tuple[Abandoned, AsyncPlayer | None]] = deque()
         self._owned = http_client is None
         if http_client is None:
             http_client = httpx.AsyncClient(**client_options(proxy))
@@ -520,6 +751,7 @@ class AsyncH2oClient:
         repetition_penalty: float | None = None,
         return_full_text: bool | None = None,
         parameters: Mapping[str, Any] | None = None,
+        recover: bool | None = None,
         **others: Any,
     ) -> Reply:
         """The twin of `H2oClient.chat()`."""
@@ -533,6 +765,7 @@ class AsyncH2oClient:
             repetition_penalty=repetition_penalty,
             return_full_text=return_full_text,
             parameters=parameters,
+            recover=recover,
             **others,
         ) as stream:
             return await stream.read()
@@ -549,6 +782,7 @@ class AsyncH2oClient:
         repetition_penalty: float | None = None,
         return_full_text: bool | None = None,
         parameters: Mapping[str, Any] | None = None,
+        recover: bool | None = None,
         **others: Any,
     ) -> AsyncChatStream:
         """The twin of `H2oClient.stream()`; not to be awaited, but iterated."""
@@ -561,8 +795,54 @@ class AsyncH2oClient:
             "return_full_text": return_full_text,
             **others,
         }
-        chat = Chat(self._service, messages, model=model, parameters=parameters, keywords=keywords)
+        chat = Chat(
+            self._service,
+            messages,
+            model=model,
+            recover=recover,
+            parameters=parameters,
+            keywords=keywords,
+        )
         return AsyncChatStream(self, chat)
+
+    def conversation(
+        self,
+        *,
+        model: str | None = None,
+        keep: bool | None = None,
+        id: str | None = None,  # noqa: A002 -- as callers write it
+        from_share: str | None = None,
+    ) -> AsyncConversation:
+        """The twin of `H2oClient.conversation()`."""
+        return self._converse(
+            new_talk(self._service, model=model, keep=keep, id=id, from_share=from_share)
+        )
+
+    def conversation_from(
+        self, saved: Mapping[str, Any], *, keep: bool | None = None
+    ) -> AsyncConversation:
+        """The twin of `H2oClient.conversation_from()`."""
+        return self._converse(Talk.from_dict(self._service, saved, keep=keep))
+
+    async def conversations(self) -> list[ConversationInfo]:
+        """The twin of `H2oClient.conversations()`."""
+        return await self._play(queries.conversations(self._service))
+
+    async def delete_conversations(self) -> None:
+        """The twin of `H2oClient.delete_conversations()`."""
+        await self._play(queries.delete_conversations(self._service))
+
+    async def models(self) -> list[Model]:
+        """The twin of `H2oClient.models()`."""
+        return await self._play(queries.models(self._service))
+
+    async def settings(self) -> Settings:
+        """The twin of `H2oClient.settings()`."""
+        return await self._play(queries.settings(self._service))
+
+    async def shared(self, share: str) -> SharedConversation:
+        """The twin of `H2oClient.shared()`."""
+        return await self._play(queries.shared(self._service, share))
 
     async def aclose(self) -> None:
         """The twin of `H2oClient.close()`."""
@@ -575,6 +855,8 @@ class AsyncH2oClient:
         try:
             for stream in list(self._streams):
                 await stream.aclose()
+            for conversation in list(self._conversations):
+                await conversation.aclose()
             await self._sweep()
             await self._new_player(cleanup=True).play(self._service.sweep())
         finally:
@@ -586,8 +868,27 @@ class AsyncH2oClient:
         deadline = AMBIENT.clock() + self._service.timeouts.cleanup if cleanup else None
         return AsyncPlayer(self._http, self._opening, deadline)
 
-    async def _begin(self, stream: AsyncChatStream) -> None:
-        """Note that a stream sends its first request now.
+    def _converse(self, talk: Talk) -> AsyncConversation:
+        conversation = AsyncConversation(self, talk)
+        self._conversations.add(conversation)
+        return conversation
+
+    async def _play(self, flow: Flow[T]) -> T:
+        """Play a small operation.
+
+        Raises:
+            RuntimeError: the client is closed.
+        """
+        await self._begin(None)
+        player = self._new_player()
+        try:
+            return await player.play(flow)
+        except BaseException:
+            await player.release()
+            raise
+
+    async def _begin(self, stream: AsyncChatStream | None) -> None:
+        """Note that the first request of a stream, or of another operation, is sent now.
 
         Raises:
             RuntimeError: the client is closed.
@@ -596,20 +897,22 @@ class AsyncH2oClient:
             raise RuntimeError("the client is closed")
         self._begun = self._owned
         await self._sweep()
-        self._streams.add(stream)
+        if stream is not None:
+            self._streams.add(stream)
 
-    def _drop(self, operation: Operation, player: AsyncPlayer) -> None:
-        """Keep what a stream held that was dropped unclosed; called by the garbage collector."""
+    def _drop(self, operation: Abandoned, player: AsyncPlayer | None) -> None:
+        """Keep what was dropped unclosed; called by the garbage collector."""
         self._dropped.append((operation, player))
 
     async def _sweep(self) -> None:
-        """Clean up after the streams that were dropped unclosed."""
+        """Clean up after the streams and conversations that were dropped unclosed."""
         while self._dropped:
             operation, player = self._dropped.popleft()
-            await player.release()
+            if player is not None:
+                await player.release()
             await self._abandon(operation)
 
-    async def _abandon(self, operation: Operation) -> None:
+    async def _abandon(self, operation: Abandoned) -> None:
         """Tell the server that the caller broke an operation off; what fails is left behind."""
         try:
             await self._new_player(cleanup=True).play(operation.abandon())

@@ -55,6 +55,7 @@ def new_service(
     retries: Retries | int | None,
     headers: Mapping[str, str] | None,
     parameters: Mapping[str, Any] | None,
+    recover: bool | None,
 ) -> Service:
     """Make the service of a client from its arguments and the environment."""
     return build_service(
@@ -66,6 +67,7 @@ def new_service(
         retries=retries,
         headers=headers,
         parameters=parameters,
+        recover=recover,
         user_agent=f"h2o-chat-client/{__version__}",
         environ=os.environ,
         ambient=AMBIENT,

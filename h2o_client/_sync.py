@@ -1,9 +1,9 @@
 """The sync shell: performs what the core asks through `httpx.Client`.
 
 `Player` performs the effects of a flow, one after the other. `ChatStream` plays an operation as
-far as its reader wants, and sees to it that the server is told however that ends. `H2oClient` is
-what all streams of one session share. Nothing here decides what is sent; `_async.py` is the same
-with `await`, and a test holds the two together.
+far as its reader wants, and sees to it that the server is told however that ends. `Conversation`
+is one that remembers, `H2oClient` what all of one session share. Nothing here decides what is
+sent; `_async.py` is the same with `await`, and a test holds the two together.
 
 A sync reader sleeps in the socket, where nothing reaches it. What wakes it from another thread is
 the end of its connection: `Player.interrupt()` shuts the socket down where the response is open;
@@ -36,6 +36,7 @@ from h2o_client._http import (
     translate,
 )
 from h2o_client.errors import H2oError, IncompleteStreamError, TransportTimeoutError
+from h2o_client.protocol import queries
 from h2o_client.protocol.effects import (
     Close,
     Effect,
@@ -51,7 +52,21 @@ from h2o_client.protocol.effects import (
 )
 from h2o_client.protocol.flows import Chat, Operation
 from h2o_client.protocol.retries import Retries
-from h2o_client.types import Messages, Reply, Timeouts, Token
+from h2o_client.protocol.service import Abandoned
+from h2o_client.protocol.talk import Ask, Talk, new_talk
+from h2o_client.types import (
+    ConversationInfo,
+    Message,
+    Messages,
+    Model,
+    PromptPreview,
+    Reply,
+    Settings,
+    SharedConversation,
+    Timeouts,
+    Token,
+    WebSearchEntry,
+)
 
 T = TypeVar("T")
 
@@ -315,6 +330,11 @@ class ChatStream:
             raise RuntimeError("there is no reply: the stream was not read to its end")
         return self._steps.result
 
+    @property
+    def ended(self) -> bool:
+        """Whether the stream was read to its end, broke off, was stopped or closed."""
+        return self._closed
+
     def events(self) -> "TokenEvents":
         """Iterate `Token` objects instead of texts, the special ones too."""
         return TokenEvents(self)
@@ -436,6 +456,273 @@ class TokenEvents:
         return self._stream._next_token()
 
 
+class Conversation:
+    """A conversation that remembers. Made by `H2oClient.conversation()`.
+
+    The history is the server's: only the new message is sent. Use it in a `with` block, or call
+    `close()`: a conversation that was made here is then deleted, one that was taken up is kept,
+    unless `keep` says otherwise.
+
+    It takes one message at a time. `stop()` and `close()` may be called from any thread.
+    """
+
+    def __init__(self, client: "H2oClient", talk: Talk) -> None:
+        self._client = client
+        self._talk = talk
+        self._stream: ChatStream | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = " closed" if self._closed else ""
+        return f"<{type(self).__name__} {self._talk.id or 'new'}{state}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # An argument that was refused in __init__ leaves nothing to look at.
+        if not getattr(self, "_closed", True) and self._talk.to_be_deleted:
+            warnings.warn(
+                f"{self!r} was not closed: use `with`", ResourceWarning, stacklevel=1, source=self
+            )
+            self._client._drop(self._talk, None)
+
+    @property
+    def id(self) -> str | None:
+        """The service's id of the conversation; None before the first use."""
+        return self._talk.id
+
+    @property
+    def title(self) -> str | None:
+        """The title, as far as it is known; `refresh()` fetches it."""
+        return self._talk.title
+
+    @property
+    def model(self) -> str:
+        """The model; "" for a conversation taken up by its id, until `refresh()`."""
+        return self._talk.model
+
+    @property
+    def messages(self) -> list[Message]:
+        """What this object has seen of the conversation, in the form that `chat()` takes.
+
+        An answer that broke off or was stopped is marked `partial`.
+        """
+        return list(self._talk.messages)
+
+    def send(
+        self,
+        message: str,
+        *,
+        temperature: float | None = None,
+        truncate: int | None = None,
+        max_new_tokens: int | None = None,
+        do_sample: bool | None = None,
+        repetition_penalty: float | None = None,
+        return_full_text: bool | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        recover: bool | None = None,
+        web_search: bool = False,
+        on_web_search: Callable[[WebSearchEntry], object] | None = None,
+        **others: Any,
+    ) -> Reply:
+        """Send a message, and wait for the whole answer.
+
+        Args:
+            message: the message.
+            temperature: as for `H2oClient.chat()`, and so are the others not named here.
+            truncate: see there.
+            max_new_tokens: see there.
+            do_sample: see there.
+            repetition_penalty: see there.
+            return_full_text: see there.
+            parameters: see there.
+            recover: see there.
+            web_search: whether the service searches the web for the answer first.
+            on_web_search: called with each entry of that search as it comes.
+            **others: see there.
+
+        Returns:
+            The reply; its `web_search` has the entries of the search, an error's too.
+
+        Raises:
+            TypeError: an argument is of the wrong type, or one that there is not.
+            ValueError: an argument cannot be sent.
+            ConversationBusyError: the last message is still being answered; nothing was sent.
+            NotFoundError: the server no longer has the conversation.
+            H2oError: as for `chat()`.
+            RuntimeError: the conversation or the client is closed.
+        """
+        with self.stream(
+            message,
+            temperature=temperature,
+            truncate=truncate,
+            max_new_tokens=max_new_tokens,
+            do_sample=do_sample,
+            repetition_penalty=repetition_penalty,
+            return_full_text=return_full_text,
+            parameters=parameters,
+            recover=recover,
+            web_search=web_search,
+            on_web_search=on_web_search,
+            **others,
+        ) as stream:
+            return stream.read()
+
+    def stream(
+        self,
+        message: str,
+        *,
+        temperature: float | None = None,
+        truncate: int | None = None,
+        max_new_tokens: int | None = None,
+        do_sample: bool | None = None,
+        repetition_penalty: float | None = None,
+        return_full_text: bool | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        recover: bool | None = None,
+        web_search: bool = False,
+        on_web_search: Callable[[WebSearchEntry], object] | None = None,
+        **others: Any,
+    ) -> ChatStream:
+        """Send a message, and get the answer as it arrives. The arguments are those of `send()`.
+
+        Leaving the stream stops the answer; the conversation goes on.
+        """
+        keywords = {
+            "temperature": temperature,
+            "truncate": truncate,
+            "max_new_tokens": max_new_tokens,
+            "do_sample": do_sample,
+            "repetition_penalty": repetition_penalty,
+            "return_full_text": return_full_text,
+            **others,
+        }
+        return self._ask(
+            self._talk.ask(
+                message,
+                recover=recover,
+                parameters=parameters,
+                keywords=keywords,
+                web_search=web_search,
+                on_web_search=on_web_search,
+            )
+        )
+
+    def retry(
+        self,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        recover: bool | None = None,
+        **others: Any,
+    ) -> Reply:
+        """Ask the last message again; the new answer takes the place of the old one.
+
+        Args:
+            parameters: any parameters, passed on as given.
+            recover: as for `H2oClient.chat()`.
+            **others: generation parameters, as for `H2oClient.chat()`.
+
+        Raises:
+            ValueError: there is no message to ask again.
+            H2oError: as for `send()`.
+        """
+        ask = self._talk.ask(None, recover=recover, parameters=parameters, keywords=others)
+        with self._ask(ask) as stream:
+            return stream.read()
+
+    def stop(self) -> None:
+        """End the answer that is running, if there is one: see `ChatStream.stop()`."""
+        if self._stream is not None:
+            self._stream.stop()
+
+    def refresh(self) -> None:
+        """Fetch title and model from the server."""
+        self._play(self._talk.refresh())
+
+    def history(self) -> list[Message]:
+        """Fetch the messages as the server has them, with their ids, votes and dates.
+
+        An answer that was stopped is stored as if it were whole, and may be longer than what was
+        received of it.
+        """
+        return self._play(self._talk.refresh())
+
+    def rename(self, title: str) -> None:
+        """Give the conversation a title, of 1 to 100 characters."""
+        self._play(self._talk.rename(title))
+
+    def summarize(self) -> str:
+        """Let the model give the conversation a title, and return it."""
+        return self._play(self._talk.summarize())
+
+    def vote(self, message_id: str, score: int) -> None:
+        """Vote on a message: +1, -1, or 0 to take the vote back.
+
+        Args:
+            message_id: its id: `Reply.response_id`, or of `history()`.
+            score: the vote.
+        """
+        self._play(self._talk.vote(message_id, score))
+
+    def prompt(self, message_id: str) -> PromptPreview:
+        """Fetch the prompt as the model would get it if a message were asked again."""
+        return self._play(self._talk.prompt(message_id))
+
+    def share(self) -> str:
+        """Share the conversation as it is now; anyone who has the URL returned can read it."""
+        return self._play(self._talk.share())
+
+    def delete(self) -> None:
+        """Delete the conversation now, whatever `keep` says."""
+        self._play(self._talk.delete())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Save the conversation in a form for JSON, for `H2oClient.conversation_from()`.
+
+        The session is not in it: without that of the client the server does not give it back.
+        """
+        return self._talk.to_dict()
+
+    def close(self) -> None:
+        """End what is running, and delete the conversation if it is not to be kept.
+
+        May be called twice. A clean-up that fails is logged, and tried again when the client
+        closes.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._clean_up()
+
+    def _clean_up(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        if self._talk.to_be_deleted:
+            self._client._abandon(self._talk)
+
+    def _ask(self, ask: Ask) -> ChatStream:
+        if self._closed:
+            raise RuntimeError("the conversation is closed")
+        stream = ChatStream(self._client, ask)
+        if self._stream is None or self._stream.ended:
+            self._stream = stream
+        return stream
+
+    def _play(self, flow: Flow[T]) -> T:
+        if self._closed:
+            raise RuntimeError("the conversation is closed")
+        return self._client._play(flow)
+
+
 class H2oClient:
     """A client of H2O's chat service, or of a self-hosted server of its kind.
 
@@ -458,6 +745,8 @@ class H2oClient:
         http_client: your own `httpx.Client`, for a private CA, mounts or hooks. It is used as it
             is, and not closed. Redirects are not followed, whatever it says.
         parameters: generation parameters for every call.
+        recover: whether the rest of an answer is got from the server when the connection is lost
+            under it. An answer that another process stopped half way looks whole then.
 
     The environment's `H2O_CHAT_TOKEN` is sent as a bearer token, unless `base_url` has a user or
     `headers` an `Authorization`.
@@ -480,6 +769,7 @@ class H2oClient:
         headers: Mapping[str, str] | None = None,
         http_client: httpx.Client | None = None,
         parameters: Mapping[str, Any] | None = None,
+        recover: bool = True,
     ) -> None:
         self._service = new_service(
             base_url,
@@ -490,11 +780,13 @@ class H2oClient:
             retries=retries,
             headers=headers,
             parameters=parameters,
+            recover=recover,
         )
         self._closed = False
         self._opening = threading.Lock()
         self._streams: weakref.WeakSet[ChatStream] = weakref.WeakSet()
-        self._dropped: deque[tuple[Operation, Player]] = deque()
+        self._conversations: weakref.WeakSet[Conversation] = weakref.WeakSet()
+        self._dropped: deque[tuple[Abandoned, Player | None]] = deque()
         self._owned: weakref.finalize[Any, Any] | None = None
         if http_client is None:
             http_client = httpx.Client(**client_options(proxy))
@@ -547,6 +839,7 @@ class H2oClient:
         repetition_penalty: float | None = None,
         return_full_text: bool | None = None,
         parameters: Mapping[str, Any] | None = None,
+        recover: bool | None = None,
         **others: Any,
     ) -> Reply:
         """Ask, and wait for the whole answer.
@@ -565,6 +858,8 @@ class H2oClient:
             repetition_penalty: above 1 repetition is made less likely; 1.2.
             return_full_text: asks the model server to repeat the prompt; False.
             parameters: any parameters, passed on as given.
+            recover: whether to get the rest of an answer from the server if the connection is
+                lost under it. None: as the client says.
             **others: more parameters, passed on as given: `stop=[…]`, `seed=…`, `details=True`.
 
         Returns:
@@ -587,6 +882,7 @@ class H2oClient:
             repetition_penalty=repetition_penalty,
             return_full_text=return_full_text,
             parameters=parameters,
+            recover=recover,
             **others,
         ) as stream:
             return stream.read()
@@ -603,6 +899,7 @@ class H2oClient:
         repetition_penalty: float | None = None,
         return_full_text: bool | None = None,
         parameters: Mapping[str, Any] | None = None,
+        recover: bool | None = None,
         **others: Any,
     ) -> ChatStream:
         """Ask, and get the answer as it arrives. The arguments are those of `chat()`.
@@ -623,8 +920,83 @@ class H2oClient:
             "return_full_text": return_full_text,
             **others,
         }
-        chat = Chat(self._service, messages, model=model, parameters=parameters, keywords=keywords)
+        chat = Chat(
+            self._service,
+            messages,
+            model=model,
+            recover=recover,
+            parameters=parameters,
+            keywords=keywords,
+        )
         return ChatStream(self, chat)
+
+    def conversation(
+        self,
+        *,
+        model: str | None = None,
+        keep: bool | None = None,
+        id: str | None = None,  # noqa: A002 -- as callers write it
+        from_share: str | None = None,
+    ) -> Conversation:
+        """Begin a conversation that remembers, or take one up.
+
+        Nothing is sent before its first use.
+
+        Args:
+            model: the model. None: the client's. A conversation taken up or copied has its own.
+            keep: whether it outlives the object. None: one made here is deleted at the end, one
+                taken up is kept.
+            id: the id of a conversation of this session to take up.
+            from_share: the URL of a shared conversation, to go on in a copy of it.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
+            ValueError: an argument cannot be meant, or two contradict each other.
+        """
+        return self._converse(
+            new_talk(self._service, model=model, keep=keep, id=id, from_share=from_share)
+        )
+
+    def conversation_from(
+        self, saved: Mapping[str, Any], *, keep: bool | None = None
+    ) -> Conversation:
+        """Take up a conversation that `Conversation.to_dict()` saved.
+
+        Where the server no longer has it, its first use is a `NotFoundError` that says so.
+
+        Raises:
+            TypeError: it is no mapping.
+            ValueError: it is not what `to_dict()` made.
+        """
+        return self._converse(Talk.from_dict(self._service, saved, keep=keep))
+
+    def conversations(self) -> list[ConversationInfo]:
+        """Fetch which conversations this session has."""
+        return self._play(queries.conversations(self._service))
+
+    def delete_conversations(self) -> None:
+        """Delete all conversations of this session."""
+        self._play(queries.delete_conversations(self._service))
+
+    def models(self) -> list[Model]:
+        """Fetch which models the server has."""
+        return self._play(queries.models(self._service))
+
+    def settings(self) -> Settings:
+        """Fetch what this session has chosen, as the server has it."""
+        return self._play(queries.settings(self._service))
+
+    def shared(self, share: str) -> SharedConversation:
+        """Fetch a shared conversation; it takes no session.
+
+        Args:
+            share: its URL, as `Conversation.share()` gave it, or the id in it.
+
+        Raises:
+            ValueError: this is no URL of a shared conversation.
+            NotFoundError: there is none.
+        """
+        return self._play(queries.shared(self._service, share))
 
     def close(self) -> None:
         """Close the streams that are open, clean up what was left behind, close the connections.
@@ -640,6 +1012,8 @@ class H2oClient:
         try:
             for stream in list(self._streams):
                 stream.close()
+            for conversation in list(self._conversations):
+                conversation.close()
             self._sweep()
             self._new_player(cleanup=True).play(self._service.sweep())
         finally:
@@ -651,8 +1025,27 @@ class H2oClient:
         deadline = AMBIENT.clock() + self._service.timeouts.cleanup if cleanup else None
         return Player(self._http, self._opening, deadline)
 
-    def _begin(self, stream: ChatStream) -> None:
-        """Note that a stream sends its first request now.
+    def _converse(self, talk: Talk) -> Conversation:
+        conversation = Conversation(self, talk)
+        self._conversations.add(conversation)
+        return conversation
+
+    def _play(self, flow: Flow[T]) -> T:
+        """Play a small operation.
+
+        Raises:
+            RuntimeError: the client is closed.
+        """
+        self._begin(None)
+        player = self._new_player()
+        try:
+            return player.play(flow)
+        except BaseException:
+            player.release()
+            raise
+
+    def _begin(self, stream: ChatStream | None) -> None:
+        """Note that the first request of a stream, or of another operation, is sent now.
 
         Raises:
             RuntimeError: the client is closed.
@@ -660,20 +1053,22 @@ class H2oClient:
         if self._closed:
             raise RuntimeError("the client is closed")
         self._sweep()
-        self._streams.add(stream)
+        if stream is not None:
+            self._streams.add(stream)
 
-    def _drop(self, operation: Operation, player: Player) -> None:
-        """Keep what a stream held that was dropped unclosed; called by the garbage collector."""
+    def _drop(self, operation: Abandoned, player: Player | None) -> None:
+        """Keep what was dropped unclosed; called by the garbage collector."""
         self._dropped.append((operation, player))
 
     def _sweep(self) -> None:
-        """Clean up after the streams that were dropped unclosed."""
+        """Clean up after the streams and conversations that were dropped unclosed."""
         while self._dropped:
             operation, player = self._dropped.popleft()
-            player.release()
+            if player is not None:
+                player.release()
             self._abandon(operation)
 
-    def _abandon(self, operation: Operation) -> None:
+    def _abandon(self, operation: Abandoned) -> None:
         """Tell the server that the caller broke an operation off; what fails is left behind."""
         try:
             self._new_player(cleanup=True).play(operation.abandon())

@@ -17,6 +17,7 @@
     │   ├── RateLimitError          429
     │   ├── OverloadedError         503, and the model server's `overloaded`
     │   └── ServerError             the other 5xx
+    ├── ConversationBusyError       the last message of this conversation is still being answered
     └── StreamError
         ├── IncompleteStreamError   the answer ended before its final event
         ├── GenerationError         the model server reported an error; .error_type
@@ -175,6 +176,13 @@ class OverloadedError(StatusError):
 
 class ServerError(StatusError):
     """5xx: the server failed. Its `Internal Error` often means a bad request; see the text."""
+
+
+class ConversationBusyError(H2oError):
+    """A conversation takes one message at a time: of two at once the server would lose one.
+
+    Nothing was sent [07c_parallel_messages].
+    """
 
 
 class StreamError(H2oError):

@@ -125,6 +125,8 @@ class Timeouts:
         idle: between two tokens, and for each of the small requests around the message.
         total: for one whole call.
         cleanup: for telling the server, at the end of a call, to stop and delete.
+        recovery: for a sign of an answer whose connection was lost; as long again as the answer
+            had been going, and anew whenever the server shows more of it.
     """
 
     connect: float | None = 10.0
@@ -132,11 +134,12 @@ class Timeouts:
     idle: float | None = 60.0
     total: float | None = None
     cleanup: float = 5.0
+    recovery: float = 30.0
 
     def __post_init__(self) -> None:
-        for name in ("connect", "first_token", "idle", "total", "cleanup"):
+        for name in ("connect", "first_token", "idle", "total", "cleanup", "recovery"):
             value = getattr(self, name)
-            if value is None and name != "cleanup":
+            if value is None and name not in ("cleanup", "recovery"):
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"Timeouts.{name} is a number of seconds, not {value!r}")
@@ -230,3 +233,21 @@ class SharedConversation:
     title: str
     model: str
     messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptPreview:
+    """The prompt as the model would get it if a message were asked again [12_vote_and_prompt].
+
+    Attributes:
+        prompt: the prompt, with the model's own marks around each message.
+        model: the model.
+        parameters: the parameters of the service's own page.
+    """
+
+    prompt: str
+    model: str
+    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
+
+    def __str__(self) -> str:
+        return self.prompt

@@ -63,7 +63,12 @@ class Address:
         authorization = None
         if parts.username is not None or parts.password is not None:
             pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
-            authorization = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
+            try:
+                authorization = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
+            except UnicodeEncodeError:
+                raise ValueError(
+                    "base_url has a user or password with half of a surrogate pair"
+                ) from None
         default = {"http": 80, "https": 443}[parts.scheme]
         place = host if port in (None, default) else f"{host}:{port}"
         return cls(f"{parts.scheme}://{place}{parts.path.rstrip('/')}", authorization)

@@ -8,15 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from h2o_client.protocol.address import Address
-from h2o_client.protocol.flows import check_model
-from h2o_client.protocol.payloads import Endpoints, check_parameters
+from h2o_client.protocol.payloads import Endpoints, check_model, check_parameters
 from h2o_client.protocol.retries import Retries
 from h2o_client.protocol.service import Ambient, Service
 from h2o_client.protocol.session import Session
 from h2o_client.types import DEFAULT_BASE_URL, DEFAULT_MODEL, Timeouts
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")  # what httpx can write: ASCII
 
 
 def build_service(
@@ -29,6 +28,7 @@ def build_service(
     retries: Retries | int | None,
     headers: Mapping[str, str] | None,
     parameters: Mapping[str, Any] | None,
+    recover: bool | None,
     user_agent: str,
     environ: Mapping[str, str],
     ambient: Ambient,
@@ -60,6 +60,7 @@ def build_service(
         timeouts=as_timeouts(timeouts),
         retries=as_retries(retries),
         ambient=ambient,
+        recover=True if recover is None else recover,
     )
 
 

@@ -168,6 +168,26 @@ Effect: TypeAlias = Send | Read | Close | Sleep | Emit | Exclusive | Finish
 Flow: TypeAlias = Generator[Effect, Any, T]
 
 
+class Claim:
+    """Something that one at a time may have, in whatever thread: `list.pop()` is atomic."""
+
+    __slots__ = ("_free",)
+
+    def __init__(self) -> None:
+        self._free = [True]
+
+    def take(self) -> bool:
+        """Take it; False: somebody else has it."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return False
+
+    def free(self) -> None:
+        """Give it back."""
+        self._free.append(True)
+
+
 class Stepper(Generic[T]):
     """Drives one flow; the only code that meets `send()`, `throw()` and `StopIteration`.
 
@@ -183,7 +203,7 @@ class Stepper(Generic[T]):
     def __init__(self, flow: Flow[T]) -> None:
         self._flow = flow
         self._result: list[T] = []
-        self._turn = [self]  # who pops it may drive the flow: pop() is atomic in every thread
+        self._turn = Claim()
         self.finished = False
 
     def __enter__(self) -> None:
@@ -195,15 +215,11 @@ class Stepper(Generic[T]):
 
     def claim(self) -> bool:
         """Take the turn to drive the flow; False: somebody else has it."""
-        try:
-            self._turn.pop()
-        except IndexError:
-            return False
-        return True
+        return self._turn.take()
 
     def free(self) -> None:
         """Give the turn back."""
-        self._turn.append(self)
+        self._turn.free()
 
     @property
     def returned(self) -> bool:

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from h2o_client.protocol.address import Address
 from h2o_client.protocol.effects import Request
@@ -140,6 +140,55 @@ class Endpoints:
         """`DELETE /conversation/{id}` [15_delete]."""
         return self._request("delete", "DELETE", f"/conversation/{conversation}")
 
+    def copy_share(self, share: str, *, model: str) -> Request:
+        """`POST /conversation` with `fromShare`: a copy of a shared conversation [10_share]."""
+        content = encode({"fromShare": share, "model": model})
+        return self._request("create", "POST", "/conversation", content, _JSON)
+
+    def data(self, conversation: str) -> Request:
+        """`GET /conversation/{id}/__data.json` [13_data_json]."""
+        return self._request("data", "GET", f"/conversation/{conversation}/__data.json")
+
+    def root(self) -> Request:
+        """`GET /__data.json`: models, settings, conversations [13_data_json]."""
+        return self._request("root", "GET", "/__data.json")
+
+    def shared(self, share: str) -> Request:
+        """`GET /r/{id}/__data.json`: a shared conversation [10_share]."""
+        return self._request("shared", "GET", f"/r/{share}/__data.json")
+
+    def summarize(self, conversation: str) -> Request:
+        """`POST /conversation/{id}/summarize`, without a body [09_summarize_and_title]."""
+        return self._request("summarize", "POST", f"/conversation/{conversation}/summarize")
+
+    def rename(self, conversation: str, title: str) -> Request:
+        """`PATCH /conversation/{id}` [09_summarize_and_title]."""
+        content = encode({"title": title})
+        return self._request("rename", "PATCH", f"/conversation/{conversation}", content, _JSON)
+
+    def share(self, conversation: str) -> Request:
+        """`POST /conversation/{id}/share`, without a body [10_share]."""
+        return self._request("share", "POST", f"/conversation/{conversation}/share")
+
+    def vote(self, conversation: str, message: str, score: int) -> Request:
+        """`POST /conversation/{id}/message/{id}/vote` [12_vote_and_prompt]."""
+        path = f"/conversation/{conversation}/message/{quote(message, safe='')}/vote"
+        return self._request("vote", "POST", path, encode({"score": score}), _JSON)
+
+    def prompt(self, conversation: str, message: str) -> Request:
+        """`GET /conversation/{id}/message/{id}/prompt` [12_vote_and_prompt]."""
+        path = f"/conversation/{conversation}/message/{quote(message, safe='')}/prompt"
+        return self._request("prompt", "GET", path)
+
+    def web_search(self, conversation: str, prompt: str) -> Request:
+        """`GET /conversation/{id}/web-search?prompt=…` [16_web_search]."""
+        path = f"/conversation/{conversation}/web-search?{urlencode({'prompt': prompt})}"
+        return self._request("search", "GET", path)
+
+    def delete_all(self) -> Request:
+        """`POST /conversations?/delete`, an empty form [14_delete_all]."""
+        return self._request("delete_all", "POST", "/conversations?/delete", b"", _FORM)
+
     def _request(
         self,
         operation: str,
@@ -216,6 +265,20 @@ def merge_parameters(
     return merged
 
 
+def check_model(model: object) -> str:
+    """Return the name of a model if it can be one.
+
+    Raises:
+        TypeError: it is no text.
+        ValueError: it is blank.
+    """
+    if not isinstance(model, str):
+        raise TypeError(f"model is text, not {type(model).__name__}")
+    if not model.strip():
+        raise ValueError("model is blank")
+    return model
+
+
 def check_parameters(parameters: object) -> dict[str, Any]:
     """Return a mapping of parameters if it can be sent.
 
@@ -241,6 +304,8 @@ def encode(value: object) -> bytes:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:
         raise type(error)(f"a parameter cannot be sent as JSON: {error}") from None
+    except RecursionError:
+        raise ValueError("a parameter is nested too deeply to be sent as JSON") from None
     try:
         return text.encode()
     except UnicodeEncodeError:

@@ -28,8 +28,10 @@ from h2o_client.errors import (
     StatusError,
     TermsNotAcceptedError,
 )
+from h2o_client.protocol.address import Address
 from h2o_client.protocol.effects import Head, Request
 from h2o_client.protocol.stream import excerpt
+from h2o_client.types import PromptPreview
 
 MAX_BODY = 64 * 1024  # of an error; what is longer is cut
 _MAX_MESSAGE = 500
@@ -45,8 +47,7 @@ _CLASSES: Mapping[int, tuple[type[StatusError], str]] = {
     ),
     403: (
         ForbiddenError,
-        "it is another session's; or the server knows itself by another base URL: to it, "
-        "localhost and 127.0.0.1 differ",
+        "it is another session's, or the server knows itself by another base URL than this one",
     ),
     404: (NotFoundError, "it does not exist, was deleted, or belongs to another session"),
     405: (StatusError, "is this base URL a server of this protocol?"),
@@ -172,7 +173,10 @@ def redirect_error(
 
 def other_base_url(location: str, request: Request) -> str | None:
     """Return the base URL that makes of `request` what `location` says, if there is one."""
-    target = urlsplit(location)
+    try:
+        target = urlsplit(location)
+    except ValueError:  # it is no URL
+        return None
     if not target.scheme or not target.netloc or "@" in target.netloc:
         return None
     path = urlsplit(request.url).path
@@ -181,7 +185,10 @@ def other_base_url(location: str, request: Request) -> str | None:
         start = path.find(root)
         if start >= 0 and target.path.rstrip("/").endswith(path[start:]):
             before = target.path.rstrip("/").removesuffix(path[start:])
-            return f"{target.scheme}://{target.netloc}{before}"
+            try:
+                return Address.parse(f"{target.scheme}://{target.netloc}{before}").url
+            except ValueError:  # it could not be used
+                return None
     return None
 
 
@@ -218,7 +225,7 @@ def retry_after(head: Head) -> float | None:
         until = parsedate_to_datetime(text)
         now = parsedate_to_datetime(head.get("date"))
         return max(0.0, (until - now).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
@@ -257,9 +264,66 @@ def read_conversation_id(head: Head, body: bytes, request: Request) -> str:
     """
     check_status(head, body, request)
     found = read_json(head, body).get("conversationId")
-    if not isinstance(found, str) or not _ID.fullmatch(found):
-        raise unexpected(head, body, "the answer to a new conversation")
-    return found
+    try:
+        return read_id(found)
+    except ValueError:
+        raise unexpected(head, body, "the answer to a new conversation") from None
+
+
+def read_id(value: object) -> str:
+    """Return a conversation's id, if this is one that can stand in a path.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(value, str) or not _ID.fullmatch(value):
+        raise ValueError("this is no id of a conversation")
+    return value
+
+
+def read_title(head: Head, body: bytes, request: Request) -> str:
+    """Return the title that the model gave [09_summarize_and_title], which begins with a space.
+
+    Raises:
+        StatusError: it was refused.
+        ProtocolError: there is no title in the answer.
+    """
+    check_status(head, body, request)
+    title = read_json(head, body).get("title")
+    if not isinstance(title, str):
+        raise unexpected(head, body, "the title")
+    return title.strip()
+
+
+def read_share_url(head: Head, body: bytes, request: Request) -> str:
+    """Return the URL of a conversation that was shared [10_share].
+
+    Raises:
+        StatusError: it was refused.
+        ProtocolError: there is no URL in the answer.
+    """
+    check_status(head, body, request)
+    url = read_json(head, body).get("url")
+    if not isinstance(url, str):
+        raise unexpected(head, body, "the URL of the shared conversation")
+    return url
+
+
+def read_prompt_preview(head: Head, body: bytes, request: Request) -> PromptPreview:
+    """Return the preview of a prompt [12_vote_and_prompt].
+
+    Raises:
+        StatusError: it was refused.
+        ProtocolError: there is no prompt in the answer.
+    """
+    check_status(head, body, request)
+    answer = read_json(head, body)
+    prompt, model, parameters = (answer.get(key) for key in ("prompt", "model", "parameters"))
+    if not isinstance(prompt, str) or not isinstance(model, str):
+        raise unexpected(head, body, "the preview of the prompt")
+    return PromptPreview(
+        prompt=prompt, model=model, parameters=parameters if isinstance(parameters, dict) else {}
+    )
 
 
 def read_nothing(head: Head, body: bytes, request: Request) -> None:
@@ -297,7 +361,10 @@ def unexpected(head: Head, body: bytes, what: str) -> ProtocolError:
 
 def _is_ours(location: str, request: Request) -> bool:
     """Whether a location stays at the origin of the request."""
-    target, source = urlsplit(location), urlsplit(request.url)
+    try:
+        target, source = urlsplit(location), urlsplit(request.url)
+    except ValueError:  # it is no URL
+        return False
     return not target.netloc or target.netloc.rpartition("@")[2] == source.netloc
 
 

@@ -13,16 +13,20 @@ from typing import Any, Protocol, TypeVar
 
 from h2o_client.errors import (
     H2oError,
+    ModelUnavailableError,
     NotFoundError,
     ProtocolError,
+    ServerError,
     TermsNotAcceptedError,
     TransportTimeoutError,
 )
+from h2o_client.protocol.data import ConversationData, Root, read_conversation, read_root
 from h2o_client.protocol.effects import Close, Exclusive, Flow, Head, Read, Request, Send, Sleep
 from h2o_client.protocol.payloads import Endpoints
 from h2o_client.protocol.replies import (
     MAX_BODY,
     check_encoding,
+    check_status,
     read_conversation_id,
     read_nothing,
     read_settings,
@@ -74,6 +78,7 @@ class Service:
         timeouts: time limits.
         retries: retries.
         ambient: clock, randomness, log.
+        recover: whether answers whose connection is lost are recovered, where a call says nothing.
     """
 
     def __init__(
@@ -87,6 +92,7 @@ class Service:
         timeouts: Timeouts,
         retries: Retries,
         ambient: Ambient,
+        recover: bool,
     ) -> None:
         self.endpoints = endpoints
         self.session = session
@@ -94,6 +100,7 @@ class Service:
         self.parameters = parameters
         self.timeouts = timeouts
         self.ambient = ambient
+        self.recover = recover
         self._share = share
         self._retries = retries
         self._left_behind: deque[Abandoned] = deque(maxlen=_MAX_LEFT_BEHIND)
@@ -105,7 +112,7 @@ class Service:
     def call(
         self,
         build: Callable[[], Request],
-        read: "Reader[T]",
+        read: Reader[T],
         retries: RetryState | None,
         *,
         reopen: bool = True,
@@ -204,8 +211,8 @@ class Service:
         if session.accepted:
             return
         try:
-            set_cookies = yield from self.call(
-                self._settings, _read_settings, retries, reopen=False
+            set_cookies = yield from self._explaining(
+                self.model, self.call(self._settings, _read_settings, retries, reopen=False)
             )
         except H2oError as error:
             session.failure = error.with_traceback(None)
@@ -219,12 +226,59 @@ class Service:
     def _settings(self) -> Request:
         return self.endpoints.settings(model=self.model, share=self._share)
 
-    def create(self, model: str, retries: RetryState) -> Flow[str]:
-        """Open a conversation and return its id."""
-        conversation: str = yield from self.call(
-            lambda: self.endpoints.create(model=model), read_conversation_id, retries
+    def create(
+        self, model: str, retries: RetryState, *, from_share: str | None = None
+    ) -> Flow[str]:
+        """Open a conversation, or a copy of a shared one, and return its id.
+
+        Raises:
+            ModelUnavailableError: the server does not know the model.
+        """
+
+        def build() -> Request:
+            if from_share is not None:
+                return self.endpoints.copy_share(from_share, model=model)
+            return self.endpoints.create(model=model)
+
+        return (yield from self._explaining(model, self.call(build, read_conversation_id, retries)))
+
+    def _explaining(self, model: str, flow: Flow[T]) -> Flow[T]:
+        """Play a flow; where it fails because the server does not know the model, say so.
+
+        The service itself answers 500 `Internal Error` [02_settings_variants,
+        03_create_conversation].
+        """
+        try:
+            return (yield from flow)
+        except ServerError as failure:
+            if failure.message != "Internal Error":
+                raise
+            error = failure
+        try:
+            root = yield from self.root(None)
+        except H2oError:
+            raise error from None
+        names = [known.id for known in root.models]
+        if model in names:
+            raise error
+        raise ModelUnavailableError(
+            f"the server has no model {model!r}; it has: {', '.join(names) or 'none'}",
+            status=error.status,
+            message=error.message,
+            body=error.body,
         )
-        return conversation
+
+    def root(self, retries: RetryState | None) -> Flow[Root]:
+        """Read models, settings and conversations."""
+        root: Root = yield from self.call(self.endpoints.root, reading(read_root), retries)
+        return root
+
+    def data(self, conversation: str, retries: RetryState | None) -> Flow[ConversationData]:
+        """Read what the server has stored of a conversation."""
+        data: ConversationData = yield from self.call(
+            lambda: self.endpoints.data(conversation), reading(read_conversation), retries
+        )
+        return data
 
     def delete(self, conversation: str, retries: RetryState | None) -> Flow[None]:
         """Delete a conversation; one that is gone already is no error."""
@@ -256,6 +310,16 @@ class Service:
                 yield from operation.abandon()
             except H2oError as error:
                 self.ambient.warn(f"a conversation could not be cleaned up: {error}")
+
+
+def reading(read: Callable[[bytes], T]) -> Reader[T]:
+    """Make a reader of a function that reads the body of a successful answer."""
+
+    def reader(head: Head, body: bytes, request: Request) -> T:
+        check_status(head, body, request)
+        return read(body)
+
+    return reader
 
 
 def _read_settings(head: Head, body: bytes, request: Request) -> list[str]:

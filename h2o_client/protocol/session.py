@@ -54,7 +54,8 @@ class Session:
     @property
     def text(self) -> str:
         """The session as one text, to take it up again: its value, its name too if unusual."""
-        return self.value if self.name == COOKIE_NAME else f"{self.name}={self.value}"
+        plain = self.name == COOKIE_NAME and "=" not in self.value
+        return self.value if plain else self.cookie
 
     @property
     def cookie(self) -> str:

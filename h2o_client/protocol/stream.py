@@ -32,6 +32,7 @@ from h2o_client.types import Token
 
 MAX_LINE = 1024 * 1024
 _EXCERPT = 200
+_MAX_MESSAGE = 500
 _BOM = b"\xef\xbb\xbf"
 _raw_decode = json.JSONDecoder().raw_decode
 
@@ -47,22 +48,24 @@ class LineSplitter:
 
     Args:
         limit: bytes that one line may have; a longer one is an error, not memory.
+
+    Attributes:
+        overlong: whether a line was longer than the limit: nothing follows those before it.
     """
 
-    __slots__ = ("_after_cr", "_limit", "_pending", "_size")
+    __slots__ = ("_after_cr", "_limit", "_pending", "_size", "overlong")
 
     def __init__(self, limit: int = MAX_LINE) -> None:
         self._limit = limit
         self._pending: list[bytes] = []  # the pieces of a line that has not ended
         self._size = 0
         self._after_cr = False  # a CR was the last byte: an LF now belongs to it
+        self.overlong = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the lines that end within `data`.
-
-        Raises:
-            ProtocolError: a line is longer than the limit.
-        """
+        """Return the lines that end within `data`; look at `overlong` afterwards."""
+        if self.overlong:
+            return []
         if self._after_cr and data:
             self._after_cr = False
             if data.startswith(b"\n"):
@@ -71,6 +74,7 @@ class LineSplitter:
             self._after_cr = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         lines = data.split(b"\n")
+        held = self._size + len(data)
         if self._pending and len(lines) > 1:
             self._pending.append(lines[0])
             lines[0] = b"".join(self._pending)
@@ -80,8 +84,8 @@ class LineSplitter:
         if rest:
             self._pending.append(rest)
             self._size += len(rest)
-        if self._size > self._limit or (len(data) > self._limit and self._too_long(lines)):
-            raise ProtocolError(f"a line of the answer is longer than {self._limit} bytes")
+        if held > self._limit:
+            self._keep_limit(lines)
         return lines
 
     def finish(self) -> bytes:
@@ -91,8 +95,17 @@ class LineSplitter:
         self._size = 0
         return rest
 
-    def _too_long(self, lines: list[bytes]) -> bool:
-        return any(len(line) > self._limit for line in lines)
+    def _keep_limit(self, lines: list[bytes]) -> None:
+        """Drop the first line that is too long, and what follows it."""
+        for index, line in enumerate(lines):
+            if len(line) > self._limit:
+                del lines[index:]
+                self.overlong = True
+                break
+        if self.overlong or self._size > self._limit:
+            self.overlong = True
+            self._pending.clear()
+            self._size = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +133,11 @@ class AnswerParser:
         error: what is wrong with the stream, once something is: nothing follows it.
     """
 
-    __slots__ = ("_fresh", "_lines", "error", "final")
+    __slots__ = ("_fresh", "_limit", "_lines", "error", "final")
 
     def __init__(self, limit: int = MAX_LINE) -> None:
         self._lines = LineSplitter(limit)
+        self._limit = limit
         self._fresh = True
         self.final: Final | None = None
         self.error: H2oError | None = None
@@ -144,7 +158,11 @@ class AnswerParser:
         try:
             for line in self._lines.feed(data):
                 if line and self._line(line, tokens):
-                    break
+                    return tokens
+            if self._lines.overlong:
+                self.error = ProtocolError(
+                    f"a line of the answer is longer than {self._limit} bytes"
+                )
         except H2oError as error:
             self.error = error
         return tokens
@@ -215,8 +233,8 @@ class AnswerParser:
             return _malformed(line, "an event of the answer has neither a token nor an error")
         kind = event.get("error_type")
         kind = kind if isinstance(kind, str) else ""
-        text = error if isinstance(error, str) else json.dumps(error)
-        return GenerationError(generation_text(text, kind), error_type=kind)
+        text = error if isinstance(error, str) else excerpt(line)
+        return GenerationError(generation_text(text[:_MAX_MESSAGE], kind), error_type=kind)
 
 
 def generation_text(message: str, kind: str) -> str:

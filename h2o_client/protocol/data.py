@@ -1,0 +1,317 @@
+"""`__data.json`: what the service knows, as its pages load it.
+
+A page of SvelteKit is made by nodes, the layout first and the page itself last, and
+`__data.json` is what each of them loaded [13_data_json]:
+
+    {"type": "data", "nodes": [
+        {"type": "data", "data": [<flattened, see devalue.py>], "uses": …},
+        null, or {"type": "skip"}, or
+        {"type": "error", "error": {"message": "Conversation not found."}, "status": 404}]}
+
+All of that comes with status 200, refusals too; for a bad id the error has no status. And the
+whole body can be `{"type": "redirect", "location": "/"}`.
+
+`read_nodes()` takes off this wrapping: an error in any node is raised, what is left are values.
+The other functions find in them what they are for by its fields, not by the node's number, and
+check each field that they take. Fields that they do not know are ignored; one that is missing
+or of another type is a `ProtocolError` that names it.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NoReturn, TypeGuard
+
+from h2o_client.errors import ProtocolError
+from h2o_client.protocol.devalue import unflatten
+from h2o_client.protocol.replies import redirect_error, status_error
+from h2o_client.protocol.stream import excerpt
+from h2o_client.types import ConversationInfo, Message, Model, PromptExample, Settings
+
+_MAX_ERROR = 1000  # characters of an error node that its error keeps
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """What `GET /__data.json` tells [13_data_json].
+
+    Attributes:
+        models: the models that the server offers, in its order.
+        settings: what this session has chosen.
+        conversations: this session's conversations, the newest first.
+    """
+
+    models: tuple[Model, ...]
+    settings: Settings
+    conversations: tuple[ConversationInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationData:
+    """What `__data.json` tells of one conversation, one's own [13_data_json] or a shared one.
+
+    Attributes:
+        title: its title; the space is taken off with which the model's own begin
+            [09_summarize_and_title].
+        model: the name of its model, which the server may no longer have [25_removed_model].
+        messages: what was said, in order; empty when nothing was yet.
+    """
+
+    title: str
+    model: str
+    messages: tuple[Message, ...]
+
+
+def read_root(body: bytes) -> Root:
+    """Read the answer to `GET /__data.json` [13_data_json].
+
+    Raises:
+        StatusError: a node says that it was refused.
+        RedirectError: the body sends the request elsewhere.
+        ProtocolError: it is no such answer.
+    """
+    fields = _find(read_nodes(body), "models", "the models")
+    return Root(
+        models=tuple(_model(item) for item in _each(fields, "models")),
+        settings=_settings(_Fields(fields.get("settings"), "settings")),
+        conversations=tuple(_info(item) for item in _each(fields, "conversations")),
+    )
+
+
+def read_conversation(body: bytes) -> ConversationData:
+    """Read the answer to `GET /conversation/{id}/__data.json` [13_data_json].
+
+    Raises:
+        StatusError: a node says that it was refused: it was deleted, or is another session's.
+        RedirectError: the body sends the request elsewhere.
+        ProtocolError: it is no such answer.
+    """
+    # From the end: the page itself is the last node.
+    fields = _find(reversed(read_nodes(body)), "messages", "a conversation")
+    return ConversationData(
+        title=fields.text("title").strip(),
+        model=fields.text("model"),
+        messages=tuple(_message(item) for item in _each(fields, "messages")),
+    )
+
+
+def read_shared(body: bytes) -> ConversationData:
+    """Read the answer to `GET /r/{id}/__data.json`, which has the same form [10_share].
+
+    Raises:
+        StatusError: a node says that it was refused: there is no such share.
+        RedirectError: the body sends the request elsewhere.
+        ProtocolError: it is no such answer.
+    """
+    return read_conversation(body)
+
+
+def read_nodes(body: bytes) -> list[object]:
+    """Return what each node of a page loaded; None for one that loaded nothing.
+
+    Raises:
+        StatusError: a node says that it was refused; without a status, it counts as 500.
+        RedirectError: the body sends the request elsewhere.
+        ProtocolError: it is no `__data.json`.
+    """
+    try:
+        value: object = json.loads(body.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        # Only what is no JSON is shown: an HTML page, not somebody's messages.
+        raise ProtocolError(f"__data.json is no JSON: {excerpt(body)}") from None
+    if not _is_dict(value):
+        raise _error("it is no object")
+    kind = value.get("type")
+    if kind == "redirect":
+        _raise_redirect(value)
+    if kind == "error":
+        _raise_error(value)
+    nodes = value.get("nodes")
+    if kind != "data" or not _is_list(nodes):
+        raise _error("it has no nodes")
+    # Errors first: a refusal stands behind the layout's data, and is what the caller must know.
+    for node in nodes:
+        if _is_dict(node) and node.get("type") == "error":
+            _raise_error(node)
+    return [_read_node(node) for node in nodes]
+
+
+def _read_node(node: object) -> object:
+    if node is None:
+        return None
+    if _is_dict(node):
+        if node.get("type") == "skip":
+            return None
+        if node.get("type") == "data":
+            data = node.get("data")
+            return None if data is None else unflatten(data)
+    raise _error("a node is of an unknown type")
+
+
+def _raise_error(node: dict[str, object]) -> NoReturn:
+    status = node.get("status", 500)
+    # The range is SvelteKit's own; a bool is an int, and not in it.
+    if not isinstance(status, int) or not 400 <= status <= 599:
+        raise _error("an error in it has a status that is none")
+    error = node.get("error")
+    message = error.get("message") if _is_dict(error) else error
+    try:
+        body = json.dumps(node, ensure_ascii=False)[:_MAX_ERROR]
+    except RecursionError:
+        body = ""
+    raise status_error(status, message if isinstance(message, str) else "", body=body)
+
+
+def _raise_redirect(value: dict[str, object]) -> NoReturn:
+    location = value.get("location")
+    if not isinstance(location, str):
+        raise _error("a redirect in it leads nowhere")
+    # There is a status in the answer to a form [02_settings_variants], but none here. 302, then,
+    # which says the least.
+    status = value.get("status")
+    if not isinstance(status, int) or not 300 <= status <= 399:
+        status = 302
+    raise redirect_error(status, location)
+
+
+class _Fields:
+    """The fields of one object, read with their types checked.
+
+    Args:
+        value: the object, or what came in its place.
+        where: what it is, for errors, such as "models[0]".
+    """
+
+    __slots__ = ("_fields", "where")
+
+    def __init__(self, value: object, where: str) -> None:
+        if not _is_dict(value):
+            raise _error(f"{where} is {_kind(value)}, not an object")
+        self._fields = value
+        self.where = where
+
+    def get(self, name: str) -> object:
+        """Return a field of any type; None if it is missing, undefined or null."""
+        return self._fields.get(name)
+
+    def text(self, name: str) -> str:
+        value = self.get(name)
+        if not isinstance(value, str):
+            raise self.wrong(name, "a string")
+        return value
+
+    def optional_text(self, name: str) -> str | None:
+        return None if self.get(name) is None else self.text(name)
+
+    def flag(self, name: str) -> bool:
+        value = self.get(name)
+        if not isinstance(value, bool):
+            raise self.wrong(name, "true or false")
+        return value
+
+    def optional_date(self, name: str) -> datetime | None:
+        value = self.get(name)
+        if value is not None and not isinstance(value, datetime):
+            raise self.wrong(name, "a date")
+        return value
+
+    def optional_number(self, name: str) -> int | None:
+        value = self.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise self.wrong(name, "a whole number")
+        return value
+
+    def items(self, name: str) -> list[object]:
+        value = self.get(name)
+        if not _is_list(value):
+            raise self.wrong(name, "an array")
+        return value
+
+    def wrong(self, name: str, expected: str) -> ProtocolError:
+        return _error(f"{self.where}.{name} is {_kind(self.get(name))}, not {expected}")
+
+
+def _find(nodes: Iterable[object], name: str, what: str) -> _Fields:
+    """Return the fields of the first node that has a field of this name."""
+    for node in nodes:
+        if _is_dict(node) and name in node:
+            return _Fields(node, "data")
+    raise _error(f"no node of it has {what}")
+
+
+def _each(fields: _Fields, name: str) -> list[_Fields]:
+    items = fields.items(name)
+    return [_Fields(item, f"{fields.where}.{name}[{n}]") for n, item in enumerate(items)]
+
+
+def _model(fields: _Fields) -> Model:
+    parameters = fields.get("parameters")
+    examples = [] if fields.get("promptExamples") is None else _each(fields, "promptExamples")
+    if parameters is not None and not _is_dict(parameters):
+        raise fields.wrong("parameters", "an object")
+    name = fields.text("name")
+    display_name = fields.optional_text("displayName")
+    return Model(
+        id=fields.text("id"),
+        name=name,
+        display_name=name if display_name is None else display_name,
+        description=fields.optional_text("description"),
+        website_url=fields.optional_text("websiteUrl"),
+        # A copy: models can refer to one and the same object.
+        parameters=dict(parameters or {}),
+        prompt_examples=tuple(
+            PromptExample(title=example.text("title"), prompt=example.text("prompt"))
+            for example in examples
+        ),
+    )
+
+
+def _settings(fields: _Fields) -> Settings:
+    return Settings(
+        share_conversations=fields.flag("shareConversationsWithModelAuthors"),
+        terms_accepted_at=fields.optional_date("ethicsModalAcceptedAt"),
+        active_model=fields.text("activeModel"),
+        search_enabled=fields.get("searchEnabled") is not None and fields.flag("searchEnabled"),
+    )
+
+
+def _info(fields: _Fields) -> ConversationInfo:
+    return ConversationInfo(
+        id=fields.text("id"), title=fields.text("title").strip(), model=fields.text("model")
+    )
+
+
+def _message(fields: _Fields) -> Message:
+    return Message(
+        role=fields.text("from"),
+        content=fields.text("content"),
+        id=fields.optional_text("id"),
+        score=fields.optional_number("score"),
+        created_at=fields.optional_date("createdAt"),
+        updated_at=fields.optional_date("updatedAt"),
+        # "" where there was no search [13_data_json], nothing in a user's message.
+        web_search_id=fields.optional_text("webSearchId") or None,
+    )
+
+
+def _is_dict(value: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
+
+
+def _is_list(value: object) -> TypeGuard[list[object]]:
+    return isinstance(value, list)
+
+
+def _kind(value: object) -> str:
+    # Never the value: it can be a prompt, and the repr of deep garbage fails.
+    return "missing" if value is None else f"of type {type(value).__name__}"
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    # Python reads NaN and Infinity, which are no JSON.
+    raise ValueError(name)
+
+
+def _error(what: str) -> ProtocolError:
+    return ProtocolError(f"__data.json is not what this protocol says: {what}")

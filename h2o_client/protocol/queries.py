@@ -1,0 +1,65 @@
+"""The small operations of a client: one request, one value."""
+
+import re
+from urllib.parse import urlsplit
+
+from h2o_client.protocol.data import read_shared
+from h2o_client.protocol.effects import Flow
+from h2o_client.protocol.replies import read_settings
+from h2o_client.protocol.service import Service, reading
+from h2o_client.types import ConversationInfo, Model, Settings, SharedConversation
+
+_SHARE = re.compile(r"[0-9A-Za-z_-]{1,64}")
+
+
+def models(service: Service) -> Flow[list[Model]]:
+    """Read which models there are."""
+    root = yield from service.root(service.retry_state())
+    return list(root.models)
+
+
+def settings(service: Service) -> Flow[Settings]:
+    """Read what the session has chosen."""
+    root = yield from service.root(service.retry_state())
+    return root.settings
+
+
+def conversations(service: Service) -> Flow[list[ConversationInfo]]:
+    """Read which conversations the session has."""
+    root = yield from service.root(service.retry_state())
+    return list(root.conversations)
+
+
+def delete_conversations(service: Service) -> Flow[None]:
+    """Delete all conversations of the session."""
+    retries = service.retry_state()
+    yield from service.open_session(retries)
+    yield from service.call(service.endpoints.delete_all, read_settings, retries)
+
+
+def shared(service: Service, share: str) -> Flow[SharedConversation]:
+    """Read a shared conversation."""
+    number = parse_share(share)
+    data = yield from service.call(
+        lambda: service.endpoints.shared(number), reading(read_shared), service.retry_state()
+    )
+    return SharedConversation(title=data.title, model=data.model, messages=data.messages)
+
+
+def parse_share(share: object) -> str:
+    """Return the id of a shared conversation, given as its URL or as the id itself [10_share].
+
+    Raises:
+        TypeError: it is no text.
+        ValueError: it is neither.
+    """
+    if not isinstance(share, str):
+        raise TypeError(f"a shared conversation is given as its URL, not {type(share).__name__}")
+    number = share.strip()
+    if "/" in number:
+        root, _, number = urlsplit(number).path.rstrip("/").rpartition("/")
+        if not root.endswith("/r"):
+            number = ""
+    if not _SHARE.fullmatch(number):
+        raise ValueError("this is no shared conversation: its URL ends in /r/ and an id")
+    return number

@@ -1,0 +1,530 @@
+"""Conversations that remember.
+
+The server keeps the history and builds the model's prompt from it, so only the new message is
+sent [07_two_turns_and_retry]. `Talk` is what is true of one conversation: whether it exists yet,
+what was seen of it, whether it is to be deleted at the end. `Ask` is one message in it.
+
+Two things about turns bind it. The server takes one message at a time: of two at once, the one
+that ends last overwrites the other [07c_parallel_messages], so a second is refused here. And a
+turn that was stopped is stored about a second later, so that the next message, which would
+otherwise not know of it, waits until it shows.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from h2o_client.errors import ConversationBusyError, H2oError, NotFoundError
+from h2o_client.protocol.effects import Claim, Close, Finish, Flow, Head, Read, Send, Sleep
+from h2o_client.protocol.payloads import check_model, merge_parameters
+from h2o_client.protocol.prompt import check_prompt
+from h2o_client.protocol.queries import parse_share
+from h2o_client.protocol.replies import (
+    check_encoding,
+    check_status,
+    read_id,
+    read_nothing,
+    read_prompt_preview,
+    read_share_url,
+    read_title,
+    unexpected,
+)
+from h2o_client.protocol.retries import RetryState
+from h2o_client.protocol.service import Service
+from h2o_client.protocol.turn import Turn, find_message
+from h2o_client.protocol.web_search import WebSearchParser
+from h2o_client.types import Message, PromptPreview, Reply, WebSearchEntry
+
+_SETTLE = 30.0  # seconds that the next message waits for a stopped turn to be stored
+_FIRST_LOOK = 0.05
+_LONGEST_LOOK = 1.0
+_MAX_TITLE = 100
+_FORMAT = 1
+
+
+class Talk:
+    """One conversation.
+
+    Args:
+        service: the service.
+        model: the model of a conversation that is made; None: the client's.
+        conversation: the id of one to take up, or None.
+        share: the id of a shared conversation to copy, or None.
+        keep: whether it outlives this object; None: one taken up does, one made here does not.
+        title: its title, if known.
+        messages: what was said in it, as far as known.
+
+    Attributes:
+        id: the id; None before the first use.
+        model: the model, or "" for one taken up and not read yet.
+        title: the title, if known.
+        messages: what was seen of it, in order.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        model: str | None = None,
+        conversation: str | None = None,
+        share: str | None = None,
+        keep: bool | None = None,
+        title: str | None = None,
+        messages: Sequence[Message] = (),
+    ) -> None:
+        self._service = service
+        self._share = share
+        self._keep = keep is True or (keep is None and conversation is not None)
+        self._deleted = False
+        self._claim = Claim()
+        self._unsettled: str | None = None
+        self.id = conversation
+        taken_up = conversation is not None or share is not None
+        self.model = model or ("" if taken_up else service.model)
+        self.title = title
+        self.messages = list(messages)
+
+    @property
+    def to_be_deleted(self) -> bool:
+        """Whether there is something to delete at the end."""
+        return self.id is not None and not self._keep and not self._deleted
+
+    def ask(
+        self,
+        prompt: str | None,
+        *,
+        recover: bool | None,
+        parameters: Mapping[str, Any] | None,
+        keywords: Mapping[str, Any],
+        web_search: bool = False,
+        on_web_search: Callable[[WebSearchEntry], object] | None = None,
+    ) -> "Ask":
+        """Prepare one message; `prompt` None asks the last one again.
+
+        Raises:
+            TypeError: an argument is of the wrong type, or none that there is.
+            ValueError: an argument cannot be sent.
+        """
+        if prompt is not None:
+            if not isinstance(prompt, str):
+                raise TypeError(f"a message is text, not {type(prompt).__name__}")
+            check_prompt(prompt)
+        merged = merge_parameters(self._service.parameters, parameters, keywords)
+        return Ask(
+            self._service,
+            self,
+            prompt,
+            parameters=merged,
+            recover=self._service.recover if recover is None else recover,
+            web_search=web_search or on_web_search is not None,
+            on_web_search=on_web_search,
+        )
+
+    def begin(self) -> None:
+        """Begin a turn.
+
+        Raises:
+            ConversationBusyError: another has not ended.
+        """
+        if not self._claim.take():
+            raise ConversationBusyError(
+                "the last message of this conversation is still being answered: read the answer "
+                "to its end, or stop() it"
+            )
+
+    def end(self, turn: Turn | None) -> None:
+        """End a turn, and note what was seen of it."""
+        self._claim.free()
+        if turn is None or not turn.asked:
+            return
+        if turn.generating or turn.stop_told:
+            self._unsettled = turn.response_id
+        if turn.whole or turn.text or turn.stopping:
+            before = [message.id for message in self.messages]
+            if turn.message_id in before:  # asked again: it takes the place of the first
+                del self.messages[before.index(turn.message_id) :]
+            self.messages += [
+                Message(role="user", content=turn.prompt, id=turn.message_id),
+                Message(
+                    role="assistant",
+                    content=turn.text,
+                    id=turn.response_id,
+                    partial=not turn.whole,
+                    web_search_id=turn.web_search_id or None,
+                ),
+            ]
+
+    def open(self, retries: RetryState) -> Flow[str]:
+        """Make the conversation if there is none yet, and return its id."""
+        if self.id is None:
+            yield from self._service.open_session(retries)
+            yield Finish(self._create(retries), self._service.timeouts.cleanup)
+        assert self.id is not None  # noqa: S101 -- _create() has set it
+        return self.id
+
+    def _create(self, retries: RetryState) -> Flow[None]:
+        model = self.model or self._service.model
+        self.id = yield from self._service.create(model, retries, from_share=self._share)
+
+    def settle(self) -> Flow[None]:
+        """Wait until the server has stored the turn that was stopped last."""
+        clock = self._service.ambient.clock
+        until = clock() + _SETTLE
+        delay = _FIRST_LOOK
+        while self._unsettled is not None and self.id is not None:
+            try:
+                stored = yield from self._service.data(self.id, None)
+            except NotFoundError:
+                raise
+            except H2oError:
+                stored = None
+            if find_message(stored, self._unsettled) is not None:
+                break
+            if clock() >= until:
+                self._service.ambient.warn("the server has not stored the turn that was stopped")
+                break
+            yield Sleep(delay)
+            delay = min(delay * 2, _LONGEST_LOOK)
+        self._unsettled = None
+
+    def refresh(self) -> Flow[list[Message]]:
+        """Read title, model and messages from the server, and return the messages."""
+        if self.id is None and self._share is None:
+            return []
+        retries = self._service.retry_state()
+        conversation = yield from self.open(retries)
+        data = yield from self.explained(self._service.data(conversation, retries))
+        self.title = data.title
+        self.model = data.model
+        return list(data.messages)
+
+    def rename(self, title: str) -> Flow[None]:
+        """Give it a title.
+
+        Raises:
+            TypeError: it is no text.
+            ValueError: it is blank, or longer than 100 characters [09_summarize_and_title].
+        """
+        if not isinstance(title, str):
+            raise TypeError(f"a title is text, not {type(title).__name__}")
+        title = title.strip()
+        if not 0 < len(title.encode("utf-16-le")) // 2 <= _MAX_TITLE:
+            raise ValueError(f"a title has 1 to {_MAX_TITLE} characters")
+        retries = self._service.retry_state()
+        conversation = yield from self.open(retries)
+        endpoints = self._service.endpoints
+        yield from self.explained(
+            self._service.call(lambda: endpoints.rename(conversation, title), read_nothing, retries)
+        )
+        self.title = title
+
+    def summarize(self) -> Flow[str]:
+        """Let the model name the conversation, and return the title."""
+        retries = self._service.retry_state()
+        conversation = yield from self.open(retries)
+        endpoints = self._service.endpoints
+        title: str = yield from self.explained(
+            self._service.call(lambda: endpoints.summarize(conversation), read_title, retries)
+        )
+        self.title = title
+        return title
+
+    def share(self) -> Flow[str]:
+        """Share the conversation as it is now, and return the URL."""
+        retries = self._service.retry_state()
+        conversation = yield from self.open(retries)
+        endpoints = self._service.endpoints
+        url: str = yield from self.explained(
+            self._service.call(lambda: endpoints.share(conversation), read_share_url, retries)
+        )
+        return url
+
+    def vote(self, message_id: str, score: int) -> Flow[None]:
+        """Vote on a message.
+
+        Raises:
+            TypeError: the id is no text.
+            ValueError: the score is neither -1 nor 0 nor 1.
+        """
+        check_message_id(message_id)
+        if isinstance(score, bool) or score not in (-1, 0, 1):
+            raise ValueError(f"a vote is -1, 0 or 1, not {score!r}")
+        retries = self._service.retry_state()
+        conversation = yield from self.open(retries)
+        endpoints = self._service.endpoints
+        yield from self.explained(
+            self._service.call(
+                lambda: endpoints.vote(conversation, message_id, score), read_nothing, retries
+            )
+        )
+
+    def prompt(self, message_id: str) -> Flow[PromptPreview]:
+        """Read the prompt as the model would get it if a message were asked again."""
+        check_message_id(message_id)
+        retries = self._service.retry_state()
+        conversation = yield from self.open(retries)
+        endpoints = self._service.endpoints
+        preview: PromptPreview = yield from self.explained(
+            self._service.call(
+                lambda: endpoints.prompt(conversation, message_id), read_prompt_preview, retries
+            )
+        )
+        return preview
+
+    def delete(self) -> Flow[None]:
+        """Delete the conversation now, whatever `keep` says."""
+        if self.id is not None and not self._deleted:
+            yield from self._service.delete(self.id, self._service.retry_state())
+            self._deleted = True
+
+    def abandon(self) -> Flow[None]:
+        """Delete the conversation, if it is not to be kept."""
+        if self.id is not None and self.to_be_deleted:
+            yield from self._service.delete(self.id, None)
+            self._deleted = True
+
+    def explained(self, flow: Flow[Any]) -> Flow[Any]:
+        """Play a flow; where the server no longer has the conversation, say what can be done."""
+        try:
+            return (yield from flow)
+        except NotFoundError as error:
+            if not error.message.startswith("Conversation not found"):
+                raise
+            lost = error
+        raise NotFoundError(
+            "the server no longer has this conversation, or it belongs to another session "
+            "(what was seen of it is in `messages`; client.chat(messages) can go on from there)",
+            partial=lost.partial,
+            status=lost.status,
+            message=lost.message,
+            body=lost.body,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the conversation in a form for JSON; the session is not in it."""
+        return {
+            "format": _FORMAT,
+            "id": self.id,
+            "title": self.title,
+            "model": self.model,
+            "messages": [_message_to_dict(message) for message in self.messages],
+        }
+
+    @classmethod
+    def from_dict(cls, service: Service, saved: object, *, keep: bool | None) -> "Talk":
+        """Take up a conversation that `to_dict()` saved.
+
+        Raises:
+            TypeError: it is no mapping.
+            ValueError: it is not what `to_dict()` made.
+        """
+        if not isinstance(saved, Mapping):
+            raise TypeError(f"a saved conversation is a mapping, not {type(saved).__name__}")
+        if saved.get("format") != _FORMAT:
+            raise ValueError("this is no saved conversation, or one of another version")
+        conversation, title, model = saved.get("id"), saved.get("title"), saved.get("model")
+        if conversation is not None:
+            read_id(conversation)
+        for name, value in (("title", title), ("model", model)):
+            if value is not None and not isinstance(value, str):
+                raise ValueError(f"the saved conversation has a {name} that is no text")
+        messages = saved.get("messages")
+        if not isinstance(messages, Sequence) or isinstance(messages, str):
+            raise ValueError("the saved conversation has no messages")
+        return cls(
+            service,
+            model=model,
+            conversation=conversation,
+            keep=keep,
+            title=title,
+            messages=[_message_from_dict(message) for message in messages],
+        )
+
+
+class Ask:
+    """One message of a conversation, and its answer.
+
+    Args:
+        service: the service.
+        talk: the conversation.
+        prompt: the message; None: the last one, again.
+        parameters: all generation parameters.
+        recover: whether to recover the answer if its connection is lost.
+        web_search: whether to search the web first.
+        on_web_search: called with each entry of the search as it comes.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        talk: Talk,
+        prompt: str | None,
+        *,
+        parameters: Mapping[str, Any],
+        recover: bool,
+        web_search: bool,
+        on_web_search: Callable[[WebSearchEntry], object] | None,
+    ) -> None:
+        self._service = service
+        self._talk = talk
+        self._prompt = prompt
+        self._parameters = parameters
+        self._recover = recover
+        self._web_search = web_search
+        self._on_web_search = on_web_search
+        self._retries = service.retry_state()
+        self._stopping = False
+        self._turn: Turn | None = None
+
+    @property
+    def text(self) -> str:
+        """What has arrived of the answer."""
+        return "" if self._turn is None else self._turn.text
+
+    def run(self) -> Flow[Reply]:
+        """Do it all, emitting tokens as they arrive.
+
+        Raises:
+            ConversationBusyError: the last message is still being answered.
+            ValueError: there is no message to ask again.
+        """
+        self._talk.begin()
+        try:
+            return (yield from self._run())
+        finally:
+            self._talk.end(self._turn)
+
+    def _run(self) -> Flow[Reply]:
+        talk = self._talk
+        conversation = yield from talk.open(self._retries)
+        yield from talk.settle()
+        if self._prompt is not None:
+            turn = self._new_turn(self._prompt, None)
+        else:
+            last = yield from self._last_message(conversation)
+            turn = self._new_turn(last.content, last.id)
+        self._turn = turn
+        if self._stopping:
+            turn.stopping = True
+        elif self._web_search:
+            yield from self._search(conversation, turn)
+        reply: Reply = yield from talk.explained(turn.run(conversation))
+        return reply
+
+    def stop(self) -> Flow[None]:
+        """Tell the server that the caller has enough; `run()` ends with what is there."""
+        self._stopping = True
+        if self._turn is not None:
+            yield from self._turn.stop()
+
+    def abandon(self) -> Flow[None]:
+        """Tell the server to stop generating."""
+        if self._turn is not None:
+            yield from self._turn.abandon()
+
+    def _new_turn(self, prompt: str, message_id: str | None) -> Turn:
+        return Turn(
+            self._service,
+            prompt,
+            model=self._talk.model,
+            parameters=self._parameters,
+            retries=self._retries,
+            recover=self._recover,
+            message_id=message_id,
+        )
+
+    def _last_message(self, conversation: str) -> Flow[Message]:
+        """Return the last message that was asked, as seen here, else as the server has it."""
+        messages: Sequence[Message] = self._talk.messages
+        if not messages:
+            data = yield from self._talk.explained(self._service.data(conversation, self._retries))
+            messages = data.messages
+        for message in reversed(messages):
+            if message.role == "user" and message.id is not None:
+                return message
+        raise ValueError("there is no message to ask again: send one first")
+
+    def _search(self, conversation: str, turn: Turn) -> Flow[None]:
+        """Search the web. The response is never closed by the server [16_web_search]."""
+        limits = self._service.timeouts
+        begun = self._service.ambient.clock()
+        request = self._service.endpoints.web_search(conversation, turn.prompt)
+        head: Head = yield Send(request, limits.idle, limits.connect)
+        check_encoding(head)
+        if head.status != 200:
+            body = yield from self._service.read_body(head, begun)
+            check_status(head, body, request)
+            raise unexpected(head, body, "the web search")
+        parser = WebSearchParser()
+        read = Read(limits.idle)
+        while parser.result is None and not self._stopping:
+            chunk: bytes = yield read
+            for entry in parser.feed(chunk):
+                turn.web_search.append(entry)
+                if self._on_web_search is not None:
+                    self._on_web_search(entry)
+            if not chunk:
+                parser.finish()
+        yield Close()
+        turn.web_search_id = parser.result or ""
+
+
+def new_talk(
+    service: Service,
+    *,
+    model: str | None,
+    keep: bool | None,
+    id: str | None,  # noqa: A002 -- as callers write it
+    from_share: str | None,
+) -> Talk:
+    """Make a conversation of the arguments of `H2oClient.conversation()`.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: an argument cannot be meant, or two contradict each other.
+    """
+    if id is not None and from_share is not None:
+        raise ValueError("give `id` or `from_share`, not both")
+    if model is not None:
+        check_model(model)
+        if id is not None or from_share is not None:
+            raise ValueError("a conversation that there is has its model: leave `model` out")
+    return Talk(
+        service,
+        model=model,
+        conversation=None if id is None else read_id(id),
+        share=None if from_share is None else parse_share(from_share),
+        keep=keep,
+    )
+
+
+def check_message_id(message_id: object) -> None:
+    """Raise if this can be no message's id.
+
+    Raises:
+        TypeError: it is no text.
+        ValueError: it is blank.
+    """
+    if not isinstance(message_id, str):
+        raise TypeError(f"a message id is text, not {type(message_id).__name__}")
+    if not message_id.strip():
+        raise ValueError("the message id is blank")
+
+
+def _message_to_dict(message: Message) -> dict[str, Any]:
+    saved: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.id is not None:
+        saved["id"] = message.id
+    if message.partial:
+        saved["partial"] = True
+    return saved
+
+
+def _message_from_dict(saved: object) -> Message:
+    if not isinstance(saved, Mapping):
+        raise ValueError("the saved conversation has a message that is no mapping")
+    role, content, number = saved.get("role"), saved.get("content"), saved.get("id")
+    if not isinstance(role, str) or not isinstance(content, str):
+        raise ValueError("the saved conversation has a message without role or content")
+    if number is not None and not isinstance(number, str):
+        raise ValueError("the saved conversation has a message whose id is no text")
+    return Message(role=role, content=content, id=number, partial=saved.get("partial") is True)

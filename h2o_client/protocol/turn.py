@@ -1,0 +1,423 @@
+"""One message and its answer: the heart of every operation.
+
+A turn asks, reads the stream, and knows at each moment whether the server may be generating. When
+the connection is lost under it, the server goes on all the same and stores the whole answer
+[17_disconnect]; the turn then *recovers*: it looks for its answer in the conversation's data, by
+the id that it chose for it, and gives out exactly what is missing. It never asks a second time
+while the first generation may run, because one of the two answers would overwrite the other.
+
+The server stores an answer only when it is whole, and shows nothing before that. So a lost answer
+is waited for as long as it had been going, and `Timeouts.recovery` on top; from then on as long
+as the server shows signs of it. One whose response came to a regular end without its final event
+is looked for only shortly: as a rule the model server has broken it off, and nothing is stored
+[05_upstream_truncate_clean]. Stored text has lost the white space at its end, by JavaScript's
+idea of white space, which is not Python's.
+
+Nothing marks a stored answer that another process has stopped half way: such a one looks whole.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from h2o_client.errors import (
+    GenerationError,
+    H2oError,
+    IncompleteStreamError,
+    NotFoundError,
+    StatusError,
+    TermsNotAcceptedError,
+    TransportError,
+    TransportTimeoutError,
+)
+from h2o_client.protocol.data import ConversationData
+from h2o_client.protocol.effects import Close, Emit, Flow, Head, Read, Request, Send, Sleep
+from h2o_client.protocol.payloads import message_body
+from h2o_client.protocol.replies import check_encoding, check_status, unexpected
+from h2o_client.protocol.retries import RetryState, was_refused
+from h2o_client.protocol.service import Service
+from h2o_client.protocol.stream import AnswerParser, Final
+from h2o_client.types import Message, Reply, Token, WebSearchEntry
+
+_EXCERPT = 1024  # bytes read of an answer that is no event stream
+_MAX_TAIL = 64 * 1024  # bytes read after the final event
+_TAIL_WITHIN = 1.0  # seconds waited for the end of the response after the final event
+_GATEWAY = frozenset({502, 504})
+_FIRST_LOOK = 0.1  # seconds until a lost answer is looked for again; doubled each time
+_LONGEST_LOOK = 2.0
+_ENDED = 2.0  # seconds that an answer is looked for whose response the server itself has ended
+# ECMAScript's WhiteSpace and LineTerminator, which trimEnd() removes.
+_JS_SPACE = (
+    "\t\n\v\f\r \xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007"
+    "\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
+)
+
+
+class Turn:
+    """One message and its answer.
+
+    Args:
+        service: the service.
+        prompt: the message, checked.
+        model: the model of the conversation; it stands in the reply.
+        parameters: all generation parameters.
+        retries: the retries of the call.
+        recover: whether to recover an answer whose connection is lost.
+        message_id: the id of a message that is asked again, in its place; None: a new message.
+
+    Attributes:
+        message_id: the id of the message.
+        response_id: the id of its answer.
+        asked: whether the message may have reached the server.
+        generating: whether the server may be generating this answer.
+        stopping: whether the caller asked to stop.
+        stop_told: whether the server was told to stop.
+        whole: whether the answer is whole.
+        web_search_id: the web search that the answer shall rest on, or "".
+        web_search: the entries of that search.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        prompt: str,
+        *,
+        model: str,
+        parameters: Mapping[str, Any],
+        retries: RetryState,
+        recover: bool,
+        message_id: str | None = None,
+    ) -> None:
+        self._service = service
+        self.prompt = prompt
+        self._model = model
+        self._parameters = parameters
+        self._retries = retries
+        self._recover = recover
+        self._is_retry = message_id is not None
+        self.message_id = message_id or service.ambient.uuid4()
+        self.response_id = service.ambient.uuid4()
+        self.web_search_id = ""
+        self.web_search: list[WebSearchEntry] = []
+        self._body()  # so that what cannot be sent is refused now
+        self._has_stop = bool(parameters.get("stop") or parameters.get("stop_sequences"))
+        self._conversation = ""
+        self._text = io.StringIO()
+        self._tokens = 0
+        self._final: Final | None = None
+        self._recovered = False
+        self.asked = False
+        self.generating = False
+        self.stopping = False
+        self.stop_told = False
+        self._ended = False  # the response came to an end of its own
+        self._begun: float | None = None
+        self._deadline: float | None = None
+
+    @property
+    def text(self) -> str:
+        """What has arrived of the answer."""
+        return self._text.getvalue()
+
+    @property
+    def whole(self) -> bool:
+        """Whether the answer is whole."""
+        return self._final is not None or self._recovered
+
+    def run(self, conversation: str) -> Flow[Reply]:
+        """Send the message and read its answer.
+
+        Raises:
+            H2oError: with what had arrived in `partial`.
+        """
+        self._conversation = conversation
+        reopen = True
+        while not self.stopping:
+            openings = self._service.session.openings
+            error = yield from self._attempt()
+            if error is None or self.stopping:
+                break
+            if isinstance(error, TermsNotAcceptedError) and reopen:
+                reopen = False
+                self._service.session_lost(openings)
+                yield from self._service.open_session(self._retries)
+                continue
+            delay = self._retries.next_delay(error) if was_refused(error) else None
+            if delay is not None:
+                yield Sleep(delay)
+                continue
+            if not self._recover or not _can_be_recovered(error):
+                raise error
+            yield from self._find_rest(error)
+            break
+        if not self.whole:
+            yield Close()
+            yield from self.stop()
+        return self._reply()
+
+    def stop(self) -> Flow[None]:
+        """Tell the server to stop generating, if it may be and has not been told."""
+        self.stopping = True
+        try:
+            yield from self.abandon()
+        except H2oError as error:
+            self._service.ambient.warn(f"the server could not be told to stop: {error}")
+
+    def abandon(self) -> Flow[None]:
+        """Tell the server to stop generating; raises if it could not be told."""
+        if self.generating and not self.stop_told:
+            self.stop_told = True
+            try:
+                yield from self._service.stop(self._conversation)
+            except H2oError:
+                self.stop_told = False
+                raise
+        self.generating = False
+
+    def _attempt(self) -> Flow[H2oError | None]:
+        """Ask once. Return what went wrong, or None when the answer is whole or was stopped."""
+        request = self._service.endpoints.message(self._conversation, self._body())
+        try:
+            yield from self._ask(request)
+        except H2oError as error:
+            error = _as_answer_error(error)
+            error.partial = self.text
+            self.generating = _may_be_generating(error)
+            return error
+        return None
+
+    def _ask(self, request: Request) -> Flow[None]:
+        limits = self._service.timeouts
+        begun = self._service.ambient.clock()
+        if self._begun is None:
+            self._begun = begun
+            self._deadline = None if limits.total is None else begun + limits.total
+        within, limit = self._within(limits.first_token, "first_token")
+        self.asked = self.generating = True
+        head: Head = yield Send(request, within, limits.connect, limit)
+        check_encoding(head)
+        if head.status != 200:
+            body = yield from self._service.read_body(head, begun)
+            check_status(head, body, request)
+            raise unexpected(head, body, "the answer")
+        if not head.get("content-type").lower().startswith("text/event-stream"):
+            body = yield from self._read_excerpt()
+            raise unexpected(head, body, "the answer")
+        yield from self._read_stream()
+
+    def _read_stream(self) -> Flow[None]:
+        """Read the events of the answer, until it is whole, broken or stopped."""
+        clock = self._service.ambient.clock
+        idle = self._service.timeouts.idle
+        parser = AnswerParser()
+        within, limit = self._within(idle, "idle")
+        read = Read(within, limit)
+        last_token = clock()
+        while True:
+            chunk: bytes = yield read
+            tokens = parser.feed(chunk) if chunk else parser.finish()
+            if tokens:
+                last_token = clock()
+                self._take(tokens, parser.final)
+                yield Emit(tokens)
+                if self.stopping or parser.final is not None:
+                    break
+            if parser.error is not None:
+                yield Close()
+                raise parser.error
+            if not chunk:
+                self._ended = True
+                raise IncompleteStreamError(
+                    "the answer ended before its final event: the server, its model server or a "
+                    "proxy broke it off (try again)"
+                )
+            if self._deadline is not None or (not tokens and idle is not None):
+                # Comments keep a connection awake, but only tokens count as an answer.
+                left = None if idle is None else idle - (clock() - last_token)
+                within, limit = self._within(left, "idle")
+                read = Read(within, limit)
+                if within is not None and within <= 0:
+                    yield Close()
+                    raise TransportTimeoutError.struck(limit, idle if limit == "idle" else None)
+            elif read.within != idle:
+                read = Read(idle)
+        if parser.final is not None:
+            yield from self._read_tail()
+
+    def _take(self, tokens: Sequence[Token], final: Final | None) -> None:
+        self._text.write("".join([token.text for token in tokens if not token.special]))
+        self._tokens += len(tokens)
+        if final is not None:
+            self._final = final
+            self.generating = False
+
+    def _find_rest(self, error: H2oError) -> Flow[None]:
+        """Look for the answer in what the server has stored, and give out what is missing.
+
+        Args:
+            error: what the stream ended with; raised again if the answer is not found.
+        """
+        clock = self._service.ambient.clock
+        limits = self._service.timeouts
+        going = clock() - (clock() if self._begun is None else self._begun)
+        shown: ConversationData | None = None
+        until = clock() + limits.recovery + going
+        if self._ended:
+            until = clock() + min(limits.recovery, _ENDED)
+        delay = _FIRST_LOOK
+        while not self.stopping:
+            try:
+                stored = yield from self._look()
+            except NotFoundError:
+                break
+            answer = find_message(stored, self.response_id)
+            if answer is not None:
+                missing = missing_text(self.text, answer.content)
+                if missing is None:
+                    break
+                self._recovered = True
+                self.generating = False
+                if missing:
+                    token = Token(None, missing)
+                    self._text.write(missing)
+                    yield Emit([token])
+                return
+            if stored is not None:
+                if shown is not None and stored != shown:
+                    until = max(until, clock() + limits.recovery)
+                shown = stored
+            left = until - clock()
+            if self._deadline is not None:
+                left = min(left, self._deadline - clock())
+            if left <= 0:
+                break
+            yield Sleep(min(delay, left))
+            delay = min(delay * 2, _LONGEST_LOOK)
+        if not self.stopping:
+            raise error
+
+    def _look(self) -> Flow[ConversationData | None]:
+        """Return what the server has stored; None if that cannot be had just now.
+
+        Raises:
+            NotFoundError: the conversation is gone.
+        """
+        try:
+            return (yield from self._service.data(self._conversation, None))
+        except NotFoundError:
+            raise
+        except H2oError:
+            return None
+
+    def _body(self) -> bytes:
+        return message_body(
+            self.prompt,
+            self._parameters,
+            message_id=self.message_id,
+            response_id=self.response_id,
+            is_retry=self._is_retry,
+            web_search_id=self.web_search_id,
+        )
+
+    def _read_tail(self) -> Flow[None]:
+        """Read to the end of the response, so that its connection can be used again."""
+        size = 0
+        read = Read(_TAIL_WITHIN)
+        try:
+            while chunk := (yield read):
+                size += len(chunk)
+                if size > _MAX_TAIL:
+                    break
+        except TransportError:
+            return  # the answer is whole; only the connection is lost
+        yield Close()
+
+    def _read_excerpt(self) -> Flow[bytes]:
+        body = b""
+        read = Read(self._service.timeouts.idle)
+        while len(body) < _EXCERPT and (chunk := (yield read)):
+            body += chunk
+        yield Close()
+        return body
+
+    def _within(self, seconds: float | None, limit: str) -> tuple[float | None, str]:
+        """Return what is left until the limit or the end of the total, and which of them it is."""
+        if self._deadline is None:
+            return seconds, limit
+        left = self._deadline - self._service.ambient.clock()
+        if seconds is None or left < seconds:
+            return left, "total"
+        return seconds, limit
+
+    def _reply(self) -> Reply:
+        details = self._final.details if self._final is not None else {}
+        reason, count = details.get("finish_reason"), details.get("generated_tokens")
+        if not isinstance(reason, str):
+            reason = self._concluded_reason()
+        return Reply(
+            text=self.text,
+            model=self._model,
+            finish_reason=reason,
+            generated_tokens=count if isinstance(count, int) else self._tokens,
+            conversation_id=self._conversation,
+            message_id=self.message_id,
+            response_id=self.response_id,
+            recovered=self._recovered,
+            web_search=tuple(self.web_search),
+        )
+
+    def _concluded_reason(self) -> str | None:
+        """Conclude from the last token why the answer ended [05_upstream_length]."""
+        if self._recovered:
+            return None
+        if self._final is None:
+            return "stopped"
+        if self._final.token.special:
+            return "eos_token"
+        return None if self._has_stop else "length"
+
+
+def _as_answer_error(error: H2oError) -> H2oError:
+    """Say of a connection that was lost under a message what it means: the answer is not whole."""
+    lost = isinstance(error, TransportError) and error.sent
+    if not lost or isinstance(error, TransportTimeoutError):
+        return error
+    return IncompleteStreamError(
+        f"the connection was lost before the end of the answer: {error} (try again)"
+    )
+
+
+def find_message(stored: ConversationData | None, message_id: str) -> Message | None:
+    """Return the message of this id, if it is stored."""
+    if stored is None:
+        return None
+    return next((message for message in stored.messages if message.id == message_id), None)
+
+
+def missing_text(received: str, stored: str) -> str | None:
+    """Return what is in the stored answer and was not received.
+
+    None: the stored text does not begin with what was received. The server stores it without the
+    white space at its end, which may have been received.
+    """
+    if stored.startswith(received):
+        return stored[len(received) :]
+    return "" if stored == received.rstrip(_JS_SPACE) else None
+
+
+def _can_be_recovered(error: H2oError) -> bool:
+    """Whether the server may have, or come to have, the whole answer all the same."""
+    if isinstance(error, TransportTimeoutError):
+        return error.limit != "total" and error.sent
+    if isinstance(error, StatusError):
+        return error.status in _GATEWAY
+    return isinstance(error, IncompleteStreamError)
+
+
+def _may_be_generating(error: H2oError) -> bool:
+    """Whether the server may go on generating after the message request ended like this."""
+    if isinstance(error, GenerationError):
+        return False
+    if isinstance(error, StatusError):
+        return error.status in _GATEWAY
+    return not isinstance(error, TransportError) or error.sent
