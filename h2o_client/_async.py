@@ -4,14 +4,14 @@ It runs on asyncio and trio alike, through anyio. The words about each class and
 of its twin in `_sync.py`; here stands what is different.
 
 A cancellation is never thrown into a flow: the flow is closed where it stands, the response is
-released and the server told, in a task of its own that is shielded from the cancellation and
-bounded in time. A task of its own, because a native cancellation of asyncio passes through every
-shield; so a second one does not interrupt the clean-up either. In the same way the creation of a
-conversation is held together: its answer is waited for, so that the id is known and can be
-deleted.
+released and the server told, shielded from the cancellation and bounded in time. A native
+cancellation of asyncio, `task.cancel()`, passes through every shield: it makes the clean-up begin
+again. The creation of a conversation, which must not be done twice, runs in a task of its own, so
+that its answer is waited for, the id known, and the conversation deleted.
 """
 
 import contextlib
+import os
 import warnings
 import weakref
 from collections import deque
@@ -21,6 +21,7 @@ from typing import Any, Self, TypeVar, assert_never
 
 import anyio
 import httpx
+from anyio.lowlevel import RunVar
 
 from h2o_client._http import (
     AMBIENT,
@@ -28,9 +29,12 @@ from h2o_client._http import (
     build_request,
     check_http_client,
     client_options,
+    is_much_less,
+    log_response,
     logger,
     new_service,
     read_head,
+    rebuild,
     time_limits,
     translate,
 )
@@ -42,6 +46,7 @@ from h2o_client.errors import (
 )
 from h2o_client.protocol import queries
 from h2o_client.protocol.effects import (
+    CallerStoppedError,
     Close,
     Effect,
     Emit,
@@ -73,6 +78,7 @@ from h2o_client.types import (
 )
 
 T = TypeVar("T")
+_TRIES = 3
 
 
 class AsyncPlayer:
@@ -94,17 +100,22 @@ class AsyncPlayer:
         self._opening = opening
         self._deadline = deadline
         self._limits: dict[str, float | None] = {}
+        self._steady: float | None = None  # the limit of a read that httpx watches over
         self._response: httpx.Response | None = None
         self._chunks: AsyncIterator[bytes] | None = None
         self._effect_scope: anyio.CancelScope | None = None
+        self._interrupted = False
         self.closing = False
 
     async def play(self, flow: Flow[T]) -> T:
         """Play a flow to its end; nobody waits for its tokens."""
         steps = Stepper(flow)
         with steps:
-            while await self.advance(steps) is not None:
-                pass
+            try:
+                while await self.advance(steps) is not None:
+                    pass
+            finally:
+                steps.close()
         return steps.result
 
     async def advance(self, steps: Stepper[T]) -> Emit | None:
@@ -124,6 +135,8 @@ class AsyncPlayer:
         except TRANSPORT_ERRORS as error:
             outcome = translate(error, effect)
             await self.release()
+        if self._interrupted and isinstance(outcome, TransportError):
+            outcome = CallerStoppedError("the stream was stopped")
         if self.closing:
             raise IncompleteStreamError("the stream was closed while it was read")
         return outcome
@@ -160,20 +173,32 @@ class AsyncPlayer:
         connect, within = self._within(effect.connect), self._within(effect.within)
         self._limits = time_limits(connect, within)
         request = build_request(self._http, effect.request, self._limits)
+        begun = AMBIENT.clock()
         self._response = await self._http.send(request, stream=True, follow_redirects=False)
+        log_response(effect.request, self._response.status_code, begun)
         return read_head(self._response)
 
     async def _read(self, effect: Read) -> bytes:
+        within = self._within(effect.within)
         chunks = self._chunks
         if chunks is None:
             if self._response is None:
                 return b""
-            self._limits["read"] = self._within(effect.within)
+            self._limits["read"] = self._steady = within
             chunks = self._chunks = self._response.aiter_raw()
-        chunk = await anext(chunks, b"")
+        if is_much_less(within, self._steady):
+            chunk = await self._read_within(chunks, within, effect.limit)
+        else:
+            chunk = await anext(chunks, b"")
         if not chunk:
             await self.release()
         return chunk
+
+    async def _read_within(self, chunks: AsyncIterator[bytes], within: float, limit: str) -> bytes:
+        """Read within less than what httpx was told when the body began."""
+        with anyio.move_on_after(within):
+            return await anext(chunks, b"")
+        raise TransportTimeoutError.struck(limit, None)
 
     async def _sleep(self, effect: Sleep) -> None:
         await anyio.sleep(effect.seconds)
@@ -207,10 +232,27 @@ class AsyncPlayer:
 
     def interrupt(self) -> bool:
         """Wake the task that is performing an effect."""
+        self._interrupted = True
         if self._effect_scope is None:
             return False
         self._effect_scope.cancel()
         return True
+
+
+INHERITED: list[object] = []
+"""What is of another process or event loop, kept so that the garbage collector closes nothing."""
+
+_LOOP: RunVar[object] = RunVar("h2o_client._async._LOOP")
+
+
+def this_loop() -> object:
+    """Return an object that stands for the event loop that is running."""
+    try:
+        return _LOOP.get()
+    except LookupError:
+        loop = object()
+        _LOOP.set(loop)
+        return loop
 
 
 async def exhaust(chunks: AsyncIterator[bytes]) -> None:
@@ -223,6 +265,29 @@ async def exhaust(chunks: AsyncIterator[bytes]) -> None:
         scope.cancel()
         async for _ in chunks:
             pass
+
+
+async def insist(call: Callable[[], Awaitable[None]]) -> None:
+    """Await a clean-up that a cancellation does not interrupt.
+
+    A native cancellation of asyncio passes through every shield, and interrupts a request on its
+    way. The clean-up is then done again, for it tells the server only what it has not been told;
+    after some such cancellations they have their way.
+    """
+    interrupted: BaseException | None = None
+    for _ in range(_TRIES):
+        try:
+            with anyio.CancelScope(shield=True):
+                await call()
+        except anyio.get_cancelled_exc_class() as error:
+            interrupted = error
+        else:
+            break
+    if interrupted is not None:
+        try:
+            raise interrupted
+        finally:
+            interrupted = None  # its traceback holds this frame
 
 
 async def shielded(call: Callable[[], Awaitable[T]], *, after_cancel: float) -> T:
@@ -272,6 +337,7 @@ class AsyncChatStream:
         self._begun = False
         self._closed = False
         self._left = anyio.Event()
+        self._pid = os.getpid()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open" if self._begun else "new"
@@ -300,7 +366,7 @@ class AsyncChatStream:
 
     def __del__(self) -> None:
         # An argument that was refused in __init__ leaves nothing to look at.
-        if getattr(self, "_begun", False) and not self._closed:
+        if getattr(self, "_begun", False) and not self._closed and not self._is_inherited():
             warnings.warn(
                 f"{self!r} was not closed: use `async with`",
                 ResourceWarning,
@@ -322,6 +388,11 @@ class AsyncChatStream:
         return self._steps.result
 
     @property
+    def running(self) -> bool:
+        """The twin of `ChatStream.running`."""
+        return self._begun and not self._closed
+
+    @property
     def ended(self) -> bool:
         """The twin of `ChatStream.ended`."""
         return self._closed
@@ -338,7 +409,7 @@ class AsyncChatStream:
 
     async def stop(self) -> None:
         """The twin of `ChatStream.stop()`."""
-        if self._closed:
+        if self._closed or self._is_inherited():
             return
         await self._client._new_player(cleanup=True).play(self._operation.stop())
         if not self._steps.claim():
@@ -355,6 +426,9 @@ class AsyncChatStream:
         """The twin of `ChatStream.close()`."""
         if self._closed:
             return
+        if self._is_inherited():
+            self._closed = True
+            return
         self._player.closing = True
         if not self._steps.claim():
             await self._close_beside_reader()
@@ -364,13 +438,18 @@ class AsyncChatStream:
         finally:
             self._steps.free()
 
+    def _is_inherited(self) -> bool:
+        """Whether this process is a fork of the one that the stream belongs to."""
+        if self._pid == os.getpid():
+            return False
+        INHERITED.append(self._player)
+        return True
+
     async def _close_beside_reader(self) -> None:
         if not self._player.interrupt():
             # The reader waits for a response: what is known can be told the server from here,
             # and its answer ends when it has stopped.
-            cleanup = self._client._service.timeouts.cleanup
-            client, operation = self._client, self._operation
-            await shielded(lambda: client._abandon(operation), after_cancel=cleanup)
+            await insist(lambda: self._client._abandon(self._operation))
         with anyio.move_on_after(self._client._service.timeouts.cleanup):
             await self._left.wait()
 
@@ -387,6 +466,8 @@ class AsyncChatStream:
                 if self._steps.returned:
                     return False
                 raise RuntimeError("the stream is closed")
+            if self._is_inherited():
+                raise RuntimeError("the stream belongs to the parent process")
             emitted = await self._step()
         if emitted is None:
             return False
@@ -416,7 +497,7 @@ class AsyncChatStream:
         self._ready.clear()
         try:
             self._steps.close()
-            await shielded(self._clean_up, after_cancel=self._client._service.timeouts.cleanup)
+            await insist(self._clean_up)
         finally:
             self._left.set()
 
@@ -449,8 +530,9 @@ class AsyncConversation:
     def __init__(self, client: "AsyncH2oClient", talk: Talk) -> None:
         self._client = client
         self._talk = talk
-        self._stream: AsyncChatStream | None = None
+        self._streams: weakref.WeakSet[AsyncChatStream] = weakref.WeakSet()
         self._closed = False
+        self._pid = os.getpid()
 
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""
@@ -469,7 +551,7 @@ class AsyncConversation:
 
     def __del__(self) -> None:
         # An argument that was refused in __init__ leaves nothing to look at.
-        if not getattr(self, "_closed", True) and self._talk.to_be_deleted:
+        if not getattr(self, "_closed", True) and self._is_to_be_deleted():
             warnings.warn(
                 f"{self!r} was not closed: use `async with`",
                 ResourceWarning,
@@ -510,6 +592,7 @@ class AsyncConversation:
         return_full_text: bool | None = None,
         parameters: Mapping[str, Any] | None = None,
         recover: bool | None = None,
+        retries: Retries | int | None = None,
         web_search: bool = False,
         on_web_search: Callable[[WebSearchEntry], object] | None = None,
         **others: Any,
@@ -525,6 +608,7 @@ class AsyncConversation:
             return_full_text=return_full_text,
             parameters=parameters,
             recover=recover,
+            retries=retries,
             web_search=web_search,
             on_web_search=on_web_search,
             **others,
@@ -543,6 +627,7 @@ class AsyncConversation:
         return_full_text: bool | None = None,
         parameters: Mapping[str, Any] | None = None,
         recover: bool | None = None,
+        retries: Retries | int | None = None,
         web_search: bool = False,
         on_web_search: Callable[[WebSearchEntry], object] | None = None,
         **others: Any,
@@ -561,6 +646,7 @@ class AsyncConversation:
             self._talk.ask(
                 message,
                 recover=recover,
+                retries=retries,
                 parameters=parameters,
                 keywords=keywords,
                 web_search=web_search,
@@ -573,17 +659,21 @@ class AsyncConversation:
         *,
         parameters: Mapping[str, Any] | None = None,
         recover: bool | None = None,
+        retries: Retries | int | None = None,
         **others: Any,
     ) -> Reply:
         """The twin of `Conversation.retry()`."""
-        ask = self._talk.ask(None, recover=recover, parameters=parameters, keywords=others)
+        ask = self._talk.ask(
+            None, recover=recover, retries=retries, parameters=parameters, keywords=others
+        )
         async with self._ask(ask) as stream:
             return await stream.read()
 
     async def stop(self) -> None:
         """The twin of `Conversation.stop()`."""
-        if self._stream is not None:
-            await self._stream.stop()
+        for stream in list(self._streams):
+            if stream.running:
+                await stream.stop()
 
     async def refresh(self) -> None:
         """The twin of `Conversation.refresh()`."""
@@ -626,20 +716,23 @@ class AsyncConversation:
         if self._closed:
             return
         self._closed = True
-        await shielded(self._clean_up, after_cancel=self._client._service.timeouts.cleanup)
+        await insist(self._clean_up)
 
     async def _clean_up(self) -> None:
-        if self._stream is not None:
-            await self._stream.aclose()
-        if self._talk.to_be_deleted:
+        for stream in list(self._streams):
+            await stream.aclose()
+        if self._is_to_be_deleted():
             await self._client._abandon(self._talk)
+
+    def _is_to_be_deleted(self) -> bool:
+        """Whether there is something to delete, and this is not a fork of the process that may."""
+        return self._talk.to_be_deleted and self._pid == os.getpid()
 
     def _ask(self, ask: Ask) -> AsyncChatStream:
         if self._closed:
             raise RuntimeError("the conversation is closed")
         stream = AsyncChatStream(self._client, ask)
-        if self._stream is None or self._stream.ended:
-            self._stream = stream
+        self._streams.add(stream)
         return stream
 
     async def _play(self, flow: Flow[T]) -> T:
@@ -674,29 +767,30 @@ class AsyncH2oClient:
         parameters: Mapping[str, Any] | None = None,
         recover: bool = True,
     ) -> None:
-        self._service = new_service(
-            base_url,
-            model=model,
-            session=session,
-            share_conversations=share_conversations,
-            timeouts=timeouts,
-            retries=retries,
-            headers=headers,
-            parameters=parameters,
-            recover=recover,
-        )
+        arguments: dict[str, Any] = {
+            "model": model,
+            "session": session,
+            "share_conversations": share_conversations,
+            "timeouts": timeouts,
+            "retries": retries,
+            "headers": headers,
+            "parameters": parameters,
+            "recover": recover,
+        }
+        self._service = new_service(base_url, **arguments)
+        self._arguments = {"base_url": base_url, "proxy": proxy, **arguments}
         self._begun = False
         self._closed = False
+        self._pid = os.getpid()
+        self._loop: object = None
         self._opening = anyio.Lock()
         self._streams: weakref.WeakSet[AsyncChatStream] = weakref.WeakSet()
         self._conversations: weakref.WeakSet[AsyncConversation] = weakref.WeakSet()
         self._dropped: deque[tuple[Abandoned, AsyncPlayer | None]] = deque()
         self._owned = http_client is None
-        if http_client is None:
-            http_client = httpx.AsyncClient(**client_options(proxy))
-        else:
+        if http_client is not None:
             check_http_client(http_client, httpx.AsyncClient, proxy)
-        self._http = http_client
+        self._http = http_client or self._own_http()
 
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""
@@ -723,6 +817,15 @@ class AsyncH2oClient:
                 stacklevel=1,
                 source=self,
             )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The twin of `H2oClient.__reduce__()`."""
+        if not self._owned:
+            raise TypeError(
+                "a client with an http_client of your own cannot be pickled or copied: make one "
+                "in each process"
+            )
+        return rebuild, (type(self), self._arguments)
 
     @property
     def base_url(self) -> str:
@@ -752,6 +855,7 @@ class AsyncH2oClient:
         return_full_text: bool | None = None,
         parameters: Mapping[str, Any] | None = None,
         recover: bool | None = None,
+        retries: Retries | int | None = None,
         **others: Any,
     ) -> Reply:
         """The twin of `H2oClient.chat()`."""
@@ -766,6 +870,7 @@ class AsyncH2oClient:
             return_full_text=return_full_text,
             parameters=parameters,
             recover=recover,
+            retries=retries,
             **others,
         ) as stream:
             return await stream.read()
@@ -783,6 +888,7 @@ class AsyncH2oClient:
         return_full_text: bool | None = None,
         parameters: Mapping[str, Any] | None = None,
         recover: bool | None = None,
+        retries: Retries | int | None = None,
         **others: Any,
     ) -> AsyncChatStream:
         """The twin of `H2oClient.stream()`; not to be awaited, but iterated."""
@@ -800,6 +906,7 @@ class AsyncH2oClient:
             messages,
             model=model,
             recover=recover,
+            retries=retries,
             parameters=parameters,
             keywords=keywords,
         )
@@ -849,9 +956,11 @@ class AsyncH2oClient:
         if self._closed:
             return
         self._closed = True
-        await shielded(self._clean_up, after_cancel=self._service.timeouts.cleanup)
+        await insist(self._clean_up)
 
     async def _clean_up(self) -> None:
+        if self._pid != os.getpid() or self._loop is not this_loop():
+            return  # never used here: all that is open is of another process or event loop
         try:
             for stream in list(self._streams):
                 await stream.aclose()
@@ -891,14 +1000,45 @@ class AsyncH2oClient:
         """Note that the first request of a stream, or of another operation, is sent now.
 
         Raises:
-            RuntimeError: the client is closed.
+            RuntimeError: the client is closed, or cannot be used here.
         """
         if self._closed:
             raise RuntimeError("the client is closed")
+        self._settle_in()
         self._begun = self._owned
         await self._sweep()
         if stream is not None:
             self._streams.add(stream)
+
+    def _own_http(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(**client_options(self._arguments["proxy"]))
+
+    def _settle_in(self) -> None:
+        """After a fork, or on another event loop, begin with connections of one's own.
+
+        Raises:
+            RuntimeError: the client has an `http_client` of the caller's.
+        """
+        loop = this_loop()
+        if self._loop is None:
+            self._loop = loop
+        if self._pid == os.getpid() and self._loop is loop:
+            return
+        if not self._owned:
+            raise RuntimeError(
+                "this client was used on another event loop or before a fork, with an http_client "
+                "of your own: make both anew for each event loop and process"
+            )
+        INHERITED.append(self._http)
+        if self._pid != os.getpid():
+            self._service.forget()
+            self._dropped.clear()
+        self._pid = os.getpid()
+        self._loop = loop
+        self._opening = anyio.Lock()
+        self._streams = weakref.WeakSet()
+        self._conversations = weakref.WeakSet()
+        self._http = self._own_http()
 
     def _drop(self, operation: Abandoned, player: AsyncPlayer | None) -> None:
         """Keep what was dropped unclosed; called by the garbage collector."""

@@ -8,11 +8,14 @@ are never followed, so that neither cookie nor prompt can leave the origin of th
 import logging
 import os
 import random
+import socket
+import ssl
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -25,6 +28,8 @@ from h2o_client.protocol.retries import Retries
 from h2o_client.protocol.service import Ambient, Service
 from h2o_client.types import Timeouts
 
+T = TypeVar("T")
+
 logger = logging.getLogger("h2o_client")
 logger.addHandler(logging.NullHandler())
 
@@ -33,6 +38,7 @@ AMBIENT = Ambient(
     random=random.random,
     uuid4=lambda: str(uuid.uuid4()),
     warn=logger.warning,
+    note=logger.info,
 )
 
 TRANSPORT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)
@@ -40,6 +46,8 @@ TRANSPORT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)
 # The server closes an idle connection after 5 s [18_keepalive]. With httpx's default, 5 s too, a
 # request can meet a connection that is just being closed; a second earlier is safe.
 _KEEPALIVE = 4.0
+
+_HANDLER = "h2o_client.script"
 
 # Before the response the request is written, which takes no time worth a limit of its own.
 _WRITE = 60.0
@@ -58,6 +66,7 @@ def new_service(
     recover: bool | None,
 ) -> Service:
     """Make the service of a client from its arguments and the environment."""
+    configure_logging(os.environ.get("H2O_CHAT_LOG"))
     return build_service(
         base_url,
         model=model,
@@ -72,6 +81,36 @@ def new_service(
         environ=os.environ,
         ambient=AMBIENT,
     )
+
+
+def configure_logging(level: str | None) -> None:
+    """Print the log to stderr, for scripts: `H2O_CHAT_LOG` is "info" or "debug".
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if not level:
+        return
+    if level.lower() not in ("info", "debug"):
+        raise ValueError(f"H2O_CHAT_LOG is info or debug, not {level!r}")
+    logger.setLevel(level.upper())
+    if all(handler.name != _HANDLER for handler in logger.handlers):
+        handler = logging.StreamHandler()
+        handler.name = _HANDLER
+        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
+        logger.addHandler(handler)
+
+
+def log_response(request: Request, status: int, begun: float) -> None:
+    """Log a request and how it was answered. Headers and body, which hold secrets, are left out."""
+    seconds = AMBIENT.clock() - begun
+    logger.info("%s: %s answered %d in %.3f s", request.operation, request.method, status, seconds)
+
+
+@cache
+def tls_context() -> ssl.SSLContext:
+    """Return httpx's default TLS context. It takes longest of all to make; clients share it."""
+    return httpx.create_ssl_context()
 
 
 def client_options(proxy: str | None) -> dict[str, Any]:
@@ -89,6 +128,7 @@ def client_options(proxy: str | None) -> dict[str, Any]:
         except (ValueError, TypeError, httpx.InvalidURL):
             raise ValueError("proxy is no URL with a scheme such as http:// or socks5://") from None
     return {
+        "verify": tls_context(),
         "proxy": proxy,
         "limits": httpx.Limits(
             max_connections=None, max_keepalive_connections=100, keepalive_expiry=_KEEPALIVE
@@ -113,6 +153,11 @@ def check_http_client(http_client: object, kind: type, proxy: str | None) -> Non
         raise TypeError("give the proxy to your own http_client, not beside it")
 
 
+def rebuild(kind: Callable[..., T], arguments: dict[str, Any]) -> T:
+    """Make a client of the arguments that another was made of; for pickle."""
+    return kind(**arguments)
+
+
 def time_limits(connect: float | None, within: float | None) -> dict[str, float | None]:
     """Return the limits of a request in httpx's form.
 
@@ -124,6 +169,11 @@ def time_limits(connect: float | None, within: float | None) -> dict[str, float 
         "write": _WRITE,
         "read": within,
     }
+
+
+def is_much_less(within: float | None, steady: float | None) -> bool:
+    """Whether a limit is so much less than httpx's that it is worth a watch of its own."""
+    return within is not None and (steady is None or within < 0.9 * steady)
 
 
 def build_request(
@@ -190,5 +240,20 @@ def translate(error: Exception, effect: Effect) -> H2oError:
         return TransportError(
             f"could not connect{where}: {reason} (is the server running, and the base URL right?)",
             sent=False,
+            passing=not _is_lasting(error),
         )
     return TransportError(f"the connection broke: {reason}")
+
+
+def _is_lasting(error: BaseException) -> bool:
+    """Whether connecting fails for a reason that does not pass by itself."""
+    if not isinstance(error, httpx.ConnectError | httpx.ProxyError):
+        return True
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return True
+        if isinstance(cause, socket.gaierror):
+            return cause.errno != socket.EAI_AGAIN
+        cause = cause.__cause__ or cause.__context__
+    return False

@@ -12,6 +12,7 @@ before that it is unknown, and telling the server to stop makes the server close
 
 import contextlib
 import contextvars
+import os
 import socket
 import threading
 import warnings
@@ -29,15 +30,25 @@ from h2o_client._http import (
     build_request,
     check_http_client,
     client_options,
+    is_much_less,
+    log_response,
     logger,
     new_service,
     read_head,
+    rebuild,
     time_limits,
     translate,
 )
-from h2o_client.errors import H2oError, IncompleteStreamError, TransportTimeoutError
+from h2o_client._watchdog import Watchdog
+from h2o_client.errors import (
+    H2oError,
+    IncompleteStreamError,
+    TransportError,
+    TransportTimeoutError,
+)
 from h2o_client.protocol import queries
 from h2o_client.protocol.effects import (
+    CallerStoppedError,
     Close,
     Effect,
     Emit,
@@ -90,17 +101,23 @@ class Player:
         self._opening = opening
         self._deadline = deadline
         self._limits: dict[str, float | None] = {}
+        self._steady: float | None = None  # the limit of a read that httpx watches over
         self._response: httpx.Response | None = None
         self._chunks: Iterator[bytes] | None = None
         self._awake = threading.Event()
+        self._watchdog: Watchdog | None = None
+        self._interrupted = False
         self.closing = False
 
     def play(self, flow: Flow[T]) -> T:
         """Play a flow to its end; nobody waits for its tokens."""
         steps = Stepper(flow)
         with steps:
-            while self.advance(steps) is not None:
-                pass
+            try:
+                while self.advance(steps) is not None:
+                    pass
+            finally:
+                steps.close()
         return steps.result
 
     def advance(self, steps: Stepper[T]) -> Emit | None:
@@ -120,6 +137,8 @@ class Player:
         except TRANSPORT_ERRORS as error:
             outcome = translate(error, effect)
             self.release()
+        if self._interrupted and isinstance(outcome, TransportError):
+            outcome = CallerStoppedError("the stream was stopped")
         if self.closing:
             raise IncompleteStreamError("the stream was closed while it was read")
         return outcome
@@ -150,20 +169,41 @@ class Player:
         connect, within = self._within(effect.connect), self._within(effect.within)
         self._limits = time_limits(connect, within)
         request = build_request(self._http, effect.request, self._limits)
+        begun = AMBIENT.clock()
         self._response = self._http.send(request, stream=True, follow_redirects=False)
+        log_response(effect.request, self._response.status_code, begun)
         return read_head(self._response)
 
     def _read(self, effect: Read) -> bytes:
+        within = self._within(effect.within)
         chunks = self._chunks
         if chunks is None:
             if self._response is None:
                 return b""
-            self._limits["read"] = self._within(effect.within)
+            self._limits["read"] = self._steady = within
             chunks = self._chunks = self._response.iter_raw()
-        chunk = next(chunks, b"")
+        if is_much_less(within, self._steady):
+            chunk = self._read_within(chunks, within, effect.limit)
+        else:
+            chunk = next(chunks, b"")
         if not chunk:
             self.release()
         return chunk
+
+    def _read_within(self, chunks: Iterator[bytes], within: float, limit: str) -> bytes:
+        """Read within less than what httpx was told when the body began."""
+        if self._watchdog is None:
+            self._watchdog = Watchdog(self._shut_down)
+        self._watchdog.watch(within)
+        try:
+            chunk = next(chunks, b"")
+        except TRANSPORT_ERRORS:
+            if not self._watchdog.rest():
+                raise
+        else:
+            if not self._watchdog.rest():
+                return chunk
+        raise TransportTimeoutError.struck(limit, None)
 
     def _sleep(self, effect: Sleep) -> None:
         self._awake.wait(effect.seconds)
@@ -186,8 +226,8 @@ class Player:
             name="h2o_client-finish",
             daemon=True,
         )
-        worker.start()
         try:
+            worker.start()
             outcome.done.wait()
         except BaseException:
             outcome.done.wait(effect.within)
@@ -207,12 +247,20 @@ class Player:
     def release(self) -> None:
         """Release the open response, if there is one."""
         response, self._response, self._chunks = self._response, None, None
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog is not None:
+            watchdog.stop()
         if response is not None:
             response.close()
 
     def interrupt(self) -> bool:
         """Wake the thread that is performing an effect; False: it could not be reached."""
+        self._interrupted = True
         self._awake.set()
+        return self._shut_down()
+
+    def _shut_down(self) -> bool:
+        """End the connection of the open response, which wakes who reads from it."""
         response = self._response
         stream = None if response is None else response.extensions.get("network_stream")
         connection = None if stream is None else stream.get_extra_info("socket")
@@ -221,6 +269,16 @@ class Player:
         with contextlib.suppress(OSError):  # it is closed already
             connection.shutdown(socket.SHUT_RDWR)
         return True
+
+
+INHERITED: list[object] = []
+"""What a forked child has of its parent's, kept so that the garbage collector closes nothing."""
+
+
+def close_at_home(http: httpx.Client, pid: int) -> None:
+    """Close an httpx client in the process that made it."""
+    if pid == os.getpid():
+        http.close()
 
 
 class Outcome(Generic[T]):
@@ -274,6 +332,7 @@ class ChatStream:
         self._begun = False
         self._closed = False
         self._left = threading.Event()
+        self._pid = os.getpid()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open" if self._begun else "new"
@@ -308,7 +367,7 @@ class ChatStream:
 
     def __del__(self) -> None:
         # An argument that was refused in __init__ leaves nothing to look at.
-        if getattr(self, "_begun", False) and not self._closed:
+        if getattr(self, "_begun", False) and not self._closed and not self._is_inherited():
             warnings.warn(
                 f"{self!r} was not closed: use `with`", ResourceWarning, stacklevel=1, source=self
             )
@@ -329,6 +388,11 @@ class ChatStream:
         if not self._steps.returned:
             raise RuntimeError("there is no reply: the stream was not read to its end")
         return self._steps.result
+
+    @property
+    def running(self) -> bool:
+        """Whether the first request was sent, and the stream has not ended."""
+        return self._begun and not self._closed
 
     @property
     def ended(self) -> bool:
@@ -356,7 +420,7 @@ class ChatStream:
         That is no error: `reply` has the text that had arrived, and `finish_reason` "stopped".
         It may be called while another thread reads; that thread's loop then ends.
         """
-        if self._closed:
+        if self._closed or self._is_inherited():
             return
         self._client._new_player(cleanup=True).play(self._operation.stop())
         if not self._steps.claim():
@@ -377,6 +441,9 @@ class ChatStream:
         """
         if self._closed:
             return
+        if self._is_inherited():
+            self._closed = True
+            return
         self._player.closing = True
         if not self._steps.claim():
             self._close_beside_reader()
@@ -385,6 +452,13 @@ class ChatStream:
             self._leave()
         finally:
             self._steps.free()
+
+    def _is_inherited(self) -> bool:
+        """Whether this process is a fork of the one that the stream belongs to."""
+        if self._pid == os.getpid():
+            return False
+        INHERITED.append(self._player)
+        return True
 
     def _close_beside_reader(self) -> None:
         if not self._player.interrupt():
@@ -406,6 +480,8 @@ class ChatStream:
                 if self._steps.returned:
                     return False
                 raise RuntimeError("the stream is closed")
+            if self._is_inherited():
+                raise RuntimeError("the stream belongs to the parent process")
             emitted = self._step()
         if emitted is None:
             return False
@@ -469,8 +545,9 @@ class Conversation:
     def __init__(self, client: "H2oClient", talk: Talk) -> None:
         self._client = client
         self._talk = talk
-        self._stream: ChatStream | None = None
+        self._streams: weakref.WeakSet[ChatStream] = weakref.WeakSet()
         self._closed = False
+        self._pid = os.getpid()
 
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""
@@ -489,7 +566,7 @@ class Conversation:
 
     def __del__(self) -> None:
         # An argument that was refused in __init__ leaves nothing to look at.
-        if not getattr(self, "_closed", True) and self._talk.to_be_deleted:
+        if not getattr(self, "_closed", True) and self._is_to_be_deleted():
             warnings.warn(
                 f"{self!r} was not closed: use `with`", ResourceWarning, stacklevel=1, source=self
             )
@@ -530,6 +607,7 @@ class Conversation:
         return_full_text: bool | None = None,
         parameters: Mapping[str, Any] | None = None,
         recover: bool | None = None,
+        retries: Retries | int | None = None,
         web_search: bool = False,
         on_web_search: Callable[[WebSearchEntry], object] | None = None,
         **others: Any,
@@ -546,6 +624,7 @@ class Conversation:
             return_full_text: see there.
             parameters: see there.
             recover: see there.
+            retries: see there.
             web_search: whether the service searches the web for the answer first.
             on_web_search: called with each entry of that search as it comes.
             **others: see there.
@@ -571,6 +650,7 @@ class Conversation:
             return_full_text=return_full_text,
             parameters=parameters,
             recover=recover,
+            retries=retries,
             web_search=web_search,
             on_web_search=on_web_search,
             **others,
@@ -589,6 +669,7 @@ class Conversation:
         return_full_text: bool | None = None,
         parameters: Mapping[str, Any] | None = None,
         recover: bool | None = None,
+        retries: Retries | int | None = None,
         web_search: bool = False,
         on_web_search: Callable[[WebSearchEntry], object] | None = None,
         **others: Any,
@@ -610,6 +691,7 @@ class Conversation:
             self._talk.ask(
                 message,
                 recover=recover,
+                retries=retries,
                 parameters=parameters,
                 keywords=keywords,
                 web_search=web_search,
@@ -622,6 +704,7 @@ class Conversation:
         *,
         parameters: Mapping[str, Any] | None = None,
         recover: bool | None = None,
+        retries: Retries | int | None = None,
         **others: Any,
     ) -> Reply:
         """Ask the last message again; the new answer takes the place of the old one.
@@ -629,20 +712,24 @@ class Conversation:
         Args:
             parameters: any parameters, passed on as given.
             recover: as for `H2oClient.chat()`.
+            retries: as for `H2oClient.chat()`.
             **others: generation parameters, as for `H2oClient.chat()`.
 
         Raises:
             ValueError: there is no message to ask again.
             H2oError: as for `send()`.
         """
-        ask = self._talk.ask(None, recover=recover, parameters=parameters, keywords=others)
+        ask = self._talk.ask(
+            None, recover=recover, retries=retries, parameters=parameters, keywords=others
+        )
         with self._ask(ask) as stream:
             return stream.read()
 
     def stop(self) -> None:
         """End the answer that is running, if there is one: see `ChatStream.stop()`."""
-        if self._stream is not None:
-            self._stream.stop()
+        for stream in list(self._streams):
+            if stream.running:
+                stream.stop()
 
     def refresh(self) -> None:
         """Fetch title and model from the server."""
@@ -704,17 +791,20 @@ class Conversation:
         self._clean_up()
 
     def _clean_up(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-        if self._talk.to_be_deleted:
+        for stream in list(self._streams):
+            stream.close()
+        if self._is_to_be_deleted():
             self._client._abandon(self._talk)
+
+    def _is_to_be_deleted(self) -> bool:
+        """Whether there is something to delete, and this is not a fork of the process that may."""
+        return self._talk.to_be_deleted and self._pid == os.getpid()
 
     def _ask(self, ask: Ask) -> ChatStream:
         if self._closed:
             raise RuntimeError("the conversation is closed")
         stream = ChatStream(self._client, ask)
-        if self._stream is None or self._stream.ended:
-            self._stream = stream
+        self._streams.add(stream)
         return stream
 
     def _play(self, flow: Flow[T]) -> T:
@@ -771,30 +861,28 @@ class H2oClient:
         parameters: Mapping[str, Any] | None = None,
         recover: bool = True,
     ) -> None:
-        self._service = new_service(
-            base_url,
-            model=model,
-            session=session,
-            share_conversations=share_conversations,
-            timeouts=timeouts,
-            retries=retries,
-            headers=headers,
-            parameters=parameters,
-            recover=recover,
-        )
+        arguments: dict[str, Any] = {
+            "model": model,
+            "session": session,
+            "share_conversations": share_conversations,
+            "timeouts": timeouts,
+            "retries": retries,
+            "headers": headers,
+            "parameters": parameters,
+            "recover": recover,
+        }
+        self._service = new_service(base_url, **arguments)
+        self._arguments = {"base_url": base_url, "proxy": proxy, **arguments}
         self._closed = False
+        self._pid = os.getpid()
         self._opening = threading.Lock()
         self._streams: weakref.WeakSet[ChatStream] = weakref.WeakSet()
         self._conversations: weakref.WeakSet[Conversation] = weakref.WeakSet()
         self._dropped: deque[tuple[Abandoned, Player | None]] = deque()
         self._owned: weakref.finalize[Any, Any] | None = None
-        if http_client is None:
-            http_client = httpx.Client(**client_options(proxy))
-            # A client that is dropped unclosed leaves no open sockets.
-            self._owned = weakref.finalize(self, http_client.close)
-        else:
+        if http_client is not None:
             check_http_client(http_client, httpx.Client, proxy)
-        self._http = http_client
+        self._http = http_client or self._own_http()
 
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""
@@ -811,6 +899,19 @@ class H2oClient:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the configuration; a session only if it was passed in.
+
+        Raises:
+            TypeError: the client has an `http_client` of the caller's.
+        """
+        if self._owned is None:
+            raise TypeError(
+                "a client with an http_client of your own cannot be pickled or copied: make one "
+                "in each process"
+            )
+        return rebuild, (type(self), self._arguments)
 
     @property
     def base_url(self) -> str:
@@ -840,6 +941,7 @@ class H2oClient:
         return_full_text: bool | None = None,
         parameters: Mapping[str, Any] | None = None,
         recover: bool | None = None,
+        retries: Retries | int | None = None,
         **others: Any,
     ) -> Reply:
         """Ask, and wait for the whole answer.
@@ -860,6 +962,7 @@ class H2oClient:
             parameters: any parameters, passed on as given.
             recover: whether to get the rest of an answer from the server if the connection is
                 lost under it. None: as the client says.
+            retries: what is sent again in this call. None: as the client says.
             **others: more parameters, passed on as given: `stop=[…]`, `seed=…`, `details=True`.
 
         Returns:
@@ -883,6 +986,7 @@ class H2oClient:
             return_full_text=return_full_text,
             parameters=parameters,
             recover=recover,
+            retries=retries,
             **others,
         ) as stream:
             return stream.read()
@@ -900,6 +1004,7 @@ class H2oClient:
         return_full_text: bool | None = None,
         parameters: Mapping[str, Any] | None = None,
         recover: bool | None = None,
+        retries: Retries | int | None = None,
         **others: Any,
     ) -> ChatStream:
         """Ask, and get the answer as it arrives. The arguments are those of `chat()`.
@@ -925,6 +1030,7 @@ class H2oClient:
             messages,
             model=model,
             recover=recover,
+            retries=retries,
             parameters=parameters,
             keywords=keywords,
         )
@@ -1009,6 +1115,8 @@ class H2oClient:
         self._clean_up()
 
     def _clean_up(self) -> None:
+        if self._pid != os.getpid():
+            return  # a child that never used it: all that is open is the parent's
         try:
             for stream in list(self._streams):
                 stream.close()
@@ -1048,13 +1156,42 @@ class H2oClient:
         """Note that the first request of a stream, or of another operation, is sent now.
 
         Raises:
-            RuntimeError: the client is closed.
+            RuntimeError: the client is closed, or cannot be used here.
         """
         if self._closed:
             raise RuntimeError("the client is closed")
+        self._settle_in()
         self._sweep()
         if stream is not None:
             self._streams.add(stream)
+
+    def _own_http(self) -> httpx.Client:
+        http = httpx.Client(**client_options(self._arguments["proxy"]))
+        # A client that is dropped unclosed leaves no open sockets.
+        self._owned = weakref.finalize(self, close_at_home, http, self._pid)
+        return http
+
+    def _settle_in(self) -> None:
+        """After a fork, leave to the parent what is the parent's: connections, chats, locks.
+
+        Raises:
+            RuntimeError: the client has an `http_client` of the caller's.
+        """
+        if self._pid == os.getpid():
+            return
+        if self._owned is None:
+            raise RuntimeError(
+                "this client was made before the process was forked, with an http_client of your "
+                "own: make both anew in the child"
+            )
+        INHERITED.append(self._http)
+        self._pid = os.getpid()
+        self._opening = threading.Lock()
+        self._streams = weakref.WeakSet()
+        self._conversations = weakref.WeakSet()
+        self._dropped.clear()
+        self._service.forget()
+        self._http = self._own_http()
 
     def _drop(self, operation: Abandoned, player: Player | None) -> None:
         """Keep what was dropped unclosed; called by the garbage collector."""

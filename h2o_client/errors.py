@@ -47,11 +47,16 @@ class TransportError(H2oError):
 
     Attributes:
         sent: False when the request cannot have reached the server (no connection was made).
+        passing: False when trying again cannot help: the host name is unknown, the certificate
+            is refused.
     """
 
-    def __init__(self, message: str, *, partial: str = "", sent: bool = True) -> None:
+    def __init__(
+        self, message: str, *, partial: str = "", sent: bool = True, passing: bool = True
+    ) -> None:
         super().__init__(message, partial=partial)
         self.sent = sent
+        self.passing = passing
 
 
 class TransportTimeoutError(TransportError, TimeoutError):

@@ -143,7 +143,7 @@ class Timeouts:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"Timeouts.{name} is a number of seconds, not {value!r}")
-            if not value > 0:
+            if not 0 < value < float("inf"):
                 raise ValueError(f"Timeouts.{name} must be more than 0 seconds, not {value!r}")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 _HOST = re.compile(r"[a-z0-9._~-]+|\[[0-9a-f:.]+(%25[a-z0-9._~-]+)?\]")
+_PATH = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Address:
             raise ValueError("base_url has no valid host name")
         if parts.query or parts.fragment:
             raise ValueError("base_url has a query or a fragment, which it cannot have")
-        if not parts.path.isascii() or any(char <= " " or char == "\x7f" for char in parts.path):
+        if not _PATH.fullmatch(parts.path):
             raise ValueError("base_url has a path with characters that must be percent-encoded")
         authorization = None
         if parts.username is not None or parts.password is not None:

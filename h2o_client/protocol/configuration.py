@@ -9,7 +9,7 @@ from typing import Any
 
 from h2o_client.protocol.address import Address
 from h2o_client.protocol.payloads import Endpoints, check_model, check_parameters
-from h2o_client.protocol.retries import Retries
+from h2o_client.protocol.retries import Retries, as_retries
 from h2o_client.protocol.service import Ambient, Service
 from h2o_client.protocol.session import Session
 from h2o_client.types import DEFAULT_BASE_URL, DEFAULT_MODEL, Timeouts
@@ -80,20 +80,6 @@ def as_timeouts(value: Timeouts | float | None) -> Timeouts:
     if not value > 0:
         raise ValueError(f"timeouts must be more than 0 seconds, not {value!r}")
     return Timeouts(connect=min(10.0, value), first_token=value, idle=value)
-
-
-def as_retries(value: Retries | int | None) -> Retries:
-    """Return retries; a number says how often, 0 switches them off.
-
-    Raises:
-        TypeError: it is neither.
-        ValueError: it is negative.
-    """
-    if value is None:
-        return Retries()
-    if isinstance(value, Retries):
-        return value
-    return Retries(attempts=value)
 
 
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:

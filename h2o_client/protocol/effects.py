@@ -30,7 +30,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from h2o_client.errors import H2oError
+from h2o_client.errors import H2oError, TransportError
 from h2o_client.types import Token
 
 T = TypeVar("T")
@@ -166,6 +166,13 @@ class Finish:
 
 Effect: TypeAlias = Send | Read | Close | Sleep | Emit | Exclusive | Finish
 Flow: TypeAlias = Generator[Effect, Any, T]
+
+
+class CallerStoppedError(TransportError):
+    """Thrown into a flow whose effect `stop()` ended, from another thread or task.
+
+    It is caught before it reaches a caller.
+    """
 
 
 class Claim:

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from h2o_client.errors import H2oError
-from h2o_client.protocol.effects import Finish, Flow
+from h2o_client.protocol.effects import CallerStoppedError, Finish, Flow
 from h2o_client.protocol.payloads import check_model, merge_parameters
 from h2o_client.protocol.prompt import build_prompt
-from h2o_client.protocol.retries import RetryState
+from h2o_client.protocol.retries import Retries, RetryState
 from h2o_client.protocol.service import Service
 from h2o_client.protocol.turn import Turn
 from h2o_client.types import Messages, Reply
@@ -49,6 +49,7 @@ class Chat:
         messages: as `build_prompt()` takes them.
         model: the model, or None: the client's.
         recover: whether to recover the answer if its connection is lost, or None: the client's.
+        retries: the call's retries, or None: the client's.
         parameters: the call's mapping of parameters, or None.
         keywords: the call's keyword parameters.
 
@@ -64,12 +65,13 @@ class Chat:
         *,
         model: str | None,
         recover: bool | None,
+        retries: Retries | int | None,
         parameters: Mapping[str, Any] | None,
         keywords: Mapping[str, Any],
     ) -> None:
         self._service = service
         self._model = service.model if model is None else check_model(model)
-        self._retries = service.retry_state()
+        self._retries = service.retry_state(retries)
         self._turn = Turn(
             service,
             build_prompt(messages),
@@ -79,6 +81,7 @@ class Chat:
             recover=service.recover if recover is None else recover,
         )
         self._conversation: str | None = None
+        self._stop_failed = False
 
     @property
     def text(self) -> str:
@@ -88,11 +91,17 @@ class Chat:
     def run(self) -> Flow[Reply]:
         """Do it all, emitting tokens as they arrive."""
         service = self._service
-        if not self._turn.stopping:
-            yield from service.open_session(self._retries)
-        if not self._turn.stopping:
-            yield Finish(self._create(), service.timeouts.cleanup)
+        service.begin(self._retries)
+        try:
+            if not self._turn.stopping:
+                yield from service.open_session(self._retries)
+            if not self._turn.stopping:
+                yield Finish(self._create(), service.timeouts.cleanup)
+        except CallerStoppedError:
+            if not self._turn.stopping:
+                raise
         reply = yield from self._turn.run(self._conversation or "")
+        self._retries.deadline = None  # the answer is there: what follows is the clean-up
         try:
             yield from self._delete(self._retries)
         except H2oError as error:
@@ -105,8 +114,17 @@ class Chat:
 
     def abandon(self) -> Flow[None]:
         """Tell the server to stop, and to delete the conversation."""
-        yield from self._turn.abandon()
+        failure: H2oError | None = None
+        try:
+            yield from self._turn.abandon()
+        except H2oError as error:
+            if not self._stop_failed:
+                self._stop_failed = True
+                raise  # what is deleted cannot be stopped any more: first try again, on close
+            failure = error
         yield from self._delete(None)
+        if failure is not None:
+            raise failure
 
     def _create(self) -> Flow[None]:
         self._conversation = yield from self._service.create(self._model, self._retries)

@@ -47,7 +47,6 @@ _OTHER_PARAMETERS = (
 _HABITS = {
     "timeout": "time limits are the client's: H2oClient(timeouts=30.0)",
     "timeouts": "time limits are the client's: H2oClient(timeouts=30.0)",
-    "retries": "retries are the client's: H2oClient(retries=3)",
     "stream": "use client.stream(messages) instead of client.chat(messages)",
     "api_key": "set the environment's H2O_CHAT_TOKEN, or H2oClient(headers={'Authorization': …})",
     "base_url": "the base URL is the client's: H2oClient(base_url)",

@@ -9,6 +9,12 @@ from collections.abc import Mapping, Sequence
 
 from h2o_client.types import Message, Messages
 
+JS_SPACE = (
+    "\t\n\v\f\r \xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007"
+    "\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
+)
+"""ECMAScript's WhiteSpace and LineTerminator, which the server's trim() and trimEnd() remove."""
+
 
 def build_prompt(messages: Messages) -> str:
     """Flatten messages into a prompt.
@@ -47,7 +53,7 @@ def check_prompt(prompt: str) -> str:
         ValueError: it is blank, which the service answers with 500 [04_message_errors], or it
             cannot be written as UTF-8.
     """
-    if not prompt.strip():
+    if not prompt.strip(JS_SPACE):
         raise ValueError("the prompt is blank: the service takes no empty message")
     if any("\ud800" <= char <= "\udfff" for char in prompt):
         raise ValueError("the prompt holds half of a surrogate pair, which is no character")

@@ -36,7 +36,7 @@ from h2o_client.types import PromptPreview
 MAX_BODY = 64 * 1024  # of an error; what is longer is cut
 _MAX_MESSAGE = 500
 _MODAL = "accept the welcome modal"
-_LIMIT = "sending too many messages"
+OWN_LIMIT = "sending too many messages"
 _ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -82,7 +82,7 @@ def check_status(head: Head, body: bytes, request: Request) -> None:
 
 
 def check_encoding(head: Head) -> None:
-    """Raise if the response is compressed, which was declined.
+    """Raise if a response is compressed, which was declined.
 
     Raises:
         ProtocolError: it is.
@@ -119,7 +119,7 @@ def status_error(
         )
     elif kind == "overloaded":
         found = (OverloadedError, "the model server has too many requests: try again later")
-    elif status == 429 and _LIMIT in message:
+    elif status == 429 and OWN_LIMIT in message:
         found = (
             RateLimitError,
             "this is the service's own limit; two minutes without a message free it",
@@ -182,7 +182,7 @@ def other_base_url(location: str, request: Request) -> str | None:
     path = urlsplit(request.url).path
     # The service's paths begin with one of these; the base URL's own path stands before them.
     for root in ("/settings", "/conversation", "/r/", "/__data.json"):
-        start = path.find(root)
+        start = path.rfind(root)
         if start >= 0 and target.path.rstrip("/").endswith(path[start:]):
             before = target.path.rstrip("/").removesuffix(path[start:])
             try:

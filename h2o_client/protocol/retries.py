@@ -5,7 +5,7 @@ server, and what the server refused for want of room, can be repeated at once. W
 reached it can be repeated where a second time does no harm: the settings, a new conversation, a
 deletion, everything that reads. A message is not among them: a second generation beside the first
 loses an answer. The service's own limit is not hammered either, as refused attempts can count
-[chat-ui-0.6/06_rate_limit].
+[chat-ui-0.6/06_rate_limit]: where the budget allows for it, one whole window is waited for.
 
 All requests of one call draw on one count and one budget, so that no retry multiplies another.
 """
@@ -22,8 +22,26 @@ from h2o_client.errors import (
     TransportError,
     TransportTimeoutError,
 )
+from h2o_client.protocol.effects import CallerStoppedError
+from h2o_client.protocol.replies import OWN_LIMIT
 
 _GATEWAY = frozenset({502, 504})
+_WINDOW = 120.0  # seconds after which the service's own limit was free again [06_rate_limit]
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """What `Retries.on_retry` is told: something is about to be sent again.
+
+    Attributes:
+        attempt: 1 for the first repetition in a call.
+        delay: seconds until then.
+        error: what went wrong.
+    """
+
+    attempt: int
+    delay: float
+    error: H2oError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +57,14 @@ class Retries:
             is raised at once.
         base: seconds of the first bound.
         cap: seconds that the bound grows to.
+        on_retry: called with a `Retry` before each wait; what it raises ends the call.
     """
 
     attempts: int = 3
     budget: float = 30.0
     base: float = 0.5
     cap: float = 8.0
+    on_retry: Callable[[Retry], object] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.attempts, bool) or not isinstance(self.attempts, int):
@@ -65,50 +85,95 @@ class Retries:
         return max(draw * bound, retry_after or 0.0)
 
 
+def as_retries(value: Retries | int | None) -> Retries:
+    """Return retries; a number says how often, 0 switches them off.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: it is negative.
+    """
+    if value is None:
+        return Retries()
+    if isinstance(value, Retries):
+        return value
+    return Retries(attempts=value)
+
+
 class RetryState:
     """The retries of one call.
 
     Args:
         policy: what is allowed.
         random: draws a number from 0 to 1.
+        note: takes a sentence for the log.
+
+    Attributes:
+        deadline: when the call must be done (`Timeouts.total`), on the ambient clock, or None.
     """
 
-    __slots__ = ("_policy", "_random", "attempt", "waited")
+    __slots__ = ("_note", "_policy", "_random", "_window_waited", "attempt", "deadline", "waited")
 
-    def __init__(self, policy: Retries, random: Callable[[], float]) -> None:
+    def __init__(
+        self, policy: Retries, random: Callable[[], float], note: Callable[[str], None]
+    ) -> None:
         self._policy = policy
+        self._note = note
+        self.deadline: float | None = None
         self._random = random
+        self._window_waited = False
         self.attempt = 0
         self.waited = 0.0
 
-    def next_delay(self, error: H2oError) -> float | None:
-        """Return the seconds to wait before another attempt, or None if there is to be none."""
-        if self.attempt >= self._policy.attempts:
+    def next_delay(self, error: H2oError, left: float | None = None) -> float | None:
+        """Return the seconds to wait before another attempt, or None if there is to be none.
+
+        Args:
+            error: what went wrong.
+            left: seconds that are left of the call, or None.
+        """
+        policy = self._policy
+        if self.attempt >= policy.attempts:
             return None
         after = error.retry_after if isinstance(error, StatusError) else None
-        delay = self._policy.delay(self.attempt, self._random(), after)
-        if self.waited + delay > self._policy.budget:
+        if is_own_limit(error):
+            if self._window_waited:
+                return None
+            after = max(after or 0.0, _WINDOW)
+        delay = policy.delay(self.attempt, self._random(), after)
+        if self.waited + delay > policy.budget or (left is not None and delay >= left):
             return None
+        self._window_waited = self._window_waited or is_own_limit(error)
         self.attempt += 1
         self.waited += delay
+        self._note(f"attempt {self.attempt + 1} in {delay:.2f} s, after {type(error).__name__}")
+        if policy.on_retry is not None:
+            policy.on_retry(Retry(self.attempt, delay, error))
         return delay
 
 
 def was_refused(error: H2oError) -> bool:
     """Whether the request did nothing: it did not arrive, or there was no room for it."""
     if isinstance(error, TransportError):
-        return not error.sent
+        return not error.sent and error.passing
     if isinstance(error, GenerationError):
         return error.error_type == "overloaded" and not error.partial
+    if isinstance(error, RateLimitError):
+        return error.retry_after is not None or is_own_limit(error)
     return isinstance(error, OverloadedError)
 
 
 def is_passing(error: H2oError) -> bool:
     """Whether a request that does no harm twice may be sent again after this."""
+    if isinstance(error, CallerStoppedError):
+        return False
     if was_refused(error):
         return True
-    if isinstance(error, RateLimitError):
-        return "sending too many messages" not in error.message
     if isinstance(error, StatusError):
-        return error.status in _GATEWAY
-    return isinstance(error, TransportError) and not isinstance(error, TransportTimeoutError)
+        return error.status in _GATEWAY or isinstance(error, RateLimitError)
+    lost = isinstance(error, TransportError) and error.passing
+    return lost and not isinstance(error, TransportTimeoutError)
+
+
+def is_own_limit(error: H2oError) -> bool:
+    """Whether this is the service's own limit on messages, not a proxy's or the model server's."""
+    return isinstance(error, RateLimitError) and OWN_LIMIT in error.message

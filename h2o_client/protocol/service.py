@@ -21,7 +21,17 @@ from h2o_client.errors import (
     TransportTimeoutError,
 )
 from h2o_client.protocol.data import ConversationData, Root, read_conversation, read_root
-from h2o_client.protocol.effects import Close, Exclusive, Flow, Head, Read, Request, Send, Sleep
+from h2o_client.protocol.effects import (
+    CallerStoppedError,
+    Close,
+    Exclusive,
+    Flow,
+    Head,
+    Read,
+    Request,
+    Send,
+    Sleep,
+)
 from h2o_client.protocol.payloads import Endpoints
 from h2o_client.protocol.replies import (
     MAX_BODY,
@@ -31,7 +41,7 @@ from h2o_client.protocol.replies import (
     read_nothing,
     read_settings,
 )
-from h2o_client.protocol.retries import Retries, RetryState, is_passing
+from h2o_client.protocol.retries import Retries, RetryState, as_retries, is_passing
 from h2o_client.protocol.session import Session
 from h2o_client.types import Timeouts
 
@@ -49,13 +59,15 @@ class Ambient:
         clock: seconds, from any beginning, that never go back.
         random: draws a number from 0 to 1.
         uuid4: makes a random UUID, as text.
-        warn: takes a sentence for the log.
+        warn: takes a sentence for the log that tells of a problem.
+        note: takes a sentence for the log that does not.
     """
 
     clock: Callable[[], float]
     random: Callable[[], float]
     uuid4: Callable[[], str]
     warn: Callable[[str], None]
+    note: Callable[[str], None]
 
 
 class Abandoned(Protocol):
@@ -105,9 +117,10 @@ class Service:
         self._retries = retries
         self._left_behind: deque[Abandoned] = deque(maxlen=_MAX_LEFT_BEHIND)
 
-    def retry_state(self) -> RetryState:
-        """Begin the retries of one call."""
-        return RetryState(self._retries, self.ambient.random)
+    def retry_state(self, retries: Retries | int | None = None) -> RetryState:
+        """Begin the retries of one call, its own or the client's."""
+        policy = self._retries if retries is None else as_retries(retries)
+        return RetryState(policy, self.ambient.random, self.ambient.note)
 
     def call(
         self,
@@ -132,7 +145,9 @@ class Service:
             openings = self.session.openings
             try:
                 request = build()
-                head, body = yield from self._exchange(request)
+                head, body = yield from self._exchange(
+                    request, None if retries is None else retries.deadline
+                )
                 return read(head, body, request)
             except TermsNotAcceptedError:
                 # The server has forgotten the session, or never knew the one taken up.
@@ -144,7 +159,7 @@ class Service:
             except H2oError as error:
                 if retries is None or not is_passing(error):
                     raise
-                delay = retries.next_delay(error)
+                delay = self.next_delay(retries, error)
                 if delay is None:
                     raise
             if delay is None:
@@ -152,44 +167,86 @@ class Service:
             else:
                 yield Sleep(delay)
 
-    def _exchange(self, request: Request) -> Flow[tuple[Head, bytes]]:
+    def begin(self, retries: RetryState) -> None:
+        """Note that a call begins now, and with it the time limit of the whole."""
+        if self.timeouts.total is not None:
+            retries.deadline = self.ambient.clock() + self.timeouts.total
+
+    def next_delay(self, retries: RetryState, error: H2oError) -> float | None:
+        """Return the seconds to wait before another attempt, or None if there is to be none."""
+        left = None if retries.deadline is None else retries.deadline - self.ambient.clock()
+        return retries.next_delay(error, left)
+
+    def within(
+        self, seconds: float | None, limit: str, deadline: float | None
+    ) -> tuple[float | None, str]:
+        """Return what is left until a limit or the end of the total, and which of them it is.
+
+        Raises:
+            TransportTimeoutError: nothing is left of the total.
+        """
+        if deadline is None:
+            return seconds, limit
+        left = deadline - self.ambient.clock()
+        if left <= 0:
+            raise TransportTimeoutError.struck("total", None)
+        if seconds is None or left < seconds:
+            return left, "total"
+        return seconds, limit
+
+    def _exchange(self, request: Request, deadline: float | None) -> Flow[tuple[Head, bytes]]:
         """Send a request and read the whole of its answer, within the idle limit in all."""
-        limits = self.timeouts
-        begun = self.ambient.clock()
-        head: Head = yield Send(request, limits.idle, limits.connect)
-        check_encoding(head)
-        body = yield from self.read_body(head, begun)
+        within, limit = self.within(self.timeouts.idle, "idle", deadline)
+        until = None if within is None else self.ambient.clock() + within
+        head: Head = yield Send(request, within, self.timeouts.connect, limit)
+        yield from self.accept(head)
+        body = yield from self.read_body(head, until, limit)
         return head, body
 
-    def read_body(self, head: Head, begun: float) -> Flow[bytes]:
+    def accept(self, head: Head) -> Flow[None]:
+        """Refuse a response that could unpack to more than it is; of an error's, only the body.
+
+        Raises:
+            ProtocolError: it is compressed, and no error.
+        """
+        try:
+            check_encoding(head)
+            return
+        except ProtocolError as error:
+            refusal = error
+        yield Close()
+        if head.status < 400:
+            raise refusal
+
+    def read_body(self, head: Head, until: float | None, limit: str) -> Flow[bytes]:
         """Read the body of a small answer; that of an error is cut where it is too long.
 
         Args:
             head: the head of the answer.
-            begun: when the request was sent.
+            until: when it must be whole, on the ambient clock, or None.
+            limit: the name of the limit that this stands for.
 
         Raises:
             ProtocolError: a successful answer is too long.
-            TransportTimeoutError: it took longer than the idle limit.
+            TransportTimeoutError: it was not whole in time.
         """
         successful = 200 <= head.status < 300
-        limit = MAX_ANSWER if successful else MAX_BODY
-        idle = self.timeouts.idle
-        read = Read(idle)
+        size = MAX_ANSWER if successful else MAX_BODY
         body = bytearray()
         while True:
-            chunk: bytes = yield read
+            left = None if until is None else until - self.ambient.clock()
+            if left is not None and left <= 0:
+                yield Close()
+                raise TransportTimeoutError.struck(limit, None)
+            chunk: bytes = yield Read(left, limit)
             body += chunk
             if not chunk:
                 return bytes(body)
-            if len(body) > limit:
+            if len(body) > size:
                 yield Close()
                 if successful:
-                    raise ProtocolError(f"an answer is longer than {limit} bytes")
-                return bytes(body[:limit])
-            if idle is not None and self.ambient.clock() - begun > idle:
-                yield Close()
-                raise TransportTimeoutError.struck("idle", idle)
+                    raise ProtocolError(f"an answer is longer than {size} bytes")
+                return bytes(body[:size])
 
     def open_session(self, retries: RetryState) -> Flow[None]:
         """Accept the terms and choose the model, unless that was done in this session.
@@ -214,6 +271,8 @@ class Service:
             set_cookies = yield from self._explaining(
                 self.model, self.call(self._settings, _read_settings, retries, reopen=False)
             )
+        except CallerStoppedError:
+            raise  # this caller's will, and no failure to share
         except H2oError as error:
             session.failure = error.with_traceback(None)
             session.openings += 1
@@ -301,6 +360,10 @@ class Service:
         self.ambient.warn(
             f"a conversation could not be cleaned up, and is tried again on close: {reason}"
         )
+
+    def forget(self) -> None:
+        """Leave what was left behind to somebody else."""
+        self._left_behind.clear()
 
     def sweep(self) -> Flow[None]:
         """Try again to clean up what was left behind; what fails now is given up."""

@@ -217,12 +217,13 @@ class AnswerParser:
         ):
             raise _malformed(line, "a token of the answer is not of the expected shape")
         token = Token(number, shown, logprob, special)
-        tokens.append(token)
         generated = event.get("generated_text")
         if generated is None:
+            tokens.append(token)
             return False
         if type(generated) is not str:
             raise _malformed(line, "the answer's `generated_text` is no text")
+        tokens.append(token)
         details = event.get("details")
         self.final = Final(token, details if type(details) is dict else {})
         return True

@@ -13,13 +13,17 @@ otherwise not know of it, waits until it shows.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from h2o_client.errors import ConversationBusyError, H2oError, NotFoundError
+from h2o_client.errors import (
+    ConversationBusyError,
+    H2oError,
+    NotFoundError,
+    TransportError,
+)
 from h2o_client.protocol.effects import Claim, Close, Finish, Flow, Head, Read, Send, Sleep
 from h2o_client.protocol.payloads import check_model, merge_parameters
 from h2o_client.protocol.prompt import check_prompt
 from h2o_client.protocol.queries import parse_share
 from h2o_client.protocol.replies import (
-    check_encoding,
     check_status,
     read_id,
     read_nothing,
@@ -28,13 +32,14 @@ from h2o_client.protocol.replies import (
     read_title,
     unexpected,
 )
-from h2o_client.protocol.retries import RetryState
+from h2o_client.protocol.retries import Retries, RetryState
 from h2o_client.protocol.service import Service
 from h2o_client.protocol.turn import Turn, find_message
 from h2o_client.protocol.web_search import WebSearchParser
 from h2o_client.types import Message, PromptPreview, Reply, WebSearchEntry
 
 _SETTLE = 30.0  # seconds that the next message waits for a stopped turn to be stored
+_ENDED = 2.0  # the same, where its response had come to an end of its own
 _FIRST_LOOK = 0.05
 _LONGEST_LOOK = 1.0
 _MAX_TITLE = 100
@@ -58,6 +63,7 @@ class Talk:
         model: the model, or "" for one taken up and not read yet.
         title: the title, if known.
         messages: what was seen of it, in order.
+        unanswered: the last message, if nothing came of it.
     """
 
     def __init__(
@@ -77,6 +83,8 @@ class Talk:
         self._deleted = False
         self._claim = Claim()
         self._unsettled: str | None = None
+        self._settle_within = _SETTLE
+        self.unanswered: Message | None = None
         self.id = conversation
         taken_up = conversation is not None or share is not None
         self.model = model or ("" if taken_up else service.model)
@@ -93,6 +101,7 @@ class Talk:
         prompt: str | None,
         *,
         recover: bool | None,
+        retries: Retries | int | None,
         parameters: Mapping[str, Any] | None,
         keywords: Mapping[str, Any],
         web_search: bool = False,
@@ -115,6 +124,7 @@ class Talk:
             prompt,
             parameters=merged,
             recover=self._service.recover if recover is None else recover,
+            retries=self._service.retry_state(retries),
             web_search=web_search or on_web_search is not None,
             on_web_search=on_web_search,
         )
@@ -134,11 +144,16 @@ class Talk:
     def end(self, turn: Turn | None) -> None:
         """End a turn, and note what was seen of it."""
         self._claim.free()
-        if turn is None or not turn.asked:
+        if turn is None or not turn.prompt:  # stopped before it was known what to ask
+            return
+        self.unanswered = Message(role="user", content=turn.prompt, id=turn.message_id)
+        if not turn.asked:
             return
         if turn.generating or turn.stop_told:
             self._unsettled = turn.response_id
+            self._settle_within = _ENDED if turn.ended else _SETTLE
         if turn.whole or turn.text or turn.stopping:
+            self.unanswered = None
             before = [message.id for message in self.messages]
             if turn.message_id in before:  # asked again: it takes the place of the first
                 del self.messages[before.index(turn.message_id) :]
@@ -165,26 +180,39 @@ class Talk:
         model = self.model or self._service.model
         self.id = yield from self._service.create(model, retries, from_share=self._share)
 
-    def settle(self) -> Flow[None]:
-        """Wait until the server has stored the turn that was stopped last."""
+    def settle(self, retries: RetryState, stopping: Callable[[], bool]) -> Flow[None]:
+        """Wait until the server has stored the turn that was stopped last.
+
+        Args:
+            retries: those of the call that waits: it may have a time limit.
+            stopping: whether that call is to be stopped.
+        """
         clock = self._service.ambient.clock
-        until = clock() + _SETTLE
+        until = clock() + self._settle_within
+        once = self._service.retry_state(0)
+        once.deadline = retries.deadline
         delay = _FIRST_LOOK
-        while self._unsettled is not None and self.id is not None:
+        while self._unsettled is not None and self.id is not None and not stopping():
             try:
-                stored = yield from self._service.data(self.id, None)
+                stored = yield from self._service.data(self.id, once)
             except NotFoundError:
                 raise
             except H2oError:
                 stored = None
             if find_message(stored, self._unsettled) is not None:
-                break
-            if clock() >= until:
+                self._unsettled = None
+                return
+            left = until - clock()
+            if left <= 0:
                 self._service.ambient.warn("the server has not stored the turn that was stopped")
-                break
-            yield Sleep(delay)
+                self._unsettled = None
+                return
+            if once.deadline is not None:
+                left = min(left, once.deadline - clock())
+                if left <= 0:
+                    return
+            yield Sleep(min(delay, left))
             delay = min(delay * 2, _LONGEST_LOOK)
-        self._unsettled = None
 
     def refresh(self) -> Flow[list[Message]]:
         """Read title, model and messages from the server, and return the messages."""
@@ -307,6 +335,8 @@ class Talk:
             "title": self.title,
             "model": self.model,
             "messages": [_message_to_dict(message) for message in self.messages],
+            # Of one that was not copied yet.
+            **({"share": self._share} if self.id is None and self._share is not None else {}),
         }
 
     @classmethod
@@ -327,6 +357,14 @@ class Talk:
         for name, value in (("title", title), ("model", model)):
             if value is not None and not isinstance(value, str):
                 raise ValueError(f"the saved conversation has a {name} that is no text")
+        share = saved.get("share")
+        if share is not None:
+            try:
+                parse_share(share)
+            except TypeError as error:
+                raise ValueError(
+                    f"the saved conversation has a share that is none: {error}"
+                ) from None
         messages = saved.get("messages")
         if not isinstance(messages, Sequence) or isinstance(messages, str):
             raise ValueError("the saved conversation has no messages")
@@ -334,6 +372,7 @@ class Talk:
             service,
             model=model,
             conversation=conversation,
+            share=share,
             keep=keep,
             title=title,
             messages=[_message_from_dict(message) for message in messages],
@@ -349,6 +388,7 @@ class Ask:
         prompt: the message; None: the last one, again.
         parameters: all generation parameters.
         recover: whether to recover the answer if its connection is lost.
+        retries: the retries of the call.
         web_search: whether to search the web first.
         on_web_search: called with each entry of the search as it comes.
     """
@@ -361,6 +401,7 @@ class Ask:
         *,
         parameters: Mapping[str, Any],
         recover: bool,
+        retries: RetryState,
         web_search: bool,
         on_web_search: Callable[[WebSearchEntry], object] | None,
     ) -> None:
@@ -371,7 +412,7 @@ class Ask:
         self._recover = recover
         self._web_search = web_search
         self._on_web_search = on_web_search
-        self._retries = service.retry_state()
+        self._retries = retries
         self._stopping = False
         self._turn: Turn | None = None
 
@@ -394,21 +435,35 @@ class Ask:
             self._talk.end(self._turn)
 
     def _run(self) -> Flow[Reply]:
+        self._service.begin(self._retries)
+        try:
+            yield from self._prepare()
+        except TransportError:
+            if not self._stopping:  # else it is how stop() woke this flow
+                raise
+        turn = self._turn
+        if turn is None:  # stopped before there was anything to ask
+            turn = self._turn = self._new_turn(self._prompt or "", None)
+        turn.stopping = turn.stopping or self._stopping
+        reply: Reply = yield from self._talk.explained(turn.run(self._talk.id or ""))
+        return reply
+
+    def _prepare(self) -> Flow[None]:
+        """Do what comes before the message, as far as the caller does not stop it."""
         talk = self._talk
+        if self._stopping:
+            return
         conversation = yield from talk.open(self._retries)
-        yield from talk.settle()
+        yield from talk.explained(talk.settle(self._retries, lambda: self._stopping))
+        if self._stopping:
+            return
         if self._prompt is not None:
-            turn = self._new_turn(self._prompt, None)
+            self._turn = self._new_turn(self._prompt, None)
         else:
             last = yield from self._last_message(conversation)
-            turn = self._new_turn(last.content, last.id)
-        self._turn = turn
-        if self._stopping:
-            turn.stopping = True
-        elif self._web_search:
-            yield from self._search(conversation, turn)
-        reply: Reply = yield from talk.explained(turn.run(conversation))
-        return reply
+            self._turn = self._new_turn(last.content, last.id)
+        if self._web_search and not self._stopping:
+            yield from talk.explained(self._search(conversation, self._turn))
 
     def stop(self) -> Flow[None]:
         """Tell the server that the caller has enough; `run()` ends with what is there."""
@@ -434,8 +489,10 @@ class Ask:
 
     def _last_message(self, conversation: str) -> Flow[Message]:
         """Return the last message that was asked, as seen here, else as the server has it."""
+        if self._talk.unanswered is not None:
+            return self._talk.unanswered
         messages: Sequence[Message] = self._talk.messages
-        if not messages:
+        if not messages and conversation:
             data = yield from self._talk.explained(self._service.data(conversation, self._retries))
             messages = data.messages
         for message in reversed(messages):
@@ -445,19 +502,20 @@ class Ask:
 
     def _search(self, conversation: str, turn: Turn) -> Flow[None]:
         """Search the web. The response is never closed by the server [16_web_search]."""
-        limits = self._service.timeouts
-        begun = self._service.ambient.clock()
-        request = self._service.endpoints.web_search(conversation, turn.prompt)
-        head: Head = yield Send(request, limits.idle, limits.connect)
-        check_encoding(head)
+        service = self._service
+        within, limit = service.within(service.timeouts.idle, "idle", self._retries.deadline)
+        until = None if within is None else service.ambient.clock() + within
+        request = service.endpoints.web_search(conversation, turn.prompt)
+        head: Head = yield Send(request, within, service.timeouts.connect, limit)
+        yield from service.accept(head)
         if head.status != 200:
-            body = yield from self._service.read_body(head, begun)
+            body = yield from service.read_body(head, until, limit)
             check_status(head, body, request)
             raise unexpected(head, body, "the web search")
         parser = WebSearchParser()
-        read = Read(limits.idle)
         while parser.result is None and not self._stopping:
-            chunk: bytes = yield read
+            within, limit = service.within(service.timeouts.idle, "idle", self._retries.deadline)
+            chunk: bytes = yield Read(within, limit)
             for entry in parser.feed(chunk):
                 turn.web_search.append(entry)
                 if self._on_web_search is not None:

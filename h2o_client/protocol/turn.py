@@ -3,7 +3,8 @@
 A turn asks, reads the stream, and knows at each moment whether the server may be generating. When
 the connection is lost under it, the server goes on all the same and stores the whole answer
 [17_disconnect]; the turn then *recovers*: it looks for its answer in the conversation's data, by
-the id that it chose for it, and gives out exactly what is missing. It never asks a second time
+the id that it chose for it, and gives out exactly what is missing. Only where nothing at all had
+arrived, and the server shows no sign of the turn, is the message asked again, in its place: never
 while the first generation may run, because one of the two answers would overwrite the other.
 
 The server stores an answer only when it is whole, and shows nothing before that. So a lost answer
@@ -33,7 +34,8 @@ from h2o_client.errors import (
 from h2o_client.protocol.data import ConversationData
 from h2o_client.protocol.effects import Close, Emit, Flow, Head, Read, Request, Send, Sleep
 from h2o_client.protocol.payloads import message_body
-from h2o_client.protocol.replies import check_encoding, check_status, unexpected
+from h2o_client.protocol.prompt import JS_SPACE
+from h2o_client.protocol.replies import check_status, unexpected
 from h2o_client.protocol.retries import RetryState, was_refused
 from h2o_client.protocol.service import Service
 from h2o_client.protocol.stream import AnswerParser, Final
@@ -45,12 +47,8 @@ _TAIL_WITHIN = 1.0  # seconds waited for the end of the response after the final
 _GATEWAY = frozenset({502, 504})
 _FIRST_LOOK = 0.1  # seconds until a lost answer is looked for again; doubled each time
 _LONGEST_LOOK = 2.0
+_STOPPED = 2.0  # seconds that a stop is given to take effect; it takes about one
 _ENDED = 2.0  # seconds that an answer is looked for whose response the server itself has ended
-# ECMAScript's WhiteSpace and LineTerminator, which trimEnd() removes.
-_JS_SPACE = (
-    "\t\n\v\f\r \xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007"
-    "\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
-)
 
 
 class Turn:
@@ -112,12 +110,16 @@ class Turn:
         self.stop_told = False
         self._ended = False  # the response came to an end of its own
         self._begun: float | None = None
-        self._deadline: float | None = None
 
     @property
     def text(self) -> str:
         """What has arrived of the answer."""
         return self._text.getvalue()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the response came to an end of its own, before its final event."""
+        return self._ended
 
     @property
     def whole(self) -> bool:
@@ -131,6 +133,18 @@ class Turn:
             H2oError: with what had arrived in `partial`.
         """
         self._conversation = conversation
+        try:
+            yield from self._answer()
+        except TransportError:
+            if not self.stopping:  # else it is how stop() woke this flow
+                raise
+        if not self.whole:
+            yield Close()
+            yield from self.stop()
+        return self._reply()
+
+    def _answer(self) -> Flow[None]:
+        """Ask until the answer is whole, or was stopped."""
         reopen = True
         while not self.stopping:
             openings = self._service.session.openings
@@ -142,18 +156,15 @@ class Turn:
                 self._service.session_lost(openings)
                 yield from self._service.open_session(self._retries)
                 continue
-            delay = self._retries.next_delay(error) if was_refused(error) else None
+            delay = self._service.next_delay(self._retries, error) if was_refused(error) else None
             if delay is not None:
                 yield Sleep(delay)
                 continue
             if not self._recover or not _can_be_recovered(error):
                 raise error
-            yield from self._find_rest(error)
-            break
-        if not self.whole:
-            yield Close()
-            yield from self.stop()
-        return self._reply()
+            if (yield from self._find_rest(error)) or self.stopping:
+                break
+            yield from self._make_way(error)
 
     def stop(self) -> Flow[None]:
         """Tell the server to stop generating, if it may be and has not been told."""
@@ -169,7 +180,7 @@ class Turn:
             self.stop_told = True
             try:
                 yield from self._service.stop(self._conversation)
-            except H2oError:
+            except BaseException:  # the flow was broken off, or failed
                 self.stop_told = False
                 raise
         self.generating = False
@@ -191,13 +202,13 @@ class Turn:
         begun = self._service.ambient.clock()
         if self._begun is None:
             self._begun = begun
-            self._deadline = None if limits.total is None else begun + limits.total
         within, limit = self._within(limits.first_token, "first_token")
+        until = None if within is None else begun + within
         self.asked = self.generating = True
         head: Head = yield Send(request, within, limits.connect, limit)
-        check_encoding(head)
+        yield from self._service.accept(head)
         if head.status != 200:
-            body = yield from self._service.read_body(head, begun)
+            body = yield from self._service.read_body(head, until, limit)
             check_status(head, body, request)
             raise unexpected(head, body, "the answer")
         if not head.get("content-type").lower().startswith("text/event-stream"):
@@ -217,9 +228,9 @@ class Turn:
             chunk: bytes = yield read
             tokens = parser.feed(chunk) if chunk else parser.finish()
             if tokens:
-                last_token = clock()
                 self._take(tokens, parser.final)
                 yield Emit(tokens)
+                last_token = clock()  # the time that the caller takes is not the server's
                 if self.stopping or parser.final is not None:
                     break
             if parser.error is not None:
@@ -231,7 +242,7 @@ class Turn:
                     "the answer ended before its final event: the server, its model server or a "
                     "proxy broke it off (try again)"
                 )
-            if self._deadline is not None or (not tokens and idle is not None):
+            if self._retries.deadline is not None or (not tokens and idle is not None):
                 # Comments keep a connection awake, but only tokens count as an answer.
                 left = None if idle is None else idle - (clock() - last_token)
                 within, limit = self._within(left, "idle")
@@ -251,11 +262,14 @@ class Turn:
             self._final = final
             self.generating = False
 
-    def _find_rest(self, error: H2oError) -> Flow[None]:
+    def _find_rest(self, error: H2oError) -> Flow[bool]:
         """Look for the answer in what the server has stored, and give out what is missing.
 
         Args:
-            error: what the stream ended with; raised again if the answer is not found.
+            error: what the stream ended with.
+
+        Returns:
+            Whether it was found.
         """
         clock = self._service.ambient.clock
         limits = self._service.timeouts
@@ -264,6 +278,8 @@ class Turn:
         until = clock() + limits.recovery + going
         if self._ended:
             until = clock() + min(limits.recovery, _ENDED)
+        if isinstance(error, TransportTimeoutError):
+            until = clock()  # the caller's patience is at its end: one look
         delay = _FIRST_LOOK
         while not self.stopping:
             try:
@@ -277,24 +293,47 @@ class Turn:
                     break
                 self._recovered = True
                 self.generating = False
+                self._service.ambient.note("the connection was lost, the answer recovered")
                 if missing:
                     token = Token(None, missing)
                     self._text.write(missing)
                     yield Emit([token])
-                return
+                return True
             if stored is not None:
                 if shown is not None and stored != shown:
                     until = max(until, clock() + limits.recovery)
                 shown = stored
             left = until - clock()
-            if self._deadline is not None:
-                left = min(left, self._deadline - clock())
+            if self._retries.deadline is not None:
+                left = min(left, self._retries.deadline - clock())
             if left <= 0:
                 break
             yield Sleep(min(delay, left))
             delay = min(delay * 2, _LONGEST_LOOK)
-        if not self.stopping:
+        return False
+
+    def _make_way(self, error: H2oError) -> Flow[None]:
+        """Wait until the message can be asked again, in its place.
+
+        The server shows neither the turn nor a sign of it. Should it be generating all the same,
+        it is told to stop, and given the time to: what it stores then, the new answer replaces.
+
+        Args:
+            error: what the stream ended with; raised again where a new answer would not do.
+        """
+        lost = isinstance(error, IncompleteStreamError | StatusError) and not self._ended
+        delay = (
+            self._service.next_delay(self._retries, error) if lost and self._tokens == 0 else None
+        )
+        if delay is None:
             raise error
+        try:
+            yield from self.abandon()
+        except H2oError:
+            raise error from None
+        yield Sleep(max(delay, _STOPPED))
+        self.stop_told = False
+        self._is_retry = True
 
     def _look(self) -> Flow[ConversationData | None]:
         """Return what the server has stored; None if that cannot be had just now.
@@ -302,8 +341,10 @@ class Turn:
         Raises:
             NotFoundError: the conversation is gone.
         """
+        once = self._service.retry_state(0)
+        once.deadline = self._retries.deadline
         try:
-            return (yield from self._service.data(self._conversation, None))
+            return (yield from self._service.data(self._conversation, once))
         except NotFoundError:
             raise
         except H2oError:
@@ -321,13 +362,15 @@ class Turn:
 
     def _read_tail(self) -> Flow[None]:
         """Read to the end of the response, so that its connection can be used again."""
+        clock = self._service.ambient.clock
+        until = clock() + _TAIL_WITHIN
         size = 0
-        read = Read(_TAIL_WITHIN)
         try:
-            while chunk := (yield read):
+            while (left := until - clock()) > 0 and size <= _MAX_TAIL:
+                chunk: bytes = yield Read(left)
+                if not chunk:
+                    return
                 size += len(chunk)
-                if size > _MAX_TAIL:
-                    break
         except TransportError:
             return  # the answer is whole; only the connection is lost
         yield Close()
@@ -342,12 +385,7 @@ class Turn:
 
     def _within(self, seconds: float | None, limit: str) -> tuple[float | None, str]:
         """Return what is left until the limit or the end of the total, and which of them it is."""
-        if self._deadline is None:
-            return seconds, limit
-        left = self._deadline - self._service.ambient.clock()
-        if seconds is None or left < seconds:
-            return left, "total"
-        return seconds, limit
+        return self._service.within(seconds, limit, self._retries.deadline)
 
     def _reply(self) -> Reply:
         details = self._final.details if self._final is not None else {}
@@ -402,7 +440,7 @@ def missing_text(received: str, stored: str) -> str | None:
     """
     if stored.startswith(received):
         return stored[len(received) :]
-    return "" if stored == received.rstrip(_JS_SPACE) else None
+    return "" if stored == received.rstrip(JS_SPACE) else None
 
 
 def _can_be_recovered(error: H2oError) -> bool:

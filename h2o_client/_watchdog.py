@@ -1,0 +1,65 @@
+"""A deadline for a thread that sleeps in a socket.
+
+httpx has one read limit for the whole body of a response, and a sync reader cannot be cancelled.
+Where a read must end earlier than that, after comments that did not count as an answer or for the
+total of a call, a watchdog shuts the socket down from a thread of its own, and the reader wakes.
+"""
+
+import threading
+from collections.abc import Callable
+
+from h2o_client._http import AMBIENT
+
+
+class Watchdog:
+    """Calls a function when a deadline passes. Its thread begins with the first deadline.
+
+    Args:
+        bite: what to call.
+    """
+
+    def __init__(self, bite: Callable[[], object]) -> None:
+        self._bite = bite
+        self._changed = threading.Condition()
+        self._deadline: float | None = None
+        self._wakes: float | None = None  # when the thread looks next; None: when it is told
+        self._bitten = False
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+
+    def watch(self, seconds: float) -> None:
+        """Set the deadline."""
+        with self._changed:
+            self._bitten = False
+            self._deadline = AMBIENT.clock() + seconds
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="h2o_client-watchdog", daemon=True
+                )
+                self._thread.start()
+            elif self._wakes is None or self._deadline < self._wakes:
+                self._changed.notify()
+
+    def rest(self) -> bool:
+        """Take the deadline away; return whether it had passed."""
+        with self._changed:
+            self._deadline = None  # the thread finds out when it looks: waking it would cost more
+            return self._bitten
+
+    def stop(self) -> None:
+        """End the thread."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+
+    def _run(self) -> None:
+        with self._changed:
+            while not self._stopped:
+                left = None if self._deadline is None else self._deadline - AMBIENT.clock()
+                if left is not None and left <= 0:
+                    self._deadline = None
+                    self._bitten = True
+                    self._bite()
+                    continue
+                self._wakes = self._deadline
+                self._changed.wait(left)
