@@ -1,0 +1,100 @@
+"""The recorded exchanges, in the form in which the tests of the core want them."""
+
+import base64
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from h2o_client.protocol.effects import Head, Request
+
+CAPTURES = Path(__file__).parents[1] / "captures"
+HELLO = " Hello! I am a stub of h2oGPT, running on loopback. How can I help?"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """One request and its response, as they were recorded."""
+
+    place: str
+    name: str
+    method: str
+    path: str
+    request_headers: tuple[tuple[str, str], ...]
+    request_body: str | None
+    status: int | None
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    chunks: tuple[bytes, ...]
+    ended: str
+
+    @property
+    def head(self) -> Head:
+        assert self.status is not None
+        return Head(self.status, self.headers)
+
+    @property
+    def request(self) -> Request:
+        """The request, as it would have been one of ours."""
+        host = dict(self.request_headers)["Host"]
+        return Request(self.method, f"http://{host}{self.path}", (), None, "recorded")
+
+    @property
+    def is_stream(self) -> bool:
+        return self.status == 200 and dict(self.headers).get("content-type") == "text/event-stream"
+
+    def __str__(self) -> str:
+        return self.place
+
+
+def _chunk(entry: dict[str, Any]) -> bytes:
+    if "base64" in entry:
+        return base64.b64decode(entry["base64"])
+    text: str = entry.get("text", "")
+    return text.encode()
+
+
+@cache
+def scenario(name: str, version: str = "chat-ui-0.4") -> tuple[Exchange, ...]:
+    """All exchanges of a scenario, in the order in which they ended."""
+    loaded = json.loads((CAPTURES / version / f"{name}.json").read_text("utf-8"))
+    exchanges = []
+    for index, entry in enumerate(loaded["exchanges"]):
+        request, response = entry["request"], entry["response"]
+        exchanges.append(
+            Exchange(
+                place=f"{version}/{name}:{index}",
+                name=entry["name"],
+                method=request["method"],
+                path=request["path"],
+                request_headers=tuple((key, value) for key, value in request["headers"]),
+                request_body=request["body"],
+                status=response["status"],
+                headers=tuple((key.lower(), value) for key, value in (response["headers"] or ())),
+                body=(response.get("body_text") or "").encode(),
+                chunks=tuple(_chunk(chunk) for chunk in response.get("chunks") or ()),
+                ended=response["ended"],
+            )
+        )
+    return tuple(exchanges)
+
+
+@cache
+def everything() -> tuple[Exchange, ...]:
+    """All exchanges of all scenarios."""
+    return tuple(
+        exchange
+        for path in sorted(CAPTURES.glob("*/*.json"))
+        for exchange in scenario(path.stem, path.parent.name)
+    )
+
+
+@cache
+def streams() -> tuple[Exchange, ...]:
+    """The message streams that differ from each other."""
+    found: dict[bytes, Exchange] = {}
+    for exchange in everything():
+        if exchange.is_stream:
+            found.setdefault(exchange.body, exchange)
+    return tuple(found.values())

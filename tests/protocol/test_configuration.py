@@ -1,0 +1,173 @@
+from typing import Any
+
+import pytest
+from player import Server, service_of
+
+from h2o_client.protocol.configuration import as_timeouts, check_headers
+from h2o_client.protocol.retries import Retries, as_retries
+from h2o_client.types import DEFAULT_BASE_URL, DEFAULT_MODEL, Timeouts
+
+
+def test_none_is_the_default_everywhere() -> None:
+    service = service_of(Server(), base_url=None)
+    assert service.endpoints.address.url == DEFAULT_BASE_URL == "https://gpt-gm.h2o.ai"
+    assert service.model == DEFAULT_MODEL == "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-40b-v1"
+    assert service.timeouts == Timeouts()
+    assert service.parameters == {}
+    assert not service.session.accepted
+    names = [name for name, _ in service.endpoints.create(model="m").headers]
+    assert "Authorization" not in names
+
+
+def test_the_environment_stands_in_for_what_was_not_given() -> None:
+    environ = {
+        "H2O_CHAT_URL": "https://env/chat",
+        "H2O_CHAT_MODEL": "env-model",
+        "H2O_CHAT_TOKEN": "env-token",
+    }
+    service = service_of(Server(), base_url=None, environ=environ)
+    assert service.endpoints.address.url == "https://env/chat"
+    assert service.model == "env-model"
+    request = service.endpoints.create(model="m")
+    assert ("Authorization", "Bearer env-token") in request.headers
+
+    service = service_of(Server(), base_url="https://own", model="own-model", environ=environ)
+    assert service.endpoints.address.url == "https://own"
+    assert service.model == "own-model"
+
+
+def test_an_empty_variable_is_none() -> None:
+    environ = {"H2O_CHAT_URL": "", "H2O_CHAT_MODEL": "", "H2O_CHAT_TOKEN": ""}
+    service = service_of(Server(), base_url=None, environ=environ)
+    assert service.endpoints.address.url == DEFAULT_BASE_URL
+    assert service.model == DEFAULT_MODEL
+    assert "Authorization" not in dict(service.endpoints.create(model="m").headers)
+
+
+def test_a_session_taken_up_is_opened_only_when_a_choice_was_passed() -> None:
+    assert service_of(Server(), session="abc").session.accepted
+    assert service_of(Server(), session="abc", share_conversations=True).session.accepted
+    assert not service_of(Server(), session="abc", share_conversations=False).session.accepted
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"base_url": "ftp://host"}, ValueError, "base_url"),
+        ({"base_url": 7}, TypeError, "base_url"),
+        ({"environ": {"H2O_CHAT_URL": "no url"}}, ValueError, "base_url"),
+        ({"model": " "}, ValueError, "model"),
+        ({"model": 7}, TypeError, "model"),
+        ({"session": "a b"}, ValueError, "session"),
+        ({"session": 7}, TypeError, "session"),
+        ({"share_conversations": "false"}, TypeError, "share_conversations"),
+        ({"share_conversations": 0}, TypeError, "share_conversations"),
+        ({"timeouts": 0}, ValueError, "timeouts"),
+        ({"timeouts": "30"}, TypeError, "timeouts"),
+        ({"retries": -1}, ValueError, "attempts"),
+        ({"retries": "3"}, TypeError, "attempts"),
+        ({"headers": [("a", "b")]}, TypeError, "headers"),
+        ({"headers": {"a": 1}}, TypeError, "headers"),
+        ({"headers": {"a b": "c"}}, ValueError, "header"),
+        ({"parameters": [1]}, TypeError, "parameters"),
+        ({"parameters": {"a": float("nan")}}, ValueError, "parameter"),
+        ({"environ": {"H2O_CHAT_TOKEN": "a\nb"}}, ValueError, "H2O_CHAT_TOKEN"),
+        ({"environ": {"H2O_CHAT_TOKEN": "ü"}}, ValueError, "H2O_CHAT_TOKEN"),
+    ],
+)
+def test_a_wrong_argument_is_refused_before_anything_is_sent(
+    arguments: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    server = Server()
+    with pytest.raises(error, match=words):
+        service_of(server, **{"base_url": None, **arguments})
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("value", "timeouts"),
+    [
+        (None, Timeouts()),
+        (30, Timeouts(connect=10.0, first_token=30, idle=30)),
+        (30.0, Timeouts(connect=10.0, first_token=30.0, idle=30.0)),
+        (2.5, Timeouts(connect=2.5, first_token=2.5, idle=2.5)),
+        (Timeouts(total=1), Timeouts(total=1)),
+    ],
+)
+def test_a_number_is_a_short_form_of_the_time_limits(
+    value: Timeouts | float | None, timeouts: Timeouts
+) -> None:
+    assert as_timeouts(value) == timeouts
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (0, ValueError),
+        (-1, ValueError),
+        (float("nan"), ValueError),
+        (True, TypeError),
+        ("30", TypeError),
+        ((1, 2), TypeError),
+    ],
+)
+def test_time_limits_that_cannot_be_meant_are_refused(value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="timeouts"):
+        as_timeouts(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "retries"),
+    [
+        (None, Retries()),
+        (0, Retries(attempts=0)),
+        (3, Retries(attempts=3)),
+        (Retries(cap=1), Retries(cap=1)),
+    ],
+)
+def test_a_number_is_a_short_form_of_the_retries(
+    value: Retries | int | None, retries: Retries
+) -> None:
+    assert as_retries(value) == retries
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("X-Key", "hunter2\r\nX: y"),
+        ("X-Key", "hunter2\x00"),
+        ("X-Key", "hunter2\x7f"),
+        ("X-Key", "hunter2 ü"),  # httpx writes ASCII, and would fail when it is too late
+        ("X-Key", "hunter2\u2028"),
+    ],
+)
+def test_a_header_that_cannot_be_sent_is_refused_and_its_value_not_repeated(
+    name: str, value: str
+) -> None:
+    with pytest.raises(ValueError, match=name) as caught:
+        check_headers({name: value})
+    assert "hunter2" not in repr(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:b", "ü", "a\n", "(a)"])
+def test_a_header_name_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="header"):
+        check_headers({name: "x"})
+
+
+def test_headers_that_can_be_sent_are_taken_as_they_are() -> None:
+    headers = {"X-Key": "a\tb c~", "x_y": ""}
+    assert check_headers(headers) == headers
+
+
+def test_nothing_secret_is_shown() -> None:
+    service = service_of(
+        Server(),
+        base_url="https://user:hunter2@host",
+        session="hunter3",
+        headers={"X-Key": "hunter4"},
+        environ={"H2O_CHAT_TOKEN": "hunter5"},
+    )
+    for thing in (service, service.endpoints, service.session, service.endpoints.address):
+        assert "hunter" not in repr(thing)
+        assert "hunter" not in str(thing)

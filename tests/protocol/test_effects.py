@@ -1,0 +1,148 @@
+import gc
+import weakref
+
+import pytest
+
+from h2o_client.errors import H2oError, IncompleteStreamError
+from h2o_client.protocol.effects import (
+    Close,
+    Emit,
+    Flow,
+    Head,
+    Read,
+    Request,
+    Send,
+    Sleep,
+    Stepper,
+)
+from h2o_client.types import Token
+
+REQUEST = Request(
+    "POST",
+    "https://host/conversation/6b007c261090eb6ec94d77d0",
+    (("Cookie", "hf-chat=hunter2"), ("Authorization", "Bearer hunter3")),
+    b'{"inputs":"hunter4"}',
+    "message",
+)
+
+
+def flow() -> Flow[str]:
+    answers = []
+    for effect in (Read(1.0), Sleep(2.0)):
+        try:
+            answers.append((yield effect))
+        except IncompleteStreamError as error:
+            answers.append(error)
+    yield Close()
+    return repr(answers)
+
+
+def test_a_flow_is_stepped_from_effect_to_effect_to_its_result() -> None:
+    steps = Stepper(flow())
+    assert steps.step() == Read(1.0)
+    assert not steps.returned
+    assert steps.step(b"bytes") == Sleep(2.0)
+    assert steps.step(None) == Close()
+    assert steps.step() is None
+    assert steps.finished
+    assert steps.returned
+    assert steps.result == "[b'bytes', None]"
+    assert steps.step() is None
+
+
+def test_an_error_of_ours_is_thrown_in() -> None:
+    steps = Stepper(flow())
+    steps.step()
+    assert steps.step(IncompleteStreamError("cut")) == Sleep(2.0)
+    steps.step()
+    steps.step()
+    assert steps.result == "[IncompleteStreamError('cut'), None]"
+
+
+def test_an_error_that_the_flow_does_not_want_ends_it() -> None:
+    steps = Stepper(flow())
+    steps.step()
+    with pytest.raises(H2oError, match="other"):
+        steps.step(H2oError("other"))
+    assert steps.finished
+    assert not steps.returned
+    assert steps.step() is None
+
+
+def test_without_a_result_there_is_none() -> None:
+    steps = Stepper(flow())
+    with pytest.raises(RuntimeError, match="no result"):
+        _ = steps.result
+
+
+@pytest.mark.parametrize("begun", [0, 1, 2, 3, 4])
+def test_a_flow_may_be_closed_anywhere_and_twice(begun: int) -> None:
+    steps = Stepper(flow())
+    for _ in range(begun):
+        steps.step()
+    steps.close()
+    steps.close()
+    assert steps.finished
+    assert steps.step() is None
+
+
+def test_a_second_reader_is_refused() -> None:
+    steps = Stepper(flow())
+    with steps:
+        assert not steps.claim()
+        with pytest.raises(RuntimeError, match="another thread or task"), steps:
+            pass
+        assert not steps.claim()  # the one that was refused has freed nothing
+    assert steps.claim()
+    steps.free()
+    with steps:
+        pass
+
+
+def test_an_error_is_not_kept_alive_by_the_stepper() -> None:
+    class KeptError(H2oError):
+        pass
+
+    def fail() -> weakref.ref[KeptError]:
+        steps = Stepper(flow())
+        steps.step()
+        try:
+            steps.step(KeptError("x"))
+        except KeptError as error:
+            return weakref.ref(error)
+        raise AssertionError
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert fail()() is None
+    finally:
+        gc.enable()
+
+
+def test_a_head_gives_the_first_header_of_a_name() -> None:
+    head = Head(200, (("set-cookie", "a=1"), ("set-cookie", "b=2")))
+    assert head.get("set-cookie") == "a=1"
+    assert head.get("date") == ""
+    assert head.get("date", "never") == "never"
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        REQUEST,
+        Send(REQUEST, 1.0, 1.0),
+        Head(200, (("set-cookie", "hf-chat=hunter2"),)),
+        [REQUEST],
+    ],
+)
+def test_effects_show_no_session_token_or_prompt(shown: object) -> None:
+    for text in (repr(shown), str(shown)):
+        assert "hunter" not in text
+        assert "6b007c" not in text
+
+
+def test_effects_compare_by_content() -> None:
+    assert Read(1.0) == Read(1.0, "idle")
+    assert Read(1.0) != Read(1.0, "total")
+    assert Emit([Token(1, "a")]) == Emit([Token(1, "a")])

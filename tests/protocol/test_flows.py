@@ -1,0 +1,942 @@
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from player import (
+    BASE,
+    END,
+    HELLO,
+    MODAL,
+    OWN_LIMIT,
+    STREAM,
+    Answer,
+    Player,
+    Scene,
+    Server,
+    chat_of,
+    cut,
+    lost,
+    says,
+    service_of,
+    streams,
+    token,
+)
+from recorded import HELLO as CAPTURED_HELLO
+from recorded import scenario
+
+from h2o_client.errors import (
+    GenerationError,
+    H2oError,
+    IncompleteStreamError,
+    InvalidRequestError,
+    LoginRequiredError,
+    ModelUnavailableError,
+    NotFoundError,
+    OverloadedError,
+    PromptTooLargeError,
+    ProtocolError,
+    RateLimitError,
+    RedirectError,
+    ServerError,
+    StatusError,
+    TermsNotAcceptedError,
+    TransportError,
+    TransportTimeoutError,
+)
+from h2o_client.types import DEFAULT_MODEL, Reply, Timeouts
+
+WHOLE_CHAT = ["settings", "create", "message", "delete"]
+ERROR_EVENT = b'data:{"error":"boom","error_type":"generation"}\n\n'
+OVERLOADED_EVENT = b'data:{"error":"Model is overloaded","error_type":"overloaded"}\n\n'
+HTML = Answer(200, (b"<html>a page",), (("content-type", "text/html"),))
+MODAL_405 = says({"error": MODAL}, 405)
+BUSY_503 = says({"error": "unhealthy"}, 503)
+
+
+# One chat.
+
+
+def test_one_chat_effect_by_effect() -> None:
+    scene = Scene()
+    reply = scene.run()
+
+    assert scene.player.log == [
+        "exclusive",
+        "send settings",
+        "read",
+        "read",
+        "finish",
+        "send create",
+        "read",
+        "read",
+        "send message",
+        "read",
+        "emit  Hel",
+        "read",
+        "emit lo",
+        "read",
+        "emit <|endoftext|>",
+        "read",
+        "send delete",
+        "read",
+    ]
+    assert reply == Reply(
+        text=" Hello",
+        model=DEFAULT_MODEL,
+        finish_reason="eos_token",
+        generated_tokens=3,
+        conversation_id=f"{1:024x}",
+        message_id="00000000-0000-4000-8000-000000000002",
+        response_id="00000000-0000-4000-8000-000000000003",
+    )
+    assert scene.abandon() == []
+
+
+def test_the_captured_chat_is_repeated_request_by_request() -> None:
+    exchanges = scenario("01_happy_path")
+    answers = {
+        operation: [
+            Answer(exchange.head.status, exchange.chunks or (exchange.body,), exchange.headers)
+        ]
+        for operation, exchange in zip(WHOLE_CHAT, exchanges, strict=True)
+    }
+    scene = Scene(script=answers)
+    reply = scene.run()
+
+    assert [(r.method, r.url) for r in scene.server.requests] == [
+        (exchange.method, BASE + exchange.path) for exchange in exchanges
+    ]
+    assert reply.text == scene.player.text == CAPTURED_HELLO
+    assert reply.generated_tokens == 22
+
+
+def test_a_chunk_of_many_events_is_one_emit() -> None:
+    scene = Scene(message=[streams(b"".join(HELLO))])
+    assert scene.run().text == " Hello"
+    assert [word for word in scene.player.log if word.startswith("emit")] == [
+        "emit  Hello<|endoftext|>"
+    ]
+
+
+def test_the_settings_are_posted_once_a_session_and_not_once_a_chat() -> None:
+    scene = Scene()
+    for _ in range(3):
+        Player(scene.server).play(chat_of(scene.service).run())
+    assert scene.server.asked == [*WHOLE_CHAT, *WHOLE_CHAT[1:], *WHOLE_CHAT[1:]]
+
+
+def test_a_session_taken_up_is_not_opened() -> None:
+    scene = Scene(session="taken-up")
+    scene.run()
+    assert scene.server.asked == WHOLE_CHAT[1:]
+
+
+def test_every_chat_has_ids_of_its_own() -> None:
+    scene = Scene()
+    first = scene.run()
+    second = Player(scene.server).play(chat_of(scene.service).run())
+    ids = {first.message_id, first.response_id, second.message_id, second.response_id}
+    assert len(ids) == 4
+
+
+@pytest.mark.parametrize(
+    ("parts", "keywords", "reason", "count"),
+    [
+        (HELLO, {}, "eos_token", 3),
+        ((token("a"), token("b", final="ab")), {}, "length", 2),
+        ((token("a"), token("b", final="ab")), {"stop": ["b"]}, None, 2),
+        ((END,), {}, "eos_token", 1),
+        (
+            (token("a", final="a", finish_reason="stop_sequence", generated_tokens=7),),
+            {"stop": ["a"], "details": True},
+            "stop_sequence",
+            7,
+        ),
+        ((token("a", final="a", finish_reason=7, generated_tokens="x"),), {}, "length", 1),
+    ],
+)
+def test_why_an_answer_ended_is_told_or_concluded(
+    parts: Sequence[bytes], keywords: dict[str, Any], reason: str | None, count: int
+) -> None:
+    server = Server(message=[streams(*parts)])
+    chat = chat_of(service_of(server), **keywords)
+    reply = Player(server).play(chat.run())
+    assert (reply.finish_reason, reply.generated_tokens) == (reason, count)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"messages": ""},
+        {"messages": []},
+        {"temperature": "hot"},
+        {"max_tokens": 7},
+        {"seed": float("nan")},
+    ],
+)
+def test_a_wrong_argument_is_refused_before_anything_is_sent(arguments: dict[str, Any]) -> None:
+    server = Server()
+    with pytest.raises((TypeError, ValueError)):
+        chat_of(service_of(server), **arguments)
+    assert server.requests == []
+
+
+# One session for all.
+
+
+def interleave(scene: Scene, count: int, turns: Sequence[int] = ()) -> list[Reply | H2oError]:
+    """Play several chats of one service at once, a step of each in turn."""
+    flows = [Player(scene.server).drive(chat_of(scene.service).run()) for _ in range(count)]
+    ended: dict[int, Reply | H2oError] = {}
+    order = [*turns, *(index for _ in range(500) for index in range(count))]
+    for turn in order:
+        index = turn % count
+        if index not in ended:
+            try:
+                next(flows[index])
+            except StopIteration as stop:
+                ended[index] = stop.value
+            except H2oError as error:
+                ended[index] = error
+    return [ended[index] for index in range(count)]
+
+
+@settings(deadline=None, max_examples=40)
+@given(turns=st.lists(st.integers(0, 4), max_size=60))
+def test_chats_that_begin_at_once_open_one_session(turns: list[int]) -> None:
+    scene = Scene()
+    replies = interleave(scene, 5, turns)
+
+    assert all(isinstance(reply, Reply) for reply in replies)
+    assert sorted(scene.server.asked) == sorted(["settings", *WHOLE_CHAT[1:] * 5])
+    assert scene.server.conversations == set()
+    assert len({request.headers for request in scene.server.requests if not request.content}) == 1
+
+
+def test_chats_that_begin_at_once_share_the_failure_of_the_session() -> None:
+    scene = Scene(settings=[says({"message": "no"}, 401)])
+    errors = interleave(scene, 4)
+
+    assert [type(error) for error in errors] == [LoginRequiredError] * 4
+    assert len({id(error) for error in errors}) == 4
+    assert scene.server.asked == ["settings"]
+
+    later = Player(scene.server).play(chat_of(scene.service).run())
+    assert later.text == " Hello"
+
+
+def test_terms_that_are_forgotten_under_many_chats_are_accepted_again_once() -> None:
+    scene = Scene(session="taken-up", create=[MODAL_405] * 3)
+    replies = interleave(scene, 3)
+
+    assert all(isinstance(reply, Reply) for reply in replies)
+    assert scene.server.asked.count("settings") == 1
+
+
+# The terms.
+
+
+@pytest.mark.parametrize("operation", ["create", "message", "delete"])
+def test_terms_that_were_forgotten_in_mid_life_are_accepted_again(operation: str) -> None:
+    scene = Scene(session="taken-up", script={operation: [MODAL_405]})
+    assert scene.run().text == " Hello"
+
+    expected = WHOLE_CHAT[1:]
+    place = expected.index(operation)
+    assert scene.server.asked == [*expected[: place + 1], "settings", *expected[place:]]
+    assert scene.server.conversations == set()
+    assert scene.server.warnings == []
+
+
+@pytest.mark.parametrize("operation", ["create", "message"])
+def test_terms_that_do_not_stay_accepted_are_an_error_at_the_second_time(operation: str) -> None:
+    scene = Scene(script={operation: [MODAL_405] * 5})
+    assert type(scene.fail()) is TermsNotAcceptedError
+    assert scene.server.asked.count("settings") == 2
+    assert scene.server.asked.count(operation) == 2
+
+
+def test_settings_that_want_the_terms_accepted_are_an_error() -> None:
+    scene = Scene(settings=[MODAL_405] * 5)
+    assert type(scene.fail()) is TermsNotAcceptedError
+    assert scene.server.asked == ["settings"]
+
+
+def test_a_session_that_is_renamed_when_it_is_opened_keeps_its_new_name() -> None:
+    scene = Scene(session=None)
+    ours = scene.service.session.value
+    scene.server.script["settings"].append(
+        says({"type": "redirect"}, set_cookie=f"renamed={ours}; HttpOnly")
+    )
+    scene.run()
+    cookies = [dict(request.headers)["Cookie"] for request in scene.server.requests]
+    assert cookies == [f"hf-chat={ours}"] + [f"renamed={ours}"] * 3
+
+
+# Retries.
+
+REPEATED = {
+    "never sent": lost(sent=False),
+    "503": BUSY_503,
+    "429 overloaded": says({"error": "x", "error_type": "overloaded"}, 429),
+}
+REPEATED_WHERE_HARMLESS = {
+    "lost": lost(),
+    "502": says({}, 502),
+    "504": says({}, 504),
+    "429": says({"message": "slow down"}, 429),
+}
+NEVER_REPEATED = {
+    "the service's own limit": says({"message": OWN_LIMIT}, 429),
+    "500": says({"message": "x"}, 500),
+    "422": says({"error": "x"}, 422),
+    "redirect": Answer(308, (), (("location", "https://other/"),)),
+    "HTML": HTML,
+    "compressed": Answer(200, (), (*STREAM, ("content-encoding", "gzip"))),
+}
+
+
+@pytest.mark.parametrize(
+    ("operation", "answer"),
+    [
+        *((operation, name) for operation in WHOLE_CHAT for name in REPEATED),
+        *((operation, name) for operation in WHOLE_CHAT for name in REPEATED_WHERE_HARMLESS),
+    ],
+)
+def test_what_is_repeated(operation: str, answer: str) -> None:
+    refusal = (REPEATED | REPEATED_WHERE_HARMLESS)[answer]
+    scene = Scene(script={operation: [refusal] * 2})
+    slept = [f"sleep {seconds}" for seconds in ("0.5", "1")]
+
+    if operation == "message" and answer not in REPEATED:
+        scene.fail()
+        slept = []
+    else:
+        assert scene.run().text == " Hello"
+        assert scene.server.asked.count(operation) == 3
+    assert [word for word in scene.player.log if word.startswith("sleep")] == slept
+
+
+@pytest.mark.parametrize("operation", ["settings", "create", "message"])
+@pytest.mark.parametrize("answer", NEVER_REPEATED)
+def test_what_is_never_repeated(operation: str, answer: str) -> None:
+    scene = Scene(script={operation: [NEVER_REPEATED[answer]] * 2})
+    scene.fail()
+    assert scene.server.asked.count(operation) == 1
+    assert not [word for word in scene.player.log if word.startswith("sleep")]
+
+
+def test_an_overloaded_model_server_is_asked_again_where_it_says_so_in_the_stream() -> None:
+    scene = Scene(message=[streams(OVERLOADED_EVENT)])
+    assert scene.run().text == " Hello"
+    bodies = [r.content for r in scene.server.requests if r.operation == "message"]
+    assert len(bodies) == 2
+    assert bodies[0] == bodies[1]
+
+
+def test_after_the_first_token_nothing_is_asked_again() -> None:
+    scene = Scene(message=[streams(token("a"), OVERLOADED_EVENT)])
+    assert type(scene.fail()) is GenerationError
+    assert scene.server.asked.count("message") == 1
+
+
+def test_all_requests_of_a_call_draw_on_one_count() -> None:
+    scene = Scene(settings=[lost()], create=[lost()], message=[BUSY_503] * 9)
+    assert type(scene.fail()) is OverloadedError
+    assert scene.server.asked == ["settings"] * 2 + ["create"] * 2 + ["message"] * 2
+    assert [word for word in scene.player.log if word.startswith("sleep")] == [
+        "sleep 0.5",
+        "sleep 1",
+        "sleep 2",
+    ]
+
+
+def test_no_retries_are_none() -> None:
+    scene = Scene(retries=0, settings=[lost(sent=False)])
+    assert type(scene.fail()) is TransportError
+    assert scene.player.log == ["exclusive", "send settings"]
+
+
+def test_what_the_server_asks_for_is_waited_up_to_the_budget() -> None:
+    scene = Scene(create=[says({}, 503, retry_after="20"), says({}, 503, retry_after="20")])
+    error = scene.fail()
+    assert isinstance(error, OverloadedError)
+    assert error.retry_after == 20.0
+    assert [word for word in scene.player.log if word.startswith("sleep")] == ["sleep 20"]
+
+
+# Errors, at each place: what they are, what had arrived, what the server is told afterwards.
+
+INTERNAL = says({"message": "Internal Error"}, 500)
+TOLD_ALL = ["stop", "delete"]
+
+# An answer that is lost under way. The server goes on generating; with `recover` it is looked for.
+LOST_ANSWERS: dict[str, tuple[Answer, type[H2oError], str]] = {
+    "no response": (lost(), IncompleteStreamError, ""),
+    "cut before a token": (streams(cut()), IncompleteStreamError, ""),
+    "cut": (streams(token("Hal"), token("f"), cut()), IncompleteStreamError, "Half"),
+    "cut in a line": (streams(token("Half"), b"data:{", cut()), IncompleteStreamError, "Half"),
+    "clean early end": (streams(token("Half")), IncompleteStreamError, "Half"),
+    "end in a line": (streams(token("Half"), b"data:{"), IncompleteStreamError, "Half"),
+    "nothing": (streams(), IncompleteStreamError, ""),
+    "silence": (streams(token("Half"), 61.0), TransportTimeoutError, "Half"),
+    "silence first": (streams(delay=121.0), TransportTimeoutError, ""),
+    "502": (says({}, 502), ServerError, ""),
+    "504": (says({}, 504), ServerError, ""),
+}
+
+PLACES: dict[str, tuple[str, Answer, type[H2oError], str, list[str]]] = {
+    "settings refused": ("settings", says({}, 401), LoginRequiredError, "", []),
+    "settings not understood": ("settings", HTML, ProtocolError, "", []),
+    "settings elsewhere": (
+        "settings",
+        Answer(301, (), (("location", "https://other/settings"),)),
+        RedirectError,
+        "",
+        [],
+    ),
+    "settings silent": ("settings", Answer(delay=61.0), TransportTimeoutError, "", []),
+    "create refused": ("create", says({}, 410), ModelUnavailableError, "", []),
+    "create failed": ("create", INTERNAL, ServerError, "", []),
+    "create hostile": ("create", says({"conversationId": "../x"}), ProtocolError, "", []),
+    "create silent": ("create", streams(61.0), TransportTimeoutError, "", []),
+    "message too large": ("message", Answer(413), PromptTooLargeError, "", ["delete"]),
+    "message refused": ("message", says({}, 422), InvalidRequestError, "", ["delete"]),
+    "message limited": (
+        "message",
+        says({"message": OWN_LIMIT}, 429),
+        RateLimitError,
+        "",
+        ["delete"],
+    ),
+    "message failed": ("message", INTERNAL, ServerError, "", ["delete"]),
+    "message gone": ("message", says({}, 404), NotFoundError, "", ["delete"]),
+    "message 424": ("message", says({}, 424), StatusError, "", ["delete"]),
+    "page": ("message", HTML, ProtocolError, "", TOLD_ALL),
+    "JSON": ("message", says({"error": "x"}), ProtocolError, "", TOLD_ALL),
+    "201": ("message", Answer(201, HELLO, STREAM), ProtocolError, "", TOLD_ALL),
+    "error event": ("message", streams(ERROR_EVENT), GenerationError, "", ["delete"]),
+    "error event after tokens": (
+        "message",
+        streams(token("Ha"), token("lf") + ERROR_EVENT),
+        GenerationError,
+        "Half",
+        ["delete"],
+    ),
+    "rubbish": (
+        "message",
+        streams(token("Half") + b"data:rubbish\n\n"),
+        ProtocolError,
+        "Half",
+        TOLD_ALL,
+    ),
+    **{
+        name: ("message", answer, error, partial, TOLD_ALL)
+        for name, (answer, error, partial) in LOST_ANSWERS.items()
+    },
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_an_error_says_what_it_is_and_what_had_arrived_and_the_server_is_told(place: str) -> None:
+    operation, answer, cls, partial, told = PLACES[place]
+    scene = Scene(script={operation: [answer]}, retries=0)
+
+    error = scene.fail()
+
+    assert type(error) is cls
+    assert error.partial == scene.player.text == scene.chat.text == partial
+    assert scene.abandon() == told
+    assert scene.abandon() == []
+    assert scene.server.conversations == set()
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_an_error_shows_no_other_and_no_session(place: str) -> None:
+    operation, answer, *_ = PLACES[place]
+    scene = Scene(script={operation: [answer]}, retries=0)
+    error = scene.fail()
+    assert error.__cause__ is None
+    assert error.__context__ is None or error.__suppress_context__
+    shown = f"{error!r} {error}"
+    assert scene.service.session.value not in shown
+
+
+def test_a_page_instead_of_a_stream_is_shown_with_its_content_type() -> None:
+    error = Scene(message=[HTML]).fail()
+    assert "text/html" in str(error)
+    assert "<html>a page" in str(error)
+
+
+def test_no_more_than_the_beginning_is_read_of_what_is_no_stream() -> None:
+    page = Answer(200, (b"x" * 600,) * 100, HTML.headers)
+    scene = Scene(message=[page])
+    assert type(scene.fail()) is ProtocolError
+    assert scene.player.log[-4:] == ["send message", "read", "read", "close"]
+
+
+@pytest.mark.parametrize("status", [500, 200])
+def test_a_body_without_an_end_is_cut(status: int) -> None:
+    body = (b"x" * 2**20,) * 100
+    scene = Scene(create=[Answer(status, body, HTML.headers)])
+    error = scene.fail()
+    assert not scene.player.is_open
+    assert len(str(error)) < 1000
+    assert scene.player.log.count("read") < 100
+
+
+@pytest.mark.parametrize("operation", ["settings", "create", "message", "delete"])
+def test_a_response_that_is_compressed_is_refused_and_released(operation: str) -> None:
+    compressed = Answer(200, (b"\x1f\x8b",), (*STREAM, ("content-encoding", "gzip")))
+    scene = Scene(script={operation: [compressed]})
+    if operation == "delete":
+        assert scene.run().text == " Hello"  # the answer is whole; see leave_behind()
+    else:
+        assert "compressed" in str(scene.fail())
+    assert not scene.player.is_open
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        (),
+        (cut(),),
+        (b"\n\n", cut()),
+        (b"data:rubbish\n\n",),
+        (ERROR_EVENT,),
+        (token("more"), END),
+        (5.0,),
+        (b"x" * 2**20,) * 10,
+    ],
+    ids=["end", "cut", "newline, cut", "rubbish", "error", "more", "silence", "flood"],
+)
+def test_what_follows_the_final_event_cannot_spoil_a_whole_answer(
+    end: tuple[bytes | H2oError | float, ...],
+) -> None:
+    scene = Scene(message=[streams(*HELLO, *end)])
+    assert scene.run().text == " Hello"
+    assert scene.server.asked == WHOLE_CHAT
+    assert scene.server.now <= 1.0
+    assert scene.player.log.count("read") < 12
+
+
+def test_a_response_that_drips_on_after_the_final_event_is_not_waited_for() -> None:
+    drops = (0.9, b"\n") * 100
+    scene = Scene(message=[streams(*HELLO, *drops)])
+    assert scene.run().text == " Hello"
+    assert scene.server.now < 5.0
+
+
+# Broken off anywhere.
+
+
+def positions() -> int:
+    scene = Scene()
+    scene.run()
+    return len(scene.player.log)
+
+
+@pytest.mark.parametrize("position", range(positions() + 1))
+def test_a_chat_may_be_broken_off_at_any_effect_and_the_server_is_told(position: int) -> None:
+    scene = Scene()
+    steps = scene.player.drive(scene.chat.run())
+    for _ in range(position):
+        next(steps)
+    steps.close()
+    scene.player.release()
+
+    # Broken off while it is sent, it may have arrived as well.
+    message_sent = "send message" in scene.player.log
+    final_seen = "emit <|endoftext|>" in scene.player.log
+    told = scene.abandon()
+
+    assert ("stop" in told) == (message_sent and not final_seen)
+    assert scene.server.conversations == set()
+    assert scene.server.generating == set()
+    assert told in (["stop", "delete"], ["delete"], [])
+    assert scene.abandon() == []
+    assert scene.server.warnings == []
+
+
+def test_a_creation_that_was_under_way_comes_to_its_end_so_that_it_can_be_deleted() -> None:
+    scene = Scene()
+    steps = scene.player.drive(scene.chat.run())
+    while next(steps) != "send create":
+        pass
+    steps.close()
+    assert scene.server.conversations == {f"{1:024x}"}
+    assert scene.abandon() == ["delete"]
+
+
+def test_a_chat_that_was_never_begun_has_nothing_to_tell() -> None:
+    assert Scene().abandon() == []
+
+
+def test_a_clean_up_that_fails_can_be_played_again_and_goes_on_where_it_failed() -> None:
+    scene = Scene(message=[streams(token("a"), cut())], stop=[lost()], delete=[lost()])
+    scene.fail()
+    with pytest.raises(TransportError):
+        scene.abandon()
+    scene.server.recover()
+    assert scene.abandon()[-1] == "delete"
+    assert scene.server.conversations == set()
+    assert scene.abandon() == []
+
+
+def test_what_was_told_is_not_told_again_when_a_clean_up_is_played_again() -> None:
+    scene = Scene(message=[streams(token("a"), cut())], delete=[lost()])
+    scene.fail()
+    with pytest.raises(TransportError):
+        scene.abandon()
+    assert scene.abandon() == ["delete"]
+
+
+def test_a_conversation_whose_stop_is_refused_is_deleted_at_the_second_attempt() -> None:
+    # What is deleted cannot be stopped any more.
+    scene = Scene(message=[streams(token("a"), cut())], stop=[says({}, 500)] * 9)
+    scene.fail()
+    with pytest.raises(ServerError):
+        scene.abandon()
+    assert len(scene.server.conversations) == 1
+    with pytest.raises(ServerError):
+        scene.abandon()
+    assert scene.server.conversations == set()
+
+
+@pytest.mark.parametrize("operation", ["stop", "delete"])
+def test_a_conversation_that_is_gone_already_is_no_error(operation: str) -> None:
+    scene = Scene(message=[streams(token("a"), cut())], script={operation: [says({}, 404)]})
+    scene.fail()
+    assert scene.abandon() == ["stop", "delete"]
+    assert scene.abandon() == []
+
+
+def test_the_clean_up_is_tried_once_and_opens_no_session() -> None:
+    scene = Scene(message=[streams(token("a"), cut())], stop=[MODAL_405])
+    scene.fail()
+    with pytest.raises(TermsNotAcceptedError):
+        scene.abandon()
+    assert scene.server.asked.count("settings") == 1
+    assert scene.server.asked.count("stop") == 1
+
+
+# Left behind.
+
+
+def test_a_deletion_that_fails_spoils_no_answer_and_is_tried_again_by_the_sweep() -> None:
+    scene = Scene(delete=[says({}, 500)])
+    assert scene.run().text == " Hello"
+    assert scene.server.conversations == {f"{1:024x}"}
+    assert len(scene.server.warnings) == 1
+    assert "tried again on close" in scene.server.warnings[0]
+
+    Player(scene.server).play(scene.service.sweep())
+    assert scene.server.conversations == set()
+    before = len(scene.server.requests)
+    Player(scene.server).play(scene.service.sweep())
+    assert len(scene.server.requests) == before
+
+
+def test_what_the_sweep_cannot_clean_up_is_given_up_with_a_warning_and_the_rest_is_not() -> None:
+    scene = Scene(retries=0, delete=[says({}, 500)] * 3)
+    for _ in range(2):
+        Player(scene.server).play(chat_of(scene.service).run())
+    Player(scene.server).play(scene.service.sweep())
+
+    assert len(scene.server.conversations) == 1
+    assert len(scene.server.warnings) == 3
+    assert scene.server.asked.count("delete") == 4
+
+
+def test_warnings_show_no_session_and_no_prompt() -> None:
+    server = Server(delete=[says({}, 500)], stop=[lost()], message=[streams(token("a"), 99.0)])
+    service = service_of(server, session="hunter2")
+    chat = chat_of(service, "hunter3")
+    with pytest.raises(H2oError):
+        Player(server).play(chat.run())
+    Player(server).play(chat.stop())
+    service.leave_behind(chat, None)
+    Player(server).play(service.sweep())
+    assert len(server.warnings) == 3
+    assert "hunter" not in repr((server.warnings, service, chat))
+
+
+# Stopping.
+
+
+def rest_of(steps: Generator[str, None, Reply]) -> Reply:
+    """Play what is left of a chat."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            reply: Reply = stop.value
+            return reply
+
+
+def test_a_chat_that_is_stopped_before_it_begins_sends_nothing() -> None:
+    scene = Scene()
+    assert scene.stop() == []
+    reply = scene.run()
+    assert (reply.text, reply.finish_reason) == ("", "stopped")
+    assert scene.server.requests == []
+
+
+@pytest.mark.parametrize("position", range(positions() + 1))
+def test_a_chat_may_be_stopped_at_any_effect(position: int) -> None:
+    scene = Scene()
+    steps = scene.player.drive(scene.chat.run())
+    for _ in range(position):
+        next(steps)
+    told = scene.stop()
+    assert scene.stop() == []
+    reply = rest_of(steps)
+
+    whole = reply.text == " Hello" and "stop" not in scene.server.asked
+    assert reply.finish_reason in ("stopped", "eos_token")
+    assert reply.finish_reason == "eos_token" or not whole or reply.text == " Hello"
+    assert reply.text == scene.player.text
+    assert len(told) <= 1
+    assert scene.server.asked.count("stop") <= 1
+    assert scene.server.conversations == set()
+    assert scene.abandon() == []
+
+
+def test_a_stop_between_two_tokens_ends_the_answer_with_what_is_there() -> None:
+    scene = Scene()
+    steps = scene.player.drive(scene.chat.run())
+    while next(steps) != "emit  Hel":
+        pass
+    assert scene.stop() == ["stop"]
+    reply = rest_of(steps)
+    assert (reply.text, reply.finish_reason) == (" Hel", "stopped")
+    assert scene.server.asked == [*WHOLE_CHAT[:3], "stop", "delete"]
+    assert scene.player.log.count("emit lo") == 0
+
+
+@pytest.mark.parametrize("answer", [lost(), streams(cut()), streams()], ids=["no", "cut", "end"])
+def test_a_connection_that_ends_because_of_the_stop_is_no_error(answer: Answer) -> None:
+    # Stopped before its first token, the response never begins [28_stop_variants].
+    scene = Scene(message=[answer])
+    steps = scene.player.drive(scene.chat.run())
+    while next(steps) != "send message":
+        pass
+    # Another thread stops while this one waits: the server was asked already.
+    scene.chat._turn.generating = True
+    assert scene.stop() == ["stop"]
+    reply = rest_of(steps)
+    assert reply.finish_reason == "stopped"
+    assert scene.server.asked.count("stop") == 1
+
+
+def test_a_stop_after_the_end_changes_nothing() -> None:
+    scene = Scene()
+    reply = scene.run()
+    assert scene.stop() == []
+    assert reply.finish_reason == "eos_token"
+
+
+def test_a_stop_that_cannot_be_told_is_a_warning() -> None:
+    scene = Scene(stop=[says({}, 500)] * 2)
+    steps = scene.player.drive(scene.chat.run())
+    while next(steps) != "emit  Hel":
+        pass
+    scene.stop()
+    reply = rest_of(steps)
+    assert reply.finish_reason == "stopped"
+    assert any("could not be told to stop" in warning for warning in scene.server.warnings)
+
+
+# Time.
+
+
+def limit_of(scene: Scene) -> str:
+    error = scene.fail()
+    assert isinstance(error, TransportTimeoutError)
+    assert f"Timeouts.{error.limit}" in str(error)
+    return error.limit
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "answer", "limit", "now"),
+    [
+        (Timeouts(first_token=5), streams(*HELLO, delay=6.0), "first_token", 5.0),
+        (Timeouts(idle=5), streams(token("a"), 6.0, END), "idle", 5.0),
+        (Timeouts(idle=5), streams(6.0, *HELLO), "idle", 5.0),
+        (Timeouts(idle=5), streams(token("a"), *((2.0, b":\n") * 9)), "idle", 5.0),
+        (Timeouts(idle=5), streams(token("a"), *((2.0, b"\n") * 9)), "idle", 5.0),
+        (Timeouts(total=5), streams(*((2.0, token("a")) * 9)), "total", 5.0),
+        (Timeouts(total=5), streams(*((2.0, b":\n") * 9)), "total", 5.0),
+        (Timeouts(total=5), streams(*HELLO, delay=6.0), "total", 5.0),
+        (Timeouts(total=5, idle=None), streams(token("a"), 9.0), "total", 5.0),
+        (Timeouts(total=5, first_token=None), streams(delay=9.0), "total", 5.0),
+        (Timeouts(total=90, idle=5), streams(token("a"), 6.0), "idle", 5.0),
+        (Timeouts(total=90, idle=5), streams(*((2.0, b":\n") * 9)), "idle", 5.0),
+    ],
+)
+def test_a_time_limit_strikes(timeouts: Timeouts, answer: Answer, limit: str, now: float) -> None:
+    scene = Scene(timeouts=timeouts, message=[answer])
+    assert limit_of(scene) == limit
+    assert now <= scene.server.now <= now + 1.0
+    assert not scene.player.is_open
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "answer"),
+    [
+        (Timeouts(idle=5), streams(*((4.0, token("a")) * 20), END)),
+        (Timeouts(idle=5), streams(token("a"), 2.0, b":\n", 2.0, token("b"), 4.0, END)),
+        (Timeouts(idle=5, first_token=60), streams(*HELLO, delay=50.0)),
+        (Timeouts(idle=None), streams(token("a"), 9999.0, b":\n", 9999.0, END)),
+        (Timeouts(first_token=None), streams(*HELLO, delay=9999.0)),
+        (Timeouts(total=5), streams(1.0, token("a"), 1.0, END)),
+    ],
+)
+def test_a_time_limit_does_not_strike_before_its_time(timeouts: Timeouts, answer: Answer) -> None:
+    assert Scene(timeouts=timeouts, message=[answer]).run().finish_reason == "eos_token"
+
+
+@pytest.mark.parametrize("total", [None, 10_000.0])
+@pytest.mark.parametrize("between", [(), (b": comment\n\n",)], ids=["tokens", "comments"])
+def test_a_caller_that_takes_its_time_is_no_silence_of_the_server(
+    total: float | None, between: tuple[bytes, ...]
+) -> None:
+    answer = streams(token("a"), *between, token("b"), *between, END)
+    scene = Scene(holding=100.0, timeouts=Timeouts(idle=60, total=total), message=[answer])
+    assert scene.run().text == "ab"
+
+
+@pytest.mark.parametrize("status", [504, 422])
+def test_an_error_that_comes_late_is_that_error_and_no_time_limit(status: int) -> None:
+    answer = says({"error": "late"}, status, delay=100.0)
+    error = Scene(timeouts=Timeouts(first_token=120, idle=60), message=[answer]).fail()
+    assert isinstance(error, StatusError)
+    assert error.status == status
+
+
+def test_a_body_that_drips_is_given_up_after_the_idle_limit() -> None:
+    scene = Scene(timeouts=Timeouts(idle=5), create=[Answer(200, (2.0, b" ") * 50)])
+    assert limit_of(scene) == "idle"
+    assert scene.server.now < 10.0
+
+
+def test_the_total_counts_from_the_beginning_of_the_call() -> None:
+    settings_ = says({"type": "redirect"}, delay=3.0)
+    answer = streams(*((1.0, token("a")) * 9), END)
+    scene = Scene(timeouts=Timeouts(total=5), settings=[settings_], message=[answer])
+    assert limit_of(scene) == "total"
+    assert scene.server.now <= 6.0
+
+
+def test_a_total_that_has_passed_while_a_retry_was_waited_for_is_a_time_limit() -> None:
+    refusal = says({}, 503, retry_after="6")
+    scene = Scene(timeouts=Timeouts(total=5), message=[refusal] * 2)
+    # Either the error that there is no time left to repeat after, or the limit.
+    error = scene.fail()
+    assert isinstance(error, OverloadedError | TransportTimeoutError)
+    assert scene.server.now <= 6.0
+
+
+def test_a_total_that_passes_just_as_the_head_arrives_is_a_time_limit() -> None:
+    scene = Scene(timeouts=Timeouts(total=5), message=[streams(*HELLO, delay=5.0)])
+    assert limit_of(scene) == "total"
+
+
+# Anything at all.
+
+FAULTS = st.sampled_from(
+    [
+        TransportError("x"),
+        TransportError("x", sent=False),
+        TransportTimeoutError.struck("idle", 1.0),
+        TransportTimeoutError.struck("connect", 1.0),
+        TransportTimeoutError.struck("first_token", 1.0),
+    ]
+)
+PARTS = st.one_of(
+    st.sampled_from(
+        [
+            *HELLO,
+            token("é\u2028"),
+            ERROR_EVENT,
+            OVERLOADED_EVENT,
+            b": comment\n\n",
+            b"data:",
+            b'{"conversationId":"abc"}',
+            b'{"type":"redirect"}',
+            b'{"type":"error","error":{"message":"Internal Error"}}',
+            MODAL.encode(),
+            b'{"type":"data","nodes":[null]}',
+        ]
+    ),
+    st.binary(max_size=8).filter(bool),
+    st.floats(0, 40),
+    FAULTS,
+)
+HEADS = st.sampled_from(
+    [
+        STREAM,
+        (("content-type", "application/json"),),
+        (("content-type", "text/html"), ("content-encoding", "gzip")),
+        (("location", "https://other/settings"), ("set-cookie", "a=b; HttpOnly")),
+        (("location", "//["), ("retry-after", "1"), ("set-cookie", ";;=")),
+        (),
+    ]
+)
+ANSWERS = st.builds(
+    Answer,
+    status=st.sampled_from([200, 200, 200, 204, 303, 308, 404, 405, 422, 429, 500, 502, 503]),
+    body=st.lists(PARTS, max_size=6).map(tuple),
+    headers=HEADS,
+    fault=st.none() | st.none() | FAULTS,
+    delay=st.floats(0, 40),
+)
+SCRIPTS = st.fixed_dictionaries(
+    {},
+    optional={
+        operation: st.lists(ANSWERS, max_size=4)
+        for operation in ("settings", "create", "message", "delete", "stop", "data", "root")
+    },
+)
+
+
+@settings(deadline=None, max_examples=250)
+@given(
+    script=SCRIPTS,
+    breaks=st.none() | st.integers(0, 30),
+    stops=st.none() | st.integers(0, 30),
+    recover=st.booleans(),
+)
+def test_any_answers_come_to_a_reply_or_an_error_of_ours_and_nothing_is_left_to_tell(
+    script: dict[str, list[Answer]], breaks: int | None, stops: int | None, recover: bool
+) -> None:
+    scene = Scene(recover=recover, script=script)
+    steps = scene.player.drive(scene.chat.run())
+    result: object = None
+    try:
+        for position in range(1000):
+            if position == breaks:
+                break
+            if position == stops:
+                scene.stop()
+            next(steps)
+    except StopIteration as stop:
+        result = stop.value
+    except H2oError as error:
+        result = error
+    if isinstance(result, Reply):
+        assert result.text == scene.player.text
+        assert not scene.player.is_open
+    elif isinstance(result, H2oError):
+        assert result.partial in ("", scene.player.text)
+    else:
+        assert breaks is not None, "the flow does not end"
+    steps.close()
+    scene.player.release()
+
+    scene.server.recover()
+    scene.abandon()
+    assert scene.server.conversations == set()
+    assert scene.abandon() == []

@@ -1,0 +1,439 @@
+import json
+from collections import OrderedDict
+from typing import Any, cast
+from urllib.parse import parse_qsl
+
+import pytest
+from recorded import Exchange, everything, scenario
+
+from h2o_client.protocol.address import Address
+from h2o_client.protocol.effects import Request
+from h2o_client.protocol.payloads import (
+    DEFAULT_PARAMETERS,
+    Endpoints,
+    check_parameters,
+    encode,
+    merge_parameters,
+    message_body,
+)
+from h2o_client.protocol.session import Session
+
+BASE = "http://127.0.0.1:3004"
+SESSION = "8f865e55-c1d9-405d-860b-4b2de8fb56a0"
+MODEL = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-40b-v1"
+CONVERSATION = "6b007c261090eb6ec94d77d0"
+
+
+def endpoints(
+    base_url: str = BASE,
+    *,
+    headers: dict[str, str] | None = None,
+    token: str | None = None,
+    session: Session | None = None,
+) -> Endpoints:
+    return Endpoints(
+        Address.parse(base_url),
+        session or Session(SESSION, new="unused"),
+        headers=headers or {},
+        token=token,
+        user_agent="tests/1",
+    )
+
+
+def all_requests(point: Endpoints) -> list[Request]:
+    """One request of every kind that there is."""
+    made = [
+        point.settings(model=MODEL, share=True),
+        point.create(model=MODEL),
+        point.message(CONVERSATION, b"{}"),
+        point.stop(CONVERSATION),
+        point.delete(CONVERSATION),
+    ]
+    more: dict[str, tuple[Any, ...]] = {
+        "data": (CONVERSATION,),
+        "root": (),
+        "shared": ("jGfKSwU",),
+        "summarize": (CONVERSATION,),
+        "rename": (CONVERSATION, "A title"),
+        "share": (CONVERSATION,),
+        "vote": (CONVERSATION, "5479bc70-a5ea-4a65-893c-72554bd0cca6", 1),
+        "prompt": (CONVERSATION, "5479bc70-a5ea-4a65-893c-72554bd0cca6"),
+        "web_search": (CONVERSATION, "a&b=ü#?"),
+        "delete_all": (),
+    }
+    return [*made, *(getattr(point, name)(*arguments) for name, arguments in more.items())]
+
+
+def pairs(text: str | bytes) -> Any:
+    """JSON as nested lists of pairs: what is equal is so in its order too."""
+    return json.loads(text, object_pairs_hook=OrderedDict)
+
+
+def headers_of(request: Request) -> dict[str, str]:
+    names = [name.lower() for name, _ in request.headers]
+    assert len(set(names)) == len(names), "a header stands twice"
+    return {name.lower(): value for name, value in request.headers}
+
+
+# The captured chat, request by request.
+
+
+def captured(index: int) -> tuple[Exchange, str]:
+    exchange = scenario("01_happy_path")[index]
+    return exchange, exchange.request_body or ""
+
+
+def captured_message() -> Request:
+    body = message_body(
+        "Hello, who are you?",
+        merge_parameters({}, None, {}),
+        message_id="5479bc70-a5ea-4a65-893c-72554bd0cca6",
+        response_id="bb920629-28bc-41ef-b640-3d1d6df8f569",
+    )
+    return endpoints().message(CONVERSATION, body)
+
+
+def test_the_settings_are_the_captured_ones_byte_for_byte() -> None:
+    _, body = captured(0)
+    request = endpoints().settings(model=MODEL, share=True)
+    assert request.content == body.encode()
+
+
+def test_the_new_conversation_is_the_captured_one() -> None:
+    _, body = captured(1)
+    request = endpoints().create(model=MODEL)
+    assert request.content is not None
+    assert pairs(request.content) == pairs(body)
+
+
+def test_the_message_is_the_captured_one_key_by_key_in_its_order() -> None:
+    _, body = captured(2)
+    request = captured_message()
+    assert request.content is not None
+    assert pairs(request.content) == pairs(body)
+    # The order is compared, and types too: 0.4 is no string, true is no 1.
+    assert json.dumps(pairs(request.content)) == json.dumps(pairs(body))
+
+
+def test_the_deletion_has_no_body() -> None:
+    request = endpoints().delete(CONVERSATION)
+    assert captured(3)[0].request_body is None
+    assert request.content is None
+
+
+@pytest.mark.parametrize(
+    ("index", "request_"),
+    [
+        (0, endpoints().settings(model=MODEL, share=True)),
+        (1, endpoints().create(model=MODEL)),
+        (2, captured_message()),
+        (3, endpoints().delete(CONVERSATION)),
+    ],
+    ids=["settings", "create", "message", "delete"],
+)
+def test_method_path_and_headers_are_the_captured_ones(index: int, request_: Request) -> None:
+    exchange, _ = captured(index)
+    assert request_.method == exchange.method
+    assert request_.url == BASE + exchange.path
+
+    ours = headers_of(request_)
+    theirs = {name.lower(): value for name, value in exchange.request_headers}
+    for name in ("referer", "content-type", "accept-encoding"):
+        assert ours.get(name) == theirs.get(name), name
+    assert ours["cookie"] == theirs.get("cookie", f"hf-chat={SESSION}")
+    assert ours["accept"].split(",")[0] == "application/json"
+    assert ours["user-agent"] == "tests/1"
+
+
+def test_the_stop_is_the_captured_one() -> None:
+    (exchange, *_) = (e for e in everything() if e.path.endswith("/stop-generating"))
+    request = endpoints().stop(CONVERSATION)
+    assert request.method == exchange.method == "POST"
+    assert request.url.endswith(f"/{CONVERSATION}/stop-generating")
+    assert request.content is None
+    assert not exchange.request_body
+
+
+def test_a_retry_says_so_and_a_search_is_named() -> None:
+    body = message_body("x", {}, message_id="m", response_id="r", is_retry=True, web_search_id="s")
+    assert json.loads(body)["options"] == {
+        "id": "m",
+        "response_id": "r",
+        "is_retry": True,
+        "use_cache": False,
+        "web_search_id": "s",
+    }
+
+
+def test_to_opt_out_of_sharing_the_field_is_left_out() -> None:
+    # The text "false" is read as yes, and an empty value is a 500 on 0.6 [02b_settings_stored].
+    content = endpoints().settings(model="a b/ü", share=False).content
+    assert content is not None
+    assert parse_qsl(content.decode(), keep_blank_values=True) == [
+        ("ethicsModalAccepted", "true"),
+        ("ethicsModalAcceptedAt", ""),
+        ("activeModel", "a b/ü"),
+        ("searchEnabled", "true"),
+    ]
+
+
+# What each request carries.
+
+
+@pytest.mark.parametrize(
+    ("base_url", "root", "referer"),
+    [
+        ("https://host", "https://host", "https://host/"),
+        ("https://host/chat/", "https://host/chat", "https://host/chat/"),
+        ("https://user:hunter2@host:8443/a/b", "https://host:8443/a/b", "https://host:8443/a/b/"),
+    ],
+)
+def test_every_request_stays_under_the_base_url_and_says_where_it_comes_from(
+    base_url: str, root: str, referer: str
+) -> None:
+    for request in all_requests(endpoints(base_url)):
+        headers = headers_of(request)
+        assert request.url.startswith(root + "/")
+        assert headers["referer"] == referer
+        assert headers["cookie"] == f"hf-chat={SESSION}"
+        assert headers["accept-encoding"] == "identity"
+        assert headers["accept"].startswith("application/json")
+        assert "hunter2" not in request.url
+        assert "hunter2" not in headers["referer"]
+        assert (headers.get("authorization") is not None) == ("hunter2" in base_url)
+
+
+def test_what_can_hold_anything_is_quoted_into_the_path() -> None:
+    point = endpoints()
+    url = point.web_search("c", "a&b=ü#?").url
+    assert url.removeprefix(BASE) == ("/conversation/c/web-search?prompt=a%26b%3D%C3%BC%23%3F")
+    assert point.vote("c", "../x?y", 1).url == f"{BASE}/conversation/c/message/..%2Fx%3Fy/vote"
+
+
+def test_the_cookie_is_read_anew_for_each_request() -> None:
+    session = Session(None, SESSION)
+    point = endpoints(session=session)
+    assert headers_of(point.create(model=MODEL))["cookie"] == f"hf-chat={SESSION}"
+    session.adopt([f"renamed={SESSION}; HttpOnly"])
+    assert headers_of(point.create(model=MODEL))["cookie"] == f"renamed={SESSION}"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "token", "headers", "authorization"),
+    [
+        (BASE, None, {}, None),
+        (BASE, "t", {}, "Bearer t"),
+        ("http://u:p@h", None, {}, "Basic dTpw"),
+        ("http://u:p@h", "t", {}, "Basic dTpw"),
+        (BASE, "t", {"Authorization": "Own x"}, "Own x"),
+        (BASE, None, {"authorization": "Own x"}, "Own x"),
+        ("http://u:p@h", "t", {"AUTHORIZATION": "Own x"}, "Own x"),
+    ],
+)
+def test_the_authorization_is_the_headers_then_the_base_urls_then_the_token(
+    base_url: str, token: str | None, headers: dict[str, str], authorization: str | None
+) -> None:
+    for request in all_requests(endpoints(base_url, token=token, headers=headers)):
+        assert headers_of(request).get("authorization") == authorization
+
+
+def test_headers_are_added_or_replace_ours() -> None:
+    given = {"X-Proxy": "1", "user-agent": "mine", "REFERER": "https://elsewhere/"}
+    for request in all_requests(endpoints(headers=given)):
+        headers = headers_of(request)
+        assert headers["x-proxy"] == "1"
+        assert headers["user-agent"] == "mine"
+        assert headers["referer"] == "https://elsewhere/"
+
+
+def test_a_cookie_among_the_headers_stands_beside_the_session() -> None:
+    request = endpoints(headers={"cookie": "proxy=1"}).create(model=MODEL)
+    assert headers_of(request)["cookie"] == f"hf-chat={SESSION}; proxy=1"
+
+
+def test_requests_show_no_session_token_password_or_prompt() -> None:
+    point = endpoints("http://u:hunter2@h", headers={"X-Key": "hunter3", "Cookie": "a=hunter4"})
+    requests = [*all_requests(point), point.message(CONVERSATION, b"hunter5")]
+    shown = repr((point, requests, [str(request) for request in requests]))
+    assert "hunter" not in shown
+    assert SESSION not in shown
+
+
+# Parameters.
+
+
+def test_the_defaults_stand_in_the_captured_order() -> None:
+    assert list(DEFAULT_PARAMETERS.items()) == [
+        ("temperature", 0.4),
+        ("truncate", 2048),
+        ("max_new_tokens", 1024),
+        ("do_sample", True),
+        ("repetition_penalty", 1.2),
+        ("return_full_text", False),
+    ]
+
+
+def test_what_is_nearer_to_the_call_wins_and_the_order_stays() -> None:
+    merged = merge_parameters(
+        {"temperature": 0.1, "truncate": 1, "seed": 1},
+        {"truncate": 2, "seed": 2, "top_p": 0.5},
+        {"seed": 3, "temperature": None, "stop": ["x"]},
+    )
+    assert list(merged.items()) == [
+        ("temperature", 0.1),
+        ("truncate", 2),
+        ("max_new_tokens", 1024),
+        ("do_sample", True),
+        ("repetition_penalty", 1.2),
+        ("return_full_text", False),
+        ("seed", 3),
+        ("top_p", 0.5),
+        ("stop", ["x"]),
+    ]
+
+
+def test_none_is_the_default_as_a_keyword_and_null_in_a_mapping() -> None:
+    keywords: dict[str, Any] = dict.fromkeys([*DEFAULT_PARAMETERS, "details", "anything"])
+    assert merge_parameters({}, None, keywords) == DEFAULT_PARAMETERS
+    assert merge_parameters({}, {"temperature": None}, {})["temperature"] is None
+
+
+def test_the_defaults_are_not_changed_by_a_call() -> None:
+    before = dict(DEFAULT_PARAMETERS)
+    merge_parameters({}, {"temperature": 9}, {"seed": 1})["truncate"] = 0
+    assert before == DEFAULT_PARAMETERS
+
+
+@pytest.mark.parametrize("name", ["foo", "tfs", "guidance_scale", "x" * 100])
+def test_an_unknown_name_is_passed_on_as_given(name: str) -> None:
+    assert merge_parameters({}, None, {name: {"a": [1]}})[name] == {"a": [1]}
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("timeout", "timeouts=30.0"),
+        ("timeouts", "timeouts=30.0"),
+        ("stream", r"client\.stream"),
+        ("api_key", "H2O_CHAT_TOKEN"),
+        ("base_url", r"H2oClient\(base_url"),
+        ("proxy", "proxy="),
+        ("headers", "headers="),
+        ("session", "session="),
+        ("max_tokens", "max_new_tokens"),
+        ("max_completion_tokens", "max_new_tokens"),
+        ("max_length", "max_new_tokens"),
+        ("stop_sequences", "stop"),
+        ("n", "one answer"),
+        ("prompt", "first argument"),
+        ("system", "role 'system'"),
+        ("frequency_penalty", "repetition_penalty"),
+        ("presence_penalty", "repetition_penalty"),
+        ("temprature", "did you mean 'temperature'"),
+        ("Temperature", "did you mean 'temperature'"),
+        ("max_new_token", "did you mean 'max_new_tokens'"),
+        ("maxnewtokens", "did you mean 'max_new_tokens'"),
+        ("repetition_penality", "did you mean 'repetition_penalty'"),
+        ("do_samples", "did you mean 'do_sample'"),
+        ("topk", "did you mean 'top_k'"),
+        ("detail", "did you mean 'details'"),
+    ],
+)
+@pytest.mark.parametrize("value", [None, 1])
+def test_a_habit_or_a_misspelt_name_is_a_type_error_with_a_hint(
+    name: str, hint: str, value: int | None
+) -> None:
+    with pytest.raises(TypeError, match=hint) as caught:
+        merge_parameters({}, None, {name: value})
+    assert repr(name) in str(caught.value)
+
+
+def test_the_mapping_passes_any_name_on() -> None:
+    merged = merge_parameters({}, {"temprature": 1, "stream": True}, {})
+    assert merged["temprature"] == 1
+    assert merged["stream"] is True
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("temperature", "0.4", TypeError),
+        ("temperature", True, TypeError),
+        ("temperature", float("nan"), ValueError),
+        ("temperature", float("inf"), ValueError),
+        ("repetition_penalty", [1.2], TypeError),
+        ("repetition_penalty", float("-inf"), ValueError),
+        ("truncate", 1.5, TypeError),
+        ("truncate", False, TypeError),
+        ("max_new_tokens", "1024", TypeError),
+        ("max_new_tokens", 10.0, TypeError),
+        ("do_sample", 1, TypeError),
+        ("do_sample", "yes", TypeError),
+        ("return_full_text", 0, TypeError),
+    ],
+)
+def test_a_known_keyword_of_the_wrong_type_is_refused(
+    name: str, value: object, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match=name):
+        merge_parameters({}, None, {name: value})
+
+
+def test_a_whole_number_is_a_number() -> None:
+    assert merge_parameters({}, None, {"temperature": 1})["temperature"] == 1
+
+
+def endless() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+def deep() -> list[Any]:
+    value: list[Any] = []
+    for _ in range(100_000):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (float("nan"), ValueError),
+        ([1, {"a": float("inf")}], ValueError),
+        ("\ud800", ValueError),
+        ({"\udfff": 1}, ValueError),
+        (endless(), ValueError),
+        pytest.param(deep(), ValueError, id="deep"),
+        pytest.param(10**5000, ValueError, id="huge"),
+        (object(), TypeError),
+        (b"bytes", TypeError),
+        ({1, 2}, TypeError),
+        ({(1, 2): 3}, TypeError),
+    ],
+)
+def test_what_json_cannot_say_is_refused_before_anything_is_sent(
+    value: object, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match="a parameter "):
+        check_parameters({"x": value})
+    with pytest.raises(error, match="a parameter "):
+        merge_parameters({}, {"x": value}, {})
+    with pytest.raises(error, match="a parameter "):
+        message_body("x", {"x": value}, message_id="m", response_id="r")
+
+
+@pytest.mark.parametrize("parameters", [[], "temperature", 7, {1: 2}, {None: 1}, [("a", 1)]])
+def test_parameters_are_a_mapping_of_names(parameters: object) -> None:
+    with pytest.raises(TypeError, match="parameters is a mapping"):
+        check_parameters(parameters)
+
+
+def test_json_is_compact_utf_8() -> None:
+    assert encode({"a": [1, "ü\u2028"], "b": None}) == '{"a":[1,"ü\u2028"],"b":null}'.encode()
+
+
+def test_the_prompt_is_sent_verbatim() -> None:
+    prompt = ' "quoted"\n\\ \u2028 👋 \x00 '
+    body = message_body(prompt, {}, message_id="m", response_id="r")
+    assert cast("dict[str, Any]", json.loads(body))["inputs"] == prompt

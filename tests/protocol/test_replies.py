@@ -1,0 +1,497 @@
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recorded import Exchange, everything, scenario
+
+from h2o_client.errors import (
+    ForbiddenError,
+    H2oError,
+    InvalidRequestError,
+    LoginRequiredError,
+    ModelUnavailableError,
+    NotFoundError,
+    OverloadedError,
+    PromptTooLargeError,
+    ProtocolError,
+    RateLimitError,
+    RedirectError,
+    ServerError,
+    StatusError,
+    TermsNotAcceptedError,
+)
+from h2o_client.protocol.effects import Head, Request
+from h2o_client.protocol.replies import (
+    check_encoding,
+    check_status,
+    error_message,
+    other_base_url,
+    read_conversation_id,
+    read_json,
+    read_nothing,
+    read_settings,
+    retry_after,
+)
+
+SETTINGS = Request("POST", "https://host/chat/settings", (), None, "settings")
+CREATE = Request("POST", "https://host/chat/conversation", (), None, "create")
+DELETE = Request("DELETE", "https://host/chat/conversation/6b007c", (), None, "delete")
+HTML = "(an HTML page)"
+BAD_JSON = (
+    "Failed to deserialize the JSON body into the target type: parameters.temperature: "
+    'invalid type: string "x", expected f32 at line 1 column 60'
+)
+MODAL = "You need to accept the welcome modal first"
+OWN_LIMIT = "You are sending too many messages. Try again later."
+
+
+def answer(value: object, status: int = 200) -> tuple[Head, bytes]:
+    return Head(status, (("content-type", "application/json"),)), json.dumps(value).encode()
+
+
+def failure(head: Head, body: bytes, request: Request = CREATE) -> StatusError:
+    with pytest.raises(StatusError) as caught:
+        check_status(head, body, request)
+    return caught.value
+
+
+# Every error that was captured.
+
+REFUSALS = [e for e in everything() if e.status is not None and e.status >= 400]
+
+# By status, and where that is not enough by the beginning of the message.
+CAPTURED: dict[tuple[int, str], type[StatusError]] = {
+    (403, "Non-JSON form requests need to have a referer"): ForbiddenError,
+    (403, "Invalid referer for POST request"): ForbiddenError,
+    (403, "You don't have access to the conversation here."): ForbiddenError,
+    (404, "Conversation not found"): NotFoundError,
+    (404, "Message not found"): NotFoundError,
+    (404, HTML): NotFoundError,
+    (405, MODAL): TermsNotAcceptedError,
+    (405, "PUT method not allowed"): StatusError,
+    (405, "GET method not allowed"): StatusError,
+    (405, "OPTIONS method not allowed"): StatusError,
+    (405, "POST method not allowed. No actions exist for this page"): StatusError,
+    (405, HTML): StatusError,
+    (410, "Model not available anymore"): ModelUnavailableError,
+    (410, HTML): ModelUnavailableError,
+    (415, "Expected request with `Content-Type: application/json`"): StatusError,
+    (
+        422,
+        "Input validation error: `inputs` must have less than 1024 tokens. Given: 1530",
+    ): InvalidRequestError,
+    (
+        422,
+        BAD_JSON,
+    ): InvalidRequestError,
+    (424, "Request failed during generation: Server error: boom"): StatusError,
+    (429, OWN_LIMIT): RateLimitError,
+    (429, "Model is overloaded"): OverloadedError,
+    (429, HTML): RateLimitError,
+    (500, "Internal Error"): ServerError,
+    (500, HTML): ServerError,
+    (503, "unhealthy"): OverloadedError,
+}
+
+
+@pytest.mark.parametrize("exchange", REFUSALS, ids=str)
+def test_a_captured_refusal_gets_its_class_and_the_servers_words(exchange: Exchange) -> None:
+    error = failure(exchange.head, exchange.body, exchange.request)
+
+    assert type(error) is CAPTURED[exchange.head.status, error.message]
+    assert error.status == exchange.status
+    assert error.body == exchange.body.decode()
+    assert error.message in str(error)
+    assert str(error.status) in str(error)
+    assert error.retry_after is None
+
+
+def test_every_kind_of_refusal_was_captured() -> None:
+    found = {(e.status, error_message(e.body)[0]) for e in REFUSALS}
+    assert found == set(CAPTURED)
+
+
+@pytest.mark.parametrize("exchange", [e for e in everything() if e.status in (302, 308)], ids=str)
+def test_a_captured_redirect_where_none_belongs_is_an_error(exchange: Exchange) -> None:
+    with pytest.raises(RedirectError) as caught:
+        check_status(exchange.head, exchange.body, exchange.request)
+    assert caught.value.status == exchange.status
+    assert caught.value.location == exchange.head.get("location")
+    assert repr(caught.value.location) in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 299])
+def test_a_success_is_none(status: int) -> None:
+    check_status(Head(status, ()), b"", CREATE)
+
+
+@pytest.mark.parametrize(
+    ("status", "cls"),
+    [
+        (400, StatusError),
+        (401, LoginRequiredError),
+        (402, StatusError),
+        (403, ForbiddenError),
+        (404, NotFoundError),
+        (405, StatusError),
+        (410, ModelUnavailableError),
+        (413, PromptTooLargeError),
+        (418, StatusError),
+        (422, InvalidRequestError),
+        (429, RateLimitError),
+        (499, StatusError),
+        (500, ServerError),
+        (501, ServerError),
+        (502, ServerError),
+        (503, OverloadedError),
+        (504, ServerError),
+        (599, ServerError),
+    ],
+)
+@pytest.mark.parametrize("body", [b"", b"words", b"<!doctype html><html>", b"\xff\xfe"])
+def test_the_status_alone_decides_where_the_body_says_nothing(
+    status: int, cls: type[StatusError], body: bytes
+) -> None:
+    error = failure(Head(status, ()), body)
+    assert type(error) is cls
+    assert error.status == status
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "kind"),
+    [
+        (b'{"error":"words"}', "words", ""),
+        (b'{"message":"words"}', "words", ""),
+        (b'{"type":"error","error":{"message":"words"}}', "words", ""),
+        (b'{"error":"words","error_type":"validation"}', "words", "validation"),
+        (b"words", "words", ""),
+        (b" \n words\n", "words", ""),
+        (b"<!DOCTYPE html><html>words</html>", HTML, ""),
+        (b" \n<html>", HTML, ""),
+        (b"", "", ""),
+        (b'{"error":"w","message":"other"}', "w", ""),
+        (b'{"error":{"message":7}}', '{"error":{"message":7}}', ""),
+        (b'{"error":7}', '{"error":7}', ""),
+        (b'{"other":1}', '{"other":1}', ""),
+        (b'{"error":"w","error_type":7}', "w", ""),
+        (b"[1]", "[1]", ""),
+        (b'"text"', '"text"', ""),
+        (b"null", "null", ""),
+        (b"{", "{", ""),
+        ("ü\u2028".encode(), "ü", ""),
+        (b"\xff", "\ufffd", ""),
+    ],
+)
+def test_the_message_is_found_in_each_of_the_six_shapes_and_in_none(
+    body: bytes, message: str, kind: str
+) -> None:
+    assert error_message(body) == (message, kind)
+
+
+def test_an_endless_message_is_cut_in_the_text_of_an_error() -> None:
+    for body in (b"x" * 60_000, json.dumps({"error": "x" * 60_000}).encode(), b"[" * 60_000):
+        assert len(str(failure(Head(500, ()), body))) < 700
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (401, b"", "H2O_CHAT_TOKEN"),
+        (403, b"", "another base URL"),
+        (404, b"", "another session"),
+        (410, b"", "another model"),
+        (413, b"", "shorter"),
+        (422, b"", "change the prompt"),
+        (429, OWN_LIMIT.encode(), "two minutes"),
+        (429, b"", "wait"),
+        (500, b'{"message":"Internal Error"}', "unknown model"),
+        (500, b"", "try again"),
+        (503, b"", "try again"),
+        (405, MODAL.encode(), "session"),
+        (405, b"", "base URL"),
+    ],
+)
+def test_an_error_says_what_to_do_next(status: int, body: bytes, words: str) -> None:
+    assert words in str(failure(Head(status, ()), body))
+
+
+def test_the_modals_words_mean_the_modal_at_405_only() -> None:
+    assert type(failure(Head(405, ()), MODAL.encode())) is TermsNotAcceptedError
+    assert type(failure(Head(403, ()), MODAL.encode())) is ForbiddenError
+
+
+# Retry-After.
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0.0),
+        ("7", 7.0),
+        (" 120 ", 120.0),
+        ("Fri, 20 Nov 2026 16:59:14 GMT", 60.0),
+        ("Fri, 20 Nov 2026 16:58:14 GMT", 0.0),
+        ("Fri, 20 Nov 2020 16:58:14 GMT", 0.0),
+        ("Fri, 20 Nov 2026 17:59:14 +0100", 60.0),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("٣", None),
+        ("²", None),
+        ("Fri, 20 Nov 2026 16:59:14 -0000", None),
+        ("Fri, 99 Nov 2026 16:59:14 GMT", None),
+        ("Fri, 20 Nov 99999999999999999999 16:59:14 GMT", None),
+        ("Fri, 99999999999999999999 Nov 2026 16:59:14 GMT", None),
+        ("Fri, 20 Nov 2026 16:59:14 +99999999999999999999", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(value: str, seconds: float | None) -> None:
+    head = Head(429, (("date", "Fri, 20 Nov 2026 16:58:14 GMT"), ("retry-after", value)))
+    assert retry_after(head) == seconds
+    assert failure(head, b"").retry_after == seconds
+
+
+def test_an_endless_retry_after_is_a_number_all_the_same() -> None:
+    seconds = retry_after(Head(429, (("retry-after", "9" * 10_000),)))
+    assert seconds is not None
+    assert seconds > 10**8
+
+
+def test_a_date_without_a_date_to_measure_it_by_says_nothing() -> None:
+    assert retry_after(Head(429, (("retry-after", "Fri, 20 Nov 2026 16:59:14 GMT"),))) is None
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.one_of(
+        st.text(max_size=20),
+        st.lists(
+            st.sampled_from(["Fri", ",", " ", "20", "Nov", "9" * 30, ":", "-", "+0000", "GMT"]),
+            max_size=10,
+        ).map("".join),
+    )
+)
+def test_any_retry_after_is_seconds_or_nothing(value: str) -> None:
+    head = Head(503, (("date", "Fri, 20 Nov 2026 16:58:14 GMT"), ("retry-after", value)))
+    seconds = retry_after(head)
+    assert seconds is None or seconds >= 0
+
+
+# Redirects.
+
+
+@pytest.mark.parametrize(
+    ("request_", "location", "base_url"),
+    [
+        (SETTINGS, "https://other/settings", "https://other"),
+        (SETTINGS, "https://other:8443/a/b/settings/", "https://other:8443/a/b"),
+        (SETTINGS, "http://host/chat/settings?x=1", "http://host/chat"),
+        (CREATE, "https://other/conversation", "https://other"),
+        (DELETE, "https://other/x/conversation/6b007c", "https://other/x"),
+        (SETTINGS, "https://OTHER/settings", "https://other"),
+        (SETTINGS, "/settings", None),
+        (SETTINGS, "//other/settings", None),
+        (SETTINGS, "https://other/login", None),
+        (SETTINGS, "https://user:pw@other/settings", None),
+        (SETTINGS, "ftp://other/settings", None),
+        (SETTINGS, "https://ho st/settings", None),
+        (SETTINGS, "https://other:port/settings", None),
+        (SETTINGS, "https://[::1/settings", None),
+        (SETTINGS, "", None),
+    ],
+)
+def test_a_redirect_suggests_the_base_url_that_it_leads_to(
+    request_: Request, location: str, base_url: str | None
+) -> None:
+    assert other_base_url(location, request_) == base_url
+
+    with pytest.raises(RedirectError) as caught:
+        check_status(Head(308, (("location", location),)), b"", request_)
+    assert caught.value.location == location
+    assert caught.value.base_url == base_url
+    if base_url is not None:
+        assert f"use the base URL {base_url}" in str(caught.value)
+
+
+# The settings.
+
+
+@pytest.mark.parametrize(
+    "exchange",
+    [
+        e
+        for e in everything()
+        if e.path == "/settings" and e.method == "POST" and e.status in (200, 303)
+    ],
+    ids=str,
+)
+def test_captured_settings_that_were_taken(exchange: Exchange) -> None:
+    read_settings(exchange.head, exchange.body, exchange.request)
+
+
+@pytest.mark.parametrize(
+    "exchange",
+    [e for e in REFUSALS if e.path == "/settings" and e.method == "POST"],
+    ids=str,
+)
+def test_captured_settings_that_were_refused(exchange: Exchange) -> None:
+    with pytest.raises(StatusError):
+        read_settings(exchange.head, exchange.body, exchange.request)
+
+
+@pytest.mark.parametrize("location", ["https://host/chat/", "/chat/", "", "//host/x"])
+def test_a_303_to_our_own_origin_is_success(location: str) -> None:
+    read_settings(Head(303, (("location", location),)), b"", SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("status", "location"),
+    [
+        (303, "https://login.example/"),
+        (303, "https://host.evil/chat/"),
+        (303, "https://host@evil/chat/"),
+        (303, "//evil/"),
+        (303, "https://[::1/"),
+        (302, "/chat/"),
+        (301, "https://host/chat/settings"),
+        (307, "https://host/chat/settings"),
+        (308, "https://host/chat/settings"),
+    ],
+)
+def test_any_other_redirect_of_the_settings_is_an_error(status: int, location: str) -> None:
+    with pytest.raises(RedirectError) as caught:
+        read_settings(Head(status, (("location", location),)), b"", SETTINGS)
+    assert caught.value.location == location
+
+
+@pytest.mark.parametrize(
+    ("value", "status", "cls"),
+    [
+        ({"type": "error", "error": {"message": "Internal Error"}}, 500, ServerError),
+        ({"type": "error", "status": 403, "error": {"message": "x"}}, 403, ForbiddenError),
+        ({"type": "failure", "status": 422, "data": "[]"}, 422, InvalidRequestError),
+        ({"type": "error", "status": "404"}, 500, ServerError),
+        ({"type": "error", "status": 200}, 500, ServerError),
+        ({"type": "error", "status": True}, 500, ServerError),
+    ],
+)
+def test_an_error_inside_a_200_is_an_error(
+    value: dict[str, Any], status: int, cls: type[StatusError]
+) -> None:
+    with pytest.raises(cls) as caught:
+        read_settings(*answer(value), SETTINGS)
+    assert caught.value.status == status
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[]", b"{}", b'{"type":7}', b'{"type":"data"}', b"\xff", b"[" * 9999]
+)
+def test_settings_that_are_answered_with_something_else_are_a_protocol_error(body: bytes) -> None:
+    with pytest.raises(ProtocolError, match="status 200, text/x"):
+        read_settings(Head(200, (("content-type", "text/x"),)), body, SETTINGS)
+
+
+# A new conversation.
+
+
+def test_the_captured_id_is_read() -> None:
+    exchange = scenario("01_happy_path")[1]
+    found = read_conversation_id(exchange.head, exchange.body, exchange.request)
+    assert found == "6b007c261090eb6ec94d77d0"
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "",
+        ".",
+        "..",
+        "../settings",
+        "a/b",
+        "a?b",
+        "a#b",
+        "a b",
+        "a%2fb",
+        "a\n",
+        "a\r\nX: y",
+        "a\x00",
+        "é",
+        "@host",
+        "x" * 65,
+        None,
+        7,
+        True,
+        ["a"],
+        {"a": 1},
+    ],
+)
+def test_an_id_that_could_lead_elsewhere_is_refused(hostile: object) -> None:
+    with pytest.raises(ProtocolError, match="new conversation"):
+        read_conversation_id(*answer({"conversationId": hostile}), CREATE)
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'"6b007c"', b"\xff"])
+def test_a_success_without_an_id_is_a_protocol_error(body: bytes) -> None:
+    with pytest.raises(ProtocolError, match="no content type"):
+        read_conversation_id(Head(200, ()), body, CREATE)
+
+
+def test_a_refused_conversation_is_the_status_error() -> None:
+    with pytest.raises(TermsNotAcceptedError):
+        read_conversation_id(*answer({"error": MODAL}, 405), CREATE)
+
+
+# The rest.
+
+
+def test_an_answer_without_content_may_hold_anything() -> None:
+    read_nothing(Head(200, ()), b"<html>", DELETE)
+    with pytest.raises(NotFoundError):
+        read_nothing(Head(404, ()), b"", DELETE)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "GZIP", "deflate, gzip", "x" * 9999])
+def test_a_compressed_answer_is_refused(encoding: str) -> None:
+    with pytest.raises(ProtocolError, match="compressed") as caught:
+        check_encoding(Head(200, (("content-encoding", encoding),)))
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("encoding", ["", "identity", " Identity "])
+def test_an_answer_that_is_not_compressed_is_taken(encoding: str) -> None:
+    check_encoding(Head(200, (("content-encoding", encoding),)))
+    check_encoding(Head(200, ()))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["error", "message", "type", "status", "conversationId", "x"]), inner
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    status=st.sampled_from([200, 204, 301, 303, 308, 400, 404, 405, 429, 500, 503]),
+    body=st.binary(max_size=30) | JSON.map(lambda value: json.dumps(value).encode()),
+    location=st.text(max_size=20) | st.sampled_from(["//[", "https://h/settings", "http://:x"]),
+)
+def test_any_answer_is_read_or_an_error_of_ours(status: int, body: bytes, location: str) -> None:
+    head = Head(status, (("location", location), ("retry-after", location)))
+    for request, reader in (
+        (SETTINGS, read_settings),
+        (CREATE, read_conversation_id),
+        (DELETE, read_nothing),
+        (CREATE, lambda head, body, _: read_json(head, body)),
+    ):
+        with contextlib.suppress(H2oError):  # any other error fails the test
+            reader(head, body, request)

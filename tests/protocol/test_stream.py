@@ -1,0 +1,482 @@
+import json
+import tracemalloc
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from recorded import HELLO, Exchange, scenario, streams
+
+from h2o_client.errors import GenerationError, H2oError, ProtocolError
+from h2o_client.protocol.stream import MAX_LINE, AnswerParser, Final, LineSplitter, excerpt
+from h2o_client.types import Token
+
+END = (
+    b'data:{"token":{"id":11,"text":"<|endoftext|>","logprob":-0.1,"special":true},'
+    b'"generated_text":"","details":null}\n\n'
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that a stream comes to."""
+
+    tokens: tuple[Token, ...]
+    final: Final | None
+    error: tuple[type[H2oError], str] | None
+
+    @property
+    def text(self) -> str:
+        return "".join(token.text for token in self.tokens if not token.special)
+
+
+def read(*chunks: bytes, limit: int = MAX_LINE) -> Outcome:
+    parser = AnswerParser(limit)
+    tokens: list[Token] = []
+    for chunk in chunks:
+        tokens += parser.feed(chunk)
+    tokens += parser.finish()
+    error = parser.error
+    return Outcome(
+        tuple(tokens), parser.final, None if error is None else (type(error), str(error))
+    )
+
+
+def bytewise(data: bytes) -> Iterable[bytes]:
+    return (data[index : index + 1] for index in range(len(data)))
+
+
+def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
+    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    return [data[start:end] for start, end in pairwise(edges)]
+
+
+def event(text: str = "a", **more: object) -> bytes:
+    token = {"id": 5, "text": text, "logprob": -0.5, "special": False}
+    value = {"token": token, "generated_text": None, "details": None} | more
+    return b"data:" + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
+
+
+# The captured streams.
+
+ENDINGS = {
+    "01_happy_path:2": (HELLO, "eos", None),
+    "05_upstream_details:2": (HELLO, "eos", None),
+    "05_upstream_empty:2": ("", "eos", None),
+    "05_upstream_eos_in_text:2": (HELLO, "eos", None),
+    "05_upstream_keepalive:2": (HELLO, "eos", None),
+    "05_upstream_length:2": (HELLO, "length", None),
+    "05_upstream_long_500:2": ("".join(f" w{n}" for n in range(500)), "eos", None),
+    "05_upstream_newlines:2": (
+        ' Line one\nLine "two"\n\n\tback\\slash </s> data: {"x":1}\u2028end \n',
+        "eos",
+        None,
+    ),
+    "05_upstream_unicode:2": (
+        " Привет, мир! 你好，世界 👋🏽 👨\u200d👩\u200d👧\u200d👦 naïve café ＼(＾o＾)／ \xa0🇺🇦",  # noqa: RUF001 -- as captured
+        "eos",
+        None,
+    ),
+    "05_upstream_incomplete:2": (" Hello! I am a", None, "incomplete_generation"),
+    "05_upstream_midstream_error:2": (" Hello! I am a", None, "generation"),
+    "05_upstream_sse_overloaded:2": ("", None, "overloaded"),
+    "05_upstream_sse_validation:2": ("", None, "validation"),
+    "05_upstream_truncate:2": (" Hello! I am a", None, None),
+    "05_upstream_truncate_clean:2": (" Hello! I am a", None, None),
+    "05_upstream_truncate_midline:2": (" Hello! I am a", None, None),
+    "08_parameters_upstream:3": (HELLO, "eos", None),
+    "20_slow_stream_timing:2": ("".join(f" slow{n}" for n in range(60)), "eos", None),
+    "11_stop_generating:3": ("".join(f" slow{n}" for n in range(15)), None, None),
+    "17_disconnect:2": ("".join(f" slow{n}" for n in range(5)), None, None),
+}
+
+
+@pytest.mark.parametrize("place", ENDINGS)
+def test_a_captured_stream_comes_to_the_captured_text_and_ending(place: str) -> None:
+    text, final, error = ENDINGS[place]
+    name, index = place.split(":")
+
+    parser = AnswerParser()
+    tokens = [*parser.feed(scenario(name)[int(index)].body), *parser.finish()]
+
+    assert "".join(token.text for token in tokens if not token.special) == text
+    if final is None:
+        assert parser.final is None
+    else:
+        assert parser.final is not None
+        assert parser.final.token == tokens[-1]
+        assert parser.final.token.special == (final == "eos")
+    if error is None:
+        assert parser.error is None
+    else:
+        assert isinstance(parser.error, GenerationError)
+        assert parser.error.error_type == error
+
+
+def test_the_captured_chunks_give_what_their_bytes_give() -> None:
+    exchange = scenario("05_upstream_unicode")[2]
+    assert len(exchange.chunks) > 1
+    assert b"".join(exchange.chunks) == exchange.body
+
+    assert read(*exchange.chunks) == read(exchange.body)
+
+
+@pytest.mark.parametrize("stream", streams(), ids=str)
+def test_each_captured_token_is_given_verbatim(stream: Exchange) -> None:
+    expected = []
+    for line in stream.body.decode().split("\n"):
+        if line.startswith("data:") and line.endswith("}"):
+            token = json.loads(line[5:]).get("token")
+            if token is not None:
+                expected.append(
+                    Token(token["id"], token["text"], token["logprob"], token["special"])
+                )
+
+    assert list(read(stream.body).tokens) == expected
+
+
+def test_details_come_with_the_final_event_where_they_were_asked_for() -> None:
+    final = read(scenario("05_upstream_details")[2].body).final
+    assert final is not None
+    assert final.details == {"finish_reason": "eos_token", "generated_tokens": 22, "seed": 42}
+
+    final = read(scenario("01_happy_path")[2].body).final
+    assert final is not None
+    assert final.details == {}
+
+
+# Cut anywhere.
+
+
+@pytest.mark.parametrize("stream", [s for s in streams() if len(s.body) < 3000], ids=str)
+def test_a_stream_cut_at_any_byte_comes_to_the_same(stream: Exchange) -> None:
+    data = stream.body
+    whole = read(data)
+    for place in range(len(data) + 1):
+        assert read(data[:place], data[place:]) == whole, place
+
+
+@pytest.mark.parametrize("stream", streams(), ids=str)
+def test_a_stream_fed_byte_by_byte_comes_to_the_same(stream: Exchange) -> None:
+    assert read(*bytewise(stream.body)) == read(stream.body)
+
+
+# What a proxy may make of a stream.
+
+DISGUISES: dict[str, Callable[[bytes], bytes]] = {
+    "CRLF": lambda data: data.replace(b"\n", b"\r\n"),
+    "CR": lambda data: data.replace(b"\n", b"\r"),
+    "CR and LF mixed": lambda data: data.replace(b"\n\n", b"\r\n\n"),
+    "a byte order mark": lambda data: b"\xef\xbb\xbf" + data,
+    "a space after the colon": lambda data: data.replace(b"data:{", b"data: {"),
+    "spaces at the ends": lambda data: data.replace(b"}\n", b"} \t\n"),
+    "comments": lambda data: data.replace(b"data:{", b": ping\n:\n\ndata:{"),
+    "other fields": lambda data: data.replace(
+        b"data:{", b"event: message\nid: 7\nretry: 10\nfoo\nData:x\ndata: {"
+    ),
+    "no empty lines": lambda data: data.replace(b"\n\n", b"\n"),
+    "no last newline": lambda data: data.rstrip(b"\n"),
+}
+
+
+@pytest.mark.parametrize("disguise", DISGUISES)
+@pytest.mark.parametrize(
+    "name",
+    ["01_happy_path", "05_upstream_newlines", "05_upstream_empty", "05_upstream_midstream_error"],
+)
+def test_a_stream_means_the_same_in_any_disguise(name: str, disguise: str) -> None:
+    data = scenario(name)[2].body
+    disguised = DISGUISES[disguise](data)
+    assert disguised != data
+
+    assert read(disguised) == read(data)
+    assert read(*bytewise(disguised)) == read(data)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    stream=st.sampled_from([s for s in streams() if len(s.body) < 3000]),
+    disguises=st.lists(st.sampled_from(sorted(DISGUISES)), max_size=3, unique=True),
+    places=st.lists(st.integers(0, 10_000), max_size=12),
+)
+def test_a_disguised_stream_may_be_cut_anywhere(
+    stream: Exchange, disguises: list[str], places: list[int]
+) -> None:
+    data = stream.body
+    for disguise in disguises:
+        data = DISGUISES[disguise](data)
+
+    assert read(*cut(data, places)) == read(data)
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
+def test_only_cr_and_lf_end_a_line(mark: str) -> None:
+    # Control characters below U+0020 must be escaped in JSON: there the line is whole, but no JSON.
+    outcome = read(event(f"a{mark}b").replace(json.dumps(mark)[1:-1].encode(), mark.encode()), END)
+    if mark >= " ":
+        assert outcome.text == f"a{mark}b"
+        assert outcome.error is None
+    else:
+        assert outcome.error is not None
+        assert repr(mark)[1:-1] in outcome.error[1]
+
+
+def test_a_byte_order_mark_split_over_chunks_is_one() -> None:
+    assert read(b"\xef", b"\xbb", b"\xbf" + event("x"), END).text == "x"
+
+
+def test_a_byte_order_mark_in_the_midst_is_none() -> None:
+    # The line is then of a field that means nothing here.
+    assert read(event("x") + b"\xef\xbb\xbf" + event("y") + END).text == "x"
+
+
+# The end.
+
+
+def test_what_follows_the_final_event_is_not_part_of_the_answer() -> None:
+    whole = event("x") + END
+    for tail in (event("y"), END, b'data:{"error":"late"}\n\n', b"data:rubbish\n\n", b"\xff" * 99):
+        assert read(whole + tail) == read(whole)
+        assert read(whole, tail) == read(whole)
+
+
+def test_a_final_event_needs_no_newline() -> None:
+    assert read((event("x") + END).rstrip(b"\n")).final is not None
+
+
+def test_the_final_event_may_be_an_ordinary_token_whose_text_counts() -> None:
+    outcome = read(event(" a"), event("b", generated_text=" ab"))
+    assert outcome.text == " ab"
+    assert outcome.final == Final(Token(5, "b", -0.5, False), {})
+
+
+def test_a_stream_is_whole_only_with_a_final_event() -> None:
+    for stream in (b"", b"\n\n", b": only a comment\n\n", event("x")):
+        outcome = read(stream)
+        assert outcome.final is None
+        assert outcome.error is None
+
+
+def test_nothing_is_read_after_an_error() -> None:
+    parser = AnswerParser()
+    assert [t.text for t in parser.feed(event("x") + b"data:rubbish\n" + event("y"))] == ["x"]
+    assert isinstance(parser.error, ProtocolError)
+    assert parser.ended
+    assert parser.feed(event("z") + END) == []
+    assert parser.finish() == []
+    assert parser.final is None
+
+
+def test_half_a_line_at_the_end_is_a_cut_and_no_breach_of_the_protocol() -> None:
+    for length in range(1, len(event("y")) - 3):
+        outcome = read(event("x") + event("y")[:length])
+        assert (outcome.text, outcome.final, outcome.error) == ("x", None, None), length
+
+
+# Errors.
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"data:", "no JSON"),
+        (b"data:{", "no JSON"),
+        (b"data:[DONE]", "no JSON"),
+        (b"data:<html>", "no JSON"),
+        (b"data:{} {}", "more than one"),
+        (b"data:1", "no JSON object"),
+        (b"data:[]", "no JSON object"),
+        (b"data:null", "no JSON object"),
+        (b'data:"text"', "no JSON object"),
+        (b"data:NaN", "no JSON object"),
+        (b"data:{}", "neither a token nor an error"),
+        (b'data:{"error":null}', "neither a token nor an error"),
+        (b'data:{"token":null,"generated_text":"x"}', "neither a token nor an error"),
+        (b'data:{"token":[]}', "neither a token nor an error"),
+        (b'data:{"token":{}}', "expected shape"),
+        (b'data:{"token":{"id":"1","text":"a"}}', "expected shape"),
+        (b'data:{"token":{"id":true,"text":"a"}}', "expected shape"),
+        (b'data:{"token":{"id":1.5,"text":"a"}}', "expected shape"),
+        (b'data:{"token":{"id":1,"text":null}}', "expected shape"),
+        (b'data:{"token":{"id":1,"text":7}}', "expected shape"),
+        (b'data:{"token":{"id":1,"text":"a","special":0}}', "expected shape"),
+        (b'data:{"token":{"id":1,"text":"a","logprob":"x"}}', "expected shape"),
+        (b'data:{"token":{"id":1,"text":"a"},"generated_text":7}', "no text"),
+        (b'data:{"token":{"id":1,"text":"\xff"}}', "no JSON"),
+        (b"data:\xed\xa0\x80", "no JSON"),
+        (b"data:" + b"[" * 100_000, "no JSON"),
+        (b'data:{"a":' * 50_000, "no JSON"),
+        (b'data:{"token":{"id":' + b"9" * 5000 + b',"text":"a"}}', "no JSON"),
+    ],
+    ids=lambda value: repr(value[:40]),
+)
+def test_a_line_that_is_no_event_is_a_protocol_error_that_shows_its_beginning(
+    line: bytes, words: str
+) -> None:
+    outcome = read(event("x") + line + b"\n\n" + END)
+
+    assert outcome.text == "x"
+    assert outcome.final is None
+    assert outcome.error is not None
+    kind, text = outcome.error
+    assert kind is ProtocolError
+    assert words in text
+    assert repr(line[:20].decode("utf-8", "backslashreplace"))[1:-1] in text
+    assert len(text) < 400
+
+
+def test_a_token_may_lack_what_it_need_not_have() -> None:
+    outcome = read(b'data:{"token":{"id":1,"text":"a"}}\n' + END)
+    assert outcome.tokens[0] == Token(1, "a", None, False)
+    assert outcome.error is None
+
+
+def test_a_logprob_may_be_a_whole_number() -> None:
+    assert read(b'data:{"token":{"id":1,"text":"a","logprob":0}}\n').tokens[0].logprob == 0
+
+
+@pytest.mark.parametrize("depth", [10, 500, 900, *range(960, 1000), 5000])
+def test_an_error_event_may_be_nested_as_deeply_as_it_likes(depth: int) -> None:
+    # Near the limit of recursion it can be read, and not be written again.
+    outcome = read(b'data:{"error":' + b"[" * depth + b"]" * depth + b"}\n")
+    assert outcome.error is not None
+    assert outcome.error[0] in (GenerationError, ProtocolError)
+
+
+def test_an_error_event_says_what_the_model_server_said_and_what_to_do() -> None:
+    outcome = read(scenario("05_upstream_sse_validation")[2].body)
+    assert outcome.error is not None
+    assert "`inputs` tokens + `max_new_tokens` must be <= 2048" in outcome.error[1]
+    assert "change the prompt or the parameters" in outcome.error[1]
+
+
+@pytest.mark.parametrize("kind", [b"7", b"null", b'"unheard-of"', b"{}"])
+def test_an_error_event_of_an_unknown_kind_is_one_all_the_same(kind: bytes) -> None:
+    outcome = read(b'data:{"error":"x","error_type":' + kind + b"}\n")
+    assert outcome.error is not None
+    assert outcome.error[0] is GenerationError
+
+
+def test_the_text_of_an_error_event_is_bounded() -> None:
+    outcome = read(b'data:{"error":"' + b"x" * 100_000 + b'"}\n')
+    assert outcome.error is not None
+    assert len(outcome.error[1]) < 1000
+
+
+# The limit on lines.
+
+
+@pytest.mark.parametrize("step", [1, 7, 50, 99, 100, 101, 10_000])
+@pytest.mark.parametrize("excess", [-1, 0, 1, 2, 50, 150])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_a_line_over_the_limit_is_an_error_however_it_is_cut(
+    step: int, excess: int, end: bytes
+) -> None:
+    short = b'data:{"token":{"id":1,"text":"x"}}'
+    data = short + end + b":" * (100 + excess) + end + short + end
+    parser = AnswerParser(limit=100)
+
+    tokens = []
+    for start in range(0, len(data), step):
+        tokens += parser.feed(data[start : start + step])
+    tokens += parser.finish()
+
+    if excess > 0:
+        assert [token.text for token in tokens] == ["x"]  # what came before it is not lost
+        assert isinstance(parser.error, ProtocolError)
+        assert "longer than 100 bytes" in str(parser.error)
+    else:
+        assert [token.text for token in tokens] == ["x", "x"]
+        assert parser.error is None
+
+
+def test_a_final_event_stands_whatever_follows_in_the_same_chunk() -> None:
+    outcome = read(END + b"x" * 1000, limit=200)
+    assert outcome.final is not None
+    assert outcome.error is None
+
+
+def test_the_default_limit_is_one_mebibyte() -> None:
+    assert MAX_LINE == 2**20
+    assert read(b":" + b"x" * (MAX_LINE - 1) + b"\n").error is None
+    assert read(b":" + b"x" * MAX_LINE + b"\n").error is not None
+
+
+def test_a_line_without_an_end_takes_no_memory() -> None:
+    parser = AnswerParser()
+    tracemalloc.start()
+    try:
+        for _ in range(256):
+            parser.feed(bytes(64 * 1024))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert isinstance(parser.error, ProtocolError)
+    assert peak < 4 * MAX_LINE  # of 16 MiB
+
+
+# Anything at all.
+
+FRAGMENTS = st.one_of(
+    st.binary(max_size=12),
+    st.sampled_from(
+        [
+            b"data:",
+            b"data: ",
+            b":",
+            b"\n",
+            b"\n\n",
+            b"\r",
+            b"\r\n",
+            b"\xef\xbb\xbf",
+            b"{",
+            b"}",
+            b"NaN",
+            b"-Infinity",
+            b"1e999",
+            b'{"token":',
+            b'{"id":1,"text":"',
+            b'"\\ud800"',
+            b'"generated_text":',
+            b'data:{"error":{"message":[]}}',
+            event("é\u2028"),
+            event("x", generated_text=None, details=7),
+            event("", generated_text="", details=[]),
+            END,
+        ]
+    ),
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(pieces=st.lists(FRAGMENTS, max_size=20), limit=st.sampled_from([16, 120, MAX_LINE]))
+@example(pieces=[b"data:", b"\xef\xbb\xbf", b"\r", b"\n"], limit=16)
+def test_any_bytes_come_to_tokens_or_a_typed_error_however_they_are_cut(
+    pieces: list[bytes], limit: int
+) -> None:
+    data = b"".join(pieces)
+    outcome = read(data, limit=limit)
+
+    assert outcome.error is None or outcome.error[0] in (GenerationError, ProtocolError)
+    assert outcome.final is None or outcome.error is None
+    assert repr(read(*pieces, limit=limit)) == repr(outcome)  # NaN is not equal to itself
+    assert repr(read(*bytewise(data), limit=limit)) == repr(outcome)
+
+
+@settings(deadline=None, max_examples=100)
+@given(data=st.binary(max_size=60), places=st.lists(st.integers(0, 60), max_size=6))
+def test_lines_are_those_of_the_rules_however_they_are_cut(data: bytes, places: list[int]) -> None:
+    splitter = LineSplitter()
+    lines = [line for chunk in cut(data, places) for line in splitter.feed(chunk)]
+    rest = splitter.finish()
+
+    assert [*lines, rest] == data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+
+
+def test_an_excerpt_is_short_and_printable() -> None:
+    assert excerpt(b"abc") == "'abc'"
+    assert excerpt(b"\xff\n") == repr("\\xff\n")
+    assert excerpt(b"x" * 201) == repr("x" * 200) + "…"
