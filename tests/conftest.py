@@ -1,0 +1,144 @@
+"""What all tests share: the emulator, the three flavours, and what must hold after each test.
+
+A test that is an `async def` with the argument `api` is a scenario; see `flavours.py`.
+"""
+
+import gc
+import inspect
+import os
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, cast
+
+import httpx
+import pytest
+from flavours import FLAVOURS, Api, new_api
+
+from h2o_client.emulator import Emulator
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a scenario in its flavour."""
+    api = pyfuncitem.funcargs.get("api")
+    if not isinstance(api, Api) or not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    api.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may have a server and a proxy of their own."""
+    for name in os.environ:
+        if name.startswith("H2O_CHAT_") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def old_objects() -> Iterator[None]:
+    """Keep what is there for good out of the garbage collector's way; see `nothing_left`."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Collect what was dropped here and now: a socket or stream left open fails this very test."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    """A fresh emulator."""
+    with Emulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture(params=FLAVOURS)
+def flavour(request: pytest.FixtureRequest) -> str:
+    """The flavours, one after the other."""
+    return cast("str", request.param)
+
+
+@pytest.fixture
+def api(flavour: str, server: Emulator, responses: "OpenResponses") -> Iterator[Api]:
+    """The flavour that a scenario runs in; it may leave no connection busy."""
+    yield new_api(flavour, server)
+    responses.check()
+
+
+class OpenResponses:
+    """The responses that httpx holds open: each keeps a connection of the pool busy."""
+
+    def __init__(self) -> None:
+        self._open: set[object] = set()
+        self.count = 0
+
+    def opened(self, stream: object) -> None:
+        self.count += 1
+        self._open.add(stream)
+
+    def closed(self, stream: object) -> None:
+        self._open.discard(stream)
+
+    def check(self) -> None:
+        """Fail if there is one."""
+        assert not self._open, f"{len(self._open)} connections of the pool are still busy"
+
+
+class _Stream(httpx.SyncByteStream):
+    def __init__(self, stream: httpx.SyncByteStream, responses: OpenResponses) -> None:
+        self._stream = stream
+        self._responses = responses
+        responses.opened(self)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._stream)
+
+    def close(self) -> None:
+        self._stream.close()
+        self._responses.closed(self)
+
+
+class _AsyncStream(httpx.AsyncByteStream):
+    def __init__(self, stream: httpx.AsyncByteStream, responses: OpenResponses) -> None:
+        self._stream = stream
+        self._responses = responses
+        responses.opened(self)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._stream.__aiter__()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+        self._responses.closed(self)
+
+
+@pytest.fixture
+def responses(monkeypatch: pytest.MonkeyPatch) -> OpenResponses:
+    """Watch httpx's real transports."""
+    watch = OpenResponses()
+    send, send_async = (
+        httpx.HTTPTransport.handle_request,
+        httpx.AsyncHTTPTransport.handle_async_request,
+    )
+
+    def handle(self: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
+        response = send(self, request)
+        response.stream = _Stream(cast("Any", response.stream), watch)
+        return response
+
+    async def handle_async(
+        self: httpx.AsyncHTTPTransport, request: httpx.Request
+    ) -> httpx.Response:
+        response = await send_async(self, request)
+        response.stream = _AsyncStream(cast("Any", response.stream), watch)
+        return response
+
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", handle)
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", handle_async)
+    return watch

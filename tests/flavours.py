@@ -1,0 +1,265 @@
+"""One scenario, three flavours: the sync client in threads, the async one on asyncio and on trio.
+
+A test of the shells is an `async def` that takes the fixture `api`. It is written against the
+async client; `api.client()` gives that on asyncio and trio. On "sync" it gives an `H2oClient` in
+the same clothes: each call is done at once, blocking, and what is awaited is ready by then. So the
+scenarios are type-checked against the real `AsyncH2oClient`, and `test_parity.py` holds the two to
+the same signatures.
+
+    async def test_two_chats(api: Api, server: Emulator) -> None:
+        async with api.client() as client:
+            assert str(await client.chat("Hi")) ...
+
+What a scenario must not await itself, because it would block one flavour or is unknown to the
+other, is in `Api`: what blocks (`wait`), what runs beside (`concurrently`, `in_background`).
+A test for some flavours only says `@only(*ASYNC)` or `@only("sync")`.
+"""
+
+import contextlib
+import inspect
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, cast
+
+import anyio
+import anyio.to_thread
+import httpx
+import pytest
+
+from h2o_client import AsyncH2oClient, H2oClient, _async
+from h2o_client.emulator import Answer, Emulator
+
+T = TypeVar("T")
+ASYNC = ("asyncio", "trio")
+FLAVOURS = ("sync", *ASYNC)
+
+NO_RECOVERY: dict[str, Any] = (
+    {"recover": False} if "recover" in inspect.signature(H2oClient).parameters else {}
+)
+"""Keywords of a client that takes a lost answer for lost."""
+
+PATIENCE = 10.0
+"""Seconds after which a test that hangs has failed."""
+
+
+def only(*flavours: str) -> pytest.MarkDecorator:
+    """Let a test run in some flavours only."""
+    return pytest.mark.parametrize("flavour", flavours)
+
+
+class Background(Generic[T]):
+    """What runs beside a scenario, and what it ended with."""
+
+    def __init__(self) -> None:
+        self._values: list[T] = []
+        self.error: BaseException | None = None
+
+    def result(self) -> T:
+        """What it returned; raises what it raised."""
+        if self.error is not None:
+            raise self.error
+        return self._values[0]
+
+    async def run(self, call: Callable[[], Awaitable[T]]) -> None:
+        try:
+            self._values.append(await call())
+        except Exception as error:  # noqa: BLE001 -- the scenario asks for it
+            self.error = error
+
+
+class Api:
+    """What a scenario needs beside the client.
+
+    Attributes:
+        flavour: "sync", "asyncio" or "trio".
+        server: the emulator that `client()` talks to.
+    """
+
+    def __init__(self, flavour: str, server: Emulator) -> None:
+        self.flavour = flavour
+        self.server = server
+
+    def run(self, scenario: Coroutine[Any, Any, T]) -> T:
+        """Run a scenario to its end."""
+
+        async def bounded() -> T:
+            with anyio.fail_after(3 * PATIENCE):
+                return await scenario
+
+        return anyio.run(bounded, backend=self.flavour)
+
+    def client(self, base_url: str | None = None, **options: Any) -> AsyncH2oClient:
+        """Make a client of the server, or of another base URL; it waits no longer than a test."""
+        return AsyncH2oClient(base_url or self.server.url, **{"timeouts": PATIENCE, **options})
+
+    def client_of_environment(self, **options: Any) -> AsyncH2oClient:
+        """Make a client without a base URL."""
+        return AsyncH2oClient(**options)
+
+    def http_client(self, **options: Any) -> Any:
+        """Make an httpx client as `http_client=` takes it; close it with `close_http()`."""
+        return httpx.AsyncClient(**options)
+
+    async def close_http(self, http: Any) -> None:
+        """Close such an httpx client."""
+        await http.aclose()
+
+    async def wait(self, call: Callable[[], T]) -> T:
+        """Do something that blocks, such as `server.wait_held`, while the others go on."""
+        return await anyio.to_thread.run_sync(call)
+
+    async def concurrently(self, calls: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
+        """Do all at once, each in a thread or task; their results, in order, or an error."""
+        backgrounds: list[Background[T]] = []
+        async with anyio.create_task_group() as tasks:
+            for call in calls:
+                backgrounds.append(Background())
+                tasks.start_soon(backgrounds[-1].run, call)
+        return [background.result() for background in backgrounds]
+
+    @contextlib.asynccontextmanager
+    async def in_background(self, call: Callable[[], Awaitable[T]]) -> AsyncIterator[Background[T]]:
+        """Do something in a thread or task while the block runs; at its end it is waited for."""
+        background: Background[T] = Background()
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(background.run, call)
+                yield background
+
+    async def held(self, count: int = 1) -> None:
+        """Wait until the server's generations stand still, and what they said has arrived."""
+        await self.wait(lambda: self.server.wait_held(count))
+        await self.wait(lambda: None)
+
+    async def settled(self) -> None:
+        """Check that the server was told all: it keeps nothing and generates nothing."""
+        await self.wait(self.server.wait_idle)
+        assert await self.wait(lambda: self.server.conversations) == []
+        assert await self.wait(lambda: self.server.generating) == 0
+
+
+class SyncApi(Api):
+    """The same over threads, with `H2oClient`."""
+
+    def run(self, scenario: Coroutine[Any, Any, T]) -> T:
+        return at_once(scenario)
+
+    def client(self, base_url: str | None = None, **options: Any) -> AsyncH2oClient:
+        options = {"timeouts": PATIENCE, **options}
+        return cast("AsyncH2oClient", AsIfAsync(H2oClient(base_url or self.server.url, **options)))
+
+    def client_of_environment(self, **options: Any) -> AsyncH2oClient:
+        return cast("AsyncH2oClient", AsIfAsync(H2oClient(**options)))
+
+    def http_client(self, **options: Any) -> Any:
+        return httpx.Client(**options)
+
+    async def close_http(self, http: Any) -> None:
+        http.close()
+
+    async def wait(self, call: Callable[[], T]) -> T:
+        return call()
+
+    async def concurrently(self, calls: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
+        calls = list(calls)
+        backgrounds: list[Background[T]] = [Background() for _ in calls]
+        with ThreadPoolExecutor(len(calls)) as threads:
+            for background, call in zip(backgrounds, calls, strict=True):
+                threads.submit(lambda b, c: at_once(b.run(c)), background, call)
+        return [background.result() for background in backgrounds]
+
+    @contextlib.asynccontextmanager
+    async def in_background(self, call: Callable[[], Awaitable[T]]) -> AsyncIterator[Background[T]]:
+        background: Background[T] = Background()
+        thread = threading.Thread(target=lambda: at_once(background.run(call)), daemon=True)
+        thread.start()
+        try:
+            yield background
+        finally:
+            thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+class AsIfAsync:
+    """A sync object that can be used as its async twin is."""
+
+    def __init__(self, thing: Any) -> None:
+        self._thing = thing
+        self._twin = vars(_async)[f"Async{type(thing).__name__}"]
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._thing, "close" if name == "aclose" else name)
+        if not callable(found):
+            return found
+        awaited = inspect.iscoroutinefunction(getattr(self._twin, name, None))
+
+        async def call_awaited(*args: Any, **keywords: Any) -> Any:
+            return as_if_async(found(*args, **keywords))
+
+        def call(*args: Any, **keywords: Any) -> Any:
+            return as_if_async(found(*args, **keywords))
+
+        return call_awaited if awaited else call
+
+    def __repr__(self) -> str:
+        return repr(self._thing)
+
+    async def __aenter__(self) -> Self:
+        self._thing.__enter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._thing.__exit__(kind, error, trace)
+
+    def __aiter__(self) -> Self:
+        iter(self._thing)
+        return self
+
+    async def __anext__(self) -> Any:
+        # Not `try: next(…)`: the StopIteration would be the context of the other.
+        missing = object()
+        found = next(self._thing, missing)
+        if found is missing:
+            raise StopAsyncIteration
+        return found
+
+
+def as_if_async(thing: T) -> T:
+    """Dress a result up, if it has an async twin."""
+    if f"Async{type(thing).__name__}" in vars(_async):
+        return cast("T", AsIfAsync(thing))
+    return thing
+
+
+def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never has to wait."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return cast("T", stop.value)
+    coroutine.close()
+    raise AssertionError("a sync scenario awaited something that was not ready")
+
+
+def new_api(flavour: str, server: Emulator) -> Api:
+    """Make the API of a flavour."""
+    return SyncApi(flavour, server) if flavour == "sync" else Api(flavour, server)
+
+
+def endless(*tokens: str, held: int | None = None) -> Answer:
+    """Return an answer that stands still after its tokens, until it is stopped or released.
+
+    Args:
+        tokens: its tokens; one more comes when it goes on.
+        held: after how many it stands still; all.
+    """
+    return Answer(
+        tokens=(*tokens, " too", " late"), hold_after=len(tokens) if held is None else held
+    )

@@ -1,0 +1,419 @@
+"""A chat and a stream as they go when nothing goes wrong: texts, replies, requests, arguments."""
+
+import json
+from typing import Any
+
+import pytest
+from flavours import Api, endless, only
+from pytest_httpx import HTTPXMock
+
+from h2o_client import (
+    DEFAULT_MODEL,
+    H2oClient,
+    Message,
+    Reply,
+    Retries,
+    Timeouts,
+    Token,
+)
+from h2o_client.emulator import DEFAULT_MODELS, Answer, Emulator
+
+PARAMETERS = {
+    "temperature": 0.4,
+    "truncate": 2048,
+    "max_new_tokens": 1024,
+    "do_sample": True,
+    "repetition_penalty": 1.2,
+    "return_full_text": False,
+}
+KINDS = ["settings", "create", "message", "delete"]
+
+
+def kinds(server: Emulator) -> list[str]:
+    return [request.kind for request in server.requests]
+
+
+def message(server: Emulator, number: int = 0) -> dict[str, Any]:
+    found = [request for request in server.requests if request.kind == "message"][number]
+    body: dict[str, Any] = found.json()
+    return body
+
+
+# Texts and replies
+
+
+async def test_chat_with_a_string(api: Api, server: Emulator) -> None:
+    server.reply(" Hello there, you!")
+    async with api.client() as client:
+        reply = await client.chat("Hello!")
+    assert isinstance(reply, Reply)
+    assert str(reply) == reply.text == " Hello there, you!"
+    assert message(server)["inputs"] == "Hello!"
+    options = message(server)["options"]
+    assert (reply.message_id, reply.response_id) == (options["id"], options["response_id"])
+    path = next(request.path for request in server.requests if request.kind == "message")
+    assert path == f"/conversation/{reply.conversation_id}"
+    assert reply.model == DEFAULT_MODEL
+    assert (reply.finish_reason, reply.generated_tokens) == ("eos_token", 4)
+    assert reply.recovered is False
+    await api.settled()
+
+
+async def test_chat_with_messages(api: Api, server: Emulator) -> None:
+    async with api.client() as client:
+        await client.chat(
+            [
+                {"role": "system", "content": "Be brief."},
+                Message(role="user", content="Hi"),
+                {"role": "assistant", "content": "Yes?"},
+                {"role": "user", "content": "Who are you?"},
+            ]
+        )
+        await client.chat([{"role": "user", "content": "Alone"}])
+    assert message(server)["inputs"] == (
+        "System: Be brief.\nUser: Hi\nAssistant: Yes?\nUser: Who are you?\nAssistant:"
+    )
+    assert message(server, 1)["inputs"] == "Alone"
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "reason", "count"),
+    [
+        (Answer(" a b"), {}, "eos_token", 3),
+        (Answer(" a b", ending="length"), {}, "length", 2),
+        (Answer(" a b", ending="length"), {"stop": ["b"]}, None, 2),
+        (Answer(" a b", ending="length"), {"details": True}, "length", 2),
+        (Answer(" a b", finish_reason="stop_sequence"), {"details": True}, "stop_sequence", 3),
+        (Answer(" a b", ending="eos_in_text"), {}, "eos_token", 3),
+    ],
+)
+async def test_why_an_answer_ended(
+    api: Api,
+    server: Emulator,
+    answer: Answer,
+    options: dict[str, Any],
+    reason: str | None,
+    count: int,
+) -> None:
+    server.reply(answer)
+    async with api.client() as client:
+        reply = await client.chat("Hi", **options)
+    assert (reply.text, reply.finish_reason, reply.generated_tokens) == (" a b", reason, count)
+
+
+async def test_an_empty_answer_is_whole(api: Api, server: Emulator) -> None:
+    server.reply(Answer(tokens=()))
+    async with api.client() as client:
+        reply = await client.chat("Hi")
+    assert (reply.text, reply.finish_reason, reply.generated_tokens) == ("", "eos_token", 1)
+    await api.settled()
+
+
+async def test_stream_gives_the_texts_of_the_tokens(api: Api, server: Emulator) -> None:
+    server.reply([" One", "", " two", "\u2028three"])
+    async with api.client() as client, client.stream("Count") as stream:
+        texts = [text async for text in stream]
+        assert texts == [" One", " two", "\u2028three"]
+        assert stream.text == stream.reply.text == "".join(texts)
+        assert [text async for text in stream] == []
+        assert await stream.read() == stream.reply
+    assert stream.reply.text == "".join(texts)
+    assert kinds(server) == KINDS
+
+
+async def test_a_stream_needs_no_with(api: Api, server: Emulator) -> None:
+    server.reply(" One two")
+    client = api.client()
+    assert [text async for text in client.stream("Count")] == [" One", " two"]
+    await api.settled()
+    await client.aclose()
+
+
+async def test_events_give_tokens_the_special_ones_too(api: Api, server: Emulator) -> None:
+    server.reply(" One two")
+    async with api.client() as client, client.stream("Count") as stream:
+        tokens = [token async for token in stream.events()]
+        assert stream.reply.text == " One two"
+    assert all(isinstance(token, Token) for token in tokens)
+    assert [(token.id, token.text, token.special) for token in tokens] == [
+        (100, " One", False),
+        (101, " two", False),
+        (11, "<|endoftext|>", True),
+    ]
+    assert tokens[0].logprob == -0.05
+
+
+async def test_text_and_reply_before_the_end(api: Api, server: Emulator) -> None:
+    server.reply(endless(" One", " two"))
+    async with api.client() as client, client.stream("Count") as stream:
+        assert stream.text == ""
+        with pytest.raises(RuntimeError, match="not read to its end"):
+            _ = stream.reply
+        assert server.requests == []
+        async for text in stream:
+            assert stream.text.startswith(text)
+            with pytest.raises(RuntimeError, match="not read to its end"):
+                _ = stream.reply
+            break
+        assert await anext(stream) == " two"
+        assert stream.text == " One two"
+    with pytest.raises(RuntimeError, match="not read to its end"):
+        _ = stream.reply
+    with pytest.raises(RuntimeError, match="closed"):
+        await anext(stream)
+    await api.settled()
+
+
+@pytest.mark.parametrize("split", [1, 2, 3, 7, 50])
+async def test_bytes_cut_anywhere(api: Api, server: Emulator, split: int) -> None:
+    text = " Grüße \U0001f600\u2028 und \u0085\u2029 wieder"
+    server.reply(Answer(text, split=split, join=2, comments=(0, 2)))
+    async with api.client() as client:
+        reply = await client.chat("Hi")
+    assert reply.text == text
+
+
+async def test_a_stream_as_a_proxy_may_leave_it(api: Api, server: Emulator) -> None:
+    first = '{"token":{"id":1,"text":" a","logprob":-1,"special":false},"generated_text":null}'
+    last = '{"token":{"id":2,"text":" b","logprob":-1,"special":false},"generated_text":" a b"}'
+    raw = f"\ufeff: hi\r\nevent: message\rid: 7\nnew: x\r\ndata: {first}\r\n\r\ndata:{last}"
+    server.reply(Answer(raw=raw.encode(), split=5))
+    async with api.client() as client:
+        reply = await client.chat("Hi")
+    assert (reply.text, reply.finish_reason, reply.generated_tokens) == (" a b", "length", 2)
+
+
+# Requests
+
+
+async def test_exact_requests_of_two_chats(api: Api, server: Emulator) -> None:
+    async with api.client() as client:
+        await client.chat("One")
+        async with client.stream("Two", temperature=0.7, seed=1) as stream:
+            await stream.read()
+        session = client.session
+    one, two = message(server), message(server, 1)
+    assert kinds(server) == [*KINDS, *KINDS[1:]]
+    settings, create, first, delete, *_ = server.requests
+    assert (settings.method, settings.path) == ("POST", "/settings")
+    assert settings.media_type == "application/x-www-form-urlencoded"
+    assert settings.body == (
+        b"ethicsModalAccepted=true&shareConversationsWithModelAuthors=true"
+        b"&ethicsModalAcceptedAt=&activeModel=h2oai%2Fh2ogpt-gm-oasst1-en-2048-falcon-40b-v1"
+        b"&searchEnabled=true"
+    )
+    assert (create.method, create.path, create.media_type) == (
+        "POST",
+        "/conversation",
+        "application/json",
+    )
+    assert create.json() == {"model": DEFAULT_MODEL}
+    assert (first.method, delete.method) == ("POST", "DELETE")
+    assert first.path == delete.path
+    assert (first.media_type, delete.body) == ("application/json", b"")
+    assert list(one) == ["inputs", "parameters", "stream", "options"]
+    assert list(one["parameters"].items()) == list(PARAMETERS.items())
+    assert one["stream"] is True
+    assert list(one["options"]) == ["id", "response_id", "is_retry", "use_cache", "web_search_id"]
+    assert one["options"]["is_retry"] is one["options"]["use_cache"] is False
+    assert one["options"]["web_search_id"] == ""
+    assert two["parameters"] == {**PARAMETERS, "temperature": 0.7, "seed": 1}
+    ids = [body["options"][name] for body in (one, two) for name in ("id", "response_id")]
+    assert len(set(ids)) == 4
+    for request in server.requests:
+        assert request.header("referer") == f"{server.url}/"
+        assert request.header("cookie") == f"hf-chat={session}"
+        assert request.header("accept") == "application/json, text/event-stream"
+        assert request.header("accept-encoding") == "identity"
+        assert (request.header("user-agent") or "").startswith("h2o-chat-client/")
+        assert request.header("authorization") is None
+
+
+async def test_requests_reuse_one_connection(api: Api, server: Emulator) -> None:
+    async with api.client() as client:
+        await client.chat("One")
+        await client.chat("Two")
+        assert await api.wait(lambda: server.accepted) == 1
+    await api.wait(server.wait_idle)
+
+
+async def test_base_url_with_a_path_and_a_password(api: Api) -> None:
+    with Emulator(base_path="/chat") as other:
+        url = other.url.replace("http://", "http://ann:s%3Acret@") + "/"
+        async with api.client(url) as client:
+            await client.chat("Hi")
+            assert client.base_url == other.url
+            assert "cret" not in repr(client)
+        for request in other.requests:
+            assert request.path.startswith("/chat/")
+            assert request.header("referer") == f"{other.url}/"
+            assert request.header("authorization") == "Basic YW5uOnM6Y3JldA=="
+        assert other.conversations == []
+
+
+async def test_the_environment(api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = DEFAULT_MODELS[1].name
+    monkeypatch.setenv("H2O_CHAT_URL", server.url)
+    monkeypatch.setenv("H2O_CHAT_MODEL", model)
+    monkeypatch.setenv("H2O_CHAT_TOKEN", "t0ken")
+    async with api.client_of_environment() as client:
+        reply = await client.chat("Hi")
+        assert client.model == reply.model == model
+    assert {request.header("authorization") for request in server.requests} == {"Bearer t0ken"}
+    assert server.requests[0].form()["activeModel"] == model
+    assert server.requests[1].json() == {"model": model}
+
+
+async def test_headers_of_the_caller_go_before_ours(
+    api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("H2O_CHAT_TOKEN", "t0ken")
+    headers = {"authorization": "Basic eA==", "X-Trace": "7", "Cookie": "gate=open"}
+    async with api.client(headers=headers) as client:
+        await client.chat("Hi")
+        session = client.session
+    for request in server.requests:
+        values = [value for name, value in request.headers if name == "authorization"]
+        assert values == ["Basic eA=="]
+        assert request.header("x-trace") == "7"
+        assert request.header("cookie") == f"hf-chat={session}; gate=open"
+
+
+async def test_defaults_without_anything(api: Api) -> None:
+    async with api.client_of_environment(
+        model=None, session=None, timeouts=None, retries=None, parameters=None, headers=None
+    ) as client:
+        assert client.base_url == "https://gpt-gm.h2o.ai"
+        assert client.model == DEFAULT_MODEL
+        assert client.session
+
+
+async def test_parameters_of_client_call_and_keyword(api: Api, server: Emulator) -> None:
+    async with api.client(parameters={"top_p": 0.5, "temperature": 0.1, "seed": 1}) as client:
+        await client.chat("Hi", parameters={"seed": 2, "anything": [1]}, temperature=0.9)
+        await client.chat("Hi", temperature=None)
+    one, two = message(server)["parameters"], message(server, 1)["parameters"]
+    assert one == {**PARAMETERS, "temperature": 0.9, "top_p": 0.5, "seed": 2, "anything": [1]}
+    assert two == {**PARAMETERS, "temperature": 0.1, "top_p": 0.5, "seed": 1}
+    assert list(one)[:6] == list(PARAMETERS)
+
+
+async def test_another_model_for_one_call(api: Api, server: Emulator) -> None:
+    model = DEFAULT_MODELS[1].name
+    async with api.client() as client:
+        reply = await client.chat("Hi", model=model)
+        assert client.model == DEFAULT_MODEL
+    assert reply.model == model
+    assert server.requests[0].form()["activeModel"] == DEFAULT_MODEL
+    assert server.requests[1].json() == {"model": model}
+
+
+# Wrong arguments
+
+
+@pytest.mark.parametrize(
+    ("messages", "options", "error", "words"),
+    [
+        ([], {}, ValueError, "message"),
+        ("", {}, ValueError, "blank"),
+        (" \n", {}, ValueError, "blank"),
+        (7, {}, TypeError, "messages"),
+        ([{"role": 7, "content": "x"}], {}, TypeError, "role"),
+        ([{"role": "user", "content": 7}], {}, TypeError, "content"),
+        ([{"role": "user"}], {}, (TypeError, ValueError), "content"),
+        ("Hi", {"timeout": 3}, TypeError, "timeouts"),
+        ("Hi", {"stream": True}, TypeError, "client.stream"),
+        ("Hi", {"api_key": "x"}, TypeError, "H2O_CHAT_TOKEN"),
+        ("Hi", {"max_tokens": 3}, TypeError, "max_new_tokens"),
+        ("Hi", {"temprature": 3}, TypeError, "'temperature'"),
+        ("Hi", {"temperature": "hot"}, TypeError, "number"),
+        ("Hi", {"temperature": float("nan")}, ValueError, "finite"),
+        ("Hi", {"parameters": [1]}, TypeError, "mapping"),
+        ("Hi", {"parameters": {"x": object()}}, TypeError, "JSON"),
+        ("Hi", {"model": ""}, ValueError, "model"),
+        ("Hi", {"model": 3}, TypeError, "model"),
+    ],
+)
+@only("sync", "asyncio")
+async def test_wrong_arguments_of_a_call(
+    api: Api,
+    server: Emulator,
+    messages: Any,
+    options: dict[str, Any],
+    error: type[Exception],
+    words: str,
+) -> None:
+    async with api.client() as client:
+        with pytest.raises(error, match=words):
+            await client.chat(messages, **options)
+        with pytest.raises(error, match=words):
+            client.stream(messages, **options)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"base_url": "gpt-gm.h2o.ai"}, ValueError),
+        ({"base_url": "ftp://host"}, ValueError),
+        ({"base_url": "http://"}, ValueError),
+        ({"base_url": "http://user:hunter2@host:port"}, ValueError),
+        ({"base_url": 7}, TypeError),
+        ({"model": " "}, ValueError),
+        ({"session": "a b"}, ValueError),
+        ({"session": 7}, TypeError),
+        ({"share_conversations": "false"}, TypeError),
+        ({"timeouts": 0}, ValueError),
+        ({"timeouts": True}, TypeError),
+        ({"retries": -1}, ValueError),
+        ({"retries": 1.5}, TypeError),
+        ({"proxy": "nowhere:user:hunter2"}, ValueError),
+        ({"headers": {"a b": "c"}}, ValueError),
+        ({"headers": {"a": "c\r\nd: e"}}, ValueError),
+        ({"headers": ["a"]}, TypeError),
+        ({"parameters": "temperature"}, TypeError),
+        ({"http_client": object()}, TypeError),
+    ],
+)
+@only("sync", "asyncio")
+async def test_wrong_arguments_of_a_client(
+    api: Api, options: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error) as caught:
+        api.client_of_environment(**options)
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_the_short_forms_of_limits_and_retries(api: Api, server: Emulator) -> None:
+    server.fail(503, on="settings", times=2)
+    quick = Retries(attempts=2, base=0.001)
+    short: list[dict[str, Any]] = [
+        {"timeouts": 5.0, "retries": quick},
+        {"timeouts": 3, "retries": 0},
+    ]
+    for options in short:
+        async with api.client(**options) as client:
+            assert (await client.chat("Hi")).text
+    assert Timeouts() == Timeouts(connect=10, first_token=120, idle=60, total=None, cleanup=5)
+
+
+# Over a mock: what a socket does not show
+
+
+def test_limits_that_httpx_is_given(httpx_mock: HTTPXMock) -> None:
+    httpx_mock.add_response(url="http://h/settings", status_code=303, headers={"location": "/"})
+    httpx_mock.add_response(url="http://h/conversation", json={"conversationId": "a" * 24})
+    token = {"id": 1, "text": " a", "logprob": 0, "special": True}
+    httpx_mock.add_response(
+        url=f"http://h/conversation/{'a' * 24}",
+        method="POST",
+        headers={"content-type": "text/event-stream"},
+        content=b"data:" + json.dumps({"token": token, "generated_text": ""}).encode() + b"\n\n",
+    )
+    httpx_mock.add_response(method="DELETE")
+    with H2oClient("http://h", timeouts=Timeouts(connect=1, first_token=2, idle=3)) as client:
+        assert client.chat("Hi").text == ""
+    sent = httpx_mock.get_requests()
+    limits = [request.extensions["timeout"] for request in sent]
+    assert [limit["connect"] for limit in limits] == [1, 1, 1, 1]
+    assert all(request.headers["accept-encoding"] == "identity" for request in sent)

@@ -1,0 +1,202 @@
+"""The httpx client below: the caller's own, proxies, cookies, redirects, connections."""
+
+import contextlib
+import http.server
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from flavours import Api, only
+
+from h2o_client import AsyncH2oClient, H2oClient, RedirectError, TransportError
+from h2o_client.emulator import Answer, Emulator, Fault
+
+
+async def test_an_own_client_is_used_and_not_closed(api: Api, server: Emulator) -> None:
+    seen: list[str] = []
+
+    def note(request: httpx.Request) -> None:
+        seen.append(request.method)
+
+    async def note_async(request: httpx.Request) -> None:
+        seen.append(request.method)
+
+    options: dict[str, Any] = {
+        "headers": {"X-Own": "1", "User-Agent": "mine", "Referer": "http://elsewhere.test/"},
+        "cookies": {"gate": "open", "hf-chat": "not this one"},
+        "event_hooks": {"request": [note if api.flavour == "sync" else note_async]},
+        "follow_redirects": True,
+        "timeout": 0.000001,
+    }
+    own = api.http_client(**options)
+    async with api.client(http_client=own) as client:
+        assert (await client.chat("Hi")).text
+        session = client.session
+        with Emulator() as other:
+            location = f"{other.url}/conversation"
+            server.fault("create", Fault(307, headers={"location": location}, body=""))
+            with pytest.raises(RedirectError):
+                await client.chat("Hi")
+            assert other.requests == []
+    assert not own.is_closed
+    assert seen == ["POST", "POST", "POST", "DELETE", "POST"]
+    for request in server.requests:
+        assert request.header("x-own") == "1"
+        assert request.header("referer") == f"{server.url}/"
+        assert request.header("cookie") == f"hf-chat={session}; gate=open"
+    await api.close_http(own)
+
+
+async def test_cookies_of_the_server_are_not_kept(api: Api, server: Emulator) -> None:
+    server.reply(Answer(" One", headers=[("set-cookie", "upstream=1; Path=/")]))
+    async with api.client() as client:
+        await client.chat("Hi")
+        await client.chat("Hi")
+        session = client.session
+    assert {request.header("cookie") for request in server.requests} == {f"hf-chat={session}"}
+
+
+async def test_an_own_client_of_the_wrong_kind(api: Api) -> None:
+    wrong = httpx.AsyncClient if api.flavour == "sync" else httpx.Client
+    with pytest.raises(TypeError, match="http_client is an httpx"):
+        api.client(http_client=wrong())
+    own = api.http_client()
+    with pytest.raises(TypeError, match="proxy"):
+        api.client(http_client=own, proxy="http://127.0.0.1:1")
+    await api.close_http(own)
+
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    """Passes requests on, one connection each."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        server: Any = self.server
+        server.seen.append((self.command, self.path, self.headers.get("Proxy-Authorization")))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        headers = {name: value for name, value in self.headers.items() if name != "Host"}
+        with httpx.Client(trust_env=False) as onward:
+            answer = onward.request(self.command, self.path, headers=headers, content=body)
+        self.send_response(answer.status_code)
+        for name, value in answer.headers.items():
+            if name not in ("transfer-encoding", "content-length", "connection", "keep-alive"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(answer.content)))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+    do_DELETE = do_POST  # noqa: N815 -- the name that http.server looks for
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- inherited
+        pass
+
+
+@pytest.fixture
+def proxy() -> Iterator[tuple[str, list[Any]]]:
+    """A forwarding proxy: its URL, and what it has seen."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as running:
+        seen: list[Any] = []
+        vars(running)["seen"] = seen
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"127.0.0.1:{running.server_port}", seen
+        running.shutdown()
+        thread.join()
+
+
+async def test_a_proxy(api: Api, server: Emulator, proxy: tuple[str, list[Any]]) -> None:
+    place, seen = proxy
+    server.reply(" Hello", " again")
+    async with api.client(proxy=f"http://ann:secret@{place}") as client:
+        assert (await client.chat("Hi")).text == " Hello"
+        assert "secret" not in repr(client)
+    assert [path.removeprefix(server.url).split("/")[1] for _, path, _ in seen] == [
+        "settings",
+        "conversation",
+        "conversation",
+        "conversation",
+    ]
+    assert {authorization for *_, authorization in seen} == {"Basic YW5uOnNlY3JldA=="}
+    assert all(request.header("referer") == f"{server.url}/" for request in server.requests)
+
+
+async def test_a_proxy_of_the_environment(
+    api: Api, proxy: tuple[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, seen = proxy
+    monkeypatch.setenv("http_proxy", place)
+    async with api.client() as client:
+        assert (await client.chat("Hi")).text
+    assert len(seen) == 4
+
+
+async def test_a_proxy_that_is_not_there(api: Api, server: Emulator) -> None:
+    with Emulator() as other:
+        place = other.url.removeprefix("http://")
+    async with api.client(proxy=f"http://ann:secret@{place}", retries=0) as client:
+        with pytest.raises(TransportError) as caught:
+            await client.chat("Hi")
+    assert "secret" not in str(caught.value)
+    assert not caught.value.sent
+    assert server.requests == []
+
+
+@only("asyncio")
+async def test_many_more_streams_than_httpx_has_connections(api: Api, server: Emulator) -> None:
+    count = 105  # httpx's default is 100
+    server.reply(*[Answer([" One"], hold_after=0)] * count)
+    async with api.client(timeouts=10) as client:
+
+        async def release() -> str:
+            await api.held(count)
+            await api.wait(server.release)
+            return ""
+
+        async def chat() -> str:
+            return (await client.chat("Hi")).text
+
+        calls: list[Callable[[], Any]] = [release, *[chat] * count]
+        assert (await api.concurrently(calls))[1:] == [" One"] * count
+    await api.settled()
+
+
+async def test_a_connection_that_the_server_closed_meanwhile(api: Api, server: Emulator) -> None:
+    async with api.client() as client:
+        await client.chat("Hi")
+        await api.wait(server.disconnect_all)
+        assert (await client.chat("Hi")).text
+        assert await api.wait(lambda: server.accepted) == 2
+
+
+def test_importing_a_client_does_not_import_the_other() -> None:
+    import subprocess
+    import sys
+
+    script = (
+        "import sys, h2o_client\n"
+        "assert not {'httpx', 'anyio'} & set(sys.modules), 'too early'\n"
+        "h2o_client.H2oClient\n"
+        "assert 'h2o_client._async' not in sys.modules\n"
+        "assert 'h2o_client.emulator' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
+
+
+def test_a_client_made_and_dropped_leaves_nothing() -> None:
+    H2oClient("http://127.0.0.1:1").close()
+    H2oClient("http://127.0.0.1:1")
+    AsyncH2oClient("http://127.0.0.1:1")
+    with contextlib.suppress(ValueError):
+        H2oClient("nowhere")
+
+
+@pytest.mark.parametrize("kind", [H2oClient, AsyncH2oClient])
+def test_a_refused_argument_leaves_nothing(kind: Any) -> None:
+    with pytest.raises(TypeError):
+        kind("http://127.0.0.1:1", nonsense=1)
+    with pytest.raises(TypeError):
+        kind("http://127.0.0.1:1").stream("Hi", timeout=3)

@@ -1,0 +1,697 @@
+"""However a stream is left, the server is told, and nothing is left behind."""
+
+import asyncio
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from flavours import NO_RECOVERY, PATIENCE, Api, endless, only
+
+from h2o_client import (
+    AsyncChatStream,
+    AsyncH2oClient,
+    H2oClient,
+    IncompleteStreamError,
+    Reply,
+    StatusError,
+    Timeouts,
+)
+from h2o_client.emulator import Answer, Emulator, Fault
+
+
+def kinds(server: Emulator) -> list[str]:
+    return [request.kind for request in server.requests]
+
+
+async def texts(stream: AsyncChatStream) -> list[str]:
+    return [text async for text in stream]
+
+
+class OwnError(Exception):
+    """What a caller raises."""
+
+
+# In the thread or task that reads
+
+
+async def test_read_to_the_end(api: Api, server: Emulator) -> None:
+    async with api.client() as client:
+        async with client.stream("Hi") as stream:
+            await texts(stream)
+            await api.settled()
+        assert kinds(server) == ["settings", "create", "message", "delete"]
+
+
+@pytest.mark.parametrize("read", [1, 2])
+async def test_break(api: Api, server: Emulator, read: int) -> None:
+    server.reply(endless(" One", " two"))
+    async with api.client() as client:
+        got = 0
+        async with client.stream("Hi") as stream:
+            async for _ in stream:
+                got += 1
+                if got == read:
+                    break
+        await api.settled()
+        assert kinds(server)[-2:] == ["stop", "delete"]
+        assert server.stops == 1
+
+
+async def test_the_callers_exception(api: Api, server: Emulator) -> None:
+    server.reply(endless(" One"))
+    async with api.client() as client:
+        with pytest.raises(OwnError) as caught:  # noqa: PT012 -- the caller leaves the block by it
+            async with client.stream("Hi") as stream:
+                async for _ in stream:
+                    raise OwnError
+        assert caught.value.__context__ is None
+        await api.settled()
+
+
+async def test_keyboard_interrupt_in_the_loop(api: Api, server: Emulator) -> None:
+    server.reply(endless(" One"))
+    async with api.client() as client:
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012 -- the caller leaves the block by it
+            async with client.stream("Hi") as stream:
+                async for _ in stream:
+                    raise KeyboardInterrupt
+        await api.settled()
+
+
+async def test_close_twice_before_between_and_after(api: Api, server: Emulator) -> None:
+    server.reply(endless(" One"), " Whole")
+    async with api.client() as client:
+        unread = client.stream("Hi")
+        await unread.aclose()
+        await unread.aclose()
+        assert server.requests == []
+        stream = client.stream("Hi")
+        await anext(stream)
+        await stream.aclose()
+        await api.settled()
+        await stream.aclose()
+        with pytest.raises(RuntimeError, match="closed"):
+            await anext(stream)
+        whole = client.stream("Hi")
+        assert await texts(whole) == [" Whole"]
+        await whole.aclose()
+        assert whole.reply.text == " Whole"
+        assert await texts(whole) == []
+    await client.aclose()
+    assert kinds(server).count("delete") == 2
+
+
+async def test_closing_the_client_closes_its_streams(api: Api, server: Emulator) -> None:
+    server.reply(endless(" One"), endless(" One"))
+    client = api.client()
+    streams = [client.stream("Hi") for _ in range(2)]
+    for stream in streams:
+        await anext(stream)
+    await client.aclose()
+    await api.settled()
+    await api.wait(lambda: no_connection(server))
+    for stream in streams:
+        with pytest.raises(RuntimeError, match="closed"):
+            await anext(stream)
+    with pytest.raises(RuntimeError, match="client is closed"):
+        await client.chat("Hi")
+    assert "closed" in repr(client)
+    await client.aclose()
+
+
+def no_connection(server: Emulator) -> None:
+    """Wait until the server has no connection."""
+    until = time.monotonic() + PATIENCE
+    while server.connections:
+        assert time.monotonic() < until
+        time.sleep(0.002)
+
+
+async def test_no_connection_is_left(api: Api, server: Emulator) -> None:
+    server.reply(endless(" One"), Answer(" One", ending="cut"), " One")
+    async with api.client(retries=0, **NO_RECOVERY) as client:
+        async with client.stream("Hi") as stream:
+            await anext(stream)
+        with pytest.raises(IncompleteStreamError):
+            await client.chat("Hi")
+        await client.chat("Hi")
+        assert await api.wait(lambda: server.connections) <= 1
+    await api.wait(lambda: no_connection(server))
+
+
+# From another thread or task
+
+
+async def test_close_while_the_body_is_awaited(api: Api, server: Emulator) -> None:
+    server.reply(endless(" One", " two"))
+    async with api.client() as client:
+        stream = client.stream("Hi")
+        async with api.in_background(lambda: texts(stream)) as reader:
+            await api.held()
+            await arrived(api, stream, " One two")
+            await stream.aclose()
+            await api.settled()
+        assert type(reader.error) is IncompleteStreamError
+        assert reader.error.partial == " One two"
+        await stream.aclose()
+
+
+async def arrived(api: Api, stream: AsyncChatStream, text: str) -> None:
+    """Wait until the reader, who runs beside, has the text."""
+    for _ in range(5000):
+        if stream.text == text:
+            return
+        await api.wait(lambda: time.sleep(0.001))
+    raise AssertionError(stream.text)
+
+
+async def test_close_while_the_headers_are_awaited(api: Api, server: Emulator) -> None:
+    server.reply(endless(held=0))
+    async with api.client() as client:
+        stream = client.stream("Hi")
+        async with api.in_background(lambda: texts(stream)) as reader:
+            await api.held()
+            await stream.aclose()
+            await api.settled()
+        assert type(reader.error) is IncompleteStreamError
+
+
+@pytest.mark.parametrize("on", ["settings", "create"])
+async def test_close_before_the_message_is_sent(api: Api, server: Emulator, on: str) -> None:
+    server.fault(on, Fault(delay=0.05))
+    async with api.client() as client:
+        stream = client.stream("Hi")
+        async with api.in_background(lambda: texts(stream)) as reader:
+            await api.wait(lambda: requested(server, on))
+            await stream.aclose()
+            await api.settled()
+        assert type(reader.error) is IncompleteStreamError
+        assert "message" not in kinds(server)
+        assert kinds(server).count("delete") == (on == "create")
+
+
+def requested(server: Emulator, kind: str, times: int = 1) -> None:
+    """Wait until a request has come."""
+    until = time.monotonic() + PATIENCE
+    while kinds(server).count(kind) < times:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
+async def test_close_of_the_client_from_elsewhere(api: Api, server: Emulator) -> None:
+    server.reply(endless(" One"))
+    client = api.client()
+    stream = client.stream("Hi")
+    async with api.in_background(lambda: texts(stream)) as reader:
+        await api.held()
+        await arrived(api, stream, " One")
+        await client.aclose()
+        await api.settled()
+    assert type(reader.error) is IncompleteStreamError
+
+
+async def test_a_second_reader_is_refused(api: Api, server: Emulator) -> None:
+    server.reply(endless(" One"))
+    async with api.client() as client:
+        stream = client.stream("Hi")
+        async with api.in_background(lambda: texts(stream)) as reader:
+            await api.held()
+            await arrived(api, stream, " One")
+            with pytest.raises(RuntimeError, match="another thread or task"):
+                await anext(stream)
+            await api.wait(server.release)
+        assert reader.result() == [" One", " too", " late"]
+        assert stream.reply.finish_reason == "eos_token"
+
+
+# Stopping
+
+
+async def test_stop_in_the_loop(api: Api, server: Emulator) -> None:
+    server.reply(endless(" One", " two"))
+    async with api.client() as client, client.stream("Hi") as stream:
+        got = []
+        async for text in stream:
+            got.append(text)
+            if text == " two":
+                await stream.stop()
+        assert got == [" One", " two"]
+        check_stopped(stream.reply, " One two")
+        await api.settled()
+        await stream.stop()
+    assert server.stops == 1
+    assert kinds(server)[-2:] == ["stop", "delete"]
+
+
+def check_stopped(reply: Reply, text: str) -> None:
+    assert (reply.finish_reason, reply.text) == ("stopped", text)
+
+
+async def test_stop_from_elsewhere(api: Api, server: Emulator) -> None:
+    server.reply(endless(" One", " two"))
+    async with api.client() as client, client.stream("Hi") as stream:
+        async with api.in_background(lambda: texts(stream)) as reader:
+            await api.held()
+            await arrived(api, stream, " One two")
+            await stream.stop()
+        assert reader.result() == [" One", " two"]
+        check_stopped(stream.reply, " One two")
+        await api.settled()
+
+
+async def test_stop_before_the_first_token(api: Api, server: Emulator) -> None:
+    server.reply(endless(held=0))
+    async with api.client() as client, client.stream("Hi") as stream:
+        async with api.in_background(stream.read) as reader:
+            await api.held()
+            await stream.stop()
+        check_stopped(reader.result(), "")
+        await api.settled()
+
+
+@pytest.mark.parametrize("on", ["settings", "create"])
+async def test_stop_before_the_message(api: Api, server: Emulator, on: str) -> None:
+    server.fault(on, Fault(delay=0.05))
+    async with api.client() as client, client.stream("Hi") as stream:
+        async with api.in_background(stream.read) as reader:
+            await api.wait(lambda: requested(server, on))
+            await stream.stop()
+        check_stopped(reader.result(), "")
+        await api.settled()
+    assert "message" not in kinds(server)
+
+
+async def test_stop_before_anything(api: Api, server: Emulator) -> None:
+    async with api.client() as client, client.stream("Hi") as stream:
+        await stream.stop()
+        assert await texts(stream) == []
+        check_stopped(stream.reply, "")
+    assert server.generations == 0
+    await api.settled()
+
+
+async def test_stop_after_the_end_is_nothing(api: Api, server: Emulator) -> None:
+    async with api.client() as client, client.stream("Hi") as stream:
+        reply = await stream.read()
+        await stream.stop()
+        assert stream.reply == reply
+        assert reply.finish_reason == "eos_token"
+    assert "stop" not in kinds(server)
+
+
+# A clean-up that fails
+
+
+@pytest.mark.parametrize("on", ["stop", "delete"])
+async def test_a_failed_clean_up_replaces_no_exception(
+    api: Api, server: Emulator, caplog: pytest.LogCaptureFixture, on: str
+) -> None:
+    server.reply(endless(" One"))
+    server.fault(on, Fault(500))
+    async with api.client() as client:
+        with pytest.raises(OwnError):  # noqa: PT012 -- the caller leaves the block by it
+            async with client.stream("Hi") as stream:
+                async for _ in stream:
+                    raise OwnError
+        assert "tried again on close" in caplog.text
+    await api.settled()
+    assert kinds(server).count(on) == 2
+
+
+async def test_a_failed_clean_up_replaces_no_error(
+    api: Api, server: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.fault("message", Fault(422))
+    server.fault("delete", Fault(disconnect=True), Fault(500))
+    async with api.client() as client:
+        with pytest.raises(StatusError) as caught:
+            await client.chat("Hi")
+        assert caught.value.status == 422
+    assert caplog.text.count("could not be cleaned up") == 2
+
+
+async def test_a_server_that_hangs_at_the_clean_up(
+    api: Api, server: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.reply(endless(" One"))
+    server.fault("stop", *[Fault(hang=True)] * 2)
+    begun = time.monotonic()
+    async with api.client(timeouts=Timeouts(cleanup=0.1)) as client:
+        async with client.stream("Hi") as stream:
+            await anext(stream)
+        assert 0.1 <= time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 2
+    assert "could not be cleaned up" in caplog.text
+
+
+async def test_a_server_that_is_gone_at_the_clean_up(
+    api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Emulator() as other:
+        other.reply(endless(" One"))
+        client = api.client(other.url)
+        stream = client.stream("Hi")
+        await anext(stream)
+    await stream.aclose()
+    await client.aclose()
+    assert "could not be cleaned up" in caplog.text
+
+
+# Dropped
+
+
+async def begin_and_drop(client: AsyncH2oClient) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        stream = client.stream("Hi")
+        assert await anext(stream) == " One"
+        del stream
+        gc.collect()
+    found = [str(item.message) for item in caught if item.category is ResourceWarning]
+    assert len(found) == 1, found
+    assert "was not closed" in found[0]
+    assert not any(item.category is not ResourceWarning for item in caught)
+
+
+async def test_a_dropped_stream_is_told_off_with_the_next_call(api: Api, server: Emulator) -> None:
+    server.reply(endless(" One"), " Two")
+    async with api.client() as client:
+        await begin_and_drop(client)
+        assert (await client.chat("Hi")).text == " Two"
+        await api.settled()
+
+
+async def test_a_dropped_stream_is_told_off_at_close(api: Api, server: Emulator) -> None:
+    server.reply(endless(" One"))
+    async with api.client() as client:
+        await begin_and_drop(client)
+    await api.settled()
+
+
+async def test_a_stream_that_was_not_begun_may_be_dropped(api: Api, server: Emulator) -> None:
+    async with api.client() as client:
+        client.stream("Hi")
+        gc.collect()
+    assert server.requests == []
+
+
+async def test_a_stream_read_to_its_end_may_be_dropped(api: Api) -> None:
+    async with api.client() as client:
+        async for _ in client.stream("Hi"):
+            pass
+        gc.collect()
+    await api.settled()
+
+
+def test_a_sync_client_may_be_dropped(server: Emulator) -> None:
+    client = H2oClient(server.url)
+    client.chat("Hi")
+    del client
+    gc.collect()
+    no_connection(server)
+
+
+@only("asyncio", "trio")
+async def test_an_async_client_may_not_be_dropped(api: Api) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        client = api.client()
+        await client.chat("Hi")
+        http = client._http  # its sockets would warn too; the client's own warning is looked for
+        del client
+        gc.collect()
+    assert http is not None
+    await http.aclose()
+    assert any("AsyncH2oClient" in str(item.message) for item in caught)
+
+
+# Ctrl-C
+
+
+def interrupt_main_thread(server: Emulator, stop: threading.Event) -> threading.Thread:
+    """Press Ctrl-C as soon as the server stands still."""
+
+    def press() -> None:
+        server.wait_held()
+        if not stop.wait(0.05):  # for the main thread to be in the socket again
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("tokens", [(), (" One",)])
+@only("sync")
+async def test_ctrl_c_in_the_socket(api: Api, server: Emulator, tokens: tuple[str, ...]) -> None:
+    server.reply(endless(*tokens))
+    done = threading.Event()
+    thread = interrupt_main_thread(server, done)
+    try:
+        async with api.client() as client:
+            with pytest.raises(KeyboardInterrupt):
+                await client.chat("Hi")
+            done.set()
+            await api.settled()
+    finally:
+        done.set()
+        thread.join()
+
+
+@only("sync")
+async def test_ctrl_c_while_the_conversation_is_made(api: Api, server: Emulator) -> None:
+    server.fault("create", Fault(delay=0.1))
+
+    def press() -> None:
+        requested(server, "create")
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    try:
+        async with api.client() as client:
+            with pytest.raises(KeyboardInterrupt):
+                await client.chat("Hi")
+            await api.settled()
+    finally:
+        thread.join()
+    assert kinds(server) == ["settings", "create", "delete"]
+
+
+@only("sync")
+async def test_ctrl_c_as_the_conversation_begins_to_be_made(
+    api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.fault("create", Fault(delay=0.1))
+    start = threading.Thread.start
+
+    def start_and_press(self: threading.Thread) -> None:
+        start(self)
+        if self.name.startswith("h2o_client"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_press)
+    async with api.client() as client:
+        with pytest.raises(KeyboardInterrupt):
+            await client.chat("Hi")
+        await api.settled()
+    assert kinds(server) == ["settings", "create", "delete"]
+
+
+CHILD = {
+    "sync": """
+import sys
+from h2o_client import H2oClient
+with H2oClient(sys.argv[1]) as client, client.stream("Hi") as stream:
+    for text in stream:
+        print(text, flush=True)
+""",
+    "async": """
+import sys, anyio
+from h2o_client import AsyncH2oClient
+async def main():
+    async with AsyncH2oClient(sys.argv[1]) as client, client.stream("Hi") as stream:
+        async for text in stream:
+            print(text, flush=True)
+anyio.run(main, backend=sys.argv[2])
+""",
+}
+
+
+def test_ctrl_c_in_a_process_of_its_own(flavour: str, server: Emulator, tmp_path: Path) -> None:
+    server.reply(endless(" One"))
+    script = tmp_path / "script.py"
+    script.write_text(CHILD["sync" if flavour == "sync" else "async"])
+    command = [sys.executable, "-W", "error", str(script), server.url, flavour]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == " One\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert errors.strip().endswith("KeyboardInterrupt"), errors
+    assert "Exception ignored" not in errors
+    assert "Warning" not in errors
+    server.wait_idle()
+    assert server.conversations == []
+    assert server.stops == 1
+
+
+# Cancellation
+
+
+@pytest.mark.parametrize("on", ["settings", "create"])
+@only("asyncio", "trio")
+async def test_cancelled_before_the_message(api: Api, server: Emulator, on: str) -> None:
+    server.fault(on, Fault(delay=0.05))
+    async with api.client() as client:
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.chat, "Hi")
+                await api.wait(lambda: requested(server, on))
+                scope.cancel()
+        assert scope.cancelled_caught
+        await api.settled()
+        assert kinds(server).count("delete") == (on == "create")
+        assert "message" not in kinds(server)
+
+
+@only("asyncio", "trio")
+async def test_cancelled_while_a_server_hangs_that_makes_a_conversation(
+    api: Api, server: Emulator
+) -> None:
+    server.fault("create", Fault(hang=True))
+    async with api.client(timeouts=Timeouts(cleanup=0.05)) as client:
+        begun = time.monotonic()
+        with anyio.move_on_after(0.05):
+            await client.chat("Hi")
+        assert time.monotonic() - begun < 1
+        await api.settled()
+
+
+@pytest.mark.parametrize("tokens", [(), (" One",)])
+@only("asyncio", "trio")
+async def test_cancelled_while_the_server_is_silent(
+    api: Api, server: Emulator, tokens: tuple[str, ...]
+) -> None:
+    server.reply(endless(*tokens), " Next")
+    async with api.client() as client:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.chat, "Hi")
+            await api.held()
+            tasks.cancel_scope.cancel()
+        await api.settled()
+        assert server.stops == 1
+        assert (await client.chat("Hi")).text == " Next"
+
+
+@only("asyncio", "trio")
+async def test_a_deadline(api: Api, server: Emulator) -> None:
+    server.reply(endless(" One"))
+    async with api.client() as client, client.stream("Hi") as stream:
+        with anyio.move_on_after(0.1) as scope:
+            await stream.read()
+        assert scope.cancelled_caught
+        assert stream.text == " One"
+        await api.settled()
+
+
+@only("asyncio", "trio")
+async def test_a_cancelled_with_block(api: Api, server: Emulator) -> None:
+    server.reply(endless(" One"))
+    with anyio.CancelScope() as scope:
+        async with api.client() as client, client.stream("Hi") as stream:
+            async for _ in stream:
+                scope.cancel()
+                await anyio.sleep(1)
+    assert scope.cancelled_caught
+    await api.settled()
+
+
+@only("asyncio")
+async def test_a_native_cancellation(api: Api, server: Emulator) -> None:
+    server.reply(endless(" One"))
+    async with api.client() as client:
+        task = asyncio.create_task(client.chat("Hi"))
+        await api.held()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await api.settled()
+
+
+@pytest.mark.parametrize("on", ["stop", "delete"])
+@only("asyncio")
+async def test_a_second_native_cancellation_during_the_clean_up(
+    api: Api, server: Emulator, on: str
+) -> None:
+    server.reply(endless(" One"))
+    server.fault(on, Fault(delay=0.05))
+    async with api.client() as client:
+        task = asyncio.create_task(client.chat("Hi"))
+        await api.held()
+        task.cancel()
+        await api.wait(lambda: requested(server, on))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await api.settled()
+
+
+@only("asyncio")
+async def test_a_native_cancellation_while_the_conversation_is_made(
+    api: Api, server: Emulator
+) -> None:
+    server.fault("create", Fault(delay=0.05))
+    async with api.client() as client:
+        task = asyncio.create_task(client.chat("Hi"))
+        await api.wait(lambda: requested(server, "create"))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await api.settled()
+    assert kinds(server) == ["settings", "create", "delete"]
+
+
+@only("asyncio", "trio")
+async def test_a_cancellation_of_the_reader_while_another_closes(
+    api: Api, server: Emulator
+) -> None:
+    server.reply(endless(" One"))
+    server.fault("stop", Fault(delay=0.05))
+    async with api.client() as client:
+        stream = client.stream("Hi")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(texts, stream)
+            await api.held()
+            tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await stream.aclose()
+        await api.settled()
+
+
+async def test_the_pool_of_one_connection(api: Api, server: Emulator) -> None:
+    options: dict[str, Any] = {"limits": httpx.Limits(max_connections=1), "timeout": None}
+    http = api.http_client(**options)
+    server.reply(endless(" One"), Answer(" One", drop_after=1), " One")
+    limits = Timeouts(connect=2)
+    async with api.client(http_client=http, timeouts=limits, retries=0, **NO_RECOVERY) as client:
+        async with client.stream("Hi") as stream:
+            await anext(stream)
+        with pytest.raises(IncompleteStreamError):
+            await client.chat("Hi")
+        await client.chat("Hi")
+        await api.settled()
+    await api.close_http(http)

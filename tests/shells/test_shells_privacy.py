@@ -1,0 +1,88 @@
+"""Neither logs nor reprs nor errors show the session, the prompt, a password or a token.
+
+httpx and httpcore have loggers of their own; httpx's shows URLs at INFO, without user and
+password, and httpcore's shows request headers at DEBUG, which is documented.
+"""
+
+import logging
+from typing import Any
+
+import pytest
+from flavours import NO_RECOVERY, Api, endless
+
+from h2o_client import H2oError
+from h2o_client.emulator import Answer, Emulator, Fault
+
+PROMPT = "my darkest confession"
+ANSWER = "absolved"
+PASSWORD = "hunter2"
+TOKEN = "t0ken-t0ken"
+SESSION = "99999999-8888-4777-8666-555555555555"
+SECRETS = (PROMPT, PASSWORD, TOKEN, SESSION, "Basic ", "Bearer ", ANSWER)
+
+
+def check(*texts: object) -> None:
+    for text in texts:
+        for secret in SECRETS:
+            assert secret not in str(text), text
+            assert secret not in repr(text), text
+
+
+async def test_logs_and_reprs_keep_secrets(
+    api: Api,
+    server: Emulator,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("H2O_CHAT_TOKEN", TOKEN)
+    caplog.set_level(logging.DEBUG, "h2o_client")
+    caplog.set_level(logging.INFO, "httpx")
+    url = server.url.replace("http://", f"http://ann:{PASSWORD}@")
+    for base_url in (server.url, url):
+        server.reply(f" {ANSWER}", endless(f" {ANSWER}"))
+        async with api.client(base_url, session=SESSION) as client:
+            await client.chat(PROMPT)
+            stream = client.stream(PROMPT)
+            check(repr(stream))
+            await anext(stream)
+            check(repr(stream), repr(client), repr(stream.events()))
+            await stream.aclose()
+            check(repr(stream))
+        check(repr(client))
+    check(*[record.getMessage() for record in caplog.records])
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(401),
+        Fault(405),
+        Fault(500),
+        Fault(503, headers={"x-session": SESSION}),
+        Fault(disconnect=True),
+        Fault(200, body="<html>"),
+        Fault(307, headers={"location": "https://elsewhere.test/"}, body=""),
+    ],
+)
+async def test_errors_keep_secrets(
+    api: Api,
+    server: Emulator,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Fault,
+) -> None:
+    monkeypatch.setenv("H2O_CHAT_TOKEN", TOKEN)
+    caplog.set_level(logging.DEBUG, "h2o_client")
+    options: dict[str, Any] = {"retries": 0, "share_conversations": False, **NO_RECOVERY}
+    for on in ("settings", "create", "message", "delete"):
+        server.clear()
+        server.fault(on, *[fault] * 3)
+        server.reply(Answer(" x"))
+        async with api.client(session=SESSION, **options) as client:
+            try:
+                await client.chat(PROMPT)
+            except H2oError as error:
+                check(error, *vars(error).values(), *error.args)
+            else:
+                assert on == "delete"
+    check(*[record.getMessage() for record in caplog.records])

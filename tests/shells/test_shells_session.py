@@ -1,0 +1,178 @@
+"""One client is one session, however many use it; and what it is told about sharing."""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import pytest
+from flavours import Api, only
+
+from h2o_client import H2oError, Reply, ServerError, TransportTimeoutError
+from h2o_client.emulator import Emulator, Fault
+
+MANY = 32
+
+
+def kinds(server: Emulator) -> list[str]:
+    return [request.kind for request in server.requests]
+
+
+async def test_many_on_a_fresh_client_open_one_session(api: Api, server: Emulator) -> None:
+    server.fault("settings", Fault(delay=0.02))
+    async with api.client() as client:
+        session = client.session
+
+        def chat(number: int) -> Callable[[], Awaitable[Reply]]:
+            return lambda: client.chat(f"number {number}")
+
+        replies = await api.concurrently(chat(number) for number in range(MANY))
+        for number, reply in enumerate(replies):
+            assert reply.text.startswith(f" You said: number {number}\n")
+        assert client.session == session
+        assert await api.wait(lambda: server.sessions) == [session]
+        await api.settled()
+    assert kinds(server).count("settings") == 1
+    assert kinds(server).count("create") == kinds(server).count("delete") == MANY
+
+
+async def test_many_share_the_failure_to_open_it(api: Api, server: Emulator) -> None:
+    server.fault("settings", Fault(500, delay=0.2), *[Fault(500)] * MANY)
+    async with api.client(retries=0) as client:
+
+        async def chat() -> H2oError:
+            with pytest.raises(ServerError) as caught:
+                await client.chat("Hi")
+            return caught.value
+
+        errors = await api.concurrently([chat] * MANY)
+        # Each has an error of its own: what is written on one is not read on another.
+        assert len({id(error) for error in errors}) == MANY
+        assert kinds(server).count("settings") == 1
+        assert "create" not in kinds(server)
+        server.clear()
+        assert (await client.chat("Hi")).text
+
+
+async def test_many_find_the_session_forgotten(api: Api, server: Emulator) -> None:
+    async with api.client() as client:
+        await client.chat("Hi")
+        await api.wait(server.forget_sessions)
+        server.clear()
+        replies = await api.concurrently([lambda: client.chat("Hi")] * MANY)
+        assert len(replies) == MANY
+        await api.settled()
+    assert kinds(server).count("settings") == 1
+
+
+@only("asyncio", "trio")
+async def test_the_one_who_opens_it_is_cancelled(api: Api, server: Emulator) -> None:
+    server.fault("settings", Fault(hang=True))
+    async with api.client(retries=0) as client, anyio.create_task_group() as tasks:
+        first = anyio.CancelScope()
+
+        async def opens() -> None:
+            with first:
+                await client.chat("Hi")
+
+        tasks.start_soon(opens)
+        await api.wait(lambda: _requested(server))
+        async with api.in_background(lambda: client.chat("Hi")) as second:
+            first.cancel()
+        assert second.result().text
+    await api.settled()
+    assert kinds(server).count("settings") == 2
+
+
+async def test_the_one_who_opens_it_closes(api: Api, server: Emulator) -> None:
+    server.fault("settings", Fault(delay=0.1))
+    async with api.client(retries=0) as client:
+        stream = client.stream("Hi")
+        async with api.in_background(stream.read) as first:
+            await api.wait(lambda: _requested(server))
+            async with api.in_background(lambda: client.chat("Hi")) as second:
+                await stream.aclose()
+        assert isinstance(first.error, H2oError)
+        assert second.result().text
+        await api.settled()
+
+
+async def test_the_one_who_opens_it_stops(api: Api, server: Emulator) -> None:
+    server.fault("settings", Fault(delay=0.1))
+    async with api.client(retries=0) as client, client.stream("Hi") as stream:
+        async with api.in_background(stream.read) as first:
+            await api.wait(lambda: _requested(server))
+            async with api.in_background(lambda: client.chat("Hi")) as second:
+                await stream.stop()
+        assert first.result().finish_reason == "stopped"
+        assert second.result().text
+        await api.settled()
+
+
+def _requested(server: Emulator) -> None:
+    for _ in range(5000):
+        if server.requests:
+            return
+        time.sleep(0.001)
+    raise AssertionError("no request came")
+
+
+async def test_a_session_is_taken_up(api: Api, server: Emulator) -> None:
+    async with api.client() as client:
+        await client.chat("Hi")
+        session = client.session
+    server.clear()
+    async with api.client(session=session) as client:
+        await client.chat("Hi")
+        assert client.session == session
+    assert kinds(server) == ["create", "message", "delete"]
+    assert {request.cookie("hf-chat") for request in server.requests} == {session}
+
+
+async def test_a_session_that_is_taken_up_was_forgotten(api: Api, server: Emulator) -> None:
+    session = "11111111-2222-4333-8444-555555555555"
+    async with api.client(session=session) as client:
+        await client.chat("Hi")
+    assert kinds(server) == ["create", "settings", "create", "message", "delete"]
+    assert await api.wait(lambda: server.sessions) == [session]
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.6"])
+async def test_opting_out_of_sharing(api: Api, version: Any) -> None:
+    with Emulator(version=version) as other:
+        async with api.client(other.url, share_conversations=False) as client:
+            await client.chat("Hi")
+            session = client.session
+        form = other.requests[0].form()
+        assert "shareConversationsWithModelAuthors" not in form
+        assert form["ethicsModalAccepted"] == "true"
+        other.clear()
+        # A choice that was passed is told to a session that is taken up as well.
+        async with api.client(other.url, session=session, share_conversations=False) as client:
+            await client.chat("Hi")
+        assert kinds(other)[0] == "settings"
+
+
+@pytest.mark.parametrize("session", [None, "my-own", "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee"])
+async def test_a_cookie_of_another_name(api: Api, session: str | None) -> None:
+    with Emulator(cookie_name="gpt-session") as other:
+        async with api.client(other.url, session=session) as client:
+            assert (await client.chat("Hi")).text
+            assert (await client.chat("Hi")).text
+            taken = client.session
+        assert taken.startswith("gpt-session=")
+        assert other.conversations == []
+        other.clear()
+        async with api.client(other.url, session=taken) as client:
+            assert (await client.chat("Hi")).text
+            assert client.session == taken
+        assert kinds(other) == ["create", "message", "delete"]
+
+
+async def test_a_server_that_answers_slowly_to_settings(api: Api, server: Emulator) -> None:
+    server.fault("settings", Fault(hang=True))
+    async with api.client(timeouts=0.05, retries=0) as client:
+        with pytest.raises(TransportTimeoutError):
+            await client.chat("Hi")
+        assert (await client.chat("Hi")).text
+    await api.settled()

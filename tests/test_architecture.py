@@ -1,0 +1,259 @@
+"""The rules of the tree, read off the code: who may import whom, and what may stand where."""
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import h2o_client
+
+ROOT = Path(h2o_client.__file__).parent
+LONGEST = 600
+LONGER = {
+    # One class for each public class with its docstrings, and no decisions: it grows with the
+    # API alone. Split, its private parts would have to be public to each other.
+    "_sync": 1300,
+    "_async": 1100,
+}
+SHELLS = {"_sync", "_async", "_http"}
+OTHER_WORLDS = {"emulator", "testing"}  # no part of the client
+USERS = {"cli", "g4f", "batch", "notebook", "__main__"}
+PUBLIC_MODULES = {"h2o_client", "h2o_client.errors", "h2o_client.types"}
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
+TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+
+
+def part(name: str) -> str:
+    """The part of the package that a module belongs to."""
+    return name.partition(".")[0]
+
+
+def imports(name: str) -> Iterator[tuple[str, str | None]]:
+    """What a module imports, wherever it does: modules, and names of them."""
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, None
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: a relative import"
+            for alias in node.names:
+                yield node.module or "", alias.name
+
+
+def imported(name: str) -> set[str]:
+    """The modules that a module imports; `from package import module` counts as one."""
+    found = set()
+    for module, attribute in imports(name):
+        found.add(module)
+        inner = f"{module}.{attribute}".removeprefix("h2o_client.")
+        if module.startswith("h2o_client") and {inner, f"{inner}.__init__"} & MODULES.keys():
+            found.add(f"h2o_client.{inner}")
+    return found
+
+
+def tops(name: str) -> set[str]:
+    return {part(module) for module in imported(name)}
+
+
+def ours(name: str) -> set[str]:
+    """The parts of this package that a module imports; "" is the package itself."""
+    return {
+        part(module.removeprefix("h2o_client").removeprefix("."))
+        for module in imported(name)
+        if part(module) == "h2o_client"
+    }
+
+
+def of(*parts: str) -> list[str]:
+    return [name for name in MODULES if part(name) in parts]
+
+
+@pytest.mark.parametrize("name", of("protocol"))
+def test_the_core_does_no_io(name: str) -> None:
+    worldly = {
+        "anyio", "asyncio", "concurrent", "contextvars", "http", "httpcore", "httpx",
+        "logging", "os", "pathlib", "queue", "random", "secrets", "select", "signal", "socket",
+        "ssl", "subprocess", "sys", "threading", "time", "trio", "uuid", "warnings",
+    }  # fmt: skip
+    assert not tops(name) & worldly
+    assert ours(name) <= {"protocol", "errors", "types"}
+
+
+@pytest.mark.parametrize("name", of("protocol"))
+def test_the_core_asks_no_clock(name: str) -> None:
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Attribute) and node.attr in ("now", "today", "utcnow"):
+            raise AssertionError(f"line {node.lineno}: {ast.unparse(node)}")
+
+
+def test_of_the_client_three_modules_import_httpx() -> None:
+    found = {name for name in MODULES if tops(name) & {"httpx", "httpcore"}}
+    # An engine of the emulator may pass a real model server through: it is no part of the client.
+    assert {name for name in found if part(name) not in OTHER_WORLDS} == SHELLS
+
+
+@pytest.mark.parametrize("name", of("emulator"))
+def test_the_emulator_shares_nothing_with_the_client(name: str) -> None:
+    assert ours(name) <= {"emulator"}
+
+
+def test_the_client_does_not_need_the_emulator() -> None:
+    found = {name for name in MODULES if ours(name) & OTHER_WORLDS}
+    assert {part(name) for name in found} <= {"cli", *OTHER_WORLDS}
+
+
+def test_errors_and_types_import_nothing_of_ours() -> None:
+    assert ours("errors") == ours("types") == set()
+
+
+def test_the_shells_do_not_know_each_other() -> None:
+    assert "_async" not in ours("_sync")
+    assert "_sync" not in ours("_async")
+    assert not ours("_http") & {"_sync", "_async"}
+    assert not tops("_sync") & {"anyio", "asyncio", "trio"}
+    assert not tops("_async") & {"asyncio", "trio", "threading", "time"}
+
+
+@pytest.mark.parametrize("name", of(*USERS))
+def test_what_is_built_upon_the_client_uses_its_public_names(name: str) -> None:
+    assert ours(name) <= {"", "errors", "types", "emulator", part(name), "cli"}
+    for module, attribute in imports(name):
+        if module in PUBLIC_MODULES and attribute is not None:
+            known = attribute in h2o_client.__all__ or f"{attribute}.__init__" in MODULES
+            assert known or attribute in {"errors", "types"}, attribute
+    for node in ast.walk(TREES[name]):
+        if not isinstance(node, ast.Attribute):
+            continue
+        of_module = isinstance(node.value, ast.Name) and node.value.id == "h2o_client"
+        if of_module:
+            assert node.attr in h2o_client.__all__, node.attr
+        if node.attr.startswith("_") and not node.attr.endswith("__"):
+            assert ast.unparse(node.value) in ("self", "cls"), ast.unparse(node)
+
+
+@pytest.mark.parametrize("name", of("batch", "notebook"))
+def test_batch_and_notebook_import_no_shell(name: str) -> None:
+    names = {attribute for module, attribute in imports(name) if module == "h2o_client"}
+    assert not names & {"H2oClient", "AsyncH2oClient", "ChatStream", "AsyncChatStream"}
+
+
+def yields(nodes: list[ast.stmt]) -> Iterator[int]:
+    for node in nodes:
+        for item in ast.walk(node):
+            if isinstance(item, ast.Yield | ast.YieldFrom):
+                yield item.lineno
+
+
+@pytest.mark.parametrize("name", of("protocol"))
+def test_no_yield_where_closing_a_flow_would_fail(name: str) -> None:
+    wide = {"BaseException", "GeneratorExit"}
+    for node in ast.walk(TREES[name]):
+        if not isinstance(node, ast.Try | ast.TryStar):
+            continue
+        assert list(yields(node.finalbody)) == []
+        for handler in node.handlers:
+            caught = set() if handler.type is None else set(re.findall(r"\w+", _code(handler.type)))
+            if handler.type is None or caught & wide:
+                assert list(yields(handler.body)) == []
+
+
+def _code(node: ast.expr) -> str:
+    return ast.unparse(node)
+
+
+def test_the_rule_on_yield_finds_one() -> None:
+    tree = ast.parse("def f():\n try:\n  pass\n finally:\n  x = yield\n")
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Try)]
+    assert list(yields(found[0].finalbody)) == [5]
+
+
+@pytest.mark.parametrize("name", of("_sync", "_async", "g4f", "batch", "notebook"))
+def test_the_shells_hold_no_generators(name: str) -> None:
+    managers = {"contextmanager", "asynccontextmanager"}  # entered and left in one place
+    for node in ast.walk(TREES[name]):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        decorators = {_code(item).rpartition(".")[2] for item in node.decorator_list}
+        own = [item for item in _own_nodes(node) if isinstance(item, ast.Yield | ast.YieldFrom)]
+        assert not own or decorators & managers, f"{node.name} is a generator"
+
+
+def _own_nodes(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.AST]:
+    """The nodes of a function, without those of the functions within it."""
+    waiting: list[ast.AST] = [*function.body]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            waiting.extend(ast.iter_child_nodes(node))
+
+
+@pytest.mark.parametrize("name", list(MODULES))
+def test_no_module_is_too_long(name: str) -> None:
+    assert len(MODULES[name].read_text().splitlines()) <= LONGER.get(name, LONGEST)
+
+
+@pytest.mark.parametrize("name", list(MODULES))
+def test_every_module_says_what_it_is(name: str) -> None:
+    assert ast.get_docstring(TREES[name])
+
+
+def test_all_is_sorted_and_importable() -> None:
+    # As ruff's RUF022 has it: constants, then classes, then the rest.
+    order = sorted(h2o_client.__all__, key=lambda name: (not name.isupper(), name))
+    assert h2o_client.__all__ in (order, sorted(order))
+    assert len(set(h2o_client.__all__)) == len(h2o_client.__all__)
+    for name in h2o_client.__all__:
+        found = getattr(h2o_client, name)
+        if isinstance(found, type):
+            where = importlib.import_module(found.__module__)
+            assert getattr(where, name) is found
+    assert set(h2o_client.__all__) <= set(dir(h2o_client))
+    with pytest.raises(AttributeError, match="nonsense"):
+        h2o_client.nonsense  # noqa: B018 -- looked up
+
+
+def test_every_error_is_exported() -> None:
+    errors = importlib.import_module("h2o_client.errors")
+    found = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    assert found <= set(h2o_client.__all__)
+    for name in found:
+        assert name in (errors.__doc__ or ""), f"{name} is not in the tree at the top"
+
+
+def test_typed_names_are_the_exported_ones() -> None:
+    tree = TREES["__init__"]
+    typed = {
+        alias.asname or alias.name
+        for node in tree.body
+        if isinstance(node, ast.If)
+        for item in node.body
+        if isinstance(item, ast.ImportFrom)
+        for alias in item.names
+    }
+    assert typed | {"__version__"} == set(h2o_client.__all__)
+
+
+def test_init_has_no_logic_but_the_lazy_import() -> None:
+    tree = TREES["__init__"]
+    functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    assert functions == ["__getattr__", "__dir__"]
+    allowed = (ast.Expr, ast.Import, ast.ImportFrom, ast.Assign, ast.If, ast.FunctionDef)
+    assert all(isinstance(node, allowed) for node in tree.body)
+    conditions = [_code(node.test) for node in tree.body if isinstance(node, ast.If)]
+    assert conditions == ["TYPE_CHECKING"]
+
+
+def test_the_version_is_the_newest_in_the_changelog() -> None:
+    path = ROOT.parent / "CHANGELOG.md"
+    if not path.exists():
+        pytest.skip("not a source tree")
+    found = re.search(r"^## \[?v?(\d+\.\d+[\w.]*)", path.read_text(), re.MULTILINE)
+    assert found is not None
+    assert found[1] == h2o_client.__version__
