@@ -1,0 +1,27 @@
+"""The command `h2o-client`, also `python -m h2o_client`.
+
+What it takes is in the extra `cli`, which may be missing; so this module imports nothing of it
+before it is called.
+"""
+
+import sys
+
+MISSING = "h2o-client: {} is not installed: pip install 'h2o-chat-client[cli]'\n"
+
+
+def main() -> None:
+    """Run the command with the arguments of this process; exits with its status."""
+    try:
+        from h2o_client.cli import run
+    except ModuleNotFoundError as error:
+        if error.name != "click":
+            raise
+        sys.stderr.write(MISSING.format("click"))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    run()
+
+
+if __name__ == "__main__":
+    main()

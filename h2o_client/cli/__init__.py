@@ -1,0 +1,12 @@
+"""The command `h2o-client`; needs the extra `cli`.
+
+It uses the public names of `h2o_client` and nothing below them. `app.py` has the command itself
+and what every subcommand has in common; each subcommand has a module of its own.
+
+Exit status: 0 done, 1 the service failed, 2 wrong use, 130 interrupted, and for other signals
+128 and their number, as in a shell.
+"""
+
+from h2o_client.cli.app import app, run
+
+__all__ = ["app", "run"]

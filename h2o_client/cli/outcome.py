@@ -1,0 +1,107 @@
+"""How a command ends: its exit status, and the one line that says why.
+
+`App` stands around every subcommand, so that none of them has to know. Wrong use is click's own
+business (status 2); a subcommand raises `click.UsageError` for it.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Generator
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from h2o_client import H2oError
+
+PROGRAM = "h2o-client"
+_DEBUG = "h2o_client.debug"
+_BROKEN_PIPE = 128 + 13  # the reader has gone: what a shell shows for SIGPIPE
+_SIGNALS = ("SIGTERM", "SIGHUP")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal came that ends the process, and what is under way is to be left properly.
+
+    Attributes:
+        signum: the signal's number.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+class MissingExtraError(Exception):
+    """Something is not installed that the command needs."""
+
+
+class App(click.Group):
+    """A group of commands that ends as the head of this module says."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand, and turn its error into a line and an exit status."""
+        try:
+            with terminations():
+                return super().invoke(ctx)
+        except BrokenPipeError:
+            _hush()
+            ctx.exit(_BROKEN_PIPE)
+        except KeyboardInterrupt as error:
+            ctx.exit(128 + (error.signum if isinstance(error, Terminated) else signal.SIGINT))
+        except (H2oError, MissingExtraError, ImportError, OSError) as error:
+            _fail(ctx, error)
+
+
+def debug_option(command: F) -> F:
+    """Add `--debug`, which may stand before and after the subcommand's name."""
+
+    def note(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+        if value:
+            ctx.meta[_DEBUG] = True
+
+    return click.option(
+        "--debug",
+        is_flag=True,
+        expose_value=False,
+        callback=note,
+        help="Show where an error came from.",
+    )(command)
+
+
+@contextlib.contextmanager
+def terminations() -> Generator[None]:
+    """Let SIGTERM and SIGHUP end what is under way as Ctrl-C does, so that the server is told."""
+
+    def leave(signum: int, _frame: FrameType | None) -> NoReturn:
+        raise Terminated(signum)
+
+    known = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    # One that is ignored (nohup) or somebody else's stays as it is.
+    ours = [number for number in known if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _fail(ctx: click.Context, error: Exception) -> NoReturn:
+    if ctx.meta.get(_DEBUG):
+        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    line = " ".join(str(error).split()) or type(error).__name__
+    click.echo(f"{PROGRAM}: {line}", err=True)
+    ctx.exit(1)
+
+
+def _hush() -> None:
+    """Let nothing more be written to a pipe whose reader has gone, at the exit neither."""
+    with contextlib.suppress(OSError, ValueError):  # it is closed, or no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

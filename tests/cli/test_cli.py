@@ -1,0 +1,443 @@
+"""The command: what it shows, what it says when it fails, and its exit status.
+
+In this process where that shows it, in one of its own where signals, pipes and imports count.
+"""
+
+import functools
+import importlib.metadata
+import io
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import pytest
+
+import h2o_client
+from h2o_client.cli import app
+from h2o_client.cli.chat import Screen
+from h2o_client.emulator import Answer, Emulator
+
+PATIENCE = 10.0
+GREETING = "Hello! I am the emulator of an h2oGPT chat server. How can I help you?\n"
+posix = pytest.mark.skipif(os.name != "posix", reason="signals to other processes are POSIX's")
+
+
+class Command:
+    """The command in this process; `out` and `err` are what it wrote."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self.out = self.err = ""
+
+    def __call__(self, *arguments: str) -> int:
+        with pytest.raises(SystemExit) as exit_:
+            app.main(list(arguments), prog_name="h2o-client")
+        self.out, self.err = self._capsys.readouterr()
+        assert isinstance(exit_.value.code, int)
+        return exit_.value.code
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(capsys)
+
+
+@pytest.fixture
+def served(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
+    """The server, where the environment says it is."""
+    monkeypatch.setenv("H2O_CHAT_URL", server.url)
+    return server
+
+
+@pytest.fixture
+def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries wait for seconds."""
+    client = functools.partial(h2o_client.H2oClient, retries=0)
+    monkeypatch.setattr(h2o_client, "H2oClient", client)
+
+
+def python(*arguments: str, **options: Any) -> "subprocess.Popen[bytes]":
+    """Start Python with all its warnings."""
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    keywords: dict[str, Any] = {**pipes, **options}
+    return subprocess.Popen[bytes](
+        [sys.executable, "-X", "dev", "-W", "error", *arguments], **keywords
+    )
+
+
+@contextmanager
+def process(*arguments: str, **options: Any) -> "Generator[subprocess.Popen[bytes]]":
+    """Start the command in a process of its own."""
+    with python("-m", "h2o_client", *arguments, **options) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+def ended(started: "subprocess.Popen[bytes]", given: bytes | None = None) -> tuple[int, str, str]:
+    """Wait for a process: its status, what it wrote and what it complained of."""
+    out, err = started.communicate(given, timeout=PATIENCE)
+    return started.returncode, out.decode(), err.decode()
+
+
+def read(started: "subprocess.Popen[bytes]", until: str) -> str:
+    """Read what a process writes, as it comes."""
+    assert started.stdout is not None
+    found = b""
+    while until.encode() not in found:
+        chunk = os.read(started.stdout.fileno(), 4096)
+        assert chunk, f"it ended with {found!r}"
+        found += chunk
+    return found.decode()
+
+
+def message(server: Emulator) -> dict[str, Any]:
+    (found,) = [request for request in server.requests if request.kind == "message"]
+    body: dict[str, Any] = found.json()
+    return body
+
+
+def unused_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+# An answer
+
+
+def test_answer_on_stdout(command: Command, served: Emulator) -> None:
+    served.reply("  Hello there,\n you!")
+    assert command("chat", "Hello") == 0
+    assert command.out == " Hello there,\n you!\n"  # the first of its two spaces is left out
+    assert command.err == ""
+    kinds = [request.kind for request in served.requests]
+    assert kinds == ["settings", "create", "message", "delete"]
+    assert message(served)["inputs"] == "Hello"
+
+
+def test_base_url_model_and_system(command: Command, server: Emulator) -> None:
+    model = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-7b-v3"
+    options = ("--base-url", server.url, "--model", model, "--system", "Be brief.")
+    assert command("chat", "Hello", *options) == 0
+    assert message(server)["inputs"] == "System: Be brief.\nUser: Hello\nAssistant:"
+    (create,) = [request for request in server.requests if request.kind == "create"]
+    assert create.json() == {"model": model}
+
+
+def test_parameters(command: Command, served: Emulator) -> None:
+    given = ["temperature=0.2", "do_sample=false", 'stop=["a","b"]', "custom=a=b", "seed=1"]
+    options = [part for value in given for part in ("--param", value)]
+    assert command("chat", "Hello", *options, "--param", "seed=2") == 0
+    parameters = message(served)["parameters"]
+    assert parameters["temperature"] == 0.2
+    assert parameters["do_sample"] is False
+    assert parameters["stop"] == ["a", "b"]
+    assert parameters["custom"] == "a=b"
+    assert parameters["seed"] == 2
+
+
+@pytest.mark.parametrize("arguments", [(), ("-",)])
+def test_prompt_on_stdin(
+    command: Command,
+    served: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("two\nlines\n"))
+    assert command("chat", *arguments) == 0
+    assert message(served)["inputs"] == "two\nlines"
+
+
+@pytest.mark.usefixtures("served")
+def test_prompt_piped_to_a_process() -> None:
+    with process("chat", stdin=subprocess.PIPE) as chat:
+        assert ended(chat, "Grüße\n".encode()) == (
+            0,
+            "You said: Grüße\nThis is the emulator, answering turn 1.\n",
+            "",
+        )
+
+
+def test_local_is_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody = f"http://127.0.0.1:{unused_port()}"
+    for name in ("HTTP_PROXY", "ALL_PROXY", "H2O_CHAT_URL"):
+        monkeypatch.setenv(name, nobody)
+    monkeypatch.setenv("H2O_CHAT_MODEL", "somebody/elses-model")
+    with process("chat", "--local", "Hello") as chat:
+        assert ended(chat) == (0, GREETING, "")
+
+
+def test_local_leaves_the_environment(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "example.com")
+    before = dict(os.environ)
+    assert command("chat", "--local", "Hello", "--param", "max_new_tokens=1") == 0
+    assert command.out == "Hello!\n"
+    assert dict(os.environ) == before
+
+
+def test_tokens_are_shown_as_they_come(served: Emulator) -> None:
+    served.reply(Answer(" one two three", hold_after=2))
+    with process("chat", "Hello") as chat:
+        assert read(chat, "two") == "one two"
+        served.release()
+        assert ended(chat) == (0, " three\n", "")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "shown"),
+    [(Terminal, "a[31mb\n\tc\n"), (io.StringIO, "a\x1b[31mb\r\n\tc\x07\n")],
+)
+def test_only_a_terminal_is_kept_from_control_characters(
+    monkeypatch: pytest.MonkeyPatch, stream: Callable[[], io.StringIO], shown: str
+) -> None:
+    monkeypatch.setattr(sys, "stdout", out := stream())
+    screen = Screen()
+    screen.show(" a\x1b[31mb\r\n\tc\x07")
+    screen.end()
+    assert out.getvalue() == shown
+
+
+def test_a_character_that_the_output_lacks(served: Emulator) -> None:
+    served.reply(" naïve λ")
+    with process("chat", "Hello", env={**os.environ, "PYTHONIOENCODING": "latin-1"}) as chat:
+        out, err = chat.communicate(timeout=PATIENCE)
+    assert (chat.returncode, out, err) == (0, "naïve ?\n".encode("latin-1"), b"")
+
+
+# Failures
+
+
+@pytest.mark.usefixtures("no_retries")
+def test_server_down(command: Command) -> None:
+    url = f"http://127.0.0.1:{unused_port()}"
+    assert command("chat", "Hello", "--base-url", url) == 1
+    assert command.out == ""
+    assert re.fullmatch(rf"h2o-client: could not connect to {url}: .*\n", command.err)
+
+
+@pytest.mark.usefixtures("no_retries")
+def test_name_unknown(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_args: object, **_keywords: object) -> NoReturn:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert command("chat", "Hello", "--base-url", "http://nowhere.invalid") == 1
+    assert command.err.startswith("h2o-client: could not connect to http://nowhere.invalid")
+    assert command.err.count("\n") == 1
+
+
+def test_error_in_the_middle(command: Command, served: Emulator) -> None:
+    served.reply(Answer(" One two", ending="error", error="out\nof memory"))
+    assert command("chat", "Hello") == 1
+    assert command.out == "One two\n"
+    assert re.fullmatch(r"h2o-client: .*out of memory.*\n", command.err)
+    served.wait_idle()
+    assert served.conversations == []
+
+
+def test_refused(served: Emulator) -> None:
+    served.fail(status=403)
+    with process("chat", "Hello") as chat:
+        status, out, err = ended(chat)
+    assert (status, out) == (1, "")
+    assert re.fullmatch(r"h2o-client: .*403.*\n", err)
+
+
+@pytest.mark.parametrize("arguments", [("--debug", "chat", "Hello"), ("chat", "Hello", "--debug")])
+def test_debug_shows_where(command: Command, served: Emulator, arguments: tuple[str, ...]) -> None:
+    served.fail(status=403)
+    assert command(*arguments) == 1
+    assert command.err.startswith("Traceback")
+    assert command.err.splitlines()[-1].startswith("h2o-client: ")
+
+
+def test_httpx_that_cannot_be_set_up(
+    command: Command, served: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object, **_keywords: object) -> NoReturn:
+        raise ImportError("Using SOCKS proxy, but the 'socksio' package is not installed.")
+
+    monkeypatch.setattr(h2o_client, "H2oClient", refuse)
+    assert command("chat", "Hello") == 1
+    assert re.fullmatch(r"h2o-client: .*socksio.*\n", command.err)
+    assert served.requests == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("chat", ""), "blank"),
+        (("chat", "Hello", "--param", "temperature"), "NAME=VALUE"),
+        (("chat", "Hello", "--param", "model=other"), "NAME=VALUE"),
+        (("chat", "Hello", "--param", "temprature=1"), "temperature"),
+        (("chat", "Hello", "--param", "max_tokens=1"), "max_new_tokens"),
+        (("chat", "Hello", "--param", "temperature=hot"), "a number"),
+        (("chat", "Hello", "--param", "temperature=NaN"), "finite"),
+        (("chat", "Hello", "--base-url", "localhost:8000"), "http://"),
+        (("chat", "Hello", "--base-url", "http://127.0.0.1", "--local"), "exclude"),
+        (("chat", "Hello", "there"), "unexpected"),
+        (("chat", "Hello", "--nonsense"), "--nonsense"),
+        (("nonsense",), "nonsense"),
+        (("serve", "--port", "65536"), "65536"),
+        (("serve", "--host", "0.0.0.0"), "--token"),
+        (("serve", "--host", "example.com"), "--token"),
+    ],
+)
+def test_wrong_use(
+    command: Command, served: Emulator, arguments: tuple[str, ...], hint: str
+) -> None:
+    assert command(*arguments) == 2
+    assert command.out == ""
+    assert hint in command.err
+    assert "Traceback" not in command.err
+    assert served.requests == []
+
+
+def test_no_prompt_in_a_terminal(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    assert command("chat") == 2
+    assert "give a prompt" in command.err
+
+
+def test_stdin_that_is_no_text(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin = io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert command("chat") == 2
+    assert "utf-8" in command.err
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"), [("click", ["--version"]), ("h11", ["serve", "--port", "0"])]
+)
+def test_missing_extra(module: str, arguments: list[str]) -> None:
+    script = (
+        f"import sys; sys.modules[{module!r}] = None; sys.argv[1:] = {arguments!r}\n"
+        "import h2o_client.__main__ as command\ncommand.main()"
+    )
+    assert ended(python("-c", script)) == (
+        1,
+        "",
+        f"h2o-client: {module} is not installed: pip install 'h2o-chat-client[cli]'\n",
+    )
+
+
+# Interruptions
+
+
+@posix
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_in_an_answer(served: Emulator, number: int, status: int) -> None:
+    served.reply(Answer(" one two three", hold_after=2))
+    with process("chat", "Hello") as chat:
+        assert read(chat, "two") == "one two"
+        served.wait_held()
+        chat.send_signal(number)
+        assert ended(chat) == (status, "\n", "")
+    served.wait_idle()
+    assert served.stops == 1
+    assert served.conversations == []
+
+
+@posix
+def test_interrupted_before_an_answer(served: Emulator) -> None:
+    served.reply(Answer(" one", hold_after=0))
+    with process("chat", "Hello") as chat:
+        served.wait_held()
+        chat.send_signal(signal.SIGINT)
+        assert ended(chat) == (130, "", "")
+    served.wait_idle()
+    assert served.conversations == []
+
+
+@posix
+def test_reader_has_gone(served: Emulator) -> None:
+    served.reply(Answer(" one two three four", hold_after=2, pace=0.005))
+    with process("chat", "Hello") as chat:
+        assert chat.stdout is not None
+        read(chat, "two")
+        chat.stdout.close()
+        served.release()
+        assert chat.stderr is not None
+        assert chat.stderr.read() == b""
+        assert chat.wait(PATIENCE) == 141
+    served.wait_idle()
+    assert served.conversations == []
+
+
+# The server
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve(command: Command, number: int) -> None:
+    with process("serve", "--port", "0", "--pace", "0") as serve:
+        found = re.search(
+            r"^    (H2O_CHAT_URL=(\S+) h2o-client chat .*)\n", read(serve, "chat"), re.MULTILINE
+        )
+        assert found is not None
+        url = found[2]
+        assert command("chat", "Hello", "--base-url", url) == 0
+        assert command.out == GREETING
+        port = url.rpartition(":")[2]
+        assert command("serve", "--port", port) == 1
+        assert re.fullmatch(
+            rf"h2o-client: cannot listen on 127.0.0.1, port {port}.*\n", command.err
+        )
+        serve.send_signal(number)
+        assert ended(serve)[::2] == (0, "\nstopped\n")
+
+
+@posix
+def test_serve_with_a_token(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    with process("serve", "--port", "0", "--token", "s3cret") as serve:
+        shown = read(serve, "chat")
+        assert "s3cret" not in shown
+        found = re.search(r"H2O_CHAT_TOKEN=… H2O_CHAT_URL=(\S+) ", shown)
+        assert found is not None
+        url = found[1]
+        assert command("chat", "Hello", "--base-url", url) == 1
+        assert "401" in command.err
+        monkeypatch.setenv("H2O_CHAT_TOKEN", "s3cret")
+        assert command("chat", "Hello", "--base-url", url) == 0
+        serve.terminate()
+        assert ended(serve)[0] == 0
+
+
+# The command itself
+
+
+def test_version(command: Command) -> None:
+    assert command("--version") == 0
+    assert h2o_client.__version__ in command.out
+
+
+@pytest.mark.parametrize("arguments", [("-h",), ("chat", "--help"), ("serve", "--help")])
+def test_help(command: Command, arguments: tuple[str, ...]) -> None:
+    assert command(*arguments) == 0
+    assert command.out.startswith("Usage: h2o-client")
+
+
+def test_both_names() -> None:
+    scripts = importlib.metadata.entry_points(group="console_scripts", module="h2o_client.__main__")
+    assert {script.name for script in scripts} == {"h2o-client", "h2o-chat-client"}
+    assert {script.attr for script in scripts} == {"main"}
+
+
+def test_signals_are_as_they_were(command: Command) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    command("chat", "Hello", "--local", "--param", "max_new_tokens=1")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
