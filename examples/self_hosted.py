@@ -1,0 +1,37 @@
+r"""A server of your own: below a path, behind a proxy, with a token and a private CA.
+
+The client reads the first two by itself, httpx the proxy; H2O_CHAT_CA is this example's own.
+
+    H2O_CHAT_URL=https://chat.example.com/assistant H2O_CHAT_TOKEN=… \
+    HTTPS_PROXY=http://proxy.example.com:3128 H2O_CHAT_CA=/etc/ssl/example-ca.pem \
+    python examples/self_hosted.py "Hello!"
+"""
+
+import os
+import ssl
+import sys
+
+import httpx
+
+from h2o_client import H2oClient, Timeouts
+
+
+def make_http_client() -> httpx.Client:
+    """Make the connections' owner; `mounts=`, `event_hooks=` and `proxy=` go here, too."""
+    context = ssl.create_default_context(cafile=os.environ.get("H2O_CHAT_CA"))
+    return httpx.Client(verify=context)
+
+
+def main() -> None:
+    """Ask what the command line says."""
+    patience = Timeouts(connect=5, first_token=300, idle=60)  # this model is slow to begin
+    with (
+        make_http_client() as http_client,  # ours to close: the client closes only its own
+        H2oClient(http_client=http_client, timeouts=patience, share_conversations=False) as client,
+    ):
+        print(f"{client.base_url}, {client.model}")
+        print(client.chat(" ".join(sys.argv[1:]) or "Hello!").text.strip())
+
+
+if __name__ == "__main__":
+    main()

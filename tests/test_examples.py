@@ -1,0 +1,113 @@
+"""The examples, each run as a reader would run it, against the emulator."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from h2o_client.emulator import Answer, Emulator
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SCRIPTS = sorted(EXAMPLES.glob("*.py"))
+HELLO = "Hello! I am the emulator of an h2oGPT chat server. How can I help you?"
+
+
+def run(name: str, *arguments: str, url: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments],
+        env={**os.environ, "H2O_CHAT_URL": url, **environ},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def output(name: str, *arguments: str, url: str, **environ: str) -> str:
+    done = run(name, *arguments, url=url, **environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_all_are_here() -> None:
+    names = {"script.py", "asyncio_app.py", "trio_app.py", "self_hosted.py"}
+    assert names <= {path.name for path in SCRIPTS}
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_short_and_says_how_to_run_it(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert len(source.splitlines()) < 40
+    docstring = ast.get_docstring(ast.parse(source)) or ""
+    assert f"python examples/{path.name}" in docstring
+    assert "H2O_CHAT_URL=" in docstring
+
+
+def test_script(server: Emulator) -> None:
+    server.reply(" Hi!", Answer(" Because it is.", pace=0.001))
+    assert output("script.py", url=server.url) == (
+        "Reply:  Hi!\nStream: Because it is.\n(4 tokens, eos_token)\n"
+    )
+    server.wait_idle()
+    assert server.conversations == []
+
+
+def test_script_that_fails(server: Emulator) -> None:
+    server.reply(" Hi!", Answer(" Because", ending="error", error="out of memory"))
+    done = run("script.py", url=server.url)
+    assert done.returncode == 1
+    assert done.stdout.endswith("Stream: Because")
+    assert "out of memory" in done.stderr
+    assert done.stderr.endswith("What had arrived: ' Because'\n")
+
+
+def test_asyncio_app(server: Emulator) -> None:
+    shown = output("asyncio_app.py", url=server.url)
+    assert shown.count("Q: ") == shown.count("A: ") == 4
+    assert f"Q: Hello!\nA: {HELLO}\n" in shown
+    assert "no answer" not in shown
+    kinds = [request.kind for request in server.requests]
+    assert kinds.count("settings") == 1
+    assert kinds.count("delete") == 4
+
+
+def test_asyncio_app_with_one_failure(server: Emulator) -> None:
+    server.fail(status=403)
+    shown = output("asyncio_app.py", url=server.url)
+    assert shown.count("A: no answer: ") == 1
+    assert shown.count("A: ") == 4
+
+
+def test_trio_app(server: Emulator) -> None:
+    shown = output("trio_app.py", url=server.url)
+    assert f"Q: Hello!\nA: {HELLO}\n" in shown
+    assert "[cut off]" not in shown
+
+
+def test_trio_app_that_runs_out_of_time(server: Emulator) -> None:
+    server.reply(Answer(" In time, late", hold_after=2), Answer(" In time, late", hold_after=2))
+    shown = output("trio_app.py", "0.3", url=server.url)
+    assert shown.count("A: In time, [cut off]\n") == 2
+    server.wait_idle()
+    assert server.stops == 2
+    assert server.conversations == []
+
+
+def test_self_hosted() -> None:
+    with Emulator(base_path="/assistant", token="s3cret") as server:
+        shown = output("self_hosted.py", "Hello!", url=server.url, H2O_CHAT_TOKEN="s3cret")
+        assert shown.startswith(f"{server.url}, h2oai/")
+        assert server.url.endswith("/assistant")
+        assert shown.endswith(f"\n{HELLO}\n")
+        (settings,) = [request for request in server.requests if request.kind == "settings"]
+        assert "shareConversationsWithModelAuthors" not in settings.form()
+
+
+def test_self_hosted_behind_a_proxy(server: Emulator) -> None:
+    # The emulator stands where the proxy is, and sees what it is asked to fetch.
+    run("self_hosted.py", url="http://chat.example.invalid/assistant", HTTP_PROXY=server.url)
+    path = server.requests[0].path
+    assert path == "http://chat.example.invalid/assistant/settings"
