@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from h2o_client.errors import TransportError as TransportError
     from h2o_client.errors import TransportTimeoutError as TransportTimeoutError
     from h2o_client.protocol.retries import Retries as Retries
+    from h2o_client.protocol.retries import Retry as Retry
     from h2o_client.types import DEFAULT_BASE_URL as DEFAULT_BASE_URL
     from h2o_client.types import DEFAULT_MODEL as DEFAULT_MODEL
     from h2o_client.types import ConversationInfo as ConversationInfo
@@ -81,6 +82,7 @@ _WHERE = {
     "RedirectError": "errors",
     "Reply": "types",
     "Retries": "protocol.retries",
+    "Retry": "protocol.retries",
     "ServerError": "errors",
     "Settings": "types",
     "SharedConversation": "types",
@@ -124,6 +126,7 @@ __all__ = [
     "RedirectError",
     "Reply",
     "Retries",
+    "Retry",
     "ServerError",
     "Settings",
     "SharedConversation",

@@ -346,8 +346,10 @@ class Emulator:
     def _run(self) -> None:
         try:
             anyio.run(self._serve, backend="asyncio")
-        except OSError as error:  # such as a port that is taken
-            self._failure = error
+        except BaseException as error:  # noqa: BLE001 -- raised by start(), in the caller's thread
+            if self._ready.is_set():
+                raise
+            self._failure = error  # such as a port that is taken
         finally:
             self._portal = None
             self._ready.set()
