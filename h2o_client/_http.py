@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import httpx
 
@@ -171,7 +171,7 @@ def time_limits(connect: float | None, within: float | None) -> dict[str, float 
     }
 
 
-def is_much_less(within: float | None, steady: float | None) -> bool:
+def is_much_less(within: float | None, steady: float | None) -> TypeGuard[float]:
     """Whether a limit is so much less than httpx's that it is worth a watch of its own."""
     return within is not None and (steady is None or within < 0.9 * steady)
 
