@@ -346,7 +346,7 @@ class Emulator:
     def _run(self) -> None:
         try:
             anyio.run(self._serve, backend="asyncio")
-        except BaseException as error:  # noqa: BLE001 -- raised by start(), in the caller's thread
+        except BaseException as error:  # raised by start(), in the caller thread
             if self._ready.is_set():
                 raise
             self._failure = error  # such as a port that is taken

@@ -40,6 +40,7 @@ from h2o_client.types import Message, PromptPreview, Reply, WebSearchEntry
 
 _SETTLE = 30.0  # seconds that the next message waits for a stopped turn to be stored
 _ENDED = 2.0  # the same, where its response had come to an end of its own
+_STOP_AGAIN = 120.0  # seconds after which a stop in the same conversation surely works again
 _FIRST_LOOK = 0.05
 _LONGEST_LOOK = 1.0
 _MAX_TITLE = 100
@@ -84,6 +85,7 @@ class Talk:
         self._claim = Claim()
         self._unsettled: str | None = None
         self._settle_within = _SETTLE
+        self._stopped_at: float | None = None
         self.unanswered: Message | None = None
         self.id = conversation
         taken_up = conversation is not None or share is not None
@@ -129,6 +131,12 @@ class Talk:
             on_web_search=on_web_search,
         )
 
+    @property
+    def stoppable(self) -> bool:
+        """Whether a stop takes effect: a second one within a minute or so does not [11b]."""
+        now = self._service.ambient.clock()
+        return self._stopped_at is None or now - self._stopped_at > _STOP_AGAIN
+
     def begin(self) -> None:
         """Begin a turn.
 
@@ -143,15 +151,20 @@ class Talk:
 
     def end(self, turn: Turn | None) -> None:
         """End a turn, and note what was seen of it."""
-        self._claim.free()
-        if turn is None or not turn.prompt:  # stopped before it was known what to ask
-            return
+        try:
+            if turn is not None and turn.prompt:  # not stopped before it was known what to ask
+                self._note(turn)
+        finally:
+            self._claim.free()
+
+    def _note(self, turn: Turn) -> None:
         self.unanswered = Message(role="user", content=turn.prompt, id=turn.message_id)
         if not turn.asked:
             return
         if turn.generating or turn.stop_told:
             self._unsettled = turn.response_id
             self._settle_within = _ENDED if turn.ended else _SETTLE
+            self._stopped_at = self._service.ambient.clock()
         if turn.whole or turn.text or turn.stopping:
             self.unanswered = None
             before = [message.id for message in self.messages]
@@ -485,6 +498,7 @@ class Ask:
             retries=self._retries,
             recover=self._recover,
             message_id=message_id,
+            stoppable=self._talk.stoppable,
         )
 
     def _last_message(self, conversation: str) -> Flow[Message]:

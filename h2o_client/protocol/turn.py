@@ -62,6 +62,7 @@ class Turn:
         retries: the retries of the call.
         recover: whether to recover an answer whose connection is lost.
         message_id: the id of a message that is asked again, in its place; None: a new message.
+        stoppable: whether a stop would take effect in this conversation.
 
     Attributes:
         message_id: the id of the message.
@@ -85,6 +86,7 @@ class Turn:
         retries: RetryState,
         recover: bool,
         message_id: str | None = None,
+        stoppable: bool = True,
     ) -> None:
         self._service = service
         self.prompt = prompt
@@ -92,6 +94,7 @@ class Turn:
         self._parameters = parameters
         self._retries = retries
         self._recover = recover
+        self._stoppable = stoppable
         self._is_retry = message_id is not None
         self.message_id = message_id or service.ambient.uuid4()
         self.response_id = service.ambient.uuid4()
@@ -283,7 +286,7 @@ class Turn:
             try:
                 stored = yield from self._look()
             except NotFoundError:
-                break
+                raise error from None  # nothing will be found, nor could be asked again
             answer = find_message(stored, self.response_id)
             if answer is not None:
                 missing = missing_text(self.text, answer.content)
@@ -320,9 +323,9 @@ class Turn:
             error: what the stream ended with; raised again where a new answer would not do.
         """
         lost = isinstance(error, IncompleteStreamError | StatusError) and not self._ended
-        delay = (
-            self._service.next_delay(self._retries, error) if lost and self._tokens == 0 else None
-        )
+        if not lost or self._tokens or not self._stoppable:
+            raise error
+        delay = self._service.next_delay(self._retries, error)
         if delay is None:
             raise error
         try:

@@ -1,0 +1,683 @@
+"""An answer whose connection is lost: the core looks for it, and gives out what is missing."""
+
+import json
+from typing import Any
+
+import pytest
+from recorded import HELLO, scenario
+from world import (
+    CONVERSATION,
+    GONE,
+    MESSAGE,
+    RESPONSE,
+    Answer,
+    Answered,
+    Piece,
+    World,
+    body,
+    data,
+    event,
+    lost,
+    refused,
+    stream,
+    whole,
+)
+
+from h2o_client.errors import (
+    ForbiddenError,
+    H2oError,
+    IncompleteStreamError,
+    OverloadedError,
+    ServerError,
+    StatusError,
+    TransportError,
+    TransportTimeoutError,
+)
+from h2o_client.protocol.data import read_conversation
+from h2o_client.protocol.effects import Flow
+from h2o_client.protocol.flows import Chat
+from h2o_client.protocol.payloads import DEFAULT_PARAMETERS
+from h2o_client.protocol.turn import Turn
+from h2o_client.types import Reply, Timeouts
+
+STORED = body(data(("user", "Hi", MESSAGE), ("assistant", " One two three", RESPONSE)))
+NOTHING = body(data())
+
+
+def new_turn(world: World, **options: Any) -> Turn:
+    keywords: dict[str, Any] = {"model": "m", "parameters": DEFAULT_PARAMETERS, "recover": True}
+    return Turn(world.service, "Hi", retries=world.service.retry_state(), **{**keywords, **options})
+
+
+def play(world: World, **options: Any) -> Reply:
+    return world.play(new_turn(world, **options).run(CONVERSATION))
+
+
+# The recorded answers, cut at every byte.
+
+
+class Recording:
+    """An answer as it was recorded, and the data that the server had of it afterwards."""
+
+    def __init__(self, name: str, stored: int | None = 3) -> None:
+        self.name = name
+        exchanges = scenario(name)
+        self.body = exchanges[2].body
+        if stored is None:  # nobody looked; the answer is that of 07
+            exchanges, stored = scenario("07_two_turns_and_retry"), 4
+        self.data = exchanges[stored].body
+        options = json.loads(exchanges[2].request_body or "")["options"]
+        self.message: str = options["id"]
+        self.response: str = options["response_id"]
+        (found,) = (
+            message
+            for message in read_conversation(self.data).messages
+            if message.id == self.response
+        )
+        self.stored = found.content
+        text, final = received(self.lines(len(self.body)))
+        self.full = text if final else self.stored
+
+    def lines(self, cut: int) -> list[bytes]:
+        """The events that are whole within the first bytes."""
+        return [line for line in self.body[:cut].split(b"\n")[:-1] if line.startswith(b"data:")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def received(lines: list[bytes]) -> tuple[str, bool]:
+    """The text of these events, and whether the final one is among them."""
+    events = [json.loads(line[5:]) for line in lines]
+    text = "".join(e["token"]["text"] for e in events if not e["token"]["special"])
+    return text, any(e["generated_text"] is not None for e in events)
+
+
+RECORDINGS = [
+    Recording("01_happy_path", None),
+    Recording("17_disconnect", 4),
+    Recording("05_upstream_unicode"),
+    Recording("05_upstream_newlines"),
+    Recording("05_upstream_length"),
+    Recording("05_upstream_eos_in_text"),
+    Recording("05_upstream_empty"),
+    Recording("05_upstream_keepalive"),
+]
+
+
+@pytest.mark.parametrize("recording", RECORDINGS, ids=str)
+def test_cut_at_every_byte_the_whole_text_comes_exactly_once(recording: Recording) -> None:
+    for cut in range(len(recording.body) + 1):
+        world = World(
+            {"message": stream(recording.body[:cut], lost()), "data": body(recording.data)},
+            ids=[recording.message, recording.response],
+        )
+        reply = play(world)
+        text, final = received(recording.lines(cut))
+        if final:
+            assert (reply.text, reply.recovered) == (recording.full, False)
+            assert world.operations == ["message"]
+        else:
+            whole_text = recording.stored if recording.stored.startswith(text) else text
+            assert (reply.text, reply.recovered) == (whole_text, True), cut
+            assert reply.text.rstrip() == recording.full.rstrip()
+            assert reply.finish_reason is None
+            assert world.operations == ["message", "data"]
+            ids = [token.id for token in world.tokens]
+            assert (None in ids) == (len(reply.text) > len(text))
+            assert None not in ids[:-1]
+        assert world.text == reply.text
+        assert reply.response_id == recording.response
+        assert world.slept == []
+
+
+@pytest.mark.parametrize("recording", RECORDINGS, ids=str)
+def test_cut_at_every_byte_with_an_end_as_it_should_be(recording: Recording) -> None:
+    for cut in range(0, len(recording.body) + 1, 7):
+        world = World(
+            {"message": stream(recording.body[:cut]), "data": body(recording.data)},
+            ids=[recording.message, recording.response],
+        )
+        reply = play(world)
+        # The last line may lack its end then, and is read if it is JSON.
+        assert reply.text.rstrip() == recording.full.rstrip()
+        assert world.text == reply.text
+        assert world.operations.count("message") == 1
+        assert reply.recovered == ("data" in world.operations)
+
+
+def test_the_recovered_token_has_no_id_and_is_shown() -> None:
+    world = World({"message": stream(event(" One"), lost()), "data": STORED})
+    reply = play(world)
+    assert [(t.id, t.text, t.logprob, t.special) for t in world.tokens[1:]] == [
+        (None, " two three", None, False)
+    ]
+    assert (reply.text, reply.recovered, reply.finish_reason) == (" One two three", True, None)
+    assert (reply.conversation_id, reply.message_id, reply.response_id) == (
+        CONVERSATION,
+        MESSAGE,
+        RESPONSE,
+    )
+
+
+def test_where_nothing_is_missing_nothing_is_given_out() -> None:
+    world = World(
+        {"message": stream(event(" One two three"), lost()), "data": STORED},
+    )
+    assert play(world).recovered
+    assert len(world.tokens) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(lost(), id="lost before the head"),
+        pytest.param(stream(lost()), id="lost after the head"),
+        pytest.param(body({"message": "Bad Gateway"}, 502), id="502"),
+        pytest.param(body(b"<html>Gateway Time-out</html>", 504), id="504"),
+        pytest.param(Answered(502, pieces=(b"<html>", lost())), id="lost in a 502"),
+        pytest.param(stream(event(" One")), id="a clean end"),
+        pytest.param(stream(event(" One")[:-30]), id="an end within a line"),
+    ],
+)
+@pytest.mark.parametrize("looks", [0, 1, 3])
+def test_what_loses_an_answer(answer: Answer, looks: int) -> None:
+    world = World({"message": answer, "data": [*[NOTHING] * looks, STORED]})
+    reply = play(world)
+    assert (reply.text, reply.recovered) == (" One two three", True)
+    assert world.text == " One two three"
+    assert world.operations == ["message", *["data"] * (looks + 1)]
+    assert world.slept == [0.1, 0.2, 0.4][:looks]
+
+
+@pytest.mark.parametrize(
+    ("answer", "partial", "limit"),
+    [
+        (stream(event(" One"), 61.0), " One", "idle"),
+        (stream(event(" One"), 40.0, b": wait\n", 40.0), " One", "idle"),
+        (Answered(after=121.0), "", "first_token"),
+    ],
+)
+def test_after_a_time_limit_it_is_looked_for_once(answer: Answer, partial: str, limit: str) -> None:
+    world = World({"message": answer, "data": STORED})
+    assert play(world).text == world.text == " One two three"
+    assert world.operations == ["message", "data"]
+
+    world = World({"message": answer, "data": NOTHING})
+    with pytest.raises(TransportTimeoutError) as caught:
+        play(world)
+    assert (caught.value.partial, caught.value.limit) == (partial, limit)
+    assert world.operations == ["message", "data"]
+    assert world.slept == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "times"),
+    [
+        pytest.param(lost(sent=False), TransportError, 4, id="no connection"),
+        pytest.param(body({"error": "Model is overloaded"}, 503), OverloadedError, 4, id="503"),
+        pytest.param(body({"message": "Internal Error"}, 500), ServerError, 1, id="500"),
+        pytest.param(
+            stream(event(" One"), b'data:{"error":"x","error_type":"generation"}\n\n'),
+            H2oError,
+            1,
+            id="an error event",
+        ),
+        pytest.param(stream(event(" One"), b"data:{no JSON}\n\n"), H2oError, 1, id="garbage"),
+    ],
+)
+def test_what_the_server_did_not_store_is_not_looked_for(
+    answer: Answer, error: type[H2oError], times: int
+) -> None:
+    world = World({"message": answer})
+    with pytest.raises(error):
+        play(world)
+    assert world.operations == ["message"] * times
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "partial"),
+    [
+        (lost(), IncompleteStreamError, ""),
+        (stream(event(" One"), lost()), IncompleteStreamError, " One"),
+        (stream(event(" One")), IncompleteStreamError, " One"),
+        (stream(event(" One"), 61.0), TransportTimeoutError, " One"),
+        (body({"message": "Bad Gateway"}, 502), StatusError, ""),
+    ],
+)
+def test_without_recovery_nothing_is_looked_for(
+    answer: Answer, error: type[H2oError], partial: str
+) -> None:
+    world = World({"message": answer})
+    with pytest.raises(error) as caught:
+        play(world, recover=False)
+    assert type(caught.value) is error or error is StatusError
+    assert caught.value.partial == partial
+    assert world.operations == ["message"]
+
+
+# How long it is looked for.
+
+LOOKS = [0.1, 0.2, 0.4, 0.8, 1.6]  # and 2 s each from then on
+
+
+def looks(seconds: float) -> list[float]:
+    """The sleeps between the looks of so many seconds."""
+    sleeps: list[float] = []
+    while (left := seconds - sum(sleeps)) > 1e-9:
+        sleeps.append(min(LOOKS[len(sleeps)] if len(sleeps) < len(LOOKS) else 2.0, left))
+    return sleeps
+
+
+@pytest.mark.parametrize(
+    ("pieces", "recovery", "seconds"),
+    [
+        ((lost(),), 30.0, 30.0),
+        ((event(" One"), lost()), 3.5, 3.5),
+        ((5.0, event(" One"), 7.0, lost()), 30.0, 42.0),
+        ((5.0, event(" One"), 7.0, lost()), 1.0, 13.0),
+        ((5.0, event(" One"), 7.0), 30.0, 2.0),
+        ((event(" One"),), 0.5, 0.5),
+    ],
+)
+def test_it_is_looked_for_as_long_as_it_had_been_going_and_the_limit_on_top(
+    pieces: tuple[Piece, ...], recovery: float, seconds: float
+) -> None:
+    world = World(
+        {"message": stream(*pieces), "data": NOTHING},
+        timeouts=Timeouts(recovery=recovery),
+        retries=0,
+    )
+    with pytest.raises(H2oError) as caught:
+        play(world)
+    assert caught.value.partial == world.text
+    assert world.slept == pytest.approx(looks(seconds))
+    assert world.operations == ["message", *["data"] * (len(world.slept) + 1)]
+
+
+def test_the_time_before_the_first_token_counts_too() -> None:
+    late = Answered(200, (("content-type", "text/event-stream"),), (lost(),), after=20.0)
+    world = World({"message": late, "data": NOTHING}, timeouts=Timeouts(recovery=1.0), retries=0)
+    with pytest.raises(IncompleteStreamError):
+        play(world)
+    assert sum(world.slept) == pytest.approx(21.0)
+
+
+def test_whenever_the_server_shows_more_the_time_begins_anew() -> None:
+    first = body(data(("user", "Hi", "x")))
+    second = body(data(("user", "Hi", "x"), ("assistant", " Hello", "y")))
+    world = World(
+        {"message": stream(lost()), "data": [NOTHING] * 3 + [first] * 3 + [second]},
+        timeouts=Timeouts(recovery=5.0),
+        retries=0,
+    )
+    with pytest.raises(IncompleteStreamError):
+        play(world)
+    # The 4th look, after 0.7 s, has more, and the 7th, after 5.1 s: before that the time is not up.
+    assert sum(world.slept[:3]) == pytest.approx(0.7)
+    assert sum(world.slept[:6]) == pytest.approx(5.1)
+    assert sum(world.slept) == pytest.approx(5.1 + 5.0)
+
+
+def test_the_first_look_at_another_turn_is_no_sign_of_this_one() -> None:
+    other = body(data(("user", "Hi", "x"), ("assistant", " Hello", "y")))
+    world = World(
+        {"message": stream(lost()), "data": [body(b"nonsense"), other]},
+        timeouts=Timeouts(recovery=2.0),
+        retries=0,
+    )
+    with pytest.raises(IncompleteStreamError):
+        play(world)
+    assert sum(world.slept) == pytest.approx(2.0)
+
+
+def test_an_answer_stored_at_the_last_look_is_found() -> None:
+    world = World(
+        {"message": stream(event(" One"), lost()), "data": [*[NOTHING] * 2, STORED]},
+        timeouts=Timeouts(recovery=0.15),
+    )
+    assert play(world).text == " One two three"
+    assert world.slept == pytest.approx([0.1, 0.05])
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        lost(),
+        lost(sent=False),
+        body({"message": "x"}, 503),
+        body({"message": "Internal Error"}, 500),
+        body(b"<html>"),
+        body(refused(403, "x")),
+        Answered(after=61.0),
+        Answered(pieces=(b"{", lost())),
+    ],
+)
+def test_a_look_that_fails_is_taken_again(failure: Answer) -> None:
+    world = World(
+        {"message": stream(event(" One"), lost()), "data": [failure, failure, STORED]},
+        timeouts=Timeouts(recovery=300.0),
+    )
+    assert play(world).text == " One two three"
+    assert world.slept == [0.1, 0.2]
+
+
+@pytest.mark.parametrize("gone", [body(GONE), body({"message": "Conversation not found"}, 404)])
+def test_a_conversation_that_is_gone_is_not_looked_at_again(gone: Answer) -> None:
+    world = World({"message": stream(event(" One"), lost()), "data": [NOTHING, gone]})
+    with pytest.raises(IncompleteStreamError) as caught:
+        play(world)
+    assert caught.value.partial == " One"
+    assert world.operations == ["message", "data", "data"]
+
+
+def test_another_session_s_conversation_ends_with_the_streams_error() -> None:
+    world = World(
+        {"message": stream(lost()), "data": body(refused(403, "no"))},
+        timeouts=Timeouts(recovery=1.0),
+        retries=0,
+    )
+    with pytest.raises(IncompleteStreamError) as caught:
+        play(world)
+    assert not isinstance(caught.value, ForbiddenError)
+
+
+def test_the_total_limit_bounds_the_looking() -> None:
+    world = World(
+        {"message": stream(4.0, event(" One"), lost()), "data": NOTHING},
+        timeouts=Timeouts(total=10.0),
+    )
+    begun = world.now
+    with pytest.raises(IncompleteStreamError) as caught:
+        world.play(chat(world).run())
+    assert world.now - begun == pytest.approx(10.0)
+    assert caught.value.partial == " One"
+
+
+def test_the_total_limit_bounds_a_look_that_hangs() -> None:
+    world = World(
+        {"message": stream(4.0, event(" One"), lost()), "data": Answered(after=1000.0)},
+        timeouts=Timeouts(total=10.0),
+    )
+    begun = world.now
+    with pytest.raises(IncompleteStreamError):
+        world.play(chat(world).run())
+    assert world.now - begun == pytest.approx(10.0)
+
+
+def test_a_look_that_hangs_is_given_up_after_the_idle_limit() -> None:
+    world = World(
+        {"message": stream(event(" One"), lost()), "data": Answered(after=1000.0)},
+        timeouts=Timeouts(recovery=2.0, idle=5.0),
+    )
+    begun = world.now
+    with pytest.raises(IncompleteStreamError):
+        play(world)
+    assert world.now - begun == pytest.approx(5.0)
+
+
+def test_a_total_limit_that_struck_is_not_recovered() -> None:
+    world = World({"message": stream(event(" One"), 11.0)}, timeouts=Timeouts(total=10.0))
+    with pytest.raises(TransportTimeoutError) as caught:
+        world.play(chat(world).run())
+    assert (caught.value.limit, caught.value.partial) == ("total", " One")
+    assert world.operations == ["create", "message"]
+
+
+# Asked again, where nothing had arrived and the server shows nothing.
+
+
+@pytest.mark.parametrize(
+    "answer", [lost(), stream(lost()), body({"message": "Bad Gateway"}, 502)], ids=repr
+)
+def test_where_nothing_had_arrived_the_message_is_asked_again_in_its_place(answer: Answer) -> None:
+    world = World(
+        {"message": [answer, stream(whole(" New"))], "data": NOTHING},
+        timeouts=Timeouts(recovery=0.05),
+    )
+    assert play(world).text == world.text == " New"
+    assert world.operations == ["message", "data", "data", "stop", "message"]
+    # The stop is given the time that it takes, before there is a second generation.
+    assert world.slept[-1] >= 2.0
+    first, second = world.bodies("message")
+    assert (first["options"]["is_retry"], second["options"]["is_retry"]) == (False, True)
+    assert first["options"]["id"] == second["options"]["id"] == MESSAGE
+
+
+@pytest.mark.parametrize("pieces", [(event(" One"), lost()), (event(" One"),), ()])
+def test_where_something_had_arrived_or_the_response_ended_it_is_not_asked_again(
+    pieces: tuple[Piece, ...],
+) -> None:
+    world = World({"message": stream(*pieces), "data": NOTHING}, timeouts=Timeouts(recovery=0.05))
+    with pytest.raises(IncompleteStreamError):
+        play(world)
+    assert world.operations.count("message") == 1
+
+
+def test_where_the_server_cannot_be_told_to_stop_it_is_not_asked_again() -> None:
+    world = World(
+        {"message": lost(), "data": NOTHING, "stop": lost()}, timeouts=Timeouts(recovery=0.05)
+    )
+    with pytest.raises(IncompleteStreamError):
+        play(world)
+    assert world.operations.count("message") == 1
+
+
+# What the server has stored.
+
+
+@pytest.mark.parametrize(
+    ("got", "stored", "text"),
+    [
+        (" One", " One two", " One two"),
+        (" One ", " One two", " One two"),
+        (" One \n", " One", " One \n"),
+        (" One\ufeff", " One", " One\ufeff"),
+        (" One\xa0\u2028\u2029\u3000", " One", " One\xa0\u2028\u2029\u3000"),
+        (" One\u2003\t\v\f\r ", " One", " One\u2003\t\v\f\r "),
+        (" One\x1c", " One\x1c", " One\x1c"),
+        (" \n", "", " \n"),
+        ("", "", ""),
+        ("", " One", " One"),
+        (" One\u2028", " One\u2028two", " One\u2028two"),
+        (" e\u0301", " e\u0301t", " e\u0301t"),
+    ],
+)
+def test_stored_text_that_goes_on(got: str, stored: str, text: str) -> None:
+    pieces: list[Piece] = [event(got)] if got else []
+    world = World(
+        {
+            "message": stream(*pieces, lost()),
+            "data": body(data(("user", "Hi", MESSAGE), ("assistant", stored, RESPONSE))),
+        }
+    )
+    reply = play(world)
+    assert (reply.text, world.text, reply.recovered) == (text, text, True)
+
+
+@pytest.mark.parametrize(
+    ("got", "stored"),
+    [
+        (" One two", " One"),
+        (" One two", " Another"),
+        (" One\x1c", " One"),
+        (" One\x85", " One"),
+        (" One\u200b", " One"),
+        (" One \x1c", " One"),
+        (" One", "One"),
+        (" \u00e9t", " e\u0301tait"),
+    ],
+)
+def test_stored_text_that_does_not_begin_with_what_was_received(got: str, stored: str) -> None:
+    world = World(
+        {
+            "message": stream(event(got), lost()),
+            "data": body(data(("user", "Hi", MESSAGE), ("assistant", stored, RESPONSE))),
+        }
+    )
+    with pytest.raises(IncompleteStreamError) as caught:
+        play(world)
+    assert caught.value.partial == world.text == got
+    assert world.operations == ["message", "data"]
+
+
+def test_the_answer_is_known_by_its_id_not_by_its_place() -> None:
+    stored = data(
+        ("user", "Hi", MESSAGE),
+        ("assistant", " One two", RESPONSE),
+        ("user", "Later", "a"),
+        ("assistant", " One more", "b"),
+    )
+    world = World({"message": stream(event(" One"), lost()), "data": body(stored)})
+    assert play(world).text == " One two"
+
+
+# Who asks to stop meanwhile, and what the server is told in the end.
+
+
+def test_stop_in_a_look() -> None:
+    world = World({"message": stream(event(" One"), lost()), "data": lambda _: look()})
+    turn = new_turn(world)
+
+    def look() -> Answered:
+        world.play(turn.stop())
+        return NOTHING
+
+    reply = world.play(turn.run(CONVERSATION))
+    assert (reply.text, reply.finish_reason, reply.recovered) == (" One", "stopped", False)
+    assert world.operations == ["message", "data", "stop"]
+
+
+def test_stop_in_a_look_that_is_interrupted_by_it() -> None:
+    world = World({"message": stream(event(" One"), lost()), "data": lambda _: look()})
+    turn = new_turn(world)
+
+    def look() -> H2oError:
+        world.play(turn.stop())
+        return lost()
+
+    reply = world.play(turn.run(CONVERSATION))
+    assert (reply.text, reply.finish_reason) == (" One", "stopped")
+    assert world.operations == ["message", "data", "stop"]
+
+
+def test_stop_between_two_looks() -> None:
+    world = World({"message": stream(event(" One"), lost()), "data": NOTHING})
+    turn = new_turn(world)
+
+    def sleep() -> None:
+        world.play(turn.stop())
+
+    world.on_sleep = sleep
+    reply = world.play(turn.run(CONVERSATION))
+    assert (reply.text, reply.finish_reason) == (" One", "stopped")
+    assert world.operations == ["message", "data", "stop"]
+
+
+def test_a_stream_that_was_stopped_is_not_recovered() -> None:
+    world = World({"message": stream(event(" One"), lost())})
+    turn = new_turn(world)
+    world.on_emit = lambda: world.play(turn.stop())
+    reply = world.play(turn.run(CONVERSATION))
+    assert (reply.text, reply.finish_reason, reply.recovered) == (" One", "stopped", False)
+    assert world.operations == ["message", "stop"]
+
+
+def test_a_stop_before_the_first_token_is_not_recovered_nor_retried() -> None:
+    # The server closes the connection without a response [28_stop_variants].
+    world = World({"message": lambda _: stop()})
+    turn = new_turn(world)
+
+    def stop() -> H2oError:
+        world.play(turn.stop())
+        return lost()
+
+    reply = world.play(turn.run(CONVERSATION))
+    assert (reply.text, reply.finish_reason) == ("", "stopped")
+    assert world.operations == ["message", "stop"]
+
+
+def chat(world: World, recover: bool | None = None) -> Chat:
+    return Chat(
+        world.service,
+        "Hi",
+        model=None,
+        recover=recover,
+        retries=None,
+        parameters=None,
+        keywords={},
+    )
+
+
+def test_a_reader_that_deletes_has_told_the_server_to_stop_before() -> None:
+    # Another thread's stop is under way, and has not arrived, when the next token comes.
+    world = World({"message": stream(event(" One"), event(" two"))})
+    operation = chat(world)
+    stopping: list[Flow[None]] = []
+
+    def stop() -> None:
+        stopping.append(operation.stop())
+        next(stopping[0])  # it is about to send
+
+    world.on_emit = stop
+    assert world.play(operation.run()).finish_reason == "stopped"
+    assert world.operations == ["create", "message", "stop", "delete"]
+    stopping[0].close()
+
+
+def test_a_chat_whose_answer_was_recovered_is_deleted_and_not_stopped() -> None:
+    world = World({"message": stream(event(" One"), lost()), "data": STORED})
+    operation = chat(world)
+    assert world.play(operation.run()).text == " One two three"
+    world.play(operation.abandon())
+    assert world.operations == ["create", "message", "data", "delete"]
+
+
+def test_a_chat_whose_answer_was_not_found_is_stopped_and_deleted() -> None:
+    world = World(
+        {"message": stream(event(" One"), lost()), "data": NOTHING},
+        timeouts=Timeouts(recovery=0.05),
+    )
+    operation = chat(world)
+    with pytest.raises(IncompleteStreamError):
+        world.play(operation.run())
+    world.play(operation.abandon())
+    assert world.operations == ["create", "message", "data", "data", "stop", "delete"]
+
+
+@pytest.mark.parametrize(
+    ("client", "call", "recovered"),
+    [(None, None, True), (True, False, False), (False, None, False), (False, True, True)],
+)
+def test_the_calls_word_counts_before_the_clients(
+    client: bool | None, call: bool | None, recovered: bool
+) -> None:
+    world = World({"message": stream(event(" One"), lost()), "data": STORED}, recover=client)
+    if recovered:
+        assert world.play(chat(world, call).run()).recovered
+    else:
+        with pytest.raises(IncompleteStreamError):
+            world.play(chat(world, call).run())
+    assert world.operations.count("message") == 1
+
+
+def test_a_session_forgotten_meanwhile_does_not_ask_again() -> None:
+    # The data of a session that the server does not know is refused in its node [13_data_json].
+    world = World(
+        {
+            "message": stream(event(" One"), lost()),
+            "data": [body(refused(403, "You don't have access")), STORED],
+        }
+    )
+    assert play(world).recovered
+    assert world.operations == ["message", "data", "data"]
+
+
+def test_a_whole_answer_needs_no_recovery_whatever_becomes_of_its_connection() -> None:
+    world = World({"message": stream(whole(" One", " two"), lost())})
+    reply = play(world)
+    assert (reply.text, reply.recovered, reply.finish_reason) == (" One two", False, "eos_token")
+
+
+def test_hello_is_what_the_recordings_say() -> None:
+    assert RECORDINGS[0].full == RECORDINGS[0].stored == HELLO

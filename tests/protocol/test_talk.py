@@ -1,0 +1,1024 @@
+"""A conversation in the core: turns, what is remembered of them, and what is refused."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from world import (
+    CONVERSATION,
+    GONE,
+    JSON,
+    Answer,
+    Answered,
+    World,
+    body,
+    data,
+    event,
+    lost,
+    refused,
+    stream,
+    whole,
+)
+
+from h2o_client.errors import (
+    ConversationBusyError,
+    GenerationError,
+    H2oError,
+    IncompleteStreamError,
+    ModelUnavailableError,
+    NotFoundError,
+    ProtocolError,
+    ServerError,
+    TransportError,
+)
+from h2o_client.protocol import queries
+from h2o_client.protocol.prompt import build_prompt
+from h2o_client.protocol.talk import Ask, Talk, new_talk
+from h2o_client.types import DEFAULT_MODEL, Message, Reply, Timeouts, WebSearchEntry
+
+OTHER = "6b007c3d1090eb6ec94d77f2"
+ANSWER = stream(whole(" Hello"))
+ERROR_EVENT = b'data:{"error":"CUDA out of memory","error_type":"generation"}\n\n'
+INTERNAL = body({"message": "Internal Error"}, 500)
+LOST_ID = body({"message": "Conversation not found"}, 404)
+
+
+def ids(count: int = 40) -> list[str]:
+    return [f"{n:08x}-1111-4111-8111-111111111111" for n in range(count)]
+
+
+def new_world(answers: dict[str, Any] | None = None, **options: Any) -> World:
+    return World({"message": ANSWER, **(answers or {})}, ids=ids(), **options)
+
+
+def open_talk(world: World, **options: Any) -> Talk:
+    arguments: dict[str, Any] = {"model": None, "keep": None, "id": None, "from_share": None}
+    return new_talk(world.service, **{**arguments, **options})
+
+
+def ask(talk: Talk, prompt: str | None = "Hi", **options: Any) -> Ask:
+    arguments: dict[str, Any] = {
+        "recover": None,
+        "retries": None,
+        "parameters": None,
+        "keywords": {},
+    }
+    return talk.ask(prompt, **{**arguments, **options})
+
+
+def send(world: World, talk: Talk, prompt: str | None = "Hi", **options: Any) -> Reply:
+    return world.play(ask(talk, prompt, **options).run())
+
+
+def said(talk: Talk) -> list[tuple[str, str, bool]]:
+    return [(message.role, message.content, message.partial) for message in talk.messages]
+
+
+# Turns
+
+
+def test_only_the_new_message_is_sent() -> None:
+    world = new_world({"message": [ANSWER, stream(whole(" Ann."))]})
+    talk = open_talk(world)
+    assert (talk.id, talk.title, talk.model, talk.messages) == (None, None, DEFAULT_MODEL, [])
+    first = send(world, talk, "My name is Ann.")
+    second = send(world, talk, "What is my name?")
+    assert world.operations == ["create", "message", "message"]
+    bodies = world.bodies("message")
+    assert [sent["inputs"] for sent in bodies] == ["My name is Ann.", "What is my name?"]
+    assert [sent["options"]["is_retry"] for sent in bodies] == [False, False]
+    numbers = [sent["options"][key] for sent in bodies for key in ("id", "response_id")]
+    assert len(set(numbers)) == 4
+    assert talk.id == first.conversation_id == second.conversation_id == CONVERSATION
+    assert [message.id for message in talk.messages] == numbers
+    assert said(talk) == [
+        ("user", "My name is Ann.", False),
+        ("assistant", " Hello", False),
+        ("user", "What is my name?", False),
+        ("assistant", " Ann.", False),
+    ]
+
+
+def test_what_was_said_is_in_the_form_that_chat_takes() -> None:
+    world = new_world()
+    talk = open_talk(world)
+    send(world, talk)
+    prompt = "User: Hi\nAssistant:  Hello\nAssistant:"
+    assert build_prompt(talk.messages) == prompt
+    assert build_prompt(talk.to_dict()["messages"]) == prompt
+
+
+def test_a_second_message_is_refused_before_anything_is_sent() -> None:
+    world = new_world()
+    talk = open_talk(world)
+
+    def second() -> None:
+        before = len(world.sent)
+        with pytest.raises(ConversationBusyError, match="still being answered"):
+            send(world, talk, "Another")
+        assert len(world.sent) == before
+
+    world.on_emit = second
+    assert send(world, talk).text == " Hello"
+    world.on_emit = lambda: None
+    assert send(world, talk, "Next").text == " Hello"
+    assert [sent["inputs"] for sent in world.bodies("message")] == ["Hi", "Next"]
+
+
+@pytest.mark.parametrize("operation", ["create", "message", "data"])
+def test_it_is_busy_from_the_first_request_on(operation: str) -> None:
+    answers = {
+        "create": body({"conversationId": CONVERSATION}),
+        "message": stream(event(" Hel"), lost()),
+        "data": body(data(("assistant", " Hello", ids()[1]))),
+    }
+    right = answers[operation]
+    refusals: list[H2oError] = []
+
+    def answer(_: object) -> Answered:
+        with pytest.raises(ConversationBusyError) as caught:
+            send(world, talk, "Another")
+        refusals.append(caught.value)
+        return right
+
+    world = new_world({**answers, operation: answer})
+    talk = open_talk(world)
+    assert send(world, talk).text == " Hello"
+    assert len(refusals) == 1
+    assert world.operations == ["create", "message", "data"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "partial"),
+    [
+        (stream(event(" One"), ERROR_EVENT), GenerationError, " One"),
+        (stream(event(" One"), b"data:{nothing}\n\n"), ProtocolError, " One"),
+        (stream(event(" One"), lost()), IncompleteStreamError, " One"),
+    ],
+)
+def test_an_answer_interrupted_by_an_error_stays_marked_as_partial(
+    answer: Answer, error: type[H2oError], partial: str
+) -> None:
+    # What the server had of a turn that may run is looked at before the next message.
+    stored = body(data(("assistant", " One two", ids()[1])))
+    world = new_world({"message": [answer, ANSWER], "data": stored})
+    talk = open_talk(world)
+    question = ask(talk, recover=False)
+    with pytest.raises(error) as caught:
+        world.play(question.run())
+    world.play(question.abandon())
+    assert caught.value.partial == partial
+    assert said(talk) == [("user", "Hi", False), ("assistant", partial, True)]
+    assert send(world, talk, "Next").text == " Hello"
+    assert said(talk)[2:] == [("user", "Next", False), ("assistant", " Hello", False)]
+
+
+@pytest.mark.parametrize("answer", [INTERNAL, lost(sent=False), body({"error": "x"}, 422)])
+def test_a_message_that_was_refused_leaves_nothing(answer: Answer) -> None:
+    world = new_world({"message": answer}, retries=0)
+    talk = open_talk(world)
+    with pytest.raises(H2oError):
+        send(world, talk)
+    assert talk.messages == []
+    world = new_world({"message": [answer, ANSWER]}, retries=0)
+    talk = open_talk(world, id=CONVERSATION)
+    with pytest.raises(H2oError):
+        send(world, talk)
+    assert send(world, talk).text == " Hello"
+    assert world.operations == ["message", "message"]  # nothing is waited for between them
+
+
+def test_a_message_refused_after_another_is_what_retry_asks() -> None:
+    # The last message is the one that the caller sent last.
+    world = new_world({"message": [ANSWER, INTERNAL, stream(whole(" Second"))]}, retries=0)
+    talk = open_talk(world)
+    send(world, talk, "First")
+    with pytest.raises(ServerError):
+        send(world, talk, "Second")
+    send(world, talk, None)
+    assert world.bodies("message")[-1]["inputs"] == "Second"
+    assert [content for _, content, _ in said(talk)] == ["First", " Hello", "Second", " Second"]
+
+
+@pytest.mark.parametrize("answer", [INTERNAL, lost(sent=False), LOST_ID])
+def test_a_conversation_that_could_not_be_made_can_be_tried_again(answer: Answer) -> None:
+    world = new_world({"create": [answer, body({"conversationId": OTHER})]}, retries=0)
+    world.service.session.accepted = True
+    talk = open_talk(world)
+    if answer is INTERNAL:  # the client looks whether it is the model
+        world._answers["root"] = [lost()]
+    with pytest.raises(H2oError):
+        send(world, talk)
+    assert (talk.id, talk.to_be_deleted) == (None, False)
+    assert send(world, talk).conversation_id == OTHER
+
+
+# Again
+
+
+def test_retry_replaces_the_answer_in_its_place() -> None:
+    world = new_world({"message": [ANSWER, ANSWER, stream(whole(" Better"))]})
+    talk = open_talk(world)
+    send(world, talk, "First")
+    send(world, talk, "Second")
+    reply = send(world, talk, None)
+    first, second, again = world.bodies("message")
+    assert (again["inputs"], again["options"]["is_retry"]) == ("Second", True)
+    assert again["options"]["id"] == second["options"]["id"] == reply.message_id
+    assert again["options"]["response_id"] == reply.response_id
+    assert reply.response_id not in (first["options"]["response_id"], second["options"]["id"])
+    assert [content for _, content, _ in said(talk)] == ["First", " Hello", "Second", " Better"]
+    assert talk.messages[-1].id == reply.response_id
+    send(world, talk, None)
+    assert len(talk.messages) == 4
+
+
+def test_retry_after_an_error_takes_the_partial_answers_place() -> None:
+    world = new_world({"message": [stream(event(" One"), ERROR_EVENT), ANSWER]})
+    talk = open_talk(world)
+    with pytest.raises(GenerationError):
+        send(world, talk)
+    send(world, talk, None)
+    assert said(talk) == [("user", "Hi", False), ("assistant", " Hello", False)]
+
+
+def test_retry_of_a_conversation_taken_up_asks_the_server_what_was_last() -> None:
+    stored = data(
+        ("user", "First", "a"),
+        ("assistant", " One", "b"),
+        ("user", "Second", "c"),
+        ("assistant", " Two", "d"),
+    )
+    world = new_world({"data": body(stored)})
+    talk = open_talk(world, id=CONVERSATION)
+    reply = send(world, talk, None)
+    assert world.operations == ["data", "message"]
+    (again,) = world.bodies("message")
+    assert again["inputs"] == "Second"
+    assert (again["options"]["id"], again["options"]["is_retry"]) == ("c", True)
+    assert said(talk) == [("user", "Second", False), ("assistant", " Hello", False)]
+    assert reply.message_id == "c"
+
+
+def test_retry_of_a_shared_conversation_copies_it_first() -> None:
+    world = new_world({"data": body(data(("user", "First", "a"), ("assistant", " One", "b")))})
+    send(world, open_talk(world, from_share="PMvsTaJ"), None)
+    assert world.operations == ["create", "data", "message"]
+
+
+@pytest.mark.parametrize("taken_up", [True, False])
+def test_retry_where_nothing_was_sent_yet(taken_up: bool) -> None:
+    world = new_world({"data": body(data())})
+    talk = open_talk(world, id=CONVERSATION if taken_up else None)
+    with pytest.raises(ValueError, match="no message to ask again"):
+        send(world, talk, None)
+    assert "message" not in world.operations
+    assert send(world, talk).text == " Hello"  # it is not busy
+
+
+def test_retry_of_a_conversation_that_is_gone() -> None:
+    world = new_world({"data": body(GONE)})
+    with pytest.raises(NotFoundError, match="no longer has this conversation"):
+        send(world, open_talk(world, id=CONVERSATION), None)
+
+
+# A turn that was stopped or left
+
+
+def stopped(world: World, talk: Talk) -> Reply:
+    """Stop an answer after its first token; the server closes without a final event."""
+    question = ask(talk)
+    world.on_emit = lambda: world.play(question.stop())
+    try:
+        return world.play(question.run())
+    finally:
+        world.on_emit = lambda: None
+
+
+STOPPED = [stream(event(" One"), lost()), ANSWER]
+
+
+def test_a_stop_keeps_the_partial_answer() -> None:
+    world = new_world({"message": STOPPED})
+    talk = open_talk(world)
+    reply = stopped(world, talk)
+    assert (reply.text, reply.finish_reason) == (" One", "stopped")
+    assert said(talk) == [("user", "Hi", False), ("assistant", " One", True)]
+    assert world.operations == ["create", "message", "stop"]
+
+
+def test_the_next_message_waits_until_the_stopped_turn_is_stored() -> None:
+    nothing, there = body(data()), body(data(("assistant", " One two", ids()[1])))
+    world = new_world({"message": STOPPED, "data": [nothing, lost(), body(b"<html>"), there]})
+    talk = open_talk(world)
+    stopped(world, talk)
+    send(world, talk, "Next")
+    assert world.operations == ["create", "message", "stop", *["data"] * 4, "message"]
+    assert world.slept == [0.05, 0.1, 0.2]
+    send(world, talk, "And so on")
+    assert world.operations[-2:] == ["message", "message"]
+
+
+def test_the_wait_for_a_stopped_turn_is_bounded() -> None:
+    world = new_world({"message": STOPPED, "data": body(data())})
+    talk = open_talk(world)
+    stopped(world, talk)
+    begun = world.now
+    send(world, talk, "Next")
+    assert 30.0 <= world.now - begun <= 31.0
+    assert max(world.slept) == 1.0
+    assert world.warnings == ["the server has not stored the turn that was stopped"]
+
+
+def test_the_wait_for_a_stopped_turn_keeps_to_the_total_limit() -> None:
+    world = new_world({"message": STOPPED, "data": body(data())}, timeouts=Timeouts(total=10.0))
+    talk = open_talk(world)
+    stopped(world, talk)
+    begun = world.now
+    with pytest.raises(H2oError):
+        send(world, talk, "Next")
+    assert world.now - begun == pytest.approx(10.0, abs=1.0)
+
+
+class LeftError(Exception):
+    """What a caller raises."""
+
+
+def test_a_turn_that_was_left_is_waited_for_too() -> None:
+    world = new_world({"message": STOPPED, "data": body(data(("assistant", " One", ids()[1])))})
+    talk = open_talk(world)
+    question = ask(talk)
+    flow = question.run()
+
+    def leave() -> None:
+        raise LeftError
+
+    world.on_emit = leave
+    with pytest.raises(LeftError):
+        world.play(flow)
+    flow.close()
+    world.on_emit = lambda: None
+    world.play(question.abandon())
+    assert said(talk) == [("user", "Hi", False), ("assistant", " One", True)]
+    send(world, talk, "Next")
+    assert world.operations == ["create", "message", "stop", "data", "message"]
+
+
+def test_an_answer_that_the_model_server_broke_off_is_not_waited_for() -> None:
+    # Its response came to a regular end: nothing is generated, nothing will be stored
+    # [05_upstream_truncate_clean], and the looking for it is over.
+    world = new_world({"message": [stream(event(" One")), ANSWER], "data": body(data())})
+    talk = open_talk(world)
+    question = ask(talk)
+    with pytest.raises(IncompleteStreamError):
+        world.play(question.run())
+    world.play(question.abandon())
+    begun = world.now
+    send(world, talk, "Next")
+    assert world.now - begun <= 5.0
+
+
+def test_a_conversation_gone_while_the_stopped_turn_is_waited_for() -> None:
+    world = new_world({"message": STOPPED, "data": body(GONE)})
+    talk = open_talk(world)
+    stopped(world, talk)
+    with pytest.raises(NotFoundError, match="no longer has this conversation"):
+        send(world, talk, "Next")
+
+
+def test_a_stop_while_the_stopped_turn_is_waited_for() -> None:
+    world = new_world({"message": STOPPED, "data": body(data())})
+    talk = open_talk(world)
+    stopped(world, talk)
+    question = ask(talk, "Next")
+    begun = world.now
+
+    def sleep() -> None:
+        world.play(question.stop())
+
+    world.on_sleep = sleep
+    reply = world.play(question.run())
+    assert (reply.text, reply.finish_reason) == ("", "stopped")
+    assert world.now - begun <= 1.0
+    assert world.operations.count("message") == 1
+    # What was not asked is not remembered.
+    assert said(talk) == [("user", "Hi", False), ("assistant", " One", True)]
+
+
+def test_a_stop_before_anything_was_sent_sends_nothing() -> None:
+    world = new_world()
+    talk = open_talk(world)
+    question = ask(talk)
+    world.play(question.stop())
+    reply = world.play(question.run())
+    assert (reply.text, reply.finish_reason) == ("", "stopped")
+    assert world.sent == []
+    assert talk.messages == []
+
+
+def test_a_stop_while_the_conversation_is_made_sends_no_message() -> None:
+    def made(_: object) -> Answered:
+        world.play(question.stop())
+        return body({"conversationId": CONVERSATION})
+
+    world = new_world({"create": made})
+    talk = open_talk(world)
+    question = ask(talk)
+    assert world.play(question.run()).finish_reason == "stopped"
+    assert world.operations == ["create"]
+    assert (talk.messages, talk.id) == ([], CONVERSATION)
+
+
+def test_a_stop_before_the_first_token_is_remembered_as_an_empty_answer() -> None:
+    def asked(_: object) -> H2oError:
+        world.play(question.stop())
+        return lost()  # [28_stop_variants]
+
+    world = new_world({"message": asked})
+    talk = open_talk(world)
+    question = ask(talk)
+    assert world.play(question.run()).finish_reason == "stopped"
+    assert world.operations == ["create", "message", "stop"]
+    assert said(talk) == [("user", "Hi", False), ("assistant", "", True)]
+
+
+def test_a_stop_that_cannot_be_told_is_logged() -> None:
+    world = new_world({"message": STOPPED, "stop": INTERNAL})
+    talk = open_talk(world)
+    assert stopped(world, talk).finish_reason == "stopped"
+    assert any("could not be told to stop" in warning for warning in world.warnings)
+
+
+# Whether it is deleted at the end
+
+
+@pytest.mark.parametrize(
+    ("taken", "keep", "deleted"),
+    [
+        ("made", None, True),
+        ("made", True, False),
+        ("made", False, True),
+        ("id", None, False),
+        ("id", True, False),
+        ("id", False, True),
+        ("share", None, True),
+        ("share", True, False),
+        ("share", False, True),
+        ("saved", None, False),
+        ("saved", True, False),
+        ("saved", False, True),
+        ("saved new", None, True),
+        ("saved new", True, False),
+    ],
+)
+@pytest.mark.parametrize("used", [True, False])
+def test_what_is_deleted_at_the_end(
+    taken: str, keep: bool | None, deleted: bool, used: bool
+) -> None:
+    world = new_world()
+    if taken.startswith("saved"):
+        number = CONVERSATION if taken == "saved" else None
+        saved: dict[str, Any] = {
+            "format": 1,
+            "id": number,
+            "title": None,
+            "model": "m",
+            "messages": [],
+        }
+        talk = Talk.from_dict(world.service, saved, keep=keep)
+    else:
+        talk = open_talk(
+            world,
+            keep=keep,
+            id=CONVERSATION if taken == "id" else None,
+            from_share="PMvsTaJ" if taken == "share" else None,
+        )
+    if used:
+        send(world, talk)
+    there = used or taken in ("id", "saved")
+    assert talk.to_be_deleted == (deleted and there)
+    world.play(talk.abandon())
+    world.play(talk.abandon())
+    assert world.operations.count("delete") == (deleted and there)
+    assert not talk.to_be_deleted
+
+
+def test_delete_deletes_what_would_be_kept_and_only_once() -> None:
+    world = new_world()
+    talk = open_talk(world, id=CONVERSATION)
+    world.play(talk.delete())
+    world.play(talk.delete())
+    assert world.operations == ["delete"]
+    never = open_talk(world)
+    world.play(never.delete())
+    assert world.operations == ["delete"]
+
+
+def test_one_that_is_gone_already_counts_as_deleted() -> None:
+    world = new_world({"delete": LOST_ID})
+    talk = open_talk(world, id=CONVERSATION, keep=False)
+    world.play(talk.abandon())
+    assert not talk.to_be_deleted
+
+
+def test_a_deletion_that_failed_is_still_to_be_done() -> None:
+    world = new_world({"delete": [INTERNAL, body(b"")]})
+    talk = open_talk(world, id=CONVERSATION, keep=False)
+    with pytest.raises(ServerError):
+        world.play(talk.abandon())
+    assert talk.to_be_deleted
+    world.play(talk.abandon())
+    assert not talk.to_be_deleted
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"id": CONVERSATION, "from_share": "PMvsTaJ"}, ValueError, "not both"),
+        ({"id": CONVERSATION, "model": "m"}, ValueError, "leave `model` out"),
+        ({"from_share": "PMvsTaJ", "model": "m"}, ValueError, "leave `model` out"),
+        ({"model": " "}, ValueError, "blank"),
+        ({"model": 7}, TypeError, "model is text"),
+        ({"id": ""}, ValueError, "no id"),
+        ({"id": "../settings"}, ValueError, "no id"),
+        ({"id": "a" * 65}, ValueError, "no id"),
+        ({"id": "a?b"}, ValueError, "no id"),
+        ({"from_share": ""}, ValueError, "no shared conversation"),
+        ({"from_share": "https://x/conversation/abc"}, ValueError, "no shared conversation"),
+        ({"from_share": 7}, TypeError, "URL"),
+    ],
+)
+def test_arguments_that_cannot_be_meant(
+    options: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        open_talk(new_world(), **options)
+
+
+@pytest.mark.parametrize(
+    "share",
+    [
+        "PMvsTaJ",
+        " PMvsTaJ\n",
+        "https://gpt-gm.h2o.ai/r/PMvsTaJ",
+        "http://127.0.0.1:3004/r/PMvsTaJ/",
+        "http://127.0.0.1/chat/r/PMvsTaJ?x=1#top",
+        "/r/PMvsTaJ",
+    ],
+)
+def test_a_share_is_known_by_its_url_or_its_id(share: str) -> None:
+    assert queries.parse_share(share) == "PMvsTaJ"
+    world = new_world()
+    send(world, open_talk(world, from_share=share))
+    assert world.bodies("create") == [{"fromShare": "PMvsTaJ", "model": DEFAULT_MODEL}]
+
+
+@pytest.mark.parametrize("share", ["", "/", "a b", "https://h/r/", "https://h/r/a/b", "x" * 65])
+def test_what_is_no_share(share: str) -> None:
+    with pytest.raises(ValueError, match="no shared conversation"):
+        queries.parse_share(share)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "error"),
+    [
+        ("", {}, ValueError),
+        ("  \n", {}, ValueError),
+        ("\u3000", {}, ValueError),
+        (7, {}, TypeError),
+        (["Hi"], {}, TypeError),
+        ("Hi", {"keywords": {"temprature": 1}}, TypeError),
+        ("Hi", {"keywords": {"temperature": "1"}}, TypeError),
+        ("Hi", {"parameters": {"x": float("nan")}}, ValueError),
+        ("Hi", {"parameters": 7}, TypeError),
+        ("Hi", {"retries": -1}, ValueError),
+    ],
+)
+def test_a_message_that_cannot_be_sent_is_refused_at_once(
+    prompt: Any, options: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        ask(open_talk(new_world()), prompt, **options)
+
+
+def test_a_message_with_half_a_surrogate_pair_is_refused_before_it_is_sent() -> None:
+    world = new_world()
+    talk = open_talk(world)
+    with pytest.raises(ValueError, match="surrogate"):
+        send(world, talk, "Hi \ud800")
+    assert world.sent == []
+
+
+def test_the_parameters_of_client_and_call_are_joined() -> None:
+    world = new_world(parameters={"top_p": 0.5, "seed": 1})
+    send(world, open_talk(world), parameters={"seed": 2}, keywords={"temperature": 0.1})
+    (sent,) = world.bodies("message")
+    assert sent["parameters"]["top_p"] == 0.5
+    assert (sent["parameters"]["seed"], sent["parameters"]["temperature"]) == (2, 0.1)
+    assert sent["parameters"]["max_new_tokens"] == 1024
+
+
+# The rest of what a conversation can do
+
+Play = Callable[[Talk], Any]
+
+
+@pytest.mark.parametrize(
+    ("play", "error"),
+    [
+        (lambda talk: talk.rename(""), ValueError),
+        (lambda talk: talk.rename("  "), ValueError),
+        (lambda talk: talk.rename("x" * 101), ValueError),
+        (lambda talk: talk.rename("👋" * 51), ValueError),
+        (lambda talk: talk.rename(7), TypeError),
+        (lambda talk: talk.rename(None), TypeError),
+        (lambda talk: talk.vote("m", 2), ValueError),
+        (lambda talk: talk.vote("m", True), ValueError),
+        (lambda talk: talk.vote("m", "1"), ValueError),
+        (lambda talk: talk.vote("m", None), ValueError),
+        (lambda talk: talk.vote("", 1), ValueError),
+        (lambda talk: talk.vote(7, 1), TypeError),
+        (lambda talk: talk.prompt(" "), ValueError),
+        (lambda talk: talk.prompt(None), TypeError),
+    ],
+)
+def test_wrong_arguments_send_nothing(play: Play, error: type[Exception]) -> None:
+    world = new_world()
+    with pytest.raises(error):
+        world.play(play(open_talk(world)))
+    assert world.sent == []
+
+
+@pytest.mark.parametrize("title", ["x", "x" * 100, "👋" * 50, "  Names \n"])
+def test_rename(title: str) -> None:
+    world = new_world({"rename": body(b"")})
+    talk = open_talk(world, id=CONVERSATION)
+    world.play(talk.rename(title))
+    assert world.bodies("rename") == [{"title": title.strip()}]
+    assert talk.title == title.strip()
+
+
+def test_summarize_takes_the_models_leading_space_off() -> None:
+    world = new_world({"summarize": body({"title": " Stub chat title"})})
+    talk = open_talk(world, id=CONVERSATION)
+    assert world.play(talk.summarize()) == talk.title == "Stub chat title"
+
+
+def test_vote_prompt_and_share_say_what_they_are_about() -> None:
+    preview = {"note": "", "prompt": "<|prompt|>Hi", "model": "m", "parameters": {"truncate": 1}}
+    world = new_world(
+        {"vote": body(b""), "prompt": body(preview), "share": body({"url": "http://x/r/abc1234"})}
+    )
+    talk = open_talk(world, id=CONVERSATION)
+    for score in (1, -1, 0):
+        world.play(talk.vote("a/b?c", score))
+    assert [sent["score"] for sent in world.bodies("vote")] == [1, -1, 0]
+    assert world.sent[0].url.endswith(f"/conversation/{CONVERSATION}/message/a%2Fb%3Fc/vote")
+    found = world.play(talk.prompt("abc"))
+    assert (str(found), found.model, found.parameters) == ("<|prompt|>Hi", "m", {"truncate": 1})
+    assert world.sent[-1].url.endswith(f"/conversation/{CONVERSATION}/message/abc/prompt")
+    assert world.play(talk.share()) == "http://x/r/abc1234"
+
+
+def test_refresh_reads_title_model_and_messages() -> None:
+    stored = data(("user", "Hi", "a"), ("assistant", " Hello", "b"), title=" Names", model="m7")
+    world = new_world({"data": body(stored)})
+    talk = open_talk(world, id=CONVERSATION)
+    assert talk.model == ""
+    messages = world.play(talk.refresh())
+    assert [(m.role, m.content, m.id) for m in messages] == [
+        ("user", "Hi", "a"),
+        ("assistant", " Hello", "b"),
+    ]
+    assert (talk.title, talk.model) == ("Names", "m7")
+    assert talk.messages == []
+
+
+def test_history_of_one_that_there_is_not_yet_sends_nothing() -> None:
+    world = new_world()
+    assert world.play(open_talk(world).refresh()) == []
+    assert world.sent == []
+
+
+@pytest.mark.parametrize(
+    ("operation", "play"),
+    [
+        ("message", lambda talk: ask(talk).run()),
+        ("data", lambda talk: talk.refresh()),
+        ("rename", lambda talk: talk.rename("x")),
+        ("summarize", lambda talk: talk.summarize()),
+        ("share", lambda talk: talk.share()),
+        ("vote", lambda talk: talk.vote("m", 1)),
+        ("prompt", lambda talk: talk.prompt("m")),
+        ("search", lambda talk: ask(talk, web_search=True).run()),
+    ],
+)
+def test_a_conversation_that_the_server_no_longer_has(operation: str, play: Play) -> None:
+    gone = body(GONE) if operation == "data" else LOST_ID
+    world = new_world({operation: gone})
+    talk = open_talk(world, id=CONVERSATION)
+    with pytest.raises(NotFoundError) as caught:
+        world.play(play(talk))
+    assert "the server no longer has this conversation" in str(caught.value)
+    assert caught.value.status == 404
+    assert caught.value.message.startswith("Conversation not found")
+
+
+def test_a_message_that_there_is_not_is_no_lost_conversation() -> None:
+    world = new_world({"vote": body({"message": "Message not found"}, 404)})
+    with pytest.raises(NotFoundError, match="Message not found"):
+        world.play(open_talk(world, id=CONVERSATION).vote("m", 1))
+
+
+# Saved and taken up again
+
+
+def test_a_conversation_comes_back_as_it_was_saved() -> None:
+    world = new_world({"message": [ANSWER, stream(event(" One"), ERROR_EVENT)]})
+    talk = open_talk(world)
+    send(world, talk)
+    with pytest.raises(GenerationError):
+        send(world, talk, "Again")
+    talk.title = "Names"
+    saved = json.loads(json.dumps(talk.to_dict()))
+    assert world.service.session.value not in json.dumps(saved)
+    again = Talk.from_dict(world.service, saved, keep=None)
+    assert (again.id, again.title, again.model) == (CONVERSATION, "Names", DEFAULT_MODEL)
+    assert again.messages == talk.messages
+    assert [message.partial for message in again.messages] == [False, False, False, True]
+    assert again.to_dict() == saved
+
+
+def test_a_conversation_saved_before_its_first_use_is_made_then() -> None:
+    world = new_world()
+    saved = open_talk(world, model="m7").to_dict()
+    talk = Talk.from_dict(world.service, saved, keep=None)
+    send(world, talk)
+    assert world.bodies("create") == [{"model": "m7"}]
+
+
+def test_one_saved_before_its_first_use_of_a_share_is_still_of_that_share() -> None:
+    world = new_world()
+    saved = json.loads(json.dumps(open_talk(world, from_share="PMvsTaJ").to_dict()))
+    send(world, Talk.from_dict(world.service, saved, keep=None))
+    assert world.bodies("create")[0].get("fromShare") == "PMvsTaJ"
+
+
+SAVED: dict[str, Any] = {
+    "format": 1,
+    "id": CONVERSATION,
+    "title": "Names",
+    "model": "m",
+    "messages": [{"role": "user", "content": "Hi", "id": "a"}],
+}
+
+
+def test_retry_of_a_saved_conversation_knows_its_last_message() -> None:
+    world = new_world()
+    send(world, Talk.from_dict(world.service, SAVED, keep=None), None)
+    assert world.operations == ["message"]
+    assert world.bodies("message")[0]["options"]["id"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("saved", "error"),
+    [
+        ([], TypeError),
+        ("{}", TypeError),
+        (None, TypeError),
+        ({}, ValueError),
+        ({**SAVED, "format": 2}, ValueError),
+        ({**SAVED, "format": None}, ValueError),
+        ({**SAVED, "id": 7}, ValueError),
+        ({**SAVED, "id": "../x"}, ValueError),
+        ({**SAVED, "id": ""}, ValueError),
+        ({**SAVED, "title": 7}, ValueError),
+        ({**SAVED, "model": []}, ValueError),
+        ({**SAVED, "share": 7}, ValueError),
+        ({**SAVED, "share": "../x"}, ValueError),
+        ({**SAVED, "messages": None}, ValueError),
+        ({**SAVED, "messages": "Hi"}, ValueError),
+        ({**SAVED, "messages": {"role": "user"}}, ValueError),
+        ({**SAVED, "messages": [7]}, ValueError),
+        ({**SAVED, "messages": [{}]}, ValueError),
+        ({**SAVED, "messages": [{"role": "user"}]}, ValueError),
+        ({**SAVED, "messages": [{"role": 7, "content": "Hi"}]}, ValueError),
+        ({**SAVED, "messages": [{"role": "user", "content": None}]}, ValueError),
+        ({**SAVED, "messages": [{"role": "user", "content": "Hi", "id": 7}]}, ValueError),
+    ],
+)
+def test_what_is_no_saved_conversation(saved: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"saved conversation|no id of a conv|no shared conv"):
+        Talk.from_dict(new_world().service, saved, keep=None)
+
+
+# Web search
+
+
+def searched(*lists: list[dict[str, Any]], tail: tuple[Any, ...] = ()) -> Answered:
+    """Answer with the list so far, again and again, and no end [16_web_search]."""
+    pieces = [json.dumps({"messages": each}).encode() for each in lists]
+    return Answered(200, JSON, (*pieces, *tail))
+
+
+UPDATE = {"type": "update", "message": "Searching Google", "args": ["cup"]}
+FAILED = {"type": "error", "message": "An error occurred with the web search", "args": ["no key"]}
+RESULT = {"type": "result", "id": "6b007ca61090eb6ec94d784e"}
+NEVER = 1e9
+
+
+def test_a_web_search_goes_before_the_message() -> None:
+    search = searched([UPDATE], [UPDATE, RESULT], tail=(NEVER,))
+    world = new_world({"search": search})
+    talk = open_talk(world)
+    entries: list[WebSearchEntry] = []
+    reply = send(world, talk, "Who won?", web_search=True, on_web_search=entries.append)
+    assert world.operations == ["create", "search", "message"]
+    assert world.sent[1].url.endswith(f"/conversation/{CONVERSATION}/web-search?prompt=Who+won%3F")
+    assert world.bodies("message")[0]["options"]["web_search_id"] == RESULT["id"]
+    assert [entry.type for entry in entries] == ["update", "result"]
+    assert reply.web_search == tuple(entries)
+    assert talk.messages[-1].web_search_id == RESULT["id"]
+
+
+@pytest.mark.parametrize(
+    ("options", "searches"),
+    [
+        ({}, 0),
+        ({"web_search": False}, 0),
+        ({"web_search": True}, 1),
+        ({"on_web_search": lambda entry: entry}, 1),
+    ],
+)
+def test_whether_the_web_is_searched(options: dict[str, Any], searches: int) -> None:
+    world = new_world({"search": searched([RESULT], tail=(NEVER,))})
+    reply = send(world, open_talk(world), **options)
+    assert world.operations.count("search") == searches
+    assert len(reply.web_search) == searches
+    assert world.bodies("message")[0]["options"]["web_search_id"] == (
+        RESULT["id"] if searches else ""
+    )
+
+
+def test_an_error_entry_fails_nothing() -> None:
+    world = new_world({"search": searched([UPDATE], [UPDATE, FAILED, RESULT], tail=(NEVER,))})
+    reply = send(world, open_talk(world), web_search=True)
+    assert reply.text == " Hello"
+    assert [(entry.type, entry.args) for entry in reply.web_search] == [
+        ("update", ("cup",)),
+        ("error", ("no key",)),
+        ("result", ()),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("search", "error"),
+    [
+        (searched([UPDATE]), IncompleteStreamError),
+        (searched([UPDATE], tail=(lost(),)), TransportError),
+        (searched([UPDATE], tail=(NEVER,)), TransportError),
+        (Answered(after=NEVER), TransportError),
+        (body(b"<html>"), ProtocolError),
+        (INTERNAL, ServerError),
+        (body(b"", 204), ProtocolError),
+    ],
+)
+def test_a_search_that_fails_leaves_the_conversation_as_it_was(
+    search: Answered, error: type[H2oError]
+) -> None:
+    world = new_world({"search": [search, searched([RESULT], tail=(NEVER,))]})
+    talk = open_talk(world, id=CONVERSATION)
+    with pytest.raises(error):
+        send(world, talk, web_search=True)
+    assert "message" not in world.operations
+    assert talk.messages == []
+    assert send(world, talk, web_search=True).text == " Hello"
+
+
+@pytest.mark.parametrize("woken", ["goes on", "is interrupted"])
+def test_a_stop_in_a_web_search_sends_no_message(woken: str) -> None:
+    def stop() -> bytes | H2oError:
+        world.play(question.stop())
+        return lost() if woken == "is interrupted" else json.dumps({"messages": []}).encode()
+
+    world = new_world({"search": searched([UPDATE], tail=(stop, NEVER))})
+    talk = open_talk(world)
+    question = ask(talk, web_search=True)
+    reply = world.play(question.run())
+    assert (reply.text, reply.finish_reason) == ("", "stopped")
+    assert [entry.type for entry in reply.web_search] == ["update"]
+    assert world.operations == ["create", "search"]
+    assert talk.messages == []
+
+
+def test_what_the_callers_function_raises_ends_the_call() -> None:
+    world = new_world({"search": searched([UPDATE, RESULT], tail=(NEVER,))})
+    talk = open_talk(world)
+
+    def show(_: WebSearchEntry) -> None:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        send(world, talk, on_web_search=show)
+    assert "message" not in world.operations
+    assert send(world, talk).text == " Hello"
+
+
+# A model that there is not
+
+
+def models(*names: str) -> Answered:
+    flat: list[Any] = [{"models": 1, "settings": 2, "conversations": 3}, [], None, [], False]
+    flat[2] = {"shareConversationsWithModelAuthors": 4, "activeModel": 5}
+    flat.append("m")
+    for name in names:
+        flat[1].append(len(flat))
+        flat += [{"id": len(flat) + 1, "name": len(flat) + 1}, name]
+    return body({"type": "data", "nodes": [{"type": "data", "data": flat}]})
+
+
+def test_an_unknown_model_names_the_models_that_there_are() -> None:
+    world = new_world({"create": INTERNAL, "root": models("one/a", "two/b")})
+    with pytest.raises(ModelUnavailableError) as caught:
+        send(world, open_talk(world, model="nope/nope"))
+    assert "no model 'nope/nope'; it has: one/a, two/b" in str(caught.value)
+    assert (caught.value.status, caught.value.message) == (500, "Internal Error")
+    assert world.operations == ["create", "root"]
+
+
+def test_an_unknown_model_of_the_client_is_told_with_the_settings() -> None:
+    world = new_world(
+        {"settings": INTERNAL, "root": models("one/a")}, session=None, model="nope/nope"
+    )
+    with pytest.raises(ModelUnavailableError, match="it has: one/a"):
+        send(world, open_talk(world))
+    assert world.operations == ["settings", "root"]
+
+
+@pytest.mark.parametrize("root", [models(DEFAULT_MODEL), lost(), body(b"<html>"), INTERNAL])
+def test_where_it_is_not_the_model_the_servers_own_error_stands(root: Answer) -> None:
+    world = new_world({"create": INTERNAL, "root": root})
+    with pytest.raises(ServerError, match="Internal Error"):
+        send(world, open_talk(world))
+
+
+@pytest.mark.parametrize(
+    "answer", [body({"message": "Bad"}, 500), body(b"<html>", 500), body({"error": "x"}, 422)]
+)
+def test_other_failures_are_not_looked_into(answer: Answered) -> None:
+    world = new_world({"create": answer})
+    with pytest.raises(H2oError):
+        send(world, open_talk(world))
+    assert world.operations == ["create"]
+
+
+def test_a_model_no_longer_served() -> None:
+    # [25_removed_model]
+    world = new_world({"message": body({"message": "Model not available anymore"}, 410)})
+    with pytest.raises(ModelUnavailableError, match="choose another model"):
+        send(world, open_talk(world))
+
+
+# The small operations of a client
+
+
+def test_models_settings_and_conversations_are_read_from_the_root() -> None:
+    world = new_world({"root": models("one/a")})
+    assert [model.id for model in world.play(queries.models(world.service))] == ["one/a"]
+    assert world.play(queries.settings(world.service)).active_model == "m"
+    assert world.play(queries.conversations(world.service)) == []
+    assert world.operations == ["root"] * 3
+
+
+def test_deleting_all_opens_the_session_first() -> None:
+    done = body({"type": "redirect", "status": 303, "location": "/"})
+    world = new_world({"delete_all": done}, session=None)
+    world.play(queries.delete_conversations(world.service))
+    assert world.operations == ["settings", "delete_all"]
+
+
+def test_a_shared_conversation_is_read_without_a_session() -> None:
+    stored = data(("user", "Hi", "a"), ("assistant", " Hello", "b"), title="Names", model="m7")
+    world = new_world({"shared": body(stored)}, session=None)
+    found = world.play(queries.shared(world.service, "https://x/r/PMvsTaJ"))
+    assert (found.title, found.model) == ("Names", "m7")
+    assert found.messages[1] == Message(role="assistant", content=" Hello", id="b")
+    assert world.operations == ["shared"]
+    assert world.sent[0].url.endswith("/r/PMvsTaJ/__data.json")
+
+
+def test_a_share_that_there_is_not() -> None:
+    world = new_world({"shared": body(refused(404, "Conversation not found"))})
+    with pytest.raises(NotFoundError):
+        world.play(queries.shared(world.service, "zzzzzzz"))
+
+
+def test_a_share_that_is_none_sends_nothing() -> None:
+    world = new_world()
+    with pytest.raises(ValueError, match="no shared conversation"):
+        world.play(queries.shared(world.service, "https://x/conversation/1"))
+    assert world.sent == []

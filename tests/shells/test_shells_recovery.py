@@ -1,0 +1,283 @@
+"""A connection that breaks under an answer: the rest is got from the server, over real sockets."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+import pytest
+from flavours import ASYNC, Api, endless, only
+
+from h2o_client import AsyncH2oClient, IncompleteStreamError, Reply, ServerError, Timeouts, Token
+from h2o_client.emulator import Answer, Emulator, Fault
+
+TOKENS = (" Привет", ",", " мир", "!\n", " \u2028👋🏽", " naïve", " end")
+TEXT = "".join(TOKENS)
+SOON = Timeouts(recovery=0.05)
+
+
+def kinds(server: Emulator) -> list[str]:
+    return [request.kind for request in server.requests]
+
+
+async def chat(client: AsyncH2oClient) -> Reply:
+    return await client.chat("Hi")
+
+
+async def stream(client: AsyncH2oClient) -> Reply:
+    async with client.stream("Hi") as stream:
+        texts = [text async for text in stream]
+        assert "".join(texts) == stream.text == stream.reply.text
+        return stream.reply
+
+
+async def send(client: AsyncH2oClient) -> Reply:
+    async with client.conversation() as talk:
+        reply = await talk.send("Hi")
+        assert [(m.content, m.partial) for m in talk.messages] == [
+            ("Hi", False),
+            (reply.text, False),
+        ]
+        return reply
+
+
+async def talk_stream(client: AsyncH2oClient) -> Reply:
+    async with client.conversation() as talk, talk.stream("Hi") as stream:
+        return await stream.read()
+
+
+Call = Callable[[AsyncH2oClient], Awaitable[Reply]]
+CALLS = [chat, stream, send, talk_stream]
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("offset", [0, 1, 4, 5, 60, 61, 131, 260, 333, 500, 700, 850, 900])
+async def test_cut_at_a_byte(api: Api, server: Emulator, call: Call, offset: int) -> None:
+    server.reply(Answer(tokens=TOKENS, drop_after_bytes=offset))
+    async with api.client() as client:
+        reply = await call(client)
+    assert (reply.text, reply.recovered, reply.finish_reason) == (TEXT, True, None)
+    assert server.generations == kinds(server).count("message") == 1
+    assert "stop" not in kinds(server)
+    await api.settled()
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("after", [0, 1, 2, 6, 7])
+async def test_cut_after_tokens(api: Api, server: Emulator, call: Call, after: int) -> None:
+    server.cut(after)
+    server.reply(Answer(tokens=TOKENS))
+    async with api.client() as client:
+        reply = await call(client)
+    assert (reply.text, reply.recovered) == (TEXT, True)
+    assert server.generations == 1
+    await api.settled()
+
+
+async def test_the_missing_text_is_one_token_without_a_number(api: Api, server: Emulator) -> None:
+    server.reply(Answer(tokens=TOKENS, drop_after=2))
+    async with api.client() as client, client.stream("Hi") as stream:
+        tokens = [token async for token in stream.events()]
+    assert [token.text for token in tokens[:2]] == [*TOKENS[:2]]
+    assert tokens[2:] == [Token(None, "".join(TOKENS[2:]))]
+
+
+async def test_an_answer_that_is_still_generated_is_waited_for(api: Api, server: Emulator) -> None:
+    server.reply(Answer(tokens=TOKENS, drop_after=2, hold_after=4))
+    async with api.client() as client, api.in_background(lambda: chat(client)) as done:
+        await api.held()
+        while kinds(server).count("data") < 2:
+            await api.wait(lambda: None)
+        await api.wait(server.release)
+    assert done.result().text == TEXT
+    assert done.result().recovered
+    assert server.generations == 1
+    await api.settled()
+
+
+async def test_a_gateway_error_is_recovered(api: Api, server: Emulator) -> None:
+    server.reply(Answer(tokens=TOKENS))
+    server.fault("message", Fault(status=504, processed=True))
+    async with api.client() as client:
+        reply = await client.chat("Hi")
+    assert (reply.text, reply.recovered, server.generations) == (TEXT, True, 1)
+    await api.settled()
+
+
+async def test_a_time_limit_is_recovered_if_the_answer_is_there(api: Api, server: Emulator) -> None:
+    server.reply(Answer(tokens=TOKENS))
+    server.fault("message", Fault(hang=True, processed=True))
+    async with api.client(timeouts=Timeouts(first_token=0.1)) as client:
+        reply = await client.chat("Hi")
+    assert (reply.text, reply.recovered, server.generations) == (TEXT, True, 1)
+
+
+@pytest.mark.parametrize("where", ["client", "call"])
+@pytest.mark.parametrize("call", ["chat", "stream", "send", "retry"])
+async def test_recover_false(api: Api, server: Emulator, where: str, call: str) -> None:
+    option: dict[str, Any] = {"recover": False} if where == "call" else {}
+    async with (
+        api.client(recover=where == "call") as client,
+        client.conversation() as talk,
+    ):
+
+        async def read() -> Reply:
+            async with client.stream("Hi", **option) as stream:
+                return await stream.read()
+
+        calls: dict[str, Callable[[], Awaitable[Reply]]] = {
+            "chat": lambda: client.chat("Hi", **option),
+            "stream": read,
+            "send": lambda: talk.send("Hi", **option),
+            "retry": lambda: talk.retry(**option),
+        }
+        if call == "retry":
+            await talk.send("Hi")
+        server.reply(Answer(tokens=TOKENS, drop_after=2))
+        with pytest.raises(IncompleteStreamError) as caught:
+            await calls[call]()
+        assert caught.value.partial == "".join(TOKENS[:2])
+        assert "data" not in kinds(server)
+        if call in ("send", "retry"):
+            partial = ("assistant", caught.value.partial, True)
+            assert [(m.role, m.content, m.partial) for m in talk.messages][1:] == [partial]
+    await api.settled()
+
+
+async def test_recover_true_on_the_call_of_a_client_without(api: Api, server: Emulator) -> None:
+    server.reply(Answer(tokens=TOKENS, drop_after=2))
+    async with api.client(recover=False) as client:
+        assert (await client.chat("Hi", recover=True)).recovered
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("ending", ["cut", "midline", "clean"])
+async def test_where_the_server_has_nothing_the_wait_is_bounded(
+    api: Api, server: Emulator, call: Call, ending: Literal["cut", "midline", "clean"]
+) -> None:
+    server.reply(Answer(tokens=TOKENS[:2], ending=ending))
+    async with api.client(timeouts=SOON) as client:
+        with pytest.raises(IncompleteStreamError) as caught:
+            await call(client)
+    assert caught.value.partial.startswith(TOKENS[0])
+    assert 1 <= kinds(server).count("data") <= 3
+    assert server.generations == 1
+    await api.settled()
+
+
+async def test_after_an_answer_that_was_lost_the_conversation_goes_on(
+    api: Api, server: Emulator
+) -> None:
+    server.reply(Answer(tokens=TOKENS, drop_after=2, hold_after=4), " Fine.")
+    async with api.client(recover=False) as client, client.conversation() as talk:
+        with pytest.raises(IncompleteStreamError):
+            await talk.send("Hi")
+        # The server was told to stop; it has stored more than was received, and the next message
+        # waits for that.
+        assert (await talk.send("Go on")).text == " Fine."
+        history = [message.content for message in await talk.history()]
+        assert history == ["Hi", "".join(TOKENS[:5]), "Go on", " Fine."]
+        assert [(m.content, m.partial) for m in talk.messages] == [
+            ("Hi", False),
+            ("".join(TOKENS[:2]), True),
+            ("Go on", False),
+            (" Fine.", False),
+        ]
+    await api.settled()
+
+
+async def test_stored_text_that_is_another_is_no_answer(api: Api, server: Emulator) -> None:
+    server.reply(Answer(tokens=TOKENS, generated_text=" Quite another", drop_after=2))
+    async with api.client() as client:
+        with pytest.raises(IncompleteStreamError) as caught:
+            await client.chat("Hi")
+    assert caught.value.partial == "".join(TOKENS[:2])
+    await api.settled()
+
+
+async def test_white_space_that_was_received_is_not_lost_nor_doubled(
+    api: Api, server: Emulator
+) -> None:
+    tokens = (" One", " \n", "\ufeff\xa0\u2028")
+    server.reply(Answer(tokens=tokens, drop_after=2), Answer(tokens=tokens, drop_after=3))
+    async with api.client() as client:
+        assert (await client.chat("Hi")).text == " One \n"
+        assert (await client.chat("Hi")).text == " One \n\ufeff\xa0\u2028"
+
+
+async def test_looks_that_fail_are_taken_again(api: Api, server: Emulator) -> None:
+    server.reply(Answer(tokens=TOKENS, drop_after=2))
+    server.fault("data", Fault(status=503), Fault(disconnect=True))
+    async with api.client() as client:
+        assert (await client.chat("Hi")).text == TEXT
+    assert kinds(server).count("data") == 3
+
+
+async def test_a_conversation_that_is_gone_is_not_recovered(api: Api, server: Emulator) -> None:
+    server.reply(Answer(tokens=TOKENS, drop_after=2, hold_after=4))
+    async with api.client() as client, client.conversation() as talk:
+
+        async def ask() -> Reply:
+            return await talk.send("Hi")
+
+        async with api.in_background(ask) as done:
+            await api.held()
+            async with api.client(session=client.session) as other:
+                await other.delete_conversations()
+    assert isinstance(done.error, IncompleteStreamError)
+    assert done.error.partial == "".join(TOKENS[:2])
+
+
+@pytest.mark.parametrize("beside", [False, True])
+async def test_stop_while_the_answer_is_looked_for(
+    api: Api, server: Emulator, beside: bool
+) -> None:
+    server.reply(Answer(tokens=TOKENS, drop_after=2, hold_after=4))
+    async with api.client() as client, client.conversation() as talk:
+
+        async def ask() -> Reply:
+            return await talk.send("Hi")
+
+        async with api.in_background(ask) as done:
+            await api.held()
+            while kinds(server).count("data") < (1 if beside else 2):
+                await api.wait(lambda: None)
+            await talk.stop()
+        reply = done.result()
+        assert (reply.text, reply.finish_reason) == ("".join(TOKENS[:2]), "stopped")
+        assert not reply.recovered
+        assert [m.partial for m in talk.messages] == [False, True]
+        await api.wait(server.wait_idle)
+        assert server.stops == 1
+    await api.settled()
+
+
+@only(*ASYNC)
+async def test_leaving_while_the_answer_is_looked_for(api: Api, server: Emulator) -> None:
+    server.reply(Answer(tokens=TOKENS, drop_after=2, hold_after=4))
+    async with api.client() as client:
+        stream = client.stream("Hi")
+        assert [await anext(stream), await anext(stream)] == [*TOKENS[:2]]
+        await stream.aclose()
+        await api.settled()
+        assert server.stops == 1
+
+
+@pytest.mark.parametrize("retries", [0, 3])
+async def test_an_error_of_the_server_is_not_looked_for(
+    api: Api, server: Emulator, retries: int
+) -> None:
+    server.fail(500)
+    async with api.client(retries=retries) as client:
+        with pytest.raises(ServerError):
+            await client.chat("Hi")
+    assert kinds(server) == ["settings", "create", "message", "delete"]
+
+
+async def test_a_stop_is_not_recovered(api: Api, server: Emulator) -> None:
+    server.reply(endless(" One"))
+    async with api.client() as client, client.stream("Hi") as stream:
+        assert await anext(stream) == " One"
+        await stream.stop()
+        assert stream.reply.finish_reason == "stopped"
+        assert not stream.reply.recovered
+    assert "data" not in kinds(server)
+    await api.settled()
