@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from h2o_client._sync import ChatStream as ChatStream
     from h2o_client._sync import Conversation as Conversation
     from h2o_client._sync import H2oClient as H2oClient
+    from h2o_client.batch import AsyncBatch as AsyncBatch
+    from h2o_client.batch import Batch as Batch
+    from h2o_client.batch import BatchResult as BatchResult
     from h2o_client.errors import ConversationBusyError as ConversationBusyError
     from h2o_client.errors import ForbiddenError as ForbiddenError
     from h2o_client.errors import GenerationError as GenerationError
@@ -53,9 +56,12 @@ if TYPE_CHECKING:
     from h2o_client.types import WebSearchEntry as WebSearchEntry
 
 _WHERE = {
+    "AsyncBatch": "batch",
     "AsyncChatStream": "_async",
     "AsyncConversation": "_async",
     "AsyncH2oClient": "_async",
+    "Batch": "batch",
+    "BatchResult": "batch",
     "ChatStream": "_sync",
     "Conversation": "_sync",
     "ConversationBusyError": "errors",
@@ -94,14 +100,20 @@ _WHERE = {
     "TransportError": "errors",
     "TransportTimeoutError": "errors",
     "WebSearchEntry": "types",
+    # For `%load_ext h2o_client`, and nobody else.
+    "load_ipython_extension": "magics",
+    "unload_ipython_extension": "magics",
 }
 
 __all__ = [
     "DEFAULT_BASE_URL",
     "DEFAULT_MODEL",
+    "AsyncBatch",
     "AsyncChatStream",
     "AsyncConversation",
     "AsyncH2oClient",
+    "Batch",
+    "BatchResult",
     "ChatStream",
     "Conversation",
     "ConversationBusyError",

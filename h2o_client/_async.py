@@ -13,31 +13,31 @@ that its answer is waited for, the id known, and the conversation deleted.
 import contextlib
 import os
 import warnings
-import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar, assert_never
+from typing import TYPE_CHECKING, Any, Self, TypeVar, assert_never
 
 import anyio
 import httpx
-from anyio.lowlevel import RunVar
 
 from h2o_client._http import (
     AMBIENT,
     TRANSPORT_ERRORS,
     build_request,
     check_http_client,
-    client_options,
     is_much_less,
     log_response,
     logger,
+    new_http,
     new_service,
     read_head,
     rebuild,
     time_limits,
     translate,
 )
+from h2o_client._loops import let_go, this_loop, watch_over
+from h2o_client._registry import Registry
 from h2o_client.errors import (
     H2oError,
     IncompleteStreamError,
@@ -77,7 +77,11 @@ from h2o_client.types import (
     WebSearchEntry,
 )
 
+if TYPE_CHECKING:
+    from h2o_client.batch import AsyncBatch, AsyncPrompts
+
 T = TypeVar("T")
+_LOOK = 0.05  # seconds between two looks at a reader that is to leave
 _TRIES = 3
 
 
@@ -85,19 +89,15 @@ class AsyncPlayer:
     """The twin of `Player`.
 
     Args:
-        http: sends the requests.
-        opening: held while an exclusive flow is played.
+        client: the client, whose connections and lock are used.
         deadline: when everything must be done, on the ambient clock, or None.
 
     Attributes:
         closing: set when the stream is closed while its reader is at work: no effect follows.
     """
 
-    def __init__(
-        self, http: httpx.AsyncClient, opening: anyio.Lock, deadline: float | None = None
-    ) -> None:
-        self._http = http
-        self._opening = opening
+    def __init__(self, client: "AsyncH2oClient", deadline: float | None = None) -> None:
+        self._client = client
         self._deadline = deadline
         self._limits: dict[str, float | None] = {}
         self._steady: float | None = None  # the limit of a read that httpx watches over
@@ -158,7 +158,7 @@ class AsyncPlayer:
             case Sleep():
                 await self._sleep(effect)
             case Exclusive():
-                async with self._opening:
+                async with self._client._opening:
                     return await self.play(effect.flow)
             case Finish():
                 return await self._finish(effect)
@@ -172,9 +172,9 @@ class AsyncPlayer:
         await self.release()
         connect, within = self._within(effect.connect), self._within(effect.within)
         self._limits = time_limits(connect, within)
-        request = build_request(self._http, effect.request, self._limits)
+        request = build_request(self._client._http, effect.request, self._limits)
         begun = AMBIENT.clock()
-        self._response = await self._http.send(request, stream=True, follow_redirects=False)
+        self._response = await self._client._http.send(request, stream=True, follow_redirects=False)
         log_response(effect.request, self._response.status_code, begun)
         return read_head(self._response)
 
@@ -208,7 +208,7 @@ class AsyncPlayer:
 
         It has a player of its own, which nobody closes or interrupts.
         """
-        player = AsyncPlayer(self._http, self._opening, self._deadline)
+        player = AsyncPlayer(self._client, self._deadline)
         return await shielded(lambda: player.play(effect.flow), after_cancel=effect.within)
 
     def _within(self, seconds: float | None) -> float | None:
@@ -241,18 +241,6 @@ class AsyncPlayer:
 
 INHERITED: list[object] = []
 """What is of another process or event loop, kept so that the garbage collector closes nothing."""
-
-_LOOP: RunVar[object] = RunVar("h2o_client._async._LOOP")
-
-
-def this_loop() -> object:
-    """Return an object that stands for the event loop that is running."""
-    try:
-        return _LOOP.get()
-    except LookupError:
-        loop = object()
-        _LOOP.set(loop)
-        return loop
 
 
 async def exhaust(chunks: AsyncIterator[bytes]) -> None:
@@ -331,7 +319,7 @@ class AsyncChatStream:
     def __init__(self, client: "AsyncH2oClient", operation: Operation) -> None:
         self._client = client
         self._operation = operation
-        self._player = client._new_player()
+        self._player = AsyncPlayer(client)
         self._steps: Stepper[Reply] = Stepper(operation.run())
         self._ready: deque[Token] = deque()
         self._begun = False
@@ -367,13 +355,13 @@ class AsyncChatStream:
     def __del__(self) -> None:
         # An argument that was refused in __init__ leaves nothing to look at.
         if getattr(self, "_begun", False) and not self._closed and not self._is_inherited():
+            self._client._drop(self._operation, self._player)
             warnings.warn(
                 f"{self!r} was not closed: use `async with`",
                 ResourceWarning,
                 stacklevel=1,
                 source=self,
             )
-            self._client._drop(self._operation, self._player)
 
     @property
     def text(self) -> str:
@@ -407,11 +395,19 @@ class AsyncChatStream:
             self._ready.clear()
         return self.reply
 
+    async def display(self) -> Reply:
+        """The twin of `ChatStream.display()`."""
+        from h2o_client import notebook
+
+        return await notebook.display_async(self)
+
     async def stop(self) -> None:
         """The twin of `ChatStream.stop()`."""
         if self._closed or self._is_inherited():
             return
-        await self._client._new_player(cleanup=True).play(self._operation.stop())
+        await AsyncPlayer(self._client, self._client._cleanup_deadline()).play(
+            self._operation.stop()
+        )
         if not self._steps.claim():
             self._player.interrupt()
             return
@@ -424,19 +420,7 @@ class AsyncChatStream:
 
     async def aclose(self) -> None:
         """The twin of `ChatStream.close()`."""
-        if self._closed:
-            return
-        if self._is_inherited():
-            self._closed = True
-            return
-        self._player.closing = True
-        if not self._steps.claim():
-            await self._close_beside_reader()
-            return
-        try:
-            await self._leave()
-        finally:
-            self._steps.free()
+        await self._close(self._client._cleanup_deadline())
 
     def _is_inherited(self) -> bool:
         """Whether this process is a fork of the one that the stream belongs to."""
@@ -445,13 +429,39 @@ class AsyncChatStream:
         INHERITED.append(self._player)
         return True
 
-    async def _close_beside_reader(self) -> None:
-        if not self._player.interrupt():
-            # The reader waits for a response: what is known can be told the server from here,
-            # and its answer ends when it has stopped.
-            await insist(lambda: self._client._abandon(self._operation))
-        with anyio.move_on_after(self._client._service.timeouts.cleanup):
-            await self._left.wait()
+    def _tell_to_close(self) -> bool:
+        """Make a reader that is at work leave; False: it cannot be reached where it is.
+
+        Once the answer is whole, the reader is only cleaning up, and is left to it.
+        """
+        if self._operation.whole:
+            return True
+        self._player.closing = True
+        return self._player.interrupt()
+
+    async def _close(self, deadline: float) -> None:
+        if self._is_inherited():
+            self._closed = True
+            self._left.set()
+        told = False
+        while not self._left.is_set():
+            if self._steps.claim():
+                try:
+                    if not self._closed:
+                        await self._leave(deadline)
+                finally:
+                    self._steps.free()
+                return
+            if not told and not self._tell_to_close():
+                # The reader waits for a response: what is known can be told the server from here,
+                # and its answer ends when it has stopped.
+                await insist(lambda: self._client._abandon(self._operation, deadline))
+            told = True
+            left = deadline - AMBIENT.clock()
+            if left <= 0:
+                return
+            with anyio.move_on_after(min(_LOOK, left)):
+                await self._left.wait()
 
     async def _next_token(self) -> Token:
         while not self._ready:
@@ -482,7 +492,7 @@ class AsyncChatStream:
         try:
             emitted = await self._player.advance(self._steps)
         except BaseException as error:
-            await self._leave()
+            await self._leave(self._client._cleanup_deadline())
             if isinstance(error, H2oError) and not error.partial:
                 error.partial = self.text
             raise
@@ -491,20 +501,22 @@ class AsyncChatStream:
             self._left.set()
         return emitted
 
-    async def _leave(self) -> None:
+    async def _leave(self, deadline: float) -> None:
         """Leave the flow where it stands, release the response, tell the server."""
         self._closed = True
         self._ready.clear()
         try:
             self._steps.close()
-            await insist(self._clean_up)
+            await insist(lambda: self._clean_up(deadline))
         finally:
             self._left.set()
 
-    async def _clean_up(self) -> None:
-        await self._player.release()
-        if self._begun:
-            await self._client._abandon(self._operation)
+    async def _clean_up(self, deadline: float) -> None:
+        try:
+            await self._player.release()
+        finally:
+            if self._begun:
+                await self._client._abandon(self._operation, deadline)
 
 
 class AsyncTokenEvents:
@@ -530,7 +542,7 @@ class AsyncConversation:
     def __init__(self, client: "AsyncH2oClient", talk: Talk) -> None:
         self._client = client
         self._talk = talk
-        self._streams: weakref.WeakSet[AsyncChatStream] = weakref.WeakSet()
+        self._streams: Registry[AsyncChatStream] = Registry()
         self._closed = False
         self._pid = os.getpid()
 
@@ -552,13 +564,13 @@ class AsyncConversation:
     def __del__(self) -> None:
         # An argument that was refused in __init__ leaves nothing to look at.
         if not getattr(self, "_closed", True) and self._is_to_be_deleted():
+            self._client._drop(self._talk, None)
             warnings.warn(
                 f"{self!r} was not closed: use `async with`",
                 ResourceWarning,
                 stacklevel=1,
                 source=self,
             )
-            self._client._drop(self._talk, None)
 
     @property
     def id(self) -> str | None:
@@ -671,7 +683,7 @@ class AsyncConversation:
 
     async def stop(self) -> None:
         """The twin of `Conversation.stop()`."""
-        for stream in list(self._streams):
+        for stream in self._streams.items():
             if stream.running:
                 await stream.stop()
 
@@ -715,14 +727,17 @@ class AsyncConversation:
         """The twin of `Conversation.close()`."""
         if self._closed:
             return
-        self._closed = True
-        await insist(self._clean_up)
+        await self._close(self._client._cleanup_deadline())
 
-    async def _clean_up(self) -> None:
-        for stream in list(self._streams):
-            await stream.aclose()
+    async def _close(self, deadline: float) -> None:
+        self._closed = True
+        await insist(lambda: self._clean_up(deadline))
+
+    async def _clean_up(self, deadline: float) -> None:
+        for stream in self._streams.items():
+            await stream._close(deadline)
         if self._is_to_be_deleted():
-            await self._client._abandon(self._talk)
+            await self._client._abandon(self._talk, deadline)
 
     def _is_to_be_deleted(self) -> bool:
         """Whether there is something to delete, and this is not a fork of the process that may."""
@@ -783,9 +798,10 @@ class AsyncH2oClient:
         self._closed = False
         self._pid = os.getpid()
         self._loop: object = None
+        self._guard: AsyncGenerator[None, None] | None = None
         self._opening = anyio.Lock()
-        self._streams: weakref.WeakSet[AsyncChatStream] = weakref.WeakSet()
-        self._conversations: weakref.WeakSet[AsyncConversation] = weakref.WeakSet()
+        self._streams: Registry[AsyncChatStream] = Registry()
+        self._conversations: Registry[AsyncConversation] = Registry()
         self._dropped: deque[tuple[Abandoned, AsyncPlayer | None]] = deque()
         self._owned = http_client is None
         if http_client is not None:
@@ -931,6 +947,21 @@ class AsyncH2oClient:
         """The twin of `H2oClient.conversation_from()`."""
         return self._converse(Talk.from_dict(self._service, saved, keep=keep))
 
+    def batch(
+        self,
+        prompts: "AsyncPrompts",
+        *,
+        concurrency: int = 8,
+        limit_wait: float = 600.0,
+        **parameters: Any,
+    ) -> "AsyncBatch":
+        """The twin of `H2oClient.batch()`; `prompts` may be an async iterable."""
+        from h2o_client import batch
+
+        return batch.AsyncBatch(
+            self, prompts, concurrency=concurrency, limit_wait=limit_wait, **parameters
+        )
+
     async def conversations(self) -> list[ConversationInfo]:
         """The twin of `H2oClient.conversations()`."""
         return await self._play(queries.conversations(self._service))
@@ -956,26 +987,40 @@ class AsyncH2oClient:
         if self._closed:
             return
         self._closed = True
-        await insist(self._clean_up)
-
-    async def _clean_up(self) -> None:
-        if self._pid != os.getpid() or self._loop is not this_loop():
-            return  # never used here: all that is open is of another process or event loop
         try:
-            for stream in list(self._streams):
-                await stream.aclose()
-            for conversation in list(self._conversations):
-                await conversation.aclose()
-            await self._sweep()
-            await self._new_player(cleanup=True).play(self._service.sweep())
+            await insist(self._clean_up)
         finally:
             if self._owned:
-                await self._http.aclose()
+                with anyio.CancelScope(shield=True):
+                    await self._http.aclose()
+                    if self._guard is not None:
+                        await let_go(self._guard)
 
-    def _new_player(self, *, cleanup: bool = False) -> AsyncPlayer:
-        """Make a player; one for the clean-up has a deadline."""
-        deadline = AMBIENT.clock() + self._service.timeouts.cleanup if cleanup else None
-        return AsyncPlayer(self._http, self._opening, deadline)
+    async def _clean_up(self) -> None:
+        if self._pid != os.getpid():
+            return  # a child that never used it: all that is open is the parent's
+        await self._settle_in()
+        deadline = self._cleanup_deadline()
+        for stream in self._streams.items():
+            if stream.running:
+                stream._tell_to_close()
+        for stream in self._streams.items():
+            await stream._close(deadline)
+        for conversation in self._conversations.items():
+            await conversation._close(deadline)
+        await self._sweep()
+        await self._tell_off(AsyncPlayer(self, self._cleanup_deadline()))
+
+    async def _tell_off(self, player: AsyncPlayer) -> None:
+        """Clean up what was left behind; what fails now is given up."""
+        try:
+            await player.play(self._service.sweep())
+        except Exception:  # noqa: BLE001 -- closing must come to its end
+            logger.warning("what was left behind could not be cleaned up", exc_info=True)
+
+    def _cleanup_deadline(self) -> float:
+        """Return when a clean-up that begins now must be done."""
+        return AMBIENT.clock() + self._service.timeouts.cleanup
 
     def _converse(self, talk: Talk) -> AsyncConversation:
         conversation = AsyncConversation(self, talk)
@@ -989,7 +1034,7 @@ class AsyncH2oClient:
             RuntimeError: the client is closed.
         """
         await self._begin(None)
-        player = self._new_player()
+        player = AsyncPlayer(self)
         try:
             return await player.play(flow)
         except BaseException:
@@ -1004,41 +1049,44 @@ class AsyncH2oClient:
         """
         if self._closed:
             raise RuntimeError("the client is closed")
-        self._settle_in()
+        await self._settle_in()
         self._begun = self._owned
         await self._sweep()
         if stream is not None:
             self._streams.add(stream)
 
     def _own_http(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(**client_options(self._arguments["proxy"]))
+        return new_http(httpx.AsyncClient, self._arguments["proxy"])
 
-    def _settle_in(self) -> None:
-        """After a fork, or on another event loop, begin with connections of one's own.
+    async def _settle_in(self) -> None:
+        """On another event loop, or after a fork, begin with connections of one's own.
 
         Raises:
             RuntimeError: the client has an `http_client` of the caller's.
         """
         loop = this_loop()
-        if self._loop is None:
-            self._loop = loop
         if self._pid == os.getpid() and self._loop is loop:
             return
-        if not self._owned:
-            raise RuntimeError(
-                "this client was used on another event loop or before a fork, with an http_client "
-                "of your own: make both anew for each event loop and process"
-            )
-        INHERITED.append(self._http)
-        if self._pid != os.getpid():
-            self._service.forget()
-            self._dropped.clear()
-        self._pid = os.getpid()
+        first, forked = self._loop is None, self._pid != os.getpid()
+        if not first or forked:
+            if not self._owned:
+                raise RuntimeError(
+                    "this client was used on another event loop or before a fork, with an "
+                    "http_client of your own: make both anew for each event loop and process"
+                )
+            if forked:
+                INHERITED.extend([self._http, self._guard])
+                self._service.forget()
+                self._dropped.clear()
+            self._pid = os.getpid()
+            self._opening = anyio.Lock()
+            self._streams = Registry()
+            self._conversations = Registry()
+            self._dropped = deque((operation, None) for operation, _ in self._dropped)
+            self._http = self._own_http()
         self._loop = loop
-        self._opening = anyio.Lock()
-        self._streams = weakref.WeakSet()
-        self._conversations = weakref.WeakSet()
-        self._http = self._own_http()
+        if self._owned:
+            self._guard = await watch_over(self._http.aclose)
 
     def _drop(self, operation: Abandoned, player: AsyncPlayer | None) -> None:
         """Keep what was dropped unclosed; called by the garbage collector."""
@@ -1048,14 +1096,16 @@ class AsyncH2oClient:
         """Clean up after the streams and conversations that were dropped unclosed."""
         while self._dropped:
             operation, player = self._dropped.popleft()
-            if player is not None:
-                await player.release()
-            await self._abandon(operation)
+            try:
+                if player is not None:
+                    await player.release()
+            finally:
+                await self._abandon(operation, self._cleanup_deadline())
 
-    async def _abandon(self, operation: Abandoned) -> None:
+    async def _abandon(self, operation: Abandoned, deadline: float) -> None:
         """Tell the server that the caller broke an operation off; what fails is left behind."""
         try:
-            await self._new_player(cleanup=True).play(operation.abandon())
+            await AsyncPlayer(self, deadline).play(operation.abandon())
         except H2oError as error:
             self._service.leave_behind(operation, error)
         except Exception as error:  # noqa: BLE001 -- must not replace the error that led here

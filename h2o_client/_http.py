@@ -12,10 +12,10 @@ import socket
 import ssl
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, Self, TypeGuard, TypeVar
 
 import httpx
 
@@ -187,6 +187,7 @@ def build_request(
         content=request.content,
         extensions={"timeout": limits},
     )
+    built.stream = Body(request.content or b"")
     if http.cookies:
         probe = httpx.Request(request.method, request.url)
         http.cookies.set_cookie_header(probe)
@@ -199,6 +200,50 @@ def build_request(
         ]
         built.headers["Cookie"] = "; ".join([ours, *theirs])
     return built
+
+
+class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """The body of a request, iterated without a generator.
+
+    httpx's own is an async generator, which a cancellation while it is sent leaves to the garbage
+    collector, and trio warns of that.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter((self._content,))
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _Once(self._content)
+
+
+class _Once:
+    """An async iterator over one piece."""
+
+    def __init__(self, piece: bytes) -> None:
+        self._pieces = [piece]
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._pieces:
+            raise StopAsyncIteration
+        return self._pieces.pop()
+
+
+def new_http(kind: Callable[..., T], proxy: str | None) -> T:
+    """Make an httpx client of our own.
+
+    Raises:
+        ValueError: the proxy, or one in the environment, is no URL.
+    """
+    try:
+        return kind(**client_options(proxy))
+    except httpx.InvalidURL:
+        raise ValueError("a proxy in the environment (HTTP_PROXY, …) is no URL") from None
 
 
 def read_head(response: httpx.Response) -> Head:
@@ -224,7 +269,9 @@ def translate(error: Exception, effect: Effect) -> H2oError:
         return TransportTimeoutError.struck("connect", seconds)
     if isinstance(error, httpx.TimeoutException) and isinstance(effect, Send | Read):
         return TransportTimeoutError.struck(effect.limit, effect.within)
-    reason = str(error) or type(error).__name__
+    # What breaks the rules of HTTP on our side is quoted in the error's text, a header too.
+    is_ours = isinstance(error, httpx.LocalProtocolError)
+    reason = type(error).__name__ if is_ours else _words(error)
     if isinstance(
         error,
         httpx.ConnectError
@@ -243,6 +290,16 @@ def translate(error: Exception, effect: Effect) -> H2oError:
             passing=not _is_lasting(error),
         )
     return TransportError(f"the connection broke: {reason}")
+
+
+def _words(error: BaseException) -> str:
+    """Return the text of an error, or of what caused it: on trio the outer ones have none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if str(cause):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__
 
 
 def _is_lasting(error: BaseException) -> bool:

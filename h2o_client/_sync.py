@@ -20,7 +20,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, assert_never
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, assert_never
 
 import httpx
 
@@ -29,16 +29,17 @@ from h2o_client._http import (
     TRANSPORT_ERRORS,
     build_request,
     check_http_client,
-    client_options,
     is_much_less,
     log_response,
     logger,
+    new_http,
     new_service,
     read_head,
     rebuild,
     time_limits,
     translate,
 )
+from h2o_client._registry import Registry
 from h2o_client._watchdog import Watchdog
 from h2o_client.errors import (
     H2oError,
@@ -79,26 +80,26 @@ from h2o_client.types import (
     WebSearchEntry,
 )
 
+if TYPE_CHECKING:
+    from h2o_client.batch import Batch, Prompts
+
 T = TypeVar("T")
+_LOOK = 0.05  # seconds between two looks at a reader that is to leave
 
 
 class Player:
     """Performs the effects of flows; holds at most one open response.
 
     Args:
-        http: sends the requests.
-        opening: held while an exclusive flow is played.
+        client: the client, whose connections and lock are used.
         deadline: when everything must be done, on the ambient clock, or None.
 
     Attributes:
         closing: set when the stream is closed while its reader is at work: no effect follows.
     """
 
-    def __init__(
-        self, http: httpx.Client, opening: threading.Lock, deadline: float | None = None
-    ) -> None:
-        self._http = http
-        self._opening = opening
+    def __init__(self, client: "H2oClient", deadline: float | None = None) -> None:
+        self._client = client
         self._deadline = deadline
         self._limits: dict[str, float | None] = {}
         self._steady: float | None = None  # the limit of a read that httpx watches over
@@ -154,7 +155,7 @@ class Player:
             case Sleep():
                 self._sleep(effect)
             case Exclusive():
-                with self._opening:
+                with self._client._opening:
                     return self.play(effect.flow)
             case Finish():
                 return self._finish(effect)
@@ -168,9 +169,9 @@ class Player:
         self.release()
         connect, within = self._within(effect.connect), self._within(effect.within)
         self._limits = time_limits(connect, within)
-        request = build_request(self._http, effect.request, self._limits)
+        request = build_request(self._client._http, effect.request, self._limits)
         begun = AMBIENT.clock()
-        self._response = self._http.send(request, stream=True, follow_redirects=False)
+        self._response = self._client._http.send(request, stream=True, follow_redirects=False)
         log_response(effect.request, self._response.status_code, begun)
         return read_head(self._response)
 
@@ -215,7 +216,7 @@ class Player:
         socket's work; in a thread of its own the flow comes to its end all the same. It has a
         player of its own, which nobody closes or interrupts.
         """
-        player = Player(self._http, self._opening, self._deadline)
+        player = Player(self._client, self._deadline)
         if threading.current_thread() is not threading.main_thread():
             return player.play(effect.flow)
         outcome: Outcome[object] = Outcome()
@@ -326,7 +327,7 @@ class ChatStream:
     def __init__(self, client: "H2oClient", operation: Operation) -> None:
         self._client = client
         self._operation = operation
-        self._player = client._new_player()
+        self._player = Player(client)
         self._steps: Stepper[Reply] = Stepper(operation.run())
         self._ready: deque[Token] = deque()
         self._begun = False
@@ -368,10 +369,10 @@ class ChatStream:
     def __del__(self) -> None:
         # An argument that was refused in __init__ leaves nothing to look at.
         if getattr(self, "_begun", False) and not self._closed and not self._is_inherited():
+            self._client._drop(self._operation, self._player)
             warnings.warn(
                 f"{self!r} was not closed: use `with`", ResourceWarning, stacklevel=1, source=self
             )
-            self._client._drop(self._operation, self._player)
 
     @property
     def text(self) -> str:
@@ -414,6 +415,22 @@ class ChatStream:
             self._ready.clear()
         return self.reply
 
+    def display(self) -> Reply:
+        """Show the answer in a notebook while it grows, and return the reply.
+
+        The notebook's stop button ends the answer as `stop()` does: what has arrived stays on
+        the screen, `finish_reason` is "stopped", and the cell goes on. A second press, while the
+        server is being told, ends the cell. In a terminal the answer is written as text.
+
+        Raises:
+            ModuleNotFoundError: IPython is not installed.
+            H2oError: the answer broke off; `partial` is what had arrived.
+            RuntimeError: the stream is closed, or another thread is reading.
+        """
+        from h2o_client import notebook
+
+        return notebook.display(self)
+
     def stop(self) -> None:
         """End the answer here: the server stops generating, and the stream ends at once.
 
@@ -422,7 +439,7 @@ class ChatStream:
         """
         if self._closed or self._is_inherited():
             return
-        self._client._new_player(cleanup=True).play(self._operation.stop())
+        Player(self._client, self._client._cleanup_deadline()).play(self._operation.stop())
         if not self._steps.claim():
             self._player.interrupt()
             return
@@ -439,19 +456,7 @@ class ChatStream:
         Where another thread is reading, that thread gets an `IncompleteStreamError`. When this
         returns the server has been told, or the time for it (`Timeouts.cleanup`) was up.
         """
-        if self._closed:
-            return
-        if self._is_inherited():
-            self._closed = True
-            return
-        self._player.closing = True
-        if not self._steps.claim():
-            self._close_beside_reader()
-            return
-        try:
-            self._leave()
-        finally:
-            self._steps.free()
+        self._close(self._client._cleanup_deadline())
 
     def _is_inherited(self) -> bool:
         """Whether this process is a fork of the one that the stream belongs to."""
@@ -460,12 +465,38 @@ class ChatStream:
         INHERITED.append(self._player)
         return True
 
-    def _close_beside_reader(self) -> None:
-        if not self._player.interrupt():
-            # The reader waits for a response: what is known can be told the server from here,
-            # and its answer ends when it has stopped.
-            self._client._abandon(self._operation)
-        self._left.wait(self._client._service.timeouts.cleanup)
+    def _tell_to_close(self) -> bool:
+        """Make a reader that is at work leave; False: it cannot be reached where it is.
+
+        Once the answer is whole, the reader is only cleaning up, and is left to it.
+        """
+        if self._operation.whole:
+            return True
+        self._player.closing = True
+        return self._player.interrupt()
+
+    def _close(self, deadline: float) -> None:
+        if self._is_inherited():
+            self._closed = True
+            self._left.set()
+        told = False
+        while not self._left.is_set():
+            if self._steps.claim():
+                try:
+                    if not self._closed:
+                        self._leave(deadline)
+                finally:
+                    self._steps.free()
+                return
+            if not told and not self._tell_to_close():
+                # The reader waits for a response: what is known can be told the server from here,
+                # and its answer ends when it has stopped.
+                self._client._abandon(self._operation, deadline)
+            told = True
+            left = deadline - AMBIENT.clock()
+            if left <= 0:
+                return
+            self._left.wait(min(_LOOK, left))
 
     def _next_token(self) -> Token:
         while not self._ready:
@@ -496,7 +527,7 @@ class ChatStream:
         try:
             emitted = self._player.advance(self._steps)
         except BaseException as error:
-            self._leave()
+            self._leave(self._client._cleanup_deadline())
             if isinstance(error, H2oError) and not error.partial:
                 error.partial = self.text
             raise
@@ -505,17 +536,22 @@ class ChatStream:
             self._left.set()
         return emitted
 
-    def _leave(self) -> None:
+    def _leave(self, deadline: float) -> None:
         """Leave the flow where it stands, release the response, tell the server."""
         self._closed = True
         self._ready.clear()
         try:
             self._steps.close()
-            self._player.release()
-            if self._begun:
-                self._client._abandon(self._operation)
+            self._clean_up(deadline)
         finally:
             self._left.set()
+
+    def _clean_up(self, deadline: float) -> None:
+        try:
+            self._player.release()
+        finally:
+            if self._begun:
+                self._client._abandon(self._operation, deadline)
 
 
 class TokenEvents:
@@ -545,7 +581,7 @@ class Conversation:
     def __init__(self, client: "H2oClient", talk: Talk) -> None:
         self._client = client
         self._talk = talk
-        self._streams: weakref.WeakSet[ChatStream] = weakref.WeakSet()
+        self._streams: Registry[ChatStream] = Registry()
         self._closed = False
         self._pid = os.getpid()
 
@@ -567,10 +603,10 @@ class Conversation:
     def __del__(self) -> None:
         # An argument that was refused in __init__ leaves nothing to look at.
         if not getattr(self, "_closed", True) and self._is_to_be_deleted():
+            self._client._drop(self._talk, None)
             warnings.warn(
                 f"{self!r} was not closed: use `with`", ResourceWarning, stacklevel=1, source=self
             )
-            self._client._drop(self._talk, None)
 
     @property
     def id(self) -> str | None:
@@ -727,7 +763,7 @@ class Conversation:
 
     def stop(self) -> None:
         """End the answer that is running, if there is one: see `ChatStream.stop()`."""
-        for stream in list(self._streams):
+        for stream in self._streams.items():
             if stream.running:
                 stream.stop()
 
@@ -787,14 +823,17 @@ class Conversation:
         """
         if self._closed:
             return
-        self._closed = True
-        self._clean_up()
+        self._close(self._client._cleanup_deadline())
 
-    def _clean_up(self) -> None:
-        for stream in list(self._streams):
-            stream.close()
+    def _close(self, deadline: float) -> None:
+        self._closed = True
+        self._clean_up(deadline)
+
+    def _clean_up(self, deadline: float) -> None:
+        for stream in self._streams.items():
+            stream._close(deadline)
         if self._is_to_be_deleted():
-            self._client._abandon(self._talk)
+            self._client._abandon(self._talk, deadline)
 
     def _is_to_be_deleted(self) -> bool:
         """Whether there is something to delete, and this is not a fork of the process that may."""
@@ -876,8 +915,8 @@ class H2oClient:
         self._closed = False
         self._pid = os.getpid()
         self._opening = threading.Lock()
-        self._streams: weakref.WeakSet[ChatStream] = weakref.WeakSet()
-        self._conversations: weakref.WeakSet[Conversation] = weakref.WeakSet()
+        self._streams: Registry[ChatStream] = Registry()
+        self._conversations: Registry[Conversation] = Registry()
         self._dropped: deque[tuple[Abandoned, Player | None]] = deque()
         self._owned: weakref.finalize[Any, Any] | None = None
         if http_client is not None:
@@ -1076,6 +1115,46 @@ class H2oClient:
         """
         return self._converse(Talk.from_dict(self._service, saved, keep=keep))
 
+    def batch(
+        self,
+        prompts: "Prompts",
+        *,
+        concurrency: int = 8,
+        limit_wait: float = 600.0,
+        **parameters: Any,
+    ) -> "Batch":
+        """Ask many prompts, several at a time, and get the results as they finish.
+
+        ::
+
+            with client.batch(prompts) as results:
+                for result in results:
+                    print(result.index, result.reply or result.error)
+
+        Where the service says that there were too many messages, all pause together and go on.
+
+        Args:
+            prompts: any iterable, pulled as there is room: texts, sequences of messages as
+                `chat()` takes them, or mappings with `prompt` or `messages`, and perhaps
+                `parameters`, `model` and `id`.
+            concurrency: how many are asked at a time.
+            limit_wait: seconds that all pause at most, with no answer in between, before the
+                service's limit is the error of who meets it.
+            **parameters: arguments of `chat()` for each of them.
+
+        Returns:
+            The batch. Nothing is sent before its first result is asked for.
+
+        Raises:
+            TypeError: an argument is of the wrong type, or one that there is not.
+            ValueError: an argument cannot be meant.
+        """
+        from h2o_client import batch
+
+        return batch.Batch(
+            self, prompts, concurrency=concurrency, limit_wait=limit_wait, **parameters
+        )
+
     def conversations(self) -> list[ConversationInfo]:
         """Fetch which conversations this session has."""
         return self._play(queries.conversations(self._service))
@@ -1112,26 +1191,36 @@ class H2oClient:
         if self._closed:
             return
         self._closed = True
-        self._clean_up()
-
-    def _clean_up(self) -> None:
-        if self._pid != os.getpid():
-            return  # a child that never used it: all that is open is the parent's
         try:
-            for stream in list(self._streams):
-                stream.close()
-            for conversation in list(self._conversations):
-                conversation.close()
-            self._sweep()
-            self._new_player(cleanup=True).play(self._service.sweep())
+            self._clean_up()
         finally:
             if self._owned is not None:
                 self._owned()
 
-    def _new_player(self, *, cleanup: bool = False) -> Player:
-        """Make a player; one for the clean-up has a deadline."""
-        deadline = AMBIENT.clock() + self._service.timeouts.cleanup if cleanup else None
-        return Player(self._http, self._opening, deadline)
+    def _clean_up(self) -> None:
+        if self._pid != os.getpid():
+            return  # a child that never used it: all that is open is the parent's
+        deadline = self._cleanup_deadline()
+        for stream in self._streams.items():
+            if stream.running:
+                stream._tell_to_close()
+        for stream in self._streams.items():
+            stream._close(deadline)
+        for conversation in self._conversations.items():
+            conversation._close(deadline)
+        self._sweep()
+        self._tell_off(Player(self, self._cleanup_deadline()))
+
+    def _tell_off(self, player: Player) -> None:
+        """Clean up what was left behind; what fails now is given up."""
+        try:
+            player.play(self._service.sweep())
+        except Exception:  # noqa: BLE001 -- closing must come to its end
+            logger.warning("what was left behind could not be cleaned up", exc_info=True)
+
+    def _cleanup_deadline(self) -> float:
+        """Return when a clean-up that begins now must be done."""
+        return AMBIENT.clock() + self._service.timeouts.cleanup
 
     def _converse(self, talk: Talk) -> Conversation:
         conversation = Conversation(self, talk)
@@ -1145,7 +1234,7 @@ class H2oClient:
             RuntimeError: the client is closed.
         """
         self._begin(None)
-        player = self._new_player()
+        player = Player(self)
         try:
             return player.play(flow)
         except BaseException:
@@ -1166,7 +1255,7 @@ class H2oClient:
             self._streams.add(stream)
 
     def _own_http(self) -> httpx.Client:
-        http = httpx.Client(**client_options(self._arguments["proxy"]))
+        http = new_http(httpx.Client, self._arguments["proxy"])
         # A client that is dropped unclosed leaves no open sockets.
         self._owned = weakref.finalize(self, close_at_home, http, self._pid)
         return http
@@ -1187,8 +1276,8 @@ class H2oClient:
         INHERITED.append(self._http)
         self._pid = os.getpid()
         self._opening = threading.Lock()
-        self._streams = weakref.WeakSet()
-        self._conversations = weakref.WeakSet()
+        self._streams = Registry()
+        self._conversations = Registry()
         self._dropped.clear()
         self._service.forget()
         self._http = self._own_http()
@@ -1201,14 +1290,16 @@ class H2oClient:
         """Clean up after the streams and conversations that were dropped unclosed."""
         while self._dropped:
             operation, player = self._dropped.popleft()
-            if player is not None:
-                player.release()
-            self._abandon(operation)
+            try:
+                if player is not None:
+                    player.release()
+            finally:
+                self._abandon(operation, self._cleanup_deadline())
 
-    def _abandon(self, operation: Abandoned) -> None:
+    def _abandon(self, operation: Abandoned, deadline: float) -> None:
         """Tell the server that the caller broke an operation off; what fails is left behind."""
         try:
-            self._new_player(cleanup=True).play(operation.abandon())
+            Player(self, deadline).play(operation.abandon())
         except H2oError as error:
             self._service.leave_behind(operation, error)
         except Exception as error:  # noqa: BLE001 -- must not replace the error that led here

@@ -40,6 +40,10 @@ class Message:
     def __str__(self) -> str:
         return self.content
 
+    def _repr_markdown_(self) -> str:
+        """Show it as what it is in a notebook; called by IPython."""
+        return self.content.removeprefix(" ")
+
 
 MessageLike: TypeAlias = Mapping[str, Any] | Message
 Messages: TypeAlias = str | Sequence[MessageLike]
@@ -95,6 +99,10 @@ class Reply:
     def __str__(self) -> str:
         return self.text
 
+    def _repr_markdown_(self) -> str:
+        """Show it as what it is in a notebook; called by IPython."""
+        return self.text.removeprefix(" ")
+
 
 @dataclass(frozen=True, slots=True)
 class WebSearchEntry:
@@ -116,7 +124,9 @@ class Timeouts:
     """Time limits, in seconds; None switches one off.
 
     Not covered: the resolution of host names, which no program can interrupt, and a server that
-    lets the bytes of its headers drip in, each within the limit.
+    lets the bytes of its headers drip in, or interim responses (100 Continue), each within the
+    limit. A sync call that waits for a response is not woken by `stop()` or `close()` from
+    another thread before the server or one of these limits ends the wait.
 
     Attributes:
         connect: for making a connection.

@@ -18,6 +18,7 @@ NAMES = {
     "aclose": "close",
     "aiter_raw": "iter_raw",
     "anext": "next",
+    "display_async": "display",
     "anyio": "threading",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
@@ -41,10 +42,9 @@ DIFFERENT = {
     "Player._sleep": "a thread sleeps on an event that interrupts it, a task is cancelled",
     "Player._finish": SHIELDED + "; what a thread is to be spared is Ctrl-C",
     "Player.release": SHIELDED + "; and httpx's async generators must be brought to their end",
-    "ChatStream._close_beside_reader": SHIELDED + "; a thread's wait takes its limit itself",
+    "ChatStream._close": SHIELDED + "; a thread's wait takes its limit itself",
     "ChatStream._leave": SHIELDED,
-    "ChatStream._clean_up": SHIELDED + ": in _leave() of the sync stream",
-    "Conversation.close": SHIELDED,
+    "Conversation._close": SHIELDED,
     "H2oClient.__init__": "the sync client is closed by a finalizer when it is dropped",
     "H2oClient.__del__": "the async client cannot be closed when it is dropped: it warns",
     "H2oClient.__reduce__": OWNED,
@@ -163,7 +163,7 @@ def signature(function: Any) -> str:
 def test_what_waits_is_awaited(name: str) -> None:
     twin = members(getattr(_async, f"Async{name}"))
     waiting = {
-        "ChatStream": {"__enter__", "__exit__", "__next__", "close", "read", "stop"},
+        "ChatStream": {"__enter__", "__exit__", "__next__", "close", "display", "read", "stop"},
         "TokenEvents": {"__next__"},
     }
     awaited = {member for member in twin if inspect.iscoroutinefunction(twin[member])}

@@ -15,7 +15,7 @@ from h2o_client.protocol.session import Session
 from h2o_client.types import DEFAULT_BASE_URL, DEFAULT_MODEL, Timeouts
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")  # what httpx can write: ASCII
+_HEADER_VALUE = re.compile(r"([\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?)?")
 
 
 def build_service(
@@ -39,29 +39,43 @@ def build_service(
         TypeError: an argument is of the wrong type.
         ValueError: an argument cannot be meant.
     """
-    address = Address.parse(base_url or environ.get("H2O_CHAT_URL") or DEFAULT_BASE_URL)
-    share = True if share_conversations is None else share_conversations
-    if not isinstance(share, bool):
-        raise TypeError(f"share_conversations is True or False, not {share!r}")
+    # Only None stands for the default: an empty text is a variable that somebody forgot to set,
+    # and the prompt must not go to the hosted service for that.
+    if base_url is None:
+        base_url = environ.get("H2O_CHAT_URL") or DEFAULT_BASE_URL
+    if model is None:
+        model = environ.get("H2O_CHAT_MODEL") or DEFAULT_MODEL
+    address = Address.parse(base_url)
+    share = _flag("share_conversations", share_conversations)
     own = Session(session, new=ambient.uuid4())
     if not share:
         own.accepted = False  # a choice that was passed is told, to a session taken up too
-    token = environ.get("H2O_CHAT_TOKEN") or None
+    token = environ.get("H2O_CHAT_TOKEN", "").strip() or None
     if token is not None and not _HEADER_VALUE.fullmatch(token):
         raise ValueError("H2O_CHAT_TOKEN holds characters that a header cannot")
     return Service(
         Endpoints(
-            address, own, headers=check_headers(headers or {}), token=token, user_agent=user_agent
+            address,
+            own,
+            headers=check_headers({} if headers is None else headers),
+            token=token,
+            user_agent=user_agent,
         ),
         own,
-        model=check_model(model or environ.get("H2O_CHAT_MODEL") or DEFAULT_MODEL),
-        parameters=check_parameters(parameters or {}),
+        model=check_model(model),
+        parameters=check_parameters({} if parameters is None else parameters),
         share=share,
         timeouts=as_timeouts(timeouts),
         retries=as_retries(retries),
         ambient=ambient,
-        recover=True if recover is None else recover,
+        recover=_flag("recover", recover),
     )
+
+
+def _flag(name: str, value: bool | None) -> bool:
+    if value is not None and not isinstance(value, bool):
+        raise TypeError(f"{name} is True or False, not {value!r}")
+    return value is not False
 
 
 def as_timeouts(value: Timeouts | float | None) -> Timeouts:

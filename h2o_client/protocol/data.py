@@ -160,7 +160,8 @@ def _raise_error(node: dict[str, object]) -> NoReturn:
         body = json.dumps(node, ensure_ascii=False)[:_MAX_ERROR]
     except RecursionError:
         body = ""
-    raise status_error(status, message if isinstance(message, str) else "", body=body)
+    message = message[:_MAX_ERROR] if isinstance(message, str) else ""
+    raise status_error(status, message, body=body)
 
 
 def _raise_redirect(value: dict[str, object]) -> NoReturn:

@@ -23,8 +23,9 @@ Python's types are not JavaScript's. What has no counterpart becomes the nearest
 undefined, a hole    None
 `Date`               an aware `datetime`; None if invalid or beyond the years 1 to 9999
 `Set`, `Map`         `set` and `dict`; where these cannot hold what is in it (a member or
-                     key is a container, or two are equal in Python, like 1 and true), a list
-                     of the members, or of (key, value) pairs, in order
+                     key is a container, a typed array or a number of 62 bits and more, or two
+                     are equal in Python, like 1 and true), a list of the members, or of
+                     (key, value) pairs, in order
 `RegExp`             `RegExp`: the syntax is not Python's, so nothing is compiled
 `BigInt`, `Object`   the plain number, string or bool
 `ArrayBuffer`        `bytes`; typed arrays over a whole buffer: a tuple of numbers
@@ -55,6 +56,10 @@ _CONSTANTS: dict[int, object] = {
 # Sparse arrays, and typed arrays that share a buffer, are written shorter than they are: a few
 # bytes could ask for any amount of memory. This is how many places all of them may have.
 _MAX_PLACES = 1_000_000
+
+# Python's hash of a whole number is the number up to here, and wraps around beyond. Larger ones can
+# be chosen to have all the same hash, and a set of many such ones would take hours.
+_MAX_HASHED = 2**61 - 2
 
 # What Date.prototype.toISOString writes; a sign and six digits are a year beyond datetime's.
 _DATE = re.compile(r"(\d{4})-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
@@ -201,8 +206,8 @@ class _Reviver:
         entry = self._values[ref]
         if _is_list(entry):
             tag = entry[0] if entry else None
-            return isinstance(tag, str) and tag not in _CONTAINERS
-        return not isinstance(entry, dict)
+            return isinstance(tag, str) and tag not in _CONTAINERS and not _is_costly(tag, entry)
+        return not isinstance(entry, dict) and not (_is_int(entry) and abs(entry) > _MAX_HASHED)
 
     def _make_leaf(self, place: int, tag: str, args: list[object]) -> Hashable:
         """Make a value of a type that holds no other values."""
@@ -327,6 +332,14 @@ def _base64(place: int, text: str) -> bytes:
         return binascii.a2b_base64(text, strict_mode=True)
     except ValueError:
         raise _error(f"entry {place} is no base64") from None
+
+
+def _is_costly(tag: str, entry: list[object]) -> bool:
+    """Whether hashing a value costs more than writing it: a server could make it cost hours."""
+    if tag == "BigInt":  # see _MAX_HASHED; a text of 18 characters is below it
+        text = entry[1] if len(entry) > 1 else None
+        return isinstance(text, str) and len(text) > 18
+    return tag in _TYPED_ARRAYS  # to JavaScript, one equals nothing but itself
 
 
 def _is_int(value: object) -> TypeGuard[int]:

@@ -28,6 +28,11 @@ class Operation(Protocol):
         """What has arrived of the answer."""
         ...
 
+    @property
+    def whole(self) -> bool:
+        """Whether the answer is whole."""
+        ...
+
     def run(self) -> Flow[Reply]:
         """Do it all, emitting tokens as they arrive."""
         ...
@@ -87,6 +92,11 @@ class Chat:
     def text(self) -> str:
         """What has arrived of the answer."""
         return self._turn.text
+
+    @property
+    def whole(self) -> bool:
+        """Whether the answer is whole."""
+        return self._turn.whole
 
     def run(self) -> Flow[Reply]:
         """Do it all, emitting tokens as they arrive."""

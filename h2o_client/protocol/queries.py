@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from h2o_client.protocol.data import read_shared
 from h2o_client.protocol.effects import Flow
 from h2o_client.protocol.replies import read_settings
-from h2o_client.protocol.service import Service, reading
+from h2o_client.protocol.service import MAX_DATA, Service, reading
 from h2o_client.types import ConversationInfo, Model, Settings, SharedConversation
 
 _SHARE = re.compile(r"[0-9A-Za-z_-]{1,64}")
@@ -14,25 +14,25 @@ _SHARE = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 def models(service: Service) -> Flow[list[Model]]:
     """Read which models there are."""
-    root = yield from service.root(service.retry_state())
+    root = yield from service.root(service.new_call())
     return list(root.models)
 
 
 def settings(service: Service) -> Flow[Settings]:
     """Read what the session has chosen."""
-    root = yield from service.root(service.retry_state())
+    root = yield from service.root(service.new_call())
     return root.settings
 
 
 def conversations(service: Service) -> Flow[list[ConversationInfo]]:
     """Read which conversations the session has."""
-    root = yield from service.root(service.retry_state())
+    root = yield from service.root(service.new_call())
     return list(root.conversations)
 
 
 def delete_conversations(service: Service) -> Flow[None]:
     """Delete all conversations of the session."""
-    retries = service.retry_state()
+    retries = service.new_call()
     yield from service.open_session(retries)
     yield from service.call(service.endpoints.delete_all, read_settings, retries)
 
@@ -41,7 +41,10 @@ def shared(service: Service, share: str) -> Flow[SharedConversation]:
     """Read a shared conversation."""
     number = parse_share(share)
     data = yield from service.call(
-        lambda: service.endpoints.shared(number), reading(read_shared), service.retry_state()
+        lambda: service.endpoints.shared(number),
+        reading(read_shared),
+        service.new_call(),
+        largest=MAX_DATA,
     )
     return SharedConversation(title=data.title, model=data.model, messages=data.messages)
 

@@ -35,6 +35,7 @@ from h2o_client.types import PromptPreview
 
 MAX_BODY = 64 * 1024  # of an error; what is longer is cut
 _MAX_MESSAGE = 500
+_MAX_TYPE = 100
 _MODAL = "accept the welcome modal"
 OWN_LIMIT = "sending too many messages"
 _ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
@@ -249,9 +250,9 @@ def read_settings(head: Head, body: bytes, request: Request) -> None:
     if kind in ("error", "failure"):
         status = answer.get("status")
         message, _ = error_message(body)
-        raise status_error(
-            status if isinstance(status, int) and status >= 400 else 500, message, body=_text(body)
-        )
+        if not isinstance(status, int) or not 400 <= status <= 599:
+            status = 500
+        raise status_error(status, message[:MAX_BODY], body=_text(body[:MAX_BODY]))
     raise unexpected(head, body, "the answer to the settings")
 
 
@@ -352,7 +353,7 @@ def read_json(head: Head, body: bytes) -> dict[str, Any]:
 
 def unexpected(head: Head, body: bytes, what: str) -> ProtocolError:
     """Make the error of a successful response with a content that does not belong there."""
-    content_type = head.get("content-type") or "no content type"
+    content_type = head.get("content-type")[:_MAX_TYPE] or "no content type"
     return ProtocolError(
         f"{what} is not what this protocol says: status {head.status}, {content_type}, "
         f"{excerpt(body)} (is this base URL a server of this protocol, and no proxy between?)"

@@ -47,7 +47,8 @@ from h2o_client.types import Timeouts
 
 T = TypeVar("T")
 Reader = Callable[[Head, bytes, Request], T]
-MAX_ANSWER = 64 * 1024 * 1024  # bytes of a successful answer: a long conversation has megabytes
+MAX_ANSWER = 1024 * 1024  # bytes of a successful answer
+MAX_DATA = 64 * 1024 * 1024  # bytes of `__data.json`: a long conversation has megabytes
 _MAX_LEFT_BEHIND = 1000
 
 
@@ -129,6 +130,7 @@ class Service:
         retries: RetryState | None,
         *,
         reopen: bool = True,
+        largest: int = MAX_ANSWER,
     ) -> Flow[T]:
         """Send a request that does no harm twice, and read its answer.
 
@@ -136,6 +138,7 @@ class Service:
             build: makes the request; anew for each attempt, as the session can change between.
             read: makes a value of the answer, or raises.
             retries: those of the call, or None: one attempt, in the session as it is.
+            largest: bytes that a successful answer may have.
             reopen: whether to open the session again, once, where the server has forgotten it.
 
         Raises:
@@ -146,7 +149,7 @@ class Service:
             try:
                 request = build()
                 head, body = yield from self._exchange(
-                    request, None if retries is None else retries.deadline
+                    request, None if retries is None else retries.deadline, largest
                 )
                 return read(head, body, request)
             except TermsNotAcceptedError:
@@ -166,6 +169,12 @@ class Service:
                 yield from self.open_session(retries)
             else:
                 yield Sleep(delay)
+
+    def new_call(self) -> RetryState:
+        """Begin a small operation: its retries, and the time limit of the whole."""
+        retries = self.retry_state()
+        self.begin(retries)
+        return retries
 
     def begin(self, retries: RetryState) -> None:
         """Note that a call begins now, and with it the time limit of the whole."""
@@ -194,13 +203,15 @@ class Service:
             return left, "total"
         return seconds, limit
 
-    def _exchange(self, request: Request, deadline: float | None) -> Flow[tuple[Head, bytes]]:
+    def _exchange(
+        self, request: Request, deadline: float | None, largest: int
+    ) -> Flow[tuple[Head, bytes]]:
         """Send a request and read the whole of its answer, within the idle limit in all."""
         within, limit = self.within(self.timeouts.idle, "idle", deadline)
         until = None if within is None else self.ambient.clock() + within
         head: Head = yield Send(request, within, self.timeouts.connect, limit)
         yield from self.accept(head)
-        body = yield from self.read_body(head, until, limit)
+        body = yield from self.read_body(head, until, limit, largest)
         return head, body
 
     def accept(self, head: Head) -> Flow[None]:
@@ -218,20 +229,23 @@ class Service:
         if head.status < 400:
             raise refusal
 
-    def read_body(self, head: Head, until: float | None, limit: str) -> Flow[bytes]:
+    def read_body(
+        self, head: Head, until: float | None, limit: str, largest: int = MAX_ANSWER
+    ) -> Flow[bytes]:
         """Read the body of a small answer; that of an error is cut where it is too long.
 
         Args:
             head: the head of the answer.
             until: when it must be whole, on the ambient clock, or None.
             limit: the name of the limit that this stands for.
+            largest: bytes that a successful answer may have.
 
         Raises:
             ProtocolError: a successful answer is too long.
             TransportTimeoutError: it was not whole in time.
         """
         successful = 200 <= head.status < 300
-        size = MAX_ANSWER if successful else MAX_BODY
+        size = largest if successful else MAX_BODY
         body = bytearray()
         while True:
             left = None if until is None else until - self.ambient.clock()
@@ -274,7 +288,7 @@ class Service:
         except CallerStoppedError:
             raise  # this caller's will, and no failure to share
         except H2oError as error:
-            session.failure = error.with_traceback(None)
+            session.failure = copy.copy(error)  # without the frames of this call
             session.openings += 1
             raise
         session.adopt(set_cookies)
@@ -329,13 +343,18 @@ class Service:
 
     def root(self, retries: RetryState | None) -> Flow[Root]:
         """Read models, settings and conversations."""
-        root: Root = yield from self.call(self.endpoints.root, reading(read_root), retries)
+        root: Root = yield from self.call(
+            self.endpoints.root, reading(read_root), retries, largest=MAX_DATA
+        )
         return root
 
     def data(self, conversation: str, retries: RetryState | None) -> Flow[ConversationData]:
         """Read what the server has stored of a conversation."""
         data: ConversationData = yield from self.call(
-            lambda: self.endpoints.data(conversation), reading(read_conversation), retries
+            lambda: self.endpoints.data(conversation),
+            reading(read_conversation),
+            retries,
+            largest=MAX_DATA,
         )
         return data
 

@@ -7,7 +7,8 @@ the server marks the cookie `Secure` even on plain http, where no cookie jar wou
 
 A deployment can rename the cookie. The session is then the cookie that echoes our value, else the
 one marked `HttpOnly` whose value is a UUID. Cookies of other names are not the session; the model
-server's own are passed through on answers [05_upstream_gzip_header].
+server's own are passed through on answers [05_upstream_gzip_header]. Nor are cookies with a
+`Domain`: the service sets its own without one, and a gateway's can be for a whole company.
 """
 
 import re
@@ -71,8 +72,9 @@ class Session:
             if value == self.value and _NAME.fullmatch(name):
                 self.name = name
                 return
-            http_only = any(a.strip().lower() == "httponly" for a in attributes)
-            if http_only and _UUID.fullmatch(value) and _NAME.fullmatch(name):
+            names = {attribute.partition("=")[0].strip().lower() for attribute in attributes}
+            ours = "httponly" in names and "domain" not in names
+            if ours and _UUID.fullmatch(value) and _NAME.fullmatch(name):
                 uuid = (name, value)
         if uuid is not None:
             self.name, self.value = uuid

@@ -31,6 +31,7 @@ from h2o_client.errors import GenerationError, H2oError, ProtocolError
 from h2o_client.types import Token
 
 MAX_LINE = 1024 * 1024
+MAX_TEXT = 32 * 1024 * 1024  # characters of one answer: thousands of times what a model says
 _EXCERPT = 200
 _MAX_MESSAGE = 500
 _BOM = b"\xef\xbb\xbf"
@@ -127,17 +128,19 @@ class AnswerParser:
 
     Args:
         limit: bytes that one line may have.
+        longest: characters that the answer may have; an endless one is an error, not memory.
 
     Attributes:
         final: the final event, once it has come: the answer is whole.
         error: what is wrong with the stream, once something is: nothing follows it.
     """
 
-    __slots__ = ("_fresh", "_limit", "_lines", "error", "final")
+    __slots__ = ("_fresh", "_left", "_limit", "_lines", "error", "final")
 
-    def __init__(self, limit: int = MAX_LINE) -> None:
+    def __init__(self, limit: int = MAX_LINE, longest: int = MAX_TEXT) -> None:
         self._lines = LineSplitter(limit)
         self._limit = limit
+        self._left = longest
         self._fresh = True
         self.final: Final | None = None
         self.error: H2oError | None = None
@@ -216,6 +219,9 @@ class AnswerParser:
             or type(special) is not bool
         ):
             raise _malformed(line, "a token of the answer is not of the expected shape")
+        self._left -= len(shown)
+        if self._left < 0:
+            raise ProtocolError("the answer is longer than any model's: it has no end")
         token = Token(number, shown, logprob, special)
         generated = event.get("generated_text")
         if generated is None:

@@ -18,6 +18,7 @@ from h2o_client.errors import (
     H2oError,
     NotFoundError,
     TransportError,
+    TransportTimeoutError,
 )
 from h2o_client.protocol.effects import Claim, Close, Finish, Flow, Head, Read, Send, Sleep
 from h2o_client.protocol.payloads import check_model, merge_parameters
@@ -231,7 +232,7 @@ class Talk:
         """Read title, model and messages from the server, and return the messages."""
         if self.id is None and self._share is None:
             return []
-        retries = self._service.retry_state()
+        retries = self._service.new_call()
         conversation = yield from self.open(retries)
         data = yield from self.explained(self._service.data(conversation, retries))
         self.title = data.title
@@ -250,7 +251,7 @@ class Talk:
         title = title.strip()
         if not 0 < len(title.encode("utf-16-le")) // 2 <= _MAX_TITLE:
             raise ValueError(f"a title has 1 to {_MAX_TITLE} characters")
-        retries = self._service.retry_state()
+        retries = self._service.new_call()
         conversation = yield from self.open(retries)
         endpoints = self._service.endpoints
         yield from self.explained(
@@ -260,7 +261,7 @@ class Talk:
 
     def summarize(self) -> Flow[str]:
         """Let the model name the conversation, and return the title."""
-        retries = self._service.retry_state()
+        retries = self._service.new_call()
         conversation = yield from self.open(retries)
         endpoints = self._service.endpoints
         title: str = yield from self.explained(
@@ -271,7 +272,7 @@ class Talk:
 
     def share(self) -> Flow[str]:
         """Share the conversation as it is now, and return the URL."""
-        retries = self._service.retry_state()
+        retries = self._service.new_call()
         conversation = yield from self.open(retries)
         endpoints = self._service.endpoints
         url: str = yield from self.explained(
@@ -289,7 +290,7 @@ class Talk:
         check_message_id(message_id)
         if isinstance(score, bool) or score not in (-1, 0, 1):
             raise ValueError(f"a vote is -1, 0 or 1, not {score!r}")
-        retries = self._service.retry_state()
+        retries = self._service.new_call()
         conversation = yield from self.open(retries)
         endpoints = self._service.endpoints
         yield from self.explained(
@@ -301,7 +302,7 @@ class Talk:
     def prompt(self, message_id: str) -> Flow[PromptPreview]:
         """Read the prompt as the model would get it if a message were asked again."""
         check_message_id(message_id)
-        retries = self._service.retry_state()
+        retries = self._service.new_call()
         conversation = yield from self.open(retries)
         endpoints = self._service.endpoints
         preview: PromptPreview = yield from self.explained(
@@ -314,7 +315,7 @@ class Talk:
     def delete(self) -> Flow[None]:
         """Delete the conversation now, whatever `keep` says."""
         if self.id is not None and not self._deleted:
-            yield from self._service.delete(self.id, self._service.retry_state())
+            yield from self._service.delete(self.id, self._service.new_call())
             self._deleted = True
 
     def abandon(self) -> Flow[None]:
@@ -434,6 +435,11 @@ class Ask:
         """What has arrived of the answer."""
         return "" if self._turn is None else self._turn.text
 
+    @property
+    def whole(self) -> bool:
+        """Whether the answer is whole."""
+        return self._turn is not None and self._turn.whole
+
     def run(self) -> Flow[Reply]:
         """Do it all, emitting tokens as they arrive.
 
@@ -528,9 +534,19 @@ class Ask:
             raise unexpected(head, body, "the web search")
         parser = WebSearchParser()
         while parser.result is None and not self._stopping:
-            within, limit = service.within(service.timeouts.idle, "idle", self._retries.deadline)
-            chunk: bytes = yield Read(within, limit)
-            for entry in parser.feed(chunk):
+            # Only entries are a sign of the search.
+            left = None if until is None else until - service.ambient.clock()
+            if left is not None and left <= 0:
+                yield Close()
+                raise TransportTimeoutError.struck(limit, None)
+            chunk: bytes = yield Read(left, limit)
+            entries = parser.feed(chunk)
+            if entries:
+                within, limit = service.within(
+                    service.timeouts.idle, "idle", self._retries.deadline
+                )
+                until = None if within is None else service.ambient.clock() + within
+            for entry in entries:
                 turn.web_search.append(entry)
                 if self._on_web_search is not None:
                     self._on_web_search(entry)

@@ -213,7 +213,7 @@ class Turn:
             check_status(head, body, request)
             raise unexpected(head, body, "the answer")
         if not head.get("content-type").lower().startswith("text/event-stream"):
-            body = yield from self._read_excerpt()
+            body = yield from self._read_excerpt(until)
             raise unexpected(head, body, "the answer")
         yield from self._read_stream()
 
@@ -376,11 +376,21 @@ class Turn:
             return  # the answer is whole; only the connection is lost
         yield Close()
 
-    def _read_excerpt(self) -> Flow[bytes]:
+    def _read_excerpt(self, until: float | None) -> Flow[bytes]:
+        """Read the beginning of what is no answer, as far as it comes until then."""
+        clock = self._service.ambient.clock
         body = b""
-        read = Read(self._service.timeouts.idle)
-        while len(body) < _EXCERPT and (chunk := (yield read)):
-            body += chunk
+        try:
+            while len(body) < _EXCERPT:
+                left = None if until is None else until - clock()
+                if left is not None and left <= 0:
+                    break
+                chunk: bytes = yield Read(left)
+                if not chunk:
+                    return body
+                body += chunk
+        except TransportError:
+            return body  # what is wrong is what came, not how it ended
         yield Close()
         return body
 

@@ -90,6 +90,7 @@ async def asynchronous(client: AsyncH2oClient) -> None:
         async for token in stream.events():
             assert_type(token, Token)
         assert_type(await stream.read(), Reply)
+        assert_type(await stream.display(), Reply)
         assert_type(stream.reply, Reply)
         await stream.stop()
         await stream.aclose()

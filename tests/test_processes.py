@@ -1,0 +1,419 @@
+"""Forks, spawns, event loops, pickles: a client goes where it can go, and says where it cannot."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import copy
+import gc
+import multiprocessing
+import os
+import pickle
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from flavours import endless
+
+from h2o_client import AsyncH2oClient, H2oClient, Retries, Timeouts
+from h2o_client.emulator import Emulator
+
+PATIENCE = 20.0
+BACKENDS = ("asyncio", "trio")
+Client = H2oClient | AsyncH2oClient
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+forks = pytest.mark.filterwarnings(
+    # Python 3.12 and later warn of every fork beside threads, and the emulator is one.
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)
+
+
+def in_a_fork(work: Callable[[], None]) -> None:
+    """Do something in a forked child; fail as it fails, or if it has not ended in time."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.close(read)
+            warnings.simplefilter("error")
+            work()
+            gc.collect()  # what is dropped here must not touch what is the parent's
+            status = 0
+        except BaseException:  # noqa: BLE001 -- told to the parent
+            os.write(write, traceback.format_exc().encode())
+        finally:
+            os._exit(status)
+    os.close(write)
+    with open(read, "rb") as pipe:
+        said = pipe.read().decode()
+    _, status = os.waitpid(child, 0)
+    assert (status, said) == (0, "")
+
+
+def chat(client: H2oClient) -> str:
+    return client.chat("Hi").text
+
+
+# Forks
+
+
+@needs_fork
+@forks
+def test_a_fork_ends_none_of_the_parents_chats(server: Emulator) -> None:
+    server.reply(endless(" One"), endless(" Two"), " Child")
+    with (
+        H2oClient(server.url, timeouts=PATIENCE) as client,
+        client.stream("Hi") as stream,
+        client.conversation() as talk,
+        talk.stream("Hi") as other,
+    ):
+        assert next(stream) == " One"
+        assert next(other) == " Two"
+        before = server.accepted
+
+        def work() -> None:
+            nonlocal stream, other, talk
+            with pytest.raises(RuntimeError, match="parent"):
+                next(stream)
+            stream.close()
+            other.stop()
+            talk.close()
+            assert chat(client) == " Child"
+            client.close()
+            del stream, other, talk
+
+        in_a_fork(work)
+        assert server.accepted > before  # its own connections
+        assert server.stops == 0
+        assert server.generating == 2
+        assert len(server.conversations) == 2
+        server.release()
+        assert list(stream) == [" too", " late"]
+        assert other.read().text == " Two too late"
+        assert chat(client)
+    server.wait_idle()
+    assert server.conversations == []
+    assert server.stops == 0
+
+
+@needs_fork
+@forks
+@pytest.mark.parametrize("how", ["exits", "closes", "drops", "leaves the block"])
+def test_a_child_that_does_nothing_touches_nothing(server: Emulator, how: str) -> None:
+    server.reply(endless(" One"))
+    client: H2oClient | None = H2oClient(server.url, timeouts=PATIENCE)
+    assert client is not None
+    with client.stream("Hi") as stream:
+        assert next(stream) == " One"
+        requests = len(server.requests)
+
+        def work() -> None:
+            nonlocal client
+            assert client is not None
+            if how == "closes":
+                client.close()
+            elif how == "leaves the block":
+                with client:
+                    pass
+            elif how == "drops":
+                client = None
+
+        in_a_fork(work)
+        assert len(server.requests) == requests
+        server.release()
+        assert list(stream) == [" too", " late"]
+    client.close()
+
+
+@needs_fork
+@forks
+def test_the_session_is_shared_with_the_child(server: Emulator) -> None:
+    """It is the same client: what one makes, the other finds."""
+    with H2oClient(server.url, timeouts=PATIENCE) as client:
+        client.chat("Hi")
+
+        def work() -> None:
+            client.conversation(keep=True).send("Hi")
+            client.close()
+
+        in_a_fork(work)
+        assert len(client.conversations()) == 1
+        assert server.sessions == [client.session]
+        client.delete_conversations()
+
+
+@needs_fork
+@forks
+def test_what_the_parent_left_behind_is_the_parents(server: Emulator) -> None:
+    server.fail(500, on="delete")
+    client = H2oClient(server.url, timeouts=PATIENCE, retries=0)
+    client.chat("Hi")
+    assert len(server.conversations) == 1
+
+    def work() -> None:
+        client.chat("Hi")
+        client.close()
+
+    in_a_fork(work)
+    assert len(server.conversations) == 1
+    client.close()
+    assert server.conversations == []
+
+
+@needs_fork
+@forks
+def test_an_own_http_client_after_a_fork_is_a_clear_error(server: Emulator) -> None:
+    with (
+        httpx.Client() as http,
+        H2oClient(server.url, http_client=http, timeouts=PATIENCE) as client,
+    ):
+        client.chat("Hi")
+
+        def work() -> None:
+            with pytest.raises(RuntimeError, match=r"forked.*make both anew"):
+                client.chat("Hi")
+
+        in_a_fork(work)
+        assert chat(client)
+
+
+@needs_fork
+@forks
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_async_client_after_a_fork(server: Emulator, backend: str) -> None:
+    client = AsyncH2oClient(server.url, timeouts=PATIENCE)
+
+    async def ask() -> None:
+        assert (await client.chat("Hi")).text
+
+    async def ask_and_close() -> None:
+        await ask()
+        await client.aclose()
+
+    anyio.run(ask, backend=backend)
+    in_a_fork(lambda: anyio.run(ask_and_close, backend=backend))
+    anyio.run(ask_and_close, backend=backend)
+    assert server.conversations == []
+
+
+def put_chat(client: H2oClient, answers: Any) -> None:
+    with client:
+        answers.put(client.chat("Hi").text)
+
+
+@forks
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_multiprocessing(server: Emulator, method: str) -> None:
+    server.reply(endless(" One"), " Child")
+    context: Any = multiprocessing.get_context(method)
+    answers = context.Queue()
+    with H2oClient(server.url, timeouts=PATIENCE) as client, client.stream("Hi") as stream:
+        assert next(stream) == " One"
+        process = context.Process(target=put_chat, args=(client, answers))
+        process.start()
+        assert answers.get(timeout=PATIENCE) == " Child"
+        process.join(PATIENCE)
+        assert process.exitcode == 0
+        process.close()
+        answers.close()
+        answers.join_thread()
+        assert server.stops == 0
+        server.release()
+        assert list(stream) == [" too", " late"]
+    server.wait_idle()
+    assert server.conversations == []
+    # A fork goes on with the session; who is made anew begins one.
+    assert len(server.sessions) == (1 if method == "fork" else 2)
+
+
+def test_a_pool_of_processes(server: Emulator) -> None:
+    server.reply(" One", " One")
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        H2oClient(server.url, timeouts=PATIENCE) as client,
+        concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool,
+    ):
+        assert list(pool.map(chat_and_close, [client] * 2)) == [" One", " One"]
+    assert server.conversations == []
+
+
+def chat_and_close(client: H2oClient) -> str:
+    with client:
+        return client.chat("Hi").text
+
+
+@needs_fork
+@forks
+@pytest.mark.parametrize("form", ["chat", "conversation", "models"])
+def test_a_child_uses_no_idle_connection_of_its_parent(server: Emulator, form: str) -> None:
+    """Two processes on one socket would read each other's answers."""
+    with H2oClient(server.url, timeouts=PATIENCE) as client:
+        client.chat("Hi")
+        assert server.accepted == 1
+
+        def work() -> None:
+            if form == "chat":
+                client.chat("Hi")
+            elif form == "models":
+                client.models()
+            else:
+                with client.conversation() as talk:
+                    talk.send("Hi")
+            client.close()
+
+        in_a_fork(work)
+        assert server.accepted == 2
+        client.chat("Hi")
+        assert server.accepted == 2  # the parent's is as it was
+
+
+# Event loops
+
+
+@pytest.mark.parametrize(
+    "backends",
+    [("asyncio",) * 3, ("trio",) * 3, ("asyncio", "trio"), ("trio", "asyncio")],
+    ids="-".join,
+)
+def test_an_async_client_on_several_event_loops(
+    server: Emulator, backends: tuple[str, ...]
+) -> None:
+    client = AsyncH2oClient(server.url, timeouts=PATIENCE)
+
+    async def ask() -> None:
+        assert (await client.chat("Hi")).text
+        async with client.stream("Hi") as stream:
+            assert [text async for text in stream]
+        async with client.conversation() as talk:
+            assert (await talk.send("Hi")).text
+
+    for backend in backends:
+        anyio.run(ask, backend=backend)
+        gc.collect()
+    anyio.run(client.aclose, backend=backends[-1])
+    gc.collect()
+    server.wait_idle()
+    assert server.conversations == []
+    assert server.sessions == [client.session]
+
+
+def test_asyncio_run_after_asyncio_run(server: Emulator) -> None:
+    client = AsyncH2oClient(server.url, timeouts=PATIENCE)
+    texts = [asyncio.run(client.chat("Hi")).text for _ in range(3)]
+    assert len(set(texts)) == 1
+    asyncio.run(client.aclose())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_stream_that_another_event_loop_left(server: Emulator, backend: str) -> None:
+    """It can no longer be told; the client goes on, and tells the server when it closes."""
+    server.reply(endless(" One"))
+    client = AsyncH2oClient(server.url, timeouts=PATIENCE)
+
+    async def leave() -> None:
+        stream = client.stream("Hi")
+        assert await anext(stream) == " One"
+        await stream.aclose()
+
+    async def ask() -> None:
+        assert (await client.chat("Hi")).text
+
+    anyio.run(leave, backend=backend)
+    anyio.run(ask, backend=backend)
+    anyio.run(client.aclose, backend=backend)
+    server.wait_idle()
+    assert server.conversations == []
+    assert server.stops == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_own_http_client_on_a_second_event_loop_is_a_clear_error(
+    server: Emulator, backend: str
+) -> None:
+    http = httpx.AsyncClient()
+    client = AsyncH2oClient(server.url, http_client=http, timeouts=PATIENCE)
+
+    async def first() -> None:
+        assert (await client.chat("Hi")).text
+        await http.aclose()
+
+    async def second() -> None:
+        with pytest.raises(RuntimeError, match=r"another event loop.*make both anew"):
+            await client.chat("Hi")
+
+    anyio.run(first, backend=backend)
+    anyio.run(second, backend=backend)
+
+
+# Pickles and copies
+
+
+@pytest.fixture(params=[H2oClient, AsyncH2oClient])
+def kind(request: pytest.FixtureRequest) -> Any:
+    """The clients; one that never sent anything may be dropped."""
+    return request.param
+
+
+def pickled(client: Any) -> Any:
+    return pickle.loads(pickle.dumps(client))
+
+
+@pytest.mark.parametrize("again", [pickled, copy.copy, copy.deepcopy])
+def test_a_client_is_its_configuration(kind: Any, again: Callable[[Any], Any]) -> None:
+    arguments: dict[str, Any] = {
+        "base_url": "http://ann:hunter2@127.0.0.1:9/chat",
+        "model": "some/model",
+        "timeouts": Timeouts(idle=7),
+        "retries": Retries(attempts=1),
+        "headers": {"X-Own": "1"},
+        "parameters": {"temperature": 0.1},
+        "recover": False,
+        "share_conversations": False,
+    }
+    client = kind(**arguments)
+    twin = again(client)
+    assert type(twin) is kind
+    assert twin is not client
+    assert (twin.base_url, twin.model) == (client.base_url, client.model)
+    assert twin._arguments == client._arguments
+    assert twin._http is not client._http
+    # The session that it chose for itself is its own.
+    assert twin.session != client.session
+
+
+@pytest.mark.parametrize("again", [pickled, copy.copy, copy.deepcopy])
+def test_a_session_that_was_passed_in_goes_along(kind: Any, again: Callable[[Any], Any]) -> None:
+    client = kind("http://127.0.0.1:9", session="11111111-2222-4333-8444-555555555555")
+    assert again(client).session == client.session
+
+
+@pytest.mark.parametrize("again", [pickled, copy.copy, copy.deepcopy])
+def test_an_own_http_client_refuses(kind: Any, again: Callable[[Any], Any]) -> None:
+    http: Any = httpx.Client() if kind is H2oClient else httpx.AsyncClient()
+    client = kind("http://127.0.0.1:9", http_client=http)
+    with pytest.raises(TypeError, match="http_client of your own cannot be pickled or copied"):
+        again(client)
+
+
+def test_a_used_client_pickles_without_what_it_has_seen(server: Emulator) -> None:
+    with H2oClient(server.url, timeouts=PATIENCE) as client:
+        client.chat("my darkest confession")
+        data = pickle.dumps(client)
+        assert client.session.encode() not in data
+        assert b"confession" not in data
+        with pickle.loads(data) as twin:
+            assert twin.chat("Hi").text
+    assert len(server.sessions) == 2
+    assert server.conversations == []
+
+
+def test_a_closed_client_pickles_open(server: Emulator) -> None:
+    with H2oClient(server.url, timeouts=PATIENCE) as client:
+        pass
+    with contextlib.closing(pickled(client)) as twin:
+        assert twin.chat("Hi").text
