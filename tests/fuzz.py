@@ -1,0 +1,596 @@
+"""Feeds the parsers and the flows with anything at all, and checks what must hold of each.
+
+    python -m tests.fuzz                        each target in turn, a minute in all
+    python -m tests.fuzz answer --seconds 600   one target, ten minutes
+
+With atheris (`pip install 'h2o-chat-client[fuzz]'`, Linux) it is guided by the coverage of the
+code: inputs that reach something new are kept and mutated. Without it, or with `--blind`, inputs
+are mutated recordings, at random from a seed, so that a run can be repeated. For each target it
+prints executions and crashes; the input of a crash is written to a file, which `--replay` runs
+again. The exit code says whether there was a crash.
+
+A target is a function of bytes that raises when something is wrong: `AssertionError` for a rule
+that was broken, anything else for an error that is none of ours.
+"""
+
+import argparse
+import contextlib
+import importlib
+import importlib.util
+import itertools
+import json
+import multiprocessing
+import os
+import random
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE / "protocol")]  # where pytest finds them, too
+
+# Found on that path, which pyright does not know.
+from player import JSON, STREAM, Answer, Player, Scene  # noqa: E402 # pyright: ignore[reportMissingImports]
+from recorded import everything, streams  # noqa: E402 # pyright: ignore[reportMissingImports]
+
+from h2o_client.errors import (  # noqa: E402 -- the same
+    GenerationError,
+    H2oError,
+    IncompleteStreamError,
+    ProtocolError,
+    StatusError,
+    TransportError,
+    TransportTimeoutError,
+)
+from h2o_client.protocol import data, replies  # noqa: E402 -- the same
+from h2o_client.protocol.address import Address  # noqa: E402 -- the same
+from h2o_client.protocol.devalue import unflatten  # noqa: E402 -- the same
+from h2o_client.protocol.effects import Head, Request  # noqa: E402 -- the same
+from h2o_client.protocol.session import Session  # noqa: E402 -- the same
+from h2o_client.protocol.stream import AnswerParser, LineSplitter  # noqa: E402 -- the same
+from h2o_client.protocol.web_search import WebSearchParser  # noqa: E402 -- the same
+from h2o_client.types import Reply, Token, WebSearchEntry  # noqa: E402 -- the same
+
+Target = Callable[[bytes], None]
+LONGEST_TEXT = 3000  # characters of an error's text
+_REQUEST = Request("POST", "https://host/chat/settings", (), None, "settings")
+_OURS = "8f865e55-c1d9-405d-860b-4b2de8fb56a0"
+
+
+class Tape:
+    """Bytes as a series of choices; at their end, everything is 0 and empty."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._at = 0
+
+    def number(self, below: int) -> int:
+        """Choose a number."""
+        return int.from_bytes(self.take(1 if below <= 256 else 2)) % below
+
+    def take(self, size: int) -> bytes:
+        """Take so many bytes, or what is left."""
+        found = self._content[self._at : self._at + size]
+        self._at += len(found)
+        return found
+
+    def rest(self) -> bytes:
+        """Take all that is left."""
+        return self.take(len(self._content))
+
+    def cuts(self, content: bytes) -> list[bytes]:
+        """Cut bytes at up to fifteen places, some of them the same."""
+        places = sorted(self.number(65536) % (len(content) + 1) for _ in range(self.number(16)))
+        edges = [0, *places, len(content)]
+        return [content[a:b] for a, b in itertools.pairwise(edges)]
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left."""
+        return self._at == len(self._content)
+
+
+def check_error(error: H2oError, *kinds: type[H2oError]) -> None:
+    """Check that an error is of one of these kinds, and its text one that can be shown."""
+    assert isinstance(error, kinds or H2oError)
+    assert len(str(error)) <= LONGEST_TEXT
+    str(error).encode("utf-8", "surrogatepass")
+
+
+def lines(content: bytes) -> None:
+    """The lines are those of the rules, however they are cut; none is over the limit."""
+    tape = Tape(content)
+    limit = (4, 64, 1 << 20)[tape.number(3)]
+    head, body = tape.take(32), tape.rest()
+    expected = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    splitter = LineSplitter(limit)
+    found = [line for piece in Tape(head).cuts(body) for line in splitter.feed(piece)]
+    if not splitter.overlong:
+        assert [*found, splitter.finish()] == expected
+    assert found == expected[: len(found)]
+    assert all(len(line) <= limit for line in found)
+    assert splitter.overlong == any(len(line) > limit for line in expected)
+
+
+def answer(content: bytes) -> None:
+    """Bytes come to tokens or a typed error; a cut changes nothing; the end ends it."""
+    tape = Tape(content)
+    limit = (16, 120, 1 << 20)[tape.number(3)]
+    head, body = tape.take(32), tape.rest()
+    whole = _read_answer([body], limit)
+    assert repr(_read_answer(Tape(head).cuts(body), limit)) == repr(whole)  # NaN is not NaN
+    tokens, final, error = whole
+    assert final is None or error is None
+    if error is not None:
+        assert type(error) in (ProtocolError, GenerationError)
+        check_error(error)
+    for token in tokens:
+        assert (type(token.id), type(token.text), type(token.special)) == (int, str, bool)
+
+
+def _read_answer(pieces: list[bytes], limit: int) -> tuple[list[Token], object, H2oError | None]:
+    parser = AnswerParser(limit, longest=4096)
+    tokens: list[Token] = []
+    for piece in pieces:
+        ended = parser.ended
+        found = parser.feed(piece)
+        assert not (ended and found)
+        tokens += found
+    tokens += parser.finish()
+    assert parser.feed(b"data:{}\n\n") == [] or not parser.ended
+    return tokens, parser.final, parser.error
+
+
+def search(content: bytes) -> None:
+    """Bytes come to entries or a typed error; a cut changes nothing."""
+    tape = Tape(content)
+    limit = (32, 1 << 20)[tape.number(2)]
+    head, body = tape.take(32), tape.rest()
+    whole = _read_search([body], limit)
+    cut = _read_search(Tape(head).cuts(body), limit)
+    assert cut[1] == whole[1]
+    if whole[2] is None or cut[2] is None:
+        assert repr(cut) == repr(whole)
+    else:  # the entries of the piece in which an error is are lost; its text may show less
+        assert type(cut[2]) is type(whole[2])
+        check_error(whole[2])
+
+
+def _read_search(
+    pieces: list[bytes], limit: int
+) -> tuple[list[WebSearchEntry], str | None, H2oError | None]:
+    parser = WebSearchParser(limit)
+    entries: list[WebSearchEntry] = []
+    try:
+        for piece in pieces:
+            entries += parser.feed(piece)
+        parser.finish()
+    except (ProtocolError, IncompleteStreamError) as error:
+        return entries, parser.result, error
+    assert parser.result
+    assert entries[-1].type == "result"
+    return entries, parser.result, None
+
+
+def devalue(content: bytes) -> None:
+    """What JSON can say is a value or a protocol error."""
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        return
+    before = json.dumps(value)
+    try:
+        unflatten(value)
+    except ProtocolError as error:
+        check_error(error)
+    assert json.dumps(value) == before
+
+
+def page(content: bytes) -> None:
+    """Any body of `__data.json` is read, or one of our errors."""
+    for read in (data.read_root, data.read_conversation, data.read_shared):
+        try:
+            read(content)
+        except (ProtocolError, StatusError) as error:
+            check_error(error)
+
+
+def reply(content: bytes) -> None:
+    """Any answer to any small request is read, or one of our errors."""
+    tape = Tape(content)
+    status = (200, 204, 303, 308, 400, 405, 429, 500, 503, 100 + tape.number(65536) % 900)[
+        tape.number(10)
+    ]
+    value = tape.take(tape.number(64)).decode("latin-1")
+    names = ("location", "retry-after", "date", "content-type", "content-encoding")
+    head = Head(status, tuple((name, value) for name in names))
+    body = tape.rest()
+    with contextlib.suppress(ProtocolError):
+        replies.check_encoding(head)
+    seconds = replies.retry_after(head)
+    assert seconds is None or 0 <= seconds < 1e12
+    for read in (
+        replies.read_settings,
+        replies.read_conversation_id,
+        replies.read_title,
+        replies.read_share_url,
+        replies.read_prompt_preview,
+        replies.read_nothing,
+    ):
+        try:
+            found = read(head, body, _REQUEST)
+        except H2oError as error:
+            check_error(error, ProtocolError, StatusError)
+        else:
+            assert 200 <= status < 400
+            if read is replies.read_conversation_id:
+                assert isinstance(found, str)
+                assert found.isascii()
+                assert found.replace("-", "").replace("_", "").isalnum()
+
+
+def cookies(content: bytes) -> None:
+    """Whatever `Set-Cookie` says, the session stays one that can be sent."""
+    session = Session(None, _OURS)
+    session.adopt(content.decode("latin-1").split("\n"))
+    assert session.cookie.isascii()
+    assert session.cookie.isprintable()
+    assert not set(session.cookie) & set(' ;,"\\')
+    assert Session(session.text, "x").cookie == session.cookie
+    try:
+        taken = Session(content.decode("utf-8", "surrogateescape"), _OURS)
+    except ValueError:
+        return
+    assert Session(taken.text, "x").cookie == taken.cookie
+    assert taken.cookie.isprintable()
+
+
+def address(content: bytes) -> None:
+    """Any text is a base URL that a request could be sent to, or a value error."""
+    try:
+        found = Address.parse(content.decode("utf-8", "surrogatepass"))
+    except ValueError:  # as is that of bytes that are no text
+        return
+    assert found.url.startswith(("http://", "https://"))
+    assert found.url.isascii()
+    assert found.url.isprintable()
+    assert not set(found.url) & set("?# \\")
+    assert "@" not in found.url.split("/")[2]
+    assert Address.parse(found.url).url == found.url
+
+
+OPERATIONS = ("settings", "create", "message", "delete", "stop", "data", "root")
+_STATUSES = (200, 200, 200, 200, 204, 303, 308, 404, 405, 410, 422, 429, 500, 502, 503, 999)
+_HEADS = (
+    STREAM,
+    JSON,
+    (),
+    (("content-type", "text/event-stream"), ("content-encoding", "gzip")),
+    (("location", "https://other/settings"), ("set-cookie", "a=b; HttpOnly")),
+    (("retry-after", "1"), ("set-cookie", ";;=")),
+    (("retry-after", "9" * 30),),
+)
+
+
+@cache
+def snippets() -> list[bytes]:
+    """Bodies, and lines of streams, that were recorded."""
+    found = [exchange.body for exchange in everything() if 0 < len(exchange.body) < 5000]
+    for exchange in streams():
+        found += [line + b"\n" for line in exchange.body.split(b"\n")[:40] if line]
+    return list(dict.fromkeys(found))
+
+
+def _parts(tape: Tape) -> Iterator[bytes | H2oError | float]:
+    for _ in range(tape.number(8)):
+        match tape.number(8):
+            case 0:
+                yield TransportError("the connection broke: fuzz")
+            case 1:
+                yield float(tape.number(65536)) / 256
+            case 2 | 3:
+                yield tape.take(1 + tape.number(64)) or b"?"
+            case _:
+                known = snippets()
+                yield known[tape.number(65536) % len(known)]
+
+
+def _answers(tape: Tape) -> Iterator[Answer]:
+    for _ in range(tape.number(4)):
+        fault: H2oError | None = None
+        match tape.number(8):
+            case 0:
+                fault = TransportError("the connection broke: fuzz", sent=bool(tape.number(2)))
+            case 1:
+                fault = TransportTimeoutError.struck("connect", None)
+        yield Answer(
+            _STATUSES[tape.number(16)],
+            tuple(_parts(tape)),
+            _HEADS[tape.number(len(_HEADS))],
+            fault,
+            float(tape.number(65536)) / 256,
+        )
+
+
+def flow(content: bytes) -> None:
+    """A chat ends in a reply or a typed error, stopped or broken off anywhere; all is told once."""
+    tape = Tape(content)
+    breaks, stops = tape.number(64), tape.number(64)
+    recover = bool(tape.number(2))
+    script = {OPERATIONS[tape.number(7)]: list(_answers(tape)) for _ in range(tape.number(8))}
+    scene = Scene(recover=recover, script=script)
+    steps = scene.player.drive(scene.chat.run())
+    result: object = None
+    try:
+        for position in range(5000):
+            if position == breaks:
+                break
+            if position == stops:
+                scene.stop()
+            next(steps)
+        else:
+            raise AssertionError("the flow does not end")
+    except StopIteration as stop:
+        result = stop.value
+    except H2oError as error:
+        result = error
+    if isinstance(result, H2oError):
+        check_error(result)
+        assert result.partial in ("", scene.player.text)
+    if isinstance(result, Reply):
+        assert result.text == scene.player.text
+        assert not scene.player.is_open
+    steps.close()
+    scene.player.release()
+    scene.server.recover()
+    told = scene.abandon()
+    assert len(told) == len(set(told)), "something was told twice"
+    assert set(told) <= {"stop", "delete"}
+    assert scene.server.conversations == set()
+    assert scene.abandon() == []
+    for request in scene.server.requests:
+        assert request.url.startswith("https://host/chat/")
+    Player(scene.server).play(scene.service.sweep())
+
+
+TARGETS: dict[str, Target] = {
+    "lines": lines,
+    "answer": answer,
+    "search": search,
+    "devalue": devalue,
+    "page": page,
+    "reply": reply,
+    "cookies": cookies,
+    "address": address,
+    "flow": flow,
+}
+
+
+def seeds(target: str) -> list[bytes]:
+    """Inputs to begin with."""
+    # Where a target takes choices from the front of its input: all bytes, cut somewhere.
+    front = {"lines": 32, "answer": 32, "search": 32, "reply": 1}.get(target, 0)
+    found = [
+        b"\2" + random.Random(number).randbytes(front) + body if front else body
+        for number, body in enumerate(snippets())
+    ]
+    if target == "devalue":
+        pages = [json.loads(body) for body in snippets() if body.startswith(b'{"type":"data"')]
+        found = [
+            json.dumps(node["data"]).encode()
+            for value in pages
+            for node in value["nodes"]
+            if node and node.get("data")
+        ]
+        found.append(b'[[1,2,3,4,5],["Set",6],["Map",6,7],["Date","2026-11-20T16:58:14.000Z"],')
+        found.append(b'[["Uint8Array",1],["ArrayBuffer","AQID"]]')
+        found.append(b'[[-7,3,0,1],["BigInt","12"],["null","a",1],["RegExp","a","g"]]')
+    elif target == "cookies":
+        found = [b"hf-chat=" + _OURS.encode() + b"; Path=/; HttpOnly\nh2o=1; Domain=x"]
+    elif target == "address":
+        found = [b"https://ann:pw@host:8443/chat/", b"http://[::1]:80", "http://bücher".encode()]
+    elif target == "flow":
+        found = [bytes(range(64)), b"\xff\xff" + b"\1" * 60, b"?" * 40]
+    return found or [b""]
+
+
+def mutate(draw: random.Random, content: bytes, others: Sequence[bytes]) -> bytes:
+    """Change an input here and there."""
+    made = bytearray(content[:4096])
+    for _ in range(draw.randint(1, 6)):
+        at = draw.randint(0, len(made))
+        match draw.randint(0, 5):
+            case 0:
+                made[at:at] = draw.randbytes(draw.randint(1, 8))
+            case 1:
+                del made[at : at + draw.randint(1, 16)]
+            case 2 if at < len(made):
+                made[at] ^= 1 << draw.randint(0, 7)
+            case 3:
+                other = draw.choice(others)
+                begin = draw.randint(0, len(other))
+                made[at:at] = other[begin : begin + draw.randint(1, 64)]
+            case 4:
+                made[at:at] = draw.choice(
+                    [
+                        b"\n",
+                        b"\r",
+                        b"\0",
+                        b'"',
+                        b"\\",
+                        b"{",
+                        b"]",
+                        b"data:",
+                        b"-7",
+                        b"1e999",
+                        b"\xff",
+                    ]
+                )
+            case _:
+                made[at:at] = made[at : at + draw.randint(1, 64)]
+    return bytes(made)
+
+
+class Tally:
+    """What came of a target.
+
+    Attributes:
+        executions: how often it ran.
+        crashes: the files in which the inputs are that it failed on.
+    """
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self._name = name
+        self._directory = directory
+        self._known: set[str] = set()
+        self.executions = 0
+        self.crashes: list[Path] = []
+
+    def run(self, content: bytes) -> None:
+        """Run once; a crash at a place that is known already counts no more."""
+        self.executions += 1
+        try:
+            TARGETS[self._name](content)
+        except Exception as error:  # noqa: BLE001 -- this is what is looked for
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            key = f"{type(error).__name__}:{place.filename}:{place.lineno}"
+            if key in self._known:
+                return
+            self._known.add(key)
+            self._directory.mkdir(parents=True, exist_ok=True)
+            path = self._directory / f"{self._name}-{len(self._known)}"
+            path.write_bytes(content)
+            self.crashes.append(path)
+            traceback.print_exception(error)
+
+
+def run_blind(name: str, tally: Tally, *, seconds: float, runs: int | None, seed: int) -> None:
+    """Run a target on inputs mutated at random."""
+    draw = random.Random(f"{seed}:{name}")
+    known = seeds(name)
+    until = time.monotonic() + seconds
+    for content in known if runs is None else known[: runs // 2]:
+        tally.run(content)
+    while time.monotonic() < until and (runs is None or tally.executions < runs):
+        tally.run(mutate(draw, draw.choice(known), known))
+
+
+def run_guided(name: str, seconds: float, directory: Path, figures: Path) -> None:
+    """Run a target under atheris, which ends the process."""
+    atheris = importlib.import_module("atheris")  # an extra, without types
+
+    directory.mkdir(parents=True, exist_ok=True)
+    tally = Tally(name, directory)
+    begun = time.monotonic()
+
+    def one(content: bytes) -> None:
+        tally.run(content)
+        if time.monotonic() - begun >= seconds:
+            figures.write_text(json.dumps([tally.executions, [*map(str, tally.crashes)]]))
+            sys.stdout.flush()
+            os._exit(0)  # libFuzzer has no other way to stop and come back
+
+    module_names = ("h2o_client.protocol", "h2o_client.errors")
+    for module in list(sys.modules.values()):
+        if module.__name__.startswith(module_names):
+            for value in list(vars(module).values()):
+                _instrument(atheris, module.__name__, value)
+    with tempfile.TemporaryDirectory() as corpus:
+        for number, content in enumerate(seeds(name)):
+            (Path(corpus) / str(number)).write_bytes(content)
+        atheris.Setup(
+            [
+                sys.argv[0],
+                corpus,
+                "-verbosity=0",
+                "-max_len=8192",
+                "-timeout=20",
+                f"-artifact_prefix={directory}/{name}-",
+            ],
+            one,
+        )
+        atheris.Fuzz()
+
+
+def _instrument(atheris: ModuleType, module: str, value: object) -> None:
+    """Let atheris see the branches of a function, or of the methods of a class."""
+    if getattr(value, "__module__", None) != module:
+        return
+    functions = vars(value).values() if isinstance(value, type) else [value]
+    for function in functions:
+        function = getattr(function, "__func__", getattr(function, "fget", function))
+        if hasattr(function, "__code__"):
+            atheris.instrument_func(function)
+
+
+def guide(name: str, seconds: float, directory: Path) -> Tally:
+    """Run a target under atheris in a process of its own, and return what came of it."""
+    tally = Tally(name, directory)
+    with tempfile.TemporaryDirectory() as temporary:
+        figures = Path(temporary) / "figures"
+        process = multiprocessing.get_context("spawn").Process(
+            target=run_guided, args=(name, seconds, directory, figures)
+        )
+        process.start()
+        process.join()
+        if figures.exists():
+            tally.executions, crashes = json.loads(figures.read_text())
+            tally.crashes = [Path(path) for path in crashes]
+        else:  # the process died: of a hang, or for want of memory
+            tally.crashes = [directory]
+    return tally
+
+
+def say(text: str) -> None:
+    """Print a line."""
+    print(text, flush=True)  # noqa: T201 -- it is a command
+
+
+def has_atheris() -> bool:
+    """Whether atheris is installed."""
+    return importlib.util.find_spec("atheris") is not None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Fuzz the core.")
+    parser.add_argument("target", nargs="?", choices=[*TARGETS, "all"], default="all")
+    parser.add_argument("--seconds", type=float, default=60.0, help="in all (default: 60)")
+    parser.add_argument("--runs", type=int, help="of each target at most; implies --blind")
+    parser.add_argument("--seed", type=int, default=0, help="of a blind run (default: 0)")
+    parser.add_argument("--blind", action="store_true", help="do without atheris")
+    parser.add_argument("--crashes", type=Path, default=Path(tempfile.gettempdir()) / "h2o-fuzz")
+    parser.add_argument("--replay", type=Path, help="run the target on this file, once")
+    options = parser.parse_args(arguments)
+    names = [*TARGETS] if options.target == "all" else [options.target]
+    if options.replay is not None:
+        for name in names:
+            TARGETS[name](options.replay.read_bytes())
+        return 0
+    blind = options.blind or options.runs is not None or not has_atheris()
+    say(f"blind, seed {options.seed}" if blind else "guided by atheris")
+    tallies = []
+    for name in names:
+        share, begun = options.seconds / len(names), time.monotonic()
+        if blind:
+            tally = Tally(name, options.crashes)
+            run_blind(name, tally, seconds=share, runs=options.runs, seed=options.seed)
+        else:
+            tally = guide(name, share, options.crashes)
+        tallies.append(tally)
+        say(
+            f"{name:8} {tally.executions:>10,} executions in {time.monotonic() - begun:6.1f} s, "
+            + " ".join([f"{len(tally.crashes)} crashes", *map(str, tally.crashes)])
+        )
+    crashes = sum(len(tally.crashes) for tally in tallies)
+    say(f"{'all':8} {sum(t.executions for t in tallies):>10,} executions, {crashes} crashes")
+    return 1 if crashes else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

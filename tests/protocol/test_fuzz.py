@@ -1,0 +1,184 @@
+"""Anything at all, on each parser and on flows; and the command that does so for longer.
+
+What must hold is written once, as the targets of `tests/fuzz.py`. Here Hypothesis feeds them, which
+shrinks what it finds; `python -m tests.fuzz` feeds the same with a coverage-guided fuzzer.
+"""
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import fuzz
+import pytest
+from fuzz import TARGETS, Tape, main, mutate, seeds
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from h2o_client.errors import ProtocolError, ServerError
+from h2o_client.protocol import data, replies
+from h2o_client.protocol.devalue import unflatten
+from h2o_client.protocol.effects import Head, Request
+from h2o_client.protocol.session import Session
+from h2o_client.protocol.stream import AnswerParser
+
+LONG = settings(
+    deadline=None,
+    max_examples=20_000,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example],
+)
+ROOT = Path(__file__).parents[2]
+
+
+def inputs(name: str) -> st.SearchStrategy[bytes]:
+    """Bytes from nowhere, and recorded ones that were changed here and there."""
+    known = [seed for seed in seeds(name) if len(seed) < 1500] or seeds(name)
+    mutated = st.builds(
+        lambda draw, seed: mutate(random.Random(draw), seed, known),
+        st.integers(0, 2**32),
+        st.sampled_from(known),
+    )
+    return st.binary(max_size=200) | mutated
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_must_hold_holds_for_anything(name: str) -> None:
+    @settings(deadline=None, max_examples=150)
+    @given(inputs(name))
+    def check(content: bytes) -> None:
+        TARGETS[name](content)
+
+    check()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_must_hold_holds_for_much_more(name: str) -> None:
+    @LONG
+    @given(inputs(name))
+    def check(content: bytes) -> None:
+        TARGETS[name](content)
+
+    check()
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_recordings_are_read_by_their_targets(name: str) -> None:
+    for seed in seeds(name):
+        TARGETS[name](seed)
+
+
+# What the fuzzer cannot see: it knows no clock, and its inputs are small.
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [2**61 - 1, -(2**80), ["BigInt", f"{5 * (2**61 - 1)}"], ["Uint8Array", "AQID"]],
+)
+def test_what_costs_more_to_hash_than_to_write_is_not_hashed(entry: object) -> None:
+    # Whole numbers can be chosen so that all have one hash, and a tuple is hashed anew each time.
+    member = unflatten([entry])
+    assert unflatten([["Set", 1], entry]) == [member]
+    assert unflatten([["Map", 1, 1], entry]) == [(member, member)]
+
+
+@pytest.mark.parametrize("entry", [2**61 - 2, 7, ["BigInt", "9" * 18], "text", 0.5])
+def test_what_is_cheap_to_hash_is(entry: object) -> None:
+    assert isinstance(unflatten([["Set", 1], entry]), set)
+    assert isinstance(unflatten([["Map", 1, 1], entry]), dict)
+
+
+def test_an_error_keeps_little_of_a_long_answer() -> None:
+    long = "x" * 1_000_000
+    request = Request("POST", "https://host/settings", (), None, "settings")
+    body = json.dumps({"type": "error", "status": 10**4000, "error": {"message": long}}).encode()
+    with pytest.raises(ServerError) as caught:
+        replies.read_settings(Head(200, ()), body, request)
+    assert caught.value.status == 500
+    assert len(caught.value.body) == len(caught.value.message) == replies.MAX_BODY
+    assert len(str(caught.value)) < fuzz.LONGEST_TEXT
+
+    page = {"type": "data", "nodes": [{"type": "error", "error": {"message": long}}]}
+    with pytest.raises(ServerError) as caught:
+        data.read_conversation(json.dumps(page).encode())
+    assert len(caught.value.body) == len(caught.value.message) == 1000
+
+    error = replies.unexpected(Head(200, (("content-type", long),)), b"", "the answer")
+    assert len(str(error)) < fuzz.LONGEST_TEXT
+
+
+def test_an_answer_without_end_is_an_error() -> None:
+    event = b'data:{"token":{"id":5,"text":"1234","special":false},"generated_text":null}\n\n'
+    parser = AnswerParser(longest=40)
+    assert len(parser.feed(event * 11)) == 10
+    assert isinstance(parser.error, ProtocolError)
+    parser = AnswerParser(longest=40)
+    assert len(parser.feed(event * 10)) == 10
+    assert parser.error is None
+
+
+def test_a_cookie_for_a_whole_domain_is_not_the_session() -> None:
+    session = Session(None, "8f865e55-c1d9-405d-860b-4b2de8fb56a0")
+    before = session.cookie
+    foreign = "sso=99999999-8888-4777-8666-555555555555; HttpOnly"
+    session.adopt([f"{foreign}; Domain=h2o.test", f"{foreign}; domain = .test"])
+    assert session.cookie == before
+    session.adopt([foreign])
+    assert session.cookie != before
+
+
+# The command.
+
+
+@given(st.binary(max_size=40), st.binary(max_size=40))
+def test_cuts_lose_nothing(head: bytes, content: bytes) -> None:
+    assert b"".join(Tape(head).cuts(content)) == content
+
+
+def test_a_target_tells_of_a_parser_that_breaks_its_rules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = AnswerParser.feed
+    monkeypatch.setattr(AnswerParser, "feed", lambda self, data: whole(self, data.strip()))
+    tally = fuzz.Tally("answer", tmp_path)
+    fuzz.run_blind("answer", tally, seconds=60, runs=2000, seed=0)
+    assert tally.crashes
+
+
+def test_the_command_without_atheris(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.fuzz", "--runs", "30", "--crashes", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    rows = done.stdout.splitlines()
+    assert rows[0] == "blind, seed 0"
+    assert [row.split()[0] for row in rows[1:]] == [*TARGETS, "all"]
+    assert rows[-1].split() == ["all", f"{30 * len(TARGETS)}", "executions,", "0", "crashes"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_keeps_what_it_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fragile(content: bytes) -> None:
+        assert b"\xff" not in content
+
+    monkeypatch.setitem(fuzz.TARGETS, "address", fragile)
+    arguments = ["address", "--blind", "--crashes", str(tmp_path)]
+    assert main([*arguments, "--runs", "3000", "--seed", "5"]) == 1
+    (found,) = tmp_path.iterdir()
+    assert str(found) in capsys.readouterr().out
+    assert b"\xff" in found.read_bytes()
+    with pytest.raises(AssertionError):
+        main([*arguments, "--replay", str(found)])
+    found.write_bytes(b"harmless")
+    assert main([*arguments, "--replay", str(found)]) == 0
+
+
+def test_a_run_from_the_same_seed_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bytes] = []
+    monkeypatch.setitem(fuzz.TARGETS, "lines", seen.append)
+    for seed in ("1", "1", "2"):
+        main(["lines", "--runs", "200", "--seed", seed])
+    assert len(seen) == 600
+    assert seen[:200] == seen[200:400]
+    assert seen[:200] != seen[400:]
