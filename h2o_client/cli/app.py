@@ -5,7 +5,12 @@ import sys
 import click
 
 from h2o_client import __version__
+from h2o_client.cli.batch import batch
 from h2o_client.cli.chat import chat
+from h2o_client.cli.completion import completion
+from h2o_client.cli.conversations import conversations
+from h2o_client.cli.doctor import doctor
+from h2o_client.cli.models import models
 from h2o_client.cli.outcome import PROGRAM, App, debug_option
 from h2o_client.cli.serve import serve
 
@@ -25,7 +30,12 @@ def app() -> None:
     """
 
 
+app.add_command(batch)
 app.add_command(chat)
+app.add_command(completion)
+app.add_command(conversations)
+app.add_command(doctor)
+app.add_command(models)
 app.add_command(serve)
 
 

@@ -1,113 +1,148 @@
-"""`h2o-client chat`: a prompt, and the answer as it arrives."""
+"""`h2o-client chat`: a prompt, and the answer as it arrives; without a prompt a conversation."""
 
 import contextlib
+import dataclasses
 import json
-import re
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
-import h2o_client
-from h2o_client.cli.local import local_server
-from h2o_client.cli.outcome import debug_option
+from h2o_client import H2oError
+from h2o_client.cli.outcome import PROGRAM
+from h2o_client.cli.parameters import param_option
+from h2o_client.cli.render import new_screen
+from h2o_client.cli.server import connected, server_options, wrong_use
 
-_PACE = 0.03  # seconds between tokens of `--local`, so that the streaming is seen
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_NO_PARAMETERS = frozenset({"messages", "model", "parameters", "self"})
-
-
-class Screen:
-    """Shows an answer on stdout, each token when it comes."""
-
-    def __init__(self) -> None:
-        self._begun = False
-        # Only a terminal obeys control characters, and an answer has no business with it.
-        self._terminal = sys.stdout.isatty()
-
-    def show(self, text: str) -> None:
-        """Show some more. The space that the first token begins with is left out."""
-        if not self._begun:
-            self._begun = True
-            text = text.removeprefix(" ")
-        if self._terminal:
-            text = _CONTROL.sub("", text)
-        # color=True: passed on as it is, escape sequences in a file too.
-        click.echo(text, nl=False, color=True)
-
-    def end(self) -> None:
-        """End the line, if there was an answer at all."""
-        if self._begun:
-            click.echo()
+if TYPE_CHECKING:
+    from h2o_client import ChatStream, H2oClient
+    from h2o_client.cli.talk import Memory
 
 
-def _read_parameters(
-    ctx: click.Context, param: click.Parameter, values: Sequence[str]
-) -> dict[str, Any]:
-    """Return what `NAME=VALUE` says; a value is JSON, or else text."""
-    parameters: dict[str, Any] = {}
-    for value in values:
-        name, equals, text = value.partition("=")
-        if not equals or not name or name in _NO_PARAMETERS:
-            raise click.BadParameter(f"{value!r} is no NAME=VALUE of a parameter", ctx, param)
-        try:
-            parameters[name] = json.loads(text)
-        except ValueError:
-            parameters[name] = text
-    return parameters
-
-
-@click.command(short_help="Show the answer to a prompt, as it arrives.")
+@click.command(short_help="Show the answer to a prompt, or converse.")
 @click.argument("prompt", required=False)
-@click.option("--local", is_flag=True, help="Start the emulator and ask it, for this one run.")
-@click.option("--base-url", metavar="URL", help="The server.  [default: $H2O_CHAT_URL]")
+@click.option("-c", "--continue", "resume", is_flag=True, help="Go on with the last conversation.")
+@server_options
 @click.option("--model", metavar="NAME", help="The model.  [default: $H2O_CHAT_MODEL]")
 @click.option("--system", metavar="TEXT", help="A message of the system before the prompt.")
-@click.option(
-    "--param",
-    "params",
-    metavar="NAME=VALUE",
-    multiple=True,
-    callback=_read_parameters,
-    help="A generation parameter, such as temperature=0.2. May be repeated.",
-)
-@debug_option
+@param_option
+@click.option("--raw", is_flag=True, help="Show the text as it is, in a terminal too.")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object, for scripts.")
 def chat(
     prompt: str | None,
+    resume: bool,
     local: bool,
     base_url: str | None,
     model: str | None,
     system: str | None,
     params: dict[str, Any],
+    raw: bool,
+    as_json: bool,
 ) -> None:
-    """Send PROMPT, or the text on stdin, and show the answer as it arrives."""
-    if local and base_url is not None:
-        raise click.UsageError("--local and --base-url exclude each other")
-    messages = [{"role": "user", "content": _read_prompt(prompt)}]
+    """Send PROMPT, or the text on stdin, and show the answer as it arrives.
+
+    In a terminal and without PROMPT it is a conversation; /help in it shows what can be done.
+    Conversations stay on the server, and `-c` goes on with the last one. What PROMPT alone made
+    there is deleted.
+
+    With --json the answer is an object with the fields of a Reply (text, finish_reason, …), and
+    what fails an object {"error": {"type", "message", "status", "partial"}}.
+    """
+    if resume and (local or model is not None):
+        other = "--local" if local else "--model"
+        raise click.UsageError(f"-c and {other} exclude each other")
+    text = _read_prompt(prompt, converse=not as_json)
+    with connected(base_url, local=local, model=model, saved=resume or text is None) as client:
+        if text is None:
+            _converse(client, resume=resume, system=system, params=params, raw=raw, keep=not local)
+            return
+        with contextlib.ExitStack() as stack:
+            if resume:
+                stream = _stream_on(client, stack, text, system, params)
+            else:
+                messages = [{"role": "user", "content": text}]
+                if system is not None:
+                    messages.insert(0, {"role": "system", "content": system})
+                with wrong_use():
+                    stream = stack.enter_context(client.stream(messages, **params))
+            if as_json:
+                _write_json(stream)
+            else:
+                # Outside of the stream's block: the screen is done before what leaving it says.
+                with new_screen(raw=raw) as screen:
+                    for token in stream:
+                        screen.show(token)
+
+
+def _stream_on(
+    client: "H2oClient",
+    stack: contextlib.ExitStack,
+    text: str,
+    system: str | None,
+    params: Mapping[str, Any],
+) -> "ChatStream":
+    """Return the stream of a message in the last conversation."""
+    from h2o_client.cli.talk import Memory
+
+    conversation = stack.enter_context(client.conversation(id=_last(Memory(client, active=True))))
     if system is not None:
-        messages.insert(0, {"role": "system", "content": system})
-    screen = Screen()
-    with contextlib.ExitStack() as stack:
-        if local:
-            base_url = stack.enter_context(local_server(_PACE))
-            model = model or h2o_client.DEFAULT_MODEL  # $H2O_CHAT_MODEL is another server's
-        try:
-            client = stack.enter_context(h2o_client.H2oClient(base_url, model=model))
-            stream = stack.enter_context(client.stream(messages, **params))
-        except (TypeError, ValueError) as error:
-            raise click.UsageError(str(error)) from error
-        stack.callback(screen.end)
-        for text in stream:
-            screen.show(text)
+        text = f"{system}\n\n{text}"
+    with wrong_use():
+        return stack.enter_context(conversation.stream(text, **params))
 
 
-def _read_prompt(prompt: str | None) -> str:
-    """Return the prompt of the command line, else of stdin."""
+def _converse(
+    client: "H2oClient",
+    *,
+    resume: bool,
+    system: str | None,
+    params: Mapping[str, Any],
+    raw: bool,
+    keep: bool,
+) -> None:
+    from h2o_client.cli.talk import Memory, Talk
+
+    with wrong_use():  # now, and not when the first message is typed
+        client.stream("nothing is sent", **params).close()
+    memory = Memory(client, active=keep)
+    last = _last(memory) if resume else None
+    talk = Talk(client, memory, system=system, parameters=params, raw=raw, keep=keep)
+    if last is not None:
+        talk.take_up(client.conversation(id=last))
+    talk.run()
+
+
+def _last(memory: "Memory") -> str:
+    if memory.last is None:
+        raise click.UsageError("there is no last conversation with this server")
+    return memory.last
+
+
+def _write_json(stream: "ChatStream") -> None:
+    """Read an answer, and write it, or what failed, as one JSON object."""
+    try:
+        found = dataclasses.asdict(stream.read())
+    except H2oError as error:
+        details = {
+            "type": type(error).__name__,
+            "message": str(error),
+            "status": getattr(error, "status", None),
+            "partial": error.partial,
+        }
+        click.echo(json.dumps({"error": details}))
+        raise
+    click.echo(json.dumps(found))
+
+
+def _read_prompt(prompt: str | None, *, converse: bool) -> str | None:
+    """Return the prompt of the command line, else of stdin; None: it is to be a conversation."""
     if prompt not in (None, "-"):
         return str(prompt)
     if prompt is None and sys.stdin.isatty():
-        raise click.UsageError('give a prompt: h2o-client chat "Hello"')
+        if converse and sys.stdout.isatty():
+            return None
+        raise click.UsageError(f'give a prompt: {PROGRAM} chat "Hello"')
     try:
         return sys.stdin.read().removesuffix("\n")
     except UnicodeDecodeError as error:

@@ -16,10 +16,13 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from h2o_client import H2oError
+from h2o_client.cli.render import printable
 
 PROGRAM = "h2o-client"
 _DEBUG = "h2o_client.debug"
 _BROKEN_PIPE = 128 + 13  # the reader has gone: what a shell shows for SIGPIPE
+_EXTRA = ("rich", "markdown_it", "prompt_toolkit")  # imported where they are first needed
+_INSTALL = "pip install 'h2o-chat-client[cli]'"
 _SIGNALS = ("SIGTERM", "SIGHUP")
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -54,6 +57,12 @@ class App(click.Group):
             ctx.exit(_BROKEN_PIPE)
         except KeyboardInterrupt as error:
             ctx.exit(128 + (error.signum if isinstance(error, Terminated) else signal.SIGINT))
+        except click.Abort:  # Ctrl-C at a question, or no for an answer
+            ctx.exit(128 + signal.SIGINT)
+        except ModuleNotFoundError as error:
+            name = (error.name or "").partition(".")[0]
+            ours = MissingExtraError(f"{name} is not installed: {_INSTALL}")
+            _fail(ctx, ours if name in _EXTRA else error)
         except (H2oError, MissingExtraError, ImportError, OSError) as error:
             _fail(ctx, error)
 
@@ -93,11 +102,18 @@ def terminations() -> Generator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
+def terminating() -> dict[int, Callable[[int, FrameType | None], Any]]:
+    """Return the handlers of the signals that end the process now, by the signals' numbers."""
+    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    found = {number: signal.getsignal(number) for number in numbers}
+    return {number: handler for number, handler in found.items() if callable(handler)}
+
+
 def _fail(ctx: click.Context, error: Exception) -> NoReturn:
     if ctx.meta.get(_DEBUG):
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     line = " ".join(str(error).split()) or type(error).__name__
-    click.echo(f"{PROGRAM}: {line}", err=True)
+    click.echo(f"{PROGRAM}: {printable(line)}", err=True)
     ctx.exit(1)
 
 

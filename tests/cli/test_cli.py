@@ -20,7 +20,7 @@ import pytest
 
 import h2o_client
 from h2o_client.cli import app
-from h2o_client.cli.chat import Screen
+from h2o_client.cli.render import Screen
 from h2o_client.emulator import Answer, Emulator
 
 PATIENCE = 10.0

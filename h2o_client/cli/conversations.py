@@ -1,0 +1,148 @@
+"""`h2o-client conversations`: those of the session that `chat` keeps."""
+
+import json
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from h2o_client.cli import state
+from h2o_client.cli.render import new_screen, printable
+from h2o_client.cli.server import connected, url_option, wrong_use
+from h2o_client.cli.table import print_table
+
+if TYPE_CHECKING:
+    from h2o_client import Conversation, H2oClient
+
+
+@click.group(short_help="List, show, rename, delete and share conversations.")
+def conversations() -> None:
+    """List, show, rename, delete and share the conversations that `chat` keeps on the server.
+
+    `last` is the last conversation, and so is an ID that is left out.
+    """
+
+
+_id = click.argument("number", metavar="[ID]", default="last")
+
+
+@conversations.command("list")
+@url_option
+@click.option("--json", "as_json", is_flag=True, help="Write a JSON list, for scripts.")
+def list_(base_url: str | None, as_json: bool) -> None:
+    """List them, the last one marked by `*`; piped, their ids, models and titles between tabs."""
+    with connected(base_url, saved=True) as client:
+        saved = state.load(client.base_url)
+        # Without a session of ours there are none, and no need to begin one.
+        found = [] if saved.session is None else client.conversations()
+    if as_json:
+        listed = [{"id": item.id, "title": item.title, "model": item.model} for item in found]
+        click.echo(json.dumps(listed))
+    elif not found:
+        click.echo("no conversations", err=True)
+    elif sys.stdout.isatty():
+        rows = [
+            ("*" if item.id == saved.conversation else "", item.id, item.title, item.model)
+            for item in found
+        ]
+        print_table(("", "id", "title", "model"), rows)
+    else:
+        for item in found:
+            click.echo(
+                "\t".join(
+                    " ".join(printable(text).split()) for text in (item.id, item.model, item.title)
+                )
+            )
+
+
+@conversations.command()
+@_id
+@url_option
+@click.option("--raw", is_flag=True, help="Show the text as it is, in a terminal too.")
+@click.option("--json", "as_json", is_flag=True, help="Write a JSON list of messages.")
+def show(number: str, base_url: str | None, raw: bool, as_json: bool) -> None:
+    """Show what was said: as Markdown, or as messages in the form that `chat()` takes."""
+    from h2o_client.cli.talk import written
+
+    with _taken_up(base_url, number) as (_, conversation):
+        text = written(conversation.history(), as_json=as_json)
+    if as_json:
+        click.echo(text, nl=False)
+        return
+    with new_screen(raw=raw) as screen:
+        screen.show(text.removesuffix("\n"))
+
+
+@conversations.command()
+@click.argument("number", metavar="ID")
+@click.argument("title")
+@url_option
+def rename(number: str, title: str, base_url: str | None) -> None:
+    """Give it a TITLE, of 1 to 100 characters."""
+    with _taken_up(base_url, number) as (_, conversation), wrong_use():
+        conversation.rename(title)
+
+
+@conversations.command()
+@_id
+@url_option
+def share(number: str, base_url: str | None) -> None:
+    """Make a page of it as it is now, and show its URL: anyone who has it can read it."""
+    with _taken_up(base_url, number) as (_, conversation):
+        click.echo(printable(conversation.share()))
+
+
+@conversations.command()
+@click.argument("numbers", metavar="[ID]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Delete all of the session.")
+@click.option("--yes", is_flag=True, help="Do not ask whether --all is meant.")
+@url_option
+def delete(numbers: tuple[str, ...], everything: bool, yes: bool, base_url: str | None) -> None:
+    """Delete some, or --all. Pages that were shared stay."""
+    if everything == bool(numbers):
+        raise click.UsageError("give the ids, or `last`, or --all")
+    if everything:
+        if not yes:
+            if not sys.stdin.isatty():
+                raise click.UsageError(
+                    "nobody can be asked here whether --all is meant: give --yes"
+                )
+            click.confirm("Delete all conversations of this session?", abort=True, err=True)
+        with connected(base_url, saved=True) as client:
+            if state.load(client.base_url).session is not None:
+                client.delete_conversations()
+                _forget(client, None)
+        return
+    for number in numbers:
+        with _taken_up(base_url, number) as (client, conversation):
+            conversation.delete()
+            _forget(client, conversation.id)
+
+
+@contextmanager
+def _taken_up(base_url: str | None, number: str) -> "Generator[tuple[H2oClient, Conversation]]":
+    """Take up a conversation of the session that is kept.
+
+    Raises:
+        click.UsageError: there is none, or this is no id.
+    """
+    with connected(base_url, saved=True) as client:
+        saved = state.load(client.base_url)
+        if number == "last":
+            if saved.conversation is None:
+                raise click.UsageError("there is no last conversation with this server")
+            number = saved.conversation
+        elif saved.session is None:
+            raise click.UsageError("there are no conversations with this server")
+        with wrong_use():
+            conversation = client.conversation(id=number)
+        yield client, conversation
+
+
+def _forget(client: "H2oClient", number: str | None) -> None:
+    """Keep no longer which conversation was the last, if it is this one; None: whichever."""
+    saved = state.load(client.base_url)
+    if number in (None, saved.conversation):
+        state.save(client.base_url, state.Saved(saved.session))

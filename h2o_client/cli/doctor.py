@@ -1,0 +1,55 @@
+"""`h2o-client doctor`: what works and what does not, and what to do; see `examination.py`."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from h2o_client.cli.outcome import debug_option
+from h2o_client.cli.render import printable
+from h2o_client.cli.server import connected
+
+if TYPE_CHECKING:
+    from h2o_client.cli.examination import Finding
+
+_MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "failed": ("FAILED", "red")}
+
+
+@click.command(short_help="Find out what works and what does not, and what to do.")
+@click.argument("url", required=False, metavar="[URL]")
+@click.option("--local", is_flag=True, help="Start the emulator and examine it.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Seconds for each step; the answer may take six times as long to begin.",
+)
+@click.option("--model", metavar="NAME", help="The model.  [default: $H2O_CHAT_MODEL]")
+@click.pass_context
+@debug_option
+def doctor(
+    ctx: click.Context, url: str | None, local: bool, timeout: float, model: str | None
+) -> None:
+    """Examine the server at URL, step by step, and say what to do.
+
+    Without URL it is the one that `chat` would ask. A short question is put to it.
+    """
+    from h2o_client import Timeouts
+    from h2o_client.cli.examination import examine
+
+    limits = Timeouts(connect=timeout, first_token=6 * timeout, idle=timeout)
+    with connected(url, local=local, model=model, retries=0, timeouts=limits) as client:
+        failed = False
+        for finding in examine(client, client.base_url if local else url, timeout):
+            failed = failed or finding.outcome == "failed"
+            _show(finding)
+    if failed:
+        ctx.exit(1)
+
+
+def _show(finding: "Finding") -> None:
+    mark, colour = _MARKS[finding.outcome]
+    line = " ".join(printable(finding.text).split())
+    click.echo(f"{click.style(f'{mark:7}', fg=colour)} {finding.step:12} {line}")
+    if finding.advice:
+        click.echo(f"{'':8}{'':12} → {printable(finding.advice)}")

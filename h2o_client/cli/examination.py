@@ -1,0 +1,391 @@
+"""The examination of a server, step by step: what works, what does not, what to do about it.
+
+A step that fails ends it where nothing after that step can work. What each step does below the
+client is in `probe.py`.
+"""
+
+import http.client
+import os
+import re
+import socket
+import ssl
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from h2o_client import (
+    DEFAULT_BASE_URL,
+    Conversation,
+    H2oClient,
+    H2oError,
+    Model,
+    ModelUnavailableError,
+    OverloadedError,
+    RateLimitError,
+    TransportTimeoutError,
+)
+from h2o_client.cli import probe
+
+_QUESTION = "Say hello in one short sentence."
+_LONGEST_ANSWER = 32  # tokens
+_EXPIRES_SOON = 14 * 86400
+_SECRET = re.compile(r"^(\w+://)?.*@", re.DOTALL)  # user and password
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a step has found.
+
+    Attributes:
+        outcome: "ok", "note" (it works, but look at this) or "failed".
+        step: what was looked at.
+        text: what was found.
+        advice: what to do; "" for nothing.
+    """
+
+    outcome: str
+    step: str
+    text: str
+    advice: str = ""
+
+
+Findings = Generator[Finding, None, bool]
+"""The findings of a step; returns whether the next one makes sense."""
+
+
+def examine(client: H2oClient, url: str | None, timeout: float) -> Generator[Finding]:
+    """Yield what is found, step by step.
+
+    Args:
+        client: the client of the server; it tries nothing twice.
+        url: what the user named it by, or None.
+        timeout: seconds for each step.
+    """
+    yield Finding("ok", "server", f"{client.base_url}{_source(client, url)}")
+    place = probe.Place.of(client.base_url)
+    proxy = probe.proxy_for(place)
+    yield from _look_at_proxies(place, proxy)
+    try:
+        through = probe.Place.of(proxy) if proxy else None
+    except ValueError:
+        yield Finding(
+            "failed", "proxy", "the proxy's URL is none", "correct the environment's *_PROXY"
+        )
+        return
+    if through is not None and through.scheme != "http":
+        # The standard library does not speak to it: the client tries.
+        yield Finding("note", "proxy", f"a {through.scheme} proxy is not examined by itself")
+    else:
+        if not (yield from _reach(through or place, timeout, is_proxy=through is not None)):
+            return
+        if (
+            through is None
+            and place.scheme == "https"
+            and not (yield from _check_tls(place, timeout))
+        ):
+            return
+        requests = probe.Requests(client.base_url, proxy, _authorization(url), timeout)
+        if not (yield from _identify(client, requests)):
+            return
+    yield from _use(client)
+
+
+def _source(client: H2oClient, url: str | None) -> str:
+    if url is None and os.environ.get("H2O_CHAT_URL"):
+        return " (from $H2O_CHAT_URL)"
+    return " (the hosted service)" if client.base_url == DEFAULT_BASE_URL else ""
+
+
+def _authorization(url: str | None) -> str | None:
+    """Return what the client sends as `Authorization`."""
+    given = url or os.environ.get("H2O_CHAT_URL")
+    own = None if given is None else probe.Place.of(given.strip()).authorization
+    token = os.environ.get("H2O_CHAT_TOKEN")
+    return own or (f"Bearer {token}" if token else None)
+
+
+def _look_at_proxies(place: probe.Place, proxy: str | None) -> Generator[Finding]:
+    settings = probe.proxy_settings()
+    shown = ", ".join(f"{name}={without_password(value)}" for name, value in settings.items())
+    if proxy is not None:
+        shown = shown or "the system's settings"
+        yield Finding(
+            "note",
+            "proxy",
+            f"requests go through {without_password(proxy)} ({shown})",
+            f"if that is not meant: NO_PROXY={place.host}",
+        )
+    elif settings:
+        yield Finding("ok", "proxy", f"none for this server ({shown})")
+    else:
+        yield Finding("ok", "proxy", "none is set in the environment")
+
+
+def without_password(url: str) -> str:
+    """Return a proxy's URL without user and password, also where it is none."""
+    return _SECRET.sub(r"\1…@", url)
+
+
+def _reach(place: probe.Place, timeout: float, *, is_proxy: bool) -> Findings:
+    """Look up a host and connect to it."""
+    correct = "correct the environment's *_PROXY, or unset them: this is the proxy's address"
+    begun = time.monotonic()
+    try:
+        addresses = probe.resolve(place)
+    except (OSError, UnicodeError) as error:
+        yield Finding(
+            "failed",
+            "name",
+            f"{place.host}: {reason(error)}",
+            correct if is_proxy else _name_advice(place, error),
+        )
+        return False
+    yield Finding("ok", "name", f"{place.host} is {', '.join(addresses[:4])}{_took(begun)}")
+    begun = time.monotonic()
+    try:
+        probe.connect(place, timeout)
+    except OSError as error:
+        advice = "is the server running, is the port right, does a firewall stand between?"
+        if isinstance(error, TimeoutError):
+            advice = (
+                "a firewall drops the packets, or the server is down; behind a company's proxy "
+                "set HTTPS_PROXY"
+            )
+        yield Finding(
+            "failed",
+            "connection",
+            f"{place}: {reason(error)}",
+            correct if is_proxy else advice,
+        )
+        return False
+    yield Finding("ok", "connection", f"{place}{_took(begun)}")
+    return True
+
+
+def _name_advice(place: probe.Place, error: Exception) -> str:
+    if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
+        return "the name server does not answer: is there a network?"
+    return f"is {place.host} spelt right? Is a VPN, or a proxy (HTTPS_PROXY), needed to see it?"
+
+
+def _check_tls(place: probe.Place, timeout: float) -> Findings:
+    begun = time.monotonic()
+    try:
+        version, certificate = probe.handshake(place, timeout)
+    except OSError as error:
+        yield Finding("failed", "TLS", reason(error), _tls_advice(place, error))
+        return False
+    until = certificate.get("notAfter")
+    text = f"{version}{_took(begun)}"
+    left = None if until is None else ssl.cert_time_to_seconds(until) - time.time()
+    if left is not None and left < _EXPIRES_SOON:
+        yield Finding("note", "TLS", f"{text}; the certificate expires {until}")
+    else:
+        yield Finding("ok", "TLS", text)
+    return True
+
+
+def _tls_advice(place: probe.Place, error: OSError) -> str:
+    words = str(error).lower()
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if "expired" in words or "not yet valid" in words:
+            return "the certificate is out of date, or the clock of this machine is wrong"
+        if "mismatch" in words or "doesn't match" in words:
+            return f"the certificate is another host's: is {place.host} the right name?"
+        return (
+            "the certificate's issuer is not trusted here: for a private one set "
+            "SSL_CERT_FILE=issuer.pem"
+        )
+    if "wrong_version_number" in words or "wrong version number" in words:
+        return "this port speaks no TLS: does http:// instead of https:// work?"
+    return "does a proxy or firewall take TLS connections apart?"
+
+
+def _identify(client: H2oClient, requests: probe.Requests) -> Findings:
+    """Find out what kind of server it is, by the request that opens a session."""
+    step = "protocol"
+    form = {
+        "ethicsModalAccepted": "true",
+        "ethicsModalAcceptedAt": "",
+        "activeModel": client.model,
+        "searchEnabled": "true",
+    }
+    try:
+        answer = requests.post_form("/settings", form)
+        if is_ours(answer):
+            yield Finding("ok", step, "a chat-ui server of this protocol (0.3 to 0.6)")
+            return True
+        if answer.status >= 500:
+            del form["activeModel"]
+            again = requests.post_form("/settings", form)
+            if is_ours(again):
+                yield Finding(
+                    "note",
+                    step,
+                    f"a chat-ui server of this protocol, but it refuses the model {client.model}",
+                )
+                return True
+        yield Finding("failed", step, *_kind(requests, answer))
+    except (OSError, http.client.HTTPException) as error:
+        yield Finding(
+            "failed",
+            step,
+            f"no answer to POST /settings: {reason(error)}",
+            "is this a web server, and one for http:// or for https://? Try --timeout 60 for a "
+            "slow one",
+        )
+    return False
+
+
+def is_ours(answer: probe.Answered) -> bool:
+    """Return whether this is what `POST /settings` says on a server of this protocol."""
+    if answer.status == 303:
+        return True
+    found = answer.json()
+    return answer.status == 200 and isinstance(found, dict) and found.get("type") == "redirect"
+
+
+def _kind(requests: probe.Requests, answer: probe.Answered) -> tuple[str, str]:
+    """Return what a server is that did not take the settings, and what to do about it."""
+    status, said = answer.status, f"POST /settings was answered {answer.status}"
+    location = answer.headers.get("location", "")
+    if status == 407:
+        return said, "the proxy wants a user and password: http://user:password@proxy:port"
+    if status == 401:
+        return said, (
+            "the server wants a login: H2O_CHAT_TOKEN=…, or user:password in the URL. If they are "
+            "given, they are wrong"
+        )
+    if 300 <= status < 400:
+        target = urlsplit(location)
+        place = f"{target.scheme}://{target.netloc}" if target.netloc else location
+        return f"{said}, a redirect to {place}", (
+            "use that as the URL, if it is the server's; if it is a login page, its operator has "
+            "to say how programs get in"
+        )
+    if is_openai(requests):
+        return "an OpenAI-compatible server: it has /v1/models", (
+            "this package does not speak its protocol; a client for OpenAI's API does"
+        )
+    if status >= 500 and wants_json(requests):
+        return f"a newer chat-ui: {said} as a form, and it wants JSON", (
+            "this package speaks the protocol of chat-ui 0.3 to 0.6, as gpt-gm.h2o.ai has it"
+        )
+    if status == 403:
+        return said, (
+            "a proxy or firewall before the server refuses it, or the server's own address "
+            "(PUBLIC_ORIGIN) is another than this one: use that"
+        )
+    if status == 429:
+        return said, "too many requests from this address: wait some minutes"
+    if status in (404, 405):
+        return f"no chat-ui server: {said}", "does the URL lack a path, such as /chat?"
+    if answer.content_type == "text/html":
+        return f"{said} with an HTML page", (
+            "a proxy's or a login page stands before the server, or this is another web site"
+        )
+    if status >= 500:
+        return said, "the server is there and out of order; its log says why"
+    return said, "this is no server of this protocol; is the URL right?"
+
+
+def is_openai(requests: probe.Requests) -> bool:
+    """Return whether the server lists models as OpenAI's API does."""
+    answer = requests.get("/v1/models")
+    found = answer.json()
+    return answer.status in (200, 401) and (
+        isinstance(found, dict) and isinstance(found.get("data"), list)
+    )
+
+
+def wants_json(requests: probe.Requests) -> bool:
+    """Return whether the server takes settings as JSON, as a newer chat-ui does."""
+    return (
+        requests.post_json("/settings", {"shareConversationsWithModelAuthors": False}).status < 300
+    )
+
+
+def _use(client: H2oClient) -> Generator[Finding]:
+    """Use the client as a program would."""
+    step = "models"
+    try:
+        yield _judge_models(client, client.models())
+        step = "terms"
+        with client.conversation() as conversation:
+            conversation.rename("h2o-client doctor")  # which accepts the terms, and makes it
+            if client.settings().terms_accepted_at is None:
+                yield Finding("note", step, "the server does not say that they are accepted")
+            else:
+                yield Finding("ok", step, "accepted in this session; a conversation was made")
+            step = "answer"
+            yield _ask(conversation)
+    except H2oError as error:
+        yield Finding("failed", step, str(error), _advice(error))
+
+
+def _judge_models(client: H2oClient, models: list[Model]) -> Finding:
+    names = [model.id for model in models]
+    shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    if client.model in names:
+        return Finding("ok", "models", shown)
+    return Finding(
+        "failed",
+        "models",
+        f"{client.model} is none of {shown or 'none'}",
+        f"H2O_CHAT_MODEL={names[0]}" if names else "",
+    )
+
+
+def _ask(conversation: Conversation) -> Finding:
+    """Have a short answer."""
+    begun = time.monotonic()
+    first: float | None = None
+    with conversation.stream(_QUESTION, max_new_tokens=_LONGEST_ANSWER) as stream:
+        for _ in stream:
+            if first is None:
+                first = time.monotonic() - begun
+        reply = stream.reply
+    spent = time.monotonic() - begun
+    text = " ".join(reply.text.split())
+    if first is None:
+        return Finding("note", "answer", f"an empty one, after {_seconds(spent)}")
+    return Finding(
+        "ok",
+        "answer",
+        f"“{text}”: the first token after {_seconds(first)}, all {reply.generated_tokens} after "
+        f"{_seconds(spent)}",
+    )
+
+
+def _advice(error: H2oError) -> str:
+    """Return what to do about an error of the client, where its text does not say."""
+    match error:
+        case RateLimitError():
+            return "the service limits messages by address: wait two minutes without any"
+        case OverloadedError():
+            return "the model server has no room for now: try again later, or another model"
+        case ModelUnavailableError():
+            return "choose another: h2o-client models shows them"
+        case TransportTimeoutError():
+            return "the model server is slow or hangs: try --timeout 60, or another model"
+        case _:
+            return ""
+
+
+def _seconds(time_: float) -> str:
+    return f"{time_ * 1000:.0f} ms" if time_ < 1 else f"{time_:.1f} s"
+
+
+def _took(begun: float) -> str:
+    return f", {_seconds(time.monotonic() - begun)}"
+
+
+def reason(error: Exception) -> str:
+    """Return why an attempt failed, without Python's own names."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, TimeoutError):
+        return "nothing came in time"
+    text = error.strerror if isinstance(error, OSError) else None
+    return text or str(error) or type(error).__name__

@@ -1,0 +1,113 @@
+"""The lines of a conversation: edited, recalled and completed, by prompt_toolkit.
+
+What was typed is kept in memory only: it is what was asked, and nobody wants that in a file.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.history import InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+from h2o_client.cli.outcome import Terminated, terminating
+
+
+class Lines:
+    """Reads lines from the terminal.
+
+    Args:
+        commands: what each command does, by its name.
+        models: returns the names that `/model` is completed to.
+    """
+
+    def __init__(self, commands: Mapping[str, str], models: Callable[[], Sequence[str]]) -> None:
+        self._history = InMemoryHistory()
+        self._session: PromptSession[str] = PromptSession(
+            history=self._history,
+            completer=_Commands(commands, models),
+            complete_while_typing=False,
+            key_bindings=_keys(),
+            prompt_continuation="  ",
+        )
+
+    def recall(self, text: str) -> None:
+        """Put something where the up arrow finds it."""
+        self._history.append_string(text)
+
+    def read(self) -> str:
+        """Return what is typed.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C, with nothing typed.
+            EOFError: Ctrl-D, with nothing typed.
+            Terminated: a signal came.
+        """
+        # Raised in the midst of an event loop they would leave it in pieces.
+        handlers = terminating()
+        try:
+            return self._session.prompt("> ", pre_run=lambda: self._heed(handlers))
+        finally:  # the loop has taken its own back, and put none in their place
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def _heed(self, numbers: Iterable[int]) -> None:
+        """Let signals end the editing."""
+        app = self._session.app
+
+        def leave(number: int) -> None:
+            if not app.is_done:
+                app.exit(exception=Terminated(number))
+
+        with contextlib.suppress(NotImplementedError):  # not on Windows
+            for number in numbers:
+                asyncio.get_running_loop().add_signal_handler(number, leave, number)
+
+
+def _keys() -> KeyBindings:
+    keys = KeyBindings()
+
+    @keys.add("c-c")
+    @keys.add("<sigint>")
+    def interrupt(event: KeyPressEvent) -> None:
+        if event.current_buffer.text:
+            event.current_buffer.reset()
+        else:
+            event.app.exit(exception=KeyboardInterrupt)
+
+    @keys.add("escape", "enter")
+    def new_line(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    return keys
+
+
+class _Commands(Completer):
+    """Completes the names of commands, and of models."""
+
+    def __init__(self, commands: Mapping[str, str], models: Callable[[], Sequence[str]]) -> None:
+        self._commands = commands
+        self._models = models
+
+    def get_completions(
+        self,
+        document: Document,
+        complete_event: CompleteEvent,  # noqa: ARG002 -- prompt_toolkit's
+    ) -> Iterable[Completion]:
+        """Yield what the text before the cursor can become."""
+        text = document.text_before_cursor
+        if not text.startswith("/"):
+            return
+        name, space, begun = text.partition(" ")
+        if not space:
+            for command, meaning in self._commands.items():
+                if command.startswith(name):
+                    yield Completion(command, -len(name), display_meta=meaning)
+        elif name == "/model":
+            for model in self._models():
+                if begun in model:
+                    yield Completion(model, -len(begun))

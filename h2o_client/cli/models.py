@@ -1,0 +1,32 @@
+"""`h2o-client models`: what the server offers."""
+
+import dataclasses
+import json
+import sys
+
+import click
+
+from h2o_client.cli.render import printable
+from h2o_client.cli.server import connected, server_options
+from h2o_client.cli.table import print_table
+
+
+@click.command(short_help="Show the models that the server has.")
+@server_options
+@click.option("--json", "as_json", is_flag=True, help="Write a JSON list, for scripts.")
+def models(local: bool, base_url: str | None, as_json: bool) -> None:
+    """Show the models that the server has; piped, one name in a line."""
+    with connected(base_url, local=local) as client:
+        found = client.models()
+        chosen = client.model
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(model) for model in found]))
+    elif sys.stdout.isatty():
+        rows = [
+            ("*" if model.id == chosen else "", model.id, model.description or model.display_name)
+            for model in found
+        ]
+        print_table(("", "model", "what it is"), rows)
+    else:
+        for model in found:
+            click.echo(printable(model.id))

@@ -1,0 +1,76 @@
+"""Which server a command talks to, and in which session."""
+
+import contextlib
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
+
+import click
+
+import h2o_client
+from h2o_client.cli import state
+from h2o_client.cli.local import local_server
+from h2o_client.cli.outcome import debug_option
+
+_PACE = 0.03  # seconds between tokens of `--local`, so that the streaming is seen
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def url_option(command: F) -> F:
+    """Add `--base-url` and `--debug`."""
+    return click.option("--base-url", metavar="URL", help="The server.  [default: $H2O_CHAT_URL]")(
+        debug_option(command)
+    )
+
+
+def server_options(command: F) -> F:
+    """Add `--local`, `--base-url` and `--debug`."""
+    return click.option(
+        "--local", is_flag=True, help="Start the emulator and ask it, for this one run."
+    )(url_option(command))
+
+
+@contextlib.contextmanager
+def connected(
+    base_url: str | None,
+    *,
+    local: bool = False,
+    model: str | None = None,
+    saved: bool = False,
+    **options: Any,
+) -> Generator["h2o_client.H2oClient"]:
+    """Make a client of a command's options, for as long as the block lasts.
+
+    Args:
+        base_url: what `--base-url` says.
+        local: what `--local` says.
+        model: what `--model` says.
+        saved: whether the session that is kept of this server is taken up.
+        **options: more arguments of the client.
+
+    Raises:
+        click.UsageError: the options cannot be meant.
+    """
+    if local and base_url is not None:
+        raise click.UsageError("--local and --base-url exclude each other")
+    with contextlib.ExitStack() as stack:
+        if local:
+            base_url = stack.enter_context(local_server(_PACE))
+            model = model or h2o_client.DEFAULT_MODEL  # $H2O_CHAT_MODEL is another server's
+        with wrong_use():
+            client = h2o_client.H2oClient(base_url, model=model, **options)
+            session = state.load(client.base_url).session if saved and not local else None
+            if session is not None:
+                client.close()
+                client = h2o_client.H2oClient(base_url, model=model, session=session, **options)
+        stack.enter_context(client)
+        yield client
+
+
+@contextlib.contextmanager
+def wrong_use() -> Generator[None]:
+    """Report arguments that the client refuses as the caller's mistake (exit status 2)."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise click.UsageError(str(error)) from error

@@ -1,0 +1,78 @@
+"""What outlives a command: for each server the session, and which conversation was the last.
+
+Who has a session has its conversations, so the files are readable by the user only, and what is
+in them is never shown. Each server has a file of its own: commands that talk to different servers
+do not meet. A file is replaced as a whole; what is no such file counts as none.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What is kept of a server.
+
+    Attributes:
+        session: the session, as `H2oClient.session` gives it.
+        conversation: the id of the last conversation.
+    """
+
+    session: str | None = field(default=None, repr=False)
+    conversation: str | None = None
+
+
+def directory() -> Path:
+    """Return the user's state directory for this program; it need not exist."""
+    if sys.platform == "win32":
+        root = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    else:
+        root = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(root) / "h2o-client"
+
+
+def load(base_url: str) -> Saved:
+    """Return what is kept of a server.
+
+    Args:
+        base_url: where it is, without user and password.
+    """
+    try:
+        found: Any = json.loads(_file(base_url).read_bytes())
+        session, conversation = found["session"], found["conversation"]
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        return Saved()
+    if not isinstance(session, str) or not isinstance(conversation, str | None):
+        return Saved()
+    return Saved(session, conversation)
+
+
+def save(base_url: str, saved: Saved) -> None:
+    """Keep this of a server.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = _file(base_url)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.parent.chmod(0o700)
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".new")  # it is made with mode 0600
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            json.dump({"server": base_url, **asdict(saved)}, file)
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+def _file(base_url: str) -> Path:
+    return directory() / f"{hashlib.sha256(base_url.encode()).hexdigest()[:32]}.json"

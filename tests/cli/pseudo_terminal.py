@@ -1,0 +1,131 @@
+"""A pseudo-terminal that the command runs in, typed into and read by tests.
+
+The process is a session of its own with the terminal as its controlling one, so that Ctrl-C is a
+key and not a signal that the test sends. It is waited for by what it writes.
+"""
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Generator, Mapping
+
+PATIENCE = 15.0
+PROMPT = "«prompt»"  # stands for the code by which a line editor says that it is ready
+CTRL_C, CTRL_D, TAB, UP, ENTER = "\x03", "\x04", "\t", "\x1b[A", "\r"
+_CODES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_=>])|[\r\x07]")
+_LAUNCHER = """
+import fcntl, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+from h2o_client.__main__ import main
+main()
+"""
+
+
+class Session:
+    """A command in a terminal.
+
+    Attributes:
+        process: its process.
+    """
+
+    def __init__(self, process: "subprocess.Popen[bytes]", master: int) -> None:
+        self.process = process
+        self._written = b""
+        self._master = master
+        self._seen = 0
+
+    @property
+    def raw(self) -> str:
+        """All that it wrote, with the terminal's codes."""
+        return self._written.decode("utf-8", "replace")
+
+    @property
+    def text(self) -> str:
+        """All that it wrote, without the terminal's codes."""
+        return _CODES.sub("", self.raw.replace("\x1b[?2004h", PROMPT))
+
+    def type(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
+    def line(self, text: str) -> None:
+        """Type a line when it is asked for."""
+        self.until(PROMPT)
+        self.type(text + ENTER)
+
+    def line_begun(self, keys: str, shown: str) -> None:
+        """Begin a line when it is asked for, and read until it has become what it should."""
+        self.until(PROMPT)
+        self.type(keys)
+        self.until(shown)
+
+    def until(self, wanted: str) -> str:
+        """Read until something is written that was not read before; return what came with it."""
+        deadline = time.monotonic() + PATIENCE
+        while wanted not in self.text[self._seen :]:
+            assert time.monotonic() < deadline, f"no {wanted!r} in {self.text[self._seen :]!r}"
+            if not self._read(deadline):
+                raise AssertionError(f"it ended without {wanted!r}: {self.text[self._seen :]!r}")
+        end = self.text.index(wanted, self._seen) + len(wanted)
+        found, self._seen = self.text[self._seen : end], end
+        return found
+
+    def resize(self, lines: int, columns: int) -> None:
+        set_size(self._master, lines, columns)
+
+    def ended(self) -> int:
+        """Read to the end; return the exit status."""
+        deadline = time.monotonic() + PATIENCE
+        while self._read(deadline):
+            assert time.monotonic() < deadline, f"it does not end: {self.text[self._seen :]!r}"
+        return self.process.wait(PATIENCE)
+
+    def _read(self, deadline: float) -> bool:
+        ready, _, _ = select.select([self._master], [], [], max(0, deadline - time.monotonic()))
+        if not ready:
+            return True
+        try:
+            chunk = os.read(self._master, 65536)
+        except OSError:  # Linux says EIO when the last one has closed the other side
+            return False
+        self._written += chunk
+        return bool(chunk)
+
+
+def set_size(terminal: int, lines: int, columns: int) -> None:
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+
+@contextlib.contextmanager
+def session(
+    *arguments: str, env: Mapping[str, str], lines: int = 30, columns: int = 100
+) -> Generator[Session]:
+    """Run the command in a terminal."""
+    master, slave = pty.openpty()
+    set_size(master, lines, columns)
+    # A terminal that does not say where its cursor is; and the shell's own size would win.
+    environment = {**env, "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}
+    for variable in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
+        environment.pop(variable, None)
+    process = subprocess.Popen[bytes](
+        [sys.executable, "-W", "error", "-c", _LAUNCHER, *arguments],
+        env=environment,
+        start_new_session=True,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+    )
+    os.close(slave)
+    try:
+        yield Session(process, master)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)

@@ -1,0 +1,644 @@
+"""The command `batch`: a file of answers, and a journal that loses none, whatever happens."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from h2o_client import H2oClient, Message, Reply
+from h2o_client import batch as many
+from h2o_client.cli import app, asking
+from h2o_client.cli.asking import flatten
+from h2o_client.cli.batch import Progress
+from h2o_client.cli.journal import Journal
+from h2o_client.emulator import Answer, Emulator, Fault, GenerationRequest
+
+PATIENCE = 10.0
+LIMITED = "You are sending too many messages. Try again later."
+posix = pytest.mark.skipif(os.name != "posix", reason="signals, modes and locks are POSIX's")
+
+
+def echo(request: GenerationRequest) -> str:
+    return f" {request.messages[-1][1]}"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    with Emulator(engine=echo) as emulator:
+        monkeypatch.setenv("H2O_CHAT_URL", emulator.url)
+        yield emulator
+
+
+class Run:
+    """A batch in a directory of its own; `err` is what the command complained of."""
+
+    def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.prompts = directory / "prompts.jsonl"
+        self.output = directory / "answers.jsonl"
+        self.journal = directory / "answers.jsonl.journal"
+        self._capsys = capsys
+        self.err = ""
+
+    def ask(self, *lines: object) -> None:
+        """Write the file of the prompts: what is no text is written as JSON."""
+        texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+        self.prompts.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+
+    def arguments(self, *options: str) -> list[str]:
+        return ["batch", str(self.prompts), "-o", str(self.output), *options]
+
+    def __call__(self, *options: str) -> int:
+        with pytest.raises(SystemExit) as exit_:
+            app.main(self.arguments(*options), prog_name="h2o-client")
+        out, self.err = self._capsys.readouterr()
+        assert out == ""
+        assert isinstance(exit_.value.code, int)
+        return exit_.value.code
+
+    @contextlib.contextmanager
+    def process(self, *options: str) -> "Generator[subprocess.Popen[bytes]]":
+        """Run it in a process of its own."""
+        command = [sys.executable, "-X", "dev", "-W", "error", "-m", "h2o_client"]
+        with subprocess.Popen(
+            [*command, *self.arguments(*options)], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as started:
+            try:
+                yield started
+            finally:
+                started.kill()
+
+    def answers(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.output.read_text(encoding="utf-8").splitlines()]
+
+    def texts(self) -> list[str | None]:
+        return [answer.get("text") for answer in self.answers()]
+
+    def journalled(self, what: str) -> int:
+        """How many lines of a kind the journal has."""
+        if not self.journal.exists():
+            return 0
+        return sum(f'"{what}": ' in line for line in self.journal.read_text().splitlines())
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    return Run(tmp_path, capsys)
+
+
+def kinds(server: Emulator) -> list[str]:
+    return [request.kind for request in server.requests]
+
+
+def asked(server: Emulator) -> list[str]:
+    """The prompts that arrived, in order of the alphabet."""
+    found = [request.json() for request in server.requests if request.kind == "message"]
+    return sorted(str(body["inputs"]) for body in found)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+# Answers
+
+
+def test_answers_in_order(run: Run, server: Emulator) -> None:
+    prompts = [f"prompt {number}" for number in range(20)]
+    server.reply(Answer(" late", pace=0.02))
+    run.ask(*prompts)
+    assert run() == 0
+    assert sorted(run.texts(), key=str) == sorted(
+        [" late", *(f" {prompt}" for prompt in prompts if f" {prompt}" in run.texts())], key=str
+    )
+    assert [answer["line"] for answer in run.answers()] == list(range(1, 21))
+    assert asked(server) == sorted(prompts)
+    assert run.err.startswith("20 of 20 done, 0 failed, ")
+    assert not run.journal.exists()
+    server.wait_idle()
+    assert server.conversations == []
+    assert len(server.sessions) == 1
+
+
+def test_forms_of_lines(run: Run, server: Emulator) -> None:
+    other = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-7b-v3"
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    run.ask(
+        "  plain text, with spaces ",
+        "",
+        {"id": "x", "prompt": "two", "parameters": {"max_new_tokens": 1, "temperature": 0.1}},
+        {"id": 3, "messages": messages},
+        {"prompt": "four", "model": other},
+        '"quoted" is text',
+    )
+    assert run("--param", "temperature=0.9") == 0
+    model = run.answers()[1]["model"]
+    assert run.answers()[1:4] == [
+        answer({"id": "x"}, " two", model, 2),
+        answer({"id": 3}, " User: a\nAssistant: b\nAssistant:", model, 6),
+        answer({"line": 5}, " four", other, 2),
+    ]
+    assert run.texts()[0] == " plain text, with spaces"  # the server trims
+    assert run.texts()[4] == ' "quoted" is text'
+    bodies = [request.json() for request in server.requests if request.kind == "message"]
+    heat = {body["inputs"]: body["parameters"]["temperature"] for body in bodies}
+    assert heat.pop("two") == 0.1
+    assert set(heat.values()) == {0.9}
+
+
+def answer(name: dict[str, Any], text: str, model: str, tokens: int) -> dict[str, Any]:
+    found = {"text": text, "model": model, "finish_reason": "eos_token"}
+    return {**name, **found, "generated_tokens": tokens, "recovered": False}
+
+
+def test_no_prompts(run: Run, server: Emulator) -> None:
+    run.ask("", " ")
+    assert run() == 0
+    assert run.answers() == []
+    assert server.requests == []
+
+
+def test_flattened_as_chat_does(server: Emulator) -> None:
+    forms: list[Any] = [
+        "text",
+        [{"role": "user", "content": "one"}],
+        [Message(role="system", content="s"), {"role": "user", "content": "two\nlines"}],
+    ]
+    with H2oClient() as client:
+        for form in forms:
+            client.chat(form)
+            assert asked(server)[-1:] == [flatten(form)]
+            server.clear()
+
+
+# Failures
+
+
+def test_failed_ones_have_their_error(run: Run, server: Emulator) -> None:
+    server.reply(" fine", Answer(" half", ending="error", error="out of memory"), " good")
+    run.ask("one", "two", {"id": "bad", "nonsense": 1}, '{"torn', {"id": [1]}, "six")
+    assert run("--concurrency", "1") == 1
+    first, second, third, fourth, fifth, sixth = run.answers()
+    assert (first["text"], sixth["text"]) == (" fine", " good")
+    assert second["line"] == 2
+    assert second["error"]["type"] == "GenerationError"
+    assert "out of memory" in second["error"]["message"]
+    assert second["error"]["partial"] == " half"
+    assert third["id"] == "bad"
+    assert "nonsense" in third["error"]["message"]
+    assert fourth["error"]["type"] == "ValueError"
+    assert fifth["line"] == 5
+    assert "6 of 6 done, 4 failed" in run.err
+    assert run.err.endswith("4 failed: --retry-failed asks them again\n")
+    server.wait_idle()
+    assert server.conversations == []
+
+    server.clear()  # the same again asks nothing
+    assert run() == 1
+    assert run.answers()[5] == sixth
+    assert server.requests == []
+
+    server.clear()  # a line that was wrong may be put right
+    run.ask("one", "two", {"id": "bad", "prompt": "three"}, "four", {"id": 1, "prompt": "5"}, "six")
+    assert run("--retry-failed") == 0
+    assert asked(server) == ["5", "four", "three", "two"]
+    assert run.texts() == [" fine", " two", " three", " four", " 5", " good"]
+    assert not run.journal.exists()
+
+
+def test_server_down(run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.ask("one", "two")
+    server.fail(500, times=2)
+    assert run() == 1
+    assert {answer["error"]["status"] for answer in run.answers()} == {500}
+    monkeypatch.undo()
+    assert run("--base-url", server.url, "--retry-failed") == 0
+    assert run.texts() == [" one", " two"]
+
+
+@pytest.mark.parametrize("on", ["create", "rename", "message"])
+def test_the_limit_pauses(
+    run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch, on: str
+) -> None:
+    monkeypatch.setattr(many, "WINDOW", 0.02)
+    server.fault(on, Fault(), *[Fault(status=429, body={"message": LIMITED})] * 3)
+    run.ask(*"abcdefgh")
+    assert run() == 0
+    assert run.texts() == [f" {letter}" for letter in "abcdefgh"]
+    assert kinds(server).count(on) == (8 if on == "rename" else 11)
+    if on != "create":
+        assert kinds(server).count("create") == 8  # the conversation waits, too
+    server.wait_idle()
+    assert server.conversations == []
+
+
+# Interrupted
+
+
+@posix
+def test_killed(run: Run, server: Emulator) -> None:
+    server.reply(*[" early"] * 5, *[Answer(" in flight", hold_after=1)] * 3)
+    prompts = [f"p{number:02}" for number in range(20)]
+    run.ask(*prompts)
+    with run.process("--concurrency", "3") as started:
+        server.wait_held(3)
+        until(lambda: run.journalled("answer") == 5)
+        started.kill()
+        out, err = started.communicate(timeout=PATIENCE)
+    assert (out, err) == (b"", b"")
+    assert not run.output.exists()
+    assert stat.S_IMODE(run.journal.stat().st_mode) == 0o600
+    (session,) = server.sessions
+    assert session in run.journal.read_text()
+    server.release()
+    server.wait_idle()
+    before = asked(server)
+    assert len(before) == 8
+
+    assert run("--concurrency", "3") == 0
+    assert asked(server) == sorted(prompts), "something was asked twice"
+    assert sorted(map(str, run.texts())) == sorted(
+        [" early"] * 5 + [" in flight"] * 3 + [f" {p}" for p in prompts if p not in before]
+    )
+    found = [answer for answer in run.answers() if answer["recovered"]]
+    assert [answer["text"] for answer in found] == [" in flight"] * 3
+    assert {answer["generated_tokens"] for answer in found} == {None}
+    assert session not in run.err
+    assert server.sessions == [session]
+    server.wait_idle()
+    assert server.conversations == []
+    assert not run.journal.exists()
+
+
+@posix
+@pytest.mark.parametrize("answered", [1, 4, 9])
+def test_killed_at_any_moment(
+    run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch, answered: int
+) -> None:
+    monkeypatch.setattr(asking, "SOUGHT", 0.0)  # what was sent is stored by then
+    prompts = [f"p{number:02}" for number in range(30)]
+    server.reply(*[Answer(f" {answer}", pace=0.002) for answer in ["x y z"] * 30])
+    run.ask(*prompts)
+    with run.process("--concurrency", "4") as started:
+        until(lambda: run.journalled("answer") >= answered)
+        started.kill()
+        started.communicate(timeout=PATIENCE)
+    server.wait_idle()
+    kept = run.journal.read_text().count('"answer": ')
+    before = asked(server)
+    assert run() == 0
+    assert set(run.texts()) <= {" x y z", *(f" {prompt}" for prompt in prompts)}
+    assert len(run.answers()) == 30
+    assert kept >= answered
+    # Nothing was asked twice: a message that had reached the server was found.
+    assert asked(server) == sorted(prompts)
+    assert len(before) >= kept
+    server.wait_idle()
+    assert server.conversations == []
+
+
+@posix
+def test_killed_before_the_message_was_taken(
+    run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "SOUGHT", 0.05)
+    server.fault("message", Fault(hang=True), Fault(hang=True))
+    run.ask("one", "two")
+    with run.process() as started:
+        until(lambda: kinds(server).count("message") == 2)
+        started.kill()
+        started.communicate(timeout=PATIENCE)
+    server.clear()
+    assert run() == 0
+    assert run.texts() == [" one", " two"]
+    assert asked(server) == ["one", "two"]
+    server.wait_idle()
+    assert server.conversations == []
+
+
+@posix
+def test_the_answer_comes_while_it_is_sought(run: Run, server: Emulator) -> None:
+    server.reply(Answer(" in time", hold_after=1))
+    run.ask("one")
+    with run.process() as started:
+        server.wait_held()
+        started.kill()
+        started.communicate(timeout=PATIENCE)
+    with run.process() as started:
+        until(lambda: kinds(server).count("data") >= 1)
+        server.release()
+        out, _ = started.communicate(timeout=PATIENCE)
+        assert (out, started.returncode) == (b"", 0)
+    assert run.texts() == [" in time"]
+    assert asked(server) == ["one"]
+
+
+@posix
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted(run: Run, server: Emulator, number: int, status: int) -> None:
+    server.reply(" early", *[Answer(" cut off here", hold_after=2)] * 2)
+    run.ask("a", "b", "c", "d")
+    with run.process("--concurrency", "2") as started:
+        server.wait_held(2)
+        until(lambda: run.journalled("answer") == 1)
+        started.send_signal(number)
+        out, err = started.communicate(timeout=PATIENCE)
+    assert (out, started.returncode) == (b"", status)
+    assert err.decode() == ("interrupted: 1 of 4 are answered and kept; the same command goes on\n")
+    server.wait_idle()
+    assert server.stops == 2
+    assert server.conversations == []
+    assert run() == 0
+    texts = run.texts()
+    assert texts.count(" early") == 1
+    assert " cut off" not in texts, "an answer that was stopped passed for a whole one"
+    assert sorted(map(str, texts))[1:] == [" early"] or None not in texts
+    assert len(asked(server)) == 6
+
+
+def test_conversation_gone(run: Run, server: Emulator) -> None:
+    run.ask("one")
+    line = json.dumps({"session": "11111111-2222-3333-4444-555555555555"})
+    begin(run, server, line, entry("one", conversation="0" * 24, at=time.time()))
+    assert run() == 0
+    assert run.texts() == [" one"]
+
+
+def test_server_fails_while_it_is_sought(
+    run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with H2oClient() as client:
+        conversation = client.conversation(keep=True)
+        conversation.send("one")
+        line = json.dumps({"session": client.session})
+        found = entry("one", conversation=str(conversation.id), at=time.time())
+    run.ask("one")
+    begin(run, server, line, found)
+    monkeypatch.setattr(asking, "SOUGHT", 0.0)
+    server.clear()
+    server.fail(500, on="data")
+    assert run() == 1
+    assert asked(server) == []
+    assert run("--retry-failed") == 0
+    assert asked(server) == []
+    assert run.answers()[0]["recovered"] is True
+
+
+def begin(run: Run, server: Emulator, *lines: str) -> None:
+    """Write the beginning of a journal, and these lines."""
+    with H2oClient(server.url) as client:
+        first = {"journal": 1, "server": server.url, "model": client.model, "parameters": {}}
+    run.journal.write_text("".join(f"{line}\n" for line in [json.dumps(first), *lines]))
+
+
+def entry(prompt: str, **what: Any) -> str:
+    item = asking.Item.read(1, prompt)
+    return json.dumps({"key": item.key, "prompt": item.digest, **what})
+
+
+# The journal
+
+
+def test_torn_line(run: Run, server: Emulator) -> None:
+    run.ask("one", "two")
+    begin(run, server, entry("one", answer={"text": " kept"}))
+    with run.journal.open("ab") as file:
+        file.write(b'{"key": "line:2", "prompt": "12", "answer": {"te')
+    assert run() == 0
+    assert run.texts() == [" kept", " two"]
+    assert asked(server) == ["two"]
+
+
+@pytest.mark.parametrize("begun", [b"", b'{"jour', b'{"journal": 1, "server'])
+def test_torn_first_line(run: Run, server: Emulator, begun: bytes) -> None:
+    run.ask("one")
+    run.journal.write_bytes(begun)
+    assert run() == 0
+    assert run.texts() == [" one"]
+    assert asked(server) == ["one"]
+
+
+def test_no_line_is_lost_where_one_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "journal"
+    with Journal(path, {}) as journal:
+        journal.answered("a", "1", {"text": "A"})
+        write = os.write
+
+        def full(file: int, data: bytes) -> int:
+            if len(data) > 10:
+                return write(file, data[:10])
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            journal.answered("b", "2", {"text": "B"})
+        monkeypatch.undo()
+        journal.failed("c", "3", {"type": "X"})
+        assert journal.kind("b") is None
+        assert journal.outcome("a") == {"text": "A"}
+        assert journal.outcome("c") == {"error": {"type": "X"}}
+    with Journal(path, {}) as journal:
+        assert {key: found.kind for key, found in journal.entries.items()} == {
+            "a": "answer",
+            "c": "error",
+        }
+    with pytest.raises(OSError, match="descriptor"):
+        journal.answered("d", "4", {})
+
+
+def test_what_the_last_line_says(tmp_path: Path) -> None:
+    def check(journal: Journal) -> None:
+        assert {key: found.kind for key, found in journal.entries.items()} == {
+            "answered": "answer",
+            "left": "left",
+            "asked": "conversation",
+            "sought": "error",
+            "hopeless": "error",
+        }
+        places = {key: found.conversation for key, found in journal.entries.items()}
+        assert places["asked"] == "c3"
+        assert places["sought"] == "c4"
+        assert places["left"] is places["hopeless"] is None
+        assert journal.session == "s2"
+
+    with Journal(tmp_path / "journal", {}) as journal:
+        for number, key in enumerate(["answered", "left", "asked", "sought", "hopeless"], 1):
+            journal.asking(key, "p", f"c{number}", "s1" if number < 3 else "s2")
+        journal.answered("answered", "p", {})
+        for key in ("answered", "left", "hopeless", "nobody"):
+            journal.left(key, "p")
+        for key in ("sought", "hopeless"):
+            journal.failed(key, "p", {})
+        check(journal)
+    with Journal(tmp_path / "journal", {}) as journal:
+        check(journal)
+    assert (tmp_path / "journal").read_text().count('"session"') == 2
+
+
+@posix
+def test_one_process_at_a_time(run: Run, server: Emulator) -> None:
+    server.reply(Answer(" one", hold_after=0))
+    run.ask("one")
+    with run.process() as started:
+        server.wait_held()
+        assert run() == 2
+        assert "another process" in run.err
+        server.release()
+        assert started.wait(PATIENCE) == 0
+        started.communicate()
+    assert run.texts() == [" one"]
+
+
+# Wrong use
+
+
+def test_an_output_is_not_overwritten(run: Run, server: Emulator) -> None:
+    run.ask("one")
+    assert run() == 0
+    assert run() == 2
+    assert "is there already" in run.err
+    assert run.texts() == [" one"]
+    assert len(asked(server)) == 1
+
+
+@pytest.mark.parametrize(
+    ("found", "hint"),
+    [
+        ("not a journal\n", "no journal"),
+        ("not a journal", "no journal"),
+        ('{"key": "a"}\n', "no journal"),
+        ("[]\n", "no journal"),
+        ('{"journal": 2}\n', "no journal"),
+        ('{"journal": 1, "server": "https://elsewhere"}\n', "another server"),
+    ],
+)
+def test_journals_of_others(run: Run, server: Emulator, found: str, hint: str) -> None:
+    run.ask("one")
+    run.journal.write_text(found)
+    assert run() == 2
+    assert hint in run.err
+    assert run.journal.read_text() == found
+    assert server.requests == []
+
+
+def test_damaged_in_the_middle(run: Run, server: Emulator) -> None:
+    run.ask("one")
+    begin(run, server, "{torn", entry("one", answer={"text": " kept"}))
+    assert run() == 2
+    assert "line 2" in run.err
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "options", [("--param", "temperature=0.1"), ("--model", "somebody/elses-model")]
+)
+def test_other_options_than_before(run: Run, server: Emulator, options: tuple[str, str]) -> None:
+    run.ask("one", " \t{")
+    assert run() == 1
+    assert run(*options, "--retry-failed") == 2
+    assert "begun with another" in run.err
+    assert len(asked(server)) == 1
+
+
+def test_another_prompt_than_before(run: Run, server: Emulator) -> None:
+    run.ask("one", "{")
+    assert run() == 1
+    run.ask("other", "{")
+    assert run() == 2
+    assert "line 1" in run.err
+    assert len(asked(server)) == 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "hint"),
+    [
+        (['{"id": 1, "prompt": "a"}', '{"id": 1, "prompt": "b"}'], (), "lines 1 and 2"),
+        (["a"], ("--param", "temprature=1"), "temperature"),
+        (["a"], ("--param", "retries=1"), "NAME=VALUE"),
+        (["a"], ("--param", "nonsense"), "NAME=VALUE"),
+        (["a"], ("--concurrency", "0"), "0"),
+        (["a"], ("--base-url", "nonsense"), "http"),
+    ],
+)
+def test_wrong_use(
+    run: Run, server: Emulator, lines: list[str], options: tuple[str, ...], hint: str
+) -> None:
+    run.ask(*lines)
+    assert run(*options) == 2
+    assert hint in run.err
+    assert "Traceback" not in run.err
+    assert server.requests == []
+    assert not run.output.exists()
+    assert not run.journal.exists()
+
+
+def test_files_that_cannot_be_read(run: Run, server: Emulator) -> None:
+    assert run() == 2
+    run.prompts.write_bytes(b"\xff\xfe")
+    assert run() == 2
+    assert "UTF-8" in run.err
+    assert server.requests == []
+
+
+def test_bytes_of_windows(run: Run, server: Emulator) -> None:
+    run.prompts.write_bytes("\ufeffone\r\ntwo\u2028lines\r\n".encode())
+    assert run() == 0
+    assert asked(server) == ["one", "two\u2028lines"]
+
+
+# The progress
+
+
+def test_progress(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    progress = Progress(1000)
+    progress.answered, progress.failed = 10, 2
+    reply = Reply(
+        text="",
+        model="",
+        finish_reason=None,
+        generated_tokens=50,
+        conversation_id="",
+        message_id="",
+        response_id="",
+    )
+    with progress:
+        assert progress.line() == "12 of 1000 done, 2 failed"
+        now += 5
+        progress.show(many.BatchResult(index=0, prompt="", reply=reply))
+        assert capsys.readouterr().err == ""
+        now += 5
+        progress.show(many.BatchResult(index=1, prompt="", error=ValueError()))
+        line = "14 of 1000 done, 3 failed, 5.0 tokens/s, 1:22:10 left\n"
+        assert capsys.readouterr().err == line
+    assert capsys.readouterr().err == line
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_bar_in_a_terminal(run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", err := Terminal())
+    server.reply(" one")
+    run.ask("one", "two")
+    assert run() == 0
+    assert "━" in err.getvalue()
+    assert "2 of 2 done, 0 failed" in err.getvalue()

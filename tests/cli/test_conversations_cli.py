@@ -1,0 +1,200 @@
+"""The kept conversations, the models, and shell completion."""
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from h2o_client import H2oClient
+from h2o_client.cli import app, state
+from h2o_client.emulator import DEFAULT_MODELS, Emulator, Model
+
+MODELS = [model.name for model in DEFAULT_MODELS]
+
+
+class Command:
+    """The command in this process; `out` and `err` are what it wrote."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self.out = self.err = ""
+
+    def __call__(self, *arguments: str) -> int:
+        with pytest.raises(SystemExit) as exit_:
+            app.main(list(arguments), prog_name="h2o-client")
+        self.out, self.err = self._capsys.readouterr()
+        assert isinstance(exit_.value.code, int)
+        return exit_.value.code
+
+
+@pytest.fixture
+def command(
+    server: Emulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Command:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
+    monkeypatch.setenv("H2O_CHAT_URL", server.url)
+    return Command(capsys)
+
+
+@pytest.fixture
+def kept(server: Emulator, command: Command) -> list[str]:
+    """The ids of two conversations, the second the last."""
+    assert command is not None
+    found = []
+    with H2oClient(server.url) as client:
+        for text in ("one", "two"):
+            with client.conversation(keep=True) as conversation:
+                conversation.send(text)
+                conversation.rename(f"Number\x1b {text}")
+                found.append(str(conversation.id))
+        state.save(server.url, state.Saved(client.session, found[-1]))
+    return found
+
+
+def test_no_conversations(command: Command, server: Emulator) -> None:
+    assert command("conversations", "list") == 0
+    assert (command.out, command.err) == ("", "no conversations\n")
+    assert command("conversations", "list", "--json") == 0
+    assert command.out == "[]\n"
+    assert command("conversations", "delete", "--all", "--yes") == 0
+    assert command("conversations", "show") == 2
+    assert "no last conversation" in command.err
+    assert command("conversations", "show", "0" * 24) == 2
+    assert server.requests == []
+
+
+def test_list(command: Command, kept: list[str]) -> None:
+    assert command("conversations", "list") == 0
+    rows = [line.split("\t") for line in command.out.splitlines()]
+    assert sorted(rows) == sorted(
+        [number, MODELS[0], f"Number {text}"]
+        for number, text in zip(kept, ("one", "two"), strict=True)
+    )
+    assert command("conversations", "list", "--json") == 0
+    assert {item["id"] for item in json.loads(command.out)} == {*kept}
+
+
+def test_show(command: Command, kept: list[str]) -> None:
+    assert command("conversations", "show", kept[0]) == 0
+    assert command.out.startswith("**User**\n\none\n\n**Assistant**\n\nYou said: one")
+    assert command("conversations", "show", "--json") == 0
+    assert json.loads(command.out)[0] == {"role": "user", "content": "two"}
+
+
+def test_rename_and_share(command: Command, kept: list[str], server: Emulator) -> None:
+    assert command("conversations", "rename", "last", "Second") == 0
+    titles = {item.id: item.title for item in server.conversations}
+    assert titles[kept[1]] == "Second"
+    assert command("conversations", "rename", kept[0], "x" * 101) == 2
+    assert "100 characters" in command.err
+    assert command("conversations", "share", kept[0]) == 0
+    assert command.out.startswith(f"{server.url}/r/")
+
+
+def test_delete(command: Command, kept: list[str], server: Emulator) -> None:
+    assert command("conversations", "delete", "last") == 0
+    assert [item.id for item in server.conversations] == [kept[0]]
+    assert command("chat", "-c", "Hello") == 2
+    assert "no last conversation" in command.err
+    assert command("conversations", "delete") == 2
+    assert command("conversations", "delete", "--all", kept[0]) == 2
+    assert command("conversations", "delete", "no/id") == 2
+    assert command("conversations", "delete", "--all", "--yes") == 0
+    assert server.conversations == []
+
+
+def test_deleting_all_is_asked_about(
+    command: Command, kept: list[str], server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Typed(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    assert command("conversations", "delete", "--all") == 2
+    assert "--yes" in command.err
+    monkeypatch.setattr(sys, "stdin", Typed("n\n"))
+    assert command("conversations", "delete", "--all") == 130
+    assert len(server.conversations) == len(kept)
+    monkeypatch.setattr(sys, "stdin", Typed("y\n"))
+    assert command("conversations", "delete", "--all") == 0
+    assert server.conversations == []
+
+
+def test_a_conversation_of_another_session(command: Command, kept: list[str]) -> None:
+    assert command("conversations", "show", "0" * 24) == 1
+    assert command.err.startswith("h2o-client: ")
+    assert command.err.count("\n") == 1
+    assert len(kept) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX's")
+def test_tables_in_a_terminal(command: Command, kept: list[str]) -> None:
+    from pseudo_terminal import session
+
+    assert command is not None
+    with session("conversations", "list", env=dict(os.environ), columns=120) as terminal:
+        assert terminal.ended() == 0
+    assert all(number in terminal.text for number in kept)
+    assert re.search(rf"\* +{kept[1]}", terminal.text)
+    assert "\x1b two" not in terminal.raw
+    with session("models", env=dict(os.environ), columns=120) as terminal:
+        assert terminal.ended() == 0
+    assert re.search(rf"\* +{MODELS[0]}", terminal.text)
+
+
+def test_models(command: Command) -> None:
+    assert command("models") == 0
+    assert command.out.splitlines() == MODELS
+    assert command("models", "--json") == 0
+    assert [item["id"] for item in json.loads(command.out)] == MODELS
+    with Emulator(models=[Model("own/one")]) as other:
+        assert command("models", "--base-url", other.url) == 0
+    assert command.out == "own/one\n"
+    assert command("models", "--local") == 0
+    assert command("models", "--local", "--base-url", "http://127.0.0.1") == 2
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_script(command: Command, shell: str) -> None:
+    assert command("completion", shell) == 0
+    assert f"_H2O_CLIENT_COMPLETE={shell}_complete" in command.out
+    program = shutil.which(shell)
+    if program is not None:
+        subprocess.run([program, "-n"], input=command.out, text=True, check=True, timeout=10)
+
+
+def test_completion_of_another_shell(command: Command) -> None:
+    assert command("completion", "csh") == 2
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
+def test_bash_completes(command: Command, tmp_path: Path) -> None:
+    assert command("completion", "bash") == 0
+    program = tmp_path / "h2o-client"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m h2o_client "$@"\n')
+    program.chmod(0o755)
+    script = (
+        f"{command.out}\nCOMP_WORDS=(h2o-client conversations re) COMP_CWORD=2\n"
+        '_h2o_client_completion h2o-client; echo "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(
+        ["bash", "--norc"],
+        input=script,
+        env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout.split() == ["rename"]

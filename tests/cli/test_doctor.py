@@ -1,0 +1,429 @@
+"""`doctor`: what it says of servers that work, and of the many that do not."""
+
+import base64
+import http.server
+import json
+import re
+import socket
+import socketserver
+import ssl
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import pytest
+
+from h2o_client.cli import app, examination, probe
+from h2o_client.emulator import Answer, Emulator, Fault, Model
+
+Answering = Callable[[str, str, Mapping[str, str], bytes], tuple[int, Mapping[str, str], str]]
+JSON = {"Content-Type": "application/json"}
+HTML = {"Content-Type": "text/html; charset=utf-8"}
+
+
+class Doctor:
+    """The command in this process; `found` is the outcome and the text of each step."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self.out = self.err = ""
+
+    def __call__(self, *arguments: str) -> int:
+        with pytest.raises(SystemExit) as exit_:
+            app.main(["doctor", *arguments], prog_name="h2o-client")
+        self.out, self.err = self._capsys.readouterr()
+        assert isinstance(exit_.value.code, int)
+        return exit_.value.code
+
+    @property
+    def found(self) -> dict[str, tuple[str, str]]:
+        rows = re.findall(r"^(ok|note|FAILED) +(\w+) +(.*)$", self.out, re.MULTILINE)
+        return {step: (outcome, text) for outcome, step, text in rows}
+
+    @property
+    def advice(self) -> str:
+        (found,) = re.findall(r"→ (.*)$", self.out, re.MULTILINE)
+        return str(found)
+
+
+@pytest.fixture
+def doctor(capsys: pytest.CaptureFixture[str]) -> Doctor:
+    return Doctor(capsys)
+
+
+@contextmanager
+def web_server(answering: Answering) -> Generator[str]:
+    """Run a server of another kind."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            status, headers, text = answering(self.command, self.path, dict(self.headers), body)
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(text.encode())))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        do_GET = do_POST  # noqa: N815 -- http.server's
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- http.server's
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with running(server):
+        yield f"http://127.0.0.1:{server.server_port}"
+
+
+@contextmanager
+def running(server: socketserver.BaseServer) -> Generator[None]:
+    thread = threading.Thread(target=server.serve_forever, args=(0.005,))
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def always(status: int, headers: Mapping[str, str], body: str = "") -> Answering:
+    return lambda *_request: (status, headers, body)
+
+
+# What works
+
+
+def test_all_works(doctor: Doctor, server: Emulator) -> None:
+    server.reply(" Hello there.")
+    assert doctor(server.url) == 0
+    assert list(doctor.found) == [
+        "server", "proxy", "name", "connection", "protocol", "models", "terms", "answer",
+    ]  # fmt: skip
+    assert {outcome for outcome, _ in doctor.found.values()} == {"ok"}
+    said = doctor.found["answer"][1]
+    assert re.fullmatch(r"“Hello there.”: the first token after .* m?s, all 3 after .* m?s", said)
+    assert server.conversations == []
+
+
+def test_the_server_of_the_environment(
+    doctor: Doctor, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("H2O_CHAT_URL", server.url)
+    assert doctor() == 0
+    assert doctor.found["server"][1] == f"{server.url} (from $H2O_CHAT_URL)"
+
+
+def test_local(doctor: Doctor) -> None:
+    assert doctor("--local") == 0
+    assert doctor.found["answer"][0] == "ok"
+
+
+def test_a_token(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Emulator(token="s3cret") as server:
+        assert doctor(server.url) == 1
+        assert "H2O_CHAT_TOKEN" in doctor.advice
+        monkeypatch.setenv("H2O_CHAT_TOKEN", "s3cret")
+        assert doctor(server.url) == 0
+    assert "s3cret" not in doctor.out
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.6"])
+def test_below_a_path(doctor: Doctor, version: Any) -> None:
+    with Emulator(base_path="/chat", version=version) as server:
+        assert doctor(server.url) == 0
+        assert doctor(server.url.removesuffix("/chat")) == 1
+    assert "/chat" in doctor.advice
+
+
+# The network
+
+
+def test_wrong_use(doctor: Doctor) -> None:
+    assert doctor("example.com") == 2
+    assert "http://" in doctor.err
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"), [(socket.EAI_NONAME, "spelt"), (socket.EAI_AGAIN, "is there a network")]
+)
+def test_name_unknown(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch, number: int, hint: str
+) -> None:
+    def unknown(*_args: object, **_keywords: object) -> NoReturn:
+        raise socket.gaierror(number, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert doctor("http://nowhere.invalid") == 1
+    assert doctor.found["name"] == ("FAILED", "nowhere.invalid: Name or service not known")
+    assert hint in doctor.advice
+
+
+def test_nobody_listens(doctor: Doctor) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        assert doctor(f"http://127.0.0.1:{port}") == 1
+    assert doctor.found["connection"][0] == "FAILED"
+    assert "is the server running" in doctor.advice
+
+
+def test_packets_are_dropped(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def drop(*_args: object, **_keywords: object) -> NoReturn:
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket, "create_connection", drop)
+    assert doctor("http://127.0.0.1:9") == 1
+    assert "firewall" in doctor.advice
+
+
+def test_silence(doctor: Doctor) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert doctor(f"http://127.0.0.1:{port}", "--timeout", "0.05") == 1
+    assert "no answer to POST /settings" in doctor.found["protocol"][1]
+
+
+def test_no_http(doctor: Doctor) -> None:
+    class Greeter(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+            self.request.recv(65536)
+
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Greeter)
+    with running(server):
+        assert doctor(f"http://127.0.0.1:{server.server_address[1]}") == 1
+    assert "is this a web server" in doctor.advice
+
+
+# TLS
+
+
+def test_no_tls_at_this_port(doctor: Doctor, server: Emulator) -> None:
+    assert doctor(server.url.replace("http:", "https:")) == 1
+    assert doctor.found["TLS"][0] == "FAILED"
+
+
+@pytest.mark.parametrize(
+    ("message", "hint"),
+    [
+        ("certificate has expired", "clock"),
+        ("Hostname mismatch, certificate is not valid for 'x'", "right name"),
+        ("self-signed certificate", "SSL_CERT_FILE"),
+    ],
+)
+def test_certificates(
+    doctor: Doctor, server: Emulator, monkeypatch: pytest.MonkeyPatch, message: str, hint: str
+) -> None:
+    def refuse(*_args: object, **_keywords: object) -> NoReturn:
+        error = ssl.SSLCertVerificationError(1, f"certificate verify failed: {message}")
+        error.verify_message = message
+        raise error
+
+    monkeypatch.setattr(probe, "handshake", refuse)
+    assert doctor(server.url.replace("http:", "https:")) == 1
+    assert doctor.found["TLS"] == ("FAILED", message)
+    assert hint in doctor.advice
+
+
+def test_a_port_without_tls(
+    doctor: Doctor, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object, **_keywords: object) -> NoReturn:
+        raise ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")
+
+    monkeypatch.setattr(probe, "handshake", refuse)
+    assert doctor(server.url.replace("http:", "https:")) == 1
+    assert "http://" in doctor.advice
+
+
+def test_a_certificate_that_expires_soon(
+    doctor: Doctor, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tomorrow = time.strftime("%b %d %H:%M:%S %Y GMT", time.gmtime(time.time() + 86400))
+    monkeypatch.setattr(probe, "handshake", lambda *_args: ("TLSv1.3", {"notAfter": tomorrow}))
+    assert doctor(server.url.replace("http:", "https:")) == 1  # which is plain http all the same
+    assert doctor.found["TLS"][0] == "note"
+    assert f"expires {tomorrow}" in doctor.found["TLS"][1]
+
+
+# Proxies
+
+
+def test_a_proxy_that_is_not_for_this_server(
+    doctor: Doctor, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://user:s3cret@127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert doctor(server.url) == 0
+    assert doctor.found["proxy"][0] == "ok"
+    assert "HTTP_PROXY=http://…@127.0.0.1:9" in doctor.found["proxy"][1]
+    assert "s3cret" not in doctor.out
+
+
+def test_a_proxy_that_is_down(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        assert doctor("http://chat.example") == 1
+    assert doctor.found["proxy"][0] == "note"
+    assert "NO_PROXY=chat.example" in doctor.out
+    assert "the proxy's address" in doctor.out
+    assert doctor.found["connection"][0] == "FAILED"
+
+
+def test_a_proxy_that_wants_a_password(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, str | None]] = []
+
+    def answering(
+        _method: str, path: str, headers: Mapping[str, str], _body: bytes
+    ) -> tuple[int, Mapping[str, str], str]:
+        seen.append((path, headers.get("Proxy-Authorization")))
+        return 407, {}, ""
+
+    with web_server(answering) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.replace("//", "//ann:s3cret@"))
+        assert doctor("http://chat.example") == 1
+    assert "user:password@proxy" in doctor.out
+    pair = base64.b64encode(b"ann:s3cret").decode()
+    assert seen == [("http://chat.example/settings", f"Basic {pair}")]
+    assert "s3cret" not in doctor.out
+
+
+def test_a_tunnel_that_is_refused(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    with web_server(always(403, {})) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        assert doctor("https://chat.example") == 1
+    assert doctor.found["protocol"][0] == "FAILED"
+    assert "Tunnel connection failed" in doctor.found["protocol"][1]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("http://ann:p@s/w@proxy:1", "http://…@proxy:1"),
+        ("ann:s3cret@proxy:1", "…@proxy:1"),
+        ("proxy:1", "proxy:1"),
+    ],
+)
+def test_passwords_of_proxies_are_not_shown(value: str, shown: str) -> None:
+    assert examination.without_password(value) == shown
+
+
+@pytest.mark.parametrize("proxy", ["http://", "http://[::1"])
+def test_a_proxy_that_is_no_url(proxy: str) -> None:
+    with pytest.raises(ValueError, match=r"host|IPv6"):
+        probe.Place.of(proxy)
+
+
+# Servers of other kinds
+
+
+def newer(
+    _method: str, path: str, headers: Mapping[str, str], _body: bytes
+) -> tuple[int, Mapping[str, str], str]:
+    if path == "/settings" and headers.get("Content-Type") == "application/json":
+        return 200, JSON, "{}"
+    if path == "/settings":
+        return 500, JSON, '{"message":"Internal Error"}'
+    return 404, HTML, "<html>"
+
+
+def openai(
+    _method: str, path: str, _headers: Mapping[str, str], _body: bytes
+) -> tuple[int, Mapping[str, str], str]:
+    if path == "/v1/models":
+        return 200, JSON, json.dumps({"object": "list", "data": [{"id": "m"}]})
+    return 404, JSON, '{"detail":"Not Found"}'
+
+
+@pytest.mark.parametrize(
+    ("answering", "said", "advice"),
+    [
+        (newer, "a newer chat-ui", "0.3 to 0.6"),
+        (openai, "an OpenAI-compatible server", "OpenAI's API"),
+        (always(404, JSON, "{}"), "no chat-ui server", "/chat"),
+        (always(200, HTML, "<html>"), "HTML page", "login page"),
+        (always(200, JSON, "{}"), "answered 200", "is the URL right"),
+        (always(401, JSON), "answered 401", "H2O_CHAT_TOKEN"),
+        (always(403, JSON), "answered 403", "PUBLIC_ORIGIN"),
+        (always(429, JSON), "answered 429", "wait"),
+        (always(502, HTML, "<html>"), "with an HTML page", "proxy"),
+        (always(500, JSON), "answered 500", "log"),
+        (always(302, {"Location": "https://login.example/x?next=1"}), "https://login.example",
+         "login page"),
+        (always(308, {"Location": "/elsewhere"}), "/elsewhere", "use that"),
+    ],
+)  # fmt: skip
+def test_servers_of_other_kinds(
+    doctor: Doctor, answering: Answering, said: str, advice: str
+) -> None:
+    with web_server(answering) as url:
+        assert doctor(url) == 1
+    outcome, text = doctor.found["protocol"]
+    assert outcome == "FAILED"
+    assert said in text
+    assert advice in doctor.advice
+    assert "answer" not in doctor.found
+
+
+# What fails later
+
+
+def test_a_model_that_there_is_not(doctor: Doctor) -> None:
+    with Emulator(models=[Model("own/one")]) as server:
+        assert doctor(server.url) == 1
+        assert doctor.found["protocol"][0] == "note"
+        assert doctor.found["models"][0] == "FAILED"
+        assert "H2O_CHAT_MODEL=own/one" in doctor.out
+        assert doctor(server.url, "--model", "own/one") == 0
+
+
+def test_terms_that_are_not_noted(
+    doctor: Doctor, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from h2o_client import H2oClient, Settings
+
+    missing = Settings(share_conversations=True, terms_accepted_at=None, active_model="m")
+    monkeypatch.setattr(H2oClient, "settings", lambda _self: missing)
+    assert doctor(server.url) == 0
+    assert doctor.found["terms"][0] == "note"
+
+
+@pytest.mark.parametrize(
+    ("fault", "advice"),
+    [
+        (Fault(status=429), "wait two minutes"),
+        (Fault(status=503), "no room"),
+        (Fault(status=410), "h2o-client models"),
+        (Fault(hang=True), "--timeout 60"),
+    ],
+)
+def test_answers_that_fail(doctor: Doctor, server: Emulator, fault: Fault, advice: str) -> None:
+    server.fault("message", fault)
+    timeout = "0.05" if fault.hang else "10"
+    assert doctor(server.url, "--timeout", timeout) == 1
+    assert doctor.found["terms"][0] == "ok"
+    assert doctor.found["answer"][0] == "FAILED"
+    assert advice in doctor.advice
+
+
+def test_a_server_that_fails_at_the_models(doctor: Doctor, server: Emulator) -> None:
+    server.fail(status=500, on="root")
+    assert doctor(server.url) == 1
+    assert doctor.found["models"][0] == "FAILED"
+
+
+def test_an_empty_answer(doctor: Doctor, server: Emulator) -> None:
+    server.reply(Answer(""))
+    assert doctor(server.url) == 0
+    assert doctor.found["answer"][0] == "note"
+
+
+def test_reasons() -> None:
+    assert examination.reason(OSError(111, "Connection refused")) == "Connection refused"
+    assert examination.reason(ValueError("odd")) == "odd"
+    assert examination.reason(ConnectionResetError()) == "ConnectionResetError"
