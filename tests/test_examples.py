@@ -11,7 +11,7 @@ import pytest
 from h2o_client.emulator import Answer, Emulator
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-SCRIPTS = sorted(EXAMPLES.glob("*.py"))
+SCRIPTS = sorted(set(EXAMPLES.glob("*.py")) - set(EXAMPLES.glob("test_*.py")))
 HELLO = "Hello! I am the emulator of an h2oGPT chat server. How can I help you?"
 
 

@@ -1,0 +1,654 @@
+"""Jupyter: what is shown, how the stop button ends it, and the magics.
+
+By default on a page that stands in for IPython's; the long tests have a real kernel.
+"""
+
+import signal
+import subprocess
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from flavours import ASYNC, Api, endless, only
+
+import h2o_client
+from h2o_client import (
+    AsyncH2oClient,
+    ForbiddenError,
+    GenerationError,
+    H2oClient,
+    H2oError,
+    Message,
+    Reply,
+    magics,
+    notebook,
+)
+from h2o_client.emulator import Answer, Emulator
+
+FENCE = "```"
+
+
+class Page:
+    """An output of a notebook, as IPython fills it.
+
+    Attributes:
+        states: the Markdown that it showed, one after the other; of all displays.
+        displays: how many there are.
+    """
+
+    def __init__(self) -> None:
+        self.states: list[str] = []
+        self.displays = 0
+        self._changed = threading.Condition()
+
+    def display(self, data: dict[str, str], *, raw: bool, display_id: bool = False) -> "Page":
+        assert raw
+        assert display_id
+        self.displays += 1
+        self.update(data, raw=raw)
+        return self
+
+    def update(self, data: dict[str, str], *, raw: bool) -> None:
+        assert raw
+        assert set(data) == {"text/plain", "text/markdown"}
+        with self._changed:
+            self.states.append(data["text/markdown"])
+            self._changed.notify_all()
+
+    def wait_for(self, state: str) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: state in self.states, 5), self.states
+
+
+class Events:
+    def __init__(self) -> None:
+        self.hooks: list[Callable[..., None]] = []
+
+    def register(self, name: str, hook: Callable[..., None]) -> None:
+        assert name == "post_run_cell"
+        self.hooks.append(hook)
+
+    def unregister(self, name: str, hook: Callable[..., None]) -> None:
+        assert name == "post_run_cell"
+        self.hooks.remove(hook)
+
+
+class Formatter(dict[type, Callable[[Any], None]]):
+    for_type = dict.__setitem__
+
+
+class Shell:
+    """As much of an `InteractiveShell` as is used."""
+
+    def __init__(self) -> None:
+        self.user_ns: dict[str, Any] = {}
+        self.events = Events()
+        self.formatter = Formatter()
+        self.display_formatter = types.SimpleNamespace(ipython_display_formatter=self.formatter)
+        self.input_transformers_cleanup: list[Any] = []
+        self.magics_manager = types.SimpleNamespace(magics={"line": {}, "cell": {}})
+
+    def register_magic_function(self, function: Any, kind: str, name: str) -> None:
+        assert kind == "line_cell"
+        for each in ("line", "cell"):
+            self.magics_manager.magics[each][name] = function
+
+
+class TerminalInteractiveShell(Shell):
+    pass
+
+
+def install(monkeypatch: pytest.MonkeyPatch, shell: Shell | None, page: Page) -> None:
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))  # type: ignore[arg-type,unused-ignore]
+    monkeypatch.setitem(sys.modules, "IPython.display", types.SimpleNamespace(display=page.display))  # type: ignore[arg-type,unused-ignore]
+
+
+@pytest.fixture
+def shell() -> Shell:
+    return Shell()
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch, shell: Shell) -> Page:
+    page = Page()
+    install(monkeypatch, shell, page)
+    return page
+
+
+# What is shown
+
+
+def test_values_are_markdown() -> None:
+    reply = Reply(
+        text=" **Hi**",
+        model="m",
+        finish_reason=None,
+        generated_tokens=1,
+        conversation_id="c",
+        message_id="m",
+        response_id="r",
+    )
+    assert reply._repr_markdown_() == "**Hi**"
+    assert Message(role="user", content="# Hi\n\n    code")._repr_markdown_() == "# Hi\n\n    code"
+
+
+async def test_it_grows(api: Api, server: Emulator, page: Page) -> None:
+    server.reply(endless(" One", " *two*"))
+    async with api.client() as client:
+        stream = client.stream("Count")
+        async with api.in_background(stream.display) as shown:
+            await api.wait(lambda: page.wait_for("One *two*"))
+            server.release()
+        reply = shown.result()
+    assert reply.text == " One *two* too late"
+    assert page.displays == 1
+    assert page.states[-1] == "One *two* too late"
+    await api.settled()
+
+
+async def test_an_answer_that_breaks_off(api: Api, server: Emulator, page: Page) -> None:
+    server.reply(Answer(f" Because:\n{FENCE}python\nx = 1", ending="error"))
+    async with api.client() as client:
+        with pytest.raises(GenerationError) as caught:
+            await client.stream("Why?").display()
+    assert caught.value.partial.startswith(" Because")
+    assert page.states[-1] == f"Because:\n{FENCE}python\nx = 1\n{FENCE}\n\n*— broke off*"
+    await api.settled()
+
+
+async def test_an_answer_that_does_not_begin(api: Api, server: Emulator, page: Page) -> None:
+    server.fail(status=403)
+    async with api.client() as client:
+        with pytest.raises(ForbiddenError):
+            await client.stream("Why?").display()
+    assert page.states == []
+
+
+async def test_it_needs_ipython(
+    api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "IPython", None)
+    async with api.client() as client:
+        with pytest.raises(ModuleNotFoundError, match=r"pip install 'h2o-chat-client\[notebook\]'"):
+            await client.stream("Hi").display()
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("kind", [None, TerminalInteractiveShell])
+async def test_a_terminal_gets_text(
+    api: Api,
+    server: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kind: type[Shell] | None,
+) -> None:
+    page = Page()
+    install(monkeypatch, kind() if kind else None, page)
+    server.reply(Answer(" One two three", pace=0.05))
+    async with api.client() as client:
+        await client.stream("Count").display()
+    assert capsys.readouterr().out == "One two three\n"
+    assert page.states == []
+
+
+def test_a_terminal_gets_what_is_new(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal = notebook.Terminal()
+    terminal.show("One")
+    terminal.show("One two")
+    terminal.show("Other")
+    terminal.end("Other words", "stopped")
+    assert capsys.readouterr().out == "One two\nOther words [stopped]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "closing"),
+    [
+        ("", ""),
+        (f"a {FENCE}b", ""),
+        (f"{FENCE}py\nx", f"\n{FENCE}"),
+        (f"{FENCE}py\nx\n{FENCE}\n", ""),
+        (f"{FENCE}\n~~~\n", f"\n{FENCE}"),
+        (f"{FENCE}`\n{FENCE}\n", f"\n{FENCE}`"),
+        (f"~~~\n{FENCE}\n~~~", ""),
+    ],
+)
+def test_a_mark_is_not_code(page: Page, shell: Shell, text: str, closing: str) -> None:
+    notebook.Page(shell).end(text, "stopped")
+    assert page.states == [f"{text}{closing}\n\n*— stopped*"]
+
+
+def test_an_empty_answer_shows_nothing(page: Page, shell: Shell) -> None:
+    notebook.Page(shell).end("", "")
+    assert page.states == []
+
+
+# How often
+
+
+class Words:
+    """A stream whose words come when the test wants; both a sync and an async one."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.whole = threading.Event()
+        self.calls: list[str] = []
+
+    def reply(self) -> Reply:
+        return Reply(
+            text=self.text,
+            model="m",
+            finish_reason="stopped" if "stop" in self.calls else "eos_token",
+            generated_tokens=1,
+            conversation_id="c",
+            message_id="m",
+            response_id="r",
+        )
+
+    def read(self) -> Reply:
+        assert self.whole.wait(5)
+        return self.reply()
+
+    def stop(self) -> None:
+        self.calls.append("stop")
+
+    def close(self) -> None:
+        self.whole.set()
+        self.calls.append("close")
+
+
+class AsyncWords:
+    def __init__(self, words: Words) -> None:
+        self.words = words
+
+    @property
+    def text(self) -> str:
+        return self.words.text
+
+    async def read(self) -> Reply:
+        return await anyio.to_thread.run_sync(self.words.read)
+
+    async def stop(self) -> None:
+        self.words.stop()
+
+    async def aclose(self) -> None:
+        self.words.close()
+
+
+async def display_words(flavour: str, words: Words, tick: Callable[[], None]) -> Reply:
+    """Display the words, and call `tick` instead of waiting."""
+    if flavour == "sync":
+
+        def wait(event: threading.Event, seconds: float) -> bool:
+            assert seconds == notebook.EVERY
+            tick()
+            return event.wait(0.01)
+
+        return notebook.display(words, wait=wait)
+
+    async def sleep(seconds: float) -> None:
+        assert seconds == notebook.EVERY
+        tick()
+        await anyio.sleep(0.01)
+
+    return await notebook.display_async(AsyncWords(words), sleep=sleep)
+
+
+def run(flavour: str, words: Words, tick: Callable[[], None]) -> Reply:
+    if flavour == "sync":
+        coroutine = display_words(flavour, words, tick)
+        with pytest.raises(StopIteration) as stop:
+            coroutine.send(None)
+        return stop.value.value  # type: ignore[no-any-return]
+    return anyio.run(display_words, flavour, words, tick, backend=flavour)
+
+
+def test_a_look_shows_what_is_new_and_the_end_all(page: Page, flavour: str) -> None:
+    words = Words()
+    looks = iter(range(100))
+
+    def tick() -> None:
+        look = next(looks)
+        if look < 3:  # many words between two looks
+            words.text += "".join(f" {number}" for number in range(10 * look, 10 * look + 10))
+        elif look == 8:  # the last word comes after the last look
+            words.text += " end"
+            words.whole.set()
+
+    reply = run(flavour, words, tick)
+    assert reply.text.endswith(" 29 end")
+    assert len(page.states) <= 5
+    assert page.states[-1] == reply.text[1:]
+    assert words.calls == ["close"]
+
+
+def test_ten_times_a_second() -> None:
+    assert notebook.EVERY == 0.1
+
+
+# The stop button
+
+
+@pytest.mark.parametrize("flavour", ["sync", *ASYNC])
+def test_the_stop_button(server: Emulator, page: Page, flavour: str) -> None:
+    server.reply(endless(" One", " two"))
+    pressed = iter([True])
+
+    def press() -> None:
+        if "One two" in page.states and next(pressed, False):
+            signal.raise_signal(signal.SIGINT)
+
+    def wait(event: threading.Event, seconds: float) -> bool:
+        press()
+        return event.wait(seconds / 10)
+
+    async def sleep(seconds: float) -> None:
+        press()
+        await anyio.sleep(seconds / 10)
+
+    async def display() -> Reply:
+        async with AsyncH2oClient(server.url) as client:
+            return await notebook.display_async(client.stream("Count"), sleep=sleep)
+
+    before = signal.getsignal(signal.SIGINT)
+    if flavour == "sync":
+        with H2oClient(server.url) as client:
+            reply = notebook.display(client.stream("Count"), wait=wait)
+    else:
+        reply = anyio.run(display, backend=flavour)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert reply.finish_reason == "stopped"
+    assert reply.text.startswith(" One two")
+    assert reply.conversation_id
+    assert page.states[-1] == f"{reply.text[1:]}\n\n*— stopped*"
+    server.wait_idle()
+    assert server.stops == 1
+    assert server.generating == 0
+    assert server.conversations == []
+
+
+@pytest.mark.parametrize("flavour", ["sync", "asyncio"])
+def test_pressed_twice(page: Page, flavour: str) -> None:
+    words = Words()
+    words.text = " One"
+    looks = iter(range(100))
+
+    def tick() -> None:
+        if next(looks) in (2, 4):
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        if flavour == "sync":
+            display = display_words(flavour, words, tick)
+            with pytest.raises(KeyboardInterrupt):
+                display.send(None)
+        else:
+            # As ipykernel does, asyncio's runner cancels the task.
+            with pytest.raises(KeyboardInterrupt):
+                anyio.run(display_words_freely, words, tick)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert words.calls[:2] == ["stop", "close"]
+    assert page.states == ["One", "One\n\n*— stopped*"]
+
+
+async def display_words_freely(words: Words, tick: Callable[[], None]) -> None:
+    """Let the waiting thread go when the task is cancelled, as a stream's reader would be."""
+    try:
+        async with anyio.create_task_group() as tasks:
+
+            async def free() -> None:
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    words.whole.set()
+
+            tasks.start_soon(free)
+            await display_words("asyncio", words, tick)
+            tasks.cancel_scope.cancel()
+    finally:
+        words.whole.set()
+
+
+@only("sync")
+@pytest.mark.usefixtures("page")
+async def test_where_no_signal_comes(api: Api, server: Emulator) -> None:
+    server.reply(" Hi!")
+    before = signal.getsignal(signal.SIGINT)
+    async with api.client() as client:
+        async with api.in_background(client.stream("Hi").display) as shown:
+            assert signal.getsignal(signal.SIGINT) is before
+        assert shown.result().text == " Hi!"
+
+
+@only(*ASYNC)
+async def test_a_cancelled_task(api: Api, server: Emulator, page: Page) -> None:
+    server.reply(endless(" One", " two"))
+    async with api.client() as client:
+        with anyio.move_on_after(10) as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.stream("Count").display)
+                await api.wait(lambda: page.wait_for("One two"))
+                scope.cancel()
+        assert scope.cancelled_caught
+    assert page.states[-1] == "One two\n\n*— stopped*"
+    await api.settled()
+    assert server.stops == 1
+
+
+@pytest.mark.usefixtures("page")
+async def test_a_screen_that_fails(
+    api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("the browser has gone")
+
+    monkeypatch.setattr(sys.modules["IPython.display"], "display", fail)
+    server.reply(endless(" One", " two"))
+    async with api.client() as client:
+        with pytest.raises(OSError, match="gone"):
+            await client.stream("Count").display()
+    await api.settled()
+
+
+# The last value of a cell
+
+
+def test_a_reply_is_not_shown_twice(
+    server: Emulator, page: Page, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[dict[str, str]] = []
+    display = page.display
+
+    def record(data: dict[str, str], **options: Any) -> Page | None:
+        if "display_id" in options:
+            return display(data, **options)
+        shown.append(data)
+        return None
+
+    monkeypatch.setattr(sys.modules["IPython.display"], "display", record)
+    with H2oClient(server.url) as client:
+        other = client.chat("Hello")
+        reply = client.stream("Hello").display()
+    shell.formatter[Reply](reply)
+    assert shown == []
+    shell.formatter[Reply](other)
+    assert shown == [{"text/plain": repr(other), "text/markdown": other.text[1:]}]
+    for hook in list(shell.events.hooks):  # the cell has run
+        hook(None)
+    assert shell.events.hooks == []
+    assert shell.formatter == {}
+
+
+# The magics
+
+
+@pytest.fixture
+def chat(
+    server: Emulator, shell: Shell, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[magics.Chat]:
+    request.getfixturevalue("page")
+    monkeypatch.setenv("H2O_CHAT_URL", server.url)
+    chat = magics.Chat(shell)
+    yield chat
+    chat.close()
+
+
+def bodies(server: Emulator) -> list[dict[str, Any]]:
+    return [request.json() for request in server.requests if request.kind == "message"]
+
+
+@pytest.mark.parametrize(
+    ("line", "options", "prompt"),
+    [
+        ("What's up?", magics.Options(), "What's up?"),
+        ("", magics.Options(), ""),
+        ("-c And 'then'?", magics.Options(conversation=True), "And 'then'?"),
+        ("--conversation --new Hi", magics.Options(conversation=True, new=True), "Hi"),
+        ("--model=a/b  Hi  there", magics.Options(model="a/b"), "Hi  there"),
+        ("--model a/b", magics.Options(model="a/b"), ""),
+        (
+            '--param temperature=0.2 --param=stop=["\\n"] --param seed=x Hi',
+            magics.Options(parameters={"temperature": 0.2, "stop": ["\n"], "seed": "x"}),
+            "Hi",
+        ),
+        ("-- -1 or 1?", magics.Options(), "-1 or 1?"),
+    ],
+)
+def test_options(line: str, options: magics.Options, prompt: str) -> None:
+    assert magics.parse(line) == (options, prompt)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("-x Hi", "no option -x"),
+        ("-1 or 1?", "no option -1; a prompt that begins so stands after --"),
+        ("--new=yes", "no option --new=yes"),
+        ("--model", "--model needs a value"),
+        ("--param", "--param needs a value"),
+        ("--param warm Hi", "'warm' is no NAME=VALUE"),
+    ],
+)
+def test_options_that_are_wrong(line: str, says: str) -> None:
+    with pytest.raises(magics.UsageError) as caught:
+        magics.parse(line)
+    shown = "\n".join(caught.value._render_traceback_())
+    assert says in shown
+    assert shown.endswith(f"Usage: {magics.USAGE}")
+
+
+def test_a_question_mark_asks_for_no_help() -> None:
+    cell = ["if x:\n", "    %chat -c Isn't it? \n", "%chat Fine.\n", "%chat?\n", "%chat Why??"]
+    assert magics.keep_questions(cell) == [
+        "if x:\n",
+        "    get_ipython().run_line_magic('chat', \"-c Isn't it?\")\n",
+        "%chat Fine.\n",
+        "%chat?\n",
+        "get_ipython().run_line_magic('chat', 'Why??')",
+    ]
+    cell = ["%%chat\n", "%chat Why?\n"]
+    assert magics.keep_questions(cell) == cell
+    assert magics.keep_questions([]) == []
+
+
+def test_a_question(chat: magics.Chat, server: Emulator, shell: Shell, page: Page) -> None:
+    server.reply(" Fine.")
+    chat.chat("--param temperature=0.2", "\nHow are\nyou?\n")
+    assert shell.user_ns["reply"].text == " Fine."
+    assert page.states[-1] == "Fine."
+    (body,) = bodies(server)
+    assert body["inputs"] == "How are\nyou?"
+    assert body["parameters"]["temperature"] == 0.2
+    server.wait_idle()
+    assert server.conversations == []
+
+
+def test_a_conversation(chat: magics.Chat, server: Emulator) -> None:
+    chat.chat("-c One")
+    chat.chat("aside")
+    chat.chat("-c", "Two")
+    (conversation,) = server.conversations
+    assert [message.content for message in conversation.messages][::2] == ["One", "Two"]
+    chat.chat("--new Three")
+    (conversation,) = server.conversations
+    assert [message.content for message in conversation.messages][::2] == ["Three"]
+    chat.chat("--new")
+    assert server.conversations == []
+    chat.chat("-c Four")
+    chat.close()
+    assert server.conversations == []
+    chat.chat("-c Five")
+    assert len(server.conversations) == 1
+
+
+def test_another_model(chat: magics.Chat, server: Emulator) -> None:
+    other = server_models(server)[1]
+    chat.chat(f"--new --model {other} One")
+    chat.chat(f"-c --model {other} Two")
+    chat.chat("-c Three")
+    (conversation,) = server.conversations
+    assert conversation.model == other
+    with pytest.raises(magics.UsageError, match="--new"):
+        chat.chat("-c --model different Four")
+
+
+def server_models(server: Emulator) -> list[str]:
+    with H2oClient(server.url) as client:
+        return [model.id for model in client.models()]
+
+
+def test_a_failure_is_one_line(chat: magics.Chat, server: Emulator, page: Page) -> None:
+    server.reply(Answer(" Because", ending="error", error="out of memory"))
+    with pytest.raises(magics.ChatFailedError) as caught:
+        chat.chat("Why?")
+    assert isinstance(caught.value.__cause__, H2oError)
+    (line,) = caught.value._render_traceback_()
+    assert line.startswith("GenerationError: ")
+    assert "out of memory" in line
+    assert "\n" not in line
+    assert page.states[-1] == "Because\n\n*— broke off*"
+    with pytest.raises(magics.ChatFailedError, match=r"^ValueError: "):
+        chat.chat("", "\n")
+
+
+def of_the_package(name: str) -> Any:
+    assert name not in h2o_client.__all__
+    return getattr(h2o_client, name)
+
+
+@pytest.mark.usefixtures("page")
+def test_load_and_unload(server: Emulator, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("H2O_CHAT_URL", server.url)
+    # As IPython finds them; they are not of the names for users.
+    load: Callable[[Shell], None] = of_the_package("load_ipython_extension")
+    unload: Callable[[Shell], None] = of_the_package("unload_ipython_extension")
+    load(shell)
+    shell.magics_manager.magics["cell"]["chat"]("-c", "One")
+    load(shell)  # what %reload_ext may do
+    assert server.conversations == []
+    shell.magics_manager.magics["line"]["chat"]("-c Two")
+    assert len(server.conversations) == 1
+    unload(shell)
+    assert server.conversations == []
+    assert shell.magics_manager.magics == {"line": {}, "cell": {}}
+    assert shell.input_transformers_cleanup == []
+    unload(shell)
+
+
+def test_it_is_not_loaded_before_it_is_used() -> None:
+    code = (
+        "import sys, h2o_client\n"
+        "from h2o_client import H2oClient\n"
+        "H2oClient('http://127.0.0.1:9').close()\n"
+        "names = {'IPython', 'h2o_client.notebook', 'h2o_client.magics'}\n"
+        "assert not names & set(sys.modules)\n"
+        "assert hasattr(h2o_client, 'load_ipython_extension')\n"
+        "assert 'IPython' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=30)
