@@ -1,12 +1,20 @@
-"""`h2o-client serve`: the emulator, as a server to try things with."""
+"""`h2o-client serve`: the emulator, as a server to try things with, or with a model behind it."""
 
 import ipaddress
 import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from h2o_client.cli.local import emulator_class
 from h2o_client.cli.outcome import PROGRAM, debug_option
+
+if TYPE_CHECKING:
+    from h2o_client.emulator import Emulator
+
+ENGINES = "rote, tgi:URL, openai:URL[#model] or transformers:NAME_OR_PATH"
+FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command(short_help="Run the emulator, a local server, until Ctrl-C.")
@@ -19,11 +27,26 @@ from h2o_client.cli.outcome import PROGRAM, debug_option
     help="The port; 0 takes a free one.",
 )
 @click.option(
+    "--engine",
+    metavar="ENGINE",
+    help=f"What answers: {ENGINES}.  [default: rote, a few sentences by heart]",
+)
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME=ENGINE",
+    help="Offer a model under this name; repeat it for several, the default one first.",
+)
+@click.option(
+    "--list", "only_list", is_flag=True, help="Show the models and their prompt templates, and end."
+)
+@click.option(
     "--pace",
     type=click.FloatRange(min=0),
     default=0.02,
     show_default=True,
-    help="Seconds between tokens.",
+    help="Seconds between tokens, where no real model sets the pace.",
 )
 @click.option(
     "--token",
@@ -31,26 +54,124 @@ from h2o_client.cli.outcome import PROGRAM, debug_option
     metavar="TEXT",
     help="Answer only who sends this bearer token.  [env: $H2O_CHAT_TOKEN]",
 )
+@click.option(
+    "--max-generations",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Answers generated at once; more are refused.",
+)
+@click.option(
+    "--record", type=FOLDER, metavar="DIR", help="Keep all exchanges, prompts too, in this folder."
+)
+@click.option("--replay", type=FOLDER, metavar="DIR", help="Answer from exchanges kept so.")
 @debug_option
-def serve(host: str, port: int, pace: float, token: str | None) -> None:
-    """Run the emulator, a local server of the same protocol, until Ctrl-C."""
-    if not token and not _is_loopback(host):
+def serve(
+    host: str,
+    port: int,
+    engine: str | None,
+    models: tuple[str, ...],
+    only_list: bool,
+    pace: float,
+    token: str | None,
+    max_generations: int,
+    record: Path | None,
+    replay: Path | None,
+) -> None:
+    """Run the emulator, a local server of the same protocol, until Ctrl-C.
+
+    With an engine it is a small chat service with a real model behind it: a
+    text-generation-inference server (tgi:URL), any OpenAI-compatible one (openai:URL[#model], its
+    key in $OPENAI_API_KEY), or a model in this process (transformers:NAME_OR_PATH, such as
+    transformers:h2oai/h2o-danube3-500m-chat).
+    """
+    if not token and not _is_loopback(host) and not only_list:
         raise click.UsageError(f"others can reach {host}: give a --token, too")
-    emulator = emulator_class()(host=host, port=port, pace=pace, token=token or None)
+    if engine and models:
+        raise click.UsageError("--engine and --model exclude each other")
+    if replay and (engine or models):
+        raise click.UsageError("--replay answers by itself: it takes no --engine or --model")
+    if replay and record and replay.resolve() == record.resolve():
+        raise click.UsageError("--record and --replay need folders of their own")
+    named = _named(models)
+    options: dict[str, Any] = {"models": named} if named else {"engine": engine}
+    emulator = _emulator(
+        host=host,
+        port=port,
+        pace=pace,
+        token=token or None,
+        max_generations=max_generations,
+        record=None if only_list else record,
+        replay=replay,
+        progress=lambda line: click.echo(line, err=True),
+        **options,
+    )
+    if only_list:
+        _list(emulator, named, engine or "rote")
+        return
     try:
-        emulator.start()
-    except OSError as error:
-        raise OSError(f"cannot listen on {host}, port {port}: {error}") from error
-    with_token = "H2O_CHAT_TOKEN=… " if token else ""
-    try:
-        click.echo(f"The emulator is at {emulator.url} (Ctrl-C ends it). In another terminal:\n")
-        click.echo(f'    {with_token}H2O_CHAT_URL={emulator.url} {PROGRAM} chat "Hello"')
+        _start(emulator, host, port)
+        _tell(emulator.url, next(iter(named), None), with_token=bool(token))
         while True:
             time.sleep(3600)
     except KeyboardInterrupt:  # SIGTERM too: it is how this command ends
         click.echo("\nstopped", err=True)
     finally:
         emulator.close()
+
+
+def _named(models: tuple[str, ...]) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for text in models:
+        name, equals, engine = text.partition("=")
+        if not (name and equals and engine):
+            raise click.UsageError(f"--model wants NAME=ENGINE, not {text!r}; ENGINE: {ENGINES}")
+        if name in named:
+            raise click.UsageError(f"--model names {name!r} twice")
+        named[name] = engine
+    return named
+
+
+def _emulator(**options: Any) -> "Emulator":
+    kind = emulator_class()
+    from h2o_client.emulator import EngineError
+
+    try:
+        return kind(**options)
+    except (EngineError, ValueError) as error:  # nonsense in a name, nothing recorded there
+        raise click.UsageError(str(error)) from error
+
+
+def _start(emulator: "Emulator", host: str, port: int) -> None:
+    from h2o_client.emulator import EngineError
+
+    try:
+        emulator.start()
+    except EngineError as error:
+        raise OSError(str(error)) from error
+    except OSError as error:
+        raise OSError(f"cannot listen on {host}, port {port}: {error}") from error
+
+
+def _list(emulator: "Emulator", named: dict[str, str], engine: str) -> None:
+    from h2o_client.emulator import EngineError
+
+    try:
+        templates = emulator.templates
+    except EngineError as error:
+        raise OSError(str(error)) from error
+    for name, template in templates.items():
+        click.echo(f"{name}  ({named.get(name, engine)})")
+        for line in template.splitlines():
+            click.echo(f"    {line}")
+
+
+def _tell(url: str, model: str | None, *, with_token: bool) -> None:
+    environment = "H2O_CHAT_TOKEN=… " if with_token else ""
+    environment += f"H2O_CHAT_URL={url}"
+    environment += f" H2O_CHAT_MODEL={model}" if model else ""
+    click.echo(f"The emulator is at {url} (Ctrl-C ends it). In another terminal:\n")
+    click.echo(f'    {environment} {PROGRAM} chat "Hello"')
 
 
 def _is_loopback(host: str) -> bool:

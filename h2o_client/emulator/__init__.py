@@ -14,10 +14,16 @@ a mistake in one does not hide in the other.
 
 from h2o_client.emulator.engine import (
     Engine,
+    EngineError,
     EngineLike,
+    GenerationError,
     GenerationRequest,
+    LiveEngine,
+    RawEngine,
+    RawResponse,
     RoteEngine,
     Token,
+    UpstreamDownError,
     UpstreamError,
 )
 from h2o_client.emulator.script import Answer, Fault, WebSearch
@@ -31,14 +37,20 @@ __all__ = [
     "Conversation",
     "Emulator",
     "Engine",
+    "EngineError",
     "EngineLike",
     "Fault",
+    "GenerationError",
     "GenerationRequest",
+    "LiveEngine",
     "Message",
     "Model",
+    "RawEngine",
+    "RawResponse",
     "Request",
     "RoteEngine",
     "Token",
+    "UpstreamDownError",
     "UpstreamError",
     "WebSearch",
 ]

@@ -22,6 +22,7 @@ import h11
 from h2o_client.emulator import routes
 from h2o_client.emulator.generation import ClientLostError
 from h2o_client.emulator.handlers import Answered, Stream
+from h2o_client.emulator.recording import Tape
 from h2o_client.emulator.script import Fault
 from h2o_client.emulator.web import Headers, Request, Response
 
@@ -54,6 +55,10 @@ class Host(Protocol):
         """Count requests that are being handled."""
         ...
 
+    def tape(self, request: Request) -> Tape | None:
+        """What records the exchange, if it is to be recorded."""
+        ...
+
     async def handle(self, request: Request) -> Answered:
         """Have the service answer."""
         ...
@@ -71,6 +76,9 @@ class Connection:
         self.host = host
         self.address = address
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADERS)
+        self._tape: Tape | None = None
+        self._ending = "eof"  # how the response ends if nothing else happens
+        self._whole = ""  # and if it is sent to its end
 
     async def serve(self) -> None:
         """Answer requests until either side has had enough."""
@@ -145,13 +153,21 @@ class Connection:
     async def _answer_watched(self, request: Request) -> bool:
         """Answer, and give up when the client leaves; tells whether the connection lives on."""
         alive = False
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._watch, tasks.cancel_scope)
-            try:
-                alive = await self._answer(request)
-            except GONE:
-                alive = False
-            tasks.cancel_scope.cancel()
+        self._tape = self.host.tape(request)
+        self._ending = "eof"
+        self._whole = "no-body" if request.method == "HEAD" else ""
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._watch, tasks.cancel_scope)
+                try:
+                    alive = await self._answer(request)
+                except GONE:
+                    alive = False
+                tasks.cancel_scope.cancel()
+        finally:
+            tape, self._tape = self._tape, None
+            if tape is not None:
+                tape.end(self._ending)
         return alive
 
     async def _watch(self, scope: anyio.CancelScope) -> None:
@@ -161,6 +177,7 @@ class Connection:
             try:
                 data = await self.stream.receive(READ)
             except (anyio.EndOfStream, *GONE):
+                self._ending = "client-closed"
                 scope.cancel()
                 return
             size += len(data)
@@ -228,8 +245,25 @@ class Connection:
 
     async def _send(self, event: h11.Event) -> None:
         data = self._http.send(event)
+        if self._tape is not None:
+            self._record(self._tape, event)
         if data:
             await self.stream.send(data)
+
+    def _record(self, tape: Tape, event: h11.Event) -> None:
+        if isinstance(event, h11.Response):
+            headers = [
+                (name.decode("latin-1"), value.decode("latin-1"))
+                for name, value in event.headers.raw_items()
+            ]
+            chunked = any(name.lower() == "transfer-encoding" for name, _ in headers)
+            if self._whole != "no-body":
+                self._whole = "final-chunk" if chunked else "content-length"
+            tape.head(event.status_code, bytes(event.reason).decode("latin-1"), headers)
+        elif isinstance(event, h11.Data):
+            tape.chunk(bytes(event.data))
+        elif isinstance(event, h11.EndOfMessage):
+            tape.end(self._whole)
 
 
 class _Busy:

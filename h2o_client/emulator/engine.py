@@ -9,7 +9,8 @@ passes a real model server through has nothing to know of this protocol.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
@@ -31,6 +32,7 @@ class GenerationRequest:
         stream: Whether events are wanted, or one JSON body.
         content_type: The content type that the client sent: it is passed on.
         body: The whole request body to the model server.
+        context: What a web search found; `prompt` begins with it.
     """
 
     model: str
@@ -40,6 +42,7 @@ class GenerationRequest:
     stream: bool = True
     content_type: str = "application/json"
     body: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    context: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +51,21 @@ class Token:
 
     Attributes:
         text: Its text, a leading space included.
-        finish: Set on the last token of an answer that did not come to its end token.
+        finish: Set on the last token of an answer; without it, the end token is added.
+        id: Its number in the vocabulary; None has one invented, and a log-probability with it.
+        logprob: Its log-probability, where there is an `id`.
+        special: Whether it is a control token, such as the end token: no part of the answer.
+        seed: On the last token, the seed of the answer, where one is known.
+        generated: On the last token, how many tokens were generated, where that is known.
     """
 
     text: str
     finish: FinishReason | None = None
+    id: int | None = None
+    logprob: float | None = None
+    special: bool = False
+    seed: int | None = None
+    generated: int | None = None
 
 
 class UpstreamError(Exception):
@@ -62,15 +75,43 @@ class UpstreamError(Exception):
         status: The HTTP status; it is passed on to the client.
         body: The body, as text or JSON.
         content_type: Its content type; None goes by the body.
+        headers: More headers, such as ``Retry-After``.
     """
 
     def __init__(
-        self, status: int, body: str | Mapping[str, Any], content_type: str | None = None
+        self,
+        status: int,
+        body: str | Mapping[str, Any],
+        content_type: str | None = None,
+        headers: Sequence[tuple[str, str]] = (),
     ) -> None:
         super().__init__(f"model server answered {status}")
         self.status = status
         self.body = body
         self.content_type = content_type
+        self.headers = tuple(headers)
+
+
+class UpstreamDownError(ConnectionError):
+    """There is no model server: the service answers 500 itself [05_upstream_down]."""
+
+
+class GenerationError(Exception):
+    """Raised by an engine in the middle of an answer: it becomes an error event.
+
+    Args:
+        error: What went wrong.
+        error_type: validation, generation, overloaded or incomplete_generation.
+    """
+
+    def __init__(self, error: str, error_type: str = "generation") -> None:
+        super().__init__(error)
+        self.error = error
+        self.error_type = error_type
+
+
+class EngineError(Exception):
+    """Raised where an engine cannot be had: nonsense in its name, no such weights."""
 
 
 @runtime_checkable
@@ -82,8 +123,63 @@ class Engine(Protocol):
         ...
 
 
-EngineLike = Engine | Callable[[GenerationRequest], Answer | str | AsyncIterator[Token | str]]
+class LiveEngine:
+    """An engine that has a life: it is started and closed, and keeps a pace of its own."""
+
+    async def start(self, say: Callable[[str], None]) -> None:
+        """Get ready, before the emulator accepts connections.
+
+        Args:
+            say: Takes lines that tell people what takes so long.
+
+        Raises:
+            EngineError: It cannot be had.
+        """
+
+    async def aclose(self) -> None:
+        """Let go of everything; it can be started again."""
+
+    def template(self) -> str | None:
+        """The template that its prompts are written in; None: the service's own."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class RawResponse:
+    """A model server's response.
+
+    Attributes:
+        status: Its status.
+        headers: Its headers.
+        body: Its body as it arrives; ends with a `ConnectionError` where it breaks off.
+    """
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: AsyncGenerator[bytes]
+
+
+class RawEngine(LiveEngine, ABC):
+    """A model server of the real kind: its responses are passed on as they are."""
+
+    @abstractmethod
+    async def respond(self, request: GenerationRequest) -> RawResponse:
+        """Send it the request.
+
+        Raises:
+            UpstreamDownError: It is not there.
+        """
+
+
+EngineLike = (
+    Engine | RawEngine | Callable[[GenerationRequest], Answer | str | AsyncIterator[Token | str]]
+)
 """An engine, or a function that makes an answer of a request."""
+
+
+def lives(engine: EngineLike) -> LiveEngine | None:
+    """The engine, if it has a life."""
+    return engine if isinstance(engine, LiveEngine) else None
 
 
 class RoteEngine:

@@ -17,14 +17,15 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import anyio
 import anyio.lowlevel
 
-from h2o_client.emulator.engine import EngineLike, GenerationRequest
+from h2o_client.emulator.engine import EngineLike, GenerationRequest, UpstreamDownError
 from h2o_client.emulator.prompt import generated_text, partial_text
 from h2o_client.emulator.script import Answer
-from h2o_client.emulator.upstream import Piece, Upstream, UpstreamDownError, ask
+from h2o_client.emulator.upstream import Piece, Upstream, ask
 
 MAX_BODY = 16 * 1024 * 1024
 """Bytes of one answer, after which the model server is taken for broken."""
@@ -91,6 +92,7 @@ class Generation:
         self,
         request: GenerationRequest,
         *,
+        session: str,
         conversation: str,
         order: int,
         answer: Answer | None,
@@ -100,12 +102,15 @@ class Generation:
         changed: Callable[[], None],
     ) -> None:
         self.request = request
+        self.session = session
         self.conversation = conversation
         self.order = order
         self.head: Head | None = None
         self.down = False
         self.was_stopped = False
         self.held = False
+        self.tokens = 0  # that the model server has sent
+        self.outcome = "broken end"
         self.feed = Feed()
         self._answer = answer
         self._cut = cut
@@ -150,6 +155,7 @@ class Generation:
             await self._pump(upstream)
         except UpstreamDownError:
             self.down = True
+            self.outcome = "down"
         except Exception:
             self.down = True  # an engine that fails is as good as none
             raise
@@ -165,6 +171,8 @@ class Generation:
         self._changed()
 
     async def _pump(self, upstream: Upstream) -> None:
+        if upstream.status != HTTPStatus.OK:
+            self.outcome = f"http {upstream.status}"
         drop = upstream.drop_after if self._cut is None else self._cut
         stored = False
         async with aclosing(upstream.body):
@@ -172,8 +180,10 @@ class Generation:
                 async for piece in upstream.body:
                     self._received.append(piece.data)
                     self._count(len(piece.data))
+                    self.tokens += piece.tokens
                     if self._stopped():
                         self.was_stopped = True
+                        self.outcome = "peer gone: stopped"
                         self._save(partial_text(self._text()))
                         self._lose()
                         return
@@ -232,4 +242,5 @@ class Generation:
     def _store_final(self) -> None:
         text = generated_text(self._text())
         if text is not None:
+            self.outcome = "complete"
             self._save(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
@@ -13,7 +14,7 @@ import anyio
 import anyio.lowlevel
 
 from h2o_client.emulator.engine import GenerationRequest
-from h2o_client.emulator.generation import Feed, Generation
+from h2o_client.emulator.generation import MAX_BODY, Feed, Generation
 from h2o_client.emulator.prompt import JS_SPACE, SUMMARIZE, build_prompt, stored_text
 from h2o_client.emulator.store import Conversation, Message, Search
 from h2o_client.emulator.upstream import ask
@@ -239,6 +240,7 @@ async def message(call: Call) -> Answered:
         stream=body.get("stream") is True,
         content_type=call.request.header("content-type") or "application/json",
         body={**body, "inputs": text},
+        context=context,
     )
     stops = [item for item in model.parameters.get("stop", ()) if isinstance(item, str)]
 
@@ -256,9 +258,10 @@ async def message(call: Call) -> Answered:
 
     generation = Generation(
         request,
+        session=call.session,
         conversation=found.id,
         order=order,
-        answer=service.script.take_answer(),
+        answer=service.take_answer(),
         cut=service.script.take_cut(),
         stopped=lambda: service.was_stopped(found.id, order),
         save=save,
@@ -321,14 +324,24 @@ async def _generate(call: Call, question: str) -> str:
         stream=False,
         body={"inputs": text, "parameters": parameters, "options": {}},
     )
+    if service.full:
+        raise InternalError
+    service.asides += 1
     try:
-        upstream = await ask(
-            request, None, service.config.engine, pace=0.0, hold=anyio.lowlevel.checkpoint
-        )
-        data = b"".join([piece.data async for piece in upstream.body])
+        engine = service.engine(model.name)
+        upstream = await ask(request, None, engine, pace=0.0, hold=anyio.lowlevel.checkpoint)
+        data = b""
+        async with aclosing(upstream.body) as body:
+            async for piece in body:
+                data += piece.data
+                if len(data) > MAX_BODY:
+                    raise InternalError
+        service.asked(call.session, request.body, 0, "json sent")
         return stored_text(json.loads(data)[0]["generated_text"], text)
     except (ConnectionError, ValueError, LookupError, TypeError):
         raise InternalError from None
+    finally:
+        service.asides -= 1
 
 
 async def web_search(call: Call) -> Answered:

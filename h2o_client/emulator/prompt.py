@@ -26,6 +26,12 @@ END_OF_TEXT = "<|endoftext|>"
 SUMMARIZE = "Please summarize the following message as a single sentence of less than 5 words:\n"
 
 
+def template(version: str = "0.4") -> str:
+    """The service's template, with names where the texts go."""
+    separator = SEPARATOR if version < "0.6" else ""
+    return f"{USER}{{question}}{separator}{ASSISTANT}{{answer}}{separator}"
+
+
 def build_prompt(
     messages: Iterable[Message], model: Model, *, version: str = "0.4", context: str = ""
 ) -> str:

@@ -9,11 +9,14 @@ what it counts is read under one lock, on which `wait_idle` waits.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace as copy
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
@@ -22,8 +25,12 @@ from anyio.abc import SocketAttribute, SocketStream
 from anyio.from_thread import BlockingPortal
 
 from h2o_client.emulator.connection import GONE, Connection
-from h2o_client.emulator.engine import EngineLike, RoteEngine
+from h2o_client.emulator.engine import EngineLike, LiveEngine, lives
+from h2o_client.emulator.engines import engine_of
 from h2o_client.emulator.handlers import Answered
+from h2o_client.emulator.prompt import template
+from h2o_client.emulator.recording import Recorder, Tape
+from h2o_client.emulator.replaying import Replay
 from h2o_client.emulator.script import Answer, Fault, Script, WebSearch
 from h2o_client.emulator.service import Config, Service
 from h2o_client.emulator.store import DEFAULT_MODELS, Conversation, Model, Store
@@ -40,9 +47,11 @@ class Emulator:
         host: The address to listen on.
         port: The port; 0 takes a free one.
         base_path: A path before all others, such as ``/chat``.
-        models: The models on offer, the default one first.
-        engine: What answers; see `h2o_client.emulator.Engine`.
-        pace: Seconds between tokens.
+        models: The models on offer, the default one first; or their names with the engine
+            of each.
+        engine: What answers; see `h2o_client.emulator.Engine`. A text names one:
+            ``rote``, ``tgi:URL``, ``openai:URL[#model]`` or ``transformers:NAME_OR_PATH``.
+        pace: Seconds between tokens; a real model's come at its own pace.
         stop_poll: Seconds until a stop is noticed; about 1 on the real server.
         version: ``0.4``, or ``0.6``, which reads the sharing choice, limits rates and
             writes prompts otherwise.
@@ -56,9 +65,21 @@ class Emulator:
         max_sessions: Sessions remembered.
         max_conversations: Conversations remembered; as many shares and searches.
         max_messages: Messages remembered in a conversation.
+        max_stored: Characters of all messages remembered.
         max_requests: Requests remembered for `requests`.
+        max_request_bytes: Bytes of their bodies.
         max_body: Bytes in a request's body.
+        max_generations: Generations at once; more are refused, as by a model without room.
         clock: Seconds since 1970, for dates and lifetimes.
+        record: A folder; all exchanges are kept in it, as files of the capture format.
+        replay: A folder of such files; all requests are answered from them.
+        progress: Takes the lines that an engine says while it starts; by default they are logged.
+
+    Raises:
+        EngineError: Nonsense in the name of an engine.
+        ImportError: What an engine needs is not installed.
+        OSError: A folder cannot be used.
+        ValueError: Nothing is recorded in `replay`.
     """
 
     def __init__(
@@ -67,8 +88,8 @@ class Emulator:
         host: str = "127.0.0.1",
         port: int = 0,
         base_path: str = "",
-        models: Sequence[Model] = DEFAULT_MODELS,
-        engine: EngineLike | None = None,
+        models: Sequence[Model] | Mapping[str, EngineLike | str] = DEFAULT_MODELS,
+        engine: EngineLike | str | None = None,
         pace: float = 0.0,
         stop_poll: float = 0.02,
         version: Literal["0.4", "0.6"] = "0.4",
@@ -82,9 +103,15 @@ class Emulator:
         max_sessions: int = 1000,
         max_conversations: int = 1000,
         max_messages: int = 1000,
+        max_stored: int = 128 * 1024 * 1024,
         max_requests: int = 10_000,
+        max_request_bytes: int = 64 * 1024 * 1024,
         max_body: int = 524_288,
+        max_generations: int = 1000,
         clock: Callable[[], float] = time.time,
+        record: str | os.PathLike[str] | None = None,
+        replay: str | os.PathLike[str] | None = None,
+        progress: Callable[[str], None] = logger.info,
     ) -> None:
         self.base_path = base_path.rstrip("/")
         self.keep_alive = keep_alive
@@ -94,19 +121,34 @@ class Emulator:
         self._port = port
         self._changes = threading.Condition(threading.RLock())
         self._requests: deque[Request] = deque(maxlen=max_requests)
+        self._request_bytes = 0
+        self._max_request_bytes = max_request_bytes
         self._script = Script()
         self._store = Store(
             clock,
             max_sessions=max_sessions,
             max_conversations=max_conversations,
             max_messages=max_messages,
+            max_stored=max_stored,
             rate_window=rate_window,
             stop_lifetime=stop_lifetime,
             sweep=sweep,
         )
+        engines: dict[str, EngineLike] = {}
+        if isinstance(models, Mapping):
+            made: dict[str, EngineLike] = {}  # one engine for one name, however often it is used
+            for name, given in models.items():
+                if isinstance(given, str):
+                    made.setdefault(given, engine_of(given))
+                engines[name] = made[given] if isinstance(given, str) else given
+            models = [Model(name, name) for name in models]
+        if not models:
+            raise ValueError("no models")
         config = Config(
             models=tuple(models),
-            engine=engine or RoteEngine(),
+            engine=engine_of(engine),
+            engines=engines,
+            max_generations=max_generations,
             pace=pace,
             stop_poll=stop_poll,
             version=version,
@@ -116,26 +158,47 @@ class Emulator:
             base_path=self.base_path,
         )
         self._service = Service(config, self._store, self._script, self._changed)
+        self._recorder: Recorder | None = None
+        self._replay: Replay | None = None
+        if replay is not None:
+            self._replay = Replay(Path(replay), cookie_name, self.base_path, pace)
+        if record is not None:
+            server = f"the emulator, as chat-ui {version}"
+            self._recorder = Recorder(Path(record), cookie_name, server)
+            self._service.asked = self._recorder.asked
         self._streams: set[SocketStream] = set()
         self._accepted = 0
         self._busy = 0
         self._thread: threading.Thread | None = None
         self._portal: BlockingPortal | None = None
         self._stop: anyio.Event | None = None
+        self._starting: anyio.CancelScope | None = None
+        self._ending = False
+        self._progress = progress
         self._ready = threading.Event()
         self._failure: BaseException | None = None
 
     # Life
 
     def start(self) -> Self:
-        """Start serving; returns when connections are accepted."""
+        """Start serving; returns when engines are ready and connections are accepted.
+
+        Raises:
+            EngineError: An engine cannot be had.
+            OSError: It cannot listen there.
+        """
         if self._thread is not None:
             raise RuntimeError("the emulator runs already")
         self._ready.clear()
+        self._ending = False
         self._failure = None
         self._thread = threading.Thread(target=self._run, name="h2o-emulator", daemon=True)
         self._thread.start()
-        self._ready.wait()
+        try:
+            self._ready.wait()
+        except BaseException:  # such as Ctrl-C while weights load
+            self.close()
+            raise
         if self._failure is not None:
             self._thread.join()
             self._thread = None
@@ -144,11 +207,13 @@ class Emulator:
 
     def close(self) -> None:
         """Stop serving: ends streams and connections, leaves no thread; does no harm twice."""
-        thread, portal, stop = self._thread, self._portal, self._stop
+        self._ending = True  # first: see _start_engines
+        thread, portal = self._thread, self._portal
         if thread is None:
             return
-        if portal is not None and stop is not None:
-            portal.call(stop.set)
+        if portal is not None:
+            with suppress(RuntimeError):  # that was the engines' portal, and they are ready
+                portal.call(self._end)
         thread.join()
         self._thread = None
 
@@ -167,6 +232,21 @@ class Emulator:
     def url(self) -> str:
         """Where it is, without a slash at the end."""
         return f"{self._service.origin}{self.base_path}"
+
+    @property
+    def templates(self) -> dict[str, str]:
+        """The template that each model's prompts are written in.
+
+        Raises:
+            EngineError: An engine's cannot be had.
+        """
+        config = self._service.config
+        found: dict[str, str] = {}
+        for model in config.models:
+            life = lives(self._service.engine(model.name))
+            own = None if life is None else life.template()
+            found[model.name] = own or template(config.version)
+        return found
 
     # What the next requests meet
 
@@ -215,6 +295,7 @@ class Emulator:
         self._call(self._script.clear)
         with self._changes:
             self._requests.clear()
+            self._request_bytes = 0
 
     # What happened
 
@@ -227,7 +308,7 @@ class Emulator:
     @property
     def conversations(self) -> list[Conversation]:
         """All conversations held, as they are now."""
-        return self._call(lambda: [replace(item) for item in self._store.conversations.values()])
+        return self._call(lambda: [copy(item) for item in self._store.conversations.values()])
 
     @property
     def sessions(self) -> list[str]:
@@ -324,7 +405,12 @@ class Emulator:
     def received(self, request: Request) -> Fault | None:
         """Record a request, and take the fault that it meets."""
         with self._changes:
+            if len(self._requests) == self._requests.maxlen:
+                self._request_bytes -= len(self._requests[0].body)
             self._requests.append(request)
+            self._request_bytes += len(request.body)
+            while self._request_bytes > self._max_request_bytes:
+                self._request_bytes -= len(self._requests.popleft().body)
         return self._script.take_fault(request.kind)
 
     def busy(self, change: int) -> None:
@@ -333,9 +419,16 @@ class Emulator:
             self._busy += change
             self._changes.notify_all()
 
+    def tape(self, request: Request) -> Tape | None:
+        """What records the exchange, if it is to be recorded."""
+        return None if self._recorder is None else self._recorder.tape(request)
+
     async def handle(self, request: Request) -> Answered:
-        """Have the service answer."""
-        return await self._service.handle(request)
+        """Have the service answer, or the recording."""
+        if self._replay is None:
+            return await self._service.handle(request)
+        refused = self._service.refuse_stranger(request)
+        return refused or await self._replay.answer(request, self._service.spawn)
 
     def answer_fault(self, request: Request, fault: Fault) -> Response:
         """The response of a fault."""
@@ -356,6 +449,43 @@ class Emulator:
 
     async def _serve(self) -> None:
         self._stop = stop = anyio.Event()
+        engines = self._service.live_engines()
+        try:
+            if await self._start_engines(engines):
+                await self._listen(stop)
+        finally:
+            with anyio.CancelScope(shield=True):
+                for engine in engines:
+                    await engine.aclose()
+
+    async def _start_engines(self, engines: Sequence[LiveEngine]) -> bool:
+        """Start them; tells whether they were, and the emulator was not closed meanwhile."""
+        if not engines:
+            return True
+        failure: Exception | None = None
+        async with BlockingPortal() as portal:
+            self._starting = anyio.CancelScope()
+            self._portal = portal
+            with self._starting:
+                try:
+                    for engine in engines:
+                        if self._ending:
+                            break
+                        await engine.start(self._progress)
+                except Exception as error:  # noqa: BLE001 -- raised below, not as one of a group
+                    failure = error
+            self._portal = None
+        if failure is not None:
+            raise failure
+        return not self._ending
+
+    def _end(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+        if self._stop is not None:
+            self._stop.set()
+
+    async def _listen(self, stop: anyio.Event) -> None:
         listener = await anyio.create_tcp_listener(
             local_host=self._host, local_port=self._port, backlog=4096
         )
@@ -368,6 +498,8 @@ class Emulator:
                 self._guarded, function, *args
             )
             self._portal = portal
+            if self._ending:
+                stop.set()
             tasks.start_soon(listener.serve, self._connection)
             self._ready.set()
             await stop.wait()

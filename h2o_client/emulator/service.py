@@ -10,8 +10,9 @@ looked up before the rate limit, the limit before the body [04, 06].
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import hmac
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Any
 from uuid import uuid4
@@ -19,10 +20,10 @@ from uuid import uuid4
 import anyio
 
 from h2o_client.emulator import routes
-from h2o_client.emulator.engine import EngineLike
+from h2o_client.emulator.engine import EngineLike, LiveEngine, lives
 from h2o_client.emulator.generation import Generation
 from h2o_client.emulator.handlers import Answered, Call, Stream
-from h2o_client.emulator.script import Fault, Script, encode_body
+from h2o_client.emulator.script import Answer, Fault, Script, encode_body
 from h2o_client.emulator.store import Model, StopRecord, Store
 from h2o_client.emulator.upstream import ERROR_BODIES
 from h2o_client.emulator.web import (
@@ -46,6 +47,8 @@ from h2o_client.emulator.web import (
 
 YEAR = 365 * 24 * 3600
 Spawn = Callable[..., object]
+Asked = Callable[[str, object, int, str], None]
+"""Takes what a model was asked: the session, the body, the tokens that came, the outcome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,8 @@ class Config:
     cookie_name: str
     token: str | None
     base_path: str
+    engines: Mapping[str, EngineLike] = field(default_factory=dict[str, EngineLike])  # by model
+    max_generations: int = 1000
 
 
 class Service:
@@ -77,7 +82,9 @@ class Service:
         self.origin = ""
         self.one_host = True  # else it listens on all addresses, and goes by the Host header
         self.spawn: Spawn = _no_spawn
+        self.asked: Asked = _nobody_asks
         self.generations: set[Generation] = set()
+        self.asides = 0  # what is asked of a model beside them, such as titles
         self.started = 0
         self.stops = 0
 
@@ -107,10 +114,9 @@ class Service:
         return answer
 
     def _refuse(self, request: Request, found: routes.Found, session: str) -> Response | None:
-        token = self.config.token
-        # The text is from the server's source: a login was not measured.
-        if token is not None and request.header("authorization") != f"Bearer {token}":
-            return hook_error(request, 401, "You have to be logged in.")
+        refused = self.refuse_stranger(request)
+        if refused is not None:
+            return refused
         if request.method == "POST" and request.media_type in FORM_TYPES:
             referer = request.header("referer")
             if not referer:
@@ -122,6 +128,14 @@ class Service:
             settings = self.store.sessions.use(session)
             if settings is None or settings.accepted_at is None:
                 return hook_error(request, 405, MODAL)
+        return None
+
+    def refuse_stranger(self, request: Request) -> Response | None:
+        """Refuse who has not the token, where there is one."""
+        token = self.config.token
+        # The text is from the server's source: a login was not measured.
+        if token is not None and not _same(request.header("authorization"), f"Bearer {token}"):
+            return hook_error(request, 401, "You have to be logged in.")
         return None
 
     def limit(self, call: Call, *, message: bool) -> None:
@@ -148,6 +162,24 @@ class Service:
         """A model on offer."""
         return next((model for model in self.models if model.name == name), None)
 
+    def engine(self, model: str) -> EngineLike:
+        """What answers for a model."""
+        return self.config.engines.get(model, self.config.engine)
+
+    def live_engines(self) -> list[LiveEngine]:
+        """The engines that have a life, each once."""
+        used = [self.engine(model.name) for model in self.config.models]
+        return list(dict.fromkeys(life for item in used if (life := lives(item)) is not None))
+
+    @property
+    def full(self) -> bool:
+        """Whether as much is being generated as may be."""
+        return len(self.generations) + self.asides >= self.config.max_generations
+
+    def take_answer(self) -> Answer | None:
+        """The answer of the next message, if the engine is not to be asked."""
+        return Answer(status=429) if self.full else self.script.take_answer()
+
     def retire(self, name: str) -> None:
         """Serve a model no longer."""
         if name == self.models[0].name:
@@ -173,10 +205,12 @@ class Service:
 
     async def _run(self, generation: Generation) -> None:
         try:
-            await generation.run(self.config.engine, self.config.pace)
+            await generation.run(self.engine(generation.request.model), self.config.pace)
         finally:
             self.stops += generation.was_stopped
             self.generations.discard(generation)
+            asked = generation.session, generation.request.body
+            self.asked(*asked, generation.tokens, generation.outcome)
             self.changed()
 
     def stop(self, conversation: str) -> None:
@@ -202,10 +236,22 @@ class Service:
         if fault.body is not None:
             body, content_type = encode_body(fault.body, fault.content_type)
             length = ("content-length", str(len(body)))
-            return Response(status, [*extra, length, ("content-type", content_type)], body)
+            usual = [length, ("content-type", content_type)]
+            return Response(status, _replaced(usual, extra), body)
         answer = _usual(request, status)
-        answer.headers += extra
+        answer.headers = _replaced(answer.headers, extra)
         return answer
+
+
+def _replaced(usual: list[tuple[str, str]], given: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The usual headers, but for those that are given."""
+    names = {name.lower() for name, _ in given}
+    return [*((name, value) for name, value in usual if name.lower() not in names), *given]
+
+
+def _same(given: str | None, secret: str) -> bool:
+    """Whether a secret was given, without telling by the time it takes how much of it was."""
+    return hmac.compare_digest((given or "").encode(), secret.encode())
 
 
 def _own_origin(request: Request) -> str:
@@ -229,11 +275,15 @@ def _usual(request: Request, status: int) -> Response:
     if 300 <= status < 400:
         return redirect(status, "/")
     if status < 300:
-        return empty()
+        return empty() if status == 200 else Response(status, [("content-length", "0")])
     body = html(status, "The server is temporarily unable to service your request.")
     return Response(
         status, [("content-length", str(len(body))), ("content-type", "text/html")], body
     )
+
+
+def _nobody_asks(*_: Any) -> None:
+    """Nothing is recorded."""
 
 
 def _no_spawn(*_: Any) -> None:

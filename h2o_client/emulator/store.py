@@ -189,6 +189,7 @@ class Store:
         max_sessions: int,
         max_conversations: int,
         max_messages: int,
+        max_stored: int,
         rate_window: float,
         stop_lifetime: float,
         sweep: float,
@@ -196,6 +197,8 @@ class Store:
         self.clock = clock
         self.started = clock()
         self.max_messages = max_messages
+        self.max_stored = max_stored
+        self._stored: dict[str, int] = {}
         self.rate_window = rate_window
         self.stop_lifetime = stop_lifetime
         self.sweep = sweep
@@ -238,9 +241,30 @@ class Store:
         found = self.conversations.use(conversation)
         if found is None:
             return False
-        found.messages = messages[-self.max_messages :]
+        found.messages = self._bounded(messages)
         found.updated = self.clock()
+        self._forget_beyond(found)
         return True
+
+    def _bounded(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        """The last messages, as many as one conversation may have: a quarter of all text."""
+        messages = messages[-self.max_messages :]
+        left = self.max_stored // 4
+        for index in range(len(messages) - 1, -1, -1):
+            left -= len(messages[index].content)
+            if left < 0:
+                return messages[index + 1 :]
+        return messages
+
+    def _forget_beyond(self, changed: Conversation) -> None:
+        """Forget what was used least recently, until all text together is within its bound."""
+        self._stored[changed.id] = sum(len(message.content) for message in changed.messages)
+        self._stored = {
+            key: size for key, size in self._stored.items() if key in self.conversations
+        }
+        while sum(self._stored.values()) > self.max_stored:
+            oldest = next(key for key in self.conversations if key in self._stored)
+            del self.conversations[oldest], self._stored[oldest]
 
     def vote(self, conversation: Conversation, message: str, score: int) -> bool:
         """Set a message's score; 0 removes it."""

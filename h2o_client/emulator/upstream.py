@@ -24,16 +24,20 @@ from collections.abc import (
 from contextlib import aclosing
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import anyio
 
 from h2o_client.emulator.engine import (
     Engine,
     EngineLike,
+    GenerationError,
     GenerationRequest,
+    RawEngine,
     Token,
+    UpstreamDownError,
     UpstreamError,
+    lives,
 )
 from h2o_client.emulator.prompt import END_OF_TEXT
 from h2o_client.emulator.script import Answer, encode_body
@@ -83,10 +87,6 @@ class Upstream:
     drop_after_bytes: int | None = None
 
 
-class UpstreamDownError(ConnectionError):
-    """There is no model server: the service answers 500 itself [05_upstream_down]."""
-
-
 Hold = Callable[[], Awaitable[None]]
 
 
@@ -103,17 +103,22 @@ async def ask(
     Raises:
         UpstreamDownError: It is not there.
     """
+    if answer is None and isinstance(engine, RawEngine):
+        response = await engine.respond(request)
+        return Upstream(response.status, response.headers, _passed_on(response.body))
     if request.content_type.partition(";")[0].strip() != "application/json":
         # The client's content type is passed on, and refused there [08].
         text = "Expected request with `Content-Type: application/json`"
         return _plain(415, text.encode(), "text/plain; charset=utf-8")
     tokens: AsyncIterator[Token | str] | None = None
     if answer is None:
+        assert not isinstance(engine, RawEngine)  # noqa: S101 -- answered above
         made = engine.generate(request) if isinstance(engine, Engine) else engine(request)
         if isinstance(made, Answer | str):
             answer = Answer.of(made)
         else:
             tokens = made
+            pace = 0.0 if lives(engine) else pace
     if answer is None:
         answer = Answer()
     elif answer.ending == "down":
@@ -142,7 +147,7 @@ async def ask(
         stream = _chunks(await _primed(source), answer)
         return Upstream(200, headers, stream, answer.drop_after, answer.drop_after_bytes)
     except UpstreamError as error:
-        return _plain(error.status, *encode_body(error.body, error.content_type))
+        return _plain(error.status, *encode_body(error.body, error.content_type), error.headers)
 
 
 class _Writer:
@@ -158,21 +163,26 @@ class _Writer:
         """The events, one by one, each when its time has come."""
         answer = self.answer
         said: list[str] = []
-        finish: str | None = None
-        async for token, last in self._timed(tokens):
-            number = len(said)
-            said.append(token.text)
-            for _ in range(answer.comments.count(number)):
-                yield Piece(b":\n\n")
-            finish = token.finish
-            if finish is None and last and answer.ending == "length":
-                finish = "length"
-            if finish is not None:
-                # The stub that was recorded numbers such a token one further on.
-                text = self._final(said)
-                yield self._event(number + 1, token.text, text, self._details(finish, len(said)))
+        number = 0
+        async with aclosing(self._timed(tokens)) as timed:
+            try:
+                async for token, last in timed:
+                    said += [] if token.special else [token.text]
+                    for _ in range(answer.comments.count(number)):
+                        yield Piece(b":\n\n")
+                    finish: str | None = token.finish
+                    if finish is None and last and answer.ending == "length":
+                        finish = "length"
+                    if finish is not None:
+                        # The stub that was recorded numbers such a token one further on.
+                        details = self._details(finish, token.generated or number + 1, token.seed)
+                        yield self._event(number + 1, token, self._final(said), details)
+                        return
+                    yield self._event(number, token)
+                    number += 1
+            except GenerationError as error:
+                yield _line({"error": error.error, "error_type": error.error_type})
                 return
-            yield self._event(number, token.text)
         match answer.ending:
             case "cut":
                 raise ConnectionError("model server died")
@@ -185,7 +195,7 @@ class _Writer:
                 return
             case _:
                 details = self._details("eos_token", len(said) + 1)
-                yield self._event(None, END_OF_TEXT, self._final(said), details)
+                yield self._event(None, Token(END_OF_TEXT), self._final(said), details)
 
     async def raw(self) -> AsyncGenerator[Piece]:
         """The scripted bytes."""
@@ -196,7 +206,13 @@ class _Writer:
 
     async def whole(self, tokens: AsyncIterator[Token | str] | None) -> Upstream:
         """The answer in one JSON body, as without ``stream: true`` [08]."""
-        said = [token.text async for token, _ in self._timed(tokens)]
+        async with aclosing(self._timed(tokens)) as timed:
+            try:
+                said = [token.text async for token, _ in timed if not token.special]
+            except GenerationError as error:
+                status = 422 if error.error_type == "validation" else 424
+                body = {"error": error.error, "error_type": error.error_type}
+                return _plain(status, *encode_body(body, None))
         text = json.dumps(
             [{"generated_text": self._final(said)}], ensure_ascii=False, separators=(",", ":")
         )
@@ -222,14 +238,18 @@ class _Writer:
         words = answer.words()
         source = _walk(words) if tokens is None else tokens
         number = 0
-        async for token in source:
-            if number == answer.hold_after:
-                await self.hold()
-            elif number and self.pace:
-                await anyio.sleep(self.pace)
-            number += 1
-            last = tokens is None and number == len(words)
-            yield (token if isinstance(token, Token) else Token(token)), last
+        try:
+            async for token in source:
+                if number == answer.hold_after:
+                    await self.hold()
+                elif number and self.pace:
+                    await anyio.sleep(self.pace)
+                number += 1
+                last = tokens is None and number == len(words)
+                yield (token if isinstance(token, Token) else Token(token)), last
+        finally:
+            if isinstance(source, AsyncGenerator):
+                await source.aclose()  # a stop reaches the engine here and now
         if number == answer.hold_after:
             await self.hold()
         elif number and self.pace:
@@ -245,30 +265,65 @@ class _Writer:
     def _asked(self, parameter: str) -> bool:
         return bool(self.request.parameters.get(parameter))
 
-    def _details(self, finish: str, tokens: int) -> dict[str, Any] | None:
+    def _details(self, finish: str, tokens: int, seed: int | None = None) -> dict[str, Any] | None:
         if not self._asked("details") and self.answer.finish_reason is None:
             return None
         reason = self.answer.finish_reason or finish
-        return {"finish_reason": reason, "generated_tokens": tokens, "seed": 42}
+        return {
+            "finish_reason": reason,
+            "generated_tokens": tokens,
+            "seed": 42 if seed is None else seed,
+        }
 
     @staticmethod
     def _event(
         number: int | None,
-        text: str,
+        said: Token,
         generated_text: str | None = None,
         details: dict[str, Any] | None = None,
     ) -> Piece:
         """One event; `number` None is the end token."""
-        special = number is None
+        special = number is None or said.special
         position = 0 if number is None else number
+        invented = -0.0317 if special else -round(0.05 + 0.0731 * (position % 13), 4)
         token = {
-            "id": 11 if special else 100 + position,
-            "text": text,
-            "logprob": -0.0317 if special else -round(0.05 + 0.0731 * (position % 13), 4),
+            "id": said.id if said.id is not None else 11 if special else 100 + position,
+            "text": said.text,
+            "logprob": said.logprob if said.id is not None else invented,
             "special": special,
         }
         event = {"token": token, "generated_text": generated_text, "details": details}
         return _line(event, 0 if special else 1, final=generated_text is not None)
+
+
+MAX_LINE = 1024 * 1024
+"""Bytes of a line, after which it is no longer looked at."""
+
+
+async def _passed_on(body: AsyncGenerator[bytes]) -> AsyncGenerator[Piece]:
+    """What a model server sends, untouched; it is only read along, for what the pieces hold."""
+    rest = b""
+    async with aclosing(body):
+        async for data in body:
+            *lines, rest = (rest + data).split(b"\n")
+            events = [_read(line) for line in lines if line.startswith(b"data:")]
+            rest = rest if len(rest) < MAX_LINE else b""
+            tokens = sum(token for token, _ in events)
+            yield Piece(data, tokens, any(final for _, final in events))
+
+
+def _read(line: bytes) -> tuple[bool, bool]:
+    """Whether an event has a token that is shown, and whether it is the final one."""
+    try:
+        event: object = json.loads(line[len(b"data:") :])
+    except ValueError:
+        return False, False
+    if not isinstance(event, dict):
+        return False, False
+    fields = cast("dict[str, Any]", event)
+    token: object = fields.get("token")
+    shown = isinstance(token, dict) and not cast("dict[str, Any]", token).get("special")
+    return shown, isinstance(fields.get("generated_text"), str) and not fields.get("error")
 
 
 async def _walk(words: tuple[str, ...]) -> AsyncIterator[Token | str]:
@@ -281,6 +336,8 @@ async def _primed(source: AsyncGenerator[Piece]) -> AsyncGenerator[Piece]:
     first: Piece | ConnectionError | None
     try:
         first = await anext(source, None)
+    except UpstreamDownError:
+        raise
     except ConnectionError as error:
         first = error
 

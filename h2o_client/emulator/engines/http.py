@@ -1,0 +1,140 @@
+"""What the engines that speak HTTP share: one httpx client for as long as the emulator runs.
+
+A request is a generator of bytes.  Closing it, or cancelling who reads it, closes
+the connection to the model server at once: that is how a stop reaches it.
+"""
+
+from __future__ import annotations
+
+import http.cookiejar
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import anyio
+import anyio.to_thread
+import httpx
+
+from h2o_client.emulator.engine import EngineError, LiveEngine, UpstreamDownError
+
+CONNECT = 10.0
+"""Seconds to connect."""
+
+SILENCE = 300.0
+"""Seconds that a model server may say nothing, as with the real service's HTTP client."""
+
+PER_MESSAGE = frozenset(
+    {"connection", "content-encoding", "keep-alive", "te", "trailer", "transfer-encoding"}
+    | {"upgrade", "proxy-authenticate", "proxy-authorization"}
+)
+"""Headers that belong to one connection, or to the form in which the body came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A response whose body is still to be read; `body` has to be exhausted or closed."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: AsyncGenerator[bytes]
+
+    def header(self, name: str) -> str:
+        """A header's value, or an empty text."""
+        return next((value for key, value in self.headers if key == name), "")
+
+    async def read(self, limit: int) -> bytes:
+        """All of the body.
+
+        Raises:
+            ConnectionError: It broke off, or is longer than `limit` bytes.
+        """
+        data = b""
+        async with aclosing(self.body) as body:
+            async for part in body:
+                data += part
+                if len(data) > limit:
+                    raise ConnectionError("too long a body")
+        return data
+
+
+class HttpEngine(LiveEngine):
+    """An engine that speaks HTTP.
+
+    Args:
+        url: Where the model server is.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise EngineError(f"no URL of a model server: {url!r} ({error})") from None
+        if parsed.scheme not in {"http", "https"} or not parsed.host:
+            raise EngineError(f"no URL of a model server: {url!r}; it begins with http://")
+        self.url = url
+        self._client: httpx.AsyncClient | None = None
+
+    async def start(self, say: Callable[[str], None]) -> None:  # noqa: ARG002 -- nothing to tell
+        """Make the client, in a thread: where it needs certificates it reads them."""
+        secure = httpx.URL(self.url).scheme == "https"  # redirects are not followed
+        self._client = await anyio.to_thread.run_sync(_make_client, secure)
+
+    async def aclose(self) -> None:
+        """Close the client."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Opened:
+        """Send a request; returns when the response's headers are there.
+
+        Raises:
+            UpstreamDownError: There is no such server, or it never answered.
+        """
+        assert self._client is not None, "the engine was not started"  # noqa: S101 -- our mistake
+        encoded_headers = [
+            (name.encode(), value.encode("latin-1", "replace"))
+            for name, value in (headers or {}).items()
+        ]
+        request = self._client.build_request(method, url, content=content, headers=encoded_headers)
+        request.headers["accept-encoding"] = "identity"
+        try:
+            response = await self._client.send(request, stream=True)
+        except httpx.HTTPError as error:
+            raise UpstreamDownError(f"{type(error).__name__}: {error}") from error
+        encoded = "content-encoding" in response.headers
+        kept = tuple(
+            (name, value)
+            for name, value in response.headers.multi_items()
+            if name not in PER_MESSAGE and not (encoded and name == "content-length")
+        )
+        return Opened(response.status_code, kept, _read(response))
+
+
+def _make_client(secure: bool) -> httpx.AsyncClient:
+    nobody = http.cookiejar.DefaultCookiePolicy(allowed_domains=[])
+    return httpx.AsyncClient(
+        verify=secure,
+        # What a model server wants to remember of one client is not told it by another.
+        cookies=http.cookiejar.CookieJar(nobody),
+        timeout=httpx.Timeout(SILENCE, connect=CONNECT, pool=None),
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
+    )
+
+
+async def _read(response: httpx.Response) -> AsyncGenerator[bytes]:
+    try:
+        async for data in response.aiter_bytes():
+            if data:
+                yield data
+    except httpx.HTTPError as error:
+        raise ConnectionError(f"{type(error).__name__}: {error}") from error
+    finally:
+        with anyio.CancelScope(shield=True):
+            await response.aclose()

@@ -1,0 +1,36 @@
+"""A history as the messages that chat models take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from h2o_client.emulator.engine import GenerationRequest
+
+
+def chat_messages(request: GenerationRequest) -> list[dict[str, str]]:
+    """The request's history, cut to the last turns that `truncate` words have room for.
+
+    What a web search found stands before the last question: not every chat
+    template knows a system message.
+    """
+    turns = [{"role": sender, "content": text} for sender, text in request.messages]
+    if turns and request.context:
+        last = turns[-1]
+        turns[-1] = {**last, "content": f"{request.context}\n\n{last['content']}"}
+    limit = request.parameters.get("truncate")
+    if isinstance(limit, int) and limit > 0:
+        while len(turns) > 2 and _words(turns) > limit:
+            turns = without_oldest(turns)
+    return turns
+
+
+def without_oldest(turns: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """The history without its first question and the answer to it."""
+    rest = [*turns[1:]]
+    while len(rest) > 1 and rest[0]["role"] != "user":
+        rest.pop(0)
+    return rest
+
+
+def _words(turns: Sequence[dict[str, str]]) -> int:
+    return sum(turn["content"].count(" ") + 1 for turn in turns)

@@ -1,0 +1,202 @@
+"""Keeps the exchanges of an emulator as files of the capture format.
+
+One file holds what one session asked, in the order in which it ended, and what
+the model was asked for it; `tests/captures/README.md` describes the format.  A
+file is written anew after each exchange, under another name first, so that it is
+whole whenever the emulator ends; after `PER_FILE` exchanges comes the next one.
+
+Prompts, answers and session ids are in them, bearer tokens and passwords are not.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from h2o_client.emulator.store import Bounded
+from h2o_client.emulator.web import Request
+
+PER_FILE = 100
+MAX_OPEN = 100
+"""Sessions whose file is still being added to."""
+
+SECRET = {"authorization", "proxy-authorization"}
+
+
+class Tape(Protocol):
+    """Takes what is sent in one exchange."""
+
+    def head(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
+        """The response begins."""
+        ...
+
+    def chunk(self, data: bytes) -> None:
+        """Some of its body."""
+        ...
+
+    def end(self, ended: str) -> None:
+        """Nothing comes any more; the first word counts."""
+        ...
+
+
+@dataclass(slots=True)
+class _Take:
+    """One file that is being written."""
+
+    path: Path
+    exchanges: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    upstream: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+
+class Recorder:
+    """Writes the exchanges down.
+
+    Args:
+        folder: Where; it is made if it is not there, and what it holds is left alone.
+        cookie_name: The session cookie's name.
+        server: What is said to have answered.
+    """
+
+    def __init__(self, folder: Path, cookie_name: str, server: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._cookie = cookie_name
+        self._server = server
+        self._takes: Bounded[_Take] = Bounded(MAX_OPEN)
+        self._number = len(list(folder.glob("*.json")))
+
+    def tape(self, request: Request) -> Tape:
+        """Begin to record an exchange."""
+        return _Tape(request, self._done)
+
+    def asked(self, session: str, body: object, tokens: int, outcome: str) -> None:
+        """Note what a model was asked."""
+        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+        take = self._take(session)
+        take.upstream.append(
+            {
+                "method": "POST",
+                "path": "/",
+                "body": text,
+                "tokens_sent": tokens,
+                "outcome": outcome,
+            }
+        )
+        self._write(take)
+
+    def _done(self, request: Request, exchange: dict[str, Any]) -> None:
+        session = request.cookie(self._cookie) or self._given(exchange)
+        take = self._take(session)
+        take.exchanges.append(exchange)
+        self._write(take)
+        if len(take.exchanges) >= PER_FILE:
+            del self._takes[session]
+
+    def _given(self, exchange: dict[str, Any]) -> str:
+        """The session that the response gave."""
+        for name, value in exchange["response"]["headers"] or []:
+            if name.lower() == "set-cookie" and value.startswith(f"{self._cookie}="):
+                return str(value).partition("=")[2].partition(";")[0]
+        return ""
+
+    def _take(self, session: str) -> _Take:
+        take = self._takes.use(session)
+        if take is None:
+            while True:
+                self._number += 1
+                path = self._folder / f"session-{self._number:04}.json"
+                if not path.exists():
+                    break
+            take = _Take(path)
+            self._takes.put(session, take)
+        return take
+
+    def _write(self, take: _Take) -> None:
+        scenario = {
+            "name": take.path.stem,
+            "note": "recorded by the emulator",
+            "server": self._server,
+            "exchanges": take.exchanges,
+            "upstream": take.upstream,
+        }
+        text = json.dumps(scenario, ensure_ascii=False, indent=1)
+        unfinished = take.path.with_suffix(".part")
+        unfinished.write_bytes(text.encode(errors="backslashreplace"))
+        os.replace(unfinished, take.path)
+
+
+class _Tape:
+    """One exchange that is being recorded."""
+
+    def __init__(self, request: Request, done: Callable[[Request, dict[str, Any]], None]) -> None:
+        self._request = request
+        self._done = done
+        self._begun = time.monotonic()
+        self._status: int | None = None
+        self._reason: str | None = None
+        self._headers: list[tuple[str, str]] | None = None
+        self._headers_at: int | None = None
+        self._chunks: list[tuple[int, bytes]] = []
+        self._ended = False
+
+    def head(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
+        self._status, self._reason, self._headers = status, reason, headers
+        self._headers_at = self._now()
+
+    def chunk(self, data: bytes) -> None:
+        self._chunks.append((self._now(), data))
+
+    def end(self, ended: str) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        request = self._request
+        asked = f"{request.path}?{request.query}" if request.query else request.path
+        body = request.body.decode(errors="replace") if request.body else None
+        self._done(
+            request,
+            {
+                "name": f"{request.method} {request.kind}",
+                "note": "",
+                "request": {
+                    "method": request.method,
+                    "path": asked,
+                    "headers": [
+                        [name, "(left out)" if name.lower() in SECRET else value]
+                        for name, value in request.headers
+                    ],
+                    "body": body,
+                },
+                "response": {
+                    "status": self._status,
+                    "reason": self._reason,
+                    "headers": self._headers,
+                    "headers_at_ms": self._headers_at,
+                    "ended": ended,
+                    "elapsed_ms": self._now(),
+                    "body_text": b"".join(data for _, data in self._chunks).decode(
+                        errors="replace"
+                    ),
+                    **(
+                        {"chunks": [_chunk(*item) for item in self._chunks]} if self._chunks else {}
+                    ),
+                },
+            },
+        )
+
+    def _now(self) -> int:
+        return round((time.monotonic() - self._begun) * 1000)
+
+
+def _chunk(moment: int, data: bytes) -> dict[str, Any]:
+    """A chunk, as text where it is some; one can end within a character."""
+    try:
+        return {"t_ms": moment, "text": data.decode()}
+    except UnicodeDecodeError:
+        return {"t_ms": moment, "base64": base64.b64encode(data).decode()}

@@ -1,0 +1,268 @@
+"""Answers from recorded exchanges: files of the capture format, one's own or the project's.
+
+A request is answered by an exchange that asked the same: its method, its path
+and its body, but for the ids that clients invent anew each time.  Of several the
+one is taken that was used least, those of the same conversation before others, the
+first before the later: so a program that asks in the same order gets the same
+answers, as often as it likes, and what was asked several times is answered in
+order.  The ids and the address of the recording become the client's own where an
+answer names them.  What was never asked is a 501 that says so.
+
+An answer comes at once, in the chunks in which it came, and ends as it ended.
+One that was stopped waits for its stop.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+
+from h2o_client.emulator import routes
+from h2o_client.emulator.generation import Feed
+from h2o_client.emulator.handlers import Answered, Stream
+from h2o_client.emulator.prompt import generated_text
+from h2o_client.emulator.store import Bounded
+from h2o_client.emulator.web import Headers, Request, Response, framed_json
+
+_UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+_ID = r"\b[0-9a-f]{24}\b"
+_NAMES = re.compile(f"{_UUID}|{_ID}")
+PER_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "content-length"}
+MAX_SESSIONS = 1000
+
+
+@dataclass(slots=True, eq=False)
+class _Exchange:
+    """One recorded exchange.
+
+    Attributes:
+        request: What was asked.
+        response: What was answered, as recorded.
+        used: How often it was answered again.
+        until_stop: Whether it ended because its conversation was stopped.
+    """
+
+    request: Request
+    response: Mapping[str, Any]
+    used: int = 0
+    until_stop: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether the response was to its end."""
+        return self.response["ended"] in {"final-chunk", "content-length", "no-body"}
+
+
+@dataclass(slots=True)
+class _Session:
+    """What a client's names are in the recording's terms: recorded to live."""
+
+    known: dict[str, str] = field(default_factory=dict[str, str])
+
+
+class Replay:
+    """Answers requests from the files of a folder.
+
+    Args:
+        folder: Where the files are.
+        cookie_name: The session cookie's name.
+        base_path: The emulator's.
+        pace: Seconds between the chunks of a stream.
+
+    Raises:
+        ValueError: There is no exchange in it, or a file is none.
+        OSError: It cannot be read.
+    """
+
+    def __init__(self, folder: Path, cookie_name: str, base_path: str, pace: float) -> None:
+        self._cookie = cookie_name
+        self._pace = pace
+        self._by_shape: defaultdict[str, list[_Exchange]] = defaultdict(list)
+        self._sessions: Bounded[_Session] = Bounded(MAX_SESSIONS)
+        self._stops: Bounded[anyio.Event] = Bounded(MAX_SESSIONS)
+        found = 0
+        for path in sorted(folder.rglob("*.json")):
+            for exchange in _load(path, base_path):
+                self._by_shape[_shape(exchange.request)].append(exchange)
+                found += 1
+        if not found:
+            raise ValueError(f"no recorded exchanges in {folder}")
+
+    async def answer(self, request: Request, spawn: Callable[..., object]) -> Answered:
+        """Answer a request as it was answered."""
+        exchange = self._choose(request)
+        if request.kind == "stop":
+            self._stop_event(request.path).set()
+        if exchange is None:
+            return framed_json(501, {"message": f"nothing was recorded for: {_title(request)}"})
+        exchange.used += 1
+        names = self._names(request, exchange)
+        response = exchange.response
+        if response["status"] is None:
+            if exchange.until_stop:
+                await self._stop_event(request.path).wait()
+                self._stops.pop(_conversation(request.path), None)
+            return None
+        headers: Headers = [
+            (name.lower(), _renamed(value, names))
+            for name, value in response["headers"]
+            if name.lower() not in PER_CONNECTION
+        ]
+        status = int(response["status"])
+        stream = _header(response["headers"], "content-type").startswith("text/event-stream")
+        chunks = _chunks(response)
+        if not stream:
+            chunks = [_renamed(chunk.decode(errors="replace"), names).encode() for chunk in chunks]
+        if exchange.whole and not stream:
+            body = b"".join(chunks)
+            told = _header(response["headers"], "content-length")
+            if response["ended"] == "content-length":
+                headers.append(("content-length", str(len(body))))
+            elif told:  # of HEAD: the length of what is not sent
+                headers.append(("content-length", told))
+            return Response(status, headers, body)
+        feed = Feed()
+        play = self._play(request, exchange, chunks, feed)
+        spawn(play)
+        return Stream(status, headers, feed, feed.abandon, endless=not exchange.whole)
+
+    def _play(
+        self, request: Request, exchange: _Exchange, chunks: list[bytes], feed: Feed
+    ) -> Callable[[], Awaitable[None]]:
+        async def play() -> None:
+            for number, chunk in enumerate(chunks):
+                if number and self._pace:
+                    await anyio.sleep(self._pace)
+                feed.put(chunk)
+            if exchange.until_stop:
+                await self._stop_event(request.path).wait()
+                self._stops.pop(_conversation(request.path), None)
+            complete = generated_text(b"".join(chunks).decode(errors="replace")) is not None
+            if exchange.whole or complete:
+                feed.end()
+            elif exchange.response["ended"] == "eof":
+                feed.end(lost=True)
+            # Else the client left first, as it will again.
+
+        return play
+
+    def _choose(self, request: Request) -> _Exchange | None:
+        known = self._by_shape.get(_shape(request))
+        if not known:
+            return None
+        return min(known, key=lambda item: (item.request.path != request.path, item.used))
+
+    def _names(self, request: Request, exchange: _Exchange) -> dict[str, str]:
+        """What the recording's names are here; learnt from what stands in the same places."""
+        session = request.cookie(self._cookie)
+        found = self._sessions.use(session)
+        if found is None:
+            found = _Session()
+            self._sessions.put(session, found)
+        recorded = exchange.request
+        if session and recorded.cookie(self._cookie):
+            found.known[recorded.cookie(self._cookie)] = session
+        theirs = _NAMES.findall(recorded.body.decode(errors="replace"))
+        ours = _NAMES.findall(request.body.decode(errors="replace"))
+        if len(theirs) == len(ours):
+            found.known.update(zip(theirs, ours, strict=True))
+        here = dict(found.known)
+        here.update(zip(_NAMES.findall(recorded.path), _NAMES.findall(request.path), strict=True))
+        hosts = recorded.header("host"), request.header("host")
+        if hosts[0] and hosts[1]:
+            here[f"//{hosts[0]}"] = f"//{hosts[1]}"
+        return here
+
+    def _stop_event(self, path: str) -> anyio.Event:
+        name = _conversation(path)
+        event = self._stops.use(name)
+        if event is None:
+            event = anyio.Event()
+            self._stops.put(name, event)
+        return event
+
+
+def _load(path: Path, base_path: str) -> list[_Exchange]:
+    """The exchanges of one file."""
+    made: list[_Exchange] = []
+    stopped: set[str] = set()
+    try:
+        scenario = json.loads(path.read_text("utf-8"))
+        for item in scenario["exchanges"]:
+            asked = item["request"]
+            where, _, query = str(asked["path"]).partition("?")
+            method = str(asked["method"])
+            body = (asked["body"] or "").encode(errors="surrogatepass")
+            headers = [(str(name).lower(), str(value)) for name, value in asked["headers"]]
+            kind = routes.kind(method, routes.find(where, base_path))
+            request = Request(kind, method, where, query, headers, body, 0.0)
+            exchange = _Exchange(request, cast("Mapping[str, Any]", item["response"]))
+            conversation = _conversation(where)
+            if kind == "stop":
+                stopped.add(conversation)
+            elif kind == "message":
+                exchange.until_stop = conversation in stopped and not exchange.whole
+                exchange.until_stop &= exchange.response["ended"] == "eof"
+                stopped.discard(conversation)
+            made.append(exchange)
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{path.name} is no recording: {type(error).__name__}: {error}") from error
+    return made
+
+
+def _chunks(response: Mapping[str, Any]) -> list[bytes]:
+    made: list[bytes] = []
+    for chunk in response.get("chunks") or [{"text": response.get("body_text") or ""}]:
+        if "text" in chunk:
+            made.append(str(chunk["text"]).encode(errors="surrogatepass"))
+        elif "base64" in chunk:
+            made.append(base64.b64decode(chunk["base64"]))
+        else:  # some were left out
+            return [str(response["body_text"]).encode(errors="surrogatepass")]
+    return [chunk for chunk in made if chunk]
+
+
+def _conversation(path: str) -> str:
+    found = re.search(r"/conversation/([^/?]+)", path)
+    return found.group(1) if found else ""
+
+
+def _shape(request: Request) -> str:
+    """What has to be the same: all but the names."""
+    body: object
+    try:
+        if request.media_type == "multipart/form-data" or "form" in request.media_type:
+            body = request.form()
+        else:
+            body = request.json() if request.body else None
+    except ValueError:
+        body = request.body.decode(errors="replace")
+    text = json.dumps(
+        [request.method, request.path.rstrip("/"), request.query, body], sort_keys=True
+    )
+    return _NAMES.sub("*", text)
+
+
+def _title(request: Request) -> str:
+    """A request in a few words, for who wonders why it was not found."""
+    text = " ".join(request.body.decode(errors="replace").split())
+    return f"{request.method} {request.path} {text[:200]}".rstrip()
+
+
+def _header(headers: list[list[str]], name: str) -> str:
+    return next((value for key, value in headers if key.lower() == name), "")
+
+
+def _renamed(text: str, names: Mapping[str, str]) -> str:
+    if not names:
+        return text
+    pattern = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    return re.sub(pattern, lambda match: names[match[0]], text)

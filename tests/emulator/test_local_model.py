@@ -1,0 +1,473 @@
+"""A model in this process: tokens, stops, parameters and turns, against `model.generate` itself.
+
+The model is made here: random weights, and a tokenizer that learnt a few lines. They are saved to a
+folder and loaded as any other. It needs the extra `local-model`; `.ci/run full` installs it.
+"""
+
+import importlib
+import math
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flavours import Api
+
+from h2o_client import H2oClient, H2oError, InvalidRequestError, StatusError
+from h2o_client import Token as SdkToken
+from h2o_client.emulator import DEFAULT_MODELS, Emulator, EngineError, GenerationRequest, WebSearch
+
+pytestmark = pytest.mark.long
+
+LINES = [
+    "The quick brown fox jumps over the lazy dog.",
+    "Why is drinking water so healthy? Because the body needs it.",
+    "naïve café, 世界, 👋🏽 and all that.",
+    "user assistant system hello there what is your name",
+] * 4
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}"
+    "{{ raise_exception('no system role') }}{% endif %}<|{{ message['role'] }}|>"
+    "{{ message['content'] }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+GREEDY: dict[str, Any] = {"do_sample": False, "max_new_tokens": 12}
+CONTEXT = 256
+
+
+def make_model(folder: Path, *, template: str | None = TEMPLATE) -> None:
+    """Save a tiny model and its tokenizer."""
+    torch = importlib.import_module("torch")
+    transformers = importlib.import_module("transformers")
+    tokenizers = importlib.import_module("tokenizers")
+    learner = tokenizers.ByteLevelBPETokenizer()
+    learner.train_from_iterator(
+        LINES, vocab_size=320, special_tokens=["<s>", "</s>"], show_progress=False
+    )
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=learner._tokenizer, bos_token="<s>", eos_token="</s>"
+    )
+    tokenizer.chat_template = template
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=CONTEXT,
+        initializer_range=0.6,  # so that some tokens are likelier than others
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        tie_word_embeddings=False,
+    )
+    torch.manual_seed(0)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("model")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what other packages warn of is not ours
+        make_model(made)
+    return made
+
+
+@pytest.fixture(scope="session")
+def running(folder: Path) -> Iterator[Emulator]:
+    """An emulator with the model; it is loaded once for all tests."""
+    with Emulator(engine=f"transformers:{folder}", stop_poll=0.002) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def server(running: Emulator) -> Iterator[Emulator]:
+    yield running
+    running.wait_idle()
+
+
+@pytest.fixture(scope="session")
+def reference(folder: Path) -> "Reference":
+    return Reference(folder)
+
+
+class Reference:
+    """The same model by the library alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.torch: Any = importlib.import_module("torch")
+        transformers: Any = importlib.import_module("transformers")
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        self.model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+
+    def prompt(self, *texts: str) -> list[int]:
+        """The ids of a conversation: question, answer, question."""
+        roles = ("user", "assistant")
+        turns = [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
+        text = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def generate(
+        self, ids: list[int], *, seed: int | None = None, **parameters: Any
+    ) -> tuple[list[int], list[float]]:
+        """What `model.generate` makes of them: ids and log-probabilities."""
+        parameters = {"top_k": 0, **parameters}
+        if seed is not None:
+            self.torch.manual_seed(seed)
+        inputs = self.torch.tensor([ids])
+        out = self.model.generate(
+            inputs,
+            attention_mask=self.torch.ones_like(inputs),
+            pad_token_id=0,
+            return_dict_in_generate=True,
+            output_scores=True,
+            **parameters,
+        )
+        scores = self.model.compute_transition_scores(
+            out.sequences, out.scores, normalize_logits=True
+        )
+        made: list[int] = out.sequences[0][len(ids) :].tolist()
+        return made, scores[0].tolist()
+
+
+def tokens_of(server: Emulator, text: str, **parameters: Any) -> list[SdkToken]:
+    """The tokens of an answer, by the SDK."""
+    defaults = {"repetition_penalty": 1.0, "temperature": 1.0}
+    with (
+        H2oClient(server.url, retries=0) as client,
+        client.stream(text, **{**defaults, **parameters}) as stream,
+    ):
+        return list(stream.events())
+
+
+def same(tokens: list[SdkToken], expected: tuple[list[int], list[float]]) -> bool:
+    ids, logprobs = expected
+    assert [token.id for token in tokens] == ids
+    for token, logprob in zip(tokens, logprobs, strict=True):
+        assert token.logprob is not None
+        assert math.isclose(token.logprob, logprob, abs_tol=1e-4)
+    return True
+
+
+# Tokens and parameters
+
+
+def test_greedy(server: Emulator, reference: Reference) -> None:
+    tokens = tokens_of(server, "hello there", **GREEDY)
+    assert same(tokens, reference.generate(reference.prompt("hello there"), **GREEDY))
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"repetition_penalty": 1.7},
+        {"do_sample": True, "seed": 7},
+        {"do_sample": True, "seed": 7, "temperature": 0.4, "repetition_penalty": 1.2},
+        {"do_sample": True, "seed": 1, "top_k": 5},
+        {"do_sample": True, "seed": 2, "top_p": 0.7, "temperature": 1.3},
+        {"do_sample": True, "seed": 3, "typical_p": 0.8},
+        {"do_sample": True, "seed": 2**40, "top_k": 9, "top_p": 0.9, "temperature": 0.8},
+        {"max_new_tokens": 1},
+    ],
+)
+def test_parameters(server: Emulator, reference: Reference, parameters: dict[str, Any]) -> None:
+    given = {**GREEDY, **parameters}
+    tokens = tokens_of(server, "what is your name", **given)
+    assert same(tokens, reference.generate(reference.prompt("what is your name"), **given))
+
+
+def test_a_seed_repeats_and_another_differs(server: Emulator) -> None:
+    def ids(seed: int | None) -> list[int | None]:
+        more = {} if seed is None else {"seed": seed}
+        return [t.id for t in tokens_of(server, "hi", do_sample=True, max_new_tokens=20, **more)]
+
+    assert ids(5) == ids(5)
+    assert ids(5) != ids(6)
+    assert ids(None) != ids(None)
+
+
+def test_text_is_the_tokens_joined(server: Emulator, reference: Reference) -> None:
+    """Characters of several tokens come whole; the end token is no part of the text."""
+    with H2oClient(server.url, retries=0) as client:
+        for seed in range(8):
+            given: dict[str, Any] = {"do_sample": True, "seed": seed, "max_new_tokens": 40}
+            given |= {"details": True}
+            with client.stream("hello", repetition_penalty=1.0, temperature=1.0, **given) as stream:
+                tokens = list(stream.events())
+            assert stream.reply is not None
+            ids = [token.id for token in tokens if not token.special]
+            whole = reference.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+            assert stream.reply.text == whole
+            assert stream.reply.generated_tokens == len(tokens)
+            ended = tokens[-1].id == reference.tokenizer.eos_token_id
+            assert stream.reply.finish_reason == ("eos_token" if ended else "length")
+
+
+def test_the_end_token(server: Emulator, reference: Reference) -> None:
+    """Some seed comes to it; it is special and the last."""
+    ends = 0
+    for seed in range(20):
+        tokens = tokens_of(
+            server, "hi", do_sample=True, seed=seed, temperature=50.0, max_new_tokens=100
+        )
+        special = [token for token in tokens if token.id == reference.tokenizer.eos_token_id]
+        assert [token.special for token in tokens].count(True) >= len(special)
+        if special:
+            assert tokens[-1] == special[0]
+            assert tokens[-1].text == "</s>"
+            ends += 1
+    assert ends
+
+
+def test_truncate_keeps_the_last_tokens(server: Emulator, reference: Reference) -> None:
+    ids = reference.prompt("The quick brown fox jumps over the lazy dog.")
+    tokens = tokens_of(server, "The quick brown fox jumps over the lazy dog.", truncate=6, **GREEDY)
+    assert same(tokens, reference.generate(ids[-6:], **GREEDY))
+
+
+def test_truncate_lets_whole_turns_go_first(server: Emulator, reference: Reference) -> None:
+    given = {**GREEDY, "repetition_penalty": 1.0, "temperature": 1.0}
+    with H2oClient(server.url) as client, client.conversation() as talk:
+        talk.send("hello there", **given)
+        room = len(reference.prompt("what is")) + 3
+        with talk.stream("what is", truncate=room, **given) as stream:
+            tokens = list(stream.events())
+    assert same(tokens, reference.generate(reference.prompt("what is"), **GREEDY))
+
+
+def test_the_history_is_in_its_own_template(server: Emulator, reference: Reference) -> None:
+    given = {**GREEDY, "repetition_penalty": 1.0, "temperature": 1.0}
+    with H2oClient(server.url) as client, client.conversation() as talk:
+        first = talk.send("hello there", **given)
+        with talk.stream("what is your name", **given) as stream:
+            tokens = list(stream.events())
+    ids = reference.prompt("hello there", first.text.rstrip(), "what is your name")
+    assert same(tokens, reference.generate(ids, **GREEDY))
+
+
+def test_stop_sequences(server: Emulator) -> None:
+    free = tokens_of(server, "hello", **GREEDY)
+    text = "".join(token.text for token in free)
+    stop = text[len(text) // 3 : len(text) // 3 + 2]
+    with H2oClient(server.url) as client:
+        given = {**GREEDY, "repetition_penalty": 1.0, "stop": [stop, ""], "details": True}
+        reply = client.chat("hello", **given)
+    assert reply.finish_reason == "stop_sequence"
+    assert stop in reply.text
+    assert len(reply.text) < len(text)
+    assert text.startswith(reply.text)
+
+
+def test_an_answer_ends_where_the_model_does(server: Emulator) -> None:
+    tokens = tokens_of(server, "hello", max_new_tokens=4000, do_sample=False)
+    assert len(tokens) < CONTEXT
+    with pytest.raises(InvalidRequestError, match=f"less than {CONTEXT} tokens"):
+        tokens_of(server, "hello " * CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", 0),
+        ("temperature", -1.0),
+        ("top_p", 1.5),
+        ("top_k", 0),
+        ("max_new_tokens", 0),
+        ("repetition_penalty", 0.0),
+        ("seed", -1),
+        ("truncate", 0),
+    ],
+)
+def test_what_is_no_parameter(server: Emulator, name: str, value: Any) -> None:
+    engine = engine_in(server)
+    request = GenerationRequest("m", "p", {name: value}, (("user", "hi"),))
+    with pytest.raises(Exception, match="model server answered 422") as caught:
+        engine._begin(request)
+    assert name in caught.value.body["error"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("temperature", "hot"), ("stop", "x"), ("stop", [1]), ("do_sample", 1), ("top_k", 1.5)],
+)
+def test_parameters_of_another_type(server: Emulator, name: str, value: Any) -> None:
+    test_what_is_no_parameter(server, name, value)
+
+
+def engine_in(server: Emulator) -> Any:
+    return server._service.live_engines()[0]
+
+
+def test_what_a_search_found_is_in_the_question(server: Emulator) -> None:
+    """The template knows no system role, as that of the suggested model."""
+    server.search(WebSearch("Facts"))
+    with H2oClient(server.url) as client, client.conversation() as talk:
+        reply = talk.send("hello", web_search=True, **GREEDY)
+    assert reply.generated_tokens == 12
+
+
+def test_turns_that_the_template_refuses(server: Emulator) -> None:
+    request = GenerationRequest("m", "p", {}, (("system", "hi"),))
+    with pytest.raises(Exception, match="422") as caught:
+        engine_in(server)._begin(request)
+    assert "no system role" in caught.value.body["error"]  # type: ignore[attr-defined]
+
+
+# Turns, stops and ends
+
+
+async def test_streams_and_stops(api: Api) -> None:
+    """In three flavours: as it is sampled, and stopped within a token."""
+    engine = engine_in(api.server)
+    async with (
+        api.client() as client,
+        client.stream("hello", max_new_tokens=200, do_sample=True, seed=11) as stream,
+    ):
+        steps = Steps(engine)
+        async for _ in stream:
+            break
+        await stream.stop()
+    await api.wait(api.server.wait_idle)
+    seen = steps.count
+    await api.wait(lambda: time.sleep(0.05))
+    assert steps.count == seen
+    steps.remove()
+    await api.settled()
+
+
+class Steps:
+    """Counts an engine's steps, and makes them slow enough to be stopped between."""
+
+    def __init__(self, engine: Any, pause: float = 0.01) -> None:
+        self.engine = engine
+        self.count = 0
+        self.order: list[int] = []
+        model = engine._model
+        self._forward = model.forward
+
+        def forward(*args: Any, **keywords: Any) -> Any:
+            self.count += 1
+            self.order.append(id(keywords.get("past_key_values")))
+            time.sleep(pause)
+            return self._forward(*args, **keywords)
+
+        forward.__signature__ = importlib.import_module("inspect").signature(  # type: ignore[attr-defined]
+            model.forward
+        )
+        model.forward = forward
+
+    def remove(self) -> None:
+        del self.engine._model.forward
+
+
+def test_a_stop_takes_effect_within_a_token(server: Emulator) -> None:
+    steps = Steps(engine_in(server))
+    try:
+        with H2oClient(server.url) as client, client.conversation() as talk:
+            with talk.stream("hello", max_new_tokens=200, do_sample=True, seed=11) as stream:
+                first = next(iter(stream))
+                stream.stop()
+                server.wait_idle()
+            made = steps.count
+            time.sleep(0.05)
+            assert steps.count == made < 60
+            assert talk.history()[-1].content.startswith(first.strip()[:1])
+    finally:
+        steps.remove()
+
+
+def test_conversations_go_on_by_turns(server: Emulator, reference: Reference) -> None:
+    steps = Steps(engine_in(server), pause=0.002)
+    given = {**GREEDY, "max_new_tokens": 30}
+    questions = ["hello there", "what is your name", "why", "The quick brown fox"]
+    answers: dict[str, list[SdkToken]] = {}
+    try:
+        threads = [
+            threading.Thread(
+                target=lambda text=text: answers.update({text: tokens_of(server, text, **given)})
+            )
+            for text in questions
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        steps.remove()
+    for text in questions:
+        assert same(answers[text], reference.generate(reference.prompt(text), **given))
+    runs = sum(one != other for one, other in zip(steps.order, steps.order[1:], strict=False))
+    assert runs > len(steps.order) // 2  # the turn changes hands most of the time
+
+
+def test_closing_ends_an_answer_within_a_token(folder: Path) -> None:
+    with Emulator(engine=f"transformers:{folder}") as server:
+        steps = Steps(engine_in(server))
+        with H2oClient(server.url, retries=0) as client:
+            stream = client.stream("hello", recover=False, max_new_tokens=200, do_sample=True)
+            next(iter(stream))
+            server.close()
+            made = steps.count
+            with pytest.raises(H2oError):
+                list(stream)
+        assert steps.count == made
+
+
+# Loading
+
+
+def test_what_is_said_while_it_loads(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    local = importlib.import_module("h2o_client.emulator.engines.local")
+    load = local.TransformersEngine._load
+
+    def slowly(self: Any) -> None:
+        time.sleep(0.1)
+        load(self)
+
+    monkeypatch.setattr(local.TransformersEngine, "_load", slowly)
+    monkeypatch.setattr(local, "HEARTBEAT", 0.03)
+    said: list[str] = []
+    with Emulator(engine=f"transformers:{folder}", progress=said.append):
+        pass
+    assert said[0].startswith(f"loading {folder} on ")
+    assert said[1].startswith(f"loading {folder}: ")
+    assert "million parameters" in said[-1]
+
+
+def test_weights_that_are_not_there(tmp_path: Path) -> None:
+    server = Emulator(engine=f"transformers:{tmp_path}")
+    with pytest.raises(EngineError, match="cannot load"):
+        server.start()
+    with pytest.raises(EngineError, match="cannot load"):
+        engine_in(server).template()
+
+
+def test_its_template(folder: Path) -> None:
+    server = Emulator(engine=f"transformers:{folder}")
+    assert engine_in(server).template() == TEMPLATE
+
+
+def test_without_a_template_it_gets_the_services_prompt(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        make_model(tmp_path, template=None)
+    reference = Reference(tmp_path)
+    ids = reference.tokenizer.encode("<|prompt|>hello</s><|answer|>")
+    with Emulator(engine=f"transformers:{tmp_path}") as server:
+        assert same(tokens_of(server, "hello", **GREEDY), reference.generate(ids, **GREEDY))
+        assert engine_in(server).template() is None
+
+
+def test_the_sdk_with_its_defaults(server: Emulator) -> None:
+    with H2oClient(server.url) as client:
+        reply = client.chat("hello", max_new_tokens=20)
+        assert reply.text
+        assert reply.model == DEFAULT_MODELS[0].name
+        with pytest.raises(StatusError, match="strictly positive"):
+            client.chat("hello", temperature=0.0)

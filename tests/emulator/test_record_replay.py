@@ -1,0 +1,311 @@
+"""What was recorded is answered again, the same each time: own recordings, and the project's."""
+
+import http.client
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flavours import Api, endless, new_api
+from replay import CAPTURES, Clock, Replay, Stub, load, names
+from test_emulator_captures import HELD
+
+from h2o_client import H2oClient, H2oError, StatusError
+from h2o_client.emulator import Answer, Emulator, Fault, WebSearch
+
+
+def files(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
+
+
+def exchanges(folder: Path) -> list[dict[str, Any]]:
+    return [exchange for file in files(folder) for exchange in file["exchanges"]]
+
+
+async def program(api: Api) -> list[object]:
+    """Ask in many ways; what came of it, ids that are the client's own left out."""
+    seen: list[object] = []
+    async with api.client(retries=0) as client:
+        seen += [str(await client.chat("Hello")), [m.name for m in await client.models()]]
+        async with client.conversation() as talk:
+            seen.append(str(await talk.send("My name is Ann.")))
+            seen.append(str(await talk.send("What did I say first?")))
+            sent = await talk.retry()
+            seen += [str(sent), await talk.summarize()]
+            history = await talk.history()
+            seen += [[message.content for message in history], talk.id]
+            seen.append(history[-1].id == sent.response_id)
+            url = await talk.share()
+            seen.append(url.removeprefix(api.server.url))
+            seen.append(str(await talk.send("Search this", web_search=True)))
+        try:
+            await client.chat("Fail")
+        except H2oError as error:
+            seen.append((type(error), str(error)))
+        async with client.stream("Stop here") as stream:
+            async for text in stream:
+                seen.append(text)
+                if len(seen) % 2 == 0:
+                    break
+            await stream.stop()
+        seen.append([token.text async for token in client.stream("Tokens").events()])
+    return seen
+
+
+def script(server: Emulator) -> None:
+    """What goes wrong while the program is recorded."""
+    server.search(WebSearch("Facts", query="facts"))
+    server.fault("message", *[Fault(delay=0)] * 5, Fault(status=503, body={"error": "no room"}))
+
+
+# One's own recordings
+
+
+def test_a_program_sees_the_same_again(flavour: str, tmp_path: Path) -> None:
+    with Emulator(record=tmp_path, stop_poll=0.002) as server:
+        script(server)
+        api = new_api(flavour, server)
+        recorded = api.run(program(api))
+        server.wait_idle()
+    assert len(files(tmp_path)) == 1
+    before = [path.read_bytes() for path in sorted(tmp_path.glob("*"))]
+    for _ in range(2):  # another run, another server
+        with Emulator(replay=tmp_path) as server:
+            api = new_api(flavour, server)
+            for _ in range(2):  # and again on the same
+                assert api.run(program(api)) == recorded
+            assert server.generations == 0
+    assert [path.read_bytes() for path in sorted(tmp_path.glob("*"))] == before
+
+
+def test_the_format_is_that_of_the_captures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("H2O_CHAT_TOKEN", "s3cret")
+
+    def shape(scenario: dict[str, Any]) -> list[set[str]]:
+        exchange = scenario["exchanges"][-1]
+        return [
+            set(scenario),
+            set(exchange),
+            set(exchange["request"]),
+            set(exchange["response"]) - {"decoded"},
+            set(scenario["upstream"][0]),
+        ]
+
+    with (
+        Emulator(record=tmp_path / "new" / "folder", token="s3cret") as server,
+        H2oClient(server.url) as client,
+    ):
+        client.chat("naïve 世界")
+        server.wait_idle()
+    (scenario,) = files(tmp_path / "new" / "folder")
+    assert shape(scenario) == shape(load("0.4/01_happy_path"))
+    settings, create, message, delete = scenario["exchanges"]
+    assert [item["response"]["ended"] for item in (settings, create, message, delete)] == [
+        "content-length",
+        "final-chunk",
+        "final-chunk",
+        "final-chunk",
+    ]
+    chunks = "".join(chunk["text"] for chunk in message["response"]["chunks"])
+    assert chunks == message["response"]["body_text"]
+    assert "s3cret" not in json.dumps(scenario)
+    (asked,) = scenario["upstream"]
+    assert json.loads(asked["body"])["inputs"] == "<|prompt|>naïve 世界</s><|answer|>"
+    assert asked["outcome"] == "complete"
+    assert asked["tokens_sent"] > 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        (Answer(status=422), "http 422"),
+        (Answer(" a b", ending="cut"), "broken end"),
+        (Answer(ending="down"), "down"),
+    ],
+)
+def test_outcomes(tmp_path: Path, answer: Answer, outcome: str) -> None:
+    with Emulator(record=tmp_path) as server, H2oClient(server.url, retries=0) as client:
+        server.reply(answer)
+        with pytest.raises(H2oError) as caught:
+            client.chat("Hi", recover=False)
+        server.wait_idle()
+    assert files(tmp_path)[0]["upstream"][0]["outcome"] == outcome
+    with Emulator(replay=tmp_path) as server, H2oClient(server.url, retries=0) as client:
+        with pytest.raises(type(caught.value)) as again:
+            client.chat("Hi", recover=False)
+        assert again.value.partial == caught.value.partial
+
+
+def test_a_stop_and_a_client_that_left(tmp_path: Path) -> None:
+    def run(server: Emulator, *, live: bool) -> list[str]:
+        with H2oClient(server.url) as client, client.conversation() as talk:
+            if live:
+                server.reply(endless(" one", " two"), " all")
+            with talk.stream("Count") as stream:
+                texts = [next(iter(stream)), next(iter(stream))]
+                stream.stop()
+            with client.stream("Leave") as left:
+                texts.append(next(iter(left)))
+            return [*texts, str(stream.reply)]
+
+    with Emulator(record=tmp_path, stop_poll=0.002) as server:
+        first = run(server, live=True)
+        server.wait_idle()
+    assert "peer gone: stopped" in [item["outcome"] for item in files(tmp_path)[0]["upstream"]]
+    with Emulator(replay=tmp_path) as server:
+        assert run(server, live=False) == first
+        assert run(server, live=False) == first
+
+
+def test_a_stop_in_another_connection_is_waited_for(tmp_path: Path) -> None:
+    """What a stop has ended is not ended before the stop."""
+    _one_file(tmp_path, "0.4/11_stop_generating")
+    capture = load("0.4/11_stop_generating")
+    stream = next(e for e in capture["exchanges"] if e["response"]["ended"] == "eof")
+    stop = next(e for e in capture["exchanges"] if "stop" in e["request"]["path"])
+    with Emulator(replay=tmp_path) as server:
+        one, two = (http.client.HTTPConnection(server.url[7:], timeout=5) for _ in range(2))
+        request = stream["request"]
+        headers = {"Content-Type": "application/json"}
+        one.request("POST", request["path"], request["body"], headers)
+        answer = one.getresponse()
+        got = b""
+        while len(got) < len(stream["response"]["body_text"].encode()):
+            got += answer.read1()
+        assert answer.fp is not None  # open still
+        two.request("POST", stop["request"]["path"])
+        assert two.getresponse().read() == b""
+        with pytest.raises(http.client.IncompleteRead):
+            answer.read()
+        one.close()
+        two.close()
+
+
+def test_what_was_asked_several_times_comes_in_order(tmp_path: Path) -> None:
+    with Emulator(record=tmp_path) as server, H2oClient(server.url) as client:
+        server.reply(" one", " two", " three")
+        for _ in range(3):
+            client.chat("Count")
+        server.wait_idle()
+    with Emulator(replay=tmp_path) as server, H2oClient(server.url) as client:
+        texts = [client.chat("Count").text for _ in range(6)]
+    assert texts == [" one", " two", " three"] * 2
+
+
+def test_a_head_request(tmp_path: Path) -> None:
+    def ask(server: Emulator) -> tuple[int, bytes, str | None]:
+        connection = http.client.HTTPConnection(server.url[7:], timeout=5)
+        connection.request("HEAD", "/")
+        with connection.getresponse() as answer:
+            found = answer.status, answer.read(), answer.getheader("content-length")
+        connection.close()
+        return found
+
+    with Emulator(record=tmp_path) as server:
+        first = ask(server)
+        server.wait_idle()
+    assert exchanges(tmp_path)[0]["response"]["ended"] == "no-body"
+    with Emulator(replay=tmp_path) as server:
+        assert ask(server) == first
+
+
+def test_what_was_never_asked(tmp_path: Path) -> None:
+    with Emulator(record=tmp_path) as server, H2oClient(server.url) as client:
+        client.chat("Hi")
+        server.wait_idle()
+    with Emulator(replay=tmp_path) as server, H2oClient(server.url, retries=0) as client:
+        with pytest.raises(StatusError, match="nothing was recorded") as caught:
+            client.chat("Something else")
+        assert caught.value.status == 501
+        with pytest.raises(StatusError, match="nothing was recorded"):
+            client.chat("Hi", temperature=0.1)  # another parameter is another question
+
+
+def test_a_replay_wants_the_token_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Emulator(record=tmp_path) as server, H2oClient(server.url) as client:
+        client.chat("Hi")
+        server.wait_idle()
+    with Emulator(replay=tmp_path, token="s3cret") as server:
+        with H2oClient(server.url, retries=0) as client, pytest.raises(StatusError) as caught:
+            client.chat("Hi")
+        assert caught.value.status == 401
+        monkeypatch.setenv("H2O_CHAT_TOKEN", "s3cret")
+        with H2oClient(server.url) as client:
+            assert client.chat("Hi").text
+
+
+def test_a_replay_can_be_paced_and_recorded(tmp_path: Path) -> None:
+    with Emulator(record=tmp_path / "one") as server, H2oClient(server.url) as client:
+        client.chat("Hi")
+        server.wait_idle()
+    with (
+        Emulator(replay=tmp_path / "one", record=tmp_path / "two", pace=0.001) as server,
+        H2oClient(server.url) as client,
+    ):
+        assert "emulator" in client.chat("Hi").text
+        server.wait_idle()
+    assert [item["name"] for item in exchanges(tmp_path / "two")] == [
+        item["name"] for item in exchanges(tmp_path / "one")
+    ]
+
+
+def test_files_are_bounded_and_none_is_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("h2o_client.emulator.recording.PER_FILE", 3)
+    monkeypatch.setattr("h2o_client.emulator.recording.MAX_OPEN", 2)
+    (tmp_path / "session-0002.json").write_text("{}")
+    for _ in range(2):
+        with Emulator(record=tmp_path) as server:
+            for _ in range(3):
+                with H2oClient(server.url) as client:
+                    client.chat("Hi")
+            server.wait_idle()
+    assert (tmp_path / "session-0002.json").read_text() == "{}"
+    (tmp_path / "session-0002.json").unlink()
+    assert len(exchanges(tmp_path)) == 2 * 3 * 4
+    assert max(len(file["exchanges"]) for file in files(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("text", [None, "{}", "[]", "no JSON", '{"exchanges": [{}]}'])
+def test_nothing_to_replay(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "one.json").write_text(text)
+    with pytest.raises(ValueError, match="record"):
+        Emulator(replay=tmp_path)
+
+
+# The project's
+
+
+def _one_file(folder: Path, name: str) -> None:
+    version, _, scenario = name.partition("/")
+    shutil.copy(CAPTURES / f"chat-ui-{version}" / f"{scenario}.json", folder)
+
+
+@pytest.mark.parametrize("name", [name for name in names() if name not in HELD])
+def test_a_capture_answers_its_own_requests(name: str, tmp_path: Path) -> None:
+    _one_file(tmp_path, name)
+    with Emulator(replay=tmp_path) as server:
+        replay = Replay(name, server, Stub(), Clock(0))
+        for index in range(len(replay.exchanges)):
+            got, exchange = replay.play(index)
+            if exchange["response"]["headers"] is not None:
+                kept = exchange["response"]["headers"]
+                for pair in kept:
+                    if pair[0] == "Keep-Alive":
+                        pair[1] = "timeout=5"
+            replay.compare(got, exchange)
+
+
+def test_the_sdk_with_a_capture(tmp_path: Path) -> None:
+    _one_file(tmp_path, "0.4/01_happy_path")
+    capture = load("0.4/01_happy_path")
+    asked = next(e for e in capture["exchanges"] if '"inputs"' in (e["request"]["body"] or ""))
+    body = json.loads(asked["request"]["body"])
+    with Emulator(replay=tmp_path) as server, H2oClient(server.url) as client:
+        reply = client.chat(body["inputs"], **body["parameters"])
+    assert reply.text == " Hello! I am a stub of h2oGPT, running on loopback. How can I help?"
