@@ -289,6 +289,7 @@ async def shielded(call: Callable[[], Awaitable[T]], *, after_cancel: float) -> 
     errors: list[Exception] = []
     done = anyio.Event()
     scope = anyio.CancelScope(shield=True)
+    interruption: BaseException | None = None
 
     async def run() -> None:
         with scope:
@@ -302,9 +303,17 @@ async def shielded(call: Callable[[], Awaitable[T]], *, after_cancel: float) -> 
         group.start_soon(run)
         try:
             await done.wait()
-        except BaseException:
+        except anyio.get_cancelled_exc_class():
             scope.deadline = anyio.current_time() + after_cancel
             raise
+        except BaseException as error:  # noqa: BLE001 -- raised below: Ctrl-C, without a group around
+            scope.deadline = anyio.current_time() + after_cancel
+            interruption = error
+    if interruption is not None:
+        try:
+            raise interruption
+        finally:
+            interruption = None  # its traceback holds this frame
     if errors:
         raise errors.pop()
     return results[0]

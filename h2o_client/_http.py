@@ -265,6 +265,8 @@ def translate(error: Exception, effect: Effect) -> H2oError:
     if isinstance(error, httpx.HTTPStatusError):  # from an event hook of the caller's own client
         return status_error(error.response.status_code, error.response.reason_phrase)
     if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
+        if isinstance(effect, Send) and effect.limit == "total" and effect.connect == effect.within:
+            return TransportTimeoutError.struck("total", None)
         seconds = effect.connect if isinstance(effect, Send) else None
         return TransportTimeoutError.struck("connect", seconds)
     if isinstance(error, httpx.TimeoutException) and isinstance(effect, Send | Read):

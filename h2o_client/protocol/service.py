@@ -17,6 +17,7 @@ from h2o_client.errors import (
     NotFoundError,
     ProtocolError,
     ServerError,
+    StatusError,
     TermsNotAcceptedError,
     TransportTimeoutError,
 )
@@ -186,6 +187,10 @@ class Service:
         left = None if retries.deadline is None else retries.deadline - self.ambient.clock()
         return retries.next_delay(error, left)
 
+    def connecting(self, deadline: float | None) -> float | None:
+        """Return the seconds that making a connection may take."""
+        return self.within(self.timeouts.connect, "connect", deadline)[0]
+
     def within(
         self, seconds: float | None, limit: str, deadline: float | None
     ) -> tuple[float | None, str]:
@@ -209,7 +214,7 @@ class Service:
         """Send a request and read the whole of its answer, within the idle limit in all."""
         within, limit = self.within(self.timeouts.idle, "idle", deadline)
         until = None if within is None else self.ambient.clock() + within
-        head: Head = yield Send(request, within, self.timeouts.connect, limit)
+        head: Head = yield Send(request, within, self.connecting(deadline), limit)
         yield from self.accept(head)
         body = yield from self.read_body(head, until, limit, largest)
         return head, body
@@ -375,7 +380,7 @@ class Service:
     def leave_behind(self, operation: Abandoned, error: BaseException | None) -> None:
         """Keep an operation whose clean-up failed, to try again when the client closes."""
         self._left_behind.append(operation)
-        reason = "it was interrupted" if error is None else str(error) or type(error).__name__
+        reason = "it was interrupted" if error is None else in_short(error)
         self.ambient.warn(
             f"a conversation could not be cleaned up, and is tried again on close: {reason}"
         )
@@ -391,7 +396,7 @@ class Service:
             try:
                 yield from operation.abandon()
             except H2oError as error:
-                self.ambient.warn(f"a conversation could not be cleaned up: {error}")
+                self.ambient.warn(f"a conversation could not be cleaned up: {in_short(error)}")
 
 
 def reading(read: Callable[[bytes], T]) -> Reader[T]:
@@ -408,3 +413,9 @@ def _read_settings(head: Head, body: bytes, request: Request) -> list[str]:
     """Return the `Set-Cookie` headers of accepted settings."""
     read_settings(head, body, request)
     return [value for name, value in head.headers if name == "set-cookie"]
+
+
+def in_short(error: BaseException) -> str:
+    """Return what may stand in a log: an error's text can have the server's words, and so ours."""
+    status = f" {error.status}" if isinstance(error, StatusError) else ""
+    return type(error).__name__ + status

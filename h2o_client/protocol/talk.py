@@ -164,7 +164,7 @@ class Talk:
             return
         if turn.generating or turn.stop_told:
             self._unsettled = turn.response_id
-            self._settle_within = _ENDED if turn.ended else _SETTLE
+            self._settle_within = _ENDED if turn.ended or turn.unseen else _SETTLE
             self._stopped_at = self._service.ambient.clock()
         if turn.whole or turn.text or turn.stopping:
             self.unanswered = None
@@ -526,7 +526,7 @@ class Ask:
         within, limit = service.within(service.timeouts.idle, "idle", self._retries.deadline)
         until = None if within is None else service.ambient.clock() + within
         request = service.endpoints.web_search(conversation, turn.prompt)
-        head: Head = yield Send(request, within, service.timeouts.connect, limit)
+        head: Head = yield Send(request, within, service.connecting(self._retries.deadline), limit)
         yield from service.accept(head)
         if head.status != 200:
             body = yield from service.read_body(head, until, limit)

@@ -32,12 +32,22 @@ from h2o_client.errors import (
     TransportTimeoutError,
 )
 from h2o_client.protocol.data import ConversationData
-from h2o_client.protocol.effects import Close, Emit, Flow, Head, Read, Request, Send, Sleep
+from h2o_client.protocol.effects import (
+    CallerStoppedError,
+    Close,
+    Emit,
+    Flow,
+    Head,
+    Read,
+    Request,
+    Send,
+    Sleep,
+)
 from h2o_client.protocol.payloads import message_body
 from h2o_client.protocol.prompt import JS_SPACE
 from h2o_client.protocol.replies import check_status, unexpected
 from h2o_client.protocol.retries import RetryState, was_refused
-from h2o_client.protocol.service import Service
+from h2o_client.protocol.service import Service, in_short
 from h2o_client.protocol.stream import AnswerParser, Final
 from h2o_client.types import Message, Reply, Token, WebSearchEntry
 
@@ -71,6 +81,7 @@ class Turn:
         generating: whether the server may be generating this answer.
         stopping: whether the caller asked to stop.
         stop_told: whether the server was told to stop.
+        unseen: whether the connection was lost, and the server showed no sign of the message.
         whole: whether the answer is whole.
         web_search_id: the web search that the answer shall rest on, or "".
         web_search: the entries of that search.
@@ -111,6 +122,7 @@ class Turn:
         self.generating = False
         self.stopping = False
         self.stop_told = False
+        self.unseen = False
         self._ended = False  # the response came to an end of its own
         self._begun: float | None = None
 
@@ -174,8 +186,10 @@ class Turn:
         self.stopping = True
         try:
             yield from self.abandon()
+        except CallerStoppedError:
+            return  # the one who stopped it has told, or tells, the server
         except H2oError as error:
-            self._service.ambient.warn(f"the server could not be told to stop: {error}")
+            self._service.ambient.warn(f"the server could not be told to stop: {in_short(error)}")
 
     def abandon(self) -> Flow[None]:
         """Tell the server to stop generating; raises if it could not be told."""
@@ -205,8 +219,9 @@ class Turn:
             self._begun = begun
         within, limit = self._within(limits.first_token, "first_token")
         until = None if within is None else begun + within
+        connect = self._service.connecting(self._retries.deadline)
         self.asked = self.generating = True
-        head: Head = yield Send(request, within, limits.connect, limit)
+        head: Head = yield Send(request, within, connect, limit)
         yield from self._service.accept(head)
         if head.status != 200:
             body = yield from self._service.read_body(head, until, limit)
@@ -311,6 +326,7 @@ class Turn:
                 break
             yield Sleep(min(delay, left))
             delay = min(delay * 2, _LONGEST_LOOK)
+        self.unseen = self._tokens == 0
         return False
 
     def _make_way(self, error: H2oError) -> Flow[None]:
@@ -333,6 +349,8 @@ class Turn:
         except H2oError:
             raise error from None
         yield Sleep(max(delay, _STOPPED))
+        # Should this attempt be lost too, what is stored may be what the first one was stopped at.
+        self._recover = False
         self.stop_told = False
         self._is_retry = True
 

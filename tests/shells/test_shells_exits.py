@@ -1,0 +1,639 @@
+"""The matrix of exits: every way to leave, in every form of a call, in every flavour.
+
+After each the server was told all that the client could know: it holds no conversation of ours
+but those to be kept, it generates nothing, the pool has no busy connection, and neither Python
+nor our own log had anything to warn of. The default run has each combination once; the marker
+`long` adds recovery, kept conversations, and the exits that strike at other requests.
+
+What makes no sense is left out by `WHY_NOT`, a rule with its reason, and by nothing else.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import anyio
+import httpx
+import pytest
+from conftest import OpenResponses
+from flavours import ASYNC, FLAVOURS, PATIENCE, Api, endless
+
+from h2o_client import (
+    AsyncChatStream,
+    AsyncConversation,
+    AsyncH2oClient,
+    GenerationError,
+    IncompleteStreamError,
+    Reply,
+    ServerError,
+    Timeouts,
+    TransportError,
+    TransportTimeoutError,
+)
+from h2o_client.emulator import Answer, Emulator, Fault
+
+FORMS = ("chat", "stream", "conversation")
+REQUESTS = ("settings", "create", "message", "delete")
+SOON = Timeouts(recovery=0.02)
+DELAY = 0.05
+"""Seconds for which the server delays the request at which an exit strikes."""
+
+
+class OwnError(Exception):
+    """What a caller raises."""
+
+
+# The forms of a call
+
+
+class Call:
+    """One call in one of the forms; a context manager as its form is."""
+
+    def __init__(self, client: AsyncH2oClient, form: str, *, keep: bool) -> None:
+        self._client = client
+        self._form = form
+        self.talk: AsyncConversation | None = None
+        self.stream: AsyncChatStream | None = None
+        if form == "conversation":
+            self.talk = client.conversation(keep=keep)
+        elif form == "stream":
+            self.stream = client.stream("Hi")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._form != "chat":
+            await self.close()
+
+    async def read(self) -> Reply:
+        """Ask, and wait for the whole answer."""
+        if self.talk is not None:
+            return await self.talk.send("Hi")
+        if self.stream is not None:
+            return await self.stream.read()
+        return await self._client.chat("Hi")
+
+    def open(self) -> AsyncChatStream:
+        """Return what the caller loops over."""
+        if self.talk is not None:
+            return self.talk.stream("Hi")
+        assert self.stream is not None
+        return self.stream
+
+    async def close(self) -> None:
+        """Close what the form gives to close: a chat has only its client."""
+        if self.talk is not None:
+            await self.talk.aclose()
+        elif self.stream is not None:
+            await self.stream.aclose()
+        else:
+            await self._client.aclose()
+
+
+@dataclass
+class Scene:
+    """One combination, while it is played."""
+
+    api: Api
+    server: Emulator
+    client: AsyncH2oClient
+    form: str
+    keep: bool
+    call: Call
+
+    async def read(self) -> Reply:
+        """Play the whole call as a caller writes it."""
+        async with self.call as call:
+            return await call.read()
+
+    async def reached(self, at: str) -> None:
+        """Wait until the call stands at a request, or at the answer's `head` or `body`."""
+        if at in ("head", "body"):
+            await self.api.held()
+        else:
+            await self.api.wait(lambda: requested(self.server, at))
+
+
+def requested(server: Emulator, kind: str) -> None:
+    """Wait until a request has come."""
+    until = time.monotonic() + PATIENCE
+    while all(request.kind != kind for request in server.requests):
+        assert time.monotonic() < until, f"no {kind} came"
+        time.sleep(0.001)
+
+
+# The ways to leave
+
+
+async def reads(scene: Scene) -> None:
+    await scene.read()
+
+
+async def breaks(scene: Scene) -> None:
+    async with scene.call as call, call.open() as stream:
+        async for _ in stream:
+            break
+
+
+async def raises(scene: Scene) -> None:
+    async with scene.call as call, call.open() as stream:
+        async for _ in stream:
+            raise OwnError
+
+
+async def interrupts(scene: Scene) -> None:
+    async with scene.call as call, call.open() as stream:
+        async for _ in stream:
+            raise KeyboardInterrupt
+
+
+def closes(at: str) -> "Play":
+    async def play(scene: Scene) -> None:
+        async with scene.api.in_background(scene.call.read) as reader:
+            await scene.reached(at)
+            await scene.call.close()
+        assert type(reader.error) is IncompleteStreamError
+
+    return play
+
+
+def stops(at: str) -> "Play":
+    async def play(scene: Scene) -> None:
+        async with scene.call as call, call.open() as stream:
+            async with scene.api.in_background(stream.read) as reader:
+                await scene.reached(at)
+                await stream.stop()
+            assert reader.result().finish_reason == "stopped"
+
+    return play
+
+
+def is_cancelled(at: str) -> "Play":
+    async def play(scene: Scene) -> None:
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(scene.read)
+                await scene.reached(at)
+                scope.cancel()
+        # A clean-up that had begun came to its end, and nothing was left to be cancelled.
+        assert scope.cancelled_caught or at == "delete"
+
+    return play
+
+
+def is_cancelled_natively(at: str, again_at: str | None = None) -> "Play":
+    async def play(scene: Scene) -> None:
+        task = asyncio.create_task(scene.read())
+        await scene.reached(at)
+        task.cancel()
+        if again_at is not None:
+            await scene.reached(again_at)
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    return play
+
+
+async def is_timed_out(scene: Scene) -> None:
+    with anyio.move_on_after(0.1) as scope:
+        await scene.read()
+    assert scope.cancelled_caught
+
+
+SCRIPTS = {
+    "sync": """
+import sys
+from h2o_client import H2oClient
+url, form, keep = sys.argv[1], sys.argv[2], sys.argv[3] == "keep"
+with H2oClient(url) as client:
+    print(client.session, flush=True)
+    if form == "chat":
+        client.chat("Hi")
+    elif form == "stream":
+        with client.stream("Hi") as stream:
+            stream.read()
+    else:
+        with client.conversation(keep=keep) as talk:
+            talk.send("Hi")
+""",
+    "async": """
+import sys, anyio
+from h2o_client import AsyncH2oClient
+url, form, keep = sys.argv[1], sys.argv[2], sys.argv[3] == "keep"
+async def main():
+    async with AsyncH2oClient(url) as client:
+        print(client.session, flush=True)
+        if form == "chat":
+            await client.chat("Hi")
+        elif form == "stream":
+            async with client.stream("Hi") as stream:
+                await stream.read()
+        else:
+            async with client.conversation(keep=keep) as talk:
+                await talk.send("Hi")
+anyio.run(main, backend=sys.argv[4])
+""",
+}
+
+
+def is_interrupted(at: str) -> "Play":
+    """Press Ctrl-C in a process of its own."""
+
+    async def play(scene: Scene) -> None:
+        flavour = scene.api.flavour
+        arguments = [scene.server.url, scene.form, "keep" if scene.keep else "", flavour]
+        script = SCRIPTS["sync" if flavour == "sync" else "async"]
+        with subprocess.Popen(  # noqa: ASYNC220 -- the child is waited for in another thread
+            [sys.executable, "-W", "error", "-c", script, *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        ) as process:
+            await scene.reached(at)
+            await scene.api.wait(lambda: time.sleep(0.02))  # until it sleeps in its socket
+            process.send_signal(signal.SIGINT)
+            _, errors = await scene.api.wait(lambda: process.communicate(timeout=PATIENCE))
+        assert errors.strip().endswith("KeyboardInterrupt"), errors
+        for word in ("Exception ignored", "Warning", "could not be cleaned up"):
+            assert word not in errors, errors
+
+    return play
+
+
+Play = Callable[[Scene], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to leave.
+
+    Attributes:
+        name: what it is called.
+        play: does it.
+        answers: what the model server says.
+        faults: what the requests meet.
+        raises: what the caller gets.
+        recovers: whether recovery makes a whole answer of it.
+        needs: what it takes: "loop", "tasks", "asyncio", "delete", "stop".
+        warns: whether our own log may say so, because the server is told only later.
+        timeouts: the client's.
+        long: whether only the long run has it.
+    """
+
+    name: str
+    play: Play = reads
+    answers: tuple[Answer | str, ...] = ()
+    faults: tuple[tuple[str, Fault], ...] = ()
+    raises: type[BaseException] | None = None
+    recovers: bool = False
+    needs: frozenset[str] = frozenset()
+    warns: bool = False
+    timeouts: Timeouts = SOON
+    long: bool = False
+
+
+def at_request(at: str) -> dict[str, Any]:
+    """Return what makes the server stand still where an exit shall strike."""
+    if at in ("head", "body"):
+        return {"answers": (endless(" One") if at == "body" else endless(held=0),)}
+    needs = {"needs": frozenset({"delete"})} if at == "delete" else {}
+    return {"faults": ((at, Fault(delay=DELAY)),), **needs}
+
+
+def merged(options: dict[str, Any], *needs: str) -> dict[str, Any]:
+    return {**options, "needs": options.get("needs", frozenset()) | frozenset(needs)}
+
+
+HELD = (endless(" One"),)
+GOES_ON = Answer(" One two three four", drop_after=1, hold_after=2)
+EXITS: list[Way] = [
+    Way("success"),
+    *[
+        Way(
+            f"HTTP error at {on}",
+            faults=((on, Fault(500)),),
+            # The answer is there already: what fails after it is no error, and tried again.
+            raises=None if on == "delete" else ServerError,
+            warns=on == "delete",
+            needs=frozenset({"delete"} if on == "delete" else ()),
+        )
+        for on in REQUESTS
+    ],
+    *[
+        Way(
+            f"cut at {on}",
+            faults=((on, Fault(disconnect=True)),),
+            raises={"message": IncompleteStreamError, "delete": None}.get(on, TransportError),
+            warns=on == "delete",
+            needs=frozenset({"delete"} if on == "delete" else ()),
+        )
+        for on in REQUESTS
+    ],
+    Way(
+        "cut at the message, which was taken",
+        faults=(("message", Fault(disconnect=True, processed=True)),),
+        answers=(" One",),
+        raises=IncompleteStreamError,
+        recovers=True,
+    ),
+    Way("cut in the answer", answers=(GOES_ON,), raises=IncompleteStreamError),
+    Way(
+        "cut in the answer, which comes to be whole",
+        answers=(Answer(" One two three", drop_after=1),),
+        raises=IncompleteStreamError,
+        recovers=True,
+    ),
+    Way(
+        "error event",
+        answers=(Answer(" One two", ending="error"),),
+        raises=GenerationError,
+    ),
+    Way(
+        "early clean end",
+        answers=(Answer(" One two", ending="clean"),),
+        raises=IncompleteStreamError,
+    ),
+    Way("break", breaks, HELD, needs=frozenset({"loop"})),
+    Way("the caller's exception", raises, HELD, raises=OwnError, needs=frozenset({"loop"})),
+    Way(
+        "KeyboardInterrupt in the loop",
+        interrupts,
+        HELD,
+        raises=KeyboardInterrupt,
+        needs=frozenset({"loop"}),
+    ),
+    Way(
+        "deadline of the client",
+        answers=HELD,
+        raises=TransportTimeoutError,
+        timeouts=Timeouts(total=0.1, recovery=0.02),
+    ),
+    Way("deadline of the caller", is_timed_out, HELD, needs=frozenset({"tasks"})),
+    *[
+        Way(f"cancellation at {at}", is_cancelled(at), long=at != "body", **options)
+        for at in ("settings", "create", "head", "body", "delete")
+        for options in [merged(at_request(at), "tasks")]
+    ],
+    *[
+        Way(
+            f"native cancellation at {at}",
+            is_cancelled_natively(at),
+            long=True,
+            warns=at == "delete",
+            **options,
+        )
+        for at in ("settings", "create", "head", "body", "delete")
+        for options in [merged(at_request(at), "asyncio")]
+    ],
+    *[
+        Way(
+            f"native cancellation, and again at {again}",
+            is_cancelled_natively("body", again),
+            HELD,
+            faults=((again, Fault(delay=DELAY)),),
+            needs=frozenset({"asyncio", again}),
+            warns=True,
+        )
+        for again in ("stop", "delete")
+    ],
+    *[
+        Way(f"closed elsewhere at {at}", closes(at), long=at not in ("body", "head"), **options)
+        for at in ("settings", "create", "head", "body")
+        for options in [at_request(at)]
+    ],
+    *[
+        Way(f"stopped elsewhere at {at}", stops(at), long=at != "body", **merged(options, "loop"))
+        for at in ("settings", "create", "head", "body")
+        for options in [at_request(at)]
+    ],
+    *[
+        Way(f"Ctrl-C at {at}", is_interrupted(at), long=at != "body", **options)
+        for at in ("settings", "create", "head", "body", "delete")
+        for options in [at_request(at)]
+    ],
+]
+
+
+# The table
+
+
+@dataclass(frozen=True)
+class Case:
+    """One combination."""
+
+    way: Way
+    form: str
+    flavour: str
+    recover: bool
+    keep: bool
+
+    @property
+    def name(self) -> str:
+        marks = ("-recover" if self.recover else "") + ("-kept" if self.keep else "")
+        return f"{self.flavour}-{self.form}-{self.way.name}{marks}"
+
+    @property
+    def long(self) -> bool:
+        return self.way.long or self.recover or self.keep
+
+
+WHY_NOT: Sequence[tuple[str, Callable[[Case], bool]]] = [
+    (
+        "chat() gives no loop: nothing to break out of, to raise in, or to stop",
+        lambda case: case.form == "chat" and "loop" in case.way.needs,
+    ),
+    (
+        "a thread cannot be cancelled",
+        lambda case: case.flavour == "sync" and not case.way.needs.isdisjoint({"tasks", "asyncio"}),
+    ),
+    (
+        "only asyncio has a native cancellation, which passes through shields",
+        lambda case: case.flavour == "trio" and "asyncio" in case.way.needs,
+    ),
+    (
+        "only a conversation can be kept",
+        lambda case: case.keep and case.form != "conversation",
+    ),
+    (
+        "one that is kept is not deleted",
+        lambda case: case.keep and "delete" in case.way.needs,
+    ),
+]
+
+ALL = [
+    Case(*parts)
+    for parts in itertools.product(EXITS, FORMS, FLAVOURS, (False, True), (False, True))
+]
+
+
+def why_not(case: Case) -> list[str]:
+    """Return the reasons for which a combination is left out."""
+    return [reason for reason, applies in WHY_NOT if applies(case)]
+
+
+TABLE = [case for case in ALL if not why_not(case)]
+
+
+def test_nothing_is_left_out_silently() -> None:
+    for reason, applies in WHY_NOT:
+        assert any(map(applies, ALL)), f"a rule that leaves nothing out: {reason}"
+    played = {(case.way.name, case.form, case.flavour) for case in TABLE if not case.long}
+    long = {(case.way.name, case.form, case.flavour) for case in TABLE}
+    for way, form, flavour in itertools.product(EXITS, FORMS, FLAVOURS):
+        reasons = why_not(Case(way, form, flavour, recover=False, keep=False))
+        if not reasons:
+            assert (way.name, form, flavour) in long
+            assert way.long or (way.name, form, flavour) in played
+
+
+@pytest.mark.parametrize(
+    ("case", "flavour"),
+    [
+        pytest.param(
+            case, case.flavour, id=case.name, marks=[pytest.mark.long] if case.long else []
+        )
+        for case in TABLE
+    ],
+)
+async def test_an_exit(
+    api: Api,
+    server: Emulator,
+    case: Case,
+    responses: OpenResponses,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    way = case.way
+    server.reply(*way.answers)
+    for on, fault in way.faults:
+        server.fault(on, fault)
+    client = api.client(timeouts=way.timeouts, retries=0, recover=case.recover)
+    scene = Scene(
+        api,
+        server,
+        client,
+        case.form,
+        case.keep,
+        Call(client, case.form, keep=case.keep),
+    )
+    expected = None if way.recovers and case.recover else way.raises
+    async with client:
+        with contextlib.nullcontext() if expected is None else pytest.raises(expected):
+            await way.play(scene)
+        if not way.warns:  # what could not be told then is told when the client closes
+            await check_told(scene)
+        responses.check()
+    await check_told(scene)
+    warned = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert way.warns or not warned, warned
+
+
+async def check_told(scene: Scene) -> None:
+    """Check that the server generates nothing, and has only what was to be kept."""
+    await scene.api.wait(scene.server.wait_idle)
+    assert await scene.api.wait(lambda: scene.server.generating) == 0
+    left = [item.id for item in await scene.api.wait(lambda: scene.server.conversations)]
+    if not scene.keep:
+        assert left == []
+    elif scene.call.talk is not None and scene.call.talk.id is not None:
+        assert left == [scene.call.talk.id]
+    else:
+        assert len(left) <= 1  # made in another process
+
+
+# The clean-up itself
+
+
+@pytest.mark.parametrize("form", ["stream", "conversation"])
+@pytest.mark.parametrize("on", ["stop", "delete"])
+async def test_a_clean_up_at_which_the_server_hangs_is_bounded(
+    api: Api, server: Emulator, caplog: pytest.LogCaptureFixture, form: str, on: str
+) -> None:
+    server.reply(endless(" One"))
+    server.fault(on, *[Fault(hang=True)] * 5)
+    client = api.client(timeouts=Timeouts(cleanup=0.1), retries=0)
+    begun = time.monotonic()
+    async with client:
+        async with Call(client, form, keep=False) as call, call.open() as stream:
+            assert await anext(stream) == " One"
+        took = time.monotonic() - begun
+    # The stream, the conversation and the client have a clean-up each.
+    assert 0.1 <= took < 2
+    assert time.monotonic() - begun < 3
+    assert "could not be cleaned up" in caplog.text
+    await api.wait(server.disconnect_all)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("leave", ["success", "error", "left"])
+async def test_a_clean_up_finds_a_connection_where_the_pool_has_one(
+    api: Api, server: Emulator, responses: OpenResponses, form: str, leave: str
+) -> None:
+    if form == "chat" and leave == "left":
+        leave = "error"  # it gives nothing to leave
+    answers = {"success": Answer(" One"), "error": GOES_ON, "left": endless(" One")}
+    server.reply(answers[leave])
+    options: dict[str, Any] = {"limits": httpx.Limits(max_connections=1), "timeout": None}
+    http = api.http_client(**options)
+    limits = Timeouts(connect=1, recovery=0.02)
+    client = api.client(http_client=http, timeouts=limits, retries=0)
+    async with client:
+        async with Call(client, form, keep=False) as call:
+            if leave == "left":
+                async with call.open() as stream:
+                    assert await anext(stream) == " One"
+            else:
+                failing = leave == "error"
+                with pytest.raises(IncompleteStreamError) if failing else contextlib.nullcontext():
+                    await call.read()
+        await api.settled()
+        responses.check()
+        assert (await client.chat("Hi")).text  # the one connection is free again
+    await api.settled()
+    await api.close_http(http)
+
+
+async def test_a_clean_up_that_finds_no_connection_is_done_later(
+    api: Api, server: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two conversations share a pool of two; one leaves while both connections are taken."""
+    server.reply(endless(" One"), endless(" Two"))
+    options: dict[str, Any] = {"limits": httpx.Limits(max_connections=2), "timeout": None}
+    http = api.http_client(**options)
+    limits = Timeouts(connect=1, cleanup=0.1)
+    client = api.client(http_client=http, timeouts=limits, retries=0)
+    async with client:
+        talk = client.conversation()
+        one = talk.stream("Hi")
+        assert await anext(one) == " One"
+        two = client.stream("Hi")
+        assert await anext(two) == " Two"
+        begun = time.monotonic()
+        await client.conversation().aclose()  # there is nothing to tell: it needs none
+        with pytest.raises(TransportTimeoutError) as caught:
+            await client.models()
+        assert caught.value.limit == "connect"
+        await one.aclose()
+        await talk.aclose()
+        assert time.monotonic() - begun < 3
+        await two.aclose()
+        await api.settled()
+    assert "could not be cleaned up" not in caplog.text
+    await api.close_http(http)
+
+
+def test_what_runs_where() -> None:
+    """The table's flavours are those of the harness."""
+    assert {case.flavour for case in TABLE} == set(FLAVOURS)
+    assert {case.flavour for case in TABLE if "tasks" in case.way.needs} == set(ASYNC)

@@ -1,0 +1,369 @@
+"""The four time limits: which of them strikes, when, and with what had arrived.
+
+The emulator cannot drip comments; `Dripping` is a server that does, with nothing else to it.
+"""
+
+import contextlib
+import http.server
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from flavours import Api, endless
+
+from h2o_client import (
+    IncompleteStreamError,
+    OverloadedError,
+    Retries,
+    Timeouts,
+    TransportTimeoutError,
+)
+from h2o_client.emulator import Answer, Emulator, Fault
+
+SLACK = 0.4
+"""Seconds that a busy machine may be late."""
+
+
+async def strikes(api: Api, timeouts: Timeouts | float, url: str | None = None) -> Any:
+    """Return the limit that ends a chat, and its error, and check that the server was told."""
+    async with api.client(url, timeouts=timeouts, retries=0, recover=False) as client:
+        with pytest.raises(TransportTimeoutError) as caught:
+            await client.chat("Hi")
+        if url is None:
+            await api.settled()
+    assert f"Timeouts.{caught.value.limit}" in str(caught.value)
+    return caught.value
+
+
+# Which one strikes
+
+SLOW = Fault(delay=0.06)
+ALL_SLOW = dict.fromkeys(("settings", "create", "message"), SLOW)
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "faults", "answer", "limit", "partial"),
+    [
+        (Timeouts(first_token=0.05), {}, endless(held=0), "first_token", ""),
+        (Timeouts(first_token=0.05, idle=9), {}, endless(held=0), "first_token", ""),
+        (Timeouts(idle=0.05, first_token=9), {}, endless(" One"), "idle", " One"),
+        (Timeouts(idle=0.05), {"settings": Fault(hang=True)}, " x", "idle", ""),
+        (Timeouts(idle=0.05), {"create": Fault(hang=True)}, " x", "idle", ""),
+        (Timeouts(total=0.15), {}, endless(held=0), "total", ""),
+        (Timeouts(total=0.15), {}, endless(" One"), "total", " One"),
+        (Timeouts(total=0.15), {"settings": Fault(hang=True)}, " x", "total", ""),
+        (Timeouts(total=0.15), {"create": Fault(hang=True)}, " x", "total", ""),
+        # Each request is well within any limit of its own; together they take too long.
+        (Timeouts(total=0.15), ALL_SLOW, " x", "total", ""),
+        # Of two the shorter one.
+        (Timeouts(total=0.1, idle=5), {}, endless(" One"), "total", " One"),
+        (Timeouts(total=5, idle=0.1), {}, endless(" One"), "idle", " One"),
+        (Timeouts(total=5, first_token=0.05), {}, endless(held=0), "first_token", ""),
+        (0.1, {}, endless(held=0), "first_token", ""),
+        (0.1, {}, endless(" One"), "idle", " One"),
+    ],
+)  # fmt: skip
+async def test_the_limit_that_strikes(
+    api: Api,
+    server: Emulator,
+    timeouts: Timeouts | float,
+    faults: dict[str, Fault],
+    answer: Answer,
+    limit: str,
+    partial: str,
+) -> None:
+    server.reply(answer)
+    for on, fault in faults.items():
+        server.fault(on, fault)
+    begun = time.monotonic()
+    error = await strikes(api, timeouts)
+    assert (error.limit, error.partial) == (limit, partial)
+    assert time.monotonic() - begun < 0.15 + SLACK
+    assert isinstance(error, TimeoutError)
+
+
+async def test_a_conversation_keeps_what_had_arrived(api: Api, server: Emulator) -> None:
+    server.reply(endless(" One", " two"), " Fine.")
+    async with (
+        api.client(timeouts=Timeouts(idle=0.1), retries=0, recover=False) as client,
+        client.conversation() as talk,
+    ):
+        with pytest.raises(TransportTimeoutError) as caught:
+            await talk.send("Hi")
+        assert caught.value.partial == " One two"
+        assert [(m.content, m.partial) for m in talk.messages] == [
+            ("Hi", False),
+            (" One two", True),
+        ]
+        assert (await talk.send("Go on")).text == " Fine."
+    await api.settled()
+
+
+# Connecting
+
+
+@pytest.fixture
+def full() -> Iterator[str]:
+    """The URL of a server that is there, and takes no connection any more."""
+    with socket.socket() as listener, contextlib.ExitStack() as stack:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        for _ in range(4):
+            other = stack.enter_context(socket.socket())
+            other.setblocking(False)
+            other.connect_ex(address)
+        yield f"http://127.0.0.1:{address[1]}"
+
+
+async def test_the_limit_of_connecting(api: Api, full: str) -> None:
+    begun = time.monotonic()
+    error = await strikes(api, Timeouts(connect=0.1, idle=9, first_token=9), full)
+    assert (error.limit, error.sent, error.partial) == ("connect", False, "")
+    assert "0.1 seconds" in str(error)
+    assert 0.1 <= time.monotonic() - begun < 0.1 + SLACK
+
+
+async def test_the_total_bounds_connecting_too(api: Api, full: str) -> None:
+    """What remains of a call's total is less than the limit of connecting."""
+    begun = time.monotonic()
+    error = await strikes(api, Timeouts(connect=0.8, total=0.1), full)
+    assert error.limit in ("connect", "total")
+    assert time.monotonic() - begun < 0.1 + SLACK
+
+
+async def test_a_full_pool_is_a_connection_that_is_not_made(api: Api, server: Emulator) -> None:
+    server.reply(endless(" One"))
+    options: dict[str, Any] = {"limits": httpx.Limits(max_connections=1), "timeout": None}
+    http = api.http_client(**options)
+    limits = Timeouts(connect=0.1)
+    async with (
+        api.client(http_client=http, timeouts=limits, retries=0) as client,
+        client.stream("Hi") as stream,
+    ):
+        assert await anext(stream) == " One"
+        with pytest.raises(TransportTimeoutError) as caught:
+            await client.chat("Hi")
+        assert (caught.value.limit, caught.value.sent) == ("connect", False)
+    await api.settled()
+    await api.close_http(http)
+
+
+# Time that is not the server's
+
+
+async def test_the_callers_own_time_is_not_idle(api: Api, server: Emulator) -> None:
+    server.reply(Answer([" One", " two", " three"]))
+    async with (
+        api.client(timeouts=Timeouts(idle=0.05), retries=0, recover=False) as client,
+        client.stream("Hi") as stream,
+    ):
+        texts = []
+        async for text in stream:
+            texts.append(text)
+            await api.wait(lambda: time.sleep(0.08))
+    assert texts == [" One", " two", " three"]
+
+
+async def test_the_callers_own_time_is_part_of_the_total(api: Api, server: Emulator) -> None:
+    server.reply(Answer([" One", " two", " three"], pace=0.02))
+    timeouts = Timeouts(total=0.15, idle=5)
+    async with (
+        api.client(timeouts=timeouts, retries=0) as client,
+        client.stream("Hi") as stream,
+    ):
+        assert await anext(stream) == " One"
+        await api.wait(lambda: time.sleep(0.16))
+        with pytest.raises(TransportTimeoutError) as caught:
+            await stream.read()
+        assert caught.value.limit == "total"
+    await api.settled()
+
+
+async def test_a_whole_answer_is_not_spoilt_by_the_total(api: Api, server: Emulator) -> None:
+    """The deletion after it is the clean-up, which has its own limit."""
+    server.reply(" One")
+    server.fault("delete", Fault(delay=0.25))
+    async with api.client(timeouts=Timeouts(total=0.2), retries=0) as client:
+        assert (await client.chat("Hi")).text == " One"
+        await api.settled()
+
+
+async def test_slow_tokens_are_no_idle_server(api: Api, server: Emulator) -> None:
+    server.reply(Answer([" x"] * 8, pace=0.04))
+    async with api.client(timeouts=Timeouts(idle=0.2, first_token=0.2), retries=0) as client:
+        assert (await client.chat("Hi")).text == " x" * 8
+
+
+async def test_a_wait_for_another_attempt_that_exceeds_the_total_is_not_begun(
+    api: Api, server: Emulator
+) -> None:
+    server.fault("create", *[Fault(503, headers={"Retry-After": "2"})] * 2)
+    begun = time.monotonic()
+    async with api.client(timeouts=Timeouts(total=1), retries=Retries(base=0)) as client:
+        with pytest.raises(OverloadedError) as caught:
+            await client.chat("Hi")
+    assert caught.value.retry_after == 2
+    assert time.monotonic() - begun < SLACK
+
+
+async def test_each_call_has_a_total_of_its_own(api: Api, server: Emulator) -> None:
+    server.reply(*[Answer(" x", first=0.08)] * 4)
+    async with (
+        api.client(timeouts=Timeouts(total=0.3), retries=0) as client,
+        client.conversation() as talk,
+    ):
+        for _ in range(4):
+            assert (await talk.send("Hi")).text == " x"
+
+
+# Comments
+
+
+class Dripping(http.server.BaseHTTPRequestHandler):
+    """Answers with one token, and with comments from then on."""
+
+    protocol_version = "HTTP/1.1"
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):  # the client leaves in the midst of it
+            super().handle()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.path == "/settings":
+            self.answer({"type": "redirect", "status": 303, "location": "/"})
+        elif self.path == "/conversation":
+            self.answer({"conversationId": "64c8f0e1a2b3c4d5e6f70819"})
+        elif self.path.endswith("/stop-generating"):
+            self.answer({})
+        else:
+            self.drip()
+
+    def do_DELETE(self) -> None:
+        self.answer({})
+
+    def answer(self, body: object) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def drip(self) -> None:
+        server: Any = self.server
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        self.close_connection = True
+        event = {"token": {"id": 1, "text": " One", "logprob": 0, "special": False}}
+        for _ in range(server.tokens):
+            self.wfile.write(f"data:{json.dumps({**event, 'generated_text': None})}\n\n".encode())
+        while not server.closing.wait(server.every):
+            self.wfile.write(server.drop)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- as it is there
+        pass
+
+
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 128
+
+
+@pytest.fixture
+def dripping() -> Iterator[Any]:
+    """Such a server; `url` is where."""
+    server: Any = Server(("127.0.0.1", 0), Dripping)
+    server.closing = threading.Event()
+    server.tokens, server.every, server.drop = 1, 0.01, b":\n\n"
+    server.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.closing.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    "drop",
+    [
+        b":\n\n",
+        *[
+            pytest.param(other, marks=pytest.mark.long)
+            for other in (b": keep-alive\n\n", b"\n", b"event: ping\n")
+        ],
+    ],
+)
+@pytest.mark.parametrize(
+    ("timeouts", "limit", "after"),
+    [
+        (Timeouts(idle=0.2, first_token=5), "idle", 0.2),
+        (Timeouts(idle=5, total=0.2), "total", 0.2),
+        (Timeouts(idle=0.2, total=0.4), "idle", 0.2),
+        (Timeouts(idle=None, total=0.2), "total", 0.2),
+    ],
+)
+async def test_comments_feed_no_limit(
+    api: Api, dripping: Any, timeouts: Timeouts, limit: str, after: float, drop: bytes
+) -> None:
+    dripping.drop = drop
+    begun = time.monotonic()
+    error = await strikes(api, timeouts, dripping.url)
+    took = time.monotonic() - begun
+    assert (error.limit, error.partial) == (limit, " One")
+    assert after <= took < after + SLACK
+
+
+async def test_comments_before_the_first_token(api: Api, dripping: Any) -> None:
+    """The headers have come, so `first_token` is met; from then on `idle` counts."""
+    dripping.tokens = 0
+    begun = time.monotonic()
+    error = await strikes(api, Timeouts(first_token=5, idle=0.15), dripping.url)
+    assert (error.limit, error.partial) == ("idle", "")
+    assert 0.15 <= time.monotonic() - begun < 0.15 + SLACK
+
+
+async def test_many_under_one_watch_are_struck_each_at_its_time(api: Api, dripping: Any) -> None:
+    async with api.client(
+        dripping.url, timeouts=Timeouts(idle=0.15), retries=0, recover=False
+    ) as client:
+
+        async def chat() -> float:
+            begun = time.monotonic()
+            with pytest.raises(TransportTimeoutError) as caught:
+                await client.chat("Hi")
+            assert (caught.value.limit, caught.value.partial) == ("idle", " One")
+            return time.monotonic() - begun
+
+        times = await api.concurrently([chat] * 8)
+    assert all(0.15 <= took < 0.15 + 2 * SLACK for took in times), times
+
+
+async def test_no_watch_is_left(api: Api, dripping: Any) -> None:
+    await strikes(api, Timeouts(idle=0.1), dripping.url)
+    until = time.monotonic() + 1
+    while any(thread.name == "h2o_client-watchdog" for thread in threading.enumerate()):
+        assert time.monotonic() < until
+        await api.wait(lambda: time.sleep(0.002))
+
+
+async def test_closing_ends_it_however_busy_the_line_is(api: Api, dripping: Any) -> None:
+    timeouts = Timeouts(idle=None, cleanup=1)
+    async with api.client(dripping.url, timeouts=timeouts, retries=0, recover=False) as client:
+        stream = client.stream("Hi")
+        async with api.in_background(stream.read) as reader:
+            while not stream.text:
+                await api.wait(lambda: time.sleep(0.002))
+            begun = time.monotonic()
+            await stream.aclose()
+            assert time.monotonic() - begun < SLACK
+        assert type(reader.error) is IncompleteStreamError
+        assert reader.error.partial == " One"

@@ -1,0 +1,233 @@
+"""Many at once, and much: one client shared by threads and tasks, and a million tokens.
+
+With a thousand chats at once the emulator, in the same process, is what takes the time: the
+default run has 200 tasks, the marker `long` 1,000, and so with tokens.
+"""
+
+import gc
+import json
+import time
+import tracemalloc
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import flavours
+import httpx
+import pytest
+from conftest import OpenResponses
+from flavours import ASYNC, Api, endless, only
+
+from h2o_client import H2oClient, Reply, Timeouts, _http
+from h2o_client.emulator import Answer, Emulator
+from h2o_client.emulator.engine import GenerationRequest
+
+PATIENT = Timeouts(connect=60, first_token=60, idle=60, cleanup=60)
+"""The emulator shares its two processors with all that it serves here."""
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These scenarios may take longer than others."""
+    monkeypatch.setattr(flavours, "PATIENCE", 150.0)
+
+
+def kinds(server: Emulator) -> list[str]:
+    return [request.kind for request in server.requests]
+
+
+def echo(request: GenerationRequest) -> str:
+    """Answer with the prompt's own marker, a word at a time, and more."""
+    return f" {request.messages[-1][1]} and so on and on"
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    with Emulator(engine=echo, max_conversations=5000, max_requests=100_000) as emulator:
+        yield emulator
+
+
+def marker(number: int) -> str:
+    return f"marker <{number}> {number * 7919 % 10_007}"
+
+
+def right(number: int) -> str:
+    return f" {marker(number)} and so on and on"
+
+
+# Many at once
+
+
+def test_threads_that_share_a_client(server: Emulator, responses: OpenResponses) -> None:
+    threads, calls = 64, 3
+    with H2oClient(server.url, timeouts=PATIENT) as client:
+
+        def work(thread: int) -> None:
+            with client.conversation() as talk:
+                for call in range(calls):
+                    number = thread * 1000 + call
+                    assert client.chat(marker(number)).text == right(number)
+                    with client.stream(marker(number + 1)) as stream:
+                        assert "".join(stream) == right(number + 1)
+                    assert talk.send(marker(number + 2)).text == right(number + 2)
+                assert len(talk.messages) == 2 * calls
+
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, range(threads)))
+        server.wait_idle()
+        assert server.conversations == []
+        assert server.sessions == [client.session]
+    responses.check()
+    assert kinds(server).count("settings") == 1
+    assert server.generations == kinds(server).count("message") == threads * calls * 3
+    assert kinds(server).count("create") == threads * (2 * calls + 1)
+
+
+@pytest.mark.parametrize("tasks", [200, pytest.param(1000, marks=pytest.mark.long)])
+@only(*ASYNC)
+async def test_tasks_that_share_a_client(api: Api, server: Emulator, tasks: int) -> None:
+    async with api.client(timeouts=PATIENT) as client:
+
+        def ask(number: int) -> Callable[[], Awaitable[str]]:
+            async def chat() -> str:
+                return (await client.chat(marker(number))).text
+
+            async def stream() -> str:
+                async with client.stream(marker(number)) as stream:
+                    return "".join([text async for text in stream])
+
+            async def send() -> str:
+                async with client.conversation() as talk:
+                    return (await talk.send(marker(number))).text
+
+            return (chat, stream, send)[number % 3]
+
+        texts = await api.concurrently(ask(number) for number in range(tasks))
+        assert texts == [right(number) for number in range(tasks)]
+        assert await api.wait(lambda: server.sessions) == [client.session]
+        await api.settled()
+    assert kinds(server).count("settings") == 1
+    assert server.generations == kinds(server).count("message") == tasks
+    assert kinds(server).count("create") == kinds(server).count("delete") == tasks
+
+
+@pytest.mark.parametrize("streams", [120, pytest.param(400, marks=pytest.mark.long)])
+async def test_streams_that_stand_starve_nobody(api: Api, server: Emulator, streams: int) -> None:
+    """Each holds a connection; with httpx's default of 100 the rest would wait, and time out."""
+    server.reply(*[endless(" One")] * streams)
+    async with api.client(timeouts=PATIENT) as client:
+        held = [client.stream("Hi") for _ in range(streams)]
+        for stream in held:
+            assert await anext(stream) == " One"
+        assert await api.wait(lambda: server.connections) >= streams
+        begun = time.monotonic()
+        assert (await client.chat(marker(1))).text == right(1)
+        assert time.monotonic() - begun < 5
+        for stream in held:
+            await stream.aclose()
+        await api.settled()
+        assert server.stops == streams
+
+
+# Idle connections
+
+
+async def test_connections_are_used_again(api: Api, server: Emulator) -> None:
+    async with api.client() as client:
+        for number in range(5):
+            assert (await client.chat(marker(number))).text == right(number)
+        assert server.accepted == 1
+
+
+def test_idle_connections_are_kept_for_less_than_the_server_keeps_them() -> None:
+    limits = _http.client_options(None)["limits"]
+    assert isinstance(limits, httpx.Limits)
+    assert limits.keepalive_expiry == 4
+    assert limits.max_connections is None
+
+
+async def test_a_connection_that_was_idle_too_long_is_not_used_again(
+    api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_http, "_KEEPALIVE", 0.05)
+    async with api.client() as client:
+        await client.chat("Hi")
+        await client.chat("Hi")
+        assert server.accepted == 1
+        await api.wait(lambda: time.sleep(0.06))
+        await client.chat("Hi")
+        assert server.accepted == 2
+
+
+# Much
+
+
+def much(tokens: int) -> Answer:
+    """Return a long answer whose bytes are made beforehand, so that they take no time."""
+    token = {"id": 7, "text": " abcdefg", "logprob": -0.5, "special": False}
+    each = f"data:{json.dumps({'token': token, 'generated_text': None})}\n\n"
+    end = {"id": 11, "text": "", "logprob": 0, "special": True}
+    last = f"data:{json.dumps({'token': end, 'generated_text': 'much'})}\n\n"
+    return Answer(raw=(each * tokens + last).encode(), split=16_000)
+
+
+@pytest.mark.parametrize("tokens", [20_000, pytest.param(1_000_000, marks=pytest.mark.long)])
+async def test_memory_is_flat_however_much_is_streamed(
+    api: Api, server: Emulator, tokens: int
+) -> None:
+    """What grows is the text, which the reply is to have; beside it there is next to nothing."""
+    answers, size = 10, tokens // 10
+    answer = much(size)
+    async with api.client(timeouts=PATIENT) as client:
+
+        async def read() -> int:
+            server.reply(answer)
+            async with client.stream("Hi") as stream:
+                count = 0
+                async for _ in stream:
+                    count += 1
+                return count
+
+        await read()
+        gc.collect()
+        tracemalloc.start()
+        try:
+            grown: list[int] = []
+            for _ in range(answers):
+                assert await read() == size
+                gc.collect()
+                server.clear()
+                grown.append(tracemalloc.get_traced_memory()[0])
+        finally:
+            tracemalloc.stop()
+    # The texts are gone with their streams; what is left is not a byte a token.
+    assert grown[-1] - grown[1] < max(tokens // 2, 200_000), grown
+
+
+async def test_memory_within_one_answer_is_that_of_its_text(api: Api, server: Emulator) -> None:
+    """Its tokens are given out as they come, and not kept."""
+    size = 20_000
+    server.reply(*[much(size)] * 2)
+    async with api.client(timeouts=PATIENT) as client:
+
+        async def read() -> Reply:
+            async with client.stream("Hi") as stream:
+                async for _ in stream:
+                    pass
+                return stream.reply
+
+        await read()
+        gc.collect()
+        tracemalloc.start()
+        try:
+            reply = await read()
+            gc.collect()
+            kept = tracemalloc.take_snapshot().filter_traces(
+                [
+                    tracemalloc.Filter(True, "*/h2o_client/protocol/*"),
+                    tracemalloc.Filter(True, "*/h2o_client/_*"),
+                ]
+            )
+        finally:
+            tracemalloc.stop()
+    assert len(reply.text) == 8 * size
+    assert sum(trace.size for trace in kept.traces) < 8 * size * 1.5 + 100_000

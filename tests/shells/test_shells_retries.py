@@ -1,0 +1,538 @@
+"""What is sent again, how often and when, over real sockets.
+
+The waits are those of `Retries(base=0.001)`, so that only what the server asks for takes time.
+"""
+
+import email.utils
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from flavours import Api
+
+from h2o_client import (
+    AsyncH2oClient,
+    GenerationError,
+    IncompleteStreamError,
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    RateLimitError,
+    Reply,
+    Retries,
+    Retry,
+    ServerError,
+    StatusError,
+    TermsNotAcceptedError,
+    Timeouts,
+    TransportError,
+)
+from h2o_client.emulator import Answer, Emulator, Fault
+from h2o_client.protocol import turn
+
+QUICK = Retries(base=0.001)
+OWN_LIMIT = "You are sending too many messages. Try again later."
+LOST = Fault(disconnect=True)
+TAKEN = Fault(disconnect=True, processed=True)
+
+
+def kinds(server: Emulator) -> list[str]:
+    return [request.kind for request in server.requests]
+
+
+def options(server: Emulator) -> list[dict[str, Any]]:
+    """The options of the messages that came."""
+    return [request.json()["options"] for request in server.requests if request.kind == "message"]
+
+
+class Told:
+    """Retries that note what they are told."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.seen: list[Retry] = []
+        self.retries = Retries(**{"base": 0.001, **settings, "on_retry": self.seen.append})
+
+    @property
+    def errors(self) -> list[type[Exception]]:
+        return [type(retry.error) for retry in self.seen]
+
+
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop is given no time to take effect before a message is asked again."""
+    monkeypatch.setattr(turn, "_STOPPED", 0.0)
+
+
+# Nobody is there
+
+
+async def test_a_server_that_comes_up(api: Api) -> None:
+    with Emulator() as gone:
+        port = int(gone.url.rpartition(":")[2])
+    late = Emulator(port=port)
+
+    def start(retry: Retry) -> None:
+        seen.append(retry)
+        if retry.attempt == 2:
+            late.start()
+
+    seen: list[Retry] = []
+    try:
+        retries = Retries(base=0.001, on_retry=start)
+        async with api.client(f"http://127.0.0.1:{port}", retries=retries) as client:
+            assert (await client.chat("Hi")).text
+        assert [retry.attempt for retry in seen] == [1, 2]
+        assert {type(retry.error) for retry in seen} == {TransportError}
+        assert kinds(late) == ["settings", "create", "message", "delete"]
+    finally:
+        late.close()
+
+
+async def test_a_server_that_goes_and_comes_between_two_messages(api: Api) -> None:
+    """The message itself meets a port without a server: it never left, and is sent again."""
+    first = Emulator().start()
+    port = int(first.url.rpartition(":")[2])
+    second = Emulator(port=port)
+    told = Told()
+
+    def start(_: Retry) -> None:
+        if not told.seen:
+            second.start()
+        told.seen.append(_)
+
+    retries = Retries(base=0.001, on_retry=start)
+    try:
+        async with api.client(first.url, retries=retries) as client:
+            await client.chat("Hi")
+            await api.wait(first.close)
+            assert (await client.chat("Hi")).text  # its session is opened anew
+        assert kinds(second).count("settings") == kinds(second).count("message") == 1
+        assert second.conversations == []
+        assert told.seen
+    finally:
+        first.close()
+        second.close()
+
+
+async def test_nobody_ever_comes(api: Api) -> None:
+    with Emulator() as gone:
+        url = gone.url
+    told = Told(attempts=2)
+    async with api.client(url, retries=told.retries) as client:
+        with pytest.raises(TransportError) as caught:
+            await client.chat("Hi")
+    assert not caught.value.sent
+    assert [retry.attempt for retry in told.seen] == [1, 2]
+
+
+# No room
+
+
+@pytest.mark.parametrize(
+    ("faults", "error"),
+    [
+        ([Fault(503)], OverloadedError),
+        ([Fault(429, body={"error": "Full", "error_type": "overloaded"})], OverloadedError),
+        ([Fault(429, body="Slow", headers={"Retry-After": "0"})], RateLimitError),
+    ],
+)
+async def test_a_message_that_was_refused_for_want_of_room(
+    api: Api, server: Emulator, faults: list[Fault], error: type[Exception]
+) -> None:
+    told = Told()
+    server.fault("message", *faults)
+    async with api.client(retries=told.retries) as client:
+        reply = await client.chat("Hi")
+    first, second = options(server)
+    assert first == second  # the first did nothing, so that this is the same message
+    assert (second["id"], second["is_retry"]) == (reply.message_id, False)
+    assert told.errors == [error]
+    assert "data" not in kinds(server)
+    await api.settled()
+
+
+async def test_overloaded_as_an_event_before_any_token(api: Api, server: Emulator) -> None:
+    told = Told()
+    full = Answer("", ending="error", error="Model is overloaded", error_type="overloaded")
+    server.reply(full, full, " One")
+    async with api.client(retries=told.retries) as client:
+        assert (await client.chat("Hi")).text == " One"
+    assert told.errors == [GenerationError] * 2
+    assert [each["is_retry"] for each in options(server)] == [False] * 3
+    assert len({each["id"] for each in options(server)}) == 1
+    await api.settled()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(" One", ending="error", error_type="overloaded"),  # it had begun
+        Answer("", ending="error", error_type="generation"),
+        Answer("", ending="error", error_type="validation"),
+    ],
+)
+async def test_other_error_events_are_raised(api: Api, server: Emulator, answer: Answer) -> None:
+    server.reply(answer)
+    async with api.client(retries=QUICK) as client:
+        with pytest.raises(GenerationError):
+            await client.chat("Hi")
+    assert kinds(server) == ["settings", "create", "message", "delete"]
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(422, InvalidRequestError), (500, ServerError), (404, NotFoundError)]
+)
+async def test_other_statuses_are_raised(
+    api: Api, server: Emulator, status: int, error: type[StatusError]
+) -> None:
+    server.fail(status)
+    async with api.client(retries=QUICK) as client:
+        with pytest.raises(error):
+            await client.chat("Hi")
+    assert kinds(server).count("message") == 1
+
+
+# Requests that do no harm twice
+
+Ask = Callable[[AsyncH2oClient], Awaitable[object]]
+
+
+async def reads(client: AsyncH2oClient) -> object:
+    async with client.conversation() as talk:
+        await talk.send("Hi")
+        assert await talk.history()
+    return await client.models()
+
+
+@pytest.mark.parametrize("on", ["settings", "create", "data", "root", "delete"])
+@pytest.mark.parametrize(
+    "fault",
+    [LOST, Fault(502), Fault(503), Fault(504), Fault(429, body="Slow down")],
+    ids=["lost", "502", "503", "504", "429"],
+)
+async def test_a_small_request_is_sent_again(
+    api: Api, server: Emulator, on: str, fault: Fault
+) -> None:
+    told = Told()
+    server.fault(on, fault, fault)
+    async with api.client(retries=told.retries) as client:
+        if on == "delete":
+            await client.chat("Hi")
+            await api.settled()
+        else:
+            await reads(client)
+    assert len(told.seen) == 2
+    assert kinds(server).count(on) == 3
+    await api.settled()
+
+
+@pytest.mark.parametrize("on", ["settings", "create", "data", "root"])
+async def test_a_small_request_is_sent_again_only_so_often(
+    api: Api, server: Emulator, on: str
+) -> None:
+    server.fault(on, *[Fault(503)] * 10)
+    async with api.client(retries=QUICK) as client:
+        with pytest.raises(OverloadedError):
+            await reads(client)
+        assert kinds(server).count(on) == 1 + QUICK.attempts
+    await api.settled()
+
+
+@pytest.mark.parametrize("on", ["settings", "create"])
+@pytest.mark.parametrize("status", [500, 404, 422])
+async def test_what_does_not_pass_is_not_sent_again(
+    api: Api, server: Emulator, on: str, status: int
+) -> None:
+    server.fault(on, *[Fault(status, body={"message": "no"})] * 3)
+    async with api.client(retries=QUICK) as client:
+        with pytest.raises(StatusError):
+            await client.chat("Hi")
+    assert kinds(server).count(on) == 1
+
+
+# How long
+
+
+async def test_retry_after_in_seconds(api: Api, server: Emulator) -> None:
+    told = Told()
+    server.fault("create", Fault(503, headers={"Retry-After": "1"}))
+    server.fault("message", Fault(503))
+    begun = time.monotonic()
+    async with api.client(retries=told.retries) as client:
+        assert (await client.chat("Hi")).text
+    assert time.monotonic() - begun >= 1
+    first, second = told.seen
+    assert (first.delay, second.delay < 0.01) == (1, True)
+
+
+async def test_retry_after_as_a_date(api: Api, server: Emulator) -> None:
+    told = Told()
+    until = time.time() + 1.3
+    date = email.utils.formatdate(until, usegmt=True)  # it has no fractions of a second
+    server.fault("message", Fault(503, headers={"Retry-After": date}))
+    async with api.client(retries=told.retries) as client:
+        assert (await client.chat("Hi")).text
+    (retry,) = told.seen
+    assert 0.1 < retry.delay <= 1.3
+    assert time.time() >= until - 1
+
+
+@pytest.mark.parametrize("on", ["settings", "create", "message"])
+async def test_more_than_the_budget_is_raised_at_once(api: Api, server: Emulator, on: str) -> None:
+    server.fault(on, Fault(503, headers={"Retry-After": "31"}))
+    begun = time.monotonic()
+    async with api.client(retries=QUICK) as client:
+        with pytest.raises(OverloadedError) as caught:
+            await client.chat("Hi")
+    assert caught.value.retry_after == 31
+    assert time.monotonic() - begun < 1
+    assert kinds(server).count(on) == 1
+    await api.settled()
+
+
+async def test_the_budget_is_that_of_the_call(api: Api, server: Emulator) -> None:
+    """Two waits that are each within the budget are not, together."""
+    told = Told(budget=1.5)
+    for on in ("settings", "create"):
+        server.fault(on, Fault(503, headers={"Retry-After": "1"}))
+    async with api.client(retries=told.retries) as client:
+        with pytest.raises(OverloadedError):
+            await client.chat("Hi")
+    assert [retry.delay for retry in told.seen] == [1]
+
+
+# The service's own limit
+
+
+@pytest.mark.parametrize("on", ["message", "create"])
+async def test_the_services_own_limit_is_not_hammered(api: Api, server: Emulator, on: str) -> None:
+    server.fault(on, *[Fault(429, body={"message": OWN_LIMIT})] * 5)
+    async with api.client(retries=QUICK) as client:
+        with pytest.raises(RateLimitError, match="too many messages"):
+            await client.chat("Hi")
+    assert kinds(server).count(on) == 1
+    await api.settled()
+
+
+async def test_a_server_that_limits(api: Api) -> None:
+    with Emulator(rate_limit=1) as limited:
+        async with api.client(limited.url, retries=QUICK) as client:
+            await client.chat("Hi")
+            await client.chat("Hi")
+            with pytest.raises(RateLimitError):
+                await client.chat("Hi")
+        assert kinds(limited).count("message") == 3
+        assert limited.conversations == []
+
+
+async def test_where_the_budget_allows_one_whole_window_is_waited_for(
+    api: Api, server: Emulator
+) -> None:
+    told: list[Retry] = []
+
+    class EnoughError(Exception):
+        """Instead of the wait."""
+
+    def refuse(retry: Retry) -> None:
+        told.append(retry)
+        raise EnoughError
+
+    server.fail(429)
+    async with api.client(retries=Retries(budget=600, on_retry=refuse)) as client:
+        with pytest.raises(EnoughError):
+            await client.chat("Hi")
+        await api.settled()
+    assert told[0].delay >= 120
+
+
+# A message that is lost before any token
+
+SHORT = Timeouts(recovery=0.02)
+
+
+@pytest.mark.usefixtures("no_pause")
+@pytest.mark.parametrize("fault", [LOST, Fault(502), Fault(504)], ids=["lost", "502", "504"])
+async def test_a_lost_message_is_asked_again_in_its_place(
+    api: Api, server: Emulator, fault: Fault
+) -> None:
+    told = Told()
+    server.fault("message", fault)
+    async with api.client(retries=told.retries, timeouts=SHORT) as client:
+        reply = await client.chat("Hi")
+    first, second = options(server)
+    assert (first["is_retry"], second["is_retry"]) == (False, True)
+    assert first["id"] == second["id"] == reply.message_id
+    assert first["response_id"] == second["response_id"] == reply.response_id
+    assert server.generations == 1
+    assert not reply.recovered
+    assert len(told.seen) == 1
+    # First it was looked for, and the server was told to stop, should it be generating after all.
+    between = kinds(server)[3:-2]
+    assert set(between) == {"data", "stop"}
+    assert between[-1] == "stop"
+    await api.settled()
+
+
+@pytest.mark.usefixtures("no_pause")
+@pytest.mark.parametrize(
+    "fault", [TAKEN, Fault(502, processed=True), Fault(504, processed=True)], ids=str
+)
+async def test_a_message_that_was_taken_is_recovered_and_not_asked_again(
+    api: Api, server: Emulator, fault: Fault
+) -> None:
+    told = Told()
+    server.fault("message", fault)
+    server.reply(" One", " Another")
+    async with api.client(retries=told.retries) as client:
+        reply = await client.chat("Hi")
+    assert (reply.text, reply.recovered, server.generations) == (" One", True, 1)
+    assert told.seen == []
+    await api.settled()
+
+
+async def test_one_that_still_generates_is_stopped_before_it_is_asked_again(
+    api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is never a second generation beside the first: one of the answers would be lost."""
+    monkeypatch.setattr(turn, "_STOPPED", 0.15)  # the emulator notices a stop after 0.02 s
+    server.reply(Answer(" One two", drop_after=0, hold_after=1), " Whole")
+    async with api.client(retries=QUICK, timeouts=SHORT) as client, client.conversation() as talk:
+        reply = await talk.send("Hi")
+        await api.wait(server.wait_idle)
+        assert reply.text == " Whole"
+        assert kinds(server).count("stop") == server.stops == 1
+        assert [m.content for m in await talk.history()] == ["Hi", " Whole"]
+        assert [m.content for m in talk.messages] == ["Hi", " Whole"]
+    await api.settled()
+
+
+@pytest.mark.usefixtures("no_pause")
+async def test_a_lost_message_is_asked_again_once(api: Api, server: Emulator) -> None:
+    # What is found after a second loss could be what the first generation was stopped at.
+    server.fault("message", *[LOST] * 10)
+    async with api.client(retries=Retries(attempts=2, base=0), timeouts=SHORT) as client:
+        with pytest.raises(IncompleteStreamError):
+            await client.chat("Hi")
+    assert len(options(server)) == 2
+    await api.settled()
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+async def test_an_answer_that_had_begun_is_not_asked_again(
+    api: Api, server: Emulator, lost: int
+) -> None:
+    server.reply(Answer(" One two three", drop_after=lost, hold_after=lost + 1))
+    async with api.client(retries=QUICK, timeouts=SHORT) as client:
+        with pytest.raises(IncompleteStreamError) as caught:
+            await client.chat("Hi")
+    assert caught.value.partial == " One two"[: 4 * lost]
+    assert len(options(server)) == 1
+    await api.settled()
+
+
+async def test_without_recovery_a_lost_message_is_not_asked_again(
+    api: Api, server: Emulator
+) -> None:
+    server.fault("message", LOST)
+    async with api.client(retries=QUICK, recover=False) as client:
+        with pytest.raises(IncompleteStreamError):
+            await client.chat("Hi")
+    assert kinds(server) == ["settings", "create", "message", "stop", "delete"]
+
+
+# The session in mid-life
+
+
+async def test_a_forgotten_session_is_opened_again_once(api: Api, server: Emulator) -> None:
+    async with api.client(retries=0) as client, client.conversation() as talk:
+        await talk.send("Hi")
+        await api.wait(server.forget_sessions)
+        assert (await talk.send("Again")).text
+        assert kinds(server).count("settings") == 2
+        assert kinds(server).count("message") == 3
+        server.clear()
+        server.fault("message", *[Fault(405)] * 3)
+        with pytest.raises(TermsNotAcceptedError):
+            await talk.send("And again")
+        assert kinds(server)[:3] == ["message", "settings", "message"]
+    await api.settled()
+
+
+# Whose retries
+
+
+async def test_nothing_multiplies(api: Api, server: Emulator) -> None:
+    """Settings, creation, message and deletion draw on one count."""
+    for on in ("settings", "create", "message", "delete"):
+        server.fault(on, *[Fault(503)] * 9)
+    told = Told(attempts=5)
+    async with api.client(retries=told.retries) as client:
+        with pytest.raises(OverloadedError):
+            await client.chat("Hi")
+    assert [retry.attempt for retry in told.seen] == [1, 2, 3, 4, 5]
+    assert len(server.requests) == 6
+
+    server.clear()
+    for on in ("settings", "create", "message"):
+        server.fault(on, Fault(503), Fault(503))
+    told = Told(attempts=5)
+    async with api.client(retries=told.retries) as client:
+        with pytest.raises(OverloadedError):
+            await client.chat("Hi")
+    assert [kinds(server).count(on) for on in ("settings", "create", "message")] == [3, 3, 2]
+    await api.settled()
+
+
+@pytest.mark.parametrize("form", ["chat", "stream", "conversation", "retry"])
+@pytest.mark.parametrize("own", [0, Retries(attempts=2, base=0)], ids=["0", "Retries"])
+async def test_the_retries_of_a_call(
+    api: Api, server: Emulator, form: str, own: Retries | int
+) -> None:
+    async with (
+        api.client(retries=Retries(attempts=9, base=0)) as client,
+        client.conversation() as talk,
+    ):
+
+        async def stream() -> Reply:
+            async with client.stream("Hi", retries=own) as stream:
+                return await stream.read()
+
+        calls: dict[str, Callable[[], Awaitable[Reply]]] = {
+            "chat": lambda: client.chat("Hi", retries=own),
+            "stream": stream,
+            "conversation": lambda: talk.send("Hi", retries=own),
+            "retry": lambda: talk.retry(retries=own),
+        }
+        await talk.send("Hi")
+        server.clear()
+        server.fault("message", *[Fault(503)] * 9)
+        with pytest.raises(OverloadedError):
+            await calls[form]()
+        attempts = own if isinstance(own, int) else own.attempts
+        assert kinds(server).count("message") == 1 + attempts
+        server.clear()
+    await api.settled()
+
+
+async def test_what_on_retry_raises_ends_the_call(api: Api, server: Emulator) -> None:
+    def refuse(_: Retry) -> None:
+        raise KeyError("enough")
+
+    server.fault("message", Fault(503))
+    async with api.client(retries=Retries(on_retry=refuse)) as client:
+        with pytest.raises(KeyError, match="enough"):
+            await client.chat("Hi")
+        await api.settled()
+    assert kinds(server).count("message") == 1
+
+
+async def test_a_conversation_that_a_failed_attempt_left_is_deleted(
+    api: Api, server: Emulator
+) -> None:
+    server.fault("message", *[Fault(503)] * 9)
+    async with api.client(retries=QUICK) as client:
+        with pytest.raises(OverloadedError):
+            await client.chat("Hi")
+        await api.settled()
+    assert kinds(server).count("create") == kinds(server).count("delete") == 1

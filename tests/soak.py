@@ -1,0 +1,373 @@
+"""A long run against faults: `python -m tests.soak`, from the root of the repository.
+
+    python -m tests.soak [--seconds 60] [--streams N] [--seed 1] [--flavour all] [--workers 16]
+
+Workers share one client (threads, or tasks on asyncio or trio) and make chats, streams and
+conversations at random, which they read to the end, stop, leave, raise out of or are cancelled
+in. Meanwhile the emulator loses connections, in the answer and before it, ends answers early,
+answers 502 to 504, breaks generations off, is slow, and forgets its sessions. It answers each
+prompt with words of its own, so that what arrives can be checked to the letter.
+
+What is printed at the end:
+
+    streams             answers that were asked for
+    tokens              pieces of text that were given
+    whole / recovered   answers that came whole; of these, those whose connection was lost
+    left                answers that the caller stopped, left or was cancelled in
+    errors              answers that ended in a typed error, by its name
+    faults injected     as above, those that a request met
+    answers lost        given out as whole, and were not           must be 0
+    wrong texts         what arrived was not what was said         must be 0
+    other errors        exceptions that are none of ours           must be 0
+    conversations left  on the server, once the client has closed  must be 0
+    generations running the same                                   must be 0
+    connections open    the same                                   must be 0
+    memory              resident, after the first tenth of the run and at its end, with the
+                        emulator, which runs in a thread of the same process
+
+The exit status is 1 where one of those is not 0. The same seed gives the same calls and faults,
+but for what the order of threads and tasks makes of them. The waits for what a server that was
+told to stop does then are short here (0.1 and 0.5 s, not 2 and 30), because the emulator notices
+a stop after 0.02 s.
+"""
+
+import argparse
+import gc
+import importlib
+import os
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from h2o_client import AsyncChatStream, AsyncH2oClient, H2oError, Reply, Retries, Timeouts
+from h2o_client.emulator import Answer, Emulator, Fault, GenerationRequest
+from h2o_client.protocol import talk, turn
+
+if TYPE_CHECKING:
+    from flavours import Api
+
+FLAVOURS = ("sync", "asyncio", "trio")
+LIMITS = Timeouts(connect=10, first_token=20, idle=20, cleanup=10, recovery=0.3)
+RETRIES = Retries(attempts=4, base=0.002, budget=10)
+MUST_BE_ZERO = (
+    "answers lost",
+    "wrong texts",
+    "other errors",
+    "conversations left",
+    "generations running",
+    "connections open",
+)
+
+
+class OwnError(Exception):
+    """What a caller raises."""
+
+
+@dataclass
+class Tally:
+    """What was counted."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, other: "Tally") -> None:
+        """Add what another has counted."""
+        self.counts += other.counts
+        self.errors += other.errors
+        self.examples += other.examples[:3]
+
+    def note(self, what: str, example: str) -> None:
+        """Count something that must not be."""
+        self.counts[what] += 1
+        self.examples.append(f"{what}: {example}")
+
+
+class Model:
+    """Answers each prompt as was planned for it; asked again, without a fault."""
+
+    def __init__(self) -> None:
+        self._plans: dict[str, list[Answer]] = {}
+        self.faults = 0
+
+    def plan(self, prompt: str, answer: Answer, text: Sequence[str]) -> None:
+        """Plan an answer, and what is said from the second time on."""
+        self._plans[prompt] = [Answer(tokens=text), answer]
+
+    def forget(self, prompt: str) -> None:
+        """Nobody asks this again."""
+        self._plans.pop(prompt, None)
+
+    def __call__(self, request: GenerationRequest) -> Answer:
+        """Answer."""
+        plans = self._plans.get(request.messages[-1][1], [Answer(" gone")])
+        if len(plans) == 1:
+            return plans[0]
+        answer = plans.pop()
+        self.faults += answer.ending != "eos" or answer.drop_after is not None
+        return answer
+
+
+@dataclass
+class Budget:
+    """How long the run goes on."""
+
+    until: float
+    streams: int | None
+
+    def take(self) -> bool:
+        """Take one stream of it; False: that is all."""
+        if self.streams is not None:
+            self.streams -= 1  # threads may take one too many
+            return self.streams >= 0
+        return time.monotonic() < self.until
+
+
+class Worker:
+    """Makes one call after the other."""
+
+    def __init__(
+        self, api: "Api", client: AsyncH2oClient, model: Model, seed: str, budget: Budget
+    ) -> None:
+        self.api = api
+        self.client = client
+        self.model = model
+        self.name = seed
+        self.random = random.Random(seed)
+        self.budget = budget
+        self.tally = Tally()
+        self.number = 0
+
+    async def work(self) -> None:
+        """Do it all."""
+        while self.budget.take():
+            await self.inject()
+            length = self.random.choice((0, 0, 1, 3))
+            if length == 0:
+                await self.call(self.client.stream, self.client.chat)
+                continue
+            async with self.client.conversation() as conversation:
+                for _ in range(length):
+                    await self.call(conversation.stream, conversation.send)
+
+    async def inject(self) -> None:
+        """Lay a fault before some request, whose ever it will be."""
+        draw = self.random.random()
+        if draw < 0.01:
+            self.tally.counts["faults injected"] += 1
+            await self.api.wait(self.api.server.forget_sessions)
+        elif draw < 0.25:
+            on = self.random.choice(("create", "message", "data", "stop", "delete"))
+            fault = self.random.choice(
+                (
+                    Fault(503),
+                    Fault(502),
+                    Fault(504),
+                    Fault(disconnect=True),
+                    Fault(delay=0.01),
+                    # A conversation that was made unknown to the client could not be deleted.
+                    Fault(disconnect=True, processed=on != "create"),
+                )
+            )
+            self.tally.counts["faults injected"] += 1
+            await self.api.wait(lambda: self.api.server.fault(on, fault))
+
+    async def call(
+        self,
+        stream: Callable[[str], AsyncChatStream],
+        chat: Callable[[str], Awaitable[Reply]],
+    ) -> None:
+        """Ask one thing, in one of the ways, and check what comes of it."""
+        self.number += 1
+        prompt = f"{self.name} {self.number}"
+        words = [f" {prompt}:{index}" for index in range(self.random.randint(1, 30))]
+        self.model.plan(prompt, self.answer(words), words)
+        seen: list[str] = []
+        outcome = "whole"
+        try:
+            if self.random.random() < 0.3:
+                reply = await chat(prompt)
+                seen.append(reply.text)
+                self.tally.counts["recovered"] += reply.recovered
+            else:
+                outcome = await self.read(stream(prompt), seen)
+        except OwnError:
+            outcome = "left"
+        except H2oError as error:
+            outcome = "error"
+            self.tally.errors[type(error).__name__] += 1
+            self.check("".join(words), error.partial, whole=False)
+        except Exception as error:  # noqa: BLE001 -- counted, and fails the run
+            outcome = "other"
+            self.tally.note("other errors", repr(error))
+        finally:
+            self.model.forget(prompt)
+        self.tally.counts["streams"] += 1
+        self.tally.counts["tokens"] += len(seen)
+        self.tally.counts[outcome] += 1
+        self.check("".join(words), "".join(seen), whole=outcome == "whole")
+
+    async def read(self, stream: AsyncChatStream, seen: list[str]) -> str:
+        """Read a stream, to its end or not; return what became of it."""
+        way = self.random.choice(("read", "read", "read", "stop", "break", "raise", "cancel"))
+        after = self.random.randint(1, 10)
+        seconds = self.random.uniform(0, 0.03)
+        if way == "cancel" and self.api.flavour != "sync":
+            with anyio.move_on_after(seconds):
+                async with stream:
+                    async for text in stream:
+                        seen.append(text)  # noqa: PERF401 -- what came before a cancellation counts
+                self.tally.counts["recovered"] += stream.reply.recovered
+                return "whole"
+            return "left"
+        async with stream:
+            async for text in stream:
+                seen.append(text)
+                if len(seen) < after or way in ("read", "cancel"):
+                    continue
+                if way == "break":
+                    return "left"
+                if way == "raise":
+                    raise OwnError
+                await stream.stop()  # what was read and not given yet is dropped
+                return "left"
+        self.tally.counts["recovered"] += stream.reply.recovered
+        return "whole"
+
+    def answer(self, words: Sequence[str]) -> Answer:
+        """Plan how the model server says these words."""
+        pace = self.random.choice((0.0, 0.0, 0.001, 0.003))
+        form: dict[str, Any] = {"tokens": words, "pace": pace}
+        form["join"] = self.random.choice((1, 1, 4))
+        form["split"] = self.random.choice((None, None, 7, 61))
+        draw = self.random.random()
+        if draw < 0.2:
+            form["drop_after"] = self.random.randint(0, len(words))
+        elif draw < 0.3:
+            form["ending"] = self.random.choice(("cut", "clean", "midline", "error"))
+        elif draw < 0.35:
+            form["tokens"] = ()
+            form["ending"] = "error"
+            form["error_type"] = "overloaded"
+        return Answer(**form)
+
+    def check(self, said: str, seen: str, *, whole: bool) -> None:
+        """Check what arrived against what was said."""
+        if not said.startswith(seen):
+            self.tally.note("wrong texts", f"{seen!r} of {said!r}")
+        elif whole and seen != said:
+            self.tally.note("answers lost", f"{seen!r} of {said!r}")
+
+
+def memory() -> float:
+    """Return the resident memory, in MB."""
+    gc.collect()
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def run(
+    flavour: str, *, seconds: float, streams: int | None, seed: int, workers: int
+) -> tuple[Tally, tuple[float, float]]:
+    """Run one flavour; return what was counted, and the memory before and after."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    flavours = importlib.import_module("flavours")
+    model, total = Model(), Tally()
+    with Emulator(engine=model, max_requests=100, max_conversations=100_000) as server:
+        api: Api = flavours.new_api(flavour, server)
+        figures: list[float] = []
+
+        async def scenario() -> None:
+            for share in (0.1, 0.9):
+                count = None if streams is None else max(1, int(streams * share))
+                budget = Budget(time.monotonic() + seconds * share, count)
+                client = api.client(timeouts=LIMITS, retries=RETRIES)
+                crew = [
+                    Worker(api, client, model, f"{flavour}-{seed}-{share}-{index}", budget)
+                    for index in range(workers)
+                ]
+                async with client:
+                    await api.concurrently([worker.work for worker in crew])
+                    await api.wait(server.clear)  # the last clean-up meets no fault
+                for worker in crew:
+                    total.add(worker.tally)
+                figures.append(memory())
+
+        if flavour == "sync":
+            flavours.at_once(scenario())
+        else:
+            anyio.run(scenario, backend=flavour)
+        server.wait_idle(30)
+        until = time.monotonic() + 5
+        while server.connections and time.monotonic() < until:
+            time.sleep(0.01)
+        total.counts["faults injected"] += model.faults
+        total.counts["conversations left"] = len(server.conversations)
+        total.counts["generations running"] = server.generating
+        total.counts["connections open"] = server.connections
+    return total, (figures[0], figures[-1])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run as a command; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.soak", description="A long run against faults."
+    )
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each flavour (60)")
+    parser.add_argument("--streams", type=int, help="of each flavour, instead of --seconds")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=16, help="threads or tasks (16)")
+    parser.add_argument("--flavour", choices=(*FLAVOURS, "all"), default="all")
+    options = parser.parse_args(arguments)
+    # What a client logs of clean-ups that are tried again is expected here.
+    importlib.import_module("logging").getLogger("h2o_client").setLevel("ERROR")
+    pauses = turn._STOPPED, talk._SETTLE
+    turn._STOPPED, talk._SETTLE = 0.1, 0.5
+    failed = False
+    try:
+        for flavour in FLAVOURS if options.flavour == "all" else (options.flavour,):
+            begun = time.monotonic()
+            tally, (before, after) = run(
+                flavour,
+                seconds=options.seconds,
+                streams=options.streams,
+                seed=options.seed,
+                workers=options.workers,
+            )
+            counts = tally.counts
+            print_line(flavour, f"seed {options.seed}, {time.monotonic() - begun:.1f} s")
+            for name in ("streams", "tokens", "whole", "recovered", "left"):
+                print_line(name, counts[name])
+            of = ", ".join(f"{name} {count}" for name, count in sorted(tally.errors.items()))
+            print_line("errors", f"{counts['error']}" + (f" ({of})" if of else ""))
+            print_line("faults injected", counts["faults injected"])
+            for name in MUST_BE_ZERO:
+                print_line(name, counts[name])
+                failed = failed or counts[name] != 0
+            print_line("memory", f"{before:.1f} MB before, {after:.1f} MB after")
+            for example in tally.examples[:10]:
+                print_line("", example)
+    finally:
+        turn._STOPPED, talk._SETTLE = pauses
+    return int(failed)
+
+
+def print_line(name: str, value: object) -> None:
+    """Print one figure."""
+    sys.stdout.write(f"{name:<20} {value}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""The soak command runs, checks what it says it checks, and finds nothing in a short run."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soak
+
+ROOT = Path(__file__).parent.parent
+
+
+def figures(text: str) -> dict[str, int]:
+    """The figures that were printed."""
+    found = re.findall(r"^(\w[\w ]*?) {2,}(\d+)(?: \(.*\))?$", text, re.MULTILINE)
+    return {name: int(value) for name, value in found}
+
+
+@pytest.mark.parametrize("flavour", soak.FLAVOURS)
+def test_a_short_run(flavour: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status = soak.main(["--streams", "20", "--workers", "5", "--seed", "3", "--flavour", flavour])
+    text = capsys.readouterr().out
+    found = figures(text)
+    assert status == 0, text
+    assert found["streams"] >= 20
+    assert found["streams"] == found["whole"] + found["left"] + found["errors"]
+    assert found["tokens"] > 20
+    assert found["faults injected"] > 0
+    assert [found[name] for name in soak.MUST_BE_ZERO] == [0] * len(soak.MUST_BE_ZERO)
+    assert "MB before" in text
+
+
+def test_what_must_not_be_is_found() -> None:
+    worker = soak.Worker.__new__(soak.Worker)
+    worker.tally = soak.Tally()
+    worker.check(" One two", " One two", whole=True)
+    worker.check(" One two", " One", whole=False)
+    assert not worker.tally.counts
+    worker.check(" One two", " One", whole=True)
+    worker.check(" One two", " two", whole=False)
+    assert worker.tally.counts == {"answers lost": 1, "wrong texts": 1}
+
+
+def test_a_failed_check_fails_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tally = soak.Tally()
+    tally.note("answers lost", "one")
+    monkeypatch.setattr(soak, "run", lambda *_, **__: (tally, (1.0, 1.0)))
+    assert soak.main(["--flavour", "sync"]) == 1
+    assert "answers lost: one" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "flavours", [("sync",), pytest.param(soak.FLAVOURS, marks=pytest.mark.long)], ids=len
+)
+def test_the_command(flavours: tuple[str, ...]) -> None:
+    which = flavours[0] if len(flavours) == 1 else "all"
+    arguments = ["--streams", "4", "--workers", "2", "--flavour", which]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "tests.soak", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    begun = [line.split()[0] for line in done.stdout.splitlines() if "seed" in line]
+    assert begun == list(flavours)
