@@ -418,7 +418,8 @@ class AsyncChatStream:
             self._operation.stop()
         )
         if not self._steps.claim():
-            self._player.interrupt()
+            if not self._operation.done:
+                self._player.interrupt()
             return
         try:
             while await self._step() is not None:
@@ -441,9 +442,9 @@ class AsyncChatStream:
     def _tell_to_close(self) -> bool:
         """Make a reader that is at work leave; False: it cannot be reached where it is.
 
-        Once the answer is whole, the reader is only cleaning up, and is left to it.
+        Once nothing more comes of the answer, the reader is only cleaning up, and is left to it.
         """
-        if self._operation.whole:
+        if self._operation.done or self._closed:
             return True
         self._player.closing = True
         return self._player.interrupt()

@@ -441,7 +441,8 @@ class ChatStream:
             return
         Player(self._client, self._client._cleanup_deadline()).play(self._operation.stop())
         if not self._steps.claim():
-            self._player.interrupt()
+            if not self._operation.done:
+                self._player.interrupt()
             return
         try:
             while self._step() is not None:
@@ -468,9 +469,9 @@ class ChatStream:
     def _tell_to_close(self) -> bool:
         """Make a reader that is at work leave; False: it cannot be reached where it is.
 
-        Once the answer is whole, the reader is only cleaning up, and is left to it.
+        Once nothing more comes of the answer, the reader is only cleaning up, and is left to it.
         """
-        if self._operation.whole:
+        if self._operation.done or self._closed:
             return True
         self._player.closing = True
         return self._player.interrupt()

@@ -4,13 +4,15 @@ import asyncio
 import concurrent.futures
 import contextlib
 import copy
+import functools
 import gc
 import multiprocessing
 import os
 import pickle
+import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -34,6 +36,11 @@ forks = pytest.mark.filterwarnings(
 
 def in_a_fork(work: Callable[[], None]) -> None:
     """Do something in a forked child; fail as it fails, or if it has not ended in time."""
+    end_fork(*begin_fork(work))
+
+
+def begin_fork(work: Callable[[], None]) -> tuple[int, int]:
+    """Begin to do something in a forked child; return the child, and where it says its errors."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -49,6 +56,11 @@ def in_a_fork(work: Callable[[], None]) -> None:
         finally:
             os._exit(status)
     os.close(write)
+    return child, read
+
+
+def end_fork(child: int, read: int) -> None:
+    """Wait for a child, and fail as it failed."""
     with open(read, "rb") as pipe:
         said = pipe.read().decode()
     _, status = os.waitpid(child, 0)
@@ -272,6 +284,35 @@ def test_a_child_uses_no_idle_connection_of_its_parent(server: Emulator, form: s
         assert server.accepted == 2  # the parent's is as it was
 
 
+@needs_fork
+@forks
+def test_children_at_the_same_time_get_their_own_answers(server: Emulator) -> None:
+    """Each inherits the idle connection of its parent, and none may speak on it."""
+    go, release = os.pipe()
+
+    def work(name: str) -> None:
+        os.close(release)
+        os.read(go, 1)  # the end of the pipe: all begin together
+        for _ in range(3):
+            assert f" You said: {name}\n" in client.chat(name).text
+        client.close()
+
+    with H2oClient(server.url, timeouts=PATIENCE) as client:
+        assert " You said: parent\n" in client.chat("parent").text
+        assert server.connections == 1  # idle, and kept
+        ends = [begin_fork(functools.partial(work, f"child {number}")) for number in range(4)]
+        os.close(release)
+        assert " You said: parent\n" in client.chat("parent").text
+        for end in ends:
+            end_fork(*end)
+        os.close(go)
+        assert server.accepted == 5
+        assert " You said: parent\n" in client.chat("parent").text
+        assert server.accepted == 5
+    server.wait_idle()
+    assert server.conversations == []
+
+
 # Event loops
 
 
@@ -307,6 +348,54 @@ def test_asyncio_run_after_asyncio_run(server: Emulator) -> None:
     texts = [asyncio.run(client.chat("Hi")).text for _ in range(3)]
     assert len(set(texts)) == 1
     asyncio.run(client.aclose())
+
+
+FORMS: dict[str, Callable[[AsyncH2oClient], Awaitable[object]]] = {
+    "chat": lambda client: client.chat("Hi"),
+    "models": lambda client: client.models(),
+}
+
+
+async def read_half(client: AsyncH2oClient) -> None:
+    """Leave a stream, which closes its connection."""
+    async with client.stream("Hi") as stream:
+        await anext(stream)
+
+
+FORMS["stream"] = read_half
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="this system does not show descriptors")
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("backends", ["asyncio", "trio", "both"])
+def test_thirty_event_loops_leave_nothing_open(server: Emulator, form: str, backends: str) -> None:
+    client = AsyncH2oClient(server.url, timeouts=PATIENCE)
+    cycle = BACKENDS if backends == "both" else (backends,)
+
+    async def use() -> None:
+        await FORMS[form](client)
+
+    def run(times: int) -> int:
+        """Return how many descriptors are open, after so many loops."""
+        for number in range(times):
+            anyio.run(use, backend=cycle[number % len(cycle)])
+        until = time.monotonic() + PATIENCE
+        while server.connections:
+            assert time.monotonic() < until, "connections outlive their event loop"
+            time.sleep(0.001)
+        return len(os.listdir("/dev/fd"))
+
+    gc.collect()
+    gc.disable()  # nothing is left to the garbage collector
+    try:
+        before = run(2)  # what a backend opens once and for all is no leak
+        assert run(30) == before
+    finally:
+        gc.enable()
+    gc.collect()  # and here a warning would come
+    anyio.run(client.aclose, backend="asyncio")
+    assert server.conversations == []
+    assert server.sessions == ([client.session] if form != "models" else [])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from h2o_client.protocol.address import Address
-from h2o_client.protocol.payloads import Endpoints, check_model, check_parameters
+from h2o_client.protocol.payloads import Endpoints, check_flag, check_model, check_parameters
 from h2o_client.protocol.retries import Retries, as_retries
 from h2o_client.protocol.service import Ambient, Service
 from h2o_client.protocol.session import Session
@@ -46,7 +46,11 @@ def build_service(
     if model is None:
         model = environ.get("H2O_CHAT_MODEL") or DEFAULT_MODEL
     address = Address.parse(base_url)
-    share = _flag("share_conversations", share_conversations)
+    share = (
+        True
+        if share_conversations is None
+        else check_flag("share_conversations", share_conversations)
+    )
     own = Session(session, new=ambient.uuid4())
     if not share:
         own.accepted = False  # a choice that was passed is told, to a session taken up too
@@ -68,14 +72,8 @@ def build_service(
         timeouts=as_timeouts(timeouts),
         retries=as_retries(retries),
         ambient=ambient,
-        recover=_flag("recover", recover),
+        recover=True if recover is None else check_flag("recover", recover),
     )
-
-
-def _flag(name: str, value: bool | None) -> bool:
-    if value is not None and not isinstance(value, bool):
-        raise TypeError(f"{name} is True or False, not {value!r}")
-    return value is not False
 
 
 def as_timeouts(value: Timeouts | float | None) -> Timeouts:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from h2o_client.errors import H2oError
 from h2o_client.protocol.effects import CallerStoppedError, Finish, Flow
-from h2o_client.protocol.payloads import check_model, merge_parameters
+from h2o_client.protocol.payloads import check_flag, check_model, merge_parameters
 from h2o_client.protocol.prompt import build_prompt
 from h2o_client.protocol.retries import Retries, RetryState
 from h2o_client.protocol.service import Service
@@ -29,8 +29,8 @@ class Operation(Protocol):
         ...
 
     @property
-    def whole(self) -> bool:
-        """Whether the answer is whole."""
+    def done(self) -> bool:
+        """Whether nothing more comes of the answer: what `run()` still does is clean up."""
         ...
 
     def run(self) -> Flow[Reply]:
@@ -83,7 +83,7 @@ class Chat:
             model=self._model,
             parameters=merge_parameters(service.parameters, parameters, keywords),
             retries=self._retries,
-            recover=service.recover if recover is None else recover,
+            recover=service.recover if recover is None else check_flag("recover", recover),
         )
         self._conversation: str | None = None
         self._stop_failed = False
@@ -94,9 +94,9 @@ class Chat:
         return self._turn.text
 
     @property
-    def whole(self) -> bool:
-        """Whether the answer is whole."""
-        return self._turn.whole
+    def done(self) -> bool:
+        """Whether nothing more comes of the answer: what `run()` still does is clean up."""
+        return self._turn.done
 
     def run(self) -> Flow[Reply]:
         """Do it all, emitting tokens as they arrive."""

@@ -62,9 +62,17 @@ _HABITS = {
     "from_share": "a shared conversation is copied with client.conversation(from_share=…)",
     "model": "a conversation has its model: client.conversation(model=…)",
     "messages": "a conversation remembers: send() takes the new message as text",
-    "message": "chat() and stream() take `messages` as their first argument",
-    "web_search": "only a conversation searches the web: client.conversation().send(…)",
-    "on_web_search": "only a conversation searches the web: client.conversation().send(…)",
+    "message": "chat() and stream() take `messages`, send() of a conversation its message, first",
+    "web_search": "send() and stream() of a conversation search the web",
+    "on_web_search": "send() and stream() of a conversation search the web",
+    "prompts": "client.batch(prompts) asks many",
+    "concurrency": "client.batch(prompts, concurrency=…) asks many at a time",
+    "limit_wait": "client.batch(prompts, limit_wait=…) waits for the service's limit",
+    "saved": "client.conversation_from(saved) takes up a saved conversation",
+    "share": "client.shared(share) reads a shared conversation",
+    "title": "a conversation has a title: talk.rename(title)",
+    "message_id": "talk.vote(message_id, score) and talk.prompt(message_id) take it",
+    "score": "talk.vote(message_id, score) takes it",
     "logprobs": "stream.events() gives each token with its logprob",
     "stop_sequence": "it is called stop here",
     "max_tokens": "it is called max_new_tokens here",
@@ -276,6 +284,17 @@ def merge_parameters(
         if value is not None:
             merged[name] = value
     return merged
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Return a flag if it is one.
+
+    Raises:
+        TypeError: it is neither True nor False.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is True or False, not {value!r}")
+    return value
 
 
 def check_model(model: object) -> str:

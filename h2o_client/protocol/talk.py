@@ -21,7 +21,7 @@ from h2o_client.errors import (
     TransportTimeoutError,
 )
 from h2o_client.protocol.effects import Claim, Close, Finish, Flow, Head, Read, Send, Sleep
-from h2o_client.protocol.payloads import check_model, merge_parameters
+from h2o_client.protocol.payloads import check_flag, check_model, merge_parameters
 from h2o_client.protocol.prompt import check_prompt
 from h2o_client.protocol.queries import parse_share
 from h2o_client.protocol.replies import (
@@ -81,7 +81,7 @@ class Talk:
     ) -> None:
         self._service = service
         self._share = share
-        self._keep = keep is True or (keep is None and conversation is not None)
+        self._keep = conversation is not None if keep is None else check_flag("keep", keep)
         self._deleted = False
         self._claim = Claim()
         self._unsettled: str | None = None
@@ -120,15 +120,17 @@ class Talk:
             if not isinstance(prompt, str):
                 raise TypeError(f"a message is text, not {type(prompt).__name__}")
             check_prompt(prompt)
+        if on_web_search is not None and not callable(on_web_search):
+            raise TypeError(f"on_web_search is a function, not {on_web_search!r}")
         merged = merge_parameters(self._service.parameters, parameters, keywords)
         return Ask(
             self._service,
             self,
             prompt,
             parameters=merged,
-            recover=self._service.recover if recover is None else recover,
+            recover=self._service.recover if recover is None else check_flag("recover", recover),
             retries=self._service.retry_state(retries),
-            web_search=web_search or on_web_search is not None,
+            web_search=check_flag("web_search", web_search) or on_web_search is not None,
             on_web_search=on_web_search,
         )
 
@@ -436,9 +438,9 @@ class Ask:
         return "" if self._turn is None else self._turn.text
 
     @property
-    def whole(self) -> bool:
-        """Whether the answer is whole."""
-        return self._turn is not None and self._turn.whole
+    def done(self) -> bool:
+        """Whether nothing more comes of the answer: what `run()` still does is clean up."""
+        return self._turn is not None and self._turn.done
 
     def run(self) -> Flow[Reply]:
         """Do it all, emitting tokens as they arrive.

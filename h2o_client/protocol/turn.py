@@ -17,7 +17,6 @@ idea of white space, which is not Python's.
 Nothing marks a stored answer that another process has stopped half way: such a one looks whole.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -114,7 +113,7 @@ class Turn:
         self._body()  # so that what cannot be sent is refused now
         self._has_stop = bool(parameters.get("stop") or parameters.get("stop_sequences"))
         self._conversation = ""
-        self._text = io.StringIO()
+        self._text = bytearray()  # UTF-8: a text of many small pieces would take twenty times more
         self._tokens = 0
         self._final: Final | None = None
         self._recovered = False
@@ -123,13 +122,14 @@ class Turn:
         self.stopping = False
         self.stop_told = False
         self.unseen = False
+        self._over = False
         self._ended = False  # the response came to an end of its own
         self._begun: float | None = None
 
     @property
     def text(self) -> str:
         """What has arrived of the answer."""
-        return self._text.getvalue()
+        return self._text.decode(errors="surrogatepass")
 
     @property
     def ended(self) -> bool:
@@ -140,6 +140,11 @@ class Turn:
     def whole(self) -> bool:
         """Whether the answer is whole."""
         return self._final is not None or self._recovered
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more comes of the answer."""
+        return self.whole or self._over
 
     def run(self, conversation: str) -> Flow[Reply]:
         """Send the message and read its answer.
@@ -156,6 +161,7 @@ class Turn:
         if not self.whole:
             yield Close()
             yield from self.stop()
+        self._over = True
         return self._reply()
 
     def _answer(self) -> Flow[None]:
@@ -272,7 +278,8 @@ class Turn:
             yield from self._read_tail()
 
     def _take(self, tokens: Sequence[Token], final: Final | None) -> None:
-        self._text.write("".join([token.text for token in tokens if not token.special]))
+        text = "".join([token.text for token in tokens if not token.special])
+        self._text += text.encode(errors="surrogatepass")
         self._tokens += len(tokens)
         if final is not None:
             self._final = final
@@ -312,7 +319,7 @@ class Turn:
                 self._service.ambient.note("the connection was lost, the answer recovered")
                 if missing:
                     token = Token(None, missing)
-                    self._text.write(missing)
+                    self._text += missing.encode(errors="surrogatepass")
                     yield Emit([token])
                 return True
             if stored is not None:

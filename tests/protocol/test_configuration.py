@@ -44,6 +44,26 @@ def test_an_empty_variable_is_none() -> None:
     assert "Authorization" not in dict(service.endpoints.create(model="m").headers)
 
 
+@pytest.mark.parametrize("around", ["%s ", " %s", "%s\n", "\t%s\r\n"])
+def test_blanks_around_the_token_are_not_of_it(around: str) -> None:
+    environ = {"H2O_CHAT_TOKEN": around % "hunter2"}
+    request = service_of(Server(), environ=environ).endpoints.create(model="m")
+    assert ("Authorization", "Bearer hunter2") in request.headers
+
+
+@pytest.mark.parametrize("token", [" ", "\n", "\t "])
+def test_a_blank_token_is_none(token: str) -> None:
+    service = service_of(Server(), environ={"H2O_CHAT_TOKEN": token})
+    assert "Authorization" not in dict(service.endpoints.create(model="m").headers)
+
+
+@pytest.mark.parametrize("token", ["hunter2\x00", "hunter2\r\nX: y", "hunter2ü", "hunter2\x7f"])
+def test_a_token_that_cannot_be_sent_is_refused_and_not_repeated(token: str) -> None:
+    with pytest.raises(ValueError, match="H2O_CHAT_TOKEN") as caught:
+        service_of(Server(), environ={"H2O_CHAT_TOKEN": token})
+    assert "hunter2" not in repr(caught.value)
+
+
 def test_a_session_taken_up_is_opened_only_when_a_choice_was_passed() -> None:
     assert service_of(Server(), session="abc").session.accepted
     assert service_of(Server(), session="abc", share_conversations=True).session.accepted
@@ -55,6 +75,25 @@ def test_a_session_taken_up_is_opened_only_when_a_choice_was_passed() -> None:
     [
         ({"base_url": "ftp://host"}, ValueError, "base_url"),
         ({"base_url": 7}, TypeError, "base_url"),
+        # Only None is the default: what is empty or false was meant to be something.
+        ({"base_url": ""}, ValueError, "base_url"),
+        ({"base_url": False}, TypeError, "base_url"),
+        ({"base_url": "", "environ": {"H2O_CHAT_URL": "https://env"}}, ValueError, "base_url"),
+        ({"model": ""}, ValueError, "model"),
+        ({"model": False}, TypeError, "model"),
+        ({"model": "", "environ": {"H2O_CHAT_MODEL": "env"}}, ValueError, "model"),
+        ({"session": ""}, ValueError, "session"),
+        ({"timeouts": False}, TypeError, "timeouts"),
+        ({"retries": False}, TypeError, "attempts"),
+        ({"headers": []}, TypeError, "headers"),
+        ({"headers": ""}, TypeError, "headers"),
+        ({"headers": False}, TypeError, "headers"),
+        ({"parameters": []}, TypeError, "parameters"),
+        ({"parameters": ""}, TypeError, "parameters"),
+        ({"parameters": False}, TypeError, "parameters"),
+        ({"recover": "no"}, TypeError, "recover"),
+        ({"recover": 0}, TypeError, "recover"),
+        ({"recover": ""}, TypeError, "recover"),
         ({"environ": {"H2O_CHAT_URL": "no url"}}, ValueError, "base_url"),
         ({"model": " "}, ValueError, "model"),
         ({"model": 7}, TypeError, "model"),
@@ -139,6 +178,10 @@ def test_a_number_is_a_short_form_of_the_retries(
         ("X-Key", "hunter2\x7f"),
         ("X-Key", "hunter2 ü"),  # httpx writes ASCII, and would fail when it is too late
         ("X-Key", "hunter2\u2028"),
+        ("X-Key", "hunter2 "),  # a blank at an end is none of the value, says HTTP: h11 refuses
+        ("X-Key", " hunter2"),
+        ("X-Key", "hunter2\t"),
+        ("X-Key", "hunter2\n"),
     ],
 )
 def test_a_header_that_cannot_be_sent_is_refused_and_its_value_not_repeated(

@@ -1,11 +1,14 @@
+import inspect
 import json
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, cast
 from urllib.parse import parse_qsl
 
 import pytest
 from recorded import Exchange, everything, scenario
 
+from h2o_client import Conversation, H2oClient
 from h2o_client.protocol.address import Address
 from h2o_client.protocol.effects import Request
 from h2o_client.protocol.payloads import (
@@ -329,6 +332,20 @@ def test_an_unknown_name_is_passed_on_as_given(name: str) -> None:
         ("system", "role 'system'"),
         ("frequency_penalty", "repetition_penalty"),
         ("presence_penalty", "repetition_penalty"),
+        ("stop_sequence", "stop"),
+        ("logprobs", r"stream\.events"),
+        ("token", "H2O_CHAT_TOKEN"),
+        ("verify", "http_client"),
+        ("http_client", "http_client="),
+        ("share_conversations", "share_conversations="),
+        ("keep", r"conversation\(keep="),
+        ("id", r"conversation\(id="),
+        ("from_share", r"conversation\(from_share="),
+        ("model", r"conversation\(model="),
+        ("messages", "send"),
+        ("message", "messages"),
+        ("web_search", "conversation"),
+        ("on_web_search", "conversation"),
         ("temprature", "did you mean 'temperature'"),
         ("Temperature", "did you mean 'temperature'"),
         ("max_new_token", "did you mean 'max_new_tokens'"),
@@ -346,6 +363,67 @@ def test_a_habit_or_a_misspelt_name_is_a_type_error_with_a_hint(
     with pytest.raises(TypeError, match=hint) as caught:
         merge_parameters({}, None, {name: value})
     assert repr(name) in str(caught.value)
+
+
+METHODS: dict[str, Callable[..., object]] = {
+    "chat": H2oClient.chat,
+    "stream": H2oClient.stream,
+    "send": Conversation.send,
+    "talk.stream": Conversation.stream,
+    "retry": Conversation.retry,
+}
+
+
+def names_of(call: Callable[..., object]) -> set[str]:
+    """The names that a signature has, not what it passes on."""
+    parameters = inspect.signature(call).parameters.values()
+    return {item.name for item in parameters if item.kind is not item.VAR_KEYWORD} - {"self"}
+
+
+def our_names() -> set[str]:
+    """All names of arguments that this package has."""
+    calls: list[Callable[..., object]] = [H2oClient, H2oClient.conversation, *METHODS.values()]
+    return {name for call in calls for name in names_of(call)}
+
+
+def elsewhere() -> list[tuple[str, str]]:
+    """Each method with each name that is an argument of another; `retry()` names few of its own."""
+    return [
+        (method, name)
+        for method, call in METHODS.items()
+        for name in sorted(our_names() - names_of(call) - set(DEFAULT_PARAMETERS))
+    ]
+
+
+@pytest.mark.parametrize("value", [None, "x"])
+@pytest.mark.parametrize(("method", "name"), elsewhere())
+def test_an_argument_of_another_method_is_a_type_error_with_a_hint(
+    method: str, name: str, value: str | None
+) -> None:
+    with H2oClient("http://127.0.0.1:9") as client, client.conversation() as talk:
+        first = () if method == "retry" else ("Hi",)
+        owner = client if METHODS[method].__qualname__.startswith("H2oClient.") else talk
+        call = getattr(owner, method.rpartition(".")[2])
+        with pytest.raises(TypeError, match=f"there is no argument '{name}': .") as caught:
+            call(*first, **{name: value})
+    assert "did you mean" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["chat", "stream"])
+@pytest.mark.parametrize("name", sorted(names_of(H2oClient.batch)))
+def test_an_argument_of_a_batch_is_one_of_no_call(method: str, name: str) -> None:
+    with (
+        H2oClient("http://127.0.0.1:9", retries=0) as client,
+        pytest.raises(TypeError, match=f"there is no argument '{name}': ."),
+    ):
+        getattr(client, method)("Hi", **{name: 1})
+
+
+def test_what_is_an_argument_elsewhere_was_found() -> None:
+    found = set(elsewhere())
+    assert {("chat", "web_search"), ("send", "model"), ("retry", "message")} <= found
+    assert {("stream", "http_client"), ("talk.stream", "from_share")} <= found
+    assert not any(name in names_of(METHODS[method]) for method, name in found)
 
 
 def test_the_mapping_passes_any_name_on() -> None:

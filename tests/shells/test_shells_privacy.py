@@ -7,10 +7,11 @@ password, and httpcore's shows request headers at DEBUG, which is documented.
 import logging
 from typing import Any
 
+import httpx
 import pytest
 from flavours import NO_RECOVERY, Api, endless
 
-from h2o_client import H2oError
+from h2o_client import H2oError, TransportError
 from h2o_client.emulator import Answer, Emulator, Fault
 
 PROMPT = "my darkest confession"
@@ -86,3 +87,40 @@ async def test_errors_keep_secrets(
             else:
                 assert on == "delete"
     check(*[record.getMessage() for record in caplog.records])
+
+
+async def test_a_token_with_a_blank_behind_it_is_sent_without(
+    api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("H2O_CHAT_TOKEN", f"{TOKEN} ")
+    async with api.client() as client:
+        await client.chat("Hi")
+    for request in server.requests:
+        assert dict(request.headers)["authorization"] == f"Bearer {TOKEN}"
+
+
+@pytest.mark.parametrize("value", [f"{TOKEN} ", f" {TOKEN}", f"{TOKEN}\n", f"{TOKEN}\x00"])
+async def test_a_header_that_cannot_be_sent_is_an_error_without_its_value(
+    api: Api, value: str
+) -> None:
+    with pytest.raises(ValueError, match="'X-Key'") as caught:
+        api.client(headers={"X-Key": value})
+    check(caught.value, *caught.value.args, caught.value.__context__, caught.value.__cause__)
+
+
+async def test_what_httpx_says_of_our_own_request_is_not_repeated(
+    api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It quotes the header that breaks the rules."""
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.LocalProtocolError(f"Illegal header value b'{TOKEN} '", request=request)
+
+    http = api.http_client(transport=httpx.MockTransport(refuse))
+    async with api.client(http_client=http, retries=0, **NO_RECOVERY) as client:
+        with pytest.raises(TransportError, match="LocalProtocolError") as caught:
+            await client.chat(PROMPT)
+        error = caught.value
+        check(error, *error.args, *vars(error).values(), error.__cause__, error.__context__)
+    check(caplog.text)
+    await api.close_http(http)

@@ -1,0 +1,323 @@
+"""The bench server: as little of the protocol as the clients need, for as little CPU as can be.
+
+One thread, one selector. What the answers are like is set by the one who measures, with
+`POST /bench` and a `Plan` in JSON, before each run; `GET /bench` returns what was counted since.
+
+It never sleeps longer than half a millisecond while a stream is paced: `epoll` counts in whole
+milliseconds, and a token a millisecond would come in pairs.
+"""
+
+import heapq
+import json
+import selectors
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .wire import CONVERSATION, CYCLE, chunk, event, word
+
+_NAP = 0.0005
+_BLOCK = 256 * 1024  # bytes of a burst that wait for a socket
+
+
+@dataclass
+class Plan:
+    """What the answers are like.
+
+    Attributes:
+        tokens: how many an answer has.
+        interval: seconds between two of them; 0: as fast as they are taken.
+        delay: seconds before each response begins.
+        dated: whether a token's text is the time when it is due, in µs of the monotonic clock.
+        warm: so many answers come first that are short and not paced.
+        gather: so many answers begin together, spread over one interval, when all are asked for.
+    """
+
+    tokens: int = 100
+    interval: float = 0.0
+    delay: float = 0.0
+    dated: bool = False
+    warm: int = 0
+    gather: int = 1
+
+
+WARM = 200
+"""Tokens of an answer that warms a client up."""
+
+_KINDS = {b"/v1/chat/completions": "openai", b"/generate_stream": "tgi"}
+_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+class Texts:
+    """The chunks of one kind of answer, made once."""
+
+    def __init__(self, kind: str) -> None:
+        self.chunks = [chunk(event(kind, word(index))) for index in range(CYCLE)]
+        self.cycle = b"".join(self.chunks)
+        self.end = chunk(event(kind, None)) + b"0\r\n\r\n"
+        # One chunk with a dummy date, cut where the date stands.
+        self._date = 15
+        dated = chunk(event(kind, " " + "0" * self._date))
+        self._before, _, self._after = dated.partition(b"0" * self._date)
+
+    def dated(self, due: float) -> bytes:
+        return b"%b%0*d%b" % (self._before, self._date, int(due * 1e6), self._after)
+
+
+class Stream:
+    """An answer on its way."""
+
+    def __init__(self, plan: Plan, texts: Texts, tokens: int) -> None:
+        self._plan = plan
+        self._texts = texts
+        self._tokens = tokens
+        self.sent = 0
+        self.begun = 0.0
+        self.ended = False
+
+    def due(self) -> float:
+        return self.begun + self.sent * self._plan.interval
+
+    def one(self) -> bytes:
+        """Return the next token; the head with the first, as the service does; the end too."""
+        texts = self._texts
+        token = texts.dated(self.due()) if self._plan.dated else texts.chunks[self.sent % CYCLE]
+        if self.sent == 0:
+            token = _HEAD + token
+        self.sent += 1
+        if self.sent < self._tokens:
+            return token
+        self.ended = True
+        return token + texts.end
+
+    def many(self) -> bytes:
+        """Return a good many tokens, and the end after the last."""
+        left = self._tokens - self.sent
+        if left >= CYCLE:
+            self.sent += CYCLE
+            data = self._texts.cycle
+        else:
+            self.sent += left
+            data = b"".join(self._texts.chunks[:left])
+        if self.sent == self._tokens:
+            self.ended = True
+            data += self._texts.end
+        return data
+
+
+class Connection:
+    """A client's connection."""
+
+    def __init__(self, server: "Server", sock: socket.socket) -> None:
+        self._server = server
+        self.sock = sock
+        self._received = bytearray()
+        self._unsent: deque[bytes] = deque()
+        self._waiting = 0
+        self.burst: Stream | None = None
+        self.closed = False
+        self._writing = False
+
+    def ready(self, mask: int) -> None:
+        try:
+            if mask & selectors.EVENT_READ:
+                self._read()
+            if mask & selectors.EVENT_WRITE and not self.closed:
+                self._flush()
+        except OSError:
+            self.close()
+
+    def _read(self) -> None:
+        data = self.sock.recv(65536)
+        if not data:
+            self.close()
+            return
+        self._received += data
+        while (end := self._received.find(b"\r\n\r\n")) >= 0:
+            head = bytes(self._received[:end])
+            length = 0
+            for line in head.split(b"\r\n")[1:]:
+                name, _, value = line.partition(b":")
+                if name.lower() == b"content-length":
+                    length = int(value)
+            if len(self._received) < end + 4 + length:
+                return
+            body = bytes(self._received[end + 4 : end + 4 + length])
+            del self._received[: end + 4 + length]
+            method, target, _ = head.split(b"\r\n")[0].split(b" ")
+            self._server.answer(self, method, target, body)
+
+    def send(self, data: bytes) -> None:
+        if self.closed:
+            return
+        self._unsent.append(data)
+        self._waiting += len(data)
+        if not self._writing:
+            try:
+                self._flush()
+            except OSError:
+                self.close()
+
+    def _flush(self) -> None:
+        while True:
+            while self.burst is not None and self._waiting < _BLOCK:
+                data = self.burst.many()
+                self._unsent.append(data)
+                self._waiting += len(data)
+                if self.burst.ended:
+                    self.burst = None
+            if not self._unsent:
+                break
+            data = self._unsent.popleft() if len(self._unsent) == 1 else b"".join(self._unsent)
+            self._unsent.clear()
+            try:
+                sent = self.sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            self._waiting -= sent
+            if sent < len(data):
+                self._unsent.append(data[sent:])
+                break
+        self._write_when_ready(bool(self._unsent))
+
+    def _write_when_ready(self, wanted: bool) -> None:
+        if wanted == self._writing:
+            return
+        self._writing = wanted
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if wanted else 0)
+        self._server.selector.modify(self.sock, events, self)
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.burst = None
+            self._server.selector.unregister(self.sock)
+            self.sock.close()
+
+
+class Server:
+    """See the module."""
+
+    def __init__(self) -> None:
+        self.selector = selectors.DefaultSelector()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+        self._listener.setblocking(False)
+        self.selector.register(self._listener, selectors.EVENT_READ, None)
+        self.port: int = self._listener.getsockname()[1]
+        self._texts = {kind: Texts(kind) for kind in ("h2o", "openai", "tgi")}
+        self._plan = Plan()
+        self._counts: dict[str, int] = {}
+        self._paced: list[tuple[float, int, Connection, Stream]] = []
+        self._gathered: list[tuple[Connection, Stream]] = []
+        self._later: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = 0
+
+    def run(self) -> None:
+        while True:
+            now = time.monotonic()
+            self._send_due(now)
+            if self._paced or self._later:
+                dues = [queue[0][0] for queue in (self._paced, self._later) if queue]
+                left = min(dues) - time.monotonic()
+                if left > 0:
+                    time.sleep(min(left, _NAP))
+                events = self.selector.select(0)
+            else:
+                events = self.selector.select()
+            for key, mask in events:
+                if key.data is None:
+                    self._accept()
+                elif not key.data.closed:
+                    key.data.ready(mask)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._count("connections")
+            self.selector.register(sock, selectors.EVENT_READ, Connection(self, sock))
+
+    def _count(self, what: str) -> None:
+        self._counts[what] = self._counts.get(what, 0) + 1
+
+    def _send_due(self, now: float) -> None:
+        while self._later and self._later[0][0] <= now:
+            heapq.heappop(self._later)[2]()
+        paced = self._paced
+        while paced and paced[0][0] <= now:
+            _, number, connection, stream = paced[0]
+            connection.send(stream.one())
+            if stream.ended or connection.closed:
+                heapq.heappop(paced)
+            else:
+                heapq.heapreplace(paced, (stream.due(), number, connection, stream))
+
+    def answer(self, connection: Connection, method: bytes, target: bytes, body: bytes) -> None:
+        if target == b"/bench":
+            if method == b"POST":
+                self._plan = Plan(**json.loads(body))
+                self._gathered.clear()
+                self._paced.clear()
+                counts, self._counts = self._counts, {}
+            else:
+                counts = self._counts
+            connection.send(_response(json.dumps(counts).encode()))
+            return
+        self._count("requests")
+        self._count(f"{method.decode()} {target.decode().partition(CONVERSATION)[0]}")
+        if self._plan.delay:
+            self._number += 1
+            due = time.monotonic() + self._plan.delay
+            later = (due, self._number, lambda: self._respond(connection, method, target))
+            heapq.heappush(self._later, later)
+        else:
+            self._respond(connection, method, target)
+
+    def _respond(self, connection: Connection, method: bytes, target: bytes) -> None:
+        if target == b"/settings":
+            cookie = b"set-cookie: hf-chat=bench; Path=/; HttpOnly; Secure; SameSite=None\r\n"
+            connection.send(_response(b'{"type":"redirect","status":303,"location":"/"}', cookie))
+        elif target == b"/conversation":
+            connection.send(_response(b'{"conversationId":"%b"}' % CONVERSATION.encode()))
+        elif method == b"POST" and not target.endswith(b"/stop-generating"):
+            self._stream(connection, self._texts[_KINDS.get(target, "h2o")])
+        else:
+            connection.send(_response(b"{}"))
+
+    def _stream(self, connection: Connection, texts: Texts) -> None:
+        plan = self._plan
+        warm = plan.warm > 0
+        plan.warm -= warm
+        stream = Stream(plan, texts, plan.tokens)
+        if warm or not plan.interval:
+            connection.burst = Stream(Plan(), texts, WARM) if warm else stream
+            connection.send(_HEAD)
+            return
+        self._gathered.append((connection, stream))
+        if len(self._gathered) < plan.gather:
+            return
+        now = time.monotonic()
+        for index, (waiting, each) in enumerate(self._gathered):
+            each.begun = now + plan.interval * index / len(self._gathered)
+            self._number += 1
+            heapq.heappush(self._paced, (each.begun, self._number, waiting, each))
+        self._gathered.clear()
+
+
+def _response(body: bytes, headers: bytes = b"") -> bytes:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n\r\n"
+    return head % (headers, len(body)) + body
+
+
+if __name__ == "__main__":
+    server = Server()
+    sys.stdout.write(f"{server.port}\n")
+    sys.stdout.flush()
+    server.run()

@@ -1,0 +1,44 @@
+"""The benchmark runs: tiny counts, no thresholds. Peers that are not installed are left out."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_a_smoke_run(tmp_path: Path) -> None:
+    written, chart = tmp_path / "run.json", tmp_path / "run.svg"
+    command = [sys.executable, "-m", "tests.benchmarks", "--smoke"]
+    # The others do what these do too, and each is a process.
+    command += ["--only", "ours", "fast", "limit", "bytes-sync", "aiohttp", "openai", "hub-sync"]
+    done = subprocess.run(
+        [*command, "--json", str(written), "--svg", str(chart)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads(written.read_text("utf-8"))
+    # Every one whose packages are there was measured, and its text was the one sent.
+    for section in ("paced", "burst"):
+        assert {"limit-sync", "bytes-sync", "ours-sync", "ours-asyncio"} <= set(
+            results["sections"][section]
+        )
+    assert set(results["sections"]) == {
+        "paced", "burst", "3 streams", "long", "chat", "chats", "imports", "construction",
+    }  # fmt: skip
+    for name, reason in results["skipped"].items():
+        assert f"left out: {name}: {reason}" in done.stdout
+    for name in ("ours-sync", "ours-asyncio", "ours-trio"):
+        chats = results["sections"]["chats"][name][0]
+        assert chats["requests"] == 1 + 3 * chats["chats"]
+        assert chats["connections"] == 1
+    assert "| h2o_client" in done.stdout
+    assert str(ROOT) not in done.stdout + written.read_text("utf-8")
+    bars = ET.parse(chart).iter("{http://www.w3.org/2000/svg}rect")
+    assert len(list(bars)) > len(results["sections"]["paced"])
