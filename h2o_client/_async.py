@@ -333,6 +333,7 @@ class AsyncChatStream:
         self._ready: deque[Token] = deque()
         self._begun = False
         self._closed = False
+        self._ending = False  # set by stop() and close() when they end it in the reader's place
         self._left = anyio.Event()
         self._pid = os.getpid()
 
@@ -417,7 +418,9 @@ class AsyncChatStream:
         await AsyncPlayer(self._client, self._client._cleanup_deadline()).play(
             self._operation.stop()
         )
+        self._ending = True
         if not self._steps.claim():
+            self._ending = False
             if not self._operation.done:
                 self._player.interrupt()
             return
@@ -427,6 +430,7 @@ class AsyncChatStream:
         finally:
             self._steps.free()
             self._ready.clear()
+            self._ending = False
 
     async def aclose(self) -> None:
         """The twin of `ChatStream.close()`."""
@@ -456,11 +460,13 @@ class AsyncChatStream:
         told = False
         while not self._left.is_set():
             if self._steps.claim():
+                self._ending = not self._closed
                 try:
                     if not self._closed:
                         await self._leave(deadline)
                 finally:
                     self._steps.free()
+                    self._ending = False
                 return
             if not told and not self._tell_to_close():
                 # The reader waits for a response: what is known can be told the server from here,
@@ -481,6 +487,13 @@ class AsyncChatStream:
 
     async def _advance(self) -> bool:
         """Play until there are tokens (True) or the end (False)."""
+        if self._ending:
+            # Another thread or task is about to end the stream: its word is waited for.
+            with anyio.move_on_after(self._client._service.timeouts.cleanup):
+                await self._left.wait()
+            if not self._steps.returned:
+                raise IncompleteStreamError("the stream was closed", partial=self.text)
+            return False
         with self._steps:
             if self._closed:
                 if self._steps.returned:
@@ -751,7 +764,11 @@ class AsyncConversation:
 
     def _is_to_be_deleted(self) -> bool:
         """Whether there is something to delete, and this is not a fork of the process that may."""
-        return self._talk.to_be_deleted and self._pid == os.getpid()
+        return self._talk.to_be_deleted and self._is_at_home()
+
+    def _is_at_home(self) -> bool:
+        """Whether this is the process that it was made in, and no fork of it."""
+        return self._pid == os.getpid()
 
     def _ask(self, ask: Ask) -> AsyncChatStream:
         if self._closed:
@@ -1091,7 +1108,10 @@ class AsyncH2oClient:
             self._pid = os.getpid()
             self._opening = anyio.Lock()
             self._streams = Registry()
+            mine = [item for item in self._conversations.items() if item._is_at_home()]
             self._conversations = Registry()
+            for conversation in mine:
+                self._conversations.add(conversation)
             self._dropped = deque((operation, None) for operation, _ in self._dropped)
             self._http = self._own_http()
         self._loop = loop

@@ -332,6 +332,7 @@ class ChatStream:
         self._ready: deque[Token] = deque()
         self._begun = False
         self._closed = False
+        self._ending = False  # set by stop() and close() when they end it in the reader's place
         self._left = threading.Event()
         self._pid = os.getpid()
 
@@ -440,7 +441,9 @@ class ChatStream:
         if self._closed or self._is_inherited():
             return
         Player(self._client, self._client._cleanup_deadline()).play(self._operation.stop())
+        self._ending = True
         if not self._steps.claim():
+            self._ending = False
             if not self._operation.done:
                 self._player.interrupt()
             return
@@ -450,6 +453,7 @@ class ChatStream:
         finally:
             self._steps.free()
             self._ready.clear()
+            self._ending = False
 
     def close(self) -> None:
         """Leave the stream: tell the server, release the connection. May be called twice.
@@ -483,11 +487,13 @@ class ChatStream:
         told = False
         while not self._left.is_set():
             if self._steps.claim():
+                self._ending = not self._closed
                 try:
                     if not self._closed:
                         self._leave(deadline)
                 finally:
                     self._steps.free()
+                    self._ending = False
                 return
             if not told and not self._tell_to_close():
                 # The reader waits for a response: what is known can be told the server from here,
@@ -507,6 +513,12 @@ class ChatStream:
 
     def _advance(self) -> bool:
         """Play until there are tokens (True) or the end (False)."""
+        if self._ending:
+            # Another thread or task is about to end the stream: its word is waited for.
+            self._left.wait(self._client._service.timeouts.cleanup)
+            if not self._steps.returned:
+                raise IncompleteStreamError("the stream was closed", partial=self.text)
+            return False
         with self._steps:
             if self._closed:
                 if self._steps.returned:
@@ -806,7 +818,11 @@ class Conversation:
         return self._play(self._talk.share())
 
     def delete(self) -> None:
-        """Delete the conversation now, whatever `keep` says."""
+        """Delete the conversation now, whatever `keep` says.
+
+        Raises:
+            ConversationBusyError: an answer is running in it: `stop()` it first.
+        """
         self._play(self._talk.delete())
 
     def to_dict(self) -> dict[str, Any]:
@@ -838,7 +854,11 @@ class Conversation:
 
     def _is_to_be_deleted(self) -> bool:
         """Whether there is something to delete, and this is not a fork of the process that may."""
-        return self._talk.to_be_deleted and self._pid == os.getpid()
+        return self._talk.to_be_deleted and self._is_at_home()
+
+    def _is_at_home(self) -> bool:
+        """Whether this is the process that it was made in, and no fork of it."""
+        return self._pid == os.getpid()
 
     def _ask(self, ask: Ask) -> ChatStream:
         if self._closed:
@@ -1278,7 +1298,10 @@ class H2oClient:
         self._pid = os.getpid()
         self._opening = threading.Lock()
         self._streams = Registry()
+        mine = [item for item in self._conversations.items() if item._is_at_home()]
         self._conversations = Registry()
+        for conversation in mine:
+            self._conversations.add(conversation)
         self._dropped.clear()
         self._service.forget()
         self._http = self._own_http()

@@ -43,6 +43,7 @@ DIFFERENT = {
     "Player._finish": SHIELDED + "; what a thread is to be spared is Ctrl-C",
     "Player.release": SHIELDED + "; and httpx's async generators must be brought to their end",
     "ChatStream._close": SHIELDED + "; a thread's wait takes its limit itself",
+    "ChatStream._advance": "a thread's wait takes its limit itself",
     "ChatStream._leave": SHIELDED,
     "Conversation._close": SHIELDED,
     "H2oClient.__init__": "the sync client is closed by a finalizer when it is dropped",

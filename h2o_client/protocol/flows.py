@@ -111,9 +111,8 @@ class Chat:
             if not self._turn.stopping:
                 raise
         reply = yield from self._turn.run(self._conversation or "")
-        self._retries.deadline = None  # the answer is there: what follows is the clean-up
-        try:
-            yield from self._delete(self._retries)
+        try:  # the answer is there: what follows is the clean-up
+            yield from self._delete(service.cleanup_state(self._retries))
         except H2oError as error:
             service.leave_behind(self, error)
         return reply

@@ -177,6 +177,11 @@ class Service:
         self.begin(retries)
         return retries
 
+    def cleanup_state(self, retries: RetryState) -> RetryState:
+        """Let what follows end within the time of a clean-up."""
+        retries.deadline = self.ambient.clock() + self.timeouts.cleanup
+        return retries
+
     def begin(self, retries: RetryState) -> None:
         """Note that a call begins now, and with it the time limit of the whole."""
         if self.timeouts.total is not None:
@@ -372,8 +377,11 @@ class Service:
 
     def stop(self, conversation: str) -> Flow[None]:
         """Stop what is generated in a conversation; one that is gone is no error."""
+        once = self.cleanup_state(self.retry_state(0))
         try:
-            yield from self.call(lambda: self.endpoints.stop(conversation), read_nothing, None)
+            yield from self.call(
+                lambda: self.endpoints.stop(conversation), read_nothing, once, reopen=False
+            )
         except NotFoundError:
             return
 

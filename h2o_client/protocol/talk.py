@@ -84,6 +84,7 @@ class Talk:
         self._keep = conversation is not None if keep is None else check_flag("keep", keep)
         self._deleted = False
         self._claim = Claim()
+        self._opening = Claim()
         self._unsettled: str | None = None
         self._settle_within = _SETTLE
         self._stopped_at: float | None = None
@@ -185,14 +186,24 @@ class Talk:
             ]
 
     def open(self, retries: RetryState) -> Flow[str]:
-        """Make the conversation if there is none yet, and return its id."""
-        if self.id is None:
-            yield from self._service.open_session(retries)
-            yield Finish(self._create(retries), self._service.timeouts.cleanup)
-        assert self.id is not None  # noqa: S101 -- _create() has set it
+        """Make the conversation if there is none yet, and return its id.
+
+        However many begin with it at once, one of them makes it.
+        """
+        while self.id is None:
+            if self._opening.take():
+                try:
+                    yield from self._service.open_session(retries)
+                    yield Finish(self._create(retries), self._service.timeouts.cleanup)
+                finally:
+                    self._opening.free()
+            else:
+                yield Sleep(_FIRST_LOOK)
         return self.id
 
     def _create(self, retries: RetryState) -> Flow[None]:
+        if self.id is not None:
+            return
         model = self.model or self._service.model
         self.id = yield from self._service.create(model, retries, from_share=self._share)
 
@@ -315,10 +326,19 @@ class Talk:
         return preview
 
     def delete(self) -> Flow[None]:
-        """Delete the conversation now, whatever `keep` says."""
+        """Delete the conversation now, whatever `keep` says.
+
+        Raises:
+            ConversationBusyError: an answer is running in it: stop it first.
+        """
         if self.id is not None and not self._deleted:
-            yield from self._service.delete(self.id, self._service.new_call())
-            self._deleted = True
+            # What is deleted cannot be stopped any more, and goes on generating [15_delete].
+            self.begin()
+            try:
+                yield from self._service.delete(self.id, self._service.new_call())
+                self._deleted = True
+            finally:
+                self._claim.free()
 
     def abandon(self) -> Flow[None]:
         """Delete the conversation, if it is not to be kept."""
@@ -535,6 +555,8 @@ class Ask:
             check_status(head, body, request)
             raise unexpected(head, body, "the web search")
         parser = WebSearchParser()
+        within, limit = service.within(service.timeouts.idle, "idle", self._retries.deadline)
+        until = None if within is None else service.ambient.clock() + within
         while parser.result is None and not self._stopping:
             # Only entries are a sign of the search.
             left = None if until is None else until - service.ambient.clock()

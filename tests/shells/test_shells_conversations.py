@@ -621,3 +621,42 @@ def test_the_async_twin_saves_the_same(server: Emulator) -> None:
     with H2oClient(server.url) as client:
         assert client.conversation_from(saved).to_dict() == saved
     assert AsyncH2oClient(server.url).conversation_from(saved).to_dict() == saved
+
+
+async def test_many_first_uses_at_once_make_one_conversation(api: Api, server: Emulator) -> None:
+    async with api.client() as client, client.conversation() as talk:
+        await api.concurrently(
+            [lambda: talk.rename("Names"), lambda: talk.share(), lambda: talk.summarize()]
+        )
+        assert kinds(server).count("create") == 1
+    await api.settled()
+
+
+async def test_a_conversation_with_a_running_answer_is_not_deleted(
+    api: Api, server: Emulator
+) -> None:
+    server.reply(endless(" One"))
+    async with api.client() as client, client.conversation() as talk:
+        async with talk.stream("Hi") as stream:
+            await anext(stream)
+            with pytest.raises(ConversationBusyError):
+                await talk.delete()
+        await talk.delete()
+    await api.settled()
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.02])
+async def test_a_stop_from_elsewhere_while_the_reader_is_between_two_tokens(
+    api: Api, server: Emulator, delay: float
+) -> None:
+    server.reply(endless(" One"))
+    server.fault("delete", Fault(delay=delay))
+    async with api.client() as client:
+        stream = client.stream("Hi")
+        assert await anext(stream) == " One"
+        async with api.in_background(stream.stop) as stopping:
+            await api.wait(lambda: server.wait_idle())
+            assert [text async for text in stream] == []
+        assert stopping.error is None
+        assert (stream.reply.text, stream.reply.finish_reason) == (" One", "stopped")
+    await api.settled()
