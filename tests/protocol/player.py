@@ -308,7 +308,7 @@ class Player:
             part = self._body.popleft()
             if isinstance(part, H2oError):
                 raise part
-            if isinstance(part, float):
+            if isinstance(part, int | float):
                 self._pass(part, effect.within, effect.limit)
                 continue
             if not part:

@@ -373,6 +373,7 @@ def check(exchange: Exchange, value: Any) -> None:
         assert exchange.name == "share still readable after delete"
         assert [message.content for message in value.messages] == ["Share this 👋", HELLO]
     elif path.endswith("/__data.json"):
+        assert answer is not None
         page = answer[-1]
         assert (value.title, value.model) == (page["title"].strip(), page["model"])
         found = [(m.role, m.content, m.id, m.score, m.web_search_id) for m in value.messages]

@@ -222,9 +222,10 @@ class World:
         given = self._answers.get(request.operation)
         assert given, f"nobody expected {request.operation}"
         answer = given.pop(0) if len(given) > 1 else given[0]
-        outcome = answer(request) if callable(answer) else answer
+        outcome: object = answer(request) if callable(answer) else answer
         if isinstance(outcome, H2oError):
             raise copy.copy(outcome)
+        assert isinstance(outcome, Answered)
         return outcome
 
     def _uuid4(self) -> str:
