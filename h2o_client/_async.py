@@ -1064,7 +1064,7 @@ class AsyncH2oClient:
         player = AsyncPlayer(self)
         try:
             return await player.play(flow)
-        except BaseException:
+        except BaseException:  # Ctrl-C or a cancellation too: the response is released first
             await player.release()
             raise
 
@@ -1141,6 +1141,6 @@ class AsyncH2oClient:
         except Exception as error:  # noqa: BLE001 -- must not replace the error that led here
             logger.warning("the clean-up failed", exc_info=True)
             self._service.leave_behind(operation, error)
-        except BaseException:
+        except BaseException:  # Ctrl-C or a cancellation goes on, and nothing is forgotten for it
             self._service.leave_behind(operation, None)
             raise

@@ -1258,7 +1258,7 @@ class H2oClient:
         player = Player(self)
         try:
             return player.play(flow)
-        except BaseException:
+        except BaseException:  # Ctrl-C or a cancellation too: the response is released first
             player.release()
             raise
 
@@ -1329,6 +1329,6 @@ class H2oClient:
         except Exception as error:  # noqa: BLE001 -- must not replace the error that led here
             logger.warning("the clean-up failed", exc_info=True)
             self._service.leave_behind(operation, error)
-        except BaseException:
+        except BaseException:  # Ctrl-C or a cancellation goes on, and nothing is forgotten for it
             self._service.leave_behind(operation, None)
             raise

@@ -521,7 +521,7 @@ class Emulator:
             await Connection(stream, self, address).serve()
         except GONE:
             logger.debug("client connection broke")
-        except Exception:
+        except Exception:  # one connection must not take the whole server with it
             logger.exception("emulator: a connection failed")
         finally:
             self._streams.discard(stream)
