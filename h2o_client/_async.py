@@ -11,10 +11,9 @@ that its answer is waited for, the id known, and the conversation deleted.
 """
 
 import contextlib
-import os
 import warnings
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, assert_never
 
@@ -23,6 +22,7 @@ import httpx
 
 from h2o_client._http import (
     AMBIENT,
+    PROCESS,
     TRANSPORT_ERRORS,
     build_request,
     check_http_client,
@@ -33,8 +33,11 @@ from h2o_client._http import (
     new_service,
     read_head,
     rebuild,
+    shut_down,
+    socket_of,
     time_limits,
     translate,
+    unread_body,
 )
 from h2o_client._loops import let_go, this_loop, watch_over
 from h2o_client._registry import Registry
@@ -103,7 +106,11 @@ class AsyncPlayer:
         self._steady: float | None = None  # the limit of a read that httpx watches over
         self._response: httpx.Response | None = None
         self._chunks: AsyncIterator[bytes] | None = None
+        self._next: Callable[[], Awaitable[bytes]]  # reads the next of them
+        self._first_read: Read | None = None  # the effect whose limit they have
+        self._more: Callable[[bytes], Sequence[Token]] | None = None  # see `Emit`
         self._effect_scope: anyio.CancelScope | None = None
+        self._halted = False
         self._interrupted = False
         self.closing = False
 
@@ -118,25 +125,54 @@ class AsyncPlayer:
                 steps.close()
         return steps.result
 
-    async def advance(self, steps: Stepper[T]) -> Emit | None:
-        """Play a flow until it emits; None: it has ended."""
-        effect = steps.step()
-        while effect is not None and type(effect) is not Emit:
+    async def advance(self, steps: Stepper[T]) -> Sequence[Token] | None:
+        """Play a flow until it emits; return the tokens. None: it has ended."""
+        outcome: object = None
+        more = self._more
+        if more is not None:
+            # The way of nearly every token: whatever can stand elsewhere does.
+            outcome = AMBIENT.clock()
+            try:
+                tokens = more(await self._next())
+            except StopAsyncIteration:
+                tokens = ()
+            except (H2oError, *TRANSPORT_ERRORS) as error:
+                tokens = ()
+                outcome = await self._failure(error, self._first_read)
+            if self.closing:
+                raise IncompleteStreamError("the stream was closed while it was read")
+            if tokens:
+                return tokens
+            self._more = None
+        effect = steps.step(outcome)
+        while effect is not None:
+            if type(effect) is Emit:
+                self._more = effect.more
+                if self._halted:
+                    self._more = None
+                return effect.tokens
             effect = steps.step(await self._outcome(effect))
-        return effect
+        return None
+
+    def halt(self) -> None:
+        """Let the flow see to each read from now on: it is to end."""
+        self._halted = True
+        self._more = None
+
+    async def _failure(self, error: Exception, effect: Effect | None) -> H2oError:
+        """Release the response of an effect that failed; return the error to throw in."""
+        failure = error if isinstance(error, H2oError) else translate(error, effect)
+        await self.release()
+        if self._interrupted and isinstance(failure, TransportError):
+            return CallerStoppedError("the stream was stopped")
+        return failure
 
     async def _outcome(self, effect: Effect) -> object:
         """Perform an effect; return its answer, or the error that is to be thrown in."""
         try:
             outcome = await self._interruptible(effect)
-        except H2oError as error:
-            outcome = error
-            await self.release()
-        except TRANSPORT_ERRORS as error:
-            outcome = translate(error, effect)
-            await self.release()
-        if self._interrupted and isinstance(outcome, TransportError):
-            outcome = CallerStoppedError("the stream was stopped")
+        except (H2oError, *TRANSPORT_ERRORS) as error:
+            outcome = await self._failure(error, effect)
         if self.closing:
             raise IncompleteStreamError("the stream was closed while it was read")
         return outcome
@@ -158,8 +194,7 @@ class AsyncPlayer:
             case Sleep():
                 await self._sleep(effect)
             case Exclusive():
-                async with self._client._opening:
-                    return await self.play(effect.flow)
+                return await self._play_alone(effect)
             case Finish():
                 return await self._finish(effect)
             case Emit():
@@ -185,7 +220,9 @@ class AsyncPlayer:
             if self._response is None:
                 return b""
             self._limits["read"] = self._steady = within
-            chunks = self._chunks = self._response.aiter_raw()
+            self._first_read = effect
+            chunks = self._chunks = aiter(unread_body(self._response))
+            self._next = self._reader(chunks)
         if is_much_less(within, self._steady):
             chunk = await self._read_within(chunks, within, effect.limit)
         else:
@@ -193,6 +230,22 @@ class AsyncPlayer:
         if not chunk:
             await self.release()
         return chunk
+
+    def _reader(self, chunks: AsyncIterator[bytes]) -> Callable[[], Awaitable[bytes]]:
+        """Return what reads where `interrupt()` can end it.
+
+        A cancel scope costs as much as all the rest of a token's way: it is for transports that
+        do not show their socket.
+        """
+        if socket_of(self._response) is not None:
+            return chunks.__anext__
+
+        async def read() -> bytes:
+            with anyio.CancelScope() as self._effect_scope:
+                return await anext(chunks)
+            raise TransportError("interrupted")
+
+        return read
 
     async def _read_within(self, chunks: AsyncIterator[bytes], within: float, limit: str) -> bytes:
         """Read within less than what httpx was told when the body began."""
@@ -202,6 +255,18 @@ class AsyncPlayer:
 
     async def _sleep(self, effect: Sleep) -> None:
         await anyio.sleep(effect.seconds)
+
+    async def _play_alone(self, effect: Exclusive) -> object:
+        """Play a flow while no other task plays such a one."""
+        opening = self._client._opening
+        with anyio.move_on_after(self._within(effect.within)) as limit:
+            await opening.acquire()
+        if limit.cancelled_caught:
+            raise TransportTimeoutError.struck(effect.limit, None)
+        try:
+            return await self.play(effect.flow)
+        finally:
+            opening.release()
 
     async def _finish(self, effect: Finish) -> object:
         """Play a flow that a cancellation does not interrupt at once.
@@ -233,6 +298,8 @@ class AsyncPlayer:
     def interrupt(self) -> bool:
         """Wake the task that is performing an effect."""
         self._interrupted = True
+        if self._more is not None and shut_down(self._response):
+            return True
         if self._effect_scope is None:
             return False
         self._effect_scope.cancel()
@@ -335,7 +402,7 @@ class AsyncChatStream:
         self._closed = False
         self._ending = False  # set by stop() and close() when they end it in the reader's place
         self._left = anyio.Event()
-        self._pid = os.getpid()
+        self._pid = PROCESS.id
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open" if self._begun else "new"
@@ -357,10 +424,14 @@ class AsyncChatStream:
 
     async def __anext__(self) -> str:
         """The twin of `ChatStream.__next__()`; the end is `StopAsyncIteration`."""
+        ready = self._ready
         while True:
-            token = await self._next_token()
-            if token.text and not token.special:
-                return token.text
+            while ready:
+                token = ready.popleft()
+                if token.text and not token.special:
+                    return token.text
+            if not await self._advance():
+                raise StopAsyncIteration
 
     def __del__(self) -> None:
         # An argument that was refused in __init__ leaves nothing to look at.
@@ -415,18 +486,18 @@ class AsyncChatStream:
         """The twin of `ChatStream.stop()`."""
         if self._closed or self._is_inherited():
             return
+        self._player.halt()
         await AsyncPlayer(self._client, self._client._cleanup_deadline()).play(
             self._operation.stop()
         )
         self._ending = True
-        if not self._steps.claim():
+        if not self._steps.take():
             self._ending = False
             if not self._operation.done:
                 self._player.interrupt()
             return
         try:
-            while await self._step() is not None:
-                pass
+            await self._play_out()
         finally:
             self._steps.free()
             self._ready.clear()
@@ -438,7 +509,7 @@ class AsyncChatStream:
 
     def _is_inherited(self) -> bool:
         """Whether this process is a fork of the one that the stream belongs to."""
-        if self._pid == os.getpid():
+        if self._pid == PROCESS.id:
             return False
         INHERITED.append(self._player)
         return True
@@ -459,7 +530,7 @@ class AsyncChatStream:
             self._left.set()
         told = False
         while not self._left.is_set():
-            if self._steps.claim():
+            if self._steps.take():
                 self._ending = not self._closed
                 try:
                     if not self._closed:
@@ -494,35 +565,57 @@ class AsyncChatStream:
             if not self._steps.returned:
                 raise IncompleteStreamError("the stream was closed", partial=self.text)
             return False
-        with self._steps:
+        if not self._steps.take():
+            raise self._steps.taken()
+        try:  # `with` would do, and take twice as long
             if self._closed:
                 if self._steps.returned:
                     return False
                 raise RuntimeError("the stream is closed")
-            if self._is_inherited():
+            if self._pid != PROCESS.id and self._is_inherited():
                 raise RuntimeError("the stream belongs to the parent process")
-            emitted = await self._step()
-        if emitted is None:
-            return False
-        self._ready.extend(emitted.tokens)
+            if not self._begun:
+                await self._begin()
+            try:
+                tokens = await self._player.advance(self._steps)
+            except BaseException as error:
+                await self._break_off(error)
+                raise
+            if tokens is None:
+                self._end()
+                return False
+        finally:
+            self._steps.free()
+        self._ready.extend(tokens)
         return True
 
-    async def _step(self) -> Emit | None:
-        """Play until the flow emits; whatever else ends it, the stream is left."""
+    async def _begin(self) -> None:
+        """Tell the client that the first request comes now."""
+        await self._client._begin(self)
+        self._begun = True
+
+    async def _play_out(self) -> None:
+        """Play to the end; nobody waits for the tokens."""
         if not self._begun:
-            await self._client._begin(self)
-            self._begun = True
+            await self._begin()
         try:
-            emitted = await self._player.advance(self._steps)
+            while await self._player.advance(self._steps) is not None:
+                pass
         except BaseException as error:
-            await self._leave(self._client._cleanup_deadline())
-            if isinstance(error, H2oError) and not error.partial:
-                error.partial = self.text
+            await self._break_off(error)
             raise
-        if emitted is None:
-            self._closed = True
-            self._left.set()
-        return emitted
+        self._end()
+
+    async def _break_off(self, error: BaseException) -> None:
+        """Leave the stream, for this error; it is given what had arrived."""
+        await self._leave(self._client._cleanup_deadline())
+        if isinstance(error, H2oError) and not error.partial:
+            error.partial = self.text
+
+    def _end(self) -> None:
+        """Note that the stream has come to its end."""
+        self._closed = True
+        self._left.set()
 
     async def _leave(self, deadline: float) -> None:
         """Leave the flow where it stands, release the response, tell the server."""
@@ -567,7 +660,7 @@ class AsyncConversation:
         self._talk = talk
         self._streams: Registry[AsyncChatStream] = Registry()
         self._closed = False
-        self._pid = os.getpid()
+        self._pid = PROCESS.id
 
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""
@@ -692,17 +785,65 @@ class AsyncConversation:
     async def retry(
         self,
         *,
+        temperature: float | None = None,
+        truncate: int | None = None,
+        max_new_tokens: int | None = None,
+        do_sample: bool | None = None,
+        repetition_penalty: float | None = None,
+        return_full_text: bool | None = None,
         parameters: Mapping[str, Any] | None = None,
         recover: bool | None = None,
         retries: Retries | int | None = None,
         **others: Any,
     ) -> Reply:
         """The twin of `Conversation.retry()`."""
-        ask = self._talk.ask(
-            None, recover=recover, retries=retries, parameters=parameters, keywords=others
-        )
-        async with self._ask(ask) as stream:
+        async with self.stream_retry(
+            temperature=temperature,
+            truncate=truncate,
+            max_new_tokens=max_new_tokens,
+            do_sample=do_sample,
+            repetition_penalty=repetition_penalty,
+            return_full_text=return_full_text,
+            parameters=parameters,
+            recover=recover,
+            retries=retries,
+            **others,
+        ) as stream:
             return await stream.read()
+
+    def stream_retry(
+        self,
+        *,
+        temperature: float | None = None,
+        truncate: int | None = None,
+        max_new_tokens: int | None = None,
+        do_sample: bool | None = None,
+        repetition_penalty: float | None = None,
+        return_full_text: bool | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        recover: bool | None = None,
+        retries: Retries | int | None = None,
+        **others: Any,
+    ) -> AsyncChatStream:
+        """The twin of `Conversation.stream_retry()`."""
+        keywords = {
+            "temperature": temperature,
+            "truncate": truncate,
+            "max_new_tokens": max_new_tokens,
+            "do_sample": do_sample,
+            "repetition_penalty": repetition_penalty,
+            "return_full_text": return_full_text,
+            **others,
+        }
+        return self._ask(
+            self._talk.ask(
+                None,
+                recover=recover,
+                retries=retries,
+                parameters=parameters,
+                keywords=keywords,
+            )
+        )
 
     async def stop(self) -> None:
         """The twin of `Conversation.stop()`."""
@@ -768,7 +909,7 @@ class AsyncConversation:
 
     def _is_at_home(self) -> bool:
         """Whether this is the process that it was made in, and no fork of it."""
-        return self._pid == os.getpid()
+        return self._pid == PROCESS.id
 
     def _ask(self, ask: Ask) -> AsyncChatStream:
         if self._closed:
@@ -823,7 +964,7 @@ class AsyncH2oClient:
         self._arguments = {"base_url": base_url, "proxy": proxy, **arguments}
         self._begun = False
         self._closed = False
-        self._pid = os.getpid()
+        self._pid = PROCESS.id
         self._loop: object = None
         self._guard: AsyncGenerator[None, None] | None = None
         self._opening = anyio.Lock()
@@ -883,7 +1024,7 @@ class AsyncH2oClient:
     @property
     def session(self) -> str:
         """The twin of `H2oClient.session`."""
-        return self._service.session.text
+        return self._service.session.hand_out()
 
     async def chat(
         self,
@@ -1024,7 +1165,7 @@ class AsyncH2oClient:
                         await let_go(self._guard)
 
     async def _clean_up(self) -> None:
-        if self._pid != os.getpid():
+        if self._pid != PROCESS.id:
             return  # a child that never used it: all that is open is the parent's
         await self._settle_in()
         deadline = self._cleanup_deadline()
@@ -1092,9 +1233,9 @@ class AsyncH2oClient:
             RuntimeError: the client has an `http_client` of the caller's.
         """
         loop = this_loop()
-        if self._pid == os.getpid() and self._loop is loop:
+        if self._pid == PROCESS.id and self._loop is loop:
             return
-        first, forked = self._loop is None, self._pid != os.getpid()
+        first, forked = self._loop is None, self._pid != PROCESS.id
         if not first or forked:
             if not self._owned:
                 raise RuntimeError(
@@ -1105,7 +1246,7 @@ class AsyncH2oClient:
                 INHERITED.extend([self._http, self._guard])
                 self._service.forget()
                 self._dropped.clear()
-            self._pid = os.getpid()
+            self._pid = PROCESS.id
             self._opening = anyio.Lock()
             self._streams = Registry()
             mine = [item for item in self._conversations.items() if item._is_at_home()]
@@ -1124,8 +1265,11 @@ class AsyncH2oClient:
 
     async def _sweep(self) -> None:
         """Clean up after the streams and conversations that were dropped unclosed."""
-        while self._dropped:
-            operation, player = self._dropped.popleft()
+        while True:
+            try:
+                operation, player = self._dropped.popleft()
+            except IndexError:  # nothing is left, or another thread has it
+                return
             try:
                 if player is not None:
                     await player.release()

@@ -5,11 +5,13 @@ cookies of its own: it would send the server's back to it, and other cookies wit
 are never followed, so that neither cookie nor prompt can leave the origin of the base URL.
 """
 
+import contextlib
 import logging
 import os
 import random
 import socket
 import ssl
+import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -40,6 +42,25 @@ AMBIENT = Ambient(
     warn=logger.warning,
     note=logger.info,
 )
+
+
+class _Process:
+    """Which process this is: `os.getpid()` asks the system, too much to do for each token.
+
+    Attributes:
+        id: its number.
+    """
+
+    def __init__(self) -> None:
+        self.id = os.getpid()
+        if sys.platform != "win32":
+            os.register_at_fork(after_in_child=self._is_a_fork)
+
+    def _is_a_fork(self) -> None:
+        self.id = os.getpid()
+
+
+PROCESS = _Process()
 
 TRANSPORT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)
 
@@ -257,7 +278,40 @@ def read_head(response: httpx.Response) -> Head:
     )
 
 
-def translate(error: Exception, effect: Effect) -> H2oError:
+def unread_body(response: httpx.Response) -> Any:
+    """Return the body of a response as its transport gives it, to be iterated once.
+
+    `Response.iter_raw()` gives the same, at a tenth of the cost of a small chunk on top.
+
+    Raises:
+        httpx.StreamError: it was read already, by an event hook of the caller's own client.
+    """
+    if response.is_stream_consumed:
+        raise httpx.StreamConsumed
+    return response.stream
+
+
+def socket_of(response: httpx.Response | None) -> Any:
+    """Return the socket that a response comes from; None where its transport does not show it."""
+    stream = None if response is None else response.extensions.get("network_stream")
+    return None if stream is None else stream.get_extra_info("socket")
+
+
+def shut_down(response: httpx.Response | None) -> bool:
+    """End the connection of a response, which wakes who reads from it; False: it is not known."""
+    shown = socket_of(response)
+    if shown is None:
+        return False
+    # What event loops show of a socket is not always able to do this itself.
+    with (
+        contextlib.suppress(OSError),  # it is closed already
+        socket.fromfd(shown.fileno(), shown.family, shown.type) as twin,
+    ):
+        twin.shutdown(socket.SHUT_RDWR)
+    return True
+
+
+def translate(error: Exception, effect: Effect | None) -> H2oError:
     """Make an error of ours of one of httpx's, for the effect in which it came.
 
     The new error does not hold the old one, which holds the request, and so the session.

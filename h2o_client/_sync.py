@@ -10,15 +10,12 @@ the end of its connection: `Player.interrupt()` shuts the socket down where the 
 before that it is unknown, and telling the server to stop makes the server close it.
 """
 
-import contextlib
 import contextvars
-import os
-import socket
 import threading
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, assert_never
 
@@ -26,6 +23,7 @@ import httpx
 
 from h2o_client._http import (
     AMBIENT,
+    PROCESS,
     TRANSPORT_ERRORS,
     build_request,
     check_http_client,
@@ -36,8 +34,10 @@ from h2o_client._http import (
     new_service,
     read_head,
     rebuild,
+    shut_down,
     time_limits,
     translate,
+    unread_body,
 )
 from h2o_client._registry import Registry
 from h2o_client._watchdog import Watchdog
@@ -105,8 +105,12 @@ class Player:
         self._steady: float | None = None  # the limit of a read that httpx watches over
         self._response: httpx.Response | None = None
         self._chunks: Iterator[bytes] | None = None
+        self._next: Callable[[], bytes]  # reads the next of them
+        self._first_read: Read | None = None  # the effect whose limit they have
+        self._more: Callable[[bytes], Sequence[Token]] | None = None  # see `Emit`
         self._awake = threading.Event()
         self._watchdog: Watchdog | None = None
+        self._halted = False
         self._interrupted = False
         self.closing = False
 
@@ -121,25 +125,54 @@ class Player:
                 steps.close()
         return steps.result
 
-    def advance(self, steps: Stepper[T]) -> Emit | None:
-        """Play a flow until it emits; None: it has ended."""
-        effect = steps.step()
-        while effect is not None and type(effect) is not Emit:
+    def advance(self, steps: Stepper[T]) -> Sequence[Token] | None:
+        """Play a flow until it emits; return the tokens. None: it has ended."""
+        outcome: object = None
+        more = self._more
+        if more is not None:
+            # The way of nearly every token: whatever can stand elsewhere does.
+            outcome = AMBIENT.clock()
+            try:
+                tokens = more(self._next())
+            except StopIteration:
+                tokens = ()
+            except (H2oError, *TRANSPORT_ERRORS) as error:
+                tokens = ()
+                outcome = self._failure(error, self._first_read)
+            if self.closing:
+                raise IncompleteStreamError("the stream was closed while it was read")
+            if tokens:
+                return tokens
+            self._more = None
+        effect = steps.step(outcome)
+        while effect is not None:
+            if type(effect) is Emit:
+                self._more = effect.more
+                if self._halted:
+                    self._more = None
+                return effect.tokens
             effect = steps.step(self._outcome(effect))
-        return effect
+        return None
+
+    def halt(self) -> None:
+        """Let the flow see to each read from now on: it is to end."""
+        self._halted = True
+        self._more = None
+
+    def _failure(self, error: Exception, effect: Effect | None) -> H2oError:
+        """Release the response of an effect that failed; return the error to throw in."""
+        failure = error if isinstance(error, H2oError) else translate(error, effect)
+        self.release()
+        if self._interrupted and isinstance(failure, TransportError):
+            return CallerStoppedError("the stream was stopped")
+        return failure
 
     def _outcome(self, effect: Effect) -> object:
         """Perform an effect; return its answer, or the error that is to be thrown in."""
         try:
             outcome = self._perform(effect)
-        except H2oError as error:
-            outcome = error
-            self.release()
-        except TRANSPORT_ERRORS as error:
-            outcome = translate(error, effect)
-            self.release()
-        if self._interrupted and isinstance(outcome, TransportError):
-            outcome = CallerStoppedError("the stream was stopped")
+        except (H2oError, *TRANSPORT_ERRORS) as error:
+            outcome = self._failure(error, effect)
         if self.closing:
             raise IncompleteStreamError("the stream was closed while it was read")
         return outcome
@@ -155,8 +188,7 @@ class Player:
             case Sleep():
                 self._sleep(effect)
             case Exclusive():
-                with self._client._opening:
-                    return self.play(effect.flow)
+                return self._play_alone(effect)
             case Finish():
                 return self._finish(effect)
             case Emit():
@@ -182,7 +214,9 @@ class Player:
             if self._response is None:
                 return b""
             self._limits["read"] = self._steady = within
-            chunks = self._chunks = self._response.iter_raw()
+            self._first_read = effect
+            chunks = self._chunks = iter(unread_body(self._response))
+            self._next = self._reader(chunks)
         if is_much_less(within, self._steady):
             chunk = self._read_within(chunks, within, effect.limit)
         else:
@@ -191,10 +225,14 @@ class Player:
             self.release()
         return chunk
 
+    def _reader(self, chunks: Iterator[bytes]) -> Callable[[], bytes]:
+        """Return what reads where `interrupt()` can end it."""
+        return chunks.__next__
+
     def _read_within(self, chunks: Iterator[bytes], within: float, limit: str) -> bytes:
         """Read within less than what httpx was told when the body began."""
         if self._watchdog is None:
-            self._watchdog = Watchdog(self._shut_down)
+            self._watchdog = Watchdog(lambda: shut_down(self._response))
         self._watchdog.watch(within)
         try:
             chunk = next(chunks, b"")
@@ -208,6 +246,21 @@ class Player:
 
     def _sleep(self, effect: Sleep) -> None:
         self._awake.wait(effect.seconds)
+
+    def _play_alone(self, effect: Exclusive) -> object:
+        """Play a flow while no other thread plays such a one."""
+        opening = self._client._opening
+        within = self._within(effect.within)
+        until = None if within is None else AMBIENT.clock() + within
+        while not opening.acquire(timeout=_LOOK):
+            if self._interrupted:
+                raise CallerStoppedError("the stream was stopped")
+            if until is not None and AMBIENT.clock() >= until:
+                raise TransportTimeoutError.struck(effect.limit, None)
+        try:
+            return self.play(effect.flow)
+        finally:
+            opening.release()
 
     def _finish(self, effect: Finish) -> object:
         """Play a flow that Ctrl-C does not interrupt at once.
@@ -258,18 +311,7 @@ class Player:
         """Wake the thread that is performing an effect; False: it could not be reached."""
         self._interrupted = True
         self._awake.set()
-        return self._shut_down()
-
-    def _shut_down(self) -> bool:
-        """End the connection of the open response, which wakes who reads from it."""
-        response = self._response
-        stream = None if response is None else response.extensions.get("network_stream")
-        connection = None if stream is None else stream.get_extra_info("socket")
-        if connection is None:
-            return False
-        with contextlib.suppress(OSError):  # it is closed already
-            connection.shutdown(socket.SHUT_RDWR)
-        return True
+        return shut_down(self._response)
 
 
 INHERITED: list[object] = []
@@ -278,7 +320,7 @@ INHERITED: list[object] = []
 
 def close_at_home(http: httpx.Client, pid: int) -> None:
     """Close an httpx client in the process that made it."""
-    if pid == os.getpid():
+    if pid == PROCESS.id:
         http.close()
 
 
@@ -334,7 +376,7 @@ class ChatStream:
         self._closed = False
         self._ending = False  # set by stop() and close() when they end it in the reader's place
         self._left = threading.Event()
-        self._pid = os.getpid()
+        self._pid = PROCESS.id
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open" if self._begun else "new"
@@ -362,10 +404,14 @@ class ChatStream:
             H2oError: the answer broke off; `partial` is what had arrived.
             RuntimeError: the stream is closed, or another thread is reading.
         """
+        ready = self._ready
         while True:
-            token = self._next_token()
-            if token.text and not token.special:
-                return token.text
+            while ready:
+                token = ready.popleft()
+                if token.text and not token.special:
+                    return token.text
+            if not self._advance():
+                raise StopIteration
 
     def __del__(self) -> None:
         # An argument that was refused in __init__ leaves nothing to look at.
@@ -440,16 +486,16 @@ class ChatStream:
         """
         if self._closed or self._is_inherited():
             return
+        self._player.halt()
         Player(self._client, self._client._cleanup_deadline()).play(self._operation.stop())
         self._ending = True
-        if not self._steps.claim():
+        if not self._steps.take():
             self._ending = False
             if not self._operation.done:
                 self._player.interrupt()
             return
         try:
-            while self._step() is not None:
-                pass
+            self._play_out()
         finally:
             self._steps.free()
             self._ready.clear()
@@ -465,7 +511,7 @@ class ChatStream:
 
     def _is_inherited(self) -> bool:
         """Whether this process is a fork of the one that the stream belongs to."""
-        if self._pid == os.getpid():
+        if self._pid == PROCESS.id:
             return False
         INHERITED.append(self._player)
         return True
@@ -486,7 +532,7 @@ class ChatStream:
             self._left.set()
         told = False
         while not self._left.is_set():
-            if self._steps.claim():
+            if self._steps.take():
                 self._ending = not self._closed
                 try:
                     if not self._closed:
@@ -519,35 +565,57 @@ class ChatStream:
             if not self._steps.returned:
                 raise IncompleteStreamError("the stream was closed", partial=self.text)
             return False
-        with self._steps:
+        if not self._steps.take():
+            raise self._steps.taken()
+        try:  # `with` would do, and take twice as long
             if self._closed:
                 if self._steps.returned:
                     return False
                 raise RuntimeError("the stream is closed")
-            if self._is_inherited():
+            if self._pid != PROCESS.id and self._is_inherited():
                 raise RuntimeError("the stream belongs to the parent process")
-            emitted = self._step()
-        if emitted is None:
-            return False
-        self._ready.extend(emitted.tokens)
+            if not self._begun:
+                self._begin()
+            try:
+                tokens = self._player.advance(self._steps)
+            except BaseException as error:
+                self._break_off(error)
+                raise
+            if tokens is None:
+                self._end()
+                return False
+        finally:
+            self._steps.free()
+        self._ready.extend(tokens)
         return True
 
-    def _step(self) -> Emit | None:
-        """Play until the flow emits; whatever else ends it, the stream is left."""
+    def _begin(self) -> None:
+        """Tell the client that the first request comes now."""
+        self._client._begin(self)
+        self._begun = True
+
+    def _play_out(self) -> None:
+        """Play to the end; nobody waits for the tokens."""
         if not self._begun:
-            self._client._begin(self)
-            self._begun = True
+            self._begin()
         try:
-            emitted = self._player.advance(self._steps)
+            while self._player.advance(self._steps) is not None:
+                pass
         except BaseException as error:
-            self._leave(self._client._cleanup_deadline())
-            if isinstance(error, H2oError) and not error.partial:
-                error.partial = self.text
+            self._break_off(error)
             raise
-        if emitted is None:
-            self._closed = True
-            self._left.set()
-        return emitted
+        self._end()
+
+    def _break_off(self, error: BaseException) -> None:
+        """Leave the stream, for this error; it is given what had arrived."""
+        self._leave(self._client._cleanup_deadline())
+        if isinstance(error, H2oError) and not error.partial:
+            error.partial = self.text
+
+    def _end(self) -> None:
+        """Note that the stream has come to its end."""
+        self._closed = True
+        self._left.set()
 
     def _leave(self, deadline: float) -> None:
         """Leave the flow where it stands, release the response, tell the server."""
@@ -596,7 +664,7 @@ class Conversation:
         self._talk = talk
         self._streams: Registry[ChatStream] = Registry()
         self._closed = False
-        self._pid = os.getpid()
+        self._pid = PROCESS.id
 
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""
@@ -751,6 +819,12 @@ class Conversation:
     def retry(
         self,
         *,
+        temperature: float | None = None,
+        truncate: int | None = None,
+        max_new_tokens: int | None = None,
+        do_sample: bool | None = None,
+        repetition_penalty: float | None = None,
+        return_full_text: bool | None = None,
         parameters: Mapping[str, Any] | None = None,
         recover: bool | None = None,
         retries: Retries | int | None = None,
@@ -759,20 +833,71 @@ class Conversation:
         """Ask the last message again; the new answer takes the place of the old one.
 
         Args:
-            parameters: any parameters, passed on as given.
-            recover: as for `H2oClient.chat()`.
-            retries: as for `H2oClient.chat()`.
-            **others: generation parameters, as for `H2oClient.chat()`.
+            temperature: as for `H2oClient.chat()`, and so are the others.
+            truncate: see there.
+            max_new_tokens: see there.
+            do_sample: see there.
+            repetition_penalty: see there.
+            return_full_text: see there.
+            parameters: see there.
+            recover: see there.
+            retries: see there.
+            **others: see there.
 
         Raises:
             ValueError: there is no message to ask again.
             H2oError: as for `send()`.
         """
-        ask = self._talk.ask(
-            None, recover=recover, retries=retries, parameters=parameters, keywords=others
-        )
-        with self._ask(ask) as stream:
+        with self.stream_retry(
+            temperature=temperature,
+            truncate=truncate,
+            max_new_tokens=max_new_tokens,
+            do_sample=do_sample,
+            repetition_penalty=repetition_penalty,
+            return_full_text=return_full_text,
+            parameters=parameters,
+            recover=recover,
+            retries=retries,
+            **others,
+        ) as stream:
             return stream.read()
+
+    def stream_retry(
+        self,
+        *,
+        temperature: float | None = None,
+        truncate: int | None = None,
+        max_new_tokens: int | None = None,
+        do_sample: bool | None = None,
+        repetition_penalty: float | None = None,
+        return_full_text: bool | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        recover: bool | None = None,
+        retries: Retries | int | None = None,
+        **others: Any,
+    ) -> ChatStream:
+        """Ask the last message again, and get the new answer as it arrives.
+
+        The arguments are those of `retry()`.
+        """
+        keywords = {
+            "temperature": temperature,
+            "truncate": truncate,
+            "max_new_tokens": max_new_tokens,
+            "do_sample": do_sample,
+            "repetition_penalty": repetition_penalty,
+            "return_full_text": return_full_text,
+            **others,
+        }
+        return self._ask(
+            self._talk.ask(
+                None,
+                recover=recover,
+                retries=retries,
+                parameters=parameters,
+                keywords=keywords,
+            )
+        )
 
     def stop(self) -> None:
         """End the answer that is running, if there is one: see `ChatStream.stop()`."""
@@ -858,7 +983,7 @@ class Conversation:
 
     def _is_at_home(self) -> bool:
         """Whether this is the process that it was made in, and no fork of it."""
-        return self._pid == os.getpid()
+        return self._pid == PROCESS.id
 
     def _ask(self, ask: Ask) -> ChatStream:
         if self._closed:
@@ -893,7 +1018,10 @@ class H2oClient:
         proxy: URL of a proxy. None: the environment's, as httpx reads it.
         headers: more headers for every request, or other values for ours.
         http_client: your own `httpx.Client`, for a private CA, mounts or hooks. It is used as it
-            is, and not closed. Redirects are not followed, whatever it says.
+            is, and not closed. Redirects are not followed, whatever it says. Its pool is yours to
+            fit: `httpx.Limits(max_connections=None, keepalive_expiry=4.0)`, as httpx's own hundred
+            connections make streams wait for each other, and the server closes an idle one
+            after 5 seconds.
         parameters: generation parameters for every call.
         recover: whether the rest of an answer is got from the server when the connection is lost
             under it. An answer that another process stopped half way looks whole then.
@@ -934,8 +1062,8 @@ class H2oClient:
         self._service = new_service(base_url, **arguments)
         self._arguments = {"base_url": base_url, "proxy": proxy, **arguments}
         self._closed = False
-        self._pid = os.getpid()
-        self._opening = threading.Lock()
+        self._pid = PROCESS.id
+        self._opening = threading.RLock()  # `on_retry` may use the client
         self._streams: Registry[ChatStream] = Registry()
         self._conversations: Registry[Conversation] = Registry()
         self._dropped: deque[tuple[Abandoned, Player | None]] = deque()
@@ -986,7 +1114,7 @@ class H2oClient:
     @property
     def session(self) -> str:
         """The session, to be taken up again with `session=`. Who has it has its conversations."""
-        return self._service.session.text
+        return self._service.session.hand_out()
 
     def chat(
         self,
@@ -1219,7 +1347,7 @@ class H2oClient:
                 self._owned()
 
     def _clean_up(self) -> None:
-        if self._pid != os.getpid():
+        if self._pid != PROCESS.id:
             return  # a child that never used it: all that is open is the parent's
         deadline = self._cleanup_deadline()
         for stream in self._streams.items():
@@ -1287,7 +1415,7 @@ class H2oClient:
         Raises:
             RuntimeError: the client has an `http_client` of the caller's.
         """
-        if self._pid == os.getpid():
+        if self._pid == PROCESS.id:
             return
         if self._owned is None:
             raise RuntimeError(
@@ -1295,8 +1423,8 @@ class H2oClient:
                 "own: make both anew in the child"
             )
         INHERITED.append(self._http)
-        self._pid = os.getpid()
-        self._opening = threading.Lock()
+        self._pid = PROCESS.id
+        self._opening = threading.RLock()  # `on_retry` may use the client
         self._streams = Registry()
         mine = [item for item in self._conversations.items() if item._is_at_home()]
         self._conversations = Registry()
@@ -1312,8 +1440,11 @@ class H2oClient:
 
     def _sweep(self) -> None:
         """Clean up after the streams and conversations that were dropped unclosed."""
-        while self._dropped:
-            operation, player = self._dropped.popleft()
+        while True:
+            try:
+                operation, player = self._dropped.popleft()
+            except IndexError:  # nothing is left, or another thread has it
+                return
             try:
                 if player is not None:
                     player.release()

@@ -78,7 +78,8 @@ class Reply:
         finish_reason: why the answer ended: "eos_token", "length", "stop_sequence", "stopped"
             (by the caller), or None if it cannot be told. It is the server's word where the
             caller asked for `details=True`, otherwise concluded from the last token.
-        generated_tokens: how many tokens the model generated, the end token included.
+        generated_tokens: how many tokens the model generated, the end token included; of a
+            recovered answer, how many came before the connection broke.
         conversation_id: the conversation that it was part of; `chat()` and `stream()` delete it.
         message_id: the id of the message that it answers.
         response_id: the id of the answer.
@@ -132,8 +133,10 @@ class Timeouts:
         connect: for making a connection.
         first_token: from sending the message to the answer's first bytes. The service sends
             its headers with the first token, and not before [20_slow_stream_timing].
-        idle: between two tokens, and for each of the small requests around the message.
-        total: for one whole call.
+        idle: between two tokens, and for each of the small requests around the message. Where
+            this or `first_token` strikes, the answer is looked for once; the message is not
+            asked again, as the server was about to answer it.
+        total: for one whole call, without telling the server at its end.
         cleanup: for telling the server, at the end of a call, to stop and delete.
         recovery: for a sign of an answer whose connection was lost; as long again as the answer
             had been going, and anew whenever the server shows more of it.

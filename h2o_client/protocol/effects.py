@@ -11,7 +11,8 @@ loop that performs one effect after the other:
     `Read(within)`      the next bytes of that response, b"" at its end
     `Close()`           None: the response is released
     `Sleep(seconds)`    None
-    `Emit(tokens)`      None, when the caller wants more
+    `Emit(tokens)`      None, when the caller wants more; the time, where the shell
+                        then began a read of its own that gave no tokens
     `Exclusive(flow)`   the result of that flow, played while no other exclusive
                         flow of the client is
     `Finish(flow)`      the result of that flow, which a cancellation does not
@@ -26,7 +27,7 @@ closing a generator there fails with "generator ignored GeneratorExit": what to 
 when the caller broke off is a second flow. And no flow is driven but through a `Stepper`.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -133,11 +134,18 @@ class Sleep:
 class Emit:
     """Give tokens to the caller: all those of one read, so that a step is paid per read.
 
+    Where an answer comes a token a read, even that is much. With `more` the shell goes on reading
+    by itself when the caller wants more, under the limit of the first `Read` of this response: it
+    calls `more` with what came, and gives the caller the tokens that it returns. Once it returns
+    none, the flow is resumed; where the read fails, with that error.
+
     Attributes:
         tokens: at least one.
+        more: takes the next bytes, b"" at their end; None: every read is asked for.
     """
 
     tokens: Sequence[Token]
+    more: Callable[[bytes], Sequence[Token]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +154,13 @@ class Exclusive:
 
     Attributes:
         flow: the flow; it looks first whether there is still anything to do.
+        within: seconds to wait for the others; None: without limit.
+        limit: the name of the time limit that `within` stands for.
     """
 
     flow: "Flow[Any]"
+    within: float | None = None
+    limit: str = "total"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +190,7 @@ class CallerStoppedError(TransportError):
 class Claim:
     """Something that one at a time may have, in whatever thread: `list.pop()` is atomic."""
 
-    __slots__ = ("_free",)
+    __slots__ = ("__weakref__", "_free")
 
     def __init__(self) -> None:
         self._free = [True]
@@ -195,38 +207,34 @@ class Claim:
         self._free.append(True)
 
 
-class Stepper(Generic[T]):
+class Stepper(Claim, Generic[T]):
     """Drives one flow; the only code that meets `send()`, `throw()` and `StopIteration`.
 
     A shell enters it (`with steps:`) for as long as it performs effects of the flow, and a second
-    thread or task that tries the same meanwhile is refused.
+    thread or task that tries the same meanwhile is refused: it is the claim to drive the flow.
 
     Attributes:
         finished: whether the flow has ended, by returning, by raising or by `close()`.
     """
 
-    __slots__ = ("_flow", "_result", "_turn", "finished")
+    __slots__ = ("_flow", "_result", "finished")
 
     def __init__(self, flow: Flow[T]) -> None:
+        super().__init__()
         self._flow = flow
         self._result: list[T] = []
-        self._turn = Claim()
         self.finished = False
 
     def __enter__(self) -> None:
-        if not self.claim():
-            raise RuntimeError("this stream is being read by another thread or task")
+        if not self.take():
+            raise self.taken()
 
     def __exit__(self, *exc_info: object) -> None:
         self.free()
 
-    def claim(self) -> bool:
-        """Take the turn to drive the flow; False: somebody else has it."""
-        return self._turn.take()
-
-    def free(self) -> None:
-        """Give the turn back."""
-        self._turn.free()
+    def taken(self) -> RuntimeError:
+        """Return the error for a second one who tries to drive the flow."""
+        return RuntimeError("this stream is being read by another thread or task")
 
     @property
     def returned(self) -> bool:

@@ -104,7 +104,7 @@ class Chat:
         service.begin(self._retries)
         try:
             if not self._turn.stopping:
-                yield from service.open_session(self._retries)
+                yield from service.open_session(self._retries, self._model)
             if not self._turn.stopping:
                 yield Finish(self._create(), service.timeouts.cleanup)
         except CallerStoppedError:

@@ -10,6 +10,7 @@ loses an answer. The service's own limit is not hammered either, as refused atte
 All requests of one call draw on one count and one budget, so that no retry multiplies another.
 """
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from h2o_client.errors import (
     GenerationError,
     H2oError,
     OverloadedError,
+    ProtocolError,
     RateLimitError,
     StatusError,
     TransportError,
@@ -57,7 +59,8 @@ class Retries:
             is raised at once.
         base: seconds of the first bound.
         cap: seconds that the bound grows to.
-        on_retry: called with a `Retry` before each wait; what it raises ends the call.
+        on_retry: called with a `Retry` before each wait; what it raises ends the call. It may use
+            a sync client itself.
     """
 
     attempts: int = 3
@@ -84,6 +87,11 @@ class Retries:
         bound = min(self.cap, self.base * 2.0 ** min(attempt, 30))
         return max(draw * bound, retry_after or 0.0)
 
+    def has_more_patience_than(self, other: "Retries") -> bool:
+        """Whether these may go on where the others have given up."""
+        mine, theirs = (self.attempts, self.budget), (other.attempts, other.budget)
+        return mine != theirs and all(map(operator.ge, mine, theirs))
+
 
 def as_retries(value: Retries | int | None) -> Retries:
     """Return retries; a number says how often, 0 switches them off.
@@ -108,15 +116,16 @@ class RetryState:
         note: takes a sentence for the log.
 
     Attributes:
+        policy: what is allowed.
         deadline: when the call must be done (`Timeouts.total`), on the ambient clock, or None.
     """
 
-    __slots__ = ("_note", "_policy", "_random", "_window_waited", "attempt", "deadline", "waited")
+    __slots__ = ("_note", "_random", "_window_waited", "attempt", "deadline", "policy", "waited")
 
     def __init__(
         self, policy: Retries, random: Callable[[], float], note: Callable[[str], None]
     ) -> None:
-        self._policy = policy
+        self.policy = policy
         self._note = note
         self.deadline: float | None = None
         self._random = random
@@ -131,7 +140,7 @@ class RetryState:
             error: what went wrong.
             left: seconds that are left of the call, or None.
         """
-        policy = self._policy
+        policy = self.policy
         if self.attempt >= policy.attempts:
             return None
         after = error.retry_after if isinstance(error, StatusError) else None
@@ -172,6 +181,15 @@ def is_passing(error: H2oError) -> bool:
         return error.status in _GATEWAY or isinstance(error, RateLimitError)
     lost = isinstance(error, TransportError) and error.passing
     return lost and not isinstance(error, TransportTimeoutError)
+
+
+def may_have_acted(error: H2oError) -> bool:
+    """Whether a request that failed like this may have done its work all the same."""
+    if isinstance(error, StatusError):
+        return error.status in _GATEWAY
+    if isinstance(error, TransportError):
+        return error.sent
+    return isinstance(error, ProtocolError)  # it is done, only the answer cannot be read
 
 
 def is_own_limit(error: H2oError) -> bool:

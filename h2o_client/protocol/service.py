@@ -5,7 +5,9 @@ a small request with its retries, opening the session, creating and deleting a c
 also keeps what was left behind, because the server could not be told when its turn came.
 """
 
+import contextlib
 import copy
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from h2o_client.errors import (
 from h2o_client.protocol.data import ConversationData, Root, read_conversation, read_root
 from h2o_client.protocol.effects import (
     CallerStoppedError,
+    Claim,
     Close,
     Exclusive,
     Flow,
@@ -42,8 +45,14 @@ from h2o_client.protocol.replies import (
     read_nothing,
     read_settings,
 )
-from h2o_client.protocol.retries import Retries, RetryState, as_retries, is_passing
-from h2o_client.protocol.session import Session
+from h2o_client.protocol.retries import (
+    Retries,
+    RetryState,
+    as_retries,
+    is_passing,
+    may_have_acted,
+)
+from h2o_client.protocol.session import Failure, Session
 from h2o_client.types import Timeouts
 
 T = TypeVar("T")
@@ -51,6 +60,7 @@ Reader = Callable[[Head, bytes, Request], T]
 MAX_ANSWER = 1024 * 1024  # bytes of a successful answer
 MAX_DATA = 64 * 1024 * 1024  # bytes of `__data.json`: a long conversation has megabytes
 _MAX_LEFT_BEHIND = 1000
+_LOOK_WITHIN = 5.0  # seconds that one look at what is stored may take: another may follow
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +128,9 @@ class Service:
         self._share = share
         self._retries = retries
         self._left_behind: deque[Abandoned] = deque(maxlen=_MAX_LEFT_BEHIND)
+        self._known: set[str] = set()  # the conversations that were made or taken up
+        self._orphaned = False  # whether one may have been made whose id was lost
+        self._claims: weakref.WeakValueDictionary[str, Claim] = weakref.WeakValueDictionary()
 
     def retry_state(self, retries: Retries | int | None = None) -> RetryState:
         """Begin the retries of one call, its own or the client's."""
@@ -132,6 +145,7 @@ class Service:
         *,
         reopen: bool = True,
         largest: int = MAX_ANSWER,
+        failed: Callable[[H2oError], None] | None = None,
     ) -> Flow[T]:
         """Send a request that does no harm twice, and read its answer.
 
@@ -139,8 +153,9 @@ class Service:
             build: makes the request; anew for each attempt, as the session can change between.
             read: makes a value of the answer, or raises.
             retries: those of the call, or None: one attempt, in the session as it is.
-            largest: bytes that a successful answer may have.
             reopen: whether to open the session again, once, where the server has forgotten it.
+            largest: bytes that a successful answer may have.
+            failed: told of each attempt that fails.
 
         Raises:
             H2oError: what the last attempt ended with.
@@ -161,6 +176,8 @@ class Service:
                 self.session_lost(openings)
                 delay = None
             except H2oError as error:
+                if failed is not None:
+                    failed(error)
                 if retries is None or not is_passing(error):
                     raise
                 delay = self.next_delay(retries, error)
@@ -272,33 +289,42 @@ class Service:
                     raise ProtocolError(f"an answer is longer than {size} bytes")
                 return bytes(body[:size])
 
-    def open_session(self, retries: RetryState) -> Flow[None]:
-        """Accept the terms and choose the model, unless that was done in this session.
+    def open_session(self, retries: RetryState, model: str | None = None) -> Flow[None]:
+        """Accept the terms and choose a model, unless that was done in this session.
 
-        However many calls begin at once, one of them does it, and the others share how it ended.
+        However many calls begin at once, one of them does it, and the others share how it ended,
+        unless they would have had more patience or another model.
+
+        Args:
+            retries: those of the call.
+            model: the model of the call, in case that the server has not the client's; None: the
+                same.
         """
         if not self.session.accepted:
-            yield Exclusive(self._open(self.session.openings, retries))
+            opening = self._open(self.session.openings, retries, model or self.model)
+            within, limit = self.within(None, "total", retries.deadline)
+            yield Exclusive(opening, within, limit)
 
     def session_lost(self, openings: int) -> None:
         """Note that the server does not know the session, as it was after so many openings."""
         if self.session.openings == openings:
             self.session.accepted = False
 
-    def _open(self, openings: int, retries: RetryState) -> Flow[None]:
+    def _open(self, openings: int, retries: RetryState, model: str) -> Flow[None]:
         session = self.session
-        if session.openings != openings and session.failure is not None:
-            raise copy.copy(session.failure)  # of the attempt that this call has waited for
         if session.accepted:
             return
+        failure = session.failure
+        waited = failure is not None and session.openings != openings  # for another call's attempt
+        if failure is not None and waited and failure.settles(model, retries.policy):
+            raise copy.copy(failure.error)
         try:
-            set_cookies = yield from self._explaining(
-                self.model, self.call(self._settings, _read_settings, retries, reopen=False)
-            )
+            set_cookies = yield from self._accept(model, retries)
         except CallerStoppedError:
             raise  # this caller's will, and no failure to share
         except H2oError as error:
-            session.failure = copy.copy(error)  # without the frames of this call
+            # A copy has none of the frames of this call.
+            session.failure = Failure(copy.copy(error), model, retries.policy)
             session.openings += 1
             raise
         session.adopt(set_cookies)
@@ -306,8 +332,21 @@ class Service:
         session.accepted = True
         session.openings += 1
 
-    def _settings(self) -> Request:
-        return self.endpoints.settings(model=self.model, share=self._share)
+    def _accept(self, model: str, retries: RetryState) -> Flow[list[str]]:
+        """Accept the terms, with the client's model; where there is none such, with the call's."""
+        try:
+            return (yield from self._choose(self.model, retries))
+        except ModelUnavailableError:
+            if model == self.model:
+                raise
+        return (yield from self._choose(model, retries))
+
+    def _choose(self, model: str, retries: RetryState) -> Flow[list[str]]:
+        def build() -> Request:
+            return self.endpoints.settings(model=model, share=self._share)
+
+        choice = self.call(build, _read_settings, retries, reopen=False)
+        return (yield from self._explaining(model, choice, retries.deadline))
 
     def create(
         self, model: str, retries: RetryState, *, from_share: str | None = None
@@ -323,9 +362,29 @@ class Service:
                 return self.endpoints.copy_share(from_share, model=model)
             return self.endpoints.create(model=model)
 
-        return (yield from self._explaining(model, self.call(build, read_conversation_id, retries)))
+        def failed(error: H2oError) -> None:
+            self._orphaned = self._orphaned or may_have_acted(error)
 
-    def _explaining(self, model: str, flow: Flow[T]) -> Flow[T]:
+        creation = self.call(build, read_conversation_id, retries, failed=failed)
+        try:
+            conversation = yield from self._explaining(model, creation, retries.deadline)
+        except GeneratorExit:
+            self._orphaned = True
+            raise
+        self._known.add(conversation)
+        return conversation
+
+    def claim(self, conversation: str, mine: Claim) -> Claim:
+        """Return the claim to the turns of a conversation, which all who took it up share.
+
+        Args:
+            conversation: its id.
+            mine: what becomes the claim if there is none yet.
+        """
+        self._known.add(conversation)
+        return self._claims.setdefault(conversation, mine)
+
+    def _explaining(self, model: str, flow: Flow[T], deadline: float | None) -> Flow[T]:
         """Play a flow; where it fails because the server does not know the model, say so.
 
         The service itself answers 500 `Internal Error` [02_settings_variants,
@@ -338,7 +397,7 @@ class Service:
                 raise
             error = failure
         try:
-            root = yield from self.root(None)
+            root = yield from self.root(self._glance(deadline), reopen=False)
         except H2oError:
             raise error from None
         names = [known.id for known in root.models]
@@ -351,14 +410,34 @@ class Service:
             body=error.body,
         )
 
-    def root(self, retries: RetryState | None) -> Flow[Root]:
+    def root(self, retries: RetryState, *, reopen: bool = True) -> Flow[Root]:
         """Read models, settings and conversations."""
         root: Root = yield from self.call(
-            self.endpoints.root, reading(read_root), retries, largest=MAX_DATA
+            self.endpoints.root, reading(read_root), retries, reopen=reopen, largest=MAX_DATA
         )
         return root
 
-    def data(self, conversation: str, retries: RetryState | None) -> Flow[ConversationData]:
+    def look(self, conversation: str, deadline: float | None) -> Flow[ConversationData | None]:
+        """Return what the server has stored; None if that cannot be had just now.
+
+        Raises:
+            NotFoundError: the conversation is gone.
+        """
+        try:
+            return (yield from self.data(conversation, self._glance(deadline)))
+        except NotFoundError:
+            raise
+        except H2oError:
+            return None
+
+    def _glance(self, deadline: float | None) -> RetryState:
+        """Begin a single attempt that may not take long: it is not what the caller waits for."""
+        once = self.retry_state(0)
+        until = self.ambient.clock() + _LOOK_WITHIN
+        once.deadline = until if deadline is None else min(until, deadline)
+        return once
+
+    def data(self, conversation: str, retries: RetryState) -> Flow[ConversationData]:
         """Read what the server has stored of a conversation."""
         data: ConversationData = yield from self.call(
             lambda: self.endpoints.data(conversation),
@@ -370,10 +449,9 @@ class Service:
 
     def delete(self, conversation: str, retries: RetryState | None) -> Flow[None]:
         """Delete a conversation; one that is gone already is no error."""
-        try:
+        with contextlib.suppress(NotFoundError):
             yield from self.call(lambda: self.endpoints.delete(conversation), read_nothing, retries)
-        except NotFoundError:
-            return
+        self._known.discard(conversation)
 
     def stop(self, conversation: str) -> Flow[None]:
         """Stop what is generated in a conversation; one that is gone is no error."""
@@ -394,8 +472,10 @@ class Service:
         )
 
     def forget(self) -> None:
-        """Leave what was left behind to somebody else."""
+        """Leave what there is to another process, which goes on with the session as well."""
         self._left_behind.clear()
+        self._claims.clear()
+        self.session.shared = True
 
     def sweep(self) -> Flow[None]:
         """Try again to clean up what was left behind; what fails now is given up."""
@@ -405,6 +485,24 @@ class Service:
                 yield from operation.abandon()
             except H2oError as error:
                 self.ambient.warn(f"a conversation could not be cleaned up: {in_short(error)}")
+        if self._orphaned and not self.session.shared:
+            self._orphaned = False
+            try:
+                yield from self._delete_orphans()
+            except H2oError as error:
+                self.ambient.warn(f"a conversation may be left behind: {in_short(error)}")
+
+    def _delete_orphans(self) -> Flow[None]:
+        """Delete the conversations that were made here, but whose ids were lost on the way.
+
+        They are the empty ones that this client does not know, in a session that nobody else has.
+        """
+        root = yield from self.root(self._glance(None), reopen=False)
+        for listed in root.conversations:
+            if listed.id not in self._known:
+                stored = yield from self.data(listed.id, self._glance(None))
+                if not stored.messages:
+                    yield from self.delete(listed.id, None)
 
 
 def reading(read: Callable[[bytes], T]) -> Reader[T]:

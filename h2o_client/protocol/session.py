@@ -13,8 +13,10 @@ server's own are passed through on answers [05_upstream_gzip_header]. Nor are co
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from h2o_client.errors import H2oError
+from h2o_client.errors import H2oError, ModelUnavailableError, TransportTimeoutError
+from h2o_client.protocol.retries import Retries, is_passing
 
 COOKIE_NAME = "hf-chat"
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -23,11 +25,35 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 _MAX_VALUE = 512
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How an attempt to open a session ended, for those who waited for it.
+
+    Attributes:
+        error: what it ended with.
+        model: the model that it chose.
+        retries: how often it was tried, and how long.
+    """
+
+    error: H2oError
+    model: str
+    retries: Retries
+
+    def settles(self, model: str, retries: Retries) -> bool:
+        """Whether a call of this model and these retries would have ended in the same way."""
+        error = self.error
+        if isinstance(error, TransportTimeoutError) and error.limit == "total":
+            return False  # the time limit of one call
+        if isinstance(error, ModelUnavailableError):
+            return model == self.model
+        return not (is_passing(error) and retries.has_more_patience_than(self.retries))
+
+
 class Session:
     """The session of one client, shared by all its calls.
 
     Args:
-        text: a session to take up, as `text` gave it; its terms count as accepted until the
+        text: a session to take up, as `hand_out()` gave it; its terms count as accepted until the
             server says otherwise.
         new: the value of a session that begins, if there is none to take up.
 
@@ -36,10 +62,11 @@ class Session:
         value: the cookie's value.
         accepted: whether the terms were accepted in it, as far as is known.
         openings: how often the attempt to open it has ended, well or not.
-        failure: the error that the last of these attempts ended with, if it did.
+        failure: how the last of these attempts failed, if it did.
+        shared: whether somebody else may have it too.
     """
 
-    __slots__ = ("accepted", "failure", "name", "openings", "value")
+    __slots__ = ("accepted", "failure", "name", "openings", "shared", "value")
 
     def __init__(self, text: str | None, new: str) -> None:
         self.name, self.value = COOKIE_NAME, new
@@ -47,14 +74,15 @@ class Session:
             self.name, self.value = parse_session(text)
         self.accepted = text is not None
         self.openings = 0
-        self.failure: H2oError | None = None
+        self.failure: Failure | None = None
+        self.shared = text is not None
 
     def __repr__(self) -> str:
         return f"<Session accepted={self.accepted}>"
 
-    @property
-    def text(self) -> str:
-        """The session as one text, to take it up again: its value, its name too if unusual."""
+    def hand_out(self) -> str:
+        """Return the session as one text, to take it up again: its value, its name if unusual."""
+        self.shared = True
         plain = self.name == COOKIE_NAME and "=" not in self.value
         return self.value if plain else self.cookie
 

@@ -17,6 +17,7 @@ from h2o_client.errors import (
     ConversationBusyError,
     H2oError,
     NotFoundError,
+    TermsNotAcceptedError,
     TransportError,
     TransportTimeoutError,
 )
@@ -33,7 +34,7 @@ from h2o_client.protocol.replies import (
     read_title,
     unexpected,
 )
-from h2o_client.protocol.retries import Retries, RetryState
+from h2o_client.protocol.retries import Retries, RetryState, is_passing
 from h2o_client.protocol.service import Service
 from h2o_client.protocol.turn import Turn, find_message
 from h2o_client.protocol.web_search import WebSearchParser
@@ -83,7 +84,8 @@ class Talk:
         self._share = share
         self._keep = conversation is not None if keep is None else check_flag("keep", keep)
         self._deleted = False
-        self._claim = Claim()
+        # Whoever takes up the same conversation by its id shares it.
+        self._claim = Claim() if conversation is None else service.claim(conversation, Claim())
         self._opening = Claim()
         self._unsettled: str | None = None
         self._settle_within = _SETTLE
@@ -193,7 +195,7 @@ class Talk:
         while self.id is None:
             if self._opening.take():
                 try:
-                    yield from self._service.open_session(retries)
+                    yield from self._service.open_session(retries, self._model)
                     yield Finish(self._create(retries), self._service.timeouts.cleanup)
                 finally:
                     self._opening.free()
@@ -204,8 +206,13 @@ class Talk:
     def _create(self, retries: RetryState) -> Flow[None]:
         if self.id is not None:
             return
-        model = self.model or self._service.model
-        self.id = yield from self._service.create(model, retries, from_share=self._share)
+        self.id = yield from self._service.create(self._model, retries, from_share=self._share)
+        self._claim = self._service.claim(self.id, self._claim)
+
+    @property
+    def _model(self) -> str:
+        """The model to ask for."""
+        return self.model or self._service.model
 
     def settle(self, retries: RetryState, stopping: Callable[[], bool]) -> Flow[None]:
         """Wait until the server has stored the turn that was stopped last.
@@ -216,16 +223,9 @@ class Talk:
         """
         clock = self._service.ambient.clock
         until = clock() + self._settle_within
-        once = self._service.retry_state(0)
-        once.deadline = retries.deadline
         delay = _FIRST_LOOK
         while self._unsettled is not None and self.id is not None and not stopping():
-            try:
-                stored = yield from self._service.data(self.id, once)
-            except NotFoundError:
-                raise
-            except H2oError:
-                stored = None
+            stored = yield from self._service.look(self.id, retries.deadline)
             if find_message(stored, self._unsettled) is not None:
                 self._unsettled = None
                 return
@@ -234,10 +234,10 @@ class Talk:
                 self._service.ambient.warn("the server has not stored the turn that was stopped")
                 self._unsettled = None
                 return
-            if once.deadline is not None:
-                left = min(left, once.deadline - clock())
+            if retries.deadline is not None:
+                left = min(left, retries.deadline - clock())
                 if left <= 0:
-                    return
+                    raise TransportTimeoutError.struck("total", None)
             yield Sleep(min(delay, left))
             delay = min(delay * 2, _LONGEST_LOOK)
 
@@ -469,6 +469,8 @@ class Ask:
             ConversationBusyError: the last message is still being answered.
             ValueError: there is no message to ask again.
         """
+        if self._stopping:  # before it began: another may well be running
+            return (yield from self._stopped())
         self._talk.begin()
         try:
             return (yield from self._run())
@@ -484,10 +486,16 @@ class Ask:
                 raise
         turn = self._turn
         if turn is None:  # stopped before there was anything to ask
-            turn = self._turn = self._new_turn(self._prompt or "", None)
+            return (yield from self._stopped())
         turn.stopping = turn.stopping or self._stopping
         reply: Reply = yield from self._talk.explained(turn.run(self._talk.id or ""))
         return reply
+
+    def _stopped(self) -> Flow[Reply]:
+        """Return the reply to a message that was stopped before it was known what to ask."""
+        self._turn = self._new_turn(self._prompt or "", None)
+        self._turn.stopping = True
+        return (yield from self._turn.run(self._talk.id or ""))
 
     def _prepare(self) -> Flow[None]:
         """Do what comes before the message, as far as the caller does not stop it."""
@@ -543,41 +551,72 @@ class Ask:
         raise ValueError("there is no message to ask again: send one first")
 
     def _search(self, conversation: str, turn: Turn) -> Flow[None]:
+        """Search the web; again, where that may be and no entry was given out yet."""
+        service = self._service
+        reopen = True
+        while not self._stopping:
+            openings = service.session.openings
+            try:
+                return (yield from self._search_once(conversation, turn))
+            except TermsNotAcceptedError:
+                if not reopen:
+                    raise
+                reopen = False
+                service.session_lost(openings)
+                delay = None
+            except H2oError as error:
+                if turn.web_search or not is_passing(error):
+                    raise
+                delay = service.next_delay(self._retries, error)
+                if delay is None:
+                    raise
+            if delay is None:
+                yield from service.open_session(self._retries)
+            else:
+                yield Sleep(delay)
+
+    def _search_once(self, conversation: str, turn: Turn) -> Flow[None]:
         """Search the web. The response is never closed by the server [16_web_search]."""
         service = self._service
-        within, limit = service.within(service.timeouts.idle, "idle", self._retries.deadline)
-        until = None if within is None else service.ambient.clock() + within
+        clock = service.ambient.clock
+        until, limit = self._until()
         request = service.endpoints.web_search(conversation, turn.prompt)
-        head: Head = yield Send(request, within, service.connecting(self._retries.deadline), limit)
+        connect = service.connecting(self._retries.deadline)
+        head: Head = yield Send(request, _left(until, clock), connect, limit)
         yield from service.accept(head)
         if head.status != 200:
             body = yield from service.read_body(head, until, limit)
             check_status(head, body, request)
             raise unexpected(head, body, "the web search")
         parser = WebSearchParser()
-        within, limit = service.within(service.timeouts.idle, "idle", self._retries.deadline)
-        until = None if within is None else service.ambient.clock() + within
+        until, limit = self._until()
         while parser.result is None and not self._stopping:
-            # Only entries are a sign of the search.
-            left = None if until is None else until - service.ambient.clock()
+            left = _left(until, clock)
             if left is not None and left <= 0:
                 yield Close()
                 raise TransportTimeoutError.struck(limit, None)
             chunk: bytes = yield Read(left, limit)
             entries = parser.feed(chunk)
-            if entries:
-                within, limit = service.within(
-                    service.timeouts.idle, "idle", self._retries.deadline
-                )
-                until = None if within is None else service.ambient.clock() + within
+            if entries:  # only these are a sign of the search
+                until, limit = self._until()
             for entry in entries:
                 turn.web_search.append(entry)
                 if self._on_web_search is not None:
                     self._on_web_search(entry)
-            if not chunk:
+            if not chunk and not self._stopping:
                 parser.finish()
         yield Close()
         turn.web_search_id = parser.result or ""
+
+    def _until(self) -> tuple[float | None, str]:
+        """Return when a silence that begins now is too long, and which limit that is."""
+        service = self._service
+        within, limit = service.within(service.timeouts.idle, "idle", self._retries.deadline)
+        return (None if within is None else service.ambient.clock() + within), limit
+
+
+def _left(until: float | None, clock: Callable[[], float]) -> float | None:
+    return None if until is None else until - clock()
 
 
 def new_talk(

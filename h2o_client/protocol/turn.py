@@ -11,8 +11,9 @@ The server stores an answer only when it is whole, and shows nothing before that
 is waited for as long as it had been going, and `Timeouts.recovery` on top; from then on as long
 as the server shows signs of it. One whose response came to a regular end without its final event
 is looked for only shortly: as a rule the model server has broken it off, and nothing is stored
-[05_upstream_truncate_clean]. Stored text has lost the white space at its end, by JavaScript's
-idea of white space, which is not Python's.
+[05_upstream_truncate_clean]. After a time limit there is one look: the caller has waited long
+enough, and the server was about to answer. Stored text has lost the white space at its end, by
+JavaScript's idea of white space, which is not Python's.
 
 Nothing marks a stored answer that another process has stopped half way: such a one looks whole.
 """
@@ -113,8 +114,8 @@ class Turn:
         self._body()  # so that what cannot be sent is refused now
         self._has_stop = bool(parameters.get("stop") or parameters.get("stop_sequences"))
         self._conversation = ""
-        self._text = bytearray()  # UTF-8: a text of many small pieces would take twenty times more
-        self._tokens = 0
+        self._text = bytearray()  # UTF-8, as `AnswerParser` has it
+        self._parser = AnswerParser(text=self._text)
         self._final: Final | None = None
         self._recovered = False
         self.asked = False
@@ -175,7 +176,7 @@ class Turn:
             if isinstance(error, TermsNotAcceptedError) and reopen:
                 reopen = False
                 self._service.session_lost(openings)
-                yield from self._service.open_session(self._retries)
+                yield from self._service.open_session(self._retries, self._model)
                 continue
             delay = self._service.next_delay(self._retries, error) if was_refused(error) else None
             if delay is not None:
@@ -242,19 +243,27 @@ class Turn:
         """Read the events of the answer, until it is whole, broken or stopped."""
         clock = self._service.ambient.clock
         idle = self._service.timeouts.idle
-        parser = AnswerParser()
+        parser = self._parser = AnswerParser(text=self._text)
         within, limit = self._within(idle, "idle")
         read = Read(within, limit)
         last_token = clock()
+        # Where there is a total, each read has a limit of its own.
+        more = parser.read_on if self._retries.deadline is None else None
         while True:
             chunk: bytes = yield read
-            tokens = parser.feed(chunk) if chunk else parser.finish()
-            if tokens:
-                self._take(tokens, parser.final)
-                yield Emit(tokens)
-                last_token = clock()  # the time that the caller takes is not the server's
-                if self.stopping or parser.final is not None:
-                    break
+            tokens: Sequence[Token] = parser.feed(chunk) if chunk else parser.finish()
+            heard = bool(tokens)
+            while tokens:
+                if parser.final is not None:
+                    self._final = parser.final
+                    self.generating = False
+                begun: float | None = yield Emit(tokens, None if parser.ended else more)
+                # The time that the caller takes is not the server's.
+                last_token = clock() if begun is None else begun
+                heard = begun is None
+                tokens = parser.kept()
+            if self.stopping or parser.final is not None:
+                break
             if parser.error is not None:
                 yield Close()
                 raise parser.error
@@ -264,7 +273,7 @@ class Turn:
                     "the answer ended before its final event: the server, its model server or a "
                     "proxy broke it off (try again)"
                 )
-            if self._retries.deadline is not None or (not tokens and idle is not None):
+            if self._retries.deadline is not None or (not heard and idle is not None):
                 # Comments keep a connection awake, but only tokens count as an answer.
                 left = None if idle is None else idle - (clock() - last_token)
                 within, limit = self._within(left, "idle")
@@ -277,14 +286,6 @@ class Turn:
         if parser.final is not None:
             yield from self._read_tail()
 
-    def _take(self, tokens: Sequence[Token], final: Final | None) -> None:
-        text = "".join([token.text for token in tokens if not token.special])
-        self._text += text.encode(errors="surrogatepass")
-        self._tokens += len(tokens)
-        if final is not None:
-            self._final = final
-            self.generating = False
-
     def _find_rest(self, error: H2oError) -> Flow[bool]:
         """Look for the answer in what the server has stored, and give out what is missing.
 
@@ -296,6 +297,7 @@ class Turn:
         """
         clock = self._service.ambient.clock
         limits = self._service.timeouts
+        deadline = self._retries.deadline
         going = clock() - (clock() if self._begun is None else self._begun)
         shown: ConversationData | None = None
         until = clock() + limits.recovery + going
@@ -306,7 +308,7 @@ class Turn:
         delay = _FIRST_LOOK
         while not self.stopping:
             try:
-                stored = yield from self._look()
+                stored = yield from self._service.look(self._conversation, deadline)
             except NotFoundError:
                 raise error from None  # nothing will be found, nor could be asked again
             answer = find_message(stored, self.response_id)
@@ -326,14 +328,16 @@ class Turn:
                 if shown is not None and stored != shown:
                     until = max(until, clock() + limits.recovery)
                 shown = stored
+            if deadline is not None and deadline <= clock():
+                raise self._too_late(error)
             left = until - clock()
-            if self._retries.deadline is not None:
-                left = min(left, self._retries.deadline - clock())
             if left <= 0:
                 break
+            if deadline is not None:
+                left = min(left, deadline - clock())
             yield Sleep(min(delay, left))
             delay = min(delay * 2, _LONGEST_LOOK)
-        self.unseen = self._tokens == 0
+        self.unseen = self._parser.count == 0
         return False
 
     def _make_way(self, error: H2oError) -> Flow[None]:
@@ -346,35 +350,31 @@ class Turn:
             error: what the stream ended with; raised again where a new answer would not do.
         """
         lost = isinstance(error, IncompleteStreamError | StatusError) and not self._ended
-        if not lost or self._tokens or not self._stoppable:
+        if not lost or self._parser.count or not self._stoppable:
             raise error
         delay = self._service.next_delay(self._retries, error)
         if delay is None:
             raise error
+        delay = max(delay, _STOPPED)
+        deadline = self._retries.deadline
+        if deadline is not None and deadline - self._service.ambient.clock() <= delay:
+            raise error  # there is no time left for another answer
         try:
             yield from self.abandon()
         except H2oError:
             raise error from None
-        yield Sleep(max(delay, _STOPPED))
+        yield Sleep(delay)
         # Should this attempt be lost too, what is stored may be what the first one was stopped at.
         self._recover = False
         self.stop_told = False
         self._is_retry = True
 
-    def _look(self) -> Flow[ConversationData | None]:
-        """Return what the server has stored; None if that cannot be had just now.
-
-        Raises:
-            NotFoundError: the conversation is gone.
-        """
-        once = self._service.retry_state(0)
-        once.deadline = self._retries.deadline
-        try:
-            return (yield from self._service.data(self._conversation, once))
-        except NotFoundError:
-            raise
-        except H2oError:
-            return None
+    def _too_late(self, error: H2oError) -> H2oError:
+        """Return what `Timeouts.total` makes of an error while its remedy is under way."""
+        late = TransportTimeoutError.struck("total", None)
+        late.partial = self.text
+        late.__cause__ = error
+        return late
 
     def _body(self) -> bytes:
         return message_body(
@@ -432,7 +432,7 @@ class Turn:
             text=self.text,
             model=self._model,
             finish_reason=reason,
-            generated_tokens=count if isinstance(count, int) else self._tokens,
+            generated_tokens=count if isinstance(count, int) else self._parser.count,
             conversation_id=self._conversation,
             message_id=self.message_id,
             response_id=self.response_id,
