@@ -36,17 +36,22 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def old_objects() -> Iterator[None]:
-    """Keep what is there for good out of the garbage collector's way; see `nothing_left`."""
-    gc.collect()
-    gc.freeze()
+def nothing_left_at_the_end() -> Iterator[None]:
+    """Collect what outlived the test that made it and was dropped after that."""
     yield
     gc.unfreeze()
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
-    """Collect what was dropped here and now: a socket or stream left open fails this very test."""
+    """Collect what was dropped here and now: a socket or stream left open fails this very test.
+
+    Only what the test made is gone through. All that was there before is frozen, after what the
+    test before had dropped by its very end is collected: else each test takes longer than the last.
+    """
+    gc.collect()
+    gc.freeze()
     yield
     gc.collect()
 

@@ -35,8 +35,8 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "protocol")]  # where pytest finds them, too
 
 # Found on that path, which pyright does not know.
-from player import JSON, STREAM, Answer, Player, Scene  # noqa: E402 # pyright: ignore[reportMissingImports]
 from recorded import everything, streams  # noqa: E402 # pyright: ignore[reportMissingImports]
+from world import JSON, STREAM, Answer, Scene  # noqa: E402 # pyright: ignore[reportMissingImports]
 
 from h2o_client.errors import (  # noqa: E402 -- the same
     GenerationError,
@@ -241,12 +241,12 @@ def cookies(content: bytes) -> None:
     assert session.cookie.isascii()
     assert session.cookie.isprintable()
     assert not set(session.cookie) & set(' ;,"\\')
-    assert Session(session.text, "x").cookie == session.cookie
+    assert Session(session.hand_out(), "x").cookie == session.cookie
     try:
         taken = Session(content.decode("utf-8", "surrogateescape"), _OURS)
     except ValueError:
         return
-    assert Session(taken.text, "x").cookie == taken.cookie
+    assert Session(taken.hand_out(), "x").cookie == taken.cookie
     assert taken.cookie.isprintable()
 
 
@@ -323,7 +323,7 @@ def flow(content: bytes) -> None:
     breaks, stops = tape.number(64), tape.number(64)
     recover = bool(tape.number(2))
     script = {OPERATIONS[tape.number(7)]: list(_answers(tape)) for _ in range(tape.number(8))}
-    scene = Scene(recover=recover, script=script)
+    scene = Scene(script, recover=recover)
     steps = scene.player.drive(scene.chat.run())
     result: object = None
     try:
@@ -341,21 +341,21 @@ def flow(content: bytes) -> None:
         result = error
     if isinstance(result, H2oError):
         check_error(result)
-        assert result.partial in ("", scene.player.text)
+        assert result.partial in ("", scene.text)
     if isinstance(result, Reply):
-        assert result.text == scene.player.text
+        assert result.text == scene.text
         assert not scene.player.is_open
     steps.close()
     scene.player.release()
-    scene.server.recover()
+    scene.recover()
     told = scene.abandon()
     assert len(told) == len(set(told)), "something was told twice"
     assert set(told) <= {"stop", "delete"}
-    assert scene.server.conversations == set()
+    assert scene.conversations == set()
     assert scene.abandon() == []
-    for request in scene.server.requests:
+    for request in scene.requests:
         assert request.url.startswith("https://host/chat/")
-    Player(scene.server).play(scene.service.sweep())
+    scene.play(scene.service.sweep())
 
 
 TARGETS: dict[str, Target] = {

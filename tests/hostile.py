@@ -93,13 +93,15 @@ def chunk(data: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Endless:
-    """A start, and then the same again and again."""
+    """A start, and then the same again and again, with a pause before each if there is one."""
 
     start: bytes
     again: bytes
+    pause: float | None = None
 
-    def __iter__(self) -> Iterator[bytes]:
-        return itertools.chain([self.start], itertools.repeat(self.again))
+    def __iter__(self) -> Iterator[bytes | float]:
+        again = [self.again] if self.pause is None else [self.pause, self.again]
+        return itertools.chain([self.start], itertools.cycle(again))
 
 
 @dataclass(frozen=True)

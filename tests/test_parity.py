@@ -16,7 +16,7 @@ from h2o_client import _async, _sync
 
 NAMES = {
     "aclose": "close",
-    "aiter_raw": "iter_raw",
+    "aiter": "iter",
     "anext": "next",
     "display_async": "display",
     "anyio": "threading",
@@ -37,9 +37,10 @@ DIFFERENT = {
     "Player._outcome": INTERRUPTED,
     "Player._interruptible": INTERRUPTED,
     "Player.interrupt": INTERRUPTED,
-    "Player._shut_down": INTERRUPTED,
+    "Player._reader": INTERRUPTED,
     "Player._read_within": WATCHED,
     "Player._sleep": "a thread sleeps on an event that interrupts it, a task is cancelled",
+    "Player._play_alone": "a wait for a lock ends by its scope, and in a thread by looking",
     "Player._finish": SHIELDED + "; what a thread is to be spared is Ctrl-C",
     "Player.release": SHIELDED + "; and httpx's async generators must be brought to their end",
     "ChatStream._close": SHIELDED + "; a thread's wait takes its limit itself",

@@ -9,7 +9,6 @@ import gc
 import multiprocessing
 import os
 import pickle
-import time
 import traceback
 import warnings
 from collections.abc import Awaitable, Callable
@@ -18,6 +17,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from asked import no_connection
 from flavours import endless
 
 from h2o_client import AsyncH2oClient, H2oClient, Retries, Timeouts
@@ -343,6 +343,43 @@ def test_an_async_client_on_several_event_loops(
     assert server.sessions == [client.session]
 
 
+def test_a_conversation_begun_on_a_second_event_loop_is_deleted_with_the_client(
+    server: Emulator,
+) -> None:
+    client = AsyncH2oClient(server.url, timeouts=PATIENCE)
+    asyncio.run(client.models())
+
+    async def begin() -> None:
+        talk = client.conversation()
+        await talk.send("Hi")
+        assert len(await client.conversations()) == 1
+        await client.aclose()
+
+    asyncio.run(begin())
+    server.wait_idle()
+    assert server.conversations == []
+
+
+@needs_fork
+@forks
+def test_a_conversation_begun_in_a_fork_is_deleted_with_the_childs_client(
+    server: Emulator,
+) -> None:
+    client = H2oClient(server.url, timeouts=PATIENCE)
+    client.models()
+
+    def child() -> None:
+        talk = client.conversation()
+        talk.send("Hi")
+        assert len(client.conversations()) == 1
+        client.close()
+
+    in_a_fork(child)
+    server.wait_idle()
+    assert server.conversations == []
+    client.close()
+
+
 def test_asyncio_run_after_asyncio_run(server: Emulator) -> None:
     client = AsyncH2oClient(server.url, timeouts=PATIENCE)
     texts = [asyncio.run(client.chat("Hi")).text for _ in range(3)]
@@ -379,10 +416,7 @@ def test_thirty_event_loops_leave_nothing_open(server: Emulator, form: str, back
         """Return how many descriptors are open, after so many loops."""
         for number in range(times):
             anyio.run(use, backend=cycle[number % len(cycle)])
-        until = time.monotonic() + PATIENCE
-        while server.connections:
-            assert time.monotonic() < until, "connections outlive their event loop"
-            time.sleep(0.001)
+        no_connection(server)
         return len(os.listdir("/dev/fd"))
 
     gc.collect()

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,17 @@ HELLO = " Hello! I am a stub of h2oGPT, running on loopback. How can I help?"
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """One request and its response, as they were recorded."""
+    """One request and its response, as they were recorded.
+
+    Attributes:
+        place: version, scenario and number.
+        name: what the recorder called it; some have the same.
+        status: None if there was no response.
+        body: all of it, as text that was encoded again.
+        chunks: the same as it came, if the recorder noted that.
+        ended: how the response did.
+        decoded: the readable view of a `__data.json` that the recorder made, else None.
+    """
 
     place: str
     name: str
@@ -28,6 +38,7 @@ class Exchange:
     body: bytes
     chunks: tuple[bytes, ...]
     ended: str
+    decoded: Any = field(compare=False)
 
     @property
     def head(self) -> Head:
@@ -75,9 +86,15 @@ def scenario(name: str, version: str = "chat-ui-0.4") -> tuple[Exchange, ...]:
                 body=(response.get("body_text") or "").encode(),
                 chunks=tuple(_chunk(chunk) for chunk in response.get("chunks") or ()),
                 ended=response["ended"],
+                decoded=response.get("decoded"),
             )
         )
     return tuple(exchanges)
+
+
+def named(scenario_name: str, name: str) -> Exchange:
+    """The last exchange of that name."""
+    return [exchange for exchange in scenario(scenario_name) if exchange.name == name][-1]
 
 
 @cache

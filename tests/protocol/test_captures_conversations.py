@@ -7,13 +7,12 @@ be what was recorded, and what it makes of the response too.
 import json
 import re
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from recorded import CAPTURES, HELLO, Exchange, scenario
-from world import SESSION, Answer, Answered, Piece, World, lost
+from recorded import HELLO, Exchange, scenario
+from world import SESSION, Answer, Part, Reaction, World, cut, lost
 
 from h2o_client.errors import (
     ForbiddenError,
@@ -54,6 +53,7 @@ SCENARIOS = (
 )
 ID = r"/conversation/(?P<id>[^/?]+)"
 NEVER = 1e9
+RECORDED_AT = "http://127.0.0.1:3004"
 OPERATIONS = (
     *("settings", "create", "message", "stop", "delete", "data", "root", "shared", "summarize"),
     *("rename", "share", "vote", "prompt", "search", "delete_all"),
@@ -88,28 +88,19 @@ OTHER_BODIES = {
 }
 
 
-def outcome(exchange: Exchange) -> Answered | H2oError:
+def outcome(exchange: Exchange) -> Answer:
     """The recorded response."""
     if exchange.status is None:
         return lost()
     whole = b"".join(exchange.chunks) == exchange.body and exchange.body
     # A cut chunk stands as b"", which would be the end.
-    pieces: list[Piece] = [c for c in exchange.chunks if c] if whole else [exchange.body]
+    pieces: list[Part] = [c for c in exchange.chunks if c] if whole else [exchange.body]
     pieces = [piece for piece in pieces if piece]
     if exchange.ended in ("eof", "client-closed"):
-        pieces.append(lost())
+        pieces.append(cut())
     elif exchange.ended == "timeout":
         pieces.append(NEVER)
-    return Answered(exchange.status, exchange.headers, pieces)
-
-
-@cache
-def decoded(exchange: Exchange) -> Any:
-    """The readable view of a `__data.json` that the recorder made."""
-    version, _, rest = exchange.place.partition("/")
-    name, _, index = rest.rpartition(":")
-    loaded = json.loads((CAPTURES / version / f"{name}.json").read_text("utf-8"))
-    return loaded["exchanges"][int(index)]["response"].get("decoded")
+    return Answer(exchange.status, tuple(pieces), exchange.headers)
 
 
 def sent_json(exchange: Exchange) -> dict[str, Any]:
@@ -131,10 +122,11 @@ class Replay:
         ids = [options.get("id", SESSION), options.get("response_id", SESSION)]
         if options.get("is_retry"):
             ids = ids[1:]  # the message's own is known
-        answers: dict[str, Answer] = dict.fromkeys(OPERATIONS, self.answer)
+        answers: dict[str, Reaction] = dict.fromkeys(OPERATIONS, self.answer)
         self.world = World(
             {**answers, "root": self.root if exchange.path != "/__data.json" else self.answer},
             ids=ids,
+            base_url=RECORDED_AT,
             session=None if exchange.path == "/settings" else SESSION,
             retries=0,
             timeouts=Timeouts(recovery=0.05),
@@ -144,11 +136,11 @@ class Replay:
             self.service.session.accepted = True
         self.asked = 0
 
-    def root(self, _: Request) -> Answered | H2oError:
+    def root(self, _: Request) -> Answer:
         """Looked at for the names of the models after a 500; it was not recorded there."""
         return lost()
 
-    def answer(self, request: Request) -> Answered | H2oError:
+    def answer(self, request: Request) -> Answer:
         """Check the request against the recorded one, and answer as the server did."""
         recorded = self.exchange
         if request.operation == "settings" and recorded.path != "/settings":
@@ -351,7 +343,7 @@ def streamed(exchange: Exchange) -> str:
 def check(exchange: Exchange, value: Any) -> None:
     """Check the value that a flow made of a successful response."""
     path = urlsplit(exchange.path).path
-    answer = decoded(exchange)
+    answer = exchange.decoded
     if exchange.is_stream:
         assert isinstance(value, Reply)
         assert value.text == streamed(exchange)
@@ -419,7 +411,7 @@ def test_what_the_server_refused_as_an_argument_is_refused_here(exchange: Exchan
     replay = Replay(exchange)
     with pytest.raises(ValueError, match=r"title|vote"):
         replay.world.play(replay.flow())
-    assert replay.world.sent == []
+    assert replay.world.requests == []
 
 
 # What several of them say together
@@ -494,7 +486,7 @@ def test_a_stop_before_the_first_token_closes_without_a_response() -> None:
     )
     ask = new_ask(talk, sent_json(silent)["inputs"])
 
-    def stopped() -> Answered | H2oError:
+    def stopped() -> Answer:
         world.play(ask.stop())
         return outcome(silent)
 

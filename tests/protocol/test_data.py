@@ -4,12 +4,12 @@ import json
 import pickle
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded import HELLO, everything, named
 
 from h2o_client.errors import (
     ForbiddenError,
@@ -29,32 +29,19 @@ from h2o_client.protocol.data import (
 )
 from h2o_client.types import ConversationInfo, Message, Settings
 
-CAPTURES = Path(__file__).parents[1] / "captures" / "chat-ui-0.4"
 FALCON_40B = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-40b-v1"
 FALCON_7B = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-7b-v3"
-HELLO = " Hello! I am a stub of h2oGPT, running on loopback. How can I help?"
-
-
-def exchanges(scenario: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((CAPTURES / f"{scenario}.json").read_text("utf-8"))[
-        "exchanges"
-    ]
-    return found
 
 
 def body(scenario: str, name: str) -> bytes:
     """The body of the last exchange of that name."""
-    (*_, found) = (e for e in exchanges(scenario) if e["name"] == name)
-    text: str = found["response"]["body_text"]
-    return text.encode()
+    return named(scenario, name).body
 
 
 def bodies() -> Iterator[tuple[str, bytes]]:
-    for path in sorted(CAPTURES.glob("*.json")):
-        for exchange in exchanges(path.stem):
-            text = exchange["response"].get("body_text") or ""
-            if "__data.json" in exchange["request"]["path"] and text.startswith("{"):
-                yield f"{path.stem}: {exchange['name']}", text.encode()
+    for exchange in everything():
+        if "__data.json" in exchange.path and exchange.body.startswith(b"{"):
+            yield f"{exchange.place}: {exchange.name}", exchange.body
 
 
 def page(*nodes: Any) -> bytes:
@@ -92,23 +79,21 @@ def plain(value: Any) -> Any:
 
 def test_captured_bodies_are_read_as_their_readable_view() -> None:
     seen = 0
-    for path in sorted(CAPTURES.glob("*.json")):
-        for exchange in exchanges(path.stem):
-            decoded: Any = exchange["response"].get("decoded")
-            if not isinstance(decoded, list):
-                continue
-            view = cast("list[dict[str, Any]]", decoded)
-            try:
-                nodes = read_nodes(exchange["response"]["body_text"].encode())
-            except StatusError:
-                assert "error" in json.dumps(view)
-                continue
-            # Some views leave out nodes that loaded nothing, or fields of no interest there.
-            view = [node for node in view if node and node != {"type": "skip"}]
-            found = plain([node for node in nodes if node is not None])
-            for part, whole in zip(view, found, strict=True):
-                assert {name: whole[name] for name in part} == part
-            seen += 1
+    for exchange in everything():
+        if not isinstance(exchange.decoded, list):
+            continue
+        view = cast("list[dict[str, Any]]", exchange.decoded)
+        try:
+            nodes = read_nodes(exchange.body)
+        except StatusError:
+            assert "error" in json.dumps(view)
+            continue
+        # Some views leave out nodes that loaded nothing, or fields of no interest there.
+        view = [node for node in view if node and node != {"type": "skip"}]
+        found = plain([node for node in nodes if node is not None])
+        for part, whole in zip(view, found, strict=True):
+            assert {name: whole[name] for name in part} == part
+        seen += 1
     assert seen > 50
 
 

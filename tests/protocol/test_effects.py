@@ -89,11 +89,11 @@ def test_a_flow_may_be_closed_anywhere_and_twice(begun: int) -> None:
 def test_a_second_reader_is_refused() -> None:
     steps = Stepper(flow())
     with steps:
-        assert not steps.claim()
+        assert not steps.take()
         with pytest.raises(RuntimeError, match="another thread or task"), steps:
             pass
-        assert not steps.claim()  # the one that was refused has freed nothing
-    assert steps.claim()
+        assert not steps.take()  # the one that was refused has freed nothing
+    assert steps.take()
     steps.free()
     with steps:
         pass

@@ -4,27 +4,29 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from player import (
-    BASE,
+from recorded import HELLO as CAPTURED_HELLO
+from recorded import scenario
+from world import (
+    BASE_URL,
+    CONVERSATION,
     END,
     HELLO,
+    MESSAGE,
     MODAL,
     OWN_LIMIT,
+    RESPONSE,
     STREAM,
     Answer,
     Player,
     Scene,
-    Server,
+    World,
     chat_of,
     cut,
     lost,
     says,
-    service_of,
     streams,
     token,
 )
-from recorded import HELLO as CAPTURED_HELLO
-from recorded import scenario
 
 from h2o_client.errors import (
     GenerationError,
@@ -62,7 +64,7 @@ def test_one_chat_effect_by_effect() -> None:
     scene = Scene()
     reply = scene.run()
 
-    assert scene.player.log == [
+    assert scene.log == [
         "exclusive",
         "send settings",
         "read",
@@ -87,9 +89,9 @@ def test_one_chat_effect_by_effect() -> None:
         model=DEFAULT_MODEL,
         finish_reason="eos_token",
         generated_tokens=3,
-        conversation_id=f"{1:024x}",
-        message_id="00000000-0000-4000-8000-000000000002",
-        response_id="00000000-0000-4000-8000-000000000003",
+        conversation_id=CONVERSATION,
+        message_id=MESSAGE,
+        response_id=RESPONSE,
     )
     assert scene.abandon() == []
 
@@ -102,41 +104,39 @@ def test_the_captured_chat_is_repeated_request_by_request() -> None:
         ]
         for operation, exchange in zip(WHOLE_CHAT, exchanges, strict=True)
     }
-    scene = Scene(script=answers)
+    scene = Scene(answers)
     reply = scene.run()
 
-    assert [(r.method, r.url) for r in scene.server.requests] == [
-        (exchange.method, BASE + exchange.path) for exchange in exchanges
+    assert [(r.method, r.url) for r in scene.requests] == [
+        (exchange.method, BASE_URL + exchange.path) for exchange in exchanges
     ]
-    assert reply.text == scene.player.text == CAPTURED_HELLO
+    assert reply.text == scene.text == CAPTURED_HELLO
     assert reply.generated_tokens == 22
 
 
 def test_a_chunk_of_many_events_is_one_emit() -> None:
-    scene = Scene(message=[streams(b"".join(HELLO))])
+    scene = Scene({"message": [streams(b"".join(HELLO))]})
     assert scene.run().text == " Hello"
-    assert [word for word in scene.player.log if word.startswith("emit")] == [
-        "emit  Hello<|endoftext|>"
-    ]
+    assert [word for word in scene.log if word.startswith("emit")] == ["emit  Hello<|endoftext|>"]
 
 
 def test_the_settings_are_posted_once_a_session_and_not_once_a_chat() -> None:
     scene = Scene()
     for _ in range(3):
-        Player(scene.server).play(chat_of(scene.service).run())
-    assert scene.server.asked == [*WHOLE_CHAT, *WHOLE_CHAT[1:], *WHOLE_CHAT[1:]]
+        scene.play(chat_of(scene).run())
+    assert scene.operations == [*WHOLE_CHAT, *WHOLE_CHAT[1:], *WHOLE_CHAT[1:]]
 
 
 def test_a_session_taken_up_is_not_opened() -> None:
     scene = Scene(session="taken-up")
     scene.run()
-    assert scene.server.asked == WHOLE_CHAT[1:]
+    assert scene.operations == WHOLE_CHAT[1:]
 
 
 def test_every_chat_has_ids_of_its_own() -> None:
     scene = Scene()
     first = scene.run()
-    second = Player(scene.server).play(chat_of(scene.service).run())
+    second = scene.play(chat_of(scene).run())
     ids = {first.message_id, first.response_id, second.message_id, second.response_id}
     assert len(ids) == 4
 
@@ -160,9 +160,8 @@ def test_every_chat_has_ids_of_its_own() -> None:
 def test_why_an_answer_ended_is_told_or_concluded(
     parts: Sequence[bytes], keywords: dict[str, Any], reason: str | None, count: int
 ) -> None:
-    server = Server(message=[streams(*parts)])
-    chat = chat_of(service_of(server), **keywords)
-    reply = Player(server).play(chat.run())
+    world = World({"message": [streams(*parts)]})
+    reply = world.play(chat_of(world, **keywords).run())
     assert (reply.finish_reason, reply.generated_tokens) == (reason, count)
 
 
@@ -177,10 +176,10 @@ def test_why_an_answer_ended_is_told_or_concluded(
     ],
 )
 def test_a_wrong_argument_is_refused_before_anything_is_sent(arguments: dict[str, Any]) -> None:
-    server = Server()
+    world = World()
     with pytest.raises((TypeError, ValueError)):
-        chat_of(service_of(server), **arguments)
-    assert server.requests == []
+        chat_of(world, **arguments)
+    assert world.requests == []
 
 
 # One session for all.
@@ -188,7 +187,7 @@ def test_a_wrong_argument_is_refused_before_anything_is_sent(arguments: dict[str
 
 def interleave(scene: Scene, count: int, turns: Sequence[int] = ()) -> list[Reply | H2oError]:
     """Play several chats of one service at once, a step of each in turn."""
-    flows = [Player(scene.server).drive(chat_of(scene.service).run()) for _ in range(count)]
+    flows = [Player(scene).drive(chat_of(scene).run()) for _ in range(count)]
     ended: dict[int, Reply | H2oError] = {}
     order = [*turns, *(index for _ in range(500) for index in range(count))]
     for turn in order:
@@ -210,29 +209,29 @@ def test_chats_that_begin_at_once_open_one_session(turns: list[int]) -> None:
     replies = interleave(scene, 5, turns)
 
     assert all(isinstance(reply, Reply) for reply in replies)
-    assert sorted(scene.server.asked) == sorted(["settings", *WHOLE_CHAT[1:] * 5])
-    assert scene.server.conversations == set()
-    assert len({request.headers for request in scene.server.requests if not request.content}) == 1
+    assert sorted(scene.operations) == sorted(["settings", *WHOLE_CHAT[1:] * 5])
+    assert scene.conversations == set()
+    assert len({request.headers for request in scene.requests if not request.content}) == 1
 
 
 def test_chats_that_begin_at_once_share_the_failure_of_the_session() -> None:
-    scene = Scene(settings=[says({"message": "no"}, 401)])
+    scene = Scene({"settings": [says({"message": "no"}, 401)]})
     errors = interleave(scene, 4)
 
     assert [type(error) for error in errors] == [LoginRequiredError] * 4
     assert len({id(error) for error in errors}) == 4
-    assert scene.server.asked == ["settings"]
+    assert scene.operations == ["settings"]
 
-    later = Player(scene.server).play(chat_of(scene.service).run())
+    later = scene.play(chat_of(scene).run())
     assert later.text == " Hello"
 
 
 def test_terms_that_are_forgotten_under_many_chats_are_accepted_again_once() -> None:
-    scene = Scene(session="taken-up", create=[MODAL_405] * 3)
+    scene = Scene({"create": [MODAL_405] * 3}, session="taken-up")
     replies = interleave(scene, 3)
 
     assert all(isinstance(reply, Reply) for reply in replies)
-    assert scene.server.asked.count("settings") == 1
+    assert scene.operations.count("settings") == 1
 
 
 # The terms.
@@ -240,38 +239,38 @@ def test_terms_that_are_forgotten_under_many_chats_are_accepted_again_once() -> 
 
 @pytest.mark.parametrize("operation", ["create", "message", "delete"])
 def test_terms_that_were_forgotten_in_mid_life_are_accepted_again(operation: str) -> None:
-    scene = Scene(session="taken-up", script={operation: [MODAL_405]})
+    scene = Scene({operation: [MODAL_405]}, session="taken-up")
     assert scene.run().text == " Hello"
 
     expected = WHOLE_CHAT[1:]
     place = expected.index(operation)
-    assert scene.server.asked == [*expected[: place + 1], "settings", *expected[place:]]
-    assert scene.server.conversations == set()
-    assert scene.server.warnings == []
+    assert scene.operations == [*expected[: place + 1], "settings", *expected[place:]]
+    assert scene.conversations == set()
+    assert scene.warnings == []
 
 
 @pytest.mark.parametrize("operation", ["create", "message"])
 def test_terms_that_do_not_stay_accepted_are_an_error_at_the_second_time(operation: str) -> None:
-    scene = Scene(script={operation: [MODAL_405] * 5})
+    scene = Scene({operation: [MODAL_405] * 5})
     assert type(scene.fail()) is TermsNotAcceptedError
-    assert scene.server.asked.count("settings") == 2
-    assert scene.server.asked.count(operation) == 2
+    assert scene.operations.count("settings") == 2
+    assert scene.operations.count(operation) == 2
 
 
 def test_settings_that_want_the_terms_accepted_are_an_error() -> None:
-    scene = Scene(settings=[MODAL_405] * 5)
+    scene = Scene({"settings": [MODAL_405] * 5})
     assert type(scene.fail()) is TermsNotAcceptedError
-    assert scene.server.asked == ["settings"]
+    assert scene.operations == ["settings"]
 
 
 def test_a_session_that_is_renamed_when_it_is_opened_keeps_its_new_name() -> None:
     scene = Scene(session=None)
     ours = scene.service.session.value
-    scene.server.script["settings"].append(
-        says({"type": "redirect"}, set_cookie=f"renamed={ours}; HttpOnly")
+    scene.script["settings"] = iter(
+        [says({"type": "redirect"}, set_cookie=f"renamed={ours}; HttpOnly")]
     )
     scene.run()
-    cookies = [dict(request.headers)["Cookie"] for request in scene.server.requests]
+    cookies = [dict(request.headers)["Cookie"] for request in scene.requests]
     assert cookies == [f"hf-chat={ours}"] + [f"renamed={ours}"] * 3
 
 
@@ -307,7 +306,7 @@ NEVER_REPEATED = {
 )
 def test_what_is_repeated(operation: str, answer: str) -> None:
     refusal = (REPEATED | REPEATED_WHERE_HARMLESS)[answer]
-    scene = Scene(script={operation: [refusal] * 2})
+    scene = Scene({operation: [refusal] * 2})
     slept = [f"sleep {seconds}" for seconds in ("0.5", "1")]
 
     if operation == "message" and answer not in REPEATED:
@@ -315,38 +314,38 @@ def test_what_is_repeated(operation: str, answer: str) -> None:
         slept = []
     else:
         assert scene.run().text == " Hello"
-        assert scene.server.asked.count(operation) == 3
-    assert [word for word in scene.player.log if word.startswith("sleep")] == slept
+        assert scene.operations.count(operation) == 3
+    assert [word for word in scene.log if word.startswith("sleep")] == slept
 
 
 @pytest.mark.parametrize("operation", ["settings", "create", "message"])
 @pytest.mark.parametrize("answer", NEVER_REPEATED)
 def test_what_is_never_repeated(operation: str, answer: str) -> None:
-    scene = Scene(script={operation: [NEVER_REPEATED[answer]] * 2})
+    scene = Scene({operation: [NEVER_REPEATED[answer]] * 2})
     scene.fail()
-    assert scene.server.asked.count(operation) == 1
-    assert not [word for word in scene.player.log if word.startswith("sleep")]
+    assert scene.operations.count(operation) == 1
+    assert not [word for word in scene.log if word.startswith("sleep")]
 
 
 def test_an_overloaded_model_server_is_asked_again_where_it_says_so_in_the_stream() -> None:
-    scene = Scene(message=[streams(OVERLOADED_EVENT)])
+    scene = Scene({"message": [streams(OVERLOADED_EVENT)]})
     assert scene.run().text == " Hello"
-    bodies = [r.content for r in scene.server.requests if r.operation == "message"]
+    bodies = [r.content for r in scene.requests if r.operation == "message"]
     assert len(bodies) == 2
     assert bodies[0] == bodies[1]
 
 
 def test_after_the_first_token_nothing_is_asked_again() -> None:
-    scene = Scene(message=[streams(token("a"), OVERLOADED_EVENT)])
+    scene = Scene({"message": [streams(token("a"), OVERLOADED_EVENT)]})
     assert type(scene.fail()) is GenerationError
-    assert scene.server.asked.count("message") == 1
+    assert scene.operations.count("message") == 1
 
 
 def test_all_requests_of_a_call_draw_on_one_count() -> None:
-    scene = Scene(settings=[lost()], create=[lost()], message=[BUSY_503] * 9)
+    scene = Scene({"settings": [lost()], "create": [lost()], "message": [BUSY_503] * 9})
     assert type(scene.fail()) is OverloadedError
-    assert scene.server.asked == ["settings"] * 2 + ["create"] * 2 + ["message"] * 2
-    assert [word for word in scene.player.log if word.startswith("sleep")] == [
+    assert scene.operations == ["settings"] * 2 + ["create"] * 2 + ["message"] * 2
+    assert [word for word in scene.log if word.startswith("sleep")] == [
         "sleep 0.5",
         "sleep 1",
         "sleep 2",
@@ -354,17 +353,17 @@ def test_all_requests_of_a_call_draw_on_one_count() -> None:
 
 
 def test_no_retries_are_none() -> None:
-    scene = Scene(retries=0, settings=[lost(sent=False)])
+    scene = Scene({"settings": [lost(sent=False)]}, retries=0)
     assert type(scene.fail()) is TransportError
-    assert scene.player.log == ["exclusive", "send settings"]
+    assert scene.log == ["exclusive", "send settings"]
 
 
 def test_what_the_server_asks_for_is_waited_up_to_the_budget() -> None:
-    scene = Scene(create=[says({}, 503, retry_after="20"), says({}, 503, retry_after="20")])
+    scene = Scene({"create": [says({}, 503, retry_after="20"), says({}, 503, retry_after="20")]})
     error = scene.fail()
     assert isinstance(error, OverloadedError)
     assert error.retry_after == 20.0
-    assert [word for word in scene.player.log if word.startswith("sleep")] == ["sleep 20"]
+    assert [word for word in scene.log if word.startswith("sleep")] == ["sleep 20"]
 
 
 # Errors, at each place: what they are, what had arrived, what the server is told afterwards.
@@ -442,21 +441,21 @@ PLACES: dict[str, tuple[str, Answer, type[H2oError], str, list[str]]] = {
 @pytest.mark.parametrize("place", PLACES)
 def test_an_error_says_what_it_is_and_what_had_arrived_and_the_server_is_told(place: str) -> None:
     operation, answer, cls, partial, told = PLACES[place]
-    scene = Scene(script={operation: [answer]}, retries=0)
+    scene = Scene({operation: [answer]}, retries=0)
 
     error = scene.fail()
 
     assert type(error) is cls
-    assert error.partial == scene.player.text == scene.chat.text == partial
+    assert error.partial == scene.text == scene.chat.text == partial
     assert scene.abandon() == told
     assert scene.abandon() == []
-    assert scene.server.conversations == set()
+    assert scene.conversations == set()
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_an_error_shows_no_other_and_no_session(place: str) -> None:
     operation, answer, *_ = PLACES[place]
-    scene = Scene(script={operation: [answer]}, retries=0)
+    scene = Scene({operation: [answer]}, retries=0)
     error = scene.fail()
     assert error.__cause__ is None
     assert error.__context__ is None or error.__suppress_context__
@@ -465,32 +464,32 @@ def test_an_error_shows_no_other_and_no_session(place: str) -> None:
 
 
 def test_a_page_instead_of_a_stream_is_shown_with_its_content_type() -> None:
-    error = Scene(message=[HTML]).fail()
+    error = Scene({"message": [HTML]}).fail()
     assert "text/html" in str(error)
     assert "<html>a page" in str(error)
 
 
 def test_no_more_than_the_beginning_is_read_of_what_is_no_stream() -> None:
     page = Answer(200, (b"x" * 600,) * 100, HTML.headers)
-    scene = Scene(message=[page])
+    scene = Scene({"message": [page]})
     assert type(scene.fail()) is ProtocolError
-    assert scene.player.log[-4:] == ["send message", "read", "read", "close"]
+    assert scene.log[-4:] == ["send message", "read", "read", "close"]
 
 
 @pytest.mark.parametrize("status", [500, 200])
 def test_a_body_without_an_end_is_cut(status: int) -> None:
     body = (b"x" * 2**20,) * 100
-    scene = Scene(create=[Answer(status, body, HTML.headers)])
+    scene = Scene({"create": [Answer(status, body, HTML.headers)]})
     error = scene.fail()
     assert not scene.player.is_open
     assert len(str(error)) < 1000
-    assert scene.player.log.count("read") < 100
+    assert scene.log.count("read") < 100
 
 
 @pytest.mark.parametrize("operation", ["settings", "create", "message", "delete"])
 def test_a_response_that_is_compressed_is_refused_and_released(operation: str) -> None:
     compressed = Answer(200, (b"\x1f\x8b",), (*STREAM, ("content-encoding", "gzip")))
-    scene = Scene(script={operation: [compressed]})
+    scene = Scene({operation: [compressed]})
     if operation == "delete":
         assert scene.run().text == " Hello"  # the answer is whole; see leave_behind()
     else:
@@ -515,18 +514,18 @@ def test_a_response_that_is_compressed_is_refused_and_released(operation: str) -
 def test_what_follows_the_final_event_cannot_spoil_a_whole_answer(
     end: tuple[bytes | H2oError | float, ...],
 ) -> None:
-    scene = Scene(message=[streams(*HELLO, *end)])
+    scene = Scene({"message": [streams(*HELLO, *end)]})
     assert scene.run().text == " Hello"
-    assert scene.server.asked == WHOLE_CHAT
-    assert scene.server.now <= 1.0
-    assert scene.player.log.count("read") < 12
+    assert scene.operations == WHOLE_CHAT
+    assert scene.elapsed <= 1.0
+    assert scene.log.count("read") < 12
 
 
 def test_a_response_that_drips_on_after_the_final_event_is_not_waited_for() -> None:
     drops = (0.9, b"\n") * 100
-    scene = Scene(message=[streams(*HELLO, *drops)])
+    scene = Scene({"message": [streams(*HELLO, *drops)]})
     assert scene.run().text == " Hello"
-    assert scene.server.now < 5.0
+    assert scene.elapsed < 5.0
 
 
 # Broken off anywhere.
@@ -535,7 +534,7 @@ def test_a_response_that_drips_on_after_the_final_event_is_not_waited_for() -> N
 def positions() -> int:
     scene = Scene()
     scene.run()
-    return len(scene.player.log)
+    return len(scene.log)
 
 
 @pytest.mark.parametrize("position", range(positions() + 1))
@@ -548,16 +547,16 @@ def test_a_chat_may_be_broken_off_at_any_effect_and_the_server_is_told(position:
     scene.player.release()
 
     # Broken off while it is sent, it may have arrived as well.
-    message_sent = "send message" in scene.player.log
-    final_seen = "emit <|endoftext|>" in scene.player.log
+    message_sent = "send message" in scene.log
+    final_seen = "emit <|endoftext|>" in scene.log
     told = scene.abandon()
 
     assert ("stop" in told) == (message_sent and not final_seen)
-    assert scene.server.conversations == set()
-    assert scene.server.generating == set()
+    assert scene.conversations == set()
+    assert scene.generating == set()
     assert told in (["stop", "delete"], ["delete"], [])
     assert scene.abandon() == []
-    assert scene.server.warnings == []
+    assert scene.warnings == []
 
 
 def test_a_creation_that_was_under_way_comes_to_its_end_so_that_it_can_be_deleted() -> None:
@@ -566,7 +565,7 @@ def test_a_creation_that_was_under_way_comes_to_its_end_so_that_it_can_be_delete
     while next(steps) != "send create":
         pass
     steps.close()
-    assert scene.server.conversations == {f"{1:024x}"}
+    assert scene.conversations == {CONVERSATION}
     assert scene.abandon() == ["delete"]
 
 
@@ -575,18 +574,18 @@ def test_a_chat_that_was_never_begun_has_nothing_to_tell() -> None:
 
 
 def test_a_clean_up_that_fails_can_be_played_again_and_goes_on_where_it_failed() -> None:
-    scene = Scene(message=[streams(token("a"), cut())], stop=[lost()], delete=[lost()])
+    scene = Scene({"message": [streams(token("a"), cut())], "stop": [lost()], "delete": [lost()]})
     scene.fail()
     with pytest.raises(TransportError):
         scene.abandon()
-    scene.server.recover()
+    scene.recover()
     assert scene.abandon()[-1] == "delete"
-    assert scene.server.conversations == set()
+    assert scene.conversations == set()
     assert scene.abandon() == []
 
 
 def test_what_was_told_is_not_told_again_when_a_clean_up_is_played_again() -> None:
-    scene = Scene(message=[streams(token("a"), cut())], delete=[lost()])
+    scene = Scene({"message": [streams(token("a"), cut())], "delete": [lost()]})
     scene.fail()
     with pytest.raises(TransportError):
         scene.abandon()
@@ -595,72 +594,74 @@ def test_what_was_told_is_not_told_again_when_a_clean_up_is_played_again() -> No
 
 def test_a_conversation_whose_stop_is_refused_is_deleted_at_the_second_attempt() -> None:
     # What is deleted cannot be stopped any more.
-    scene = Scene(message=[streams(token("a"), cut())], stop=[says({}, 500)] * 9)
+    scene = Scene({"message": [streams(token("a"), cut())], "stop": [says({}, 500)] * 9})
     scene.fail()
     with pytest.raises(ServerError):
         scene.abandon()
-    assert len(scene.server.conversations) == 1
+    assert len(scene.conversations) == 1
     with pytest.raises(ServerError):
         scene.abandon()
-    assert scene.server.conversations == set()
+    assert scene.conversations == set()
 
 
 @pytest.mark.parametrize("operation", ["stop", "delete"])
 def test_a_conversation_that_is_gone_already_is_no_error(operation: str) -> None:
-    scene = Scene(message=[streams(token("a"), cut())], script={operation: [says({}, 404)]})
+    scene = Scene({operation: [says({}, 404)], "message": [streams(token("a"), cut())]})
     scene.fail()
     assert scene.abandon() == ["stop", "delete"]
     assert scene.abandon() == []
 
 
 def test_the_clean_up_is_tried_once_and_opens_no_session() -> None:
-    scene = Scene(message=[streams(token("a"), cut())], stop=[MODAL_405])
+    scene = Scene({"message": [streams(token("a"), cut())], "stop": [MODAL_405]})
     scene.fail()
     with pytest.raises(TermsNotAcceptedError):
         scene.abandon()
-    assert scene.server.asked.count("settings") == 1
-    assert scene.server.asked.count("stop") == 1
+    assert scene.operations.count("settings") == 1
+    assert scene.operations.count("stop") == 1
 
 
 # Left behind.
 
 
 def test_a_deletion_that_fails_spoils_no_answer_and_is_tried_again_by_the_sweep() -> None:
-    scene = Scene(delete=[says({}, 500)])
+    scene = Scene({"delete": [says({}, 500)]})
     assert scene.run().text == " Hello"
-    assert scene.server.conversations == {f"{1:024x}"}
-    assert len(scene.server.warnings) == 1
-    assert "tried again on close" in scene.server.warnings[0]
+    assert scene.conversations == {CONVERSATION}
+    assert len(scene.warnings) == 1
+    assert "tried again on close" in scene.warnings[0]
 
-    Player(scene.server).play(scene.service.sweep())
-    assert scene.server.conversations == set()
-    before = len(scene.server.requests)
-    Player(scene.server).play(scene.service.sweep())
-    assert len(scene.server.requests) == before
+    scene.play(scene.service.sweep())
+    assert scene.conversations == set()
+    before = len(scene.requests)
+    scene.play(scene.service.sweep())
+    assert len(scene.requests) == before
 
 
 def test_what_the_sweep_cannot_clean_up_is_given_up_with_a_warning_and_the_rest_is_not() -> None:
-    scene = Scene(retries=0, delete=[says({}, 500)] * 3)
+    scene = Scene({"delete": [says({}, 500)] * 3}, retries=0)
     for _ in range(2):
-        Player(scene.server).play(chat_of(scene.service).run())
-    Player(scene.server).play(scene.service.sweep())
+        scene.play(chat_of(scene).run())
+    scene.play(scene.service.sweep())
 
-    assert len(scene.server.conversations) == 1
-    assert len(scene.server.warnings) == 3
-    assert scene.server.asked.count("delete") == 4
+    assert len(scene.conversations) == 1
+    assert len(scene.warnings) == 3
+    assert scene.operations.count("delete") == 4
 
 
 def test_warnings_show_no_session_and_no_prompt() -> None:
-    server = Server(delete=[says({}, 500)], stop=[lost()], message=[streams(token("a"), 99.0)])
-    service = service_of(server, session="hunter2")
-    chat = chat_of(service, "hunter3")
+    world = World(
+        {"delete": [says({}, 500)], "stop": [lost()], "message": [streams(token("a"), 99.0)]},
+        session="hunter2",
+    )
+    chat = chat_of(world, "hunter3", recover=False)
     with pytest.raises(H2oError):
-        Player(server).play(chat.run())
-    Player(server).play(chat.stop())
-    service.leave_behind(chat, None)
-    Player(server).play(service.sweep())
-    assert len(server.warnings) == 3
-    assert "hunter" not in repr((server.warnings, service, chat))
+        world.play(chat.run())
+    world.play(chat.stop())
+    world.service.leave_behind(chat, None)
+    world.play(world.service.sweep())
+    assert len(world.warnings) == 3
+    assert "hunter" not in repr((world.warnings, world.service, chat))
 
 
 # Stopping.
@@ -681,7 +682,7 @@ def test_a_chat_that_is_stopped_before_it_begins_sends_nothing() -> None:
     assert scene.stop() == []
     reply = scene.run()
     assert (reply.text, reply.finish_reason) == ("", "stopped")
-    assert scene.server.requests == []
+    assert scene.requests == []
 
 
 @pytest.mark.parametrize("position", range(positions() + 1))
@@ -694,13 +695,13 @@ def test_a_chat_may_be_stopped_at_any_effect(position: int) -> None:
     assert scene.stop() == []
     reply = rest_of(steps)
 
-    whole = reply.text == " Hello" and "stop" not in scene.server.asked
+    whole = reply.text == " Hello" and "stop" not in scene.operations
     assert reply.finish_reason in ("stopped", "eos_token")
     assert reply.finish_reason == "eos_token" or not whole or reply.text == " Hello"
-    assert reply.text == scene.player.text
+    assert reply.text == scene.text
     assert len(told) <= 1
-    assert scene.server.asked.count("stop") <= 1
-    assert scene.server.conversations == set()
+    assert scene.operations.count("stop") <= 1
+    assert scene.conversations == set()
     assert scene.abandon() == []
 
 
@@ -712,14 +713,14 @@ def test_a_stop_between_two_tokens_ends_the_answer_with_what_is_there() -> None:
     assert scene.stop() == ["stop"]
     reply = rest_of(steps)
     assert (reply.text, reply.finish_reason) == (" Hel", "stopped")
-    assert scene.server.asked == [*WHOLE_CHAT[:3], "stop", "delete"]
-    assert scene.player.log.count("emit lo") == 0
+    assert scene.operations == [*WHOLE_CHAT[:3], "stop", "delete"]
+    assert scene.log.count("emit lo") == 0
 
 
 @pytest.mark.parametrize("answer", [lost(), streams(cut()), streams()], ids=["no", "cut", "end"])
 def test_a_connection_that_ends_because_of_the_stop_is_no_error(answer: Answer) -> None:
     # Stopped before its first token, the response never begins [28_stop_variants].
-    scene = Scene(message=[answer])
+    scene = Scene({"message": [answer]})
     steps = scene.player.drive(scene.chat.run())
     while next(steps) != "send message":
         pass
@@ -728,7 +729,7 @@ def test_a_connection_that_ends_because_of_the_stop_is_no_error(answer: Answer) 
     assert scene.stop() == ["stop"]
     reply = rest_of(steps)
     assert reply.finish_reason == "stopped"
-    assert scene.server.asked.count("stop") == 1
+    assert scene.operations.count("stop") == 1
 
 
 def test_a_stop_after_the_end_changes_nothing() -> None:
@@ -739,14 +740,14 @@ def test_a_stop_after_the_end_changes_nothing() -> None:
 
 
 def test_a_stop_that_cannot_be_told_is_a_warning() -> None:
-    scene = Scene(stop=[says({}, 500)] * 2)
+    scene = Scene({"stop": [says({}, 500)] * 2})
     steps = scene.player.drive(scene.chat.run())
     while next(steps) != "emit  Hel":
         pass
     scene.stop()
     reply = rest_of(steps)
     assert reply.finish_reason == "stopped"
-    assert any("could not be told to stop" in warning for warning in scene.server.warnings)
+    assert any("could not be told to stop" in warning for warning in scene.warnings)
 
 
 # Time.
@@ -777,9 +778,9 @@ def limit_of(scene: Scene) -> str:
     ],
 )
 def test_a_time_limit_strikes(timeouts: Timeouts, answer: Answer, limit: str, now: float) -> None:
-    scene = Scene(timeouts=timeouts, message=[answer])
+    scene = Scene({"message": [answer]}, timeouts=timeouts)
     assert limit_of(scene) == limit
-    assert now <= scene.server.now <= now + 1.0
+    assert now <= scene.elapsed <= now + 1.0
     assert not scene.player.is_open
 
 
@@ -795,7 +796,7 @@ def test_a_time_limit_strikes(timeouts: Timeouts, answer: Answer, limit: str, no
     ],
 )
 def test_a_time_limit_does_not_strike_before_its_time(timeouts: Timeouts, answer: Answer) -> None:
-    assert Scene(timeouts=timeouts, message=[answer]).run().finish_reason == "eos_token"
+    assert Scene({"message": [answer]}, timeouts=timeouts).run().finish_reason == "eos_token"
 
 
 @pytest.mark.parametrize("total", [None, 10_000.0])
@@ -804,43 +805,44 @@ def test_a_caller_that_takes_its_time_is_no_silence_of_the_server(
     total: float | None, between: tuple[bytes, ...]
 ) -> None:
     answer = streams(token("a"), *between, token("b"), *between, END)
-    scene = Scene(holding=100.0, timeouts=Timeouts(idle=60, total=total), message=[answer])
+    scene = Scene({"message": [answer]}, timeouts=Timeouts(idle=60, total=total))
+    scene.on_emit = lambda: scene.pass_time(100.0)
     assert scene.run().text == "ab"
 
 
 @pytest.mark.parametrize("status", [504, 422])
 def test_an_error_that_comes_late_is_that_error_and_no_time_limit(status: int) -> None:
     answer = says({"error": "late"}, status, delay=100.0)
-    error = Scene(timeouts=Timeouts(first_token=120, idle=60), message=[answer]).fail()
+    error = Scene({"message": [answer]}, timeouts=Timeouts(first_token=120, idle=60)).fail()
     assert isinstance(error, StatusError)
     assert error.status == status
 
 
 def test_a_body_that_drips_is_given_up_after_the_idle_limit() -> None:
-    scene = Scene(timeouts=Timeouts(idle=5), create=[Answer(200, (2.0, b" ") * 50)])
+    scene = Scene({"create": [Answer(200, (2.0, b" ") * 50)]}, timeouts=Timeouts(idle=5))
     assert limit_of(scene) == "idle"
-    assert scene.server.now < 10.0
+    assert scene.elapsed < 10.0
 
 
 def test_the_total_counts_from_the_beginning_of_the_call() -> None:
     settings_ = says({"type": "redirect"}, delay=3.0)
     answer = streams(*((1.0, token("a")) * 9), END)
-    scene = Scene(timeouts=Timeouts(total=5), settings=[settings_], message=[answer])
+    scene = Scene({"settings": [settings_], "message": [answer]}, timeouts=Timeouts(total=5))
     assert limit_of(scene) == "total"
-    assert scene.server.now <= 6.0
+    assert scene.elapsed <= 6.0
 
 
 def test_a_total_that_has_passed_while_a_retry_was_waited_for_is_a_time_limit() -> None:
     refusal = says({}, 503, retry_after="6")
-    scene = Scene(timeouts=Timeouts(total=5), message=[refusal] * 2)
+    scene = Scene({"message": [refusal] * 2}, timeouts=Timeouts(total=5))
     # Either the error that there is no time left to repeat after, or the limit.
     error = scene.fail()
     assert isinstance(error, OverloadedError | TransportTimeoutError)
-    assert scene.server.now <= 6.0
+    assert scene.elapsed <= 6.0
 
 
 def test_a_total_that_passes_just_as_the_head_arrives_is_a_time_limit() -> None:
-    scene = Scene(timeouts=Timeouts(total=5), message=[streams(*HELLO, delay=5.0)])
+    scene = Scene({"message": [streams(*HELLO, delay=5.0)]}, timeouts=Timeouts(total=5))
     assert limit_of(scene) == "total"
 
 
@@ -912,7 +914,7 @@ SCRIPTS = st.fixed_dictionaries(
 def test_any_answers_come_to_a_reply_or_an_error_of_ours_and_nothing_is_left_to_tell(
     script: dict[str, list[Answer]], breaks: int | None, stops: int | None, recover: bool
 ) -> None:
-    scene = Scene(recover=recover, script=script)
+    scene = Scene(script, recover=recover)
     steps = scene.player.drive(scene.chat.run())
     result: object = None
     try:
@@ -927,16 +929,16 @@ def test_any_answers_come_to_a_reply_or_an_error_of_ours_and_nothing_is_left_to_
     except H2oError as error:
         result = error
     if isinstance(result, Reply):
-        assert result.text == scene.player.text
+        assert result.text == scene.text
         assert not scene.player.is_open
     elif isinstance(result, H2oError):
-        assert result.partial in ("", scene.player.text)
+        assert result.partial in ("", scene.text)
     else:
         assert breaks is not None, "the flow does not end"
     steps.close()
     scene.player.release()
 
-    scene.server.recover()
+    scene.recover()
     scene.abandon()
-    assert scene.server.conversations == set()
+    assert scene.conversations == set()
     assert scene.abandon() == []

@@ -1,6 +1,7 @@
 """An answer whose connection is lost: the core looks for it, and gives out what is missing."""
 
 import json
+from itertools import chain, repeat
 from typing import Any
 
 import pytest
@@ -8,18 +9,20 @@ from recorded import HELLO, scenario
 from world import (
     CONVERSATION,
     GONE,
+    JSON,
     MESSAGE,
     RESPONSE,
     Answer,
-    Answered,
-    Piece,
+    Part,
     World,
-    body,
+    chat_of,
+    cut,
     data,
-    event,
     lost,
     refused,
-    stream,
+    says,
+    streams,
+    token,
     whole,
 )
 
@@ -35,13 +38,12 @@ from h2o_client.errors import (
 )
 from h2o_client.protocol.data import read_conversation
 from h2o_client.protocol.effects import Flow
-from h2o_client.protocol.flows import Chat
 from h2o_client.protocol.payloads import DEFAULT_PARAMETERS
 from h2o_client.protocol.turn import Turn
 from h2o_client.types import Reply, Timeouts
 
-STORED = body(data(("user", "Hi", MESSAGE), ("assistant", " One two three", RESPONSE)))
-NOTHING = body(data())
+STORED = says(data(("user", "Hi", MESSAGE), ("assistant", " One two three", RESPONSE)))
+NOTHING = says(data())
 
 
 def new_turn(world: World, **options: Any) -> Turn:
@@ -78,9 +80,9 @@ class Recording:
         text, final = received(self.lines(len(self.body)))
         self.full = text if final else self.stored
 
-    def lines(self, cut: int) -> list[bytes]:
+    def lines(self, size: int) -> list[bytes]:
         """The events that are whole within the first bytes."""
-        return [line for line in self.body[:cut].split(b"\n")[:-1] if line.startswith(b"data:")]
+        return [line for line in self.body[:size].split(b"\n")[:-1] if line.startswith(b"data:")]
 
     def __str__(self) -> str:
         return self.name
@@ -107,19 +109,19 @@ RECORDINGS = [
 
 @pytest.mark.parametrize("recording", RECORDINGS, ids=str)
 def test_cut_at_every_byte_the_whole_text_comes_exactly_once(recording: Recording) -> None:
-    for cut in range(len(recording.body) + 1):
+    for size in range(len(recording.body) + 1):
         world = World(
-            {"message": stream(recording.body[:cut], lost()), "data": body(recording.data)},
+            {"message": streams(recording.body[:size], cut()), "data": says(recording.data)},
             ids=[recording.message, recording.response],
         )
         reply = play(world)
-        text, final = received(recording.lines(cut))
+        text, final = received(recording.lines(size))
         if final:
             assert (reply.text, reply.recovered) == (recording.full, False)
             assert world.operations == ["message"]
         else:
             whole_text = recording.stored if recording.stored.startswith(text) else text
-            assert (reply.text, reply.recovered) == (whole_text, True), cut
+            assert (reply.text, reply.recovered) == (whole_text, True), size
             assert reply.text.rstrip() == recording.full.rstrip()
             assert reply.finish_reason is None
             assert world.operations == ["message", "data"]
@@ -133,9 +135,9 @@ def test_cut_at_every_byte_the_whole_text_comes_exactly_once(recording: Recordin
 
 @pytest.mark.parametrize("recording", RECORDINGS, ids=str)
 def test_cut_at_every_byte_with_an_end_as_it_should_be(recording: Recording) -> None:
-    for cut in range(0, len(recording.body) + 1, 7):
+    for size in range(0, len(recording.body) + 1, 7):
         world = World(
-            {"message": stream(recording.body[:cut]), "data": body(recording.data)},
+            {"message": streams(recording.body[:size]), "data": says(recording.data)},
             ids=[recording.message, recording.response],
         )
         reply = play(world)
@@ -147,7 +149,7 @@ def test_cut_at_every_byte_with_an_end_as_it_should_be(recording: Recording) -> 
 
 
 def test_the_recovered_token_has_no_id_and_is_shown() -> None:
-    world = World({"message": stream(event(" One"), lost()), "data": STORED})
+    world = World({"message": streams(token(" One"), cut()), "data": STORED})
     reply = play(world)
     assert [(t.id, t.text, t.logprob, t.special) for t in world.tokens[1:]] == [
         (None, " two three", None, False)
@@ -162,7 +164,7 @@ def test_the_recovered_token_has_no_id_and_is_shown() -> None:
 
 def test_where_nothing_is_missing_nothing_is_given_out() -> None:
     world = World(
-        {"message": stream(event(" One two three"), lost()), "data": STORED},
+        {"message": streams(token(" One two three"), cut()), "data": STORED},
     )
     assert play(world).recovered
     assert len(world.tokens) == 1
@@ -172,12 +174,12 @@ def test_where_nothing_is_missing_nothing_is_given_out() -> None:
     "answer",
     [
         pytest.param(lost(), id="lost before the head"),
-        pytest.param(stream(lost()), id="lost after the head"),
-        pytest.param(body({"message": "Bad Gateway"}, 502), id="502"),
-        pytest.param(body(b"<html>Gateway Time-out</html>", 504), id="504"),
-        pytest.param(Answered(502, pieces=(b"<html>", lost())), id="lost in a 502"),
-        pytest.param(stream(event(" One")), id="a clean end"),
-        pytest.param(stream(event(" One")[:-30]), id="an end within a line"),
+        pytest.param(streams(cut()), id="lost after the head"),
+        pytest.param(says({"message": "Bad Gateway"}, 502), id="502"),
+        pytest.param(says(b"<html>Gateway Time-out</html>", 504), id="504"),
+        pytest.param(Answer(502, (b"<html>", cut())), id="lost in a 502"),
+        pytest.param(streams(token(" One")), id="a clean end"),
+        pytest.param(streams(token(" One")[:-30]), id="an end within a line"),
     ],
 )
 @pytest.mark.parametrize("looks", [0, 1, 3])
@@ -193,9 +195,9 @@ def test_what_loses_an_answer(answer: Answer, looks: int) -> None:
 @pytest.mark.parametrize(
     ("answer", "partial", "limit"),
     [
-        (stream(event(" One"), 61.0), " One", "idle"),
-        (stream(event(" One"), 40.0, b": wait\n", 40.0), " One", "idle"),
-        (Answered(after=121.0), "", "first_token"),
+        (streams(token(" One"), 61.0), " One", "idle"),
+        (streams(token(" One"), 40.0, b": wait\n", 40.0), " One", "idle"),
+        (Answer(delay=121.0), "", "first_token"),
     ],
 )
 def test_after_a_time_limit_it_is_looked_for_once(answer: Answer, partial: str, limit: str) -> None:
@@ -215,15 +217,15 @@ def test_after_a_time_limit_it_is_looked_for_once(answer: Answer, partial: str, 
     ("answer", "error", "times"),
     [
         pytest.param(lost(sent=False), TransportError, 4, id="no connection"),
-        pytest.param(body({"error": "Model is overloaded"}, 503), OverloadedError, 4, id="503"),
-        pytest.param(body({"message": "Internal Error"}, 500), ServerError, 1, id="500"),
+        pytest.param(says({"error": "Model is overloaded"}, 503), OverloadedError, 4, id="503"),
+        pytest.param(says({"message": "Internal Error"}, 500), ServerError, 1, id="500"),
         pytest.param(
-            stream(event(" One"), b'data:{"error":"x","error_type":"generation"}\n\n'),
+            streams(token(" One"), b'data:{"error":"x","error_type":"generation"}\n\n'),
             H2oError,
             1,
             id="an error event",
         ),
-        pytest.param(stream(event(" One"), b"data:{no JSON}\n\n"), H2oError, 1, id="garbage"),
+        pytest.param(streams(token(" One"), b"data:{no JSON}\n\n"), H2oError, 1, id="garbage"),
     ],
 )
 def test_what_the_server_did_not_store_is_not_looked_for(
@@ -239,10 +241,10 @@ def test_what_the_server_did_not_store_is_not_looked_for(
     ("answer", "error", "partial"),
     [
         (lost(), IncompleteStreamError, ""),
-        (stream(event(" One"), lost()), IncompleteStreamError, " One"),
-        (stream(event(" One")), IncompleteStreamError, " One"),
-        (stream(event(" One"), 61.0), TransportTimeoutError, " One"),
-        (body({"message": "Bad Gateway"}, 502), StatusError, ""),
+        (streams(token(" One"), cut()), IncompleteStreamError, " One"),
+        (streams(token(" One")), IncompleteStreamError, " One"),
+        (streams(token(" One"), 61.0), TransportTimeoutError, " One"),
+        (says({"message": "Bad Gateway"}, 502), StatusError, ""),
     ],
 )
 def test_without_recovery_nothing_is_looked_for(
@@ -272,19 +274,19 @@ def looks(seconds: float) -> list[float]:
 @pytest.mark.parametrize(
     ("pieces", "recovery", "seconds"),
     [
-        ((lost(),), 30.0, 30.0),
-        ((event(" One"), lost()), 3.5, 3.5),
-        ((5.0, event(" One"), 7.0, lost()), 30.0, 42.0),
-        ((5.0, event(" One"), 7.0, lost()), 1.0, 13.0),
-        ((5.0, event(" One"), 7.0), 30.0, 2.0),
-        ((event(" One"),), 0.5, 0.5),
+        ((cut(),), 30.0, 30.0),
+        ((token(" One"), cut()), 3.5, 3.5),
+        ((5.0, token(" One"), 7.0, cut()), 30.0, 42.0),
+        ((5.0, token(" One"), 7.0, cut()), 1.0, 13.0),
+        ((5.0, token(" One"), 7.0), 30.0, 2.0),
+        ((token(" One"),), 0.5, 0.5),
     ],
 )
 def test_it_is_looked_for_as_long_as_it_had_been_going_and_the_limit_on_top(
-    pieces: tuple[Piece, ...], recovery: float, seconds: float
+    pieces: tuple[Part, ...], recovery: float, seconds: float
 ) -> None:
     world = World(
-        {"message": stream(*pieces), "data": NOTHING},
+        {"message": streams(*pieces), "data": NOTHING},
         timeouts=Timeouts(recovery=recovery),
         retries=0,
     )
@@ -296,7 +298,7 @@ def test_it_is_looked_for_as_long_as_it_had_been_going_and_the_limit_on_top(
 
 
 def test_the_time_before_the_first_token_counts_too() -> None:
-    late = Answered(200, (("content-type", "text/event-stream"),), (lost(),), after=20.0)
+    late = streams(cut(), delay=20.0)
     world = World({"message": late, "data": NOTHING}, timeouts=Timeouts(recovery=1.0), retries=0)
     with pytest.raises(IncompleteStreamError):
         play(world)
@@ -304,10 +306,10 @@ def test_the_time_before_the_first_token_counts_too() -> None:
 
 
 def test_whenever_the_server_shows_more_the_time_begins_anew() -> None:
-    first = body(data(("user", "Hi", "x")))
-    second = body(data(("user", "Hi", "x"), ("assistant", " Hello", "y")))
+    first = says(data(("user", "Hi", "x")))
+    second = says(data(("user", "Hi", "x"), ("assistant", " Hello", "y")))
     world = World(
-        {"message": stream(lost()), "data": [NOTHING] * 3 + [first] * 3 + [second]},
+        {"message": streams(cut()), "data": chain([NOTHING] * 3, [first] * 3, repeat(second))},
         timeouts=Timeouts(recovery=5.0),
         retries=0,
     )
@@ -320,9 +322,9 @@ def test_whenever_the_server_shows_more_the_time_begins_anew() -> None:
 
 
 def test_the_first_look_at_another_turn_is_no_sign_of_this_one() -> None:
-    other = body(data(("user", "Hi", "x"), ("assistant", " Hello", "y")))
+    other = says(data(("user", "Hi", "x"), ("assistant", " Hello", "y")))
     world = World(
-        {"message": stream(lost()), "data": [body(b"nonsense"), other]},
+        {"message": streams(cut()), "data": chain([says(b"nonsense")], repeat(other))},
         timeouts=Timeouts(recovery=2.0),
         retries=0,
     )
@@ -333,7 +335,7 @@ def test_the_first_look_at_another_turn_is_no_sign_of_this_one() -> None:
 
 def test_an_answer_stored_at_the_last_look_is_found() -> None:
     world = World(
-        {"message": stream(event(" One"), lost()), "data": [*[NOTHING] * 2, STORED]},
+        {"message": streams(token(" One"), cut()), "data": [*[NOTHING] * 2, STORED]},
         timeouts=Timeouts(recovery=0.15),
     )
     assert play(world).text == " One two three"
@@ -345,26 +347,26 @@ def test_an_answer_stored_at_the_last_look_is_found() -> None:
     [
         lost(),
         lost(sent=False),
-        body({"message": "x"}, 503),
-        body({"message": "Internal Error"}, 500),
-        body(b"<html>"),
-        body(refused(403, "x")),
-        Answered(after=61.0),
-        Answered(pieces=(b"{", lost())),
+        says({"message": "x"}, 503),
+        says({"message": "Internal Error"}, 500),
+        says(b"<html>"),
+        says(refused(403, "x")),
+        Answer(delay=61.0),
+        Answer(200, (b"{", cut()), JSON),
     ],
 )
 def test_a_look_that_fails_is_taken_again(failure: Answer) -> None:
     world = World(
-        {"message": stream(event(" One"), lost()), "data": [failure, failure, STORED]},
+        {"message": streams(token(" One"), cut()), "data": [failure, failure, STORED]},
         timeouts=Timeouts(recovery=300.0),
     )
     assert play(world).text == " One two three"
     assert world.slept == [0.1, 0.2]
 
 
-@pytest.mark.parametrize("gone", [body(GONE), body({"message": "Conversation not found"}, 404)])
+@pytest.mark.parametrize("gone", [says(GONE), says({"message": "Conversation not found"}, 404)])
 def test_a_conversation_that_is_gone_is_not_looked_at_again(gone: Answer) -> None:
-    world = World({"message": stream(event(" One"), lost()), "data": [NOTHING, gone]})
+    world = World({"message": streams(token(" One"), cut()), "data": [NOTHING, gone]})
     with pytest.raises(IncompleteStreamError) as caught:
         play(world)
     assert caught.value.partial == " One"
@@ -373,7 +375,7 @@ def test_a_conversation_that_is_gone_is_not_looked_at_again(gone: Answer) -> Non
 
 def test_another_session_s_conversation_ends_with_the_streams_error() -> None:
     world = World(
-        {"message": stream(lost()), "data": body(refused(403, "no"))},
+        {"message": streams(cut()), "data": says(refused(403, "no"))},
         timeouts=Timeouts(recovery=1.0),
         retries=0,
     )
@@ -382,44 +384,54 @@ def test_another_session_s_conversation_ends_with_the_streams_error() -> None:
     assert not isinstance(caught.value, ForbiddenError)
 
 
-def test_the_total_limit_bounds_the_looking() -> None:
+@pytest.mark.parametrize("data", [NOTHING, Answer(delay=1000.0)], ids=["nothing", "hanging"])
+def test_the_total_limit_bounds_the_looking(data: Answer) -> None:
     world = World(
-        {"message": stream(4.0, event(" One"), lost()), "data": NOTHING},
+        {"message": streams(4.0, token(" One"), cut()), "data": data},
         timeouts=Timeouts(total=10.0),
     )
-    begun = world.now
-    with pytest.raises(IncompleteStreamError) as caught:
-        world.play(chat(world).run())
-    assert world.now - begun == pytest.approx(10.0)
-    assert caught.value.partial == " One"
+    with pytest.raises(TransportTimeoutError) as caught:
+        world.play(chat_of(world).run())
+    assert world.elapsed == pytest.approx(10.0)
+    assert (caught.value.limit, caught.value.partial) == ("total", " One")
+    assert isinstance(caught.value.__cause__, IncompleteStreamError)
 
 
-def test_the_total_limit_bounds_a_look_that_hangs() -> None:
+def test_a_look_that_hangs_is_given_up_for_another() -> None:
+    """It is a second client's request, so to speak: not what `idle` was set for."""
     world = World(
-        {"message": stream(4.0, event(" One"), lost()), "data": Answered(after=1000.0)},
-        timeouts=Timeouts(total=10.0),
+        {"message": streams(token(" One"), cut()), "data": [Answer(delay=1000.0), STORED]},
+        timeouts=Timeouts(idle=500.0),
     )
-    begun = world.now
-    with pytest.raises(IncompleteStreamError):
-        world.play(chat(world).run())
-    assert world.now - begun == pytest.approx(10.0)
+    reply = play(world)
+    assert reply.recovered
+    assert world.elapsed == pytest.approx(5.1)
 
 
-def test_a_look_that_hangs_is_given_up_after_the_idle_limit() -> None:
+def test_after_a_time_limit_one_look_is_bounded_too() -> None:
     world = World(
-        {"message": stream(event(" One"), lost()), "data": Answered(after=1000.0)},
-        timeouts=Timeouts(recovery=2.0, idle=5.0),
+        {"message": Answer(delay=1000.0), "data": Answer(delay=1000.0)},
+        timeouts=Timeouts(first_token=200.0, idle=500.0),
     )
-    begun = world.now
-    with pytest.raises(IncompleteStreamError):
+    with pytest.raises(TransportTimeoutError) as caught:
         play(world)
-    assert world.now - begun == pytest.approx(5.0)
+    assert caught.value.limit == "first_token"
+    assert world.elapsed == pytest.approx(205.0)
+    assert world.operations.count("message") == 1
+
+
+def test_no_time_is_left_to_ask_again() -> None:
+    world = World({"message": lost(), "data": NOTHING}, timeouts=Timeouts(recovery=1.0, total=2.5))
+    with pytest.raises(IncompleteStreamError):
+        world.play(chat_of(world).run())
+    assert world.operations.count("message") == 1
+    assert world.elapsed < 2.5
 
 
 def test_a_total_limit_that_struck_is_not_recovered() -> None:
-    world = World({"message": stream(event(" One"), 11.0)}, timeouts=Timeouts(total=10.0))
+    world = World({"message": streams(token(" One"), 11.0)}, timeouts=Timeouts(total=10.0))
     with pytest.raises(TransportTimeoutError) as caught:
-        world.play(chat(world).run())
+        world.play(chat_of(world).run())
     assert (caught.value.limit, caught.value.partial) == ("total", " One")
     assert world.operations == ["create", "message"]
 
@@ -428,11 +440,11 @@ def test_a_total_limit_that_struck_is_not_recovered() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [lost(), stream(lost()), body({"message": "Bad Gateway"}, 502)], ids=repr
+    "answer", [lost(), streams(cut()), says({"message": "Bad Gateway"}, 502)], ids=repr
 )
 def test_where_nothing_had_arrived_the_message_is_asked_again_in_its_place(answer: Answer) -> None:
     world = World(
-        {"message": [answer, stream(whole(" New"))], "data": NOTHING},
+        {"message": [answer, streams(whole(" New"))], "data": NOTHING},
         timeouts=Timeouts(recovery=0.05),
     )
     assert play(world).text == world.text == " New"
@@ -444,11 +456,11 @@ def test_where_nothing_had_arrived_the_message_is_asked_again_in_its_place(answe
     assert first["options"]["id"] == second["options"]["id"] == MESSAGE
 
 
-@pytest.mark.parametrize("pieces", [(event(" One"), lost()), (event(" One"),), ()])
+@pytest.mark.parametrize("pieces", [(token(" One"), cut()), (token(" One"),), ()])
 def test_where_something_had_arrived_or_the_response_ended_it_is_not_asked_again(
-    pieces: tuple[Piece, ...],
+    pieces: tuple[Part, ...],
 ) -> None:
-    world = World({"message": stream(*pieces), "data": NOTHING}, timeouts=Timeouts(recovery=0.05))
+    world = World({"message": streams(*pieces), "data": NOTHING}, timeouts=Timeouts(recovery=0.05))
     with pytest.raises(IncompleteStreamError):
         play(world)
     assert world.operations.count("message") == 1
@@ -484,11 +496,11 @@ def test_where_the_server_cannot_be_told_to_stop_it_is_not_asked_again() -> None
     ],
 )
 def test_stored_text_that_goes_on(got: str, stored: str, text: str) -> None:
-    pieces: list[Piece] = [event(got)] if got else []
+    pieces: list[Part] = [token(got)] if got else []
     world = World(
         {
-            "message": stream(*pieces, lost()),
-            "data": body(data(("user", "Hi", MESSAGE), ("assistant", stored, RESPONSE))),
+            "message": streams(*pieces, cut()),
+            "data": says(data(("user", "Hi", MESSAGE), ("assistant", stored, RESPONSE))),
         }
     )
     reply = play(world)
@@ -511,8 +523,8 @@ def test_stored_text_that_goes_on(got: str, stored: str, text: str) -> None:
 def test_stored_text_that_does_not_begin_with_what_was_received(got: str, stored: str) -> None:
     world = World(
         {
-            "message": stream(event(got), lost()),
-            "data": body(data(("user", "Hi", MESSAGE), ("assistant", stored, RESPONSE))),
+            "message": streams(token(got), cut()),
+            "data": says(data(("user", "Hi", MESSAGE), ("assistant", stored, RESPONSE))),
         }
     )
     with pytest.raises(IncompleteStreamError) as caught:
@@ -528,7 +540,7 @@ def test_the_answer_is_known_by_its_id_not_by_its_place() -> None:
         ("user", "Later", "a"),
         ("assistant", " One more", "b"),
     )
-    world = World({"message": stream(event(" One"), lost()), "data": body(stored)})
+    world = World({"message": streams(token(" One"), cut()), "data": says(stored)})
     assert play(world).text == " One two"
 
 
@@ -536,10 +548,10 @@ def test_the_answer_is_known_by_its_id_not_by_its_place() -> None:
 
 
 def test_stop_in_a_look() -> None:
-    world = World({"message": stream(event(" One"), lost()), "data": lambda _: look()})
+    world = World({"message": streams(token(" One"), cut()), "data": lambda _: look()})
     turn = new_turn(world)
 
-    def look() -> Answered:
+    def look() -> Answer:
         world.play(turn.stop())
         return NOTHING
 
@@ -549,10 +561,10 @@ def test_stop_in_a_look() -> None:
 
 
 def test_stop_in_a_look_that_is_interrupted_by_it() -> None:
-    world = World({"message": stream(event(" One"), lost()), "data": lambda _: look()})
+    world = World({"message": streams(token(" One"), cut()), "data": lambda _: look()})
     turn = new_turn(world)
 
-    def look() -> H2oError:
+    def look() -> Answer:
         world.play(turn.stop())
         return lost()
 
@@ -562,7 +574,7 @@ def test_stop_in_a_look_that_is_interrupted_by_it() -> None:
 
 
 def test_stop_between_two_looks() -> None:
-    world = World({"message": stream(event(" One"), lost()), "data": NOTHING})
+    world = World({"message": streams(token(" One"), cut()), "data": NOTHING})
     turn = new_turn(world)
 
     def sleep() -> None:
@@ -575,7 +587,7 @@ def test_stop_between_two_looks() -> None:
 
 
 def test_a_stream_that_was_stopped_is_not_recovered() -> None:
-    world = World({"message": stream(event(" One"), lost())})
+    world = World({"message": streams(token(" One"), cut())})
     turn = new_turn(world)
     world.on_emit = lambda: world.play(turn.stop())
     reply = world.play(turn.run(CONVERSATION))
@@ -588,7 +600,7 @@ def test_a_stop_before_the_first_token_is_not_recovered_nor_retried() -> None:
     world = World({"message": lambda _: stop()})
     turn = new_turn(world)
 
-    def stop() -> H2oError:
+    def stop() -> Answer:
         world.play(turn.stop())
         return lost()
 
@@ -597,22 +609,10 @@ def test_a_stop_before_the_first_token_is_not_recovered_nor_retried() -> None:
     assert world.operations == ["message", "stop"]
 
 
-def chat(world: World, recover: bool | None = None) -> Chat:
-    return Chat(
-        world.service,
-        "Hi",
-        model=None,
-        recover=recover,
-        retries=None,
-        parameters=None,
-        keywords={},
-    )
-
-
 def test_a_reader_that_deletes_has_told_the_server_to_stop_before() -> None:
     # Another thread's stop is under way, and has not arrived, when the next token comes.
-    world = World({"message": stream(event(" One"), event(" two"))})
-    operation = chat(world)
+    world = World({"message": streams(token(" One"), token(" two"))})
+    operation = chat_of(world)
     stopping: list[Flow[None]] = []
 
     def stop() -> None:
@@ -626,8 +626,8 @@ def test_a_reader_that_deletes_has_told_the_server_to_stop_before() -> None:
 
 
 def test_a_chat_whose_answer_was_recovered_is_deleted_and_not_stopped() -> None:
-    world = World({"message": stream(event(" One"), lost()), "data": STORED})
-    operation = chat(world)
+    world = World({"message": streams(token(" One"), cut()), "data": STORED})
+    operation = chat_of(world)
     assert world.play(operation.run()).text == " One two three"
     world.play(operation.abandon())
     assert world.operations == ["create", "message", "data", "delete"]
@@ -635,10 +635,10 @@ def test_a_chat_whose_answer_was_recovered_is_deleted_and_not_stopped() -> None:
 
 def test_a_chat_whose_answer_was_not_found_is_stopped_and_deleted() -> None:
     world = World(
-        {"message": stream(event(" One"), lost()), "data": NOTHING},
+        {"message": streams(token(" One"), cut()), "data": NOTHING},
         timeouts=Timeouts(recovery=0.05),
     )
-    operation = chat(world)
+    operation = chat_of(world)
     with pytest.raises(IncompleteStreamError):
         world.play(operation.run())
     world.play(operation.abandon())
@@ -652,12 +652,12 @@ def test_a_chat_whose_answer_was_not_found_is_stopped_and_deleted() -> None:
 def test_the_calls_word_counts_before_the_clients(
     client: bool | None, call: bool | None, recovered: bool
 ) -> None:
-    world = World({"message": stream(event(" One"), lost()), "data": STORED}, recover=client)
+    world = World({"message": streams(token(" One"), cut()), "data": STORED}, recover=client)
     if recovered:
-        assert world.play(chat(world, call).run()).recovered
+        assert world.play(chat_of(world, recover=call).run()).recovered
     else:
         with pytest.raises(IncompleteStreamError):
-            world.play(chat(world, call).run())
+            world.play(chat_of(world, recover=call).run())
     assert world.operations.count("message") == 1
 
 
@@ -665,8 +665,8 @@ def test_a_session_forgotten_meanwhile_does_not_ask_again() -> None:
     # The data of a session that the server does not know is refused in its node [13_data_json].
     world = World(
         {
-            "message": stream(event(" One"), lost()),
-            "data": [body(refused(403, "You don't have access")), STORED],
+            "message": streams(token(" One"), cut()),
+            "data": [says(refused(403, "You don't have access")), STORED],
         }
     )
     assert play(world).recovered
@@ -674,7 +674,7 @@ def test_a_session_forgotten_meanwhile_does_not_ask_again() -> None:
 
 
 def test_a_whole_answer_needs_no_recovery_whatever_becomes_of_its_connection() -> None:
-    world = World({"message": stream(whole(" One", " two"), lost())})
+    world = World({"message": streams(whole(" One", " two"), cut())})
     reply = play(world)
     assert (reply.text, reply.recovered, reply.finish_reason) == (" One two", False, "eos_token")
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded import Exchange, everything, scenario
+from world import MODAL, OWN_LIMIT
 
 from h2o_client.errors import (
     ForbiddenError,
@@ -44,8 +45,6 @@ BAD_JSON = (
     "Failed to deserialize the JSON body into the target type: parameters.temperature: "
     'invalid type: string "x", expected f32 at line 1 column 60'
 )
-MODAL = "You need to accept the welcome modal first"
-OWN_LIMIT = "You are sending too many messages. Try again later."
 
 
 def answer(value: object, status: int = 200) -> tuple[Head, bytes]:

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from world import OWN_LIMIT
 
 from h2o_client.errors import (
     GenerationError,
@@ -25,8 +26,6 @@ from h2o_client.protocol.retries import (
     is_passing,
     was_refused,
 )
-
-OWN_LIMIT = "You are sending too many messages. Try again later."
 
 
 def test_the_defaults() -> None:

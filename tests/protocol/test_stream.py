@@ -480,3 +480,73 @@ def test_an_excerpt_is_short_and_printable() -> None:
     assert excerpt(b"abc") == "'abc'"
     assert excerpt(b"\xff\n") == repr("\\xff\n")
     assert excerpt(b"x" * 201) == repr("x" * 200) + "…"
+
+
+USUAL = (
+    b'data:{"token":{"id":5,"text":"%b","logprob":%b,"special":false},'
+    b'"generated_text":null,"details":null}\n\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "logprob"),
+    [
+        (b" Hello", b"-0.05"),
+        (b"", b"0.0"),
+        (" wörd 🙂\u2028\u0085".encode(), b"-1.1920929e-7"),
+        (rb"\n\t\"\\\/\u00e9", b"-0.5"),
+        (rb"\ud83d\ude42", b"-0.5"),
+        (rb"\ud83d", b"-0.5"),  # half a character: JSON allows it
+        (rb"\x41", b"-0.5"),
+        (rb"\u12", b"-0.5"),
+        (b"a\tb", b"-0.5"),
+        (b"\xff\xfe", b"-0.5"),
+        (b"\\\xff", b"-0.5"),
+        (b"\xed\xa0\xbd", b"-0.5"),  # the same half, which UTF-8 does not allow
+        (b'"', b"-0.5"),
+        (b"a", b"-00.5"),
+        (b"a", b"-0."),
+        (b"a", b"1e5"),
+        (b"a", b"-1.0e-999"),
+        (b"a", b"null"),
+        (b"a", b"true"),
+        (b'a","text":"b', b"-0.5"),
+    ],
+)
+def test_an_event_in_the_usual_form_means_what_it_would_in_another(
+    text: bytes, logprob: bytes
+) -> None:
+    first, odd = event("first"), USUAL % (text, logprob)
+    last = event("last", generated_text="")
+    usual = read(first, odd, odd + odd, last)
+    # In pieces nothing is whole at once, so that it goes the common way.
+    assert usual == read(*bytewise(first + odd + odd + odd + last))
+    assert usual == read(first + odd + odd + odd + last)
+    decoded = AnswerParser()
+    for data in (first, odd, odd + odd, last):
+        decoded.feed(data)
+    assert decoded.text.decode(errors="surrogatepass") == usual.text
+    assert decoded.count == len(usual.tokens)
+
+
+def test_limits_hold_for_events_in_the_usual_form() -> None:
+    odd = USUAL % (b"1234", b"-0.5")
+    parser = AnswerParser(limit=len(odd) - 3)
+    assert parser.feed(b": comment\n") == parser.feed(odd) == []
+    assert isinstance(parser.error, ProtocolError)
+    for pieces in ([odd * 11], [odd] * 11):
+        parser = AnswerParser(longest=40)
+        assert sum(len(parser.feed(piece)) for piece in pieces) == 10
+        assert isinstance(parser.error, ProtocolError)
+
+
+def test_reading_on_ends_before_the_last_tokens() -> None:
+    parser = AnswerParser()
+    assert parser.read_on(event("a")) == [Token(5, "a", -0.5)]
+    assert parser.read_on(b": comment\n\n") == []
+    assert parser.kept() == []
+    assert parser.read_on(event("b") + event("c", generated_text="abc")) == []
+    assert [token.text for token in parser.kept()] == ["b", "c"]
+    assert parser.kept() == []
+    assert parser.final is not None
+    assert parser.read_on(event("d")) == []

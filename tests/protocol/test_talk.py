@@ -9,15 +9,18 @@ from world import (
     CONVERSATION,
     GONE,
     JSON,
+    MODAL,
+    RESPONSE,
     Answer,
-    Answered,
+    Player,
     World,
-    body,
+    cut,
     data,
-    event,
     lost,
     refused,
-    stream,
+    says,
+    streams,
+    token,
     whole,
 )
 
@@ -28,8 +31,10 @@ from h2o_client.errors import (
     IncompleteStreamError,
     ModelUnavailableError,
     NotFoundError,
+    OverloadedError,
     ProtocolError,
     ServerError,
+    TermsNotAcceptedError,
     TransportError,
 )
 from h2o_client.protocol import queries
@@ -38,18 +43,14 @@ from h2o_client.protocol.talk import Ask, Talk, new_talk
 from h2o_client.types import DEFAULT_MODEL, Message, Reply, Timeouts, WebSearchEntry
 
 OTHER = "6b007c3d1090eb6ec94d77f2"
-ANSWER = stream(whole(" Hello"))
+ANSWER = streams(whole(" Hello"))
 ERROR_EVENT = b'data:{"error":"CUDA out of memory","error_type":"generation"}\n\n'
-INTERNAL = body({"message": "Internal Error"}, 500)
-LOST_ID = body({"message": "Conversation not found"}, 404)
-
-
-def ids(count: int = 40) -> list[str]:
-    return [f"{n:08x}-1111-4111-8111-111111111111" for n in range(count)]
+INTERNAL = says({"message": "Internal Error"}, 500)
+LOST_ID = says({"message": "Conversation not found"}, 404)
 
 
 def new_world(answers: dict[str, Any] | None = None, **options: Any) -> World:
-    return World({"message": ANSWER, **(answers or {})}, ids=ids(), **options)
+    return World({"message": ANSWER, **(answers or {})}, **options)
 
 
 def open_talk(world: World, **options: Any) -> Talk:
@@ -79,7 +80,7 @@ def said(talk: Talk) -> list[tuple[str, str, bool]]:
 
 
 def test_only_the_new_message_is_sent() -> None:
-    world = new_world({"message": [ANSWER, stream(whole(" Ann."))]})
+    world = new_world({"message": [ANSWER, streams(whole(" Ann."))]})
     talk = open_talk(world)
     assert (talk.id, talk.title, talk.model, talk.messages) == (None, None, DEFAULT_MODEL, [])
     first = send(world, talk, "My name is Ann.")
@@ -114,10 +115,10 @@ def test_a_second_message_is_refused_before_anything_is_sent() -> None:
     talk = open_talk(world)
 
     def second() -> None:
-        before = len(world.sent)
+        before = len(world.requests)
         with pytest.raises(ConversationBusyError, match="still being answered"):
             send(world, talk, "Another")
-        assert len(world.sent) == before
+        assert len(world.requests) == before
 
     world.on_emit = second
     assert send(world, talk).text == " Hello"
@@ -129,14 +130,14 @@ def test_a_second_message_is_refused_before_anything_is_sent() -> None:
 @pytest.mark.parametrize("operation", ["create", "message", "data"])
 def test_it_is_busy_from_the_first_request_on(operation: str) -> None:
     answers = {
-        "create": body({"conversationId": CONVERSATION}),
-        "message": stream(event(" Hel"), lost()),
-        "data": body(data(("assistant", " Hello", ids()[1]))),
+        "create": says({"conversationId": CONVERSATION}),
+        "message": streams(token(" Hel"), cut()),
+        "data": says(data(("assistant", " Hello", RESPONSE))),
     }
     right = answers[operation]
     refusals: list[H2oError] = []
 
-    def answer(_: object) -> Answered:
+    def answer(_: object) -> Answer:
         with pytest.raises(ConversationBusyError) as caught:
             send(world, talk, "Another")
         refusals.append(caught.value)
@@ -152,16 +153,16 @@ def test_it_is_busy_from_the_first_request_on(operation: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "error", "partial"),
     [
-        (stream(event(" One"), ERROR_EVENT), GenerationError, " One"),
-        (stream(event(" One"), b"data:{nothing}\n\n"), ProtocolError, " One"),
-        (stream(event(" One"), lost()), IncompleteStreamError, " One"),
+        (streams(token(" One"), ERROR_EVENT), GenerationError, " One"),
+        (streams(token(" One"), b"data:{nothing}\n\n"), ProtocolError, " One"),
+        (streams(token(" One"), cut()), IncompleteStreamError, " One"),
     ],
 )
 def test_an_answer_interrupted_by_an_error_stays_marked_as_partial(
     answer: Answer, error: type[H2oError], partial: str
 ) -> None:
     # What the server had of a turn that may run is looked at before the next message.
-    stored = body(data(("assistant", " One two", ids()[1])))
+    stored = says(data(("assistant", " One two", RESPONSE)))
     world = new_world({"message": [answer, ANSWER], "data": stored})
     talk = open_talk(world)
     question = ask(talk, recover=False)
@@ -174,7 +175,7 @@ def test_an_answer_interrupted_by_an_error_stays_marked_as_partial(
     assert said(talk)[2:] == [("user", "Next", False), ("assistant", " Hello", False)]
 
 
-@pytest.mark.parametrize("answer", [INTERNAL, lost(sent=False), body({"error": "x"}, 422)])
+@pytest.mark.parametrize("answer", [INTERNAL, lost(sent=False), says({"error": "x"}, 422)])
 def test_a_message_that_was_refused_leaves_nothing(answer: Answer) -> None:
     world = new_world({"message": answer}, retries=0)
     talk = open_talk(world)
@@ -191,7 +192,7 @@ def test_a_message_that_was_refused_leaves_nothing(answer: Answer) -> None:
 
 def test_a_message_refused_after_another_is_what_retry_asks() -> None:
     # The last message is the one that the caller sent last.
-    world = new_world({"message": [ANSWER, INTERNAL, stream(whole(" Second"))]}, retries=0)
+    world = new_world({"message": [ANSWER, INTERNAL, streams(whole(" Second"))]}, retries=0)
     talk = open_talk(world)
     send(world, talk, "First")
     with pytest.raises(ServerError):
@@ -203,11 +204,11 @@ def test_a_message_refused_after_another_is_what_retry_asks() -> None:
 
 @pytest.mark.parametrize("answer", [INTERNAL, lost(sent=False), LOST_ID])
 def test_a_conversation_that_could_not_be_made_can_be_tried_again(answer: Answer) -> None:
-    world = new_world({"create": [answer, body({"conversationId": OTHER})]}, retries=0)
+    world = new_world({"create": [answer, says({"conversationId": OTHER})]}, retries=0)
     world.service.session.accepted = True
     talk = open_talk(world)
     if answer is INTERNAL:  # the client looks whether it is the model
-        world._answers["root"] = [lost()]
+        world.script["root"] = iter([lost()])
     with pytest.raises(H2oError):
         send(world, talk)
     assert (talk.id, talk.to_be_deleted) == (None, False)
@@ -218,7 +219,7 @@ def test_a_conversation_that_could_not_be_made_can_be_tried_again(answer: Answer
 
 
 def test_retry_replaces_the_answer_in_its_place() -> None:
-    world = new_world({"message": [ANSWER, ANSWER, stream(whole(" Better"))]})
+    world = new_world({"message": [ANSWER, ANSWER, streams(whole(" Better"))]})
     talk = open_talk(world)
     send(world, talk, "First")
     send(world, talk, "Second")
@@ -235,7 +236,7 @@ def test_retry_replaces_the_answer_in_its_place() -> None:
 
 
 def test_retry_after_an_error_takes_the_partial_answers_place() -> None:
-    world = new_world({"message": [stream(event(" One"), ERROR_EVENT), ANSWER]})
+    world = new_world({"message": [streams(token(" One"), ERROR_EVENT), ANSWER]})
     talk = open_talk(world)
     with pytest.raises(GenerationError):
         send(world, talk)
@@ -250,7 +251,7 @@ def test_retry_of_a_conversation_taken_up_asks_the_server_what_was_last() -> Non
         ("user", "Second", "c"),
         ("assistant", " Two", "d"),
     )
-    world = new_world({"data": body(stored)})
+    world = new_world({"data": says(stored)})
     talk = open_talk(world, id=CONVERSATION)
     reply = send(world, talk, None)
     assert world.operations == ["data", "message"]
@@ -262,14 +263,14 @@ def test_retry_of_a_conversation_taken_up_asks_the_server_what_was_last() -> Non
 
 
 def test_retry_of_a_shared_conversation_copies_it_first() -> None:
-    world = new_world({"data": body(data(("user", "First", "a"), ("assistant", " One", "b")))})
+    world = new_world({"data": says(data(("user", "First", "a"), ("assistant", " One", "b")))})
     send(world, open_talk(world, from_share="PMvsTaJ"), None)
     assert world.operations == ["create", "data", "message"]
 
 
 @pytest.mark.parametrize("taken_up", [True, False])
 def test_retry_where_nothing_was_sent_yet(taken_up: bool) -> None:
-    world = new_world({"data": body(data())})
+    world = new_world({"data": says(data())})
     talk = open_talk(world, id=CONVERSATION if taken_up else None)
     with pytest.raises(ValueError, match="no message to ask again"):
         send(world, talk, None)
@@ -278,7 +279,7 @@ def test_retry_where_nothing_was_sent_yet(taken_up: bool) -> None:
 
 
 def test_retry_of_a_conversation_that_is_gone() -> None:
-    world = new_world({"data": body(GONE)})
+    world = new_world({"data": says(GONE)})
     with pytest.raises(NotFoundError, match="no longer has this conversation"):
         send(world, open_talk(world, id=CONVERSATION), None)
 
@@ -296,7 +297,7 @@ def stopped(world: World, talk: Talk) -> Reply:
         world.on_emit = lambda: None
 
 
-STOPPED = [stream(event(" One"), lost()), ANSWER]
+STOPPED = [streams(token(" One"), cut()), ANSWER]
 
 
 def test_a_stop_keeps_the_partial_answer() -> None:
@@ -309,8 +310,8 @@ def test_a_stop_keeps_the_partial_answer() -> None:
 
 
 def test_the_next_message_waits_until_the_stopped_turn_is_stored() -> None:
-    nothing, there = body(data()), body(data(("assistant", " One two", ids()[1])))
-    world = new_world({"message": STOPPED, "data": [nothing, lost(), body(b"<html>"), there]})
+    nothing, there = says(data()), says(data(("assistant", " One two", RESPONSE)))
+    world = new_world({"message": STOPPED, "data": [nothing, lost(), says(b"<html>"), there]})
     talk = open_talk(world)
     stopped(world, talk)
     send(world, talk, "Next")
@@ -321,7 +322,7 @@ def test_the_next_message_waits_until_the_stopped_turn_is_stored() -> None:
 
 
 def test_the_wait_for_a_stopped_turn_is_bounded() -> None:
-    world = new_world({"message": STOPPED, "data": body(data())})
+    world = new_world({"message": STOPPED, "data": says(data())})
     talk = open_talk(world)
     stopped(world, talk)
     begun = world.now
@@ -332,7 +333,7 @@ def test_the_wait_for_a_stopped_turn_is_bounded() -> None:
 
 
 def test_the_wait_for_a_stopped_turn_keeps_to_the_total_limit() -> None:
-    world = new_world({"message": STOPPED, "data": body(data())}, timeouts=Timeouts(total=10.0))
+    world = new_world({"message": STOPPED, "data": says(data())}, timeouts=Timeouts(total=10.0))
     talk = open_talk(world)
     stopped(world, talk)
     begun = world.now
@@ -346,7 +347,7 @@ class LeftError(Exception):
 
 
 def test_a_turn_that_was_left_is_waited_for_too() -> None:
-    world = new_world({"message": STOPPED, "data": body(data(("assistant", " One", ids()[1])))})
+    world = new_world({"message": STOPPED, "data": says(data(("assistant", " One", RESPONSE)))})
     talk = open_talk(world)
     question = ask(talk)
     flow = question.run()
@@ -368,7 +369,7 @@ def test_a_turn_that_was_left_is_waited_for_too() -> None:
 def test_an_answer_that_the_model_server_broke_off_is_not_waited_for() -> None:
     # Its response came to a regular end: nothing is generated, nothing will be stored
     # [05_upstream_truncate_clean], and the looking for it is over.
-    world = new_world({"message": [stream(event(" One")), ANSWER], "data": body(data())})
+    world = new_world({"message": [streams(token(" One")), ANSWER], "data": says(data())})
     talk = open_talk(world)
     question = ask(talk)
     with pytest.raises(IncompleteStreamError):
@@ -380,7 +381,7 @@ def test_an_answer_that_the_model_server_broke_off_is_not_waited_for() -> None:
 
 
 def test_a_conversation_gone_while_the_stopped_turn_is_waited_for() -> None:
-    world = new_world({"message": STOPPED, "data": body(GONE)})
+    world = new_world({"message": STOPPED, "data": says(GONE)})
     talk = open_talk(world)
     stopped(world, talk)
     with pytest.raises(NotFoundError, match="no longer has this conversation"):
@@ -388,7 +389,7 @@ def test_a_conversation_gone_while_the_stopped_turn_is_waited_for() -> None:
 
 
 def test_a_stop_while_the_stopped_turn_is_waited_for() -> None:
-    world = new_world({"message": STOPPED, "data": body(data())})
+    world = new_world({"message": STOPPED, "data": says(data())})
     talk = open_talk(world)
     stopped(world, talk)
     question = ask(talk, "Next")
@@ -413,14 +414,14 @@ def test_a_stop_before_anything_was_sent_sends_nothing() -> None:
     world.play(question.stop())
     reply = world.play(question.run())
     assert (reply.text, reply.finish_reason) == ("", "stopped")
-    assert world.sent == []
+    assert world.requests == []
     assert talk.messages == []
 
 
 def test_a_stop_while_the_conversation_is_made_sends_no_message() -> None:
-    def made(_: object) -> Answered:
+    def made(_: object) -> Answer:
         world.play(question.stop())
-        return body({"conversationId": CONVERSATION})
+        return says({"conversationId": CONVERSATION})
 
     world = new_world({"create": made})
     talk = open_talk(world)
@@ -431,7 +432,7 @@ def test_a_stop_while_the_conversation_is_made_sends_no_message() -> None:
 
 
 def test_a_stop_before_the_first_token_is_remembered_as_an_empty_answer() -> None:
-    def asked(_: object) -> H2oError:
+    def asked(_: object) -> Answer:
         world.play(question.stop())
         return lost()  # [28_stop_variants]
 
@@ -523,7 +524,7 @@ def test_one_that_is_gone_already_counts_as_deleted() -> None:
 
 
 def test_a_deletion_that_failed_is_still_to_be_done() -> None:
-    world = new_world({"delete": [INTERNAL, body(b"")]})
+    world = new_world({"delete": [INTERNAL, says(b"")]})
     talk = open_talk(world, id=CONVERSATION, keep=False)
     with pytest.raises(ServerError):
         world.play(talk.abandon())
@@ -610,7 +611,7 @@ def test_a_message_with_half_a_surrogate_pair_is_refused_before_it_is_sent() -> 
     talk = open_talk(world)
     with pytest.raises(ValueError, match="surrogate"):
         send(world, talk, "Hi \ud800")
-    assert world.sent == []
+    assert world.requests == []
 
 
 def test_the_parameters_of_client_and_call_are_joined() -> None:
@@ -650,12 +651,12 @@ def test_wrong_arguments_send_nothing(play: Play, error: type[Exception]) -> Non
     world = new_world()
     with pytest.raises(error):
         world.play(play(open_talk(world)))
-    assert world.sent == []
+    assert world.requests == []
 
 
 @pytest.mark.parametrize("title", ["x", "x" * 100, "👋" * 50, "  Names \n"])
 def test_rename(title: str) -> None:
-    world = new_world({"rename": body(b"")})
+    world = new_world({"rename": says(b"")})
     talk = open_talk(world, id=CONVERSATION)
     world.play(talk.rename(title))
     assert world.bodies("rename") == [{"title": title.strip()}]
@@ -663,7 +664,7 @@ def test_rename(title: str) -> None:
 
 
 def test_summarize_takes_the_models_leading_space_off() -> None:
-    world = new_world({"summarize": body({"title": " Stub chat title"})})
+    world = new_world({"summarize": says({"title": " Stub chat title"})})
     talk = open_talk(world, id=CONVERSATION)
     assert world.play(talk.summarize()) == talk.title == "Stub chat title"
 
@@ -671,22 +672,22 @@ def test_summarize_takes_the_models_leading_space_off() -> None:
 def test_vote_prompt_and_share_say_what_they_are_about() -> None:
     preview = {"note": "", "prompt": "<|prompt|>Hi", "model": "m", "parameters": {"truncate": 1}}
     world = new_world(
-        {"vote": body(b""), "prompt": body(preview), "share": body({"url": "http://x/r/abc1234"})}
+        {"vote": says(b""), "prompt": says(preview), "share": says({"url": "http://x/r/abc1234"})}
     )
     talk = open_talk(world, id=CONVERSATION)
     for score in (1, -1, 0):
         world.play(talk.vote("a/b?c", score))
     assert [sent["score"] for sent in world.bodies("vote")] == [1, -1, 0]
-    assert world.sent[0].url.endswith(f"/conversation/{CONVERSATION}/message/a%2Fb%3Fc/vote")
+    assert world.requests[0].url.endswith(f"/conversation/{CONVERSATION}/message/a%2Fb%3Fc/vote")
     found = world.play(talk.prompt("abc"))
     assert (str(found), found.model, found.parameters) == ("<|prompt|>Hi", "m", {"truncate": 1})
-    assert world.sent[-1].url.endswith(f"/conversation/{CONVERSATION}/message/abc/prompt")
+    assert world.requests[-1].url.endswith(f"/conversation/{CONVERSATION}/message/abc/prompt")
     assert world.play(talk.share()) == "http://x/r/abc1234"
 
 
 def test_refresh_reads_title_model_and_messages() -> None:
     stored = data(("user", "Hi", "a"), ("assistant", " Hello", "b"), title=" Names", model="m7")
-    world = new_world({"data": body(stored)})
+    world = new_world({"data": says(stored)})
     talk = open_talk(world, id=CONVERSATION)
     assert talk.model == ""
     messages = world.play(talk.refresh())
@@ -701,7 +702,7 @@ def test_refresh_reads_title_model_and_messages() -> None:
 def test_history_of_one_that_there_is_not_yet_sends_nothing() -> None:
     world = new_world()
     assert world.play(open_talk(world).refresh()) == []
-    assert world.sent == []
+    assert world.requests == []
 
 
 @pytest.mark.parametrize(
@@ -718,7 +719,7 @@ def test_history_of_one_that_there_is_not_yet_sends_nothing() -> None:
     ],
 )
 def test_a_conversation_that_the_server_no_longer_has(operation: str, play: Play) -> None:
-    gone = body(GONE) if operation == "data" else LOST_ID
+    gone = says(GONE) if operation == "data" else LOST_ID
     world = new_world({operation: gone})
     talk = open_talk(world, id=CONVERSATION)
     with pytest.raises(NotFoundError) as caught:
@@ -729,7 +730,7 @@ def test_a_conversation_that_the_server_no_longer_has(operation: str, play: Play
 
 
 def test_a_message_that_there_is_not_is_no_lost_conversation() -> None:
-    world = new_world({"vote": body({"message": "Message not found"}, 404)})
+    world = new_world({"vote": says({"message": "Message not found"}, 404)})
     with pytest.raises(NotFoundError, match="Message not found"):
         world.play(open_talk(world, id=CONVERSATION).vote("m", 1))
 
@@ -738,7 +739,7 @@ def test_a_message_that_there_is_not_is_no_lost_conversation() -> None:
 
 
 def test_a_conversation_comes_back_as_it_was_saved() -> None:
-    world = new_world({"message": [ANSWER, stream(event(" One"), ERROR_EVENT)]})
+    world = new_world({"message": [ANSWER, streams(token(" One"), ERROR_EVENT)]})
     talk = open_talk(world)
     send(world, talk)
     with pytest.raises(GenerationError):
@@ -819,10 +820,10 @@ def test_what_is_no_saved_conversation(saved: Any, error: type[Exception]) -> No
 # Web search
 
 
-def searched(*lists: list[dict[str, Any]], tail: tuple[Any, ...] = ()) -> Answered:
+def searched(*lists: list[dict[str, Any]], tail: tuple[Any, ...] = ()) -> Answer:
     """Answer with the list so far, again and again, and no end [16_web_search]."""
     pieces = [json.dumps({"messages": each}).encode() for each in lists]
-    return Answered(200, JSON, (*pieces, *tail))
+    return Answer(200, (*pieces, *tail), JSON)
 
 
 UPDATE = {"type": "update", "message": "Searching Google", "args": ["cup"]}
@@ -838,7 +839,8 @@ def test_a_web_search_goes_before_the_message() -> None:
     entries: list[WebSearchEntry] = []
     reply = send(world, talk, "Who won?", web_search=True, on_web_search=entries.append)
     assert world.operations == ["create", "search", "message"]
-    assert world.sent[1].url.endswith(f"/conversation/{CONVERSATION}/web-search?prompt=Who+won%3F")
+    url = world.requests[1].url
+    assert url.endswith(f"/conversation/{CONVERSATION}/web-search?prompt=Who+won%3F")
     assert world.bodies("message")[0]["options"]["web_search_id"] == RESULT["id"]
     assert [entry.type for entry in entries] == ["update", "result"]
     assert reply.web_search == tuple(entries)
@@ -879,16 +881,16 @@ def test_an_error_entry_fails_nothing() -> None:
     ("search", "error"),
     [
         (searched([UPDATE]), IncompleteStreamError),
-        (searched([UPDATE], tail=(lost(),)), TransportError),
+        (searched([UPDATE], tail=(cut(),)), TransportError),
         (searched([UPDATE], tail=(NEVER,)), TransportError),
-        (Answered(after=NEVER), TransportError),
-        (body(b"<html>"), ProtocolError),
+        (Answer(delay=NEVER), TransportError),
+        (says(b"<html>"), ProtocolError),
         (INTERNAL, ServerError),
-        (body(b"", 204), ProtocolError),
+        (says(b"", 204), ProtocolError),
     ],
 )
 def test_a_search_that_fails_leaves_the_conversation_as_it_was(
-    search: Answered, error: type[H2oError]
+    search: Answer, error: type[H2oError]
 ) -> None:
     world = new_world({"search": [search, searched([RESULT], tail=(NEVER,))]})
     talk = open_talk(world, id=CONVERSATION)
@@ -899,11 +901,72 @@ def test_a_search_that_fails_leaves_the_conversation_as_it_was(
     assert send(world, talk, web_search=True).text == " Hello"
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [
+        lost(),
+        lost(sent=False),
+        Answer(502),
+        Answer(503),
+        Answer(504),
+        Answer(429),
+        Answer(200, (cut(),), JSON),
+        says({"message": MODAL}, 405),
+    ],
+    ids=repr,
+)
+def test_a_search_that_told_nothing_yet_is_repeated(failure: Answer) -> None:
+    world = new_world({"search": [failure, searched([RESULT], tail=(NEVER,))]})
+    entries: list[WebSearchEntry] = []
+    reply = send(world, open_talk(world), on_web_search=entries.append)
+    assert reply.text == " Hello"
+    assert [entry.type for entry in entries] == ["result"]
+    assert world.operations.count("search") == 2
+    assert world.operations.count("settings") == (failure.status == 405)
+
+
+def test_a_search_is_repeated_as_often_as_the_call_allows() -> None:
+    world = new_world({"search": Answer(503)})
+    with pytest.raises(OverloadedError):
+        send(world, open_talk(world), web_search=True, retries=2)
+    assert world.operations.count("search") == 3
+
+
+def test_a_session_that_is_forgotten_again_ends_the_search() -> None:
+    world = new_world({"search": says({"message": MODAL}, 405)})
+    with pytest.raises(TermsNotAcceptedError):
+        send(world, open_talk(world), web_search=True)
+    assert world.operations == ["create", "search", "settings", "search"]
+
+
+def test_a_search_whose_end_is_its_stop_is_no_error() -> None:
+    def stop() -> bytes:
+        world.play(question.stop())
+        return b""
+
+    world = new_world({"search": searched([UPDATE], tail=(stop,))})
+    question = ask(open_talk(world), web_search=True)
+    assert world.play(question.run()).finish_reason == "stopped"
+
+
+def test_a_stop_of_what_never_began_does_not_mind_another_message() -> None:
+    world = new_world()
+    talk = open_talk(world)
+    running = Player(world).drive(ask(talk).run())
+    next(running)
+    question = ask(talk, "And you?")
+    world.play(question.stop())
+    assert world.play(question.run()).finish_reason == "stopped"
+    for _ in running:
+        pass
+    assert said(talk) == [("user", "Hi", False), ("assistant", " Hello", False)]
+
+
 @pytest.mark.parametrize("woken", ["goes on", "is interrupted"])
 def test_a_stop_in_a_web_search_sends_no_message(woken: str) -> None:
     def stop() -> bytes | H2oError:
         world.play(question.stop())
-        return lost() if woken == "is interrupted" else json.dumps({"messages": []}).encode()
+        return cut() if woken == "is interrupted" else json.dumps({"messages": []}).encode()
 
     world = new_world({"search": searched([UPDATE], tail=(stop, NEVER))})
     talk = open_talk(world)
@@ -931,14 +994,14 @@ def test_what_the_callers_function_raises_ends_the_call() -> None:
 # A model that there is not
 
 
-def models(*names: str) -> Answered:
+def models(*names: str) -> Answer:
     flat: list[Any] = [{"models": 1, "settings": 2, "conversations": 3}, [], None, [], False]
     flat[2] = {"shareConversationsWithModelAuthors": 4, "activeModel": 5}
     flat.append("m")
     for name in names:
         flat[1].append(len(flat))
         flat += [{"id": len(flat) + 1, "name": len(flat) + 1}, name]
-    return body({"type": "data", "nodes": [{"type": "data", "data": flat}]})
+    return says({"type": "data", "nodes": [{"type": "data", "data": flat}]})
 
 
 def test_an_unknown_model_names_the_models_that_there_are() -> None:
@@ -959,7 +1022,7 @@ def test_an_unknown_model_of_the_client_is_told_with_the_settings() -> None:
     assert world.operations == ["settings", "root"]
 
 
-@pytest.mark.parametrize("root", [models(DEFAULT_MODEL), lost(), body(b"<html>"), INTERNAL])
+@pytest.mark.parametrize("root", [models(DEFAULT_MODEL), lost(), says(b"<html>"), INTERNAL])
 def test_where_it_is_not_the_model_the_servers_own_error_stands(root: Answer) -> None:
     world = new_world({"create": INTERNAL, "root": root})
     with pytest.raises(ServerError, match="Internal Error"):
@@ -967,9 +1030,9 @@ def test_where_it_is_not_the_model_the_servers_own_error_stands(root: Answer) ->
 
 
 @pytest.mark.parametrize(
-    "answer", [body({"message": "Bad"}, 500), body(b"<html>", 500), body({"error": "x"}, 422)]
+    "answer", [says({"message": "Bad"}, 500), says(b"<html>", 500), says({"error": "x"}, 422)]
 )
-def test_other_failures_are_not_looked_into(answer: Answered) -> None:
+def test_other_failures_are_not_looked_into(answer: Answer) -> None:
     world = new_world({"create": answer})
     with pytest.raises(H2oError):
         send(world, open_talk(world))
@@ -978,7 +1041,7 @@ def test_other_failures_are_not_looked_into(answer: Answered) -> None:
 
 def test_a_model_no_longer_served() -> None:
     # [25_removed_model]
-    world = new_world({"message": body({"message": "Model not available anymore"}, 410)})
+    world = new_world({"message": says({"message": "Model not available anymore"}, 410)})
     with pytest.raises(ModelUnavailableError, match="choose another model"):
         send(world, open_talk(world))
 
@@ -995,7 +1058,7 @@ def test_models_settings_and_conversations_are_read_from_the_root() -> None:
 
 
 def test_deleting_all_opens_the_session_first() -> None:
-    done = body({"type": "redirect", "status": 303, "location": "/"})
+    done = says({"type": "redirect", "status": 303, "location": "/"})
     world = new_world({"delete_all": done}, session=None)
     world.play(queries.delete_conversations(world.service))
     assert world.operations == ["settings", "delete_all"]
@@ -1003,16 +1066,16 @@ def test_deleting_all_opens_the_session_first() -> None:
 
 def test_a_shared_conversation_is_read_without_a_session() -> None:
     stored = data(("user", "Hi", "a"), ("assistant", " Hello", "b"), title="Names", model="m7")
-    world = new_world({"shared": body(stored)}, session=None)
+    world = new_world({"shared": says(stored)}, session=None)
     found = world.play(queries.shared(world.service, "https://x/r/PMvsTaJ"))
     assert (found.title, found.model) == ("Names", "m7")
     assert found.messages[1] == Message(role="assistant", content=" Hello", id="b")
     assert world.operations == ["shared"]
-    assert world.sent[0].url.endswith("/r/PMvsTaJ/__data.json")
+    assert world.requests[0].url.endswith("/r/PMvsTaJ/__data.json")
 
 
 def test_a_share_that_there_is_not() -> None:
-    world = new_world({"shared": body(refused(404, "Conversation not found"))})
+    world = new_world({"shared": says(refused(404, "Conversation not found"))})
     with pytest.raises(NotFoundError):
         world.play(queries.shared(world.service, "zzzzzzz"))
 
@@ -1021,4 +1084,4 @@ def test_a_share_that_is_none_sends_nothing() -> None:
     world = new_world()
     with pytest.raises(ValueError, match="no shared conversation"):
         world.play(queries.shared(world.service, "https://x/conversation/1"))
-    assert world.sent == []
+    assert world.requests == []

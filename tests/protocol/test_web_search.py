@@ -1,24 +1,19 @@
 import collections
 import json
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded import named
 
 from h2o_client.errors import IncompleteStreamError, ProtocolError
 from h2o_client.protocol.web_search import WebSearchParser
 from h2o_client.types import WebSearchEntry
 
-CAPTURES = Path(__file__).parents[1] / "captures" / "chat-ui-0.4"
 QUERY = WebSearchEntry("update", "Generating search query")
-
-
-def exchanges() -> dict[str, Any]:
-    capture = json.loads((CAPTURES / "16_web_search.json").read_text("utf-8"))
-    return {exchange["name"]: exchange["response"] for exchange in capture["exchanges"]}
+CAPTURED = named("16_web_search", "web-search")
 
 
 def stream(*lists: list[Any]) -> bytes:
@@ -39,7 +34,7 @@ def read(data: bytes, cuts: list[int] | None = None) -> tuple[list[WebSearchEntr
 
 def test_captured_chunks() -> None:
     parser = WebSearchParser()
-    chunks = [chunk["text"].encode() for chunk in exchanges()["web-search"]["chunks"]]
+    chunks = CAPTURED.chunks
     assert parser.feed(chunks[0]) == [QUERY]
     assert parser.result is None
     assert parser.feed(chunks[1]) == [
@@ -60,22 +55,19 @@ def test_captured_chunks() -> None:
 
 
 def test_captured_failure_of_the_model_server() -> None:
-    entries, result = read(exchanges()["web-search, model server down"]["body_text"].encode())
+    entries, result = read(named("16_web_search", "web-search, model server down").body)
     assert [entry.type for entry in entries] == ["update", "error", "result"]
     assert result == "6b007cb21090eb6ec94d7853"
 
 
 @given(st.lists(st.integers(0, 10_000), max_size=20))
 def test_captured_stream_cut_anywhere(cuts: list[int]) -> None:
-    data = BODY
+    data = CAPTURED.body
     assert read(data, cuts) == read(data)
 
 
-BODY = exchanges()["web-search"]["body_text"].encode()
-
-
 def test_captured_stream_byte_by_byte() -> None:
-    assert read(BODY, list(range(len(BODY)))) == read(BODY)
+    assert read(CAPTURED.body, list(range(len(CAPTURED.body)))) == read(CAPTURED.body)
 
 
 texts = st.text(

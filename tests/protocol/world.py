@@ -1,12 +1,27 @@
-"""A world for the core: a clock that goes when told, and a server that is a table.
+"""A world for the core: a clock that goes when told, a server that is a table, and no I/O.
 
-`World.play()` performs the effects of a flow by hand. What a request is answered with is looked up
-by its operation; of several answers each serves once, the last one from then on.
+A `World` is both ends of a test. It has the service whose flows are played, answers what they
+send, and writes down what was sent, slept and given out. `World.play()` plays a flow as a shell
+does, through a `Player`; `Player.drive()` does so effect by effect, for a test that breaks off or
+does something else in between. A `Scene` is a world with one chat.
+
+What a request is answered with is looked up by its operation ("settings", "message", "data", …):
+
+    World({"message": streams(token("a"), cut())})     # this one, whenever it is asked
+    World({"message": [lost(), BUSY]})                 # each once, then as a server that is well
+    World({"data": chain([NOTHING] * 3, repeat(STORED))})   # each once, of which the last for ever
+    World({"stop": lambda request: …})                 # whatever that makes of the request
+
+A server that is well opens sessions, makes conversations, says " Hello", stops and deletes. It
+keeps account of the conversations that it has and of the answers that it is at work on, so that a
+test can ask what it was not told. What it was not expected to be asked fails the test.
 """
 
 import copy
+import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -26,73 +41,104 @@ from h2o_client.protocol.effects import (
     Sleep,
     Stepper,
 )
+from h2o_client.protocol.flows import Chat
 from h2o_client.protocol.service import Ambient
-from h2o_client.types import Token
+from h2o_client.types import Messages, Reply, Token
 
 T = TypeVar("T")
-BASE_URL = "http://127.0.0.1:3004"
-CONVERSATION = "6b007c3d1090eb6ec94d77f1"
+
+
+def uuid(number: int) -> str:
+    """The uuids of a world in order, from 1 on; its session has one of its own."""
+    return f"00000000-0000-4000-8000-{number:012}"
+
+
+BASE_URL = "https://host/chat"
 SESSION = "8f865e55-c1d9-405d-860b-4b2de8fb56a0"
-MESSAGE = "11111111-1111-4111-8111-111111111111"
-RESPONSE = "22222222-2222-4222-8222-222222222222"
-EVENTS = (("content-type", "text/event-stream"),)
+CONVERSATION = "6b007c3d1090eb6ec94d77f1"  # the first that is made
+MESSAGE, RESPONSE = uuid(1), uuid(2)  # of the first turn
+STREAM = (("content-type", "text/event-stream"),)
 JSON = (("content-type", "application/json"),)
 
 
+# What the server says.
+
+Part: TypeAlias = bytes | float | H2oError | Callable[[], "bytes | H2oError"]
+"""A part of a body: bytes, seconds of silence, a failure, or what a function returns."""
+
+
 @dataclass(frozen=True)
-class Answered:
-    """A response.
+class Answer:
+    """A response, or the failure to get one.
 
     Attributes:
-        pieces: what is read of it, one after the other; a number is a silence in seconds, an
-            error is what the read ends with, a function is called, and gives one of these or None.
-        after: seconds until its head.
+        status: its HTTP status.
+        body: its parts, in order.
+        headers: names in lower case, and values.
+        fault: comes in the head's place.
+        delay: seconds until its head, or the fault.
     """
 
     status: int = 200
-    headers: tuple[tuple[str, str], ...] = JSON
-    pieces: "Sequence[Piece]" = ()
-    after: float = 0.0
+    body: tuple[Part, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    fault: H2oError | None = None
+    delay: float = 0.0
 
 
-Piece: TypeAlias = bytes | float | H2oError | Callable[[], "bytes | H2oError | None"]
-Outcome: TypeAlias = Answered | H2oError
-Answer: TypeAlias = Outcome | Callable[[Request], Outcome]
+Reaction: TypeAlias = Answer | Callable[[Request], Answer]
 
 
-def lost(*, sent: bool = True) -> TransportError:
-    """Make the error of a connection that broke, or was never made."""
-    return TransportError("the connection broke: gone", sent=sent)
+def says(value: object, status: int = 200, *, delay: float = 0.0, **headers: str) -> Answer:
+    """A response of bytes, or of JSON."""
+    body = value if isinstance(value, bytes) else json.dumps(value).encode()
+    more = tuple((name.replace("_", "-"), text) for name, text in headers.items())
+    return Answer(status, (body,) if body else (), JSON + more, delay=delay)
 
 
-def body(content: object, status: int = 200) -> Answered:
-    """Answer with bytes, or with JSON."""
-    data = content if isinstance(content, bytes) else json.dumps(content).encode()
-    return Answered(status, JSON, (data,) if data else ())
+def streams(*parts: Part, delay: float = 0.0) -> Answer:
+    """An answer as it streams in."""
+    return Answer(200, parts, STREAM, delay=delay)
 
 
-def stream(*pieces: Piece) -> Answered:
-    """Answer with a stream of events."""
-    return Answered(200, EVENTS, pieces)
+def lost(*, sent: bool = True) -> Answer:
+    """No response: the connection was lost, or none was made."""
+    return Answer(fault=TransportError("the connection broke: test", sent=sent))
 
 
-def event(
-    text: str, number: int = 100, *, special: bool = False, final: str | None = None
+def cut() -> H2oError:
+    """The connection breaks under a body."""
+    return TransportError("the connection broke: test")
+
+
+def token(
+    text: str, *, number: int = 100, final: str | None = None, special: bool = False, **details: Any
 ) -> bytes:
-    """Write one event as the service does [01_happy_path]."""
-    token = {"id": number, "text": text, "logprob": -0.05, "special": special}
-    value = {"token": token, "generated_text": final, "details": None}
+    """One event, as the service writes it [01_happy_path]."""
+    value = {
+        "token": {"id": number, "text": text, "logprob": -0.05, "special": special},
+        "generated_text": final,
+        "details": details or None,
+    }
     return b"data:" + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
 
 
+def end(text: str = "") -> bytes:
+    """The final event, with the whole text."""
+    return token("<|endoftext|>", number=11, final=text, special=True)
+
+
 def whole(*texts: str) -> bytes:
-    """Write a whole answer."""
-    end = event("<|endoftext|>", 11, special=True, final="".join(texts))
-    return b"".join([event(text) for text in texts]) + end
+    """A whole answer in one chunk."""
+    return b"".join([token(text) for text in texts]) + end("".join(texts))
+
+
+END = end()
+HELLO = (token(" Hel"), token("lo"), END)
 
 
 def data(*messages: tuple[str, str, str], title: str = "Untitled 1", model: str = "m") -> bytes:
-    """Write a conversation's data: (role, content, id) of each message [13_data_json]."""
+    """A conversation's data: (role, content, id) of each message [13_data_json]."""
     flat: list[Any] = [{"messages": 1, "title": 2, "model": 3}, [], title, model]
     for role, content, number in messages:
         flat[1].append(len(flat))
@@ -103,180 +149,399 @@ def data(*messages: tuple[str, str, str], title: str = "Untitled 1", model: str 
 
 
 def refused(status: int, message: str) -> bytes:
-    """Write data that is a refusal: it comes with 200 [13_data_json]."""
+    """Data that is a refusal: it comes with 200 [13_data_json]."""
     node = {"type": "error", "error": {"message": message}, "status": status}
     return json.dumps({"type": "data", "nodes": [None, node]}).encode()
 
 
 GONE = refused(404, "Conversation not found.")
-_OURS: Mapping[str, Answer] = {
-    "settings": body({"type": "redirect", "status": 303, "location": f"{BASE_URL}/"}),
-    "create": body({"conversationId": CONVERSATION}),
-    "stop": body(b""),
-    "delete": body(b""),
-}
+MODAL = "You need to accept the welcome modal first"
+OWN_LIMIT = "You are sending too many messages. Try again later."
 
 
 class World:
-    """Clock, ids, server.
+    """Clock, ids, server, and the service that knows them.
 
     Args:
-        answers: what the requests of each operation are answered with.
-        ids: what `uuid4` gives; the last one again and again.
-        options: of `build_service()`.
+        script: what is answered, by operation; see the module's text.
+        well: what else a server that is well answers, by operation.
+        ids: what `uuid4()` gives after the session's; else `uuid(1)`, `uuid(2)`, …
+        base_url: of the service.
+        session: of the service; None is a new one, and must be opened.
+        environ: the environment.
+        options: of `build_service()`, each None unless given.
 
     Attributes:
-        now: the clock.
-        sent: the requests, in order.
-        slept: the sleeps, in order.
-        tokens: what was emitted.
+        service: the service; flows are made with it.
+        script: what is left of it, by operation.
+        now: the time.
+        requests: what was sent.
+        slept: the sleeps, in seconds.
+        tokens: what was given out.
+        log: every effect, as a word or two.
         warnings: what was logged of problems.
         notes: what was logged beside them.
+        conversations: those that the server has made and that were not deleted.
+        generating: the conversations in which it is at work on an answer.
+        busy: whether an exclusive flow is being played.
         on_sleep: called in each sleep.
         on_emit: called after each emission.
     """
 
     def __init__(
         self,
-        answers: Mapping[str, Answer | Sequence[Answer]] | None = None,
+        script: Mapping[str, Reaction | Iterable[Reaction]] | None = None,
         *,
-        ids: Iterable[str] = (MESSAGE, RESPONSE),
+        well: Mapping[str, Answer] | None = None,
+        ids: Iterable[str] | None = None,
+        base_url: str | None = BASE_URL,
+        session: str | None = SESSION,
+        environ: Mapping[str, str] | None = None,
         **options: Any,
     ) -> None:
-        self.now = 1000.0
-        self.sent: list[Request] = []
+        self.begun = self.now = 1000.0
+        self.script: dict[str, Iterator[Reaction]] = {
+            operation: itertools.repeat(given)
+            if isinstance(given, Answer) or callable(given)
+            else iter(given)
+            for operation, given in (script or {}).items()
+        }
+        self.requests: list[Request] = []
         self.slept: list[float] = []
         self.tokens: list[Token] = []
+        self.log: list[str] = []
         self.warnings: list[str] = []
         self.notes: list[str] = []
+        self.conversations: set[str] = set()
+        self.generating: set[str] = set()
+        self.busy = False
         self.on_sleep: Callable[[], None] = lambda: None
         self.on_emit: Callable[[], None] = lambda: None
-        self._answers = {
-            operation: list(given) if isinstance(given, Sequence) else [given]
-            for operation, given in {**_OURS, **(answers or {})}.items()
-        }
-        self._ids = [SESSION]  # a session takes the first
-        settings: dict[str, Any] = {
-            "model": None,
-            "session": SESSION,
-            "share_conversations": None,
-            "timeouts": None,
-            "retries": None,
-            "headers": None,
-            "parameters": None,
-            "recover": None,
-            **options,
-        }
+        self._well = well or {}
+        self._made = itertools.count(int(CONVERSATION, 16))
+        self._ids = itertools.chain([SESSION], ids or map(uuid, itertools.count(1)))
+        names = ("model", "share_conversations", "timeouts", "retries", "headers")
         self.service = build_service(
-            BASE_URL,
-            **settings,
-            user_agent="test",
-            environ={},
+            base_url,
+            session=session,
+            **{name: options.pop(name, None) for name in (*names, "parameters", "recover")},
+            **options,
+            user_agent="tests/1",
+            environ=environ or {},
             ambient=Ambient(
                 clock=lambda: self.now,
                 random=lambda: 1.0,
-                uuid4=self._uuid4,
+                uuid4=lambda: next(self._ids),
                 warn=self.warnings.append,
                 note=self.notes.append,
             ),
         )
-        self._ids = list(ids)
+        self._base_url = self.service.endpoints.address.url
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the beginning."""
+        return self.now - self.begun
 
     @property
     def operations(self) -> list[str]:
-        """What was sent."""
-        return [request.operation for request in self.sent]
+        """The operations of what was sent, in order."""
+        return [request.operation for request in self.requests]
 
     @property
     def text(self) -> str:
-        """What was given out."""
+        """The text that was given out."""
         return "".join(token.text for token in self.tokens if not token.special)
 
     def bodies(self, operation: str) -> list[dict[str, Any]]:
         """The bodies of the requests of an operation."""
         return [
             json.loads(request.content or b"{}")
-            for request in self.sent
+            for request in self.requests
             if request.operation == operation
         ]
 
     def play(self, flow: Flow[T]) -> T:
         """Play a flow to its end."""
-        steps = Stepper(flow)
-        hands = _Hands(self)
-        with steps:
-            effect = steps.step()
-            while effect is not None:
-                try:
-                    outcome = hands.perform(effect)
-                except H2oError as error:
-                    hands.response = None
-                    outcome = error
-                effect = steps.step(outcome)
-        assert hands.response is None, "a response was left open"
-        return steps.result
+        return Player(self).play(flow)
 
-    def answer(self, request: Request) -> Answered:
-        """Answer a request."""
-        self.sent.append(request)
-        given = self._answers.get(request.operation)
-        assert given, f"nobody expected {request.operation}"
-        answer = given.pop(0) if len(given) > 1 else given[0]
-        outcome: object = answer(request) if callable(answer) else answer
-        if isinstance(outcome, H2oError):
-            raise copy.copy(outcome)
-        assert isinstance(outcome, Answered)
-        return outcome
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
 
-    def _uuid4(self) -> str:
-        return self._ids.pop(0) if len(self._ids) > 1 else self._ids[0]
+    def recover(self) -> None:
+        """Let the server be well from now on."""
+        self.script.clear()
+
+    def answer(self, request: Request) -> Answer:
+        """Answer as the script says, or as one that is well."""
+        self.requests.append(request)
+        assert request.url.startswith(self._base_url + "/")
+        names = {name.lower() for name, _ in request.headers}
+        assert "referer" in names
+        assert "cookie" in names or request.operation == "shared"
+        given = next(self.script.get(request.operation, iter(())), None)
+        if given is None:
+            answer = self._answer_well(request)
+        else:
+            answer = given if isinstance(given, Answer) else given(request)
+        self._keep_account(request, answer)
+        return answer
+
+    def conversation_of(self, request: Request) -> str:
+        """The conversation that a request is about, or ""."""
+        parts = request.url.removeprefix(self._base_url + "/").split("/")
+        return parts[1] if len(parts) > 1 else ""
+
+    def _answer_well(self, request: Request) -> Answer:
+        match request.operation:
+            case operation if operation in self._well:
+                return self._well[operation]
+            case "settings":
+                return says({"type": "redirect", "status": 303, "location": self._base_url + "/"})
+            case "create":
+                made = f"{next(self._made):024x}"
+                self.conversations.add(made)
+                return says({"conversationId": made})
+            case "message":
+                return streams(*HELLO)
+            case "stop":
+                self.generating.discard(self.conversation_of(request))
+                return says(b"")
+            case "delete":
+                return says(b"")
+        raise AssertionError(f"nobody expected {request.operation}")
+
+    def _keep_account(self, request: Request, answer: Answer) -> None:
+        where = self.conversation_of(request)
+        fault = answer.fault
+        arrived = fault is None or (isinstance(fault, TransportError) and fault.sent)
+        if request.operation == "message" and arrived:
+            self.generating.add(where)
+        done = fault is None and (200 <= answer.status < 300 or answer.status == 404)
+        if request.operation == "delete" and done:
+            self.conversations.discard(where)
 
 
-class _Hands:
-    """Performs the effects of one flow."""
+class Player:
+    """Performs the effects of a call; holds at most one open response, as a shell does."""
 
     def __init__(self, world: World) -> None:
-        self.world = world
-        self.response: Iterator[Piece] | None = None
+        self._world = world
+        self._body: deque[Part] | None = None
+        self._where = ""
 
-    def perform(self, effect: Effect) -> object:
-        world = self.world
+    @property
+    def is_open(self) -> bool:
+        """Whether a response is open."""
+        return self._body is not None
+
+    def release(self) -> None:
+        """Release the open response."""
+        self._body = None
+
+    def play(self, flow: Flow[T]) -> T:
+        """Play a flow to its end; nothing may be left open then."""
+        steps = self.drive(flow)
+        while True:
+            try:
+                word = next(steps)
+            except StopIteration as stop:
+                assert not self.is_open, "a response was left open"
+                value: T = stop.value
+                return value
+            assert word != "wait", "it waits for what goes on only after it"
+
+    def drive(self, flow: Flow[T]) -> Generator[str, None, T]:
+        """Play a flow; every effect is told before it is performed, and the rest is optional.
+
+        It is "wait" while another exclusive flow is under way.
+        """
+        steps = Stepper(flow)
+        try:
+            with steps:
+                effect = steps.step()
+                while effect is not None:
+                    word = _word(effect)
+                    self._world.log.append(word)
+                    yield word
+                    if isinstance(effect, Exclusive | Finish):
+                        outcome = yield from self._inner(effect)
+                    else:
+                        outcome = self._perform(effect)
+                    effect = steps.step(outcome)
+            return steps.result
+        finally:
+            steps.close()
+
+    def _inner(self, effect: Exclusive | Finish) -> Generator[str, None, object]:
+        exclusive = isinstance(effect, Exclusive)
+        while exclusive and self._world.busy:
+            yield "wait"
+        self._world.busy = self._world.busy or exclusive
+        inner = self.drive(effect.flow)
+        try:
+            while True:
+                try:
+                    word = next(inner)
+                except StopIteration as stop:
+                    return stop.value
+                except H2oError as error:
+                    return error
+                try:
+                    yield word
+                except GeneratorExit:
+                    if not exclusive:
+                        _to_the_end(inner)
+                    raise
+        finally:
+            if exclusive:
+                self._world.busy = False
+            inner.close()
+
+    def _perform(self, effect: Effect) -> object:
+        try:
+            return self._try(effect)
+        except H2oError as error:
+            self.release()
+            return error
+
+    def _try(self, effect: Effect) -> object:
+        world = self._world
         match effect:
             case Send():
-                answered = world.answer(effect.request)
-                self._pass(answered.after, effect)
-                self.response = iter(answered.pieces)
-                return Head(answered.status, answered.headers)
+                _check_within(effect.within)
+                _check_within(effect.connect)
+                self.release()
+                answer = world.answer(effect.request)
+                self._pass(answer.delay, effect)
+                if answer.fault is not None:
+                    raise copy.copy(answer.fault)  # it may be raised again
+                self._body, self._where = deque(answer.body), world.conversation_of(effect.request)
+                return Head(answer.status, answer.headers)
             case Read():
+                _check_within(effect.within)
                 return self._read(effect)
             case Close():
-                self.response = None
+                self.release()
             case Sleep():
+                assert effect.seconds >= 0
                 world.slept.append(effect.seconds)
                 world.now += effect.seconds
                 world.on_sleep()
             case Emit():
+                assert effect.tokens
                 world.tokens += effect.tokens
                 world.on_emit()
-            case Exclusive() | Finish():
-                return world.play(effect.flow)
         return None
 
     def _read(self, effect: Read) -> bytes:
-        for piece in self.response or ():
-            found = piece() if callable(piece) else piece
+        while self._body:
+            part = self._body.popleft()
+            if isinstance(part, int | float):
+                self._pass(part, effect)
+                continue
+            found = part() if callable(part) else part
             if isinstance(found, H2oError):
-                raise found
-            if isinstance(found, bytes):
+                raise copy.copy(found)
+            if b'"generated_text": "' in found:
+                self._world.generating.discard(self._where)
+            if found:
                 return found
-            if found is not None:
-                self._pass(found, effect)
-        self.response = None
+        self.release()
         return b""
 
     def _pass(self, seconds: float, effect: Send | Read) -> None:
         """Let time pass, as long as the effect waits."""
         if effect.within is not None and seconds > effect.within:
-            self.world.now += effect.within
+            self._world.now += effect.within
             raise TransportTimeoutError.struck(effect.limit, effect.within)
-        self.world.now += seconds
+        self._world.now += seconds
+
+
+def _check_within(seconds: float | None) -> None:
+    assert seconds is None or seconds > 0, f"an effect cannot wait for {seconds} seconds"
+
+
+def _to_the_end(steps: Iterable[str]) -> None:
+    try:
+        deque(steps, maxlen=0)
+    except H2oError:
+        return
+
+
+def _word(effect: Effect) -> str:
+    match effect:
+        case Send(request=request):
+            return f"send {request.operation}"
+        case Sleep(seconds=seconds):
+            return f"sleep {seconds:g}"
+        case Emit(tokens=tokens):
+            return f"emit {''.join(token.text for token in tokens)}"
+    return type(effect).__name__.lower()
+
+
+def chat_of(
+    world: World, messages: Messages = "Hi", *, recover: bool | None = None, **keywords: Any
+) -> Chat:
+    """A chat of a world's service."""
+    return Chat(
+        world.service,
+        messages,
+        model=None,
+        recover=recover,
+        retries=None,
+        parameters=None,
+        keywords=keywords,
+    )
+
+
+class Scene(World):
+    """A world with one chat of a new session, which recovers nothing unless it is told to.
+
+    The server has stored nothing, and has no models to show. Otherwise like `World`.
+
+    Attributes:
+        chat: the chat.
+        player: plays it.
+    """
+
+    def __init__(
+        self,
+        script: Mapping[str, Reaction | Iterable[Reaction]] | None = None,
+        *,
+        session: str | None = None,
+        recover: bool = False,
+        **options: Any,
+    ) -> None:
+        nothing = says({"message": "Not found"}, 404)
+        super().__init__(
+            script, well={"data": nothing, "root": nothing}, session=session, **options
+        )
+        self.chat = chat_of(self, recover=recover)
+        self.player = Player(self)
+
+    def run(self) -> Reply:
+        """Play the chat to its end; nothing may be left open then."""
+        return self.player.play(self.chat.run())
+
+    def fail(self) -> H2oError:
+        """Play the chat to the error that it ends with."""
+        try:
+            reply = self.run()
+        except H2oError as error:
+            return error
+        raise AssertionError(f"that is no error: {reply!r}")
+
+    def abandon(self) -> list[str]:
+        """Play the clean-up; return what the server was asked for in it."""
+        return self._asked_for(self.chat.abandon())
+
+    def stop(self) -> list[str]:
+        """Play what a caller's stop does; return what the server was asked for in it."""
+        return self._asked_for(self.chat.stop())
+
+    def _asked_for(self, flow: Flow[None]) -> list[str]:
+        before = len(self.requests)
+        self.play(flow)
+        return self.operations[before:]

@@ -15,6 +15,7 @@ from typing import Any, cast
 import anyio
 import anyio.lowlevel
 import pytest
+from asked import bodies, kinds, requested
 from flavours import ASYNC, PATIENCE, Api, AsIfAsync, endless, only
 
 from h2o_client import (
@@ -64,14 +65,9 @@ def server() -> Iterator[Emulator]:
         yield emulator
 
 
-def kinds(server: Emulator) -> list[str]:
-    return [request.kind for request in server.requests]
-
-
-def bodies(server: Emulator) -> list[dict[str, Any]]:
+def messages(server: Emulator) -> list[dict[str, Any]]:
     """The messages that arrived, in the order of their prompts."""
-    found = [request.json() for request in server.requests if request.kind == "message"]
-    return sorted(found, key=lambda body: str(body["inputs"]))
+    return sorted(bodies(server), key=lambda body: str(body["inputs"]))
 
 
 def stands_still(server: Emulator) -> None:
@@ -199,7 +195,7 @@ async def test_forms_of_prompts(api: Api, server: Emulator) -> None:
         )
     assert [result.error for result in results] == [None] * 6
     assert [result.id for result in results] == [None, None, "third", 4, None, None]
-    sent = {body["inputs"]: body["parameters"] for body in bodies(server)}
+    sent = {body["inputs"]: body["parameters"] for body in messages(server)}
     assert list(sent) == ["User: b1\nAssistant: b2\nAssistant:", "a", "c", "d", "e", "f"]
     assert [found["temperature"] for found in sent.values()] == [0.9, 0.9, 0.1, 0.9, 0.9, 0.9]
     assert [found["seed"] for found in sent.values()] == [1, 1, 1, 1, 1, 2]
@@ -547,17 +543,10 @@ async def test_leaving_in_the_pause(api: Api, server: Emulator) -> None:
         begun = time.monotonic()
         async with many(client, ["a", "b", "c"], concurrency=1) as results:
             assert (await anext(results)).error is None
-            await api.wait(lambda: wait_for(server, "message", 2))
+            await api.wait(lambda: requested(server, "message", 2))
             await api.wait(server.wait_idle)
         assert time.monotonic() - begun < PATIENCE / 2
         await api.settled()
-
-
-def wait_for(server: Emulator, kind: str, count: int) -> None:
-    until = time.monotonic() + PATIENCE
-    while kinds(server).count(kind) < count:
-        assert time.monotonic() < until
-        time.sleep(0.002)
 
 
 def refusal(retry_after: float | None = None) -> RateLimitError:

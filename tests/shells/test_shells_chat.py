@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from asked import bodies, kinds
 from flavours import Api, endless, only
 from pytest_httpx import HTTPXMock
 
@@ -29,16 +30,6 @@ PARAMETERS = {
 KINDS = ["settings", "create", "message", "delete"]
 
 
-def kinds(server: Emulator) -> list[str]:
-    return [request.kind for request in server.requests]
-
-
-def message(server: Emulator, number: int = 0) -> dict[str, Any]:
-    found = [request for request in server.requests if request.kind == "message"][number]
-    body: dict[str, Any] = found.json()
-    return body
-
-
 # Texts and replies
 
 
@@ -48,8 +39,8 @@ async def test_chat_with_a_string(api: Api, server: Emulator) -> None:
         reply = await client.chat("Hello!")
     assert isinstance(reply, Reply)
     assert str(reply) == reply.text == " Hello there, you!"
-    assert message(server)["inputs"] == "Hello!"
-    options = message(server)["options"]
+    assert bodies(server)[0]["inputs"] == "Hello!"
+    options = bodies(server)[0]["options"]
     assert (reply.message_id, reply.response_id) == (options["id"], options["response_id"])
     path = next(request.path for request in server.requests if request.kind == "message")
     assert path == f"/conversation/{reply.conversation_id}"
@@ -70,10 +61,10 @@ async def test_chat_with_messages(api: Api, server: Emulator) -> None:
             ]
         )
         await client.chat([{"role": "user", "content": "Alone"}])
-    assert message(server)["inputs"] == (
+    assert bodies(server)[0]["inputs"] == (
         "System: Be brief.\nUser: Hi\nAssistant: Yes?\nUser: Who are you?\nAssistant:"
     )
-    assert message(server, 1)["inputs"] == "Alone"
+    assert bodies(server)[1]["inputs"] == "Alone"
 
 
 @pytest.mark.parametrize(
@@ -192,7 +183,7 @@ async def test_exact_requests_of_two_chats(api: Api, server: Emulator) -> None:
         async with client.stream("Two", temperature=0.7, seed=1) as stream:
             await stream.read()
         session = client.session
-    one, two = message(server), message(server, 1)
+    one, two = bodies(server)[0], bodies(server)[1]
     assert kinds(server) == [*KINDS, *KINDS[1:]]
     settings, create, first, delete, *_ = server.requests
     assert (settings.method, settings.path) == ("POST", "/settings")
@@ -292,7 +283,7 @@ async def test_parameters_of_client_call_and_keyword(api: Api, server: Emulator)
     async with api.client(parameters={"top_p": 0.5, "temperature": 0.1, "seed": 1}) as client:
         await client.chat("Hi", parameters={"seed": 2, "anything": [1]}, temperature=0.9)
         await client.chat("Hi", temperature=None)
-    one, two = message(server)["parameters"], message(server, 1)["parameters"]
+    one, two = bodies(server)[0]["parameters"], bodies(server)[1]["parameters"]
     assert one == {**PARAMETERS, "temperature": 0.9, "top_p": 0.5, "seed": 2, "anything": [1]}
     assert two == {**PARAMETERS, "temperature": 0.1, "top_p": 0.5, "seed": 1}
     assert list(one)[:6] == list(PARAMETERS)

@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from asked import kinds, requested
 from flavours import ASYNC, PATIENCE, Api, endless, only
 
 from h2o_client import (
@@ -26,18 +27,6 @@ from h2o_client._registry import Registry
 from h2o_client.emulator import Answer, Emulator, Fault
 
 Call = Callable[[], Awaitable[Any]]
-
-
-def kinds(server: Emulator) -> list[str]:
-    return [request.kind for request in server.requests]
-
-
-def requested(server: Emulator, kind: str, times: int = 1) -> None:
-    """Wait until a request has come, so many times."""
-    until = time.monotonic() + PATIENCE
-    while kinds(server).count(kind) < times:
-        assert time.monotonic() < until, kinds(server)
-        time.sleep(0.001)
 
 
 def check_told(server: Emulator) -> None:
@@ -384,7 +373,7 @@ async def test_the_total_bounds_the_attempts_of_a_small_operation(
     api: Api, server: Emulator, on: str
 ) -> None:
     server.fault(on, *[Fault(503, headers={"Retry-After": "1"})] * 9)
-    async with api.client(timeouts=Timeouts(total=0.5), retries=8) as client:
+    async with api.client(timeouts=Timeouts(total=0.9), retries=8) as client:
         with pytest.raises(Exception, match="503") as caught:
             await SMALL[on](client)
         assert not isinstance(caught.value, TransportTimeoutError)

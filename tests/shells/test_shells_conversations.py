@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+from asked import bodies, kinds
 from flavours import ASYNC, Api, endless, only
 
 from h2o_client import (
@@ -21,14 +22,6 @@ from h2o_client import (
     Reply,
 )
 from h2o_client.emulator import Answer, Emulator, Fault
-
-
-def kinds(server: Emulator) -> list[str]:
-    return [request.kind for request in server.requests]
-
-
-def bodies(server: Emulator, kind: str = "message") -> list[dict[str, Any]]:
-    return [request.json() for request in server.requests if request.kind == kind]
 
 
 def said(talk: AsyncConversation) -> list[tuple[str, bool]]:
@@ -81,6 +74,34 @@ async def test_a_conversation(api: Api, server: Emulator) -> None:
     assert [body["options"]["is_retry"] for body in bodies(server)] == [False, False, True]
     assert kinds(server) == ["settings", "create", *["message"] * 3, "data", "delete"]
     await api.settled()
+
+
+async def test_retry_as_a_stream(api: Api, server: Emulator) -> None:
+    server.reply(" Hello.", " Good day.")
+    async with api.client() as client, client.conversation() as talk:
+        first = await talk.send("Hi")
+        async with talk.stream_retry(temperature=0.9, seed=7) as stream:
+            assert [text async for text in stream] == [" Good", " day."]
+        assert stream.reply.message_id == first.message_id
+        assert said(talk) == [("Hi", False), (" Good day.", False)]
+        last = bodies(server)[-1]
+        assert last["options"]["is_retry"]
+        assert (last["parameters"]["temperature"], last["parameters"]["seed"]) == (0.9, 7)
+
+
+async def test_two_objects_of_one_conversation_take_turns(api: Api, server: Emulator) -> None:
+    server.reply(endless(" One"))
+    async with (
+        api.client() as client,
+        client.conversation() as talk,
+        talk.stream("Hi") as stream,
+    ):
+        await anext(stream)
+        async with client.conversation(id=talk.id) as other:
+            with pytest.raises(ConversationBusyError):
+                await other.send("And you?")
+        await stream.stop()
+        assert kinds(server).count("message") == 1
 
 
 async def test_the_server_remembers(api: Api) -> None:

@@ -24,6 +24,7 @@ from typing import Any, Self
 import anyio
 import httpx
 import pytest
+from asked import requested
 from conftest import OpenResponses
 from flavours import ASYNC, FLAVOURS, PATIENCE, Api, endless
 
@@ -122,14 +123,6 @@ class Scene:
             await self.api.held()
         else:
             await self.api.wait(lambda: requested(self.server, at))
-
-
-def requested(server: Emulator, kind: str) -> None:
-    """Wait until a request has come."""
-    until = time.monotonic() + PATIENCE
-    while all(request.kind != kind for request in server.requests):
-        assert time.monotonic() < until, f"no {kind} came"
-        time.sleep(0.001)
 
 
 # The ways to leave
@@ -611,7 +604,7 @@ async def test_a_clean_up_that_finds_no_connection_is_done_later(
     server.reply(endless(" One"), endless(" Two"))
     options: dict[str, Any] = {"limits": httpx.Limits(max_connections=2), "timeout": None}
     http = api.http_client(**options)
-    limits = Timeouts(connect=1, cleanup=0.1)
+    limits = Timeouts(connect=0.3, cleanup=0.1)
     client = api.client(http_client=http, timeouts=limits, retries=0)
     async with client:
         talk = client.conversation()

@@ -338,7 +338,7 @@ async def test_an_answer_without_end(api: Api, hostile: Hostile) -> None:
 async def test_what_says_nothing_is_no_answer(api: Api, hostile: Hostile, more: bytes) -> None:
     pieces: Pieces = [head(EVENTS) + event(" Hel"), *(more, 0.005) * 200, HELLO]
     hostile.on("message", pieces)
-    outcome = await chat(api, hostile, timeouts=Timeouts(idle=0.1))
+    outcome = await chat(api, hostile, timeouts=Timeouts(idle=0.3))
     assert isinstance(outcome.error, TransportTimeoutError)
     assert outcome.error.limit == "idle"
     assert outcome.error.partial == " Hel"

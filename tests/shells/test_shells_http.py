@@ -3,12 +3,12 @@
 import contextlib
 import http.server
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-from flavours import Api, only
+from flavours import Api
 
 from h2o_client import AsyncH2oClient, H2oClient, RedirectError, TransportError
 from h2o_client.emulator import Answer, Emulator, Fault
@@ -143,25 +143,6 @@ async def test_a_proxy_that_is_not_there(api: Api, server: Emulator) -> None:
     assert "secret" not in str(caught.value)
     assert not caught.value.sent
     assert server.requests == []
-
-
-@only("asyncio")
-async def test_many_more_streams_than_httpx_has_connections(api: Api, server: Emulator) -> None:
-    count = 105  # httpx's default is 100
-    server.reply(*[Answer([" One"], hold_after=0)] * count)
-    async with api.client(timeouts=10) as client:
-
-        async def release() -> str:
-            await api.held(count)
-            await api.wait(server.release)
-            return ""
-
-        async def chat() -> str:
-            return (await client.chat("Hi")).text
-
-        calls: list[Callable[[], Any]] = [release, *[chat] * count]
-        assert (await api.concurrently(calls))[1:] == [" One"] * count
-    await api.settled()
 
 
 async def test_a_connection_that_the_server_closed_meanwhile(api: Api, server: Emulator) -> None:

@@ -1,7 +1,7 @@
 """Many at once, and much: one client shared by threads and tasks, and a million tokens.
 
 With a thousand chats at once the emulator, in the same process, is what takes the time: the
-default run has 200 tasks, the marker `long` 1,000, and so with tokens.
+default run has 200 tasks, the marker `long` 1,000, and so with tokens, streams and calls.
 """
 
 import gc
@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import flavours
 import httpx
 import pytest
+from asked import kinds
 from conftest import OpenResponses
 from flavours import ASYNC, Api, endless, only
 
@@ -29,10 +30,6 @@ PATIENT = Timeouts(connect=60, first_token=60, idle=60, cleanup=60)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """These scenarios may take longer than others."""
     monkeypatch.setattr(flavours, "PATIENCE", 150.0)
-
-
-def kinds(server: Emulator) -> list[str]:
-    return [request.kind for request in server.requests]
 
 
 def echo(request: GenerationRequest) -> str:
@@ -57,8 +54,11 @@ def right(number: int) -> str:
 # Many at once
 
 
-def test_threads_that_share_a_client(server: Emulator, responses: OpenResponses) -> None:
-    threads, calls = 64, 3
+@pytest.mark.parametrize("calls", [1, pytest.param(3, marks=pytest.mark.long)])
+def test_threads_that_share_a_client(
+    server: Emulator, responses: OpenResponses, calls: int
+) -> None:
+    threads = 64
     with H2oClient(server.url, timeouts=PATIENT) as client:
 
         def work(thread: int) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 import pytest
+from asked import kinds
 from flavours import ASYNC, Api, endless, only
 
 from h2o_client import AsyncH2oClient, IncompleteStreamError, Reply, ServerError, Timeouts, Token
@@ -12,10 +13,6 @@ from h2o_client.emulator import Answer, Emulator, Fault
 TOKENS = (" Привет", ",", " мир", "!\n", " \u2028👋🏽", " naïve", " end")
 TEXT = "".join(TOKENS)
 SOON = Timeouts(recovery=0.05)
-
-
-def kinds(server: Emulator) -> list[str]:
-    return [request.kind for request in server.requests]
 
 
 async def chat(client: AsyncH2oClient) -> Reply:

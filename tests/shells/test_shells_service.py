@@ -1,9 +1,9 @@
 """The rest of the service over real sockets: models, shares, votes, titles, web search."""
 
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
+from asked import bodies, kinds
 from flavours import Api
 
 from h2o_client import (
@@ -23,14 +23,6 @@ from h2o_client import (
 from h2o_client.emulator import DEFAULT_MODELS, Emulator, Fault, WebSearch
 
 OTHER_MODEL = DEFAULT_MODELS[1].name
-
-
-def kinds(server: Emulator) -> list[str]:
-    return [request.kind for request in server.requests]
-
-
-def bodies(server: Emulator, kind: str = "message") -> list[dict[str, Any]]:
-    return [request.json() for request in server.requests if request.kind == kind]
 
 
 # What the client tells

@@ -1,21 +1,24 @@
 """One client is one session, however many use it; and what it is told about sharing."""
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 import pytest
+from asked import eventually, kinds
 from flavours import Api, only
 
-from h2o_client import H2oError, Reply, ServerError, TransportTimeoutError
-from h2o_client.emulator import Emulator, Fault
+from h2o_client import (
+    H2oError,
+    ModelUnavailableError,
+    Reply,
+    Retries,
+    ServerError,
+    TransportTimeoutError,
+)
+from h2o_client.emulator import Emulator, Fault, Model
 
 MANY = 32
-
-
-def kinds(server: Emulator) -> list[str]:
-    return [request.kind for request in server.requests]
 
 
 async def test_many_on_a_fresh_client_open_one_session(api: Api, server: Emulator) -> None:
@@ -76,7 +79,7 @@ async def test_the_one_who_opens_it_is_cancelled(api: Api, server: Emulator) -> 
                 await client.chat("Hi")
 
         tasks.start_soon(opens)
-        await api.wait(lambda: _requested(server))
+        await api.wait(lambda: eventually(lambda: server.requests))
         async with api.in_background(lambda: client.chat("Hi")) as second:
             first.cancel()
         assert second.result().text
@@ -89,7 +92,7 @@ async def test_the_one_who_opens_it_closes(api: Api, server: Emulator) -> None:
     async with api.client(retries=0) as client:
         stream = client.stream("Hi")
         async with api.in_background(stream.read) as first:
-            await api.wait(lambda: _requested(server))
+            await api.wait(lambda: eventually(lambda: server.requests))
             async with api.in_background(lambda: client.chat("Hi")) as second:
                 await stream.aclose()
         assert isinstance(first.error, H2oError)
@@ -101,7 +104,7 @@ async def test_the_one_who_opens_it_stops(api: Api, server: Emulator) -> None:
     server.fault("settings", Fault(delay=0.1))
     async with api.client(retries=0) as client, client.stream("Hi") as stream:
         async with api.in_background(stream.read) as first:
-            await api.wait(lambda: _requested(server))
+            await api.wait(lambda: eventually(lambda: server.requests))
             async with api.in_background(lambda: client.chat("Hi")) as second:
                 await stream.stop()
         assert first.result().finish_reason == "stopped"
@@ -109,12 +112,53 @@ async def test_the_one_who_opens_it_stops(api: Api, server: Emulator) -> None:
         await api.settled()
 
 
-def _requested(server: Emulator) -> None:
-    for _ in range(5000):
-        if server.requests:
-            return
-        time.sleep(0.001)
-    raise AssertionError("no request came")
+async def test_a_stop_ends_the_wait_for_the_one_who_opens_it(api: Api, server: Emulator) -> None:
+    server.fault("settings", Fault(delay=0.3))
+    ended: list[str] = []
+    async with (
+        api.client() as client,
+        client.stream("Hi") as opening,
+        client.stream("Hi") as waiting,
+    ):
+
+        async def open_it() -> None:
+            await opening.read()
+            ended.append("opening")
+
+        async def wait_for_it() -> None:
+            await waiting.read()
+            ended.append("waiting")
+
+        async with api.in_background(open_it):
+            await api.wait(lambda: eventually(lambda: server.requests))
+            async with api.in_background(wait_for_it):
+                await api.wait(lambda: eventually(lambda: waiting.running))
+                await waiting.stop()
+        assert ended == ["waiting", "opening"]
+        assert waiting.reply.finish_reason == "stopped"
+    assert kinds(server) == ["settings", "create", "message", "delete"]
+
+
+async def test_a_conversation_whose_id_was_lost_is_deleted_at_close(
+    api: Api, server: Emulator
+) -> None:
+    server.fault("create", Fault(disconnect=True, processed=True))
+    async with api.client(retries=Retries(base=0.001)) as client:
+        async with client.conversation(keep=True) as talk:
+            await talk.rename("Kept")
+        assert (await client.chat("Hi")).text
+        assert len(await api.wait(lambda: server.conversations)) == 2
+    assert await api.wait(lambda: [c.title for c in server.conversations]) == ["Kept"]
+
+
+async def test_a_server_without_the_default_model(api: Api) -> None:
+    with Emulator(models=[Model("mine", "mine")]) as other:
+        async with api.client(other.url) as client:
+            assert (await client.chat("Hi", model="mine")).model == "mine"
+            async with client.conversation(model="mine") as talk:
+                assert (await talk.send("Hi")).model == "mine"
+            with pytest.raises(ModelUnavailableError, match="it has: mine"):
+                await client.chat("Hi")
 
 
 async def test_a_session_is_taken_up(api: Api, server: Emulator) -> None:
@@ -171,7 +215,7 @@ async def test_a_cookie_of_another_name(api: Api, session: str | None) -> None:
 
 async def test_a_server_that_answers_slowly_to_settings(api: Api, server: Emulator) -> None:
     server.fault("settings", Fault(hang=True))
-    async with api.client(timeouts=0.05, retries=0) as client:
+    async with api.client(timeouts=0.2, retries=0) as client:
         with pytest.raises(TransportTimeoutError):
             await client.chat("Hi")
         assert (await client.chat("Hi")).text

@@ -1,0 +1,40 @@
+"""What the emulator was asked, and the wait for what it does not announce.
+
+The waits block: a scenario gives them to `api.wait()`.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import flavours
+
+from h2o_client.emulator import Emulator
+
+
+def kinds(server: Emulator) -> list[str]:
+    """The kinds of the requests that came, in order."""
+    return [request.kind for request in server.requests]
+
+
+def bodies(server: Emulator, kind: str = "message") -> list[dict[str, Any]]:
+    """The bodies of the requests of a kind, in order."""
+    return [request.json() for request in server.requests if request.kind == kind]
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds."""
+    until = time.monotonic() + flavours.PATIENCE
+    while not condition():
+        assert time.monotonic() < until, "what was waited for did not come"
+        time.sleep(0.001)
+
+
+def requested(server: Emulator, kind: str, times: int = 1) -> None:
+    """Wait until a request has come, so many times."""
+    eventually(lambda: kinds(server).count(kind) >= times)
+
+
+def no_connection(server: Emulator) -> None:
+    """Wait until the server has no connection."""
+    eventually(lambda: not server.connections)

@@ -1,0 +1,251 @@
+"""What the calls of one client share: how their session is opened, and what was lost on the way."""
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+from world import CONVERSATION, JSON, MODAL, Answer, Player, World, data, lost, says
+
+from h2o_client.errors import (
+    ConversationBusyError,
+    H2oError,
+    ModelUnavailableError,
+    OverloadedError,
+    TransportTimeoutError,
+)
+from h2o_client.protocol.effects import Flow, Request, Send
+from h2o_client.protocol.flows import Chat
+from h2o_client.protocol.retries import Retries
+from h2o_client.protocol.talk import Talk, new_talk
+from h2o_client.types import DEFAULT_MODEL, Reply, Timeouts
+
+BUSY = Answer(503, (b"busy",))
+OPENED = says({"type": "redirect", "status": 303, "location": "/"})
+INTERNAL = says({"message": "Internal Error"}, 500)
+
+
+def chat(world: World, **options: Any) -> Flow[Reply]:
+    arguments: dict[str, Any] = dict.fromkeys(["model", "recover", "retries", "parameters"])
+    return Chat(world.service, "Hi", keywords={}, **{**arguments, **options}).run()
+
+
+def at_once(world: World, *flows: Flow[Reply]) -> list[Reply | H2oError]:
+    """Play flows side by side, an effect of each in turn."""
+    under_way = {index: Player(world).drive(flow) for index, flow in enumerate(flows)}
+    ended: dict[int, Reply | H2oError] = {}
+    while under_way:
+        for index, steps in list(under_way.items()):
+            try:
+                next(steps)
+            except StopIteration as stop:
+                ended[index] = stop.value
+            except H2oError as error:
+                ended[index] = error
+            if index in ended:
+                del under_way[index]
+    return [ended[index] for index in range(len(flows))]
+
+
+# Opening the session
+
+
+@pytest.mark.parametrize(
+    "patient", [Retries(attempts=1, base=0.0), Retries(attempts=0, budget=60.0)], ids=repr
+)
+def test_who_has_more_patience_than_the_one_who_failed_tries_itself(patient: Retries) -> None:
+    world = World({"settings": [BUSY]}, session=None)
+    first, second = at_once(world, chat(world, retries=0), chat(world, retries=patient))
+    assert isinstance(first, OverloadedError)
+    assert isinstance(second, Reply)
+
+
+@pytest.mark.parametrize("other", [Retries(attempts=0), Retries(attempts=1, budget=1.0)], ids=repr)
+def test_who_has_no_more_shares_the_failure(other: Retries) -> None:
+    world = World({"settings": [BUSY]}, session=None)
+    errors = at_once(world, chat(world, retries=0), chat(world, retries=other))
+    assert [type(error) for error in errors] == [OverloadedError] * 2
+    assert world.operations == ["settings"]
+
+
+def test_the_time_limit_of_one_call_is_no_failure_of_another() -> None:
+    world = World({"settings": [Answer(delay=1000.0)]}, session=None, timeouts=Timeouts(total=5.0))
+    first, second = at_once(world, chat(world), chat(world))
+    assert isinstance(first, TransportTimeoutError)
+    assert first.limit == "total"
+    # It had begun as early as the first.
+    assert isinstance(second, TransportTimeoutError)
+    assert world.operations == ["settings"]
+    assert isinstance(world.play(chat(world)), Reply)
+
+
+def test_the_wait_for_the_one_who_opens_the_session_is_within_the_total() -> None:
+    world = World(session=None, timeouts=Timeouts(total=5.0))
+    effects = world.service.open_session(world.service.new_call())
+    exclusive = next(effects)
+    assert (exclusive.within, exclusive.limit) == (5.0, "total")  # type: ignore[union-attr]
+    effects.close()
+
+
+def refusing(*models: str) -> Callable[[Request], Answer]:
+    """Settings that are refused with these models."""
+
+    def settings(request: Request) -> Answer:
+        chosen = parse_qs((request.content or b"").decode())["activeModel"][0]
+        return INTERNAL if chosen in models else OPENED
+
+    return settings
+
+
+def test_where_the_server_has_not_the_clients_model_the_call_has_its_own() -> None:
+    world = World({"settings": refusing(DEFAULT_MODEL), "root": listing()}, session=None)
+    assert world.play(chat(world, model="mine")).model == "mine"
+    assert world.operations[:4] == ["settings", "root", "settings", "create"]
+    world.play(chat(world, model="mine"))
+    assert world.operations.count("settings") == 2
+
+
+def test_another_call_may_have_a_model_that_there_is() -> None:
+    world = World({"settings": refusing(DEFAULT_MODEL, "nope"), "root": listing()}, session=None)
+    none, other, mine = at_once(
+        world, chat(world), chat(world, model="nope"), chat(world, model="mine")
+    )
+    assert isinstance(none, ModelUnavailableError)
+    assert isinstance(other, ModelUnavailableError)
+    assert "'nope'" in str(other)
+    assert isinstance(mine, Reply)
+
+
+# Two objects of one conversation
+
+
+def test_all_who_took_up_a_conversation_take_turns() -> None:
+    world = World()
+    one, other = taken_up(world), taken_up(world)
+    ask = one.ask("Hi", recover=None, retries=None, parameters=None, keywords={})
+    steps = Player(world).drive(ask.run())
+    next(steps)
+    with pytest.raises(ConversationBusyError):
+        other.begin()
+    for _ in steps:
+        pass
+    other.begin()
+
+
+def test_a_conversation_that_was_made_is_held_apart_from_one_taken_up() -> None:
+    world = World()
+    made = new_talk(world.service, model=None, keep=True, id=None, from_share=None)
+    world.play(made.open(world.service.new_call()))
+    made.begin()
+    with pytest.raises(ConversationBusyError):
+        taken_up(world).begin()
+
+
+def taken_up(world: World) -> Talk:
+    return new_talk(world.service, model=None, keep=None, id=CONVERSATION, from_share=None)
+
+
+# Conversations whose ids were lost
+
+MADE, OTHER, FULL = (f"6b007c3d1090eb6ec94d78{number}" for number in ("01", "02", "03"))
+
+
+def listing(*numbers: str) -> Answer:
+    flat: list[Any] = [
+        {"models": 1, "settings": 2, "conversations": 3}, [], None, [], False, "m",
+    ]  # fmt: skip
+    flat[2] = {"shareConversationsWithModelAuthors": 4, "activeModel": 5}
+    for number in numbers:
+        flat[3].append(len(flat))
+        flat += [{"id": len(flat) + 1, "title": 5, "model": 5}, number]
+    return says({"type": "data", "nodes": [{"type": "data", "data": flat}]})
+
+
+def stored(request: Any) -> Answer:
+    full = FULL in request.url
+    return Answer(200, (data(("user", "Hi", "1")) if full else data(),), JSON)
+
+
+@pytest.mark.parametrize(
+    "failure", [lost(), Answer(504, (b"",)), says({"conversationId": "../x"})], ids=repr
+)
+def test_a_conversation_whose_creation_was_lost_is_deleted_at_the_end(failure: Answer) -> None:
+    world = World({"create": [failure], "root": listing(MADE, FULL), "data": stored}, session=None)
+    talk = new_talk(world.service, model=None, keep=True, id=None, from_share=None)
+    for _ in range(2):
+        try:
+            world.play(talk.open(world.service.new_call()))
+        except H2oError:
+            continue
+    before = len(world.requests)
+    world.play(world.service.sweep())
+    told = [(r.operation, world.conversation_of(r)) for r in world.requests[before:]]
+    assert told == [("root", ""), ("data", MADE), ("data", FULL), ("delete", MADE)] or told == [
+        ("root", ""),
+        ("data", MADE),
+        ("delete", MADE),
+        ("data", FULL),
+    ]
+    world.play(world.service.sweep())
+    assert len(world.requests) == before + 4
+
+
+def test_one_that_is_known_is_not_looked_at() -> None:
+    world = World({"create": [lost()], "root": listing(CONVERSATION)}, session=None)
+    talk = new_talk(world.service, model=None, keep=True, id=None, from_share=None)
+    world.play(talk.open(world.service.new_call()))
+    assert talk.id == CONVERSATION
+    world.play(world.service.sweep())
+    assert world.operations[-1] == "root"
+
+
+@pytest.mark.parametrize("how", ["taken up", "handed out", "forked"])
+def test_a_session_that_somebody_else_may_have_is_let_be(how: str) -> None:
+    world = World({"create": [lost()]}, session="taken-up" if how == "taken up" else None)
+    world.play(chat(world))
+    if how == "handed out":
+        world.service.session.hand_out()
+    if how == "forked":
+        world.service.forget()
+    before = len(world.requests)
+    world.play(world.service.sweep())
+    assert len(world.requests) == before
+
+
+@pytest.mark.parametrize(
+    "answer", [BUSY, lost(sent=False), says({"message": MODAL}, 405)], ids=repr
+)
+def test_where_none_can_have_been_made_nothing_is_asked(answer: Answer) -> None:
+    world = World({"create": [answer]}, session=None)
+    world.play(chat(world, retries=Retries(base=0.0)))
+    before = len(world.requests)
+    world.play(world.service.sweep())
+    assert len(world.requests) == before
+
+
+def test_a_creation_that_was_broken_off_is_looked_for() -> None:
+    world = World({"root": listing()}, session=None)
+    flow = world.service.create("m", world.service.new_call())
+    assert isinstance(next(flow), Send)
+    flow.close()
+    world.play(world.service.sweep())
+    assert world.operations == ["root"]
+
+
+def test_a_server_that_does_not_tell_is_given_up_with_a_warning() -> None:
+    world = World({"create": [lost()], "root": BUSY}, session=None)
+    world.play(chat(world))
+    world.play(world.service.sweep())
+    assert "may be left behind" in world.warnings[-1]
+
+
+def test_an_unknown_model_is_told_in_time() -> None:
+    world = World(
+        {"settings": INTERNAL, "root": Answer(delay=1000.0)},
+        session=None,
+        timeouts=Timeouts(idle=None),
+    )
+    with pytest.raises(H2oError) as caught:
+        world.play(chat(world))
+    assert not isinstance(caught.value, ModelUnavailableError)
+    assert world.elapsed == pytest.approx(5.0)

@@ -1,0 +1,94 @@
+"""What a shell reads by itself while tokens come: it must end as soon as anything else is due."""
+
+import time
+
+import anyio
+import httpx
+import pytest
+from flavours import ASYNC, Api, endless, only
+
+from h2o_client import IncompleteStreamError, Timeouts
+from h2o_client.emulator import Answer, Emulator, Fault
+
+TOKENS = tuple(f" {number}" for number in range(6))
+
+
+async def test_stop_does_not_wait_for_the_next_token(api: Api, server: Emulator) -> None:
+    server.reply(endless(*TOKENS))
+    server.fault("stop", Fault(500))  # so the answer stands still where it is
+    begun = time.monotonic()
+    async with api.client(retries=0) as client, client.stream("Hi") as stream:
+        for token in TOKENS:
+            assert await anext(stream) == token
+        await stream.stop()
+        assert stream.reply.finish_reason == "stopped"
+        assert stream.reply.text == "".join(TOKENS)
+    assert time.monotonic() - begun < 5
+
+
+@only(*ASYNC)
+@pytest.mark.parametrize("way", ["stop", "close", "cancel"])
+async def test_a_transport_that_does_not_show_its_socket(
+    api: Api, server: Emulator, way: str
+) -> None:
+    server.reply(endless(*TOKENS))
+    http = httpx.AsyncClient(transport=Veiled(), timeout=None)
+    texts: list[str] = []
+    arrived = anyio.Event()
+    errors: list[type[BaseException]] = []
+    async with api.client(http_client=http) as client, client.stream("Hi") as stream:
+
+        async def read() -> None:
+            try:
+                async for text in stream:
+                    texts.append(text)
+                    if len(texts) == len(TOKENS):
+                        arrived.set()
+            except IncompleteStreamError as error:
+                errors.append(type(error))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            await arrived.wait()
+            if way == "stop":
+                await stream.stop()
+            elif way == "close":
+                await stream.aclose()
+            else:
+                tasks.cancel_scope.cancel()
+    assert texts[: len(TOKENS)] == list(TOKENS)
+    assert errors == ([IncompleteStreamError] if way == "close" else [])
+    await http.aclose()
+    await api.settled()
+
+
+class Veiled(httpx.AsyncHTTPTransport):
+    """Hides the network stream, as transports over other libraries do."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        response.extensions.pop("network_stream")
+        return response
+
+
+async def test_an_end_without_the_final_event(api: Api, server: Emulator) -> None:
+    server.reply(Answer(tokens=TOKENS, ending="clean"))
+    async with api.client(recover=False) as client, client.stream("Hi") as stream:
+        for token in TOKENS:
+            assert await anext(stream) == token
+        with pytest.raises(IncompleteStreamError) as caught:
+            await anext(stream)
+    assert caught.value.partial == "".join(TOKENS)
+
+
+async def test_the_time_that_the_caller_takes_is_not_the_servers(
+    api: Api, server: Emulator
+) -> None:
+    server.reply(Answer(tokens=TOKENS, pace=0.02, comments=range(len(TOKENS))))
+    limits = Timeouts(idle=0.15)
+    async with api.client(timeouts=limits, recover=False) as client, client.stream("Hi") as stream:
+        for index, token in enumerate(TOKENS):
+            assert await anext(stream) == token
+            if index == 2:
+                await api.wait(lambda: time.sleep(0.2))
+        assert (await stream.read()).text == "".join(TOKENS)
