@@ -116,10 +116,14 @@ def delta(text: str | None, finish: str | None = None, **more: Any) -> dict[str,
 
 
 DONE = "[DONE]"
+WHOLE = [delta(" Hello"), delta(" there"), delta(None, "stop"), DONE]
+"""A whole answer."""
 HOLD = "hold"
 """In the place of an event: stand still until `OpenAIStub.go` is set."""
 FLOOD = "flood"
 """In the place of an event: one token after the other, until the other side leaves."""
+CUT = "cut"
+"""In the place of an event: close the connection, and no more."""
 LEFT = "left"
 """In the place of an event: wait until the other side leaves."""
 
@@ -129,8 +133,9 @@ class OpenAIStub:
     """An OpenAI-compatible server.
 
     Attributes:
-        events: What it says: events, `HOLD`, `FLOOD`, `LEFT`, `DONE`, or bytes verbatim.
-        refusals: Statuses and bodies that the next requests get.
+        events: What it says: events, `HOLD`, `FLOOD`, `CUT`, `LEFT`, `DONE`, or bytes verbatim.
+        refusals: Statuses and bodies that the next requests get, with a ``Retry-After``, and a
+            ``Location`` that leads astray.
         whole: A body that it says instead of events.
         models: What it lists.
         go: Ends a `HOLD`.
@@ -146,7 +151,8 @@ class OpenAIStub:
         if self.refusals:
             status, body = self.refusals.pop(0)
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
-            handler.whole(status, data, "application/json", ("retry-after", "7"))
+            more = ("retry-after", "7"), ("location", f"{handler.stub.url}/astray")
+            handler.whole(status, data, "application/json", *more)
         elif asked.path.endswith("/models"):
             data = json.dumps({"data": [{"id": name} for name in self.models]}).encode()
             handler.whole(200, data, "application/json")
@@ -165,6 +171,8 @@ class OpenAIStub:
             while True:
                 self._say(delta(" more"), handler)
                 time.sleep(0.002)
+        elif event == CUT:
+            raise BrokenPipeError
         elif event == LEFT:
             handler.wait_until_left()
             raise BrokenPipeError

@@ -1,14 +1,19 @@
 """The emulator, for the commands that run one."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from h2o_client.cli.outcome import MissingExtraError
 
 if TYPE_CHECKING:
     from h2o_client.emulator import Emulator
+
+ENGINES = "rote, tgi:URL, openai:URL[#model] or transformers:NAME_OR_PATH"
 
 
 def emulator_class() -> "type[Emulator]":
@@ -29,18 +34,85 @@ def emulator_class() -> "type[Emulator]":
     return Emulator
 
 
+def make_emulator(**options: Any) -> "Emulator":
+    """Make an emulator, which says on stderr what its engines say while they start.
+
+    Args:
+        **options: the emulator's arguments.
+
+    Raises:
+        click.UsageError: nonsense in the name of an engine, nothing recorded where it should be.
+    """
+    kind = emulator_class()
+    from h2o_client.emulator import EngineError
+
+    try:
+        return kind(progress=lambda line: click.echo(line, err=True), **options)
+    except (EngineError, ValueError) as error:
+        raise click.UsageError(str(error)) from error
+
+
 @contextlib.contextmanager
-def local_server(pace: float) -> Generator[str]:
+def running(emulator: "Emulator", host: str, port: int) -> Generator[None]:
+    """Run an emulator for as long as the block lasts; what goes wrong behind it is shown.
+
+    Args:
+        emulator: it.
+        host: where it is to listen.
+        port: the same.
+
+    Raises:
+        OSError: it cannot listen there, or an engine cannot be had.
+    """
+    from h2o_client.emulator import EngineError
+
+    with contextlib.closing(emulator), _warnings_shown():
+        try:
+            emulator.start()
+        except EngineError as error:
+            raise OSError(str(error)) from error
+        except OSError as error:
+            raise OSError(f"cannot listen on {host}, port {port}: {error}") from error
+        yield
+
+
+@contextlib.contextmanager
+def local_server(pace: float, engine: str | None = None) -> Generator[str]:
     """Run the emulator for as long as the block lasts.
 
     Args:
-        pace: seconds between tokens.
+        pace: seconds between tokens, where no real model sets the pace.
+        engine: what answers.
 
     Yields:
         Its URL, which no proxy of the environment stands before.
     """
-    with emulator_class()(pace=pace) as server, _without_proxy("127.0.0.1"):
+    host = "127.0.0.1"
+    server = make_emulator(host=host, pace=pace, engine=engine)
+    with running(server, host, 0), _without_proxy(host):
         yield server.url
+
+
+class _Shown(logging.Handler):
+    """Shows what is logged on stderr, wherever that is by then."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one record."""
+        click.echo(self.format(record), err=True)
+
+
+@contextlib.contextmanager
+def _warnings_shown() -> Generator[None]:
+    """Show on stderr what the emulator warns of, once."""
+    logger, shown = logging.getLogger("h2o_client.emulator"), _Shown(logging.WARNING)
+    before = logger.propagate
+    logger.addHandler(shown)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(shown)
+        logger.propagate = before
 
 
 @contextlib.contextmanager

@@ -1,23 +1,23 @@
 """`h2o-client serve`: the emulator, as a server to try things with, or with a model behind it."""
 
 import ipaddress
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from h2o_client.cli.local import emulator_class
+from h2o_client.cli.local import ENGINES, make_emulator, running
 from h2o_client.cli.outcome import PROGRAM, debug_option
 
 if TYPE_CHECKING:
     from h2o_client.emulator import Emulator
 
-ENGINES = "rote, tgi:URL, openai:URL[#model] or transformers:NAME_OR_PATH"
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
-@click.command(short_help="Run the emulator, a local server, until Ctrl-C.")
+@click.command(short_help="Run the emulator (a local server) until Ctrl-C.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--port",
@@ -95,7 +95,7 @@ def serve(
         raise click.UsageError("--record and --replay need folders of their own")
     named = _named(models)
     options: dict[str, Any] = {"models": named} if named else {"engine": engine}
-    emulator = _emulator(
+    emulator = make_emulator(
         host=host,
         port=port,
         pace=pace,
@@ -103,21 +103,18 @@ def serve(
         max_generations=max_generations,
         record=None if only_list else record,
         replay=replay,
-        progress=lambda line: click.echo(line, err=True),
         **options,
     )
     if only_list:
         _list(emulator, named, engine or "rote")
         return
     try:
-        _start(emulator, host, port)
-        _tell(emulator.url, next(iter(named), None), with_token=bool(token))
-        while True:
-            time.sleep(3600)
+        with running(emulator, host, port):
+            _tell(emulator.url, next(iter(named), None), with_token=bool(token))
+            while True:
+                time.sleep(3600)
     except KeyboardInterrupt:  # SIGTERM too: it is how this command ends
         click.echo("\nstopped", err=True)
-    finally:
-        emulator.close()
 
 
 def _named(models: tuple[str, ...]) -> dict[str, str]:
@@ -132,27 +129,6 @@ def _named(models: tuple[str, ...]) -> dict[str, str]:
     return named
 
 
-def _emulator(**options: Any) -> "Emulator":
-    kind = emulator_class()
-    from h2o_client.emulator import EngineError
-
-    try:
-        return kind(**options)
-    except (EngineError, ValueError) as error:  # nonsense in a name, nothing recorded there
-        raise click.UsageError(str(error)) from error
-
-
-def _start(emulator: "Emulator", host: str, port: int) -> None:
-    from h2o_client.emulator import EngineError
-
-    try:
-        emulator.start()
-    except EngineError as error:
-        raise OSError(str(error)) from error
-    except OSError as error:
-        raise OSError(f"cannot listen on {host}, port {port}: {error}") from error
-
-
 def _list(emulator: "Emulator", named: dict[str, str], engine: str) -> None:
     from h2o_client.emulator import EngineError
 
@@ -161,7 +137,8 @@ def _list(emulator: "Emulator", named: dict[str, str], engine: str) -> None:
     except EngineError as error:
         raise OSError(str(error)) from error
     for name, template in templates.items():
-        click.echo(f"{name}  ({named.get(name, engine)})")
+        spec = re.sub(r"(?<=//)[^/@]*@", "", named.get(name, engine))  # not the password
+        click.echo(f"{name}  ({spec})")
         for line in template.splitlines():
             click.echo(f"    {line}")
 

@@ -7,10 +7,12 @@ from typing import Any, TypeVar
 import click
 
 import h2o_client
-from h2o_client.cli import state
-from h2o_client.cli.local import local_server
+from h2o_client.cli import environment, state
+from h2o_client.cli.local import ENGINES, local_server
 from h2o_client.cli.outcome import debug_option
+from h2o_client.cli.render import show_retry
 
+_ENGINE = "h2o_client.engine"
 _PACE = 0.03  # seconds between tokens of `--local`, so that the streaming is seen
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,10 +26,30 @@ def url_option(command: F) -> F:
 
 
 def server_options(command: F) -> F:
-    """Add `--local`, `--base-url` and `--debug`."""
-    return click.option(
-        "--local", is_flag=True, help="Start the emulator and ask it, for this one run."
-    )(url_option(command))
+    """Add `--local`, `--engine`, `--base-url` and `--debug`."""
+
+    def note(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            ctx.meta[_ENGINE] = value
+
+    def local(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
+        return value or _ENGINE in ctx.meta
+
+    local_option = click.option(
+        "--local",
+        is_flag=True,
+        callback=local,
+        help="Start the emulator and ask it, for this one run.",
+    )
+    engine_option = click.option(
+        "--engine",
+        metavar="ENGINE",
+        is_eager=True,  # before --local, which it implies
+        expose_value=False,
+        callback=note,
+        help=f"The same, with a model behind it: {ENGINES}.",
+    )
+    return local_option(engine_option(url_option(command)))
 
 
 @contextlib.contextmanager
@@ -50,14 +72,17 @@ def connected(
 
     Raises:
         click.UsageError: the options cannot be meant.
+        EnvironmentFaultError: the environment's proxies or certificates cannot.
     """
     if local and base_url is not None:
-        raise click.UsageError("--local and --base-url exclude each other")
+        other = "--engine" if _engine() else "--local"
+        raise click.UsageError(f"{other} and --base-url exclude each other")
+    options.setdefault("retries", h2o_client.Retries(on_retry=show_retry))
     with contextlib.ExitStack() as stack:
         if local:
-            base_url = stack.enter_context(local_server(_PACE))
+            base_url = stack.enter_context(local_server(_PACE, _engine()))
             model = model or h2o_client.DEFAULT_MODEL  # $H2O_CHAT_MODEL is another server's
-        with wrong_use():
+        with wrong_use(), environment.blamed():
             client = h2o_client.H2oClient(base_url, model=model, **options)
             session = state.load(client.base_url).session if saved and not local else None
             if session is not None:
@@ -65,6 +90,12 @@ def connected(
                 client = h2o_client.H2oClient(base_url, model=model, session=session, **options)
         stack.enter_context(client)
         yield client
+
+
+def _engine() -> str | None:
+    """What `--engine` says."""
+    found: str | None = click.get_current_context().meta.get(_ENGINE)
+    return found
 
 
 @contextlib.contextmanager

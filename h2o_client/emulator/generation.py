@@ -8,7 +8,8 @@ the turn stored, the user's message with it.
 
 A stop is looked for whenever something has arrived.  What arrived last is then
 stored and not delivered, and the client's connection closes abruptly; if
-nothing had been delivered yet, it closes without a response [11, 28].
+nothing had been delivered yet, it closes without a response [11, 28].  A real
+model that says nothing is not waited for longer than `STOP_PATIENCE`.
 """
 
 from __future__ import annotations
@@ -22,13 +23,16 @@ from http import HTTPStatus
 import anyio
 import anyio.lowlevel
 
-from h2o_client.emulator.engine import EngineLike, GenerationRequest, UpstreamDownError
+from h2o_client.emulator.engine import EngineLike, GenerationRequest, UpstreamDownError, lives
 from h2o_client.emulator.prompt import generated_text, partial_text
 from h2o_client.emulator.script import Answer
 from h2o_client.emulator.upstream import Piece, Upstream, ask
 
 MAX_BODY = 16 * 1024 * 1024
 """Bytes of one answer, after which the model server is taken for broken."""
+
+STOP_PATIENCE = 1.0
+"""Seconds that a real model has for one more token, once a stop was noticed."""
 
 
 class ClientLostError(Exception):
@@ -124,6 +128,8 @@ class Generation:
         self._bytes = 0
         self._size = 0
         self._client_lost = False
+        self._waiting = anyio.CancelScope()  # for the model
+        self._patience: float | None = None
 
     async def opened(self) -> Head | None:
         """Wait until the response can start.
@@ -139,9 +145,11 @@ class Generation:
         self._gate.set()
 
     def wake(self) -> None:
-        """Let a held generation notice that it was stopped."""
+        """Let a generation that stands still notice that it was stopped."""
         if self._stopped():
             self._gate.set()
+            if self._patience is not None:
+                self._waiting.deadline = anyio.current_time() + self._patience
 
     def leave(self) -> None:
         """Do without the client: nothing is kept for it any more."""
@@ -150,9 +158,14 @@ class Generation:
 
     async def run(self, engine: EngineLike, pace: float) -> None:
         """Generate to the end, whoever is still listening."""
+        if self._answer is None and lives(engine) is not None:
+            self._patience = STOP_PATIENCE
         try:
-            upstream = await ask(self.request, self._answer, engine, pace=pace, hold=self._hold)
-            await self._pump(upstream)
+            with self._waiting:
+                upstream = await ask(self.request, self._answer, engine, pace=pace, hold=self._hold)
+                await self._pump(upstream)
+            if self._waiting.cancelled_caught:
+                self._end_stopped()
         except UpstreamDownError:
             self.down = True
             self.outcome = "down"
@@ -182,10 +195,7 @@ class Generation:
                     self._count(len(piece.data))
                     self.tokens += piece.tokens
                     if self._stopped():
-                        self.was_stopped = True
-                        self.outcome = "peer gone: stopped"
-                        self._save(partial_text(self._text()))
-                        self._lose()
+                        self._end_stopped()
                         return
                     # Stored before the last event is sent: a client that has read it finds
                     # the turn there [24_race_after_stream].
@@ -201,6 +211,12 @@ class Generation:
             self._store_final()
         self._open(upstream)
         self.feed.end(lost=self._client_lost)
+
+    def _end_stopped(self) -> None:
+        self.was_stopped = True
+        self.outcome = "peer gone: stopped"
+        self._save(partial_text(self._text()))
+        self._lose()
 
     def _count(self, size: int) -> None:
         self._size += size

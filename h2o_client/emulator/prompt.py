@@ -56,7 +56,8 @@ def generated_text(body: str) -> str | None:
     It looks for the last event, and at nothing else: an error there, or an event
     without a text, and the turn is not stored.
     """
-    start = body.rfind('\ndata:{"')
+    # Newer model servers put a space after the colon.
+    start = max(body.rfind('\ndata:{"'), body.rfind('\ndata: {"'))
     if start < 0:
         start = body.find("data")
     last = body[max(start, 0) :].strip(JS_SPACE)[len("data:") :].partition("\n")[0]

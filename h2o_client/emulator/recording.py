@@ -3,21 +3,27 @@
 One file holds what one session asked, in the order in which it ended, and what
 the model was asked for it; `tests/captures/README.md` describes the format.  A
 file is written anew after each exchange, under another name first, so that it is
-whole whenever the emulator ends; after `PER_FILE` exchanges comes the next one.
+whole whenever the emulator ends; after `PER_FILE` exchanges comes the next one, or
+when it is `FULL`.  Where it cannot be written, that is logged, and the emulator goes on.
 
-Prompts, answers and session ids are in them, bearer tokens and passwords are not.
+Prompts and answers are in them.  Bearer tokens, passwords, keys and other servers'
+cookies are not, and another id stands for each session's.
 """
 
 from __future__ import annotations
 
 import base64
+import hmac
 import json
+import logging
 import os
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import UUID
 
 from h2o_client.emulator.store import Bounded
 from h2o_client.emulator.web import Request
@@ -26,7 +32,13 @@ PER_FILE = 100
 MAX_OPEN = 100
 """Sessions whose file is still being added to."""
 
-SECRET = {"authorization", "proxy-authorization"}
+FULL = 2 * 1024 * 1024
+"""Characters after which a file is not added to."""
+
+SECRET = {"api-key", "authorization", "proxy-authorization", "x-api-key", "x-auth-token"}
+LEFT_OUT = "(left out)"
+
+logger = logging.getLogger(__name__)
 
 
 class Tape(Protocol):
@@ -68,6 +80,7 @@ class Recorder:
         self._folder = folder
         self._cookie = cookie_name
         self._server = server
+        self._salt = secrets.token_bytes()
         self._takes: Bounded[_Take] = Bounded(MAX_OPEN)
         self._number = len(list(folder.glob("*.json")))
 
@@ -92,10 +105,16 @@ class Recorder:
 
     def _done(self, request: Request, exchange: dict[str, Any]) -> None:
         session = request.cookie(self._cookie) or self._given(exchange)
+        for part in (exchange["request"], exchange["response"]):
+            if part["headers"]:
+                part["headers"] = [
+                    [name, self._shown(name.lower(), value, session)]
+                    for name, value in part["headers"]
+                ]
         take = self._take(session)
         take.exchanges.append(exchange)
-        self._write(take)
-        if len(take.exchanges) >= PER_FILE:
+        full = self._write(take) > FULL
+        if full or len(take.exchanges) >= PER_FILE:
             del self._takes[session]
 
     def _given(self, exchange: dict[str, Any]) -> str:
@@ -104,6 +123,22 @@ class Recorder:
             if name.lower() == "set-cookie" and value.startswith(f"{self._cookie}="):
                 return str(value).partition("=")[2].partition(";")[0]
         return ""
+
+    def _shown(self, header: str, value: str, session: str) -> str:
+        """A header's value, without what is secret in it."""
+        cookie = f"{self._cookie}={self._alias(session)}"
+        if header == "cookie":
+            return cookie if f"{self._cookie}=" in value else LEFT_OUT
+        if header == "set-cookie":
+            pair, semicolon, attributes = value.partition(";")
+            name = pair.partition("=")[0]
+            new = cookie if name == self._cookie else f"{name}={LEFT_OUT}"
+            return f"{new}{semicolon}{attributes}"
+        return LEFT_OUT if header in SECRET else value
+
+    def _alias(self, session: str) -> str:
+        """What stands for a session's id, the same each time."""
+        return str(UUID(bytes=hmac.digest(self._salt, session.encode(), "sha256")[:16]))
 
     def _take(self, session: str) -> _Take:
         take = self._takes.use(session)
@@ -117,7 +152,8 @@ class Recorder:
             self._takes.put(session, take)
         return take
 
-    def _write(self, take: _Take) -> None:
+    def _write(self, take: _Take) -> int:
+        """Write a file; returns its length."""
         scenario = {
             "name": take.path.stem,
             "note": "recorded by the emulator",
@@ -127,8 +163,12 @@ class Recorder:
         }
         text = json.dumps(scenario, ensure_ascii=False, indent=1)
         unfinished = take.path.with_suffix(".part")
-        unfinished.write_bytes(text.encode(errors="backslashreplace"))
-        os.replace(unfinished, take.path)
+        try:
+            unfinished.write_bytes(text.encode(errors="backslashreplace"))
+            os.replace(unfinished, take.path)
+        except OSError as error:
+            logger.warning("cannot record: %s", error)
+        return len(text)
 
 
 class _Tape:
@@ -167,10 +207,7 @@ class _Tape:
                 "request": {
                     "method": request.method,
                     "path": asked,
-                    "headers": [
-                        [name, "(left out)" if name.lower() in SECRET else value]
-                        for name, value in request.headers
-                    ],
+                    "headers": request.headers,
                     "body": body,
                 },
                 "response": {

@@ -18,7 +18,7 @@ import base64
 import json
 import re
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -101,6 +101,8 @@ class Replay:
         exchange = self._choose(request)
         if request.kind == "stop":
             self._stop_event(request.path).set()
+        elif request.kind == "message":  # which only what comes after it can stop
+            self._stops.pop(_conversation(request.path), None)
         if exchange is None:
             return framed_json(501, {"message": f"nothing was recorded for: {_title(request)}"})
         exchange.used += 1
@@ -109,7 +111,6 @@ class Replay:
         if response["status"] is None:
             if exchange.until_stop:
                 await self._stop_event(request.path).wait()
-                self._stops.pop(_conversation(request.path), None)
             return None
         headers: Headers = [
             (name.lower(), _renamed(value, names))
@@ -129,30 +130,34 @@ class Replay:
             elif told:  # of HEAD: the length of what is not sent
                 headers.append(("content-length", told))
             return Response(status, headers, body)
-        feed = Feed()
-        play = self._play(request, exchange, chunks, feed)
-        spawn(play)
-        return Stream(status, headers, feed, feed.abandon, endless=not exchange.whole)
+        feed, scope = Feed(), anyio.CancelScope()
 
-    def _play(
-        self, request: Request, exchange: _Exchange, chunks: list[bytes], feed: Feed
-    ) -> Callable[[], Awaitable[None]]:
         async def play() -> None:
-            for number, chunk in enumerate(chunks):
-                if number and self._pace:
-                    await anyio.sleep(self._pace)
-                feed.put(chunk)
-            if exchange.until_stop:
-                await self._stop_event(request.path).wait()
-                self._stops.pop(_conversation(request.path), None)
-            complete = generated_text(b"".join(chunks).decode(errors="replace")) is not None
-            if exchange.whole or complete:
-                feed.end()
-            elif exchange.response["ended"] == "eof":
-                feed.end(lost=True)
-            # Else the client left first, as it will again.
+            with scope:
+                await self._play(request, exchange, chunks, feed)
 
-        return play
+        def leave() -> None:
+            feed.abandon()
+            scope.cancel()  # such as one that waits for a stop
+
+        spawn(play)
+        return Stream(status, headers, feed, leave, endless=not exchange.whole)
+
+    async def _play(
+        self, request: Request, exchange: _Exchange, chunks: list[bytes], feed: Feed
+    ) -> None:
+        for number, chunk in enumerate(chunks):
+            if number and self._pace:
+                await anyio.sleep(self._pace)
+            feed.put(chunk)
+        if exchange.until_stop:
+            await self._stop_event(request.path).wait()
+        complete = generated_text(b"".join(chunks).decode(errors="replace")) is not None
+        if exchange.whole or complete:
+            feed.end()
+        elif exchange.response["ended"] == "eof":
+            feed.end(lost=True)
+        # Else the client left first, as it will again.
 
     def _choose(self, request: Request) -> _Exchange | None:
         known = self._by_shape.get(_shape(request))

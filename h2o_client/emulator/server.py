@@ -79,7 +79,7 @@ class Emulator:
         EngineError: Nonsense in the name of an engine.
         ImportError: What an engine needs is not installed.
         OSError: A folder cannot be used.
-        ValueError: Nothing is recorded in `replay`.
+        ValueError: Nothing is recorded in `replay`; `models` have engines, and `engine` is given.
     """
 
     def __init__(
@@ -136,6 +136,8 @@ class Emulator:
         )
         engines: dict[str, EngineLike] = {}
         if isinstance(models, Mapping):
+            if engine is not None:
+                raise ValueError("the models have their engines: no other engine= is used")
             made: dict[str, EngineLike] = {}  # one engine for one name, however often it is used
             for name, given in models.items():
                 if isinstance(given, str):
@@ -438,7 +440,9 @@ class Emulator:
 
     def _run(self) -> None:
         try:
-            anyio.run(self._serve, backend="asyncio")
+            # Not in debug mode, whatever the program is run in: what asyncio complains of then is
+            # how long a task of ours took on a busy machine.
+            anyio.run(self._serve, backend="asyncio", backend_options={"debug": False})
         except BaseException as error:  # raised by start(), in the caller thread
             if self._ready.is_set():
                 raise

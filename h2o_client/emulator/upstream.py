@@ -130,7 +130,9 @@ async def ask(
         if body is None:
             body = ERROR_BODIES.get(answer.status, {"error": HTTPStatus(answer.status).phrase})
         return _plain(answer.status, *encode_body(body, answer.content_type), answer.headers)
-    writer = _Writer(request, answer, answer.pace if answer.pace is not None else pace, hold)
+    # The stub that was recorded said 42; a real model says what it took, or nothing.
+    seed = 42 if tokens is None or lives(engine) is None else None
+    writer = _Writer(request, answer, answer.pace if answer.pace is not None else pace, hold, seed)
     try:
         if not request.stream:
             return await writer.whole(tokens)
@@ -153,11 +155,19 @@ async def ask(
 class _Writer:
     """Writes one answer out."""
 
-    def __init__(self, request: GenerationRequest, answer: Answer, pace: float, hold: Hold) -> None:
+    def __init__(
+        self,
+        request: GenerationRequest,
+        answer: Answer,
+        pace: float,
+        hold: Hold,
+        seed: int | None,
+    ) -> None:
         self.request = request
         self.answer = answer
         self.pace = pace
         self.hold = hold
+        self.seed = seed
 
     async def events(self, tokens: AsyncIterator[Token | str] | None) -> AsyncGenerator[Piece]:
         """The events, one by one, each when its time has come."""
@@ -272,7 +282,7 @@ class _Writer:
         return {
             "finish_reason": reason,
             "generated_tokens": tokens,
-            "seed": 42 if seed is None else seed,
+            "seed": self.seed if seed is None else seed,
         }
 
     @staticmethod

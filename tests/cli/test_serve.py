@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Generator
@@ -10,12 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from model_servers import DONE, LEFT, OpenAIStub, delta, running
+from model_servers import LEFT, WHOLE, Asked, Handler, OpenAIStub, delta, running
 from test_cli import GREETING, Command, ended, posix, process, python, read
 
-from h2o_client import H2oClient, H2oError, OverloadedError
-
-WHOLE = [delta(" Hello"), delta(" there"), delta(None, "stop"), DONE]
+from h2o_client import H2oClient, H2oError, OverloadedError, ServerError
 
 
 @pytest.fixture
@@ -45,13 +44,29 @@ def stop(serve: "subprocess.Popen[bytes]") -> None:
 def test_several_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     stub = OpenAIStub(list(WHOLE))
-    with running(stub) as model_server:
-        models = ("--model", f"real=openai:{model_server.url}#a=b", "--model", "by/rote=rote")
-        with serving(*models) as (serve, url, shown):
+
+    def tgi(_: Asked, handler: Handler) -> None:
+        token = {"id": 1, "text": " Hi", "logprob": -0.1, "special": False}
+        handler.whole(
+            200,
+            b'data:{"token":%s,"generated_text":" Hi","details":null}\n\n'
+            % json.dumps(token).encode(),
+            "text/event-stream",
+        )
+
+    with running(stub) as model_server, running(tgi) as other:
+        models = (
+            f"real=openai:{model_server.url}#a=b",
+            "by/rote=rote",
+            f"tgi=tgi:{other.url}/path",
+        )
+        with serving(*(f"--model={model}" for model in models)) as (serve, url, shown):
             assert "H2O_CHAT_MODEL=real" in shown
             assert "sk-secret" not in shown
             with H2oClient(url, model="real") as client:
-                assert [model.name for model in client.models()] == ["real", "by/rote"]
+                assert [model.name for model in client.models()] == ["real", "by/rote", "tgi"]
+                assert client.chat("Hi", model="tgi").text == " Hi"
+                assert [asked.path for asked in other.asked] == ["/path"]
                 assert client.chat("Hi").text == " Hello there"
                 assert client.chat("Hello", model="by/rote").text.strip() == GREETING.strip()
             stop(serve)
@@ -67,7 +82,7 @@ def test_list(command: Command, tmp_path: Path) -> None:
         ("h2oai/h2ogpt-gm-oasst1-en-2048-falcon-40b-v1", "rote", template),
         ("h2oai/h2ogpt-gm-oasst1-en-2048-falcon-7b-v3", "rote", template),
     ]
-    more = ("--model", "a=tgi:http://host/", "--model", "b=openai:http://host:1")
+    more = ("--model", "a=tgi:http://me:sEcret@host/", "--model", "b=openai:http://me:x@host:1")
     folder = tmp_path / "record"
     options = ("--host", "0.0.0.0", "--record", str(folder))  # nothing listens, nothing is kept
     assert command("serve", "--list", *more, *options) == 0
@@ -93,6 +108,9 @@ def test_list(command: Command, tmp_path: Path) -> None:
         (("--replay", "x"), "no recorded exchanges"),
         (("--max-generations", "0"), "max-generations"),
         (("--host", "0.0.0.0", "--engine", "rote"), "--token"),
+        (("--host", "::", "--token", ""), "--token"),
+        (("--host", "example.org"), "--token"),
+        (("--record", "file"), "is a file"),
     ],
 )
 def test_wrong_use(
@@ -103,9 +121,93 @@ def test_wrong_use(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
     assert command("serve", *arguments) == 2
     assert command.out == ""
     assert hint in " ".join(command.err.split())
+
+
+def test_where_it_cannot_listen(command: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert command("serve", "--port", port) == 1
+        assert command.err.startswith(f"h2o-client: cannot listen on 127.0.0.1, port {port}: ")
+    assert command("serve", "--host", "no.such.host.invalid", "--token", "t") == 1
+    assert command.err.startswith("h2o-client: cannot listen on no.such.host.invalid, port 8000: ")
+
+
+def test_where_it_cannot_record(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert command("serve", "--record", str(tmp_path / "file" / "folder")) == 1
+    assert str(tmp_path) in command.err
+
+
+@posix
+def test_one_command_that_talks() -> None:
+    """`chat --engine`: the emulator with a model behind it, for one answer."""
+    with running(OpenAIStub(list(WHOLE))) as model_server:
+        with process("chat", "--engine", f"openai:{model_server.url}#tiny", "Hi") as chat:
+            assert ended(chat) == (0, "Hello there\n", "")
+        assert model_server.asked[-1].json()["messages"] == [{"role": "user", "content": "Hi"}]
+
+
+def test_an_engine_for_one_command(command: Command) -> None:
+    assert command("models", "--engine", "rote") == 0
+    assert "falcon" in command.out
+    assert command("chat", "Hi", "--engine", "rot") == 2
+    assert "unknown engine" in command.err
+    assert command("chat", "Hi", "--engine", "rote", "--base-url", "http://127.0.0.1") == 2
+    assert "--engine and --base-url exclude each other" in command.err
+    assert command("chat", "Hi", "--engine", "openai:http://127.0.0.1:1#m") == 1
+    assert "the model server at http://127.0.0.1:1 does not answer" in command.err
+
+
+@posix
+def test_what_goes_wrong_behind_it_is_shown() -> None:
+    with (
+        serving("--engine", "tgi:http://me:sEcret@127.0.0.1:1/") as (serve, url, _),
+        H2oClient(url, retries=0) as client,
+    ):
+        with pytest.raises(ServerError):
+            client.chat("Hi")
+        serve.terminate()
+        status, _, err = ended(serve)
+    assert status == 0
+    assert err.startswith("the model server at http://127.0.0.1:1/ does not answer: ConnectError")
+    assert err.endswith("\nstopped\n")
+    assert "sEcret" not in err
+
+
+@posix
+def test_a_token_is_wanted_from_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = ("--host", "0.0.0.0", "--port", "0", "--token", "s3cret")
+    with process("serve", *address) as serve:
+        found = re.search(r"http://0\.0\.0\.0:(\d+)", read(serve, "chat"))
+        assert found is not None
+        url = f"http://127.0.0.1:{found[1]}"
+        for token, status in ((None, 401), ("wrong", 401), ("s3cret", None)):
+            if token is not None:
+                monkeypatch.setenv("H2O_CHAT_TOKEN", token)
+            with H2oClient(url, retries=0) as client:
+                if status is None:
+                    assert client.chat("Hello").text.strip() == GREETING.strip()
+                    continue
+                with pytest.raises(H2oError) as caught:
+                    client.chat("Hello")
+                assert getattr(caught.value, "status", None) == status
+        stop(serve)
+
+
+@posix
+def test_it_can_be_ended_twice() -> None:
+    """A second Ctrl-C, while it ends, leaves no traceback."""
+    with process("serve", "--port", "0") as serve:
+        read(serve, "chat")
+        serve.send_signal(signal.SIGINT)
+        serve.send_signal(signal.SIGINT)
+        status, _, err = ended(serve)
+    assert status in {0, 130}
+    assert "Traceback" not in err
 
 
 def test_the_extra_is_missing() -> None:

@@ -173,6 +173,7 @@ class Replay:
     """One scenario, exchange by exchange."""
 
     def __init__(self, name: str, server: Emulator, stub: Stub, clock: Clock) -> None:
+        self.name = name
         self.capture = load(name)
         self.exchanges: list[dict[str, Any]] = self.capture["exchanges"]
         self.server = server

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asked import eventually
 
 from h2o_client import emulator
 from h2o_client.emulator import (
@@ -260,7 +261,7 @@ def test_a_client_that_leaves_is_noticed(server: Emulator, client: Client) -> No
     with socket.create_connection(address(server)) as sock:
         sock.sendall(head("POST", f"/conversation/{client.conversation}", body))
         server.wait_held()
-    until(lambda: server.connections == 0)
+    eventually(lambda: server.connections == 0)
     server.release()
     server.wait_idle()
     assert client.stored()[-1] == ("assistant", " a b c")
@@ -371,7 +372,7 @@ def test_hang_ends_with_the_client(server: Emulator, client: Client) -> None:
     server.fault("message", Fault(hang=True))
     with socket.create_connection(address(server)) as sock:
         sock.sendall(head("POST", f"/conversation/{client.conversation}", "{}"))
-        until(lambda: len(server.requests) == 3)
+        eventually(lambda: len(server.requests) == 3)
         with pytest.raises(TimeoutError):
             server.wait_idle(timeout=0.005)
     server.wait_idle()
@@ -437,7 +438,7 @@ def test_counters(server: Emulator, client: Client) -> None:
     client.say()
     assert (server.generations, server.generating, server.sessions) == (1, 0, ["s"])
     assert server.accepted == 3
-    until(lambda: server.connections == 0)
+    eventually(lambda: server.connections == 0)
 
 
 def test_wait_held_times_out(server: Emulator) -> None:
@@ -661,7 +662,7 @@ def test_close_ends_everything() -> None:
         stream = pool.submit(client.say)
         hanging = pool.submit(client.ask, "GET", "/__data.json")
         server.wait_held()
-        until(lambda: len(server.requests) == 4)
+        eventually(lambda: len(server.requests) == 4)
         server.close()
         server.close()
         assert isinstance(stream.exception(), http.client.IncompleteRead)
@@ -752,14 +753,6 @@ def sockets(server: Emulator, count: int) -> Iterator[list[socket.socket]]:
     finally:
         for sock in opened:
             sock.close()
-
-
-def until(condition: Any, timeout: float = 5.0) -> None:
-    """Wait for something that the emulator does not announce."""
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 def test_the_text_of_all_conversations_is_bounded() -> None:

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
+from asked import eventually
 from replay import Clock, Got, Replay, Stub, load, names
 
 from h2o_client.emulator import DEFAULT_MODELS, Emulator, Model
@@ -44,10 +45,17 @@ def start(name: str, stub: Stub, **options: Any) -> tuple[Emulator, Clock]:
     version = name[:3]
     limit = 2 if "06_" in name else None
     options = {"version": version, "rate_limit": limit, "stop_poll": POLL, **options}
-    return Emulator(engine=stub, clock=clock, **options), clock
+    return Emulator(**{"engine": stub, "clock": clock, **options}), clock
 
 
-def before(replay: Replay, exchange: dict[str, Any]) -> None:
+class Standing(Protocol):
+    """What stands still half way through an answer: the emulator's own model, or another."""
+
+    def wait_held(self) -> None: ...
+    def release(self) -> None: ...
+
+
+def before(replay: Replay, exchange: dict[str, Any], standing: Standing) -> None:
     """What happened to the model server between the recorded requests."""
     title = exchange["name"]
     if replay.capture["name"] == "05_upstream_down":
@@ -57,7 +65,7 @@ def before(replay: Replay, exchange: dict[str, Any]) -> None:
     elif title == "slow stream, closed after 5 chunks":
         replay.stub.hold = 5
     elif title == "14 s after":
-        replay.server.release()
+        standing.release()
         replay.server.wait_idle()
     elif title == "1.5 s after":
         replay.server.wait_idle()
@@ -69,31 +77,43 @@ def test_scenario(name: str) -> None:
     server, clock = start(name, stub)
     with server:
         replay = Replay(name, server, stub, clock)
-        held = HELD.get(name, {})
-        running: dict[int, tuple[threading.Thread, list[tuple[Got, dict[str, Any]]]]] = {}
-        for index, exchange in enumerate(replay.exchanges):
-            for later, (first, tokens) in held.items():
-                if first == index:
-                    stub.hold = tokens
-                    running[later] = background(partial(replay.play, later))
-                    server.wait_held()
-            if index in running:
-                thread, result = running.pop(index)
-                if (
-                    exchange["response"]["ended"] != "eof"
-                ):  # it was not stopped, though it was asked
-                    time.sleep(POLL * 5)
-                    server.release()
-                thread.join()
-                replay.compare(*result[0])
-                server.wait_idle()
-                continue
-            before(replay, exchange)
-            replay.compare(*replay.play(index))
-        server.release()
-        server.wait_idle()
+        play_all(replay, server)
         if name not in NOT_COMPARED:
             replay.compare_upstream()
+
+
+def play_all(replay: Replay, standing: Standing) -> None:
+    """Play a scenario; where two requests ran at once, one stands still meanwhile."""
+    held = HELD.get(replay.name, {})
+    server = replay.server
+    running: dict[int, tuple[threading.Thread, list[tuple[Got, dict[str, Any]]]]] = {}
+    for index, exchange in enumerate(replay.exchanges):
+        for later, (first, tokens) in held.items():
+            if first == index:
+                replay.stub.hold = tokens
+                running[later] = background(partial(replay.play, later))
+                standing.wait_held()
+                eventually(partial(has_come, server, tokens))
+        if index in running:
+            thread, result = running.pop(index)
+            stops = server._service.store._stops.values()
+            while not all(stop.seen for stop in stops):
+                time.sleep(POLL)
+            if standing is not server or exchange["response"]["ended"] != "eof":
+                standing.release()
+            thread.join()
+            replay.compare(*result[0])
+            server.wait_idle()
+            continue
+        before(replay, exchange, standing)
+        replay.compare(*replay.play(index))
+    standing.release()
+    server.wait_idle()
+
+
+def has_come(server: Emulator, tokens: int) -> bool:
+    """Whether a generation has got so many tokens from its model."""
+    return any(generation.tokens == tokens for generation in tuple(server._service.generations))
 
 
 def background(

@@ -5,7 +5,14 @@ folder and loaded as any other. It needs the extra `local-model`; `.ci/run full`
 """
 
 import importlib
+import itertools
+import json
 import math
+import os
+import re
+import signal
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -15,10 +22,20 @@ from typing import Any
 
 import pytest
 from flavours import Api
+from test_emulator import Client, events
 
-from h2o_client import H2oClient, H2oError, InvalidRequestError, StatusError
+from h2o_client import GenerationError, H2oClient, H2oError, InvalidRequestError, StatusError
 from h2o_client import Token as SdkToken
-from h2o_client.emulator import DEFAULT_MODELS, Emulator, EngineError, GenerationRequest, WebSearch
+from h2o_client.emulator import (
+    DEFAULT_MODELS,
+    Emulator,
+    EngineError,
+    GenerationRequest,
+    Token,
+    UpstreamError,
+    WebSearch,
+)
+from h2o_client.emulator.engines.parameters import Options
 
 pytestmark = pytest.mark.long
 
@@ -38,7 +55,23 @@ GREEDY: dict[str, Any] = {"do_sample": False, "max_new_tokens": 12}
 CONTEXT = 256
 
 
-def make_model(folder: Path, *, template: str | None = TEMPLATE) -> None:
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": CONTEXT,
+}
+OTHERS: dict[str, dict[str, Any]] = {
+    "Mistral": {**SIZES, "sliding_window": 16},
+    "GPT2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": CONTEXT},
+    "Mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8},  # has no such cache
+}
+"""Models of other kinds, and their sizes."""
+
+
+def make_model(folder: Path, *, template: str | None = TEMPLATE, kind: str = "Llama") -> None:
     """Save a tiny model and its tokenizer."""
     torch = importlib.import_module("torch")
     transformers = importlib.import_module("transformers")
@@ -51,26 +84,22 @@ def make_model(folder: Path, *, template: str | None = TEMPLATE) -> None:
         tokenizer_object=learner._tokenizer, bos_token="<s>", eos_token="</s>"
     )
     tokenizer.chat_template = template
-    config = transformers.LlamaConfig(
+    config = getattr(transformers, f"{kind}Config")(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=CONTEXT,
+        **OTHERS.get(kind, SIZES),
         initializer_range=0.6,  # so that some tokens are likelier than others
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         tie_word_embeddings=False,
     )
     torch.manual_seed(0)
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    importlib.import_module("torch").set_num_threads(1)  # it is small, and tests run at once
     made = tmp_path_factory.mktemp("model")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what other packages warn of is not ours
@@ -251,10 +280,138 @@ def test_the_history_is_in_its_own_template(server: Emulator, reference: Referen
     assert same(tokens, reference.generate(ids, **GREEDY))
 
 
+@pytest.mark.parametrize("kind", OTHERS)
+def test_models_of_other_kinds(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        make_model(tmp_path, kind=kind)
+        reference = Reference(tmp_path)
+        monkeypatch.setattr("h2o_client.emulator.engines.local.AT_ONCE", 16)
+        text = "hello there what is your name, and why is it so"
+        given = {**GREEDY, "max_new_tokens": 30, "repetition_penalty": 1.2}
+        with Emulator(engine=f"transformers:{tmp_path}") as server:
+            tokens = tokens_of(server, text, **given)
+        assert same(tokens, reference.generate(reference.prompt(text), **given))
+
+
+def test_without_do_sample_the_other_parameters_tell() -> None:
+    """As text-generation-inference has it."""
+    assert Options.of({}).do_sample is False
+    assert Options.of({"repetition_penalty": 1.2}).do_sample is False
+    assert Options.of({"temperature": 0.5}).do_sample is True
+    assert Options.of({"top_k": 5}).do_sample is True
+    assert Options.of({"top_k": 5, "do_sample": False}).do_sample is False
+
+
+def last_event(server: Emulator, text: str, **parameters: Any) -> tuple[dict[str, Any], str]:
+    """The last event of an answer, as it is sent, and what is stored of the answer."""
+    client = Client(server)
+    client.open()
+    status, body, _ = client.say(text, parameters)
+    assert status == 200
+    stored = client.stored()[-1][1]
+    client.ask("DELETE", f"/conversation/{client.conversation}")
+    return events(body)[-1], stored
+
+
+def test_details_and_the_whole_text(server: Emulator) -> None:
+    """The seed is the one that was used; the prompt is the service's."""
+    given = {"details": True, "max_new_tokens": 3}
+    last, _ = last_event(server, "hello", do_sample=True, seed=2**64 - 1, **given)
+    assert last["details"]["finish_reason"] in {"length", "eos_token"}
+    assert last["details"]["seed"] == 2**64 - 1
+    one, other = (last_event(server, "hello", do_sample=True, **given)[0] for _ in range(2))
+    assert one["details"]["seed"] != other["details"]["seed"]
+    last, stored = last_event(server, "hello", return_full_text=True, **given)
+    assert last["details"] == {"finish_reason": "length", "generated_tokens": 3, "seed": None}
+    assert last["generated_text"].startswith("<|prompt|>hello</s><|answer|>")
+    assert stored
+    assert not stored.startswith("<|prompt|>")
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_half_a_character_at_the_end(server: Emulator, reference: Reference, full: bool) -> None:
+    """Its text is known when nothing more comes, and belongs to its own token."""
+    engine = engine_in(server)
+    first, *_ = reference.tokenizer.encode("😀", add_special_tokens=False)
+    hello = reference.tokenizer.encode("hello", add_special_tokens=False)
+    end = reference.tokenizer.eos_token_id
+    ids = [*hello, first, *([] if full else [end])]
+    request = GenerationRequest("m", "p", {"max_new_tokens": len(ids)}, (("user", "hi"),))
+    answer = engine._begin(request)
+    answer._sample = iter([(number, -0.5) for number in ids]).__next__
+    made: list[Token] = []
+    while not made or made[-1].finish is None:
+        made += answer.step()
+    assert [token.id for token in made] == ids
+    shown = [token.text for token in made if not token.special]
+    assert "".join(shown) == "hello\ufffd" == reference.tokenizer.decode([*hello, first])
+    assert made[-1].finish == ("length" if full else "eos_token")
+
+
+def test_long_prompts_let_others_in(
+    server: Emulator, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prompt is read in parts, between which others have their turn."""
+    monkeypatch.setattr("h2o_client.emulator.engines.local.AT_ONCE", 8)
+    long = "hello there what is your name " * 6
+    lengths: list[int] = []
+    steps = Steps(engine_in(server), pause=0.005, lengths=lengths)
+    answers: dict[str, list[SdkToken]] = {}
+    try:
+        with H2oClient(server.url) as client, client.stream("hi", max_new_tokens=200) as stream:
+            next(iter(stream))
+            answers["long"] = tokens_of(server, long.strip(), **GREEDY)
+    finally:
+        steps.remove()
+    assert same(answers["long"], reference.generate(reference.prompt(long.strip()), **GREEDY))
+    assert max(lengths) == 8
+    parts = [number for number, length in enumerate(lengths) if length == 8]
+    assert len(parts) > 5
+    assert any(1 in lengths[one:other] for one, other in itertools.pairwise(parts))
+
+
+def test_old_turns_go_where_the_model_has_no_room(server: Emulator) -> None:
+    """A conversation longer than what the model can see goes on."""
+    with H2oClient(server.url, retries=0) as client, client.conversation() as talk:
+        for _ in range(6):
+            talk.send("hello there what is your name " * 4, max_new_tokens=20, do_sample=False)
+        assert len(talk.history()) == 12
+
+
+def test_a_model_that_fails(server: Emulator, caplog: pytest.LogCaptureFixture) -> None:
+    """It is an error event; nothing is stored, and the next one is answered."""
+    with H2oClient(server.url, retries=0) as client:
+        with pytest.raises(GenerationError, match="Server error: probability"):
+            client.chat("hello", temperature=1e-300, recover=False)
+        engine = engine_in(server)
+        model, count = engine._model, iter(range(100))
+        forward = model.forward
+
+        def fails(*args: Any, **keywords: Any) -> Any:
+            if next(count) == 3:
+                raise RuntimeError("CUDA out of memory")
+            return forward(*args, **keywords)
+
+        fails.__signature__ = importlib.import_module("inspect").signature(  # type: ignore[attr-defined]
+            forward
+        )
+        model.forward = fails
+        try:
+            with pytest.raises(GenerationError, match="CUDA out of memory") as caught:
+                client.chat("hello", recover=False, max_new_tokens=50, seed=3)
+        finally:
+            del model.forward
+        assert caught.value.partial
+        assert client.chat("hello", max_new_tokens=5, do_sample=False).generated_tokens == 5
+    assert "CUDA out of memory" in caplog.text
+
+
 def test_stop_sequences(server: Emulator) -> None:
     free = tokens_of(server, "hello", **GREEDY)
     text = "".join(token.text for token in free)
-    stop = text[len(text) // 3 : len(text) // 3 + 2]
+    shown = [token.text for token in free if token.text]
+    stop = shown[4][-1] + shown[5][0]  # of two tokens
     with H2oClient(server.url) as client:
         given = {**GREEDY, "repetition_penalty": 1.0, "stop": [stop, ""], "details": True}
         reply = client.chat("hello", **given)
@@ -282,19 +439,31 @@ def test_an_answer_ends_where_the_model_does(server: Emulator) -> None:
         ("repetition_penalty", 0.0),
         ("seed", -1),
         ("truncate", 0),
+        ("typical_p", 0),
+        ("seed", 2**64),
+        ("temperature", 10**400),
+        ("repetition_penalty", "1"),
     ],
 )
 def test_what_is_no_parameter(server: Emulator, name: str, value: Any) -> None:
     engine = engine_in(server)
     request = GenerationRequest("m", "p", {name: value}, (("user", "hi"),))
-    with pytest.raises(Exception, match="model server answered 422") as caught:
+    with pytest.raises(UpstreamError, match="model server answered 422") as caught:
         engine._begin(request)
-    assert name in caught.value.body["error"]  # type: ignore[attr-defined]
+    assert name in json.dumps(caught.value.body)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("temperature", "hot"), ("stop", "x"), ("stop", [1]), ("do_sample", 1), ("top_k", 1.5)],
+    [
+        ("temperature", "hot"),
+        ("stop", "x"),
+        ("stop", [1]),
+        ("do_sample", 1),
+        ("top_k", 1.5),
+        ("seed", 1.0),
+        ("max_new_tokens", True),
+    ],
 )
 def test_parameters_of_another_type(server: Emulator, name: str, value: Any) -> None:
     test_what_is_no_parameter(server, name, value)
@@ -344,7 +513,7 @@ async def test_streams_and_stops(api: Api) -> None:
 class Steps:
     """Counts an engine's steps, and makes them slow enough to be stopped between."""
 
-    def __init__(self, engine: Any, pause: float = 0.01) -> None:
+    def __init__(self, engine: Any, pause: float = 0.01, lengths: list[int] | None = None) -> None:
         self.engine = engine
         self.count = 0
         self.order: list[int] = []
@@ -354,6 +523,8 @@ class Steps:
         def forward(*args: Any, **keywords: Any) -> Any:
             self.count += 1
             self.order.append(id(keywords.get("past_key_values")))
+            if lengths is not None:
+                lengths.append(keywords["input_ids"].shape[-1])
             time.sleep(pause)
             return self._forward(*args, **keywords)
 
@@ -426,18 +597,18 @@ def test_what_is_said_while_it_loads(folder: Path, monkeypatch: pytest.MonkeyPat
     local = importlib.import_module("h2o_client.emulator.engines.local")
     load = local.TransformersEngine._load
 
-    def slowly(self: Any) -> None:
+    def slowly(self: Any) -> Any:
         time.sleep(0.1)
-        load(self)
+        return load(self)
 
     monkeypatch.setattr(local.TransformersEngine, "_load", slowly)
     monkeypatch.setattr(local, "HEARTBEAT", 0.03)
     said: list[str] = []
     with Emulator(engine=f"transformers:{folder}", progress=said.append):
         pass
-    assert said[0].startswith(f"loading {folder} on ")
+    assert said[0].startswith(f"loading {folder} …")
     assert said[1].startswith(f"loading {folder}: ")
-    assert "million parameters" in said[-1]
+    assert "million parameters, on " in said[-1]
 
 
 def test_weights_that_are_not_there(tmp_path: Path) -> None:
@@ -446,6 +617,74 @@ def test_weights_that_are_not_there(tmp_path: Path) -> None:
         server.start()
     with pytest.raises(EngineError, match="cannot load"):
         engine_in(server).template()
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./nor/this", "~/nor/that", "a/b/c"])
+def test_a_folder_that_is_not_there_is_not_asked_for_on_the_hub(name: str) -> None:
+    with pytest.raises(EngineError, match=f"cannot load {name}: there is no such folder"):
+        Emulator(engine=f"transformers:{name}").start()
+
+
+def test_a_folder_below_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    with Emulator(engine=f"transformers:~/{folder.name}") as server:
+        assert tokens_of(server, "hello", **GREEDY)
+
+
+def command(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "h2o_client", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
+
+
+def test_a_name_on_the_hub_without_a_network(tmp_path: Path) -> None:
+    name = "h2oai/h2o-danube3-500m-chat"
+    done = command(
+        "serve", "--engine", f"transformers:{name}", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path)
+    )
+    out, err = done.communicate(timeout=60)
+    assert (done.returncode, out) == (1, "")
+    assert err.startswith(f"loading {name} …\n")
+    last = err.splitlines()[-1]
+    assert last.startswith(f"h2o-client: cannot load {name}: ")
+    assert "Traceback" not in err
+
+
+def test_one_command(folder: Path) -> None:
+    """A model, a server and an answer."""
+    done = command(
+        *("chat", "--engine", f"transformers:{folder}", "--param", "do_sample=false"),
+        *("--param", "max_new_tokens=9", "--json", "hello"),
+    )
+    out, err = done.communicate(timeout=60)
+    assert done.returncode == 0, err
+    assert json.loads(out)["generated_tokens"] == 9
+    assert "loaded" in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_answers(folder: Path, number: int) -> None:
+    done = command("serve", "--engine", f"transformers:{folder}", "--port", "0")
+    assert done.stdout is not None
+    while not (found := re.search(r"H2O_CHAT_URL=(\S+)", done.stdout.readline())):
+        assert done.poll() is None
+    with (
+        H2oClient(found[1], retries=0) as client,
+        client.stream("hello", recover=False, max_new_tokens=200, seed=11) as stream,
+    ):
+        next(iter(stream))
+        done.send_signal(number)
+        with pytest.raises(H2oError):
+            list(stream)
+    _, err = done.communicate(timeout=10)
+    assert done.returncode == 0
+    assert "Traceback" not in err
+    assert err.endswith("\nstopped\n")
 
 
 def test_its_template(folder: Path) -> None:

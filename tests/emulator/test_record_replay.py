@@ -270,6 +270,91 @@ def test_files_are_bounded_and_none_is_overwritten(
     assert max(len(file["exchanges"]) for file in files(tmp_path)) == 3
 
 
+def test_secrets_are_not_recorded(tmp_path: Path) -> None:
+    """Neither what was sent, nor what a model server sets; a session has another id."""
+
+    def ask(server: Emulator) -> tuple[int, list[str]]:
+        connection = http.client.HTTPConnection(server.url[7:], timeout=5)
+        body = "ethicsModalAccepted=true"
+        headers = {
+            "Content-Type": "application/x-www-form-urlencoded",
+            "Referer": f"{server.url}/",
+            "Cookie": "other=sEcret1; hf-chat=sEcret2; more=sEcret3",
+            "Authorization": "Bearer sEcret4",
+            "X-API-Key": "sEcret5",
+        }
+        connection.request("POST", "/settings", body, headers)
+        answer = connection.getresponse()
+        answer.read()
+        made = answer.status, answer.headers.get_all("set-cookie") or []
+        connection.close()
+        return made
+
+    with Emulator(record=tmp_path) as server, H2oClient(server.url, session="sEcret2") as client:
+        first = ask(server)
+        server.reply(Answer(" Hi", headers=[("set-cookie", "upstream=sEcret6; Path=/")]))
+        client.chat("Hi")
+        server.wait_idle()
+    assert "sEcret2" in first[1][0]
+    (kept,) = files(tmp_path)  # one session, one file
+    assert len(kept["exchanges"]) == 4
+    text = json.dumps(kept)
+    assert "sEcret" not in text
+    assert "upstream=(left out); Path=/" in text
+    with Emulator(replay=tmp_path) as server:
+        again = ask(server)
+    assert (again[0], again[1][0].partition(";")[0]) == (first[0], first[1][0].partition(";")[0])
+
+
+def test_a_full_file_is_not_added_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("h2o_client.emulator.recording.FULL", 20_000)
+    with Emulator(record=tmp_path) as server, H2oClient(server.url) as client:
+        for _ in range(3):
+            client.chat("x" * 20_000)
+        server.wait_idle()
+    assert len(files(tmp_path)) == 4
+    assert len(exchanges(tmp_path)) == 10
+
+
+def test_a_disk_that_is_full(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "gone"
+    with Emulator(record=folder) as server, H2oClient(server.url) as client:
+        folder.rmdir()
+        assert client.chat("Hi").text
+        server.wait_idle()
+    assert "cannot record" in caplog.text
+
+
+def test_a_stop_counts_for_what_came_before_it(tmp_path: Path) -> None:
+    """One whose client has left is not what the next message is stopped by."""
+    _one_file(tmp_path, "0.4/11_stop_generating")
+    capture = load("0.4/11_stop_generating")
+    stream = next(e for e in capture["exchanges"] if e["response"]["ended"] == "eof")
+    stop = next(e for e in capture["exchanges"] if "stop" in e["request"]["path"])
+    headers = {"Content-Type": "application/json"}
+
+    def begin(server: Emulator) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        connection = http.client.HTTPConnection(server.url[7:], timeout=0.2)
+        request = stream["request"]
+        connection.request("POST", request["path"], request["body"], headers)
+        return connection, connection.getresponse()
+
+    with Emulator(replay=tmp_path) as server:
+        connection, answer = begin(server)
+        assert answer.read1()
+        answer.close()
+        connection.close()
+        other = http.client.HTTPConnection(server.url[7:], timeout=5)
+        other.request("POST", stop["request"]["path"])
+        assert other.getresponse().read() == b""
+        other.close()
+        connection, answer = begin(server)
+        with pytest.raises(TimeoutError):
+            answer.read()  # it stands still until a stop of its own
+        answer.close()
+        connection.close()
+
+
 @pytest.mark.parametrize("text", [None, "{}", "[]", "no JSON", '{"exchanges": [{}]}'])
 def test_nothing_to_replay(tmp_path: Path, text: str | None) -> None:
     if text is not None:

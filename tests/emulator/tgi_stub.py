@@ -1,10 +1,11 @@
 """The recorder's text-generation-inference server (`replay.Stub`), put behind HTTP."""
 
+import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 import anyio
-import anyio.lowlevel
+import anyio.to_thread
 from model_servers import Asked, Handler
 from replay import Stub
 
@@ -14,9 +15,36 @@ from h2o_client.emulator.upstream import ask
 
 @dataclass
 class TgiStub:
-    """The recorder's model server: what it does is said by ``[[...]]`` in the last message."""
+    """The recorder's model server: what it does is said by ``[[...]]`` in the last message.
+
+    Attributes:
+        stub: What it says.
+        standing: One event for each answer that stands still; set, it goes on.
+    """
 
     stub: Stub = field(default_factory=Stub)
+    standing: list[threading.Event] = field(default_factory=list[threading.Event])
+    changes: threading.Condition = field(default_factory=threading.Condition)
+
+    def wait_held(self) -> None:
+        """Wait until an answer stands still."""
+        with self.changes:
+            assert self.changes.wait_for(lambda: self.standing, 5)
+
+    def release(self) -> None:
+        """Let go on what stands still."""
+        with self.changes:
+            for event in self.standing:
+                event.set()
+            self.standing.clear()
+
+    async def hold(self) -> None:
+        """Stand still."""
+        event = threading.Event()
+        with self.changes:
+            self.standing.append(event)
+            self.changes.notify_all()
+        assert await anyio.to_thread.run_sync(event.wait, 10)
 
     def __call__(self, asked: Asked, handler: Handler) -> None:
         if self.stub.down:
@@ -36,8 +64,7 @@ class TgiStub:
         )
 
         async def answer() -> None:
-            hold = anyio.lowlevel.checkpoint
-            upstream = await ask(request, None, self.stub, pace=0.0, hold=hold)
+            upstream = await ask(request, None, self.stub, pace=0.0, hold=self.hold)
             handler.head(upstream.status, list(upstream.headers))
             chunked = not any(name == "content-length" for name, _ in upstream.headers)
             write = handler.chunk if chunked else handler.wfile.write

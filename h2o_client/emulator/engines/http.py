@@ -6,9 +6,11 @@ the connection to the model server at once: that is how a stop reaches it.
 
 from __future__ import annotations
 
+import base64
 import http.cookiejar
+import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 import anyio
@@ -23,11 +25,16 @@ CONNECT = 10.0
 SILENCE = 300.0
 """Seconds that a model server may say nothing, as with the real service's HTTP client."""
 
+EXCERPT = 64 * 1024
+"""Bytes of an error that are looked at."""
+
 PER_MESSAGE = frozenset(
     {"connection", "content-encoding", "keep-alive", "te", "trailer", "transfer-encoding"}
     | {"upgrade", "proxy-authenticate", "proxy-authorization"}
 )
 """Headers that belong to one connection, or to the form in which the body came."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +63,24 @@ class Opened:
                     raise ConnectionError("too long a body")
         return data
 
+    async def excerpt(self) -> str:
+        """The beginning of an error's text; its status is known, whatever becomes of the rest."""
+        data = b""
+        with suppress(ConnectionError):
+            async with aclosing(self.body) as body:
+                async for part in body:
+                    data += part
+                    if len(data) > EXCERPT:
+                        break
+        return data[:EXCERPT].decode(errors="replace")
+
 
 class HttpEngine(LiveEngine):
     """An engine that speaks HTTP.
 
     Args:
-        url: Where the model server is.
+        url: Where the model server is. A user and a password in it are sent in a header, and
+            are not part of `url`, which is shown and logged.
     """
 
     def __init__(self, url: str) -> None:
@@ -71,7 +90,11 @@ class HttpEngine(LiveEngine):
             raise EngineError(f"no URL of a model server: {url!r} ({error})") from None
         if parsed.scheme not in {"http", "https"} or not parsed.host:
             raise EngineError(f"no URL of a model server: {url!r}; it begins with http://")
-        self.url = url
+        self.url = str(parsed.copy_with(userinfo=b"")) if parsed.userinfo else url
+        self._login: dict[str, str] = {}
+        if parsed.userinfo:
+            login = f"{parsed.username}:{parsed.password}".encode()
+            self._login["authorization"] = f"Basic {base64.b64encode(login).decode()}"
         self._client: httpx.AsyncClient | None = None
 
     async def start(self, say: Callable[[str], None]) -> None:  # noqa: ARG002 -- nothing to tell
@@ -100,14 +123,16 @@ class HttpEngine(LiveEngine):
         assert self._client is not None, "the engine was not started"  # noqa: S101 -- our mistake
         encoded_headers = [
             (name.encode(), value.encode("latin-1", "replace"))
-            for name, value in (headers or {}).items()
+            for name, value in {**(headers or {}), **self._login}.items()
         ]
         request = self._client.build_request(method, url, content=content, headers=encoded_headers)
         request.headers["accept-encoding"] = "identity"
         try:
             response = await self._client.send(request, stream=True)
         except httpx.HTTPError as error:
-            raise UpstreamDownError(f"{type(error).__name__}: {error}") from error
+            text = f"{type(error).__name__}: {error}"
+            logger.warning("the model server at %s does not answer: %s", self.url, text)
+            raise UpstreamDownError(text) from error
         encoded = "content-encoding" in response.headers
         kept = tuple(
             (name, value)
@@ -134,7 +159,9 @@ async def _read(response: httpx.Response) -> AsyncGenerator[bytes]:
             if data:
                 yield data
     except httpx.HTTPError as error:
-        raise ConnectionError(f"{type(error).__name__}: {error}") from error
+        text = f"{type(error).__name__}: {error}"
+        logger.warning("an answer of the model server at %s broke off: %s", response.url, text)
+        raise ConnectionError(text) from error
     finally:
         with anyio.CancelScope(shield=True):
             await response.aclose()

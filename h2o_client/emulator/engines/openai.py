@@ -5,11 +5,13 @@ the deltas of its stream become tokens as they arrive.  Three things differ from
 text-generation-inference and are bridged here:
 
 - Its `finish_reason` comes after the last delta, when that has long been passed on:
-  where an answer did not come to its end token, a last token without text carries
-  the reason.
-- Parameters that OpenAI does not know (`repetition_penalty`, `top_k`, …) are sent,
-  since the servers named above take them; a server that refuses them is asked again
-  without them, and from then on spared them.
+  a last token, the end token or one without text, carries the reason.  An answer that
+  a content filter or the server itself broke off is no whole answer: it ends with an
+  error event.
+- What OpenAI's own parameters do not have (`repetition_penalty`, `top_k`, …) is sent,
+  since the servers named above take it.  A server that refuses one is asked again
+  without it, and is spared it from then on if it does not know it at all.  Values are
+  checked before, so that a client's mistake is not taken for that.
 - Its errors become the statuses and error types of text-generation-inference.  A
   refused key is the operator's business, not the client's: no 401.
 """
@@ -17,7 +19,9 @@ text-generation-inference and are bridged here:
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, cast
@@ -31,7 +35,9 @@ from h2o_client.emulator.engine import (
     UpstreamError,
 )
 from h2o_client.emulator.engines.http import HttpEngine, Opened
+from h2o_client.emulator.engines.parameters import Options
 from h2o_client.emulator.engines.turns import chat_messages
+from h2o_client.emulator.prompt import END_OF_TEXT
 
 KEY = "OPENAI_API_KEY"
 """The environment's variable with the key."""
@@ -50,9 +56,24 @@ EXTENSIONS = {
     "top_k": ("top_k",),
     "typical_p": ("typical_p",),
 }
-REASONS: Mapping[str, FinishReason] = {"length": "length", "stop": "eos_token"}
+USAGE = "stream_options"
+"""What asks for the number of tokens; with `details` only, for it is not everywhere known."""
+
+UNKNOWN = re.compile(
+    r"unknown|unrecogni[sz]ed|unexpected|unsupported|not (be )?(supported|permitted|allowed|known)"
+    r"|does ?n[o']t support|forbidden|additional propert|extra ",
+    re.IGNORECASE,
+)
+"""How servers say that they do not know a parameter, whatever its value."""
+
+REASONS: Mapping[str, FinishReason] = {"length": "length", "max_tokens": "length"}
+BROKEN_OFF = {"abort", "cancelled", "content_filter", "error"}
+"""Reasons of an answer that is not whole; all others are as good as the end token."""
+
 MAX_LINE = 1024 * 1024
-MAX_ERROR = 64 * 1024
+MAX_BODY = 16 * 1024 * 1024
+
+logger = logging.getLogger(__name__)
 
 
 class OpenAIEngine(HttpEngine):
@@ -66,7 +87,7 @@ class OpenAIEngine(HttpEngine):
 
     def __init__(self, url: str, model: str | None = None, *, key: str | None = None) -> None:
         super().__init__(url)
-        base = url.rstrip("/").removesuffix("/chat/completions")
+        base = self.url.rstrip("/").removesuffix("/chat/completions")
         if not base.partition("://")[2].partition("/")[2]:
             base += "/v1"
         self.base = base
@@ -74,7 +95,8 @@ class OpenAIEngine(HttpEngine):
         self._key = key if key is not None else os.environ.get(KEY, "")
         if not (self._key.isascii() and self._key.isprintable()):
             raise EngineError(f"the key in {KEY} has characters that no header can have")
-        self._plain = False
+        self._listed: str | None = None
+        self._spared: set[str] = set()
 
     def template(self) -> str | None:
         """The server has its own."""
@@ -83,30 +105,45 @@ class OpenAIEngine(HttpEngine):
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token]:
         """Yield the deltas of the answer."""
         opened = await self._ask(request)
-        if opened.header("content-type").partition(";")[0].strip() == "text/event-stream":
-            answer = self._streamed(opened)
+        seed: int | None = request.parameters.get("seed")  # its own is not told
+        if opened.header("content-type").lower().startswith("text/event-stream"):
+            answer = self._streamed(opened, seed)
         else:
-            answer = self._whole(opened)
+            answer = self._whole(opened, seed)
         async with aclosing(answer):
             async for token in answer:
                 yield token
 
     async def _ask(self, request: GenerationRequest) -> Opened:
-        model = self.model or await self._first_model()
+        options = Options.of(request.parameters)
+        model = self.model or self._listed or await self._first_model()
         payload = {"model": model, "messages": chat_messages(request), "stream": True}
-        payload |= _standard(request.parameters)
-        extensions = _extensions(request.parameters)
-        plain = self._plain or not extensions
-        opened = await self._post(payload if plain else payload | extensions)
-        if opened.status in {400, 422} and not plain:
-            text = (await opened.read(MAX_ERROR)).decode(errors="replace")
-            if not any(name in text for name in extensions):
+        payload |= _standard(request.parameters, options)
+        more = {
+            name: value
+            for name, value in _extensions(request.parameters).items()
+            if name not in self._spared
+        }
+        while True:
+            opened = await self._post(payload | more)
+            if opened.status == 200:
+                return opened
+            text = await opened.excerpt()
+            refused = {name for name in more if name in text}
+            if opened.status not in {400, 422} or not refused:
+                self._note(opened.status)
                 raise _refusal(opened, text)
-            self._plain = True
-            opened = await self._post(payload)
-        if opened.status != 200:
-            raise _refusal(opened, (await opened.read(MAX_ERROR)).decode(errors="replace"))
-        return opened
+            for name in refused:
+                del more[name]
+            if UNKNOWN.search(text):
+                self._spared |= refused
+
+    def _note(self, status: int) -> None:
+        """Draw conclusions from a refusal."""
+        if status == 404:
+            self._listed = None  # it may have another model by now
+        if status in {401, 403}:
+            logger.warning("the model server at %s refused the key in %s", self.base, KEY)
 
     async def _post(self, payload: Mapping[str, Any]) -> Opened:
         content = json.dumps(payload).encode()
@@ -118,19 +155,19 @@ class OpenAIEngine(HttpEngine):
 
     async def _first_model(self) -> str:
         opened = await self.send("GET", f"{self.base}/models", headers=self._authorization())
-        text = (await opened.read(MAX_LINE)).decode(errors="replace")
         if opened.status != 200:
-            raise _refusal(opened, text)
+            self._note(opened.status)
+            raise _refusal(opened, await opened.excerpt())
         try:
-            self.model = str(json.loads(text)["data"][0]["id"])
+            self._listed = str(json.loads(await opened.read(MAX_BODY))["data"][0]["id"])
         except (ValueError, LookupError, TypeError):
             raise UpstreamError(424, _error("the model server lists no model")) from None
-        return self.model
+        return self._listed
 
-    async def _streamed(self, opened: Opened) -> AsyncGenerator[Token]:
+    async def _streamed(self, opened: Opened, seed: int | None) -> AsyncGenerator[Token]:
         """Read the events up to the end; a stream without one has broken off."""
         number = generated = 0
-        reason: FinishReason | None = None
+        reason = ""
         ended = False
         async with aclosing(_events(opened.body)) as events:
             async for event in events:
@@ -138,50 +175,65 @@ class OpenAIEngine(HttpEngine):
                     ended = True
                     break
                 fields = _object(event)
-                if fields.get("error"):
-                    raise GenerationError(*_event_error(fields["error"]))
-                usage = fields.get("usage")
-                if isinstance(usage, dict):
-                    known: object = cast("dict[str, Any]", usage).get("completion_tokens")
-                    generated = known if isinstance(known, int) else generated
+                if fields.get("error") or fields.get("object") == "error":
+                    raise GenerationError(*_event_error(fields.get("error") or fields))
+                generated = _used(fields) or generated
                 choice = _choice(fields)
                 text = _text(choice.get("delta"))
                 if text:
                     yield Token(text, id=number)
                     number += 1
                 reason = _reason(choice) or reason
-        if reason is None and not ended:
+        if not reason and not ended:
             raise ConnectionError("the model server's stream has no end")
-        if reason in {"length", "stop_sequence"}:
-            yield Token("", reason, id=number, generated=generated or number)
+        yield _last(reason, number, generated, seed)
 
-    async def _whole(self, opened: Opened) -> AsyncGenerator[Token]:
+    async def _whole(self, opened: Opened, seed: int | None) -> AsyncGenerator[Token]:
         """Read the answer of a server that does not stream, if it is one."""
-        data = await opened.read(16 * MAX_LINE)
+        data = await opened.read(MAX_BODY)
         fields = _object(data.decode(errors="replace"))
         choice = _choice(fields)
         if fields.get("error") or not choice:
             text = _event_error(fields["error"])[0] if fields.get("error") else ""
             raise UpstreamError(424, _error(text or "the model server's answer is no stream"))
         text = _text(choice.get("message"))
-        yield Token(text, "length" if _reason(choice) == "length" else None, id=0)
+        if text:
+            yield Token(text, id=0)
+        yield _last(_reason(choice), 1 if text else 0, _used(fields), seed)
 
 
-def _standard(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def _last(reason: str, number: int, generated: int, seed: int | None) -> Token:
+    """The last token: it has no text that is shown.
+
+    Raises:
+        GenerationError: The answer is not whole.
+    """
+    if reason in BROKEN_OFF:
+        text = f"the model server broke the answer off: {reason}"
+        raise GenerationError(text, "incomplete_generation")
+    finish = REASONS.get(reason, "stop_sequence" if reason == "stop_sequence" else "eos_token")
+    if finish == "eos_token":
+        count = generated or number + 1
+        return Token(END_OF_TEXT, finish, number, special=True, seed=seed, generated=count)
+    return Token("", finish, number, seed=seed, generated=generated or number)
+
+
+def _standard(parameters: Mapping[str, Any], options: Options) -> dict[str, Any]:
     payload = {theirs: parameters[ours] for ours, theirs in STANDARD.items() if ours in parameters}
-    if parameters.get("do_sample") is False:
+    if not options.do_sample:
         payload["temperature"] = 0.0
     return {name: value for name, value in payload.items() if value is not None and value != []}
 
 
 def _extensions(parameters: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in parameters.items() if value is not None}
-    return {
+    found = {
         theirs: given[ours]
         for ours, names in EXTENSIONS.items()
         if ours in given
         for theirs in names
     }
+    return {**found, USAGE: {"include_usage": True}} if given.get("details") else found
 
 
 async def _events(body: AsyncGenerator[bytes]) -> AsyncGenerator[str]:
@@ -220,13 +272,23 @@ def _text(part: object) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _reason(choice: Mapping[str, Any]) -> FinishReason | None:
+def _used(fields: Mapping[str, Any]) -> int:
+    """How many tokens were generated; 0 where it is not told."""
+    usage: object = fields.get("usage")
+    known: object = (
+        cast("dict[str, Any]", usage).get("completion_tokens") if isinstance(usage, dict) else 0
+    )
+    return known if isinstance(known, int) else 0
+
+
+def _reason(choice: Mapping[str, Any]) -> str:
+    """Why an answer ended; empty while it goes on."""
     reason: object = choice.get("finish_reason")
     if not isinstance(reason, str):
-        return None
+        return ""
     if reason == "stop" and isinstance(choice.get("stop_reason"), str):
         return "stop_sequence"  # vLLM tells which one
-    return REASONS.get(reason, "eos_token")
+    return reason
 
 
 def _error(text: str, error_type: str = "generation") -> dict[str, str]:
