@@ -11,9 +11,11 @@ the server to stop and delete, and waits for the threads or tasks.
 
 The service limits messages by session or address. So one refusal is the concern of all: `RateLimit`
 holds when the workers go on, and none sends anything before. The prompt that met the limit is asked
-again after the pause, by the worker that has it.
+again after the pause, by the worker that has it. A call's own retries wait for no limit: they end
+where they would, and leave the wait to the batch.
 """
 
+import logging
 import threading
 import time
 from collections import deque
@@ -28,12 +30,13 @@ from collections.abc import (
     Sequence,
 )
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias
 
 import anyio
 
+from h2o_client import Retries, Retry
 from h2o_client.errors import RateLimitError
 from h2o_client.types import Message, Reply
 
@@ -53,6 +56,7 @@ _TURN = 1.0  # seconds: where a wait cannot be interrupted (Windows), Ctrl-C is 
 _KEYS = frozenset({"id", "messages", "model", "parameters", "prompt"})
 _NO_PARAMETERS = frozenset({"messages", "model", "parameters", "recover", "retries", "self"})
 _END: Any = object()
+_logger = logging.getLogger("h2o_client")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +160,22 @@ class RateLimit:
         self._spent = 0.0
 
 
+def without_limit(retries: Retries | int) -> Retries:
+    """Return the same retries, but such as leave waiting for a limit to the batch."""
+    own = retries if isinstance(retries, Retries) else Retries(attempts=retries)
+
+    def on_retry(retry: Retry) -> None:
+        error = retry.error
+        if isinstance(error, RateLimitError) and (
+            error.retry_after is not None or retry.delay >= WINDOW
+        ):
+            raise error
+        if own.on_retry is not None:
+            own.on_retry(retry)
+
+    return replace(own, on_retry=on_retry)
+
+
 def read_prompt(prompt: Prompt, keywords: Mapping[str, Any]) -> tuple[Messages, dict[str, Any]]:
     """Return the arguments of the call that a prompt stands for.
 
@@ -215,6 +235,11 @@ class _Common:
             raise ValueError(f"limit_wait must not be negative, nor {limit_wait}")
         # Made and never begun, so nothing is sent: what is wrong for all is to be raised now.
         client.stream("?", **parameters)
+        retries = parameters.get("retries")
+        if retries is None:
+            retries = getattr(client, "retries", None)  # not every client has any
+        if retries is not None:
+            parameters = {**parameters, "retries": without_limit(retries)}
         self._parameters = parameters
         self._concurrency = concurrency
         self._limit = RateLimit(limit_wait)
@@ -233,6 +258,18 @@ class _Common:
             ValueError: something in it cannot be meant.
         """
         return read_prompt(prompt, self._parameters)
+
+    def pausing(self, seconds: float) -> None:
+        """Tell that all pause, for so many seconds; a subclass may tell more than the log."""
+        _logger.info("too many messages: all pause for %.0f s", seconds)
+
+    def _refused(self, error: RateLimitError) -> bool:
+        """Note that a message met the limit; return whether to ask it again after the pause."""
+        known = self._limit.delay()
+        again = self._limit.refused(error)
+        if (pause := self._limit.delay()) > known + (_SHORTEST if known else 0):
+            self.pausing(pause)
+        return again
 
     def _enter(self) -> None:
         if self._entered:
@@ -400,7 +437,7 @@ class Batch(_Common):
                 reply = self._read(prompt)
             except RateLimitError as error:
                 with self._lock:
-                    again = self._limit.refused(error)
+                    again = self._refused(error)
                 if not again:
                     return _result(index, prompt, error=error)
             except Exception as error:  # noqa: BLE001 -- the result's, not the batch's
@@ -547,7 +584,7 @@ class AsyncBatch(_Common):
             try:
                 reply = await self._read(prompt)
             except RateLimitError as error:
-                if not self._limit.refused(error):
+                if not self._refused(error):
                     return _result(index, prompt, error=error)
             except Exception as error:  # noqa: BLE001 -- the result's, not the batch's
                 return _result(index, prompt, error=error)

@@ -11,7 +11,7 @@ from h2o_client.cli.completion import completion
 from h2o_client.cli.conversations import conversations
 from h2o_client.cli.doctor import doctor
 from h2o_client.cli.models import models
-from h2o_client.cli.outcome import PROGRAM, App, debug_option
+from h2o_client.cli.outcome import PROGRAM, App, debug_option, open_what_is_closed
 from h2o_client.cli.serve import serve
 
 
@@ -41,6 +41,7 @@ app.add_command(serve)
 
 def run() -> None:
     """Run the command with the arguments of this process; exits with its status."""
+    open_what_is_closed()
     # A character that the terminal does not know is no reason to lose an answer.
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:

@@ -2,6 +2,12 @@
 
 A conversation is made and written down before its message is sent, so that an answer which nobody
 waited for is found again. It is deleted when its answer is written down.
+
+An answer that was stopped looks whole where the server stores it. So what is left on purpose is
+written down before the server is told to stop. One moment remains: where a time limit strikes or
+a connection is lost for good, the client tells the server by itself, and `left` is written when
+that is done, some milliseconds later (`Timeouts.cleanup` at the most). A process that is killed
+within them finds, when it goes on, the beginning of an answer, and takes it for all of it.
 """
 
 import contextlib
@@ -10,7 +16,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,16 +111,31 @@ class Items(Iterable[Item]):
 
 
 class JournalledBatch(Batch):
-    """A batch of items whose conversations are in a journal."""
+    """A batch of items whose conversations are in a journal.
+
+    Args:
+        client: asks.
+        items: the items.
+        journal: knows.
+        on_pause: is told, in any thread, for how many seconds all pause.
+        **options: see `Batch`.
+    """
 
     def __init__(
-        self, client: H2oClient, items: Iterable[Item], journal: Journal, **options: Any
+        self,
+        client: H2oClient,
+        items: Iterable[Item],
+        journal: Journal,
+        *,
+        on_pause: Callable[[float], object],
+        **options: Any,
     ) -> None:
         prompts: Iterable[Any] = items
         super().__init__(client, prompts, **options)
         self._asked_by = client
         self._journal = journal
-        self._refused: dict[str, Conversation] = {}
+        self._on_pause = on_pause
+        self._met_limit: dict[str, Conversation] = {}
 
     def stream(self, prompt: Any) -> "Asking":
         """Make what answers an item."""
@@ -125,8 +146,13 @@ class JournalledBatch(Batch):
         # Refuses what cannot be sent; begun it is not.
         self._asked_by.stream(messages, **keywords)
         return Asking(
-            self._asked_by, self._journal, item, flatten(messages), keywords, self._refused
+            self._asked_by, self._journal, item, flatten(messages), keywords, self._met_limit
         )
+
+    def pausing(self, seconds: float) -> None:
+        """See `Batch`."""
+        super().pausing(seconds)
+        self._on_pause(seconds)
 
 
 class Asking:
@@ -181,8 +207,15 @@ class Asking:
             self._left.set()
             stream = self._stream
         if stream is not None:
-            self._journal.left(self._item.key, self._item.digest)
+            self._note_left()
             stream.close()
+
+    def _note_left(self) -> None:
+        """Write down that the conversation counts no more."""
+        # On a disk that is full it must be left, too: the conversation is deleted then, and what
+        # is not there is not taken for an answer either.
+        with contextlib.suppress(OSError):
+            self._journal.left(self._item.key, self._item.digest)
 
     def _seek(self) -> Reply | None:
         """Look for the answer where an earlier run asked for it."""
@@ -219,7 +252,7 @@ class Asking:
                 self._refused[item.key] = self._conversation
             raise
         except Exception as error:
-            self._journal.left(item.key, item.digest)
+            self._note_left()
             if not isinstance(error, TransportError):  # the server would not hear it either
                 self._delete()
             raise

@@ -10,14 +10,14 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from h2o_client import H2oError
+from h2o_client import H2oError, Retries
 from h2o_client.cli.journal import Journal, sync_directory
 from h2o_client.cli.parameters import param_option
 from h2o_client.cli.server import connected, url_option, wrong_use
@@ -85,7 +85,8 @@ def batch(
     with Journal(path, common) as journal:
         wanted = _compare(items, journal, progress, retry_failed=retry_failed)
         if wanted:
-            with connected(base_url, model=model, session=journal.session) as client:
+            options: dict[str, Any] = {"session": journal.session, "retries": Retries()}
+            with connected(base_url, model=model, **options) as client:
                 _ask(client, _Wanted(items, wanted), journal, progress, concurrency, params)
         failed = _write(output, items, journal)
     if failed:
@@ -155,11 +156,15 @@ def _ask(
     """Ask the items; what comes of them is in the journal then."""
     from h2o_client.cli.asking import JournalledBatch, describe_error
 
-    results = JournalledBatch(client, items, journal, concurrency=concurrency, **params)
+    results = JournalledBatch(
+        client, items, journal, on_pause=progress.pause, concurrency=concurrency, **params
+    )
     try:
-        with progress, results:
+        with progress, results, progress.until_interrupted():
             for result in results:
                 item: Item = result.prompt
+                if isinstance(result.error, OSError):  # the journal: no answer could be kept
+                    raise result.error
                 if result.error is not None:
                     journal.failed(item.key, item.digest, describe_error(result.error))
                 progress.show(result)
@@ -209,7 +214,8 @@ class Progress:
         self.total = total
         self.answered = self.failed = 0
         self._earlier = self._tokens = 0  # done before this run; tokens of this run
-        self._begun = self._shown = time.monotonic()
+        self._begun = self._shown = self._until = time.monotonic()
+        self._stopping = False
         self._bar: Any = None
         self._task: Any = None
 
@@ -218,15 +224,20 @@ class Progress:
         self._earlier = self.answered + self.failed
         if sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn
+            from rich.progress import BarColumn, Progress, ProgressColumn, Task
+            from rich.text import Text
 
+            line = self.line
+
+            class Words(ProgressColumn):
+                def render(self, task: Task) -> Text:  # noqa: ARG002 -- rich's
+                    return Text(line())
+
+            # With so short a bar the words stand beside it in 80 columns.
             self._bar = Progress(
-                BarColumn(),
-                TextColumn("{task.description}", markup=False),
-                console=Console(stderr=True),
-                transient=True,
+                BarColumn(bar_width=20), Words(), console=Console(stderr=True), transient=True
             )
-            self._task = self._bar.add_task(self.line(), total=self.total, completed=self._earlier)
+            self._task = self._bar.add_task("", total=self.total, completed=self._earlier)
             self._bar.start()
         return self
 
@@ -252,9 +263,24 @@ class Progress:
         now = time.monotonic()
         if self._bar is not None:
             done = self.answered + self.failed
-            self._bar.update(self._task, completed=done, description=self.line())
+            self._bar.update(self._task, completed=done)
         elif now - self._shown >= _EVERY:
             self._shown = now
+            click.echo(self.line(), err=True)
+
+    @contextlib.contextmanager
+    def until_interrupted(self) -> Generator[None]:
+        """Show, when Ctrl-C ends the block, that what runs is being stopped: it takes its time."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._stopping = True
+            raise
+
+    def pause(self, seconds: float) -> None:
+        """Show that all pause for the service's limit, that many seconds."""
+        self._until = time.monotonic() + seconds
+        if self._bar is None:
             click.echo(self.line(), err=True)
 
     def line(self) -> str:
@@ -262,6 +288,10 @@ class Progress:
         seconds = max(time.monotonic() - self._begun, 0.001)
         done = self.answered + self.failed
         parts = [f"{done} of {self.total} done", f"{self.failed} failed"]
+        if self._stopping:
+            return f"{', '.join(parts)}, stopping what runs"
+        if (pause := self._until - time.monotonic()) > 0:
+            return f"{', '.join(parts)}, paused by the service's limit for {pause:.0f} s"
         if done > self._earlier:  # in this run
             parts.append(f"{self._tokens / seconds:.1f} tokens/s")
             left = round(seconds / (done - self._earlier) * (self.total - done))

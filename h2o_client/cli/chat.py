@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from h2o_client.cli.talk import Memory
 
 
-@click.command(short_help="Show the answer to a prompt, or converse.")
+@click.command(short_help="Show the answer to a prompt or converse.")
 @click.argument("prompt", required=False)
 @click.option("-c", "--continue", "resume", is_flag=True, help="Go on with the last conversation.")
 @server_options
@@ -144,6 +144,8 @@ def _read_prompt(prompt: str | None, *, converse: bool) -> str | None:
             return None
         raise click.UsageError(f'give a prompt: {PROGRAM} chat "Hello"')
     try:
-        return sys.stdin.read().removesuffix("\n")
-    except UnicodeDecodeError as error:
+        text = sys.stdin.read().removesuffix("\n")
+        text.encode()  # in the C locale, what is no text comes as surrogates
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
         raise click.UsageError(f"the text on stdin is not {error.encoding}") from None
+    return text

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from h2o_client import Conversation, H2oClient
 
 
-@click.group(short_help="List, show, rename, delete and share conversations.")
+@click.group(short_help="See and change the conversations that chat keeps.")
 def conversations() -> None:
     """List, show, rename, delete and share the conversations that `chat` keeps on the server.
 
@@ -28,7 +28,7 @@ def conversations() -> None:
 _id = click.argument("number", metavar="[ID]", default="last")
 
 
-@conversations.command("list")
+@conversations.command("list", short_help="List them.")
 @url_option
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON list, for scripts.")
 def list_(base_url: str | None, as_json: bool) -> None:
@@ -57,7 +57,7 @@ def list_(base_url: str | None, as_json: bool) -> None:
             )
 
 
-@conversations.command()
+@conversations.command(short_help="Show what was said.")
 @_id
 @url_option
 @click.option("--raw", is_flag=True, help="Show the text as it is, in a terminal too.")
@@ -75,7 +75,7 @@ def show(number: str, base_url: str | None, raw: bool, as_json: bool) -> None:
         screen.show(text.removesuffix("\n"))
 
 
-@conversations.command()
+@conversations.command(short_help="Give one a title.")
 @click.argument("number", metavar="ID")
 @click.argument("title")
 @url_option
@@ -85,7 +85,7 @@ def rename(number: str, title: str, base_url: str | None) -> None:
         conversation.rename(title)
 
 
-@conversations.command()
+@conversations.command(short_help="Make a page of one and show its URL.")
 @_id
 @url_option
 def share(number: str, base_url: str | None) -> None:
@@ -94,7 +94,7 @@ def share(number: str, base_url: str | None) -> None:
         click.echo(printable(conversation.share()))
 
 
-@conversations.command()
+@conversations.command(short_help="Delete some or all.")
 @click.argument("numbers", metavar="[ID]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Delete all of the session.")
 @click.option("--yes", is_flag=True, help="Do not ask whether --all is meant.")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from h2o_client.cli.outcome import debug_option
-from h2o_client.cli.render import printable
+from h2o_client.cli.render import printable, show_hanging
 from h2o_client.cli.server import connected
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "failed": ("FAILED", "red")}
 
 
-@click.command(short_help="Find out what works and what does not, and what to do.")
+@click.command(short_help="Find out what works and what to do.")
 @click.argument("url", required=False, metavar="[URL]")
 @click.option("--local", is_flag=True, help="Start the emulator and examine it.")
 @click.option(
@@ -35,14 +35,21 @@ def doctor(
     Without URL it is the one that `chat` would ask. A short question is put to it.
     """
     from h2o_client import Timeouts
-    from h2o_client.cli.examination import examine
+    from h2o_client.cli.environment import EnvironmentFaultError
+    from h2o_client.cli.examination import Finding, examine
 
     limits = Timeouts(connect=timeout, first_token=6 * timeout, idle=timeout)
-    with connected(url, local=local, model=model, retries=0, timeouts=limits) as client:
-        failed = False
-        for finding in examine(client, client.base_url if local else url, timeout):
-            failed = failed or finding.outcome == "failed"
-            _show(finding)
+    failed = False
+    try:
+        with connected(url, local=local, model=model, retries=0, timeouts=limits) as client:
+            for finding in examine(client, client.base_url if local else url, timeout):
+                failed = failed or finding.outcome == "failed"
+                _show(finding)
+    except EnvironmentFaultError as error:
+        failed = True
+        for fault in error.faults:
+            text = f"{fault.name}: {fault.text}"
+            _show(Finding("failed", "environment", text, fault.advice))
     if failed:
         ctx.exit(1)
 
@@ -50,6 +57,6 @@ def doctor(
 def _show(finding: "Finding") -> None:
     mark, colour = _MARKS[finding.outcome]
     line = " ".join(printable(finding.text).split())
-    click.echo(f"{click.style(f'{mark:7}', fg=colour)} {finding.step:12} {line}")
+    show_hanging(f"{mark:7} {finding.step:12} ", line, colour=colour)
     if finding.advice:
-        click.echo(f"{'':8}{'':12} → {printable(finding.advice)}")
+        show_hanging(f"{'':21}→ ", printable(finding.advice))

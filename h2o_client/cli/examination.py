@@ -30,6 +30,7 @@ from h2o_client.cli import probe
 _QUESTION = "Say hello in one short sentence."
 _LONGEST_ANSWER = 32  # tokens
 _EXPIRES_SOON = 14 * 86400
+_WITH_PASSWORD = "the proxy wants a user and password: http://user:password@proxy:port"  # noqa: S105
 _SECRET = re.compile(r"^(\w+://)?.*@", re.DOTALL)  # user and password
 
 
@@ -79,13 +80,9 @@ def examine(client: H2oClient, url: str | None, timeout: float) -> Generator[Fin
     else:
         if not (yield from _reach(through or place, timeout, is_proxy=through is not None)):
             return
-        if (
-            through is None
-            and place.scheme == "https"
-            and not (yield from _check_tls(place, timeout))
-        ):
-            return
         requests = probe.Requests(client.base_url, proxy, _authorization(url), timeout)
+        if place.scheme == "https" and not (yield from _check_tls(place, requests)):
+            return
         if not (yield from _identify(client, requests)):
             return
     yield from _use(client)
@@ -169,10 +166,14 @@ def _name_advice(place: probe.Place, error: Exception) -> str:
     return f"is {place.host} spelt right? Is a VPN, or a proxy (HTTPS_PROXY), needed to see it?"
 
 
-def _check_tls(place: probe.Place, timeout: float) -> Findings:
+def _check_tls(place: probe.Place, requests: probe.Requests) -> Findings:
     begun = time.monotonic()
     try:
-        version, certificate = probe.handshake(place, timeout)
+        version, certificate = requests.handshake()
+    except probe.TunnelRefusedError as error:
+        text = f"asked for a connection to {place}, the proxy answered {error.status}"
+        yield Finding("failed", "tunnel", text, _tunnel_advice(place, error.status))
+        return False
     except OSError as error:
         yield Finding("failed", "TLS", reason(error), _tls_advice(place, error))
         return False
@@ -186,8 +187,19 @@ def _check_tls(place: probe.Place, timeout: float) -> Findings:
     return True
 
 
+def _tunnel_advice(place: probe.Place, status: int) -> str:
+    if status == 407:
+        return _WITH_PASSWORD
+    if status in (502, 503, 504):
+        return f"the proxy does not reach {place.host}: is the name spelt right, and known there?"
+    return (
+        f"the proxy lets nobody through to {place}: ask who runs it, or, if the server is to be "
+        f"reached without it, NO_PROXY={place.host}"
+    )
+
+
 def _tls_advice(place: probe.Place, error: OSError) -> str:
-    words = str(error).lower()
+    words = str(error).lower().replace("_", " ")
     if isinstance(error, ssl.SSLCertVerificationError):
         if "expired" in words or "not yet valid" in words:
             return "the certificate is out of date, or the clock of this machine is wrong"
@@ -197,7 +209,7 @@ def _tls_advice(place: probe.Place, error: OSError) -> str:
             "the certificate's issuer is not trusted here: for a private one set "
             "SSL_CERT_FILE=issuer.pem"
         )
-    if "wrong_version_number" in words or "wrong version number" in words:
+    if "wrong version number" in words or "record layer failure" in words:
         return "this port speaks no TLS: does http:// instead of https:// work?"
     return "does a proxy or firewall take TLS connections apart?"
 
@@ -251,7 +263,7 @@ def _kind(requests: probe.Requests, answer: probe.Answered) -> tuple[str, str]:
     status, said = answer.status, f"POST /settings was answered {answer.status}"
     location = answer.headers.get("location", "")
     if status == 407:
-        return said, "the proxy wants a user and password: http://user:password@proxy:port"
+        return said, _WITH_PASSWORD
     if status == 401:
         return said, (
             "the server wants a login: H2O_CHAT_TOKEN=…, or user:password in the URL. If they are "

@@ -216,9 +216,11 @@ class Journal:
                 while rest:
                     rest = rest[os.write(self._file, rest) :]
                 os.fsync(self._file)
-            except BaseException:
+            except BaseException as error:
                 with contextlib.suppress(OSError):
                     os.ftruncate(self._file, self._size)
+                if isinstance(error, OSError) and error.filename is None:
+                    error.filename = str(self.path)
                 raise
             self._learn(record, self._size)
             self._size += len(line)

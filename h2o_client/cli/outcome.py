@@ -1,7 +1,7 @@
 """How a command ends: its exit status, and the one line that says why.
 
-`App` stands around every subcommand, so that none of them has to know. Wrong use is click's own
-business (status 2); a subcommand raises `click.UsageError` for it.
+`App` stands around every subcommand, so that none of them has to know. For wrong use (status 2) a
+subcommand raises `click.UsageError`, as click itself does.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from h2o_client import H2oError
-from h2o_client.cli.render import printable
+from h2o_client.cli.render import in_a_line, printable
 
 PROGRAM = "h2o-client"
 _DEBUG = "h2o_client.debug"
@@ -24,6 +24,8 @@ _BROKEN_PIPE = 128 + 13  # the reader has gone: what a shell shows for SIGPIPE
 _EXTRA = ("rich", "markdown_it", "prompt_toolkit")  # imported where they are first needed
 _INSTALL = "pip install 'h2o-chat-client[cli]'"
 _SIGNALS = ("SIGTERM", "SIGHUP")
+# What says that nothing was asked for is the help itself. In click 8.1 it is no error.
+_HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,11 +49,23 @@ class MissingExtraError(Exception):
 class App(click.Group):
     """A group of commands that ends as the head of this module says."""
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the arguments that stand before the subcommand's name."""
+        try:
+            ctx = super().make_context(*args, **extra)
+        except click.ClickException as error:
+            _misused(error)
+        if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+            ctx.color = False
+        return ctx
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand, and turn its error into a line and an exit status."""
         try:
             with terminations():
                 return super().invoke(ctx)
+        except click.ClickException as error:
+            _misused(error)
         except BrokenPipeError:
             _hush()
             ctx.exit(_BROKEN_PIPE)
@@ -112,9 +126,28 @@ def terminating() -> dict[int, Callable[[int, FrameType | None], Any]]:
 def _fail(ctx: click.Context, error: Exception) -> NoReturn:
     if ctx.meta.get(_DEBUG):
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
-    line = " ".join(str(error).split()) or type(error).__name__
-    click.echo(f"{PROGRAM}: {printable(line)}", err=True)
+    click.echo(f"{PROGRAM}: {in_a_line(error)}", err=True)
     ctx.exit(1)
+
+
+def _misused(error: click.ClickException) -> NoReturn:
+    if isinstance(error, _HELP):
+        raise error
+    line = " ".join(error.format_message().split())
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        line += f" (see {error.ctx.command_path} --help)"
+    click.echo(f"{PROGRAM}: {printable(line)}", err=True)
+    raise click.exceptions.Exit(error.exit_code)
+
+
+def open_what_is_closed() -> None:
+    """Let stdin be empty, and stdout and stderr go nowhere, where the process began without them.
+
+    They are opened in the order of their numbers, so that no socket or file gets one of these.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 -- to the end
 
 
 def _hush() -> None:

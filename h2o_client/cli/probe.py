@@ -8,6 +8,7 @@ import base64
 import http.client
 import json
 import os
+import re
 import secrets
 import socket
 import ssl
@@ -20,6 +21,7 @@ from typing import Any
 from urllib.parse import SplitResult, unquote, urlencode, urlsplit
 
 _MOST = 1 << 20  # bytes of a response that are read
+_REFUSED = re.compile(r"Tunnel connection failed: (\d+)")  # `http.client` says it in words
 PORTS = {"http": 80, "https": 443}
 
 
@@ -138,18 +140,16 @@ def tls_context() -> ssl.SSLContext:
     return ssl.create_default_context(cafile=certifi.where())
 
 
-def handshake(place: Place, timeout: float) -> tuple[str, Mapping[str, Any]]:
-    """Make a TLS connection; return its version and the server's certificate.
+class TunnelRefusedError(Exception):
+    """A proxy does not make the connection that it was asked for.
 
-    Raises:
-        OSError: it could not be made; `ssl.SSLError` is one.
+    Attributes:
+        status: the status that it answered.
     """
-    with (
-        socket.create_connection((place.host, place.port), timeout) as plain,
-        tls_context().wrap_socket(plain, server_hostname=place.host) as connection,
-    ):
-        certificate: Mapping[str, Any] = connection.getpeercert() or {}
-        return connection.version() or "TLS", certificate
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
 
 
 class Requests:
@@ -177,6 +177,29 @@ class Requests:
         }
         if authorization is not None:
             self._headers["Authorization"] = authorization
+
+    def handshake(self) -> tuple[str, Mapping[str, Any]]:
+        """Make a TLS connection, through the proxy if there is one, and close it.
+
+        Returns:
+            Its version, and the server's certificate.
+
+        Raises:
+            TunnelRefusedError: the proxy does not let it through.
+            OSError: it could not be made; `ssl.SSLError` is one.
+        """
+        connection = self._connection()
+        try:
+            connection.connect()
+            assert isinstance(connection.sock, ssl.SSLSocket)  # noqa: S101 -- for https:// alone
+            return connection.sock.version() or "TLS", connection.sock.getpeercert() or {}
+        except OSError as error:
+            found = _REFUSED.match(str(error))
+            if found is None:
+                raise
+            raise TunnelRefusedError(int(found[1])) from None
+        finally:
+            connection.close()
 
     def get(self, path: str) -> Answered:
         """Get a path below the base URL.

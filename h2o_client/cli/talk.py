@@ -15,10 +15,10 @@ from typing import Any, NoReturn
 
 import click
 
-from h2o_client import Conversation, H2oClient, H2oError, Message
+from h2o_client import ChatStream, Conversation, H2oClient, H2oError, Message
 from h2o_client.cli import state
 from h2o_client.cli.outcome import PROGRAM, Terminated
-from h2o_client.cli.render import new_screen, printable
+from h2o_client.cli.render import in_a_line, new_screen, printable, show_hanging
 
 COMMANDS = {
     "/help": "show the commands",
@@ -140,7 +140,7 @@ class Talk:
             KeyboardInterrupt: the user left by Ctrl-C.
         """
         place = f"{printable(self._model)} at {self._client.base_url}"
-        click.secho(f"{place}; /help shows the commands", dim=True)
+        show_hanging("", f"{place}; /help shows the commands", dim=True)
         interrupted = False
         while True:
             try:
@@ -170,29 +170,23 @@ class Talk:
             else:
                 self._ask(line)
         except (H2oError, ValueError, OSError) as error:
-            line = " ".join(str(error).split()) or type(error).__name__
-            click.echo(f"{PROGRAM}: {printable(line)}", err=True)
+            click.echo(f"{PROGRAM}: {in_a_line(error)}", err=True)
 
     def _ask(self, text: str) -> None:
         if self._unsaid:
             text = f"{self._unsaid}\n\n{text}"
         self._asked = text
+        self._show(self._conversation.stream(text, **self._parameters))
+
+    def _retry(self, _argument: str) -> None:
+        self._show(self._conversation.stream_retry(**self._parameters))
+
+    def _show(self, answer: ChatStream) -> None:
         try:
-            with (
-                new_screen(raw=self._raw) as screen,
-                self._conversation.stream(text, **self._parameters) as stream,
-            ):
+            with new_screen(raw=self._raw) as screen, answer as stream:
                 for token in stream:
                     self._memory.note(self._conversation)
                     screen.show(token)
-        finally:
-            self._after_answer()
-
-    def _retry(self, _argument: str) -> None:
-        try:
-            with new_screen(raw=self._raw) as screen:
-                reply = self._conversation.retry(**self._parameters)
-                screen.show(reply.text)
         finally:
             self._after_answer()
 
@@ -207,8 +201,8 @@ class Talk:
 
     def _help(self, _argument: str) -> None:
         for name, meaning in COMMANDS.items():
-            click.echo(f"{name:9}{meaning}")
-        click.echo("Alt-Enter begins a new line, Tab completes, the up arrow recalls.")
+            show_hanging(f"{name:9}", meaning)
+        show_hanging("", "Alt-Enter begins a new line, Tab completes, the up arrow recalls.")
 
     def _new(self, _argument: str) -> None:
         self._begin(self._model)

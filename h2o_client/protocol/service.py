@@ -126,7 +126,7 @@ class Service:
         self.ambient = ambient
         self.recover = recover
         self._share = share
-        self._retries = retries
+        self.retries = retries
         self._left_behind: deque[Abandoned] = deque(maxlen=_MAX_LEFT_BEHIND)
         self._known: set[str] = set()  # the conversations that were made or taken up
         self._orphaned = False  # whether one may have been made whose id was lost
@@ -134,7 +134,7 @@ class Service:
 
     def retry_state(self, retries: Retries | int | None = None) -> RetryState:
         """Begin the retries of one call, its own or the client's."""
-        policy = self._retries if retries is None else as_retries(retries)
+        policy = self.retries if retries is None else as_retries(retries)
         return RetryState(policy, self.ambient.random, self.ambient.note)
 
     def call(

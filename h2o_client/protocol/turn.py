@@ -298,6 +298,9 @@ class Turn:
         clock = self._service.ambient.clock
         limits = self._service.timeouts
         deadline = self._retries.deadline
+        self._service.ambient.note(
+            "the answer was lost: looking for it in what the server has stored"
+        )
         going = clock() - (clock() if self._begun is None else self._begun)
         shown: ConversationData | None = None
         until = clock() + limits.recovery + going

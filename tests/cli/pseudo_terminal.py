@@ -15,18 +15,19 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 
 PATIENCE = 15.0
 PROMPT = "«prompt»"  # stands for the code by which a line editor says that it is ready
 CTRL_C, CTRL_D, TAB, UP, ENTER = "\x03", "\x04", "\t", "\x1b[A", "\r"
 _CODES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_=>])|[\r\x07]")
 _LAUNCHER = """
-import fcntl, termios
+import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-from h2o_client.__main__ import main
-main()
+os.execvp(sys.argv[1], sys.argv[1:])
 """
+_COMMAND = (sys.executable, "-W", "error", "-m", "h2o_client")
 
 
 class Session:
@@ -105,18 +106,36 @@ def set_size(terminal: int, lines: int, columns: int) -> None:
 
 @contextlib.contextmanager
 def session(
-    *arguments: str, env: Mapping[str, str], lines: int = 30, columns: int = 100
+    *arguments: str,
+    env: Mapping[str, str],
+    lines: int = 30,
+    columns: int = 100,
+    more: Mapping[str, str] | None = None,
+    program: Sequence[str] = _COMMAND,
+    cwd: Path | None = None,
 ) -> Generator[Session]:
-    """Run the command in a terminal."""
+    """Run the command, or another program, in a terminal.
+
+    Args:
+        *arguments: its arguments.
+        env: its environment, without what says how a terminal looks.
+        lines: of the terminal.
+        columns: of the terminal.
+        more: what its environment has on top of all.
+        program: what is run.
+        cwd: where.
+    """
     master, slave = pty.openpty()
     set_size(master, lines, columns)
     # A terminal that does not say where its cursor is; and the shell's own size would win.
     environment = {**env, "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}
     for variable in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
         environment.pop(variable, None)
+    environment.update(more or {})
     process = subprocess.Popen[bytes](
-        [sys.executable, "-W", "error", "-c", _LAUNCHER, *arguments],
+        [sys.executable, "-c", _LAUNCHER, *program, *arguments],
         env=environment,
+        cwd=cwd,
         start_new_session=True,
         stdin=slave,
         stdout=slave,

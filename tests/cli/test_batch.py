@@ -244,6 +244,22 @@ def test_the_limit_pauses(
     assert server.conversations == []
 
 
+def test_a_pause_is_told(
+    run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(many, "WINDOW", 0.6)
+    server.fault("message", Fault(status=429, body={"message": LIMITED}))
+    run.ask(*"abc")
+    assert run("--concurrency", "1") == 0
+    told = "0 of 3 done, 0 failed, paused by the service's limit for 1 s\n"
+    assert run.err.startswith(told)
+    assert run.err.count("paused") == 1
+    progress = Progress(5)
+    progress.pause(100)
+    assert progress.line() == "0 of 5 done, 0 failed, paused by the service's limit for 100 s"
+    assert capsys.readouterr().err == f"{progress.line()}\n"
+
+
 # Interrupted
 
 
@@ -460,6 +476,40 @@ def test_no_line_is_lost_where_one_cannot_be_written(
         journal.answered("d", "4", {})
 
 
+@posix
+def test_a_disk_that_is_full(run: Run, server: Emulator) -> None:
+    server.reply(*[Answer(" begun and", hold_after=1)] * 3)
+    run.ask("one", "two", "three", "a" * 2000)
+    # No file may become longer than what is written until all have been asked.
+    limit = (
+        "import resource, signal, sys\n"
+        "from h2o_client.cli import journal\n"
+        "from h2o_client.__main__ import main\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "answered = journal.Journal.answered\n"
+        "def full(self, *args):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (self._size, resource.RLIM_INFINITY))\n"
+        "    answered(self, *args)\n"
+        "journal.Journal.answered = full\n"
+        "main()"
+    )
+    command = [sys.executable, "-W", "error", "-c", limit, *run.arguments()]
+    done = subprocess.run(command, stderr=subprocess.PIPE, timeout=PATIENCE, check=False)
+    assert done.stderr.decode() == f"h2o-client: {run.journal}: File too large\n"
+    assert done.returncode == 1
+    assert run.journalled("conversation") == 4
+    assert run.journalled("answer") == 0
+    server.wait_idle()
+    assert server.stops == 3
+    assert len(server.conversations) == 1  # with the answer that could not be written down
+    # What was begun was stopped, and is not taken for an answer.
+    assert run() == 0
+    assert run.texts() == [" one", " two", " three", f" {'a' * 2000}"]
+    assert kinds(server).count("message") == 4 + 3
+    server.wait_idle()
+    assert server.conversations == []
+
+
 def test_what_the_last_line_says(tmp_path: Path) -> None:
     def check(journal: Journal) -> None:
         assert {key: found.kind for key, found in journal.entries.items()} == {
@@ -627,6 +677,15 @@ def test_progress(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
         line = "14 of 1000 done, 3 failed, 5.0 tokens/s, 1:22:10 left\n"
         assert capsys.readouterr().err == line
     assert capsys.readouterr().err == line
+
+
+def test_stopping_is_shown() -> None:
+    progress = Progress(5)
+    before = progress.line()
+    with contextlib.suppress(KeyboardInterrupt), progress.until_interrupted():
+        raise KeyboardInterrupt
+    assert before == "0 of 5 done, 0 failed"
+    assert progress.line() == "0 of 5 done, 0 failed, stopping what runs"
 
 
 class Terminal(io.StringIO):

@@ -3,7 +3,6 @@
 In this process where that shows it, in one of its own where signals, pipes and imports count.
 """
 
-import functools
 import importlib.metadata
 import io
 import os
@@ -14,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -58,7 +58,11 @@ def served(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
 @pytest.fixture
 def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries wait for seconds."""
-    client = functools.partial(h2o_client.H2oClient, retries=0)
+    made = h2o_client.H2oClient
+
+    def client(*args: Any, **keywords: Any) -> h2o_client.H2oClient:
+        return made(*args, **{**keywords, "retries": 0})
+
     monkeypatch.setattr(h2o_client, "H2oClient", client)
 
 
@@ -303,7 +307,66 @@ def test_wrong_use(
     assert command(*arguments) == 2
     assert command.out == ""
     assert hint in command.err
-    assert "Traceback" not in command.err
+    assert re.fullmatch(r"h2o-client: .*\(see h2o-client.* --help\)\n", command.err)
+    assert served.requests == []
+
+
+def test_nothing_asked_for_shows_the_help(command: Command) -> None:
+    assert command() in (0, 2)  # of which click 8.1 takes the first
+    assert (command.out + command.err).startswith("Usage: h2o-client ")
+
+
+# What is wrong with the environment
+
+
+PROXY = "write http://host:port"
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"HTTP_PROXY": "http://ann:s3cret@x:port"}, f"HTTP_PROXY: .*{PROXY}.*"),
+        ({"https_proxy": "nonsense://ann:s3cret@x"}, f"https_proxy: .*{PROXY}.*"),
+        ({"NO_PROXY": "[::1"}, "NO_PROXY: .*name hosts.*"),
+        ({"ALL_PROXY": "http://[::1", "NO_PROXY": "[::1"}, "ALL_PROXY: .*; NO_PROXY: .*"),
+        ({"HTTP_PROXY": "http://[::1", "HTTPS_PROXY": "http://x:1"}, "HTTP_PROXY: [^;]*"),
+    ],
+)
+def test_a_proxy_that_is_none(
+    command: Command,
+    served: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    told: str,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    assert command("chat", "Hello") == 2
+    assert re.fullmatch(f"h2o-client: the environment's {told}\n", command.err)
+    assert "s3cret" not in command.err
+    assert dict(os.environ) == before
+    assert served.requests == []
+
+
+@pytest.mark.parametrize(("name", "reason"), [("absent", "No such file"), ("wrong", "certificate")])
+def test_certificates_that_are_none(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "wrong").write_text("none\n")
+    env = {**os.environ, "SSL_CERT_FILE": str(tmp_path / name)}
+    with process("models", env=env) as started:
+        status, out, err = ended(started)
+    assert (status, out) == (2, "")
+    assert re.fullmatch(f"h2o-client: the environment's SSL_CERT_FILE: .*{reason}.*\n", err)
+
+
+def test_a_socks_proxy_without_its_package(
+    command: Command, served: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    assert command("chat", "Hello") == 2
+    assert "ALL_PROXY: a SOCKS proxy needs another package" in command.err
+    assert "pip install 'httpx[socks]'" in command.err
     assert served.requests == []
 
 
@@ -318,6 +381,49 @@ def test_stdin_that_is_no_text(command: Command, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(sys, "stdin", stdin)
     assert command("chat") == 2
     assert "utf-8" in command.err
+
+
+@posix
+def test_stdin_that_is_no_text_in_the_c_locale() -> None:
+    env = {**os.environ, "LC_ALL": "C"}
+    with process("chat", env=env, stdin=subprocess.PIPE) as started:
+        status, out, err = ended(started, b"\xff\xfe")
+    assert (status, out) == (2, "")
+    assert "the text on stdin is not utf-8" in err
+
+
+@posix
+@pytest.mark.parametrize(
+    ("closed", "status", "told"),
+    [("<&-", 2, "blank"), (">&-", 0, ""), ("2>&-", 0, ""), ("<&- >&- 2>&-", 2, "")],
+)
+def test_begun_with_closed_files(served: Emulator, closed: str, status: int, told: str) -> None:
+    prompt = "" if "<" in closed else "Hello"
+    script = f'"$0" -X dev -W error -m h2o_client chat {prompt} {closed}'
+    done = subprocess.run(
+        ["sh", "-c", script, sys.executable], capture_output=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == status
+    assert told in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+    assert served.conversations == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.parametrize("arguments", [("chat", "Hello"), ("chat", "--json", "Hi"), ("models",)])
+def test_a_disk_that_is_full(served: Emulator, arguments: tuple[str, ...]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-X", "dev", "-W", "error", "-m", "h2o_client", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"h2o-client: No space left on device\n"
+    served.wait_idle()
+    assert served.conversations == []
 
 
 @pytest.mark.parametrize(

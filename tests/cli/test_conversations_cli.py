@@ -1,11 +1,9 @@
-"""The kept conversations, the models, and shell completion."""
+"""The kept conversations, and the models."""
 
 import io
 import json
 import os
 import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -163,38 +161,3 @@ def test_models(command: Command) -> None:
     assert command.out == "own/one\n"
     assert command("models", "--local") == 0
     assert command("models", "--local", "--base-url", "http://127.0.0.1") == 2
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_script(command: Command, shell: str) -> None:
-    assert command("completion", shell) == 0
-    assert f"_H2O_CLIENT_COMPLETE={shell}_complete" in command.out
-    program = shutil.which(shell)
-    if program is not None:
-        subprocess.run([program, "-n"], input=command.out, text=True, check=True, timeout=10)
-
-
-def test_completion_of_another_shell(command: Command) -> None:
-    assert command("completion", "csh") == 2
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
-def test_bash_completes(command: Command, tmp_path: Path) -> None:
-    assert command("completion", "bash") == 0
-    program = tmp_path / "h2o-client"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m h2o_client "$@"\n')
-    program.chmod(0o755)
-    script = (
-        f"{command.out}\nCOMP_WORDS=(h2o-client conversations re) COMP_CWORD=2\n"
-        '_h2o_client_completion h2o-client; echo "${COMPREPLY[@]}"'
-    )
-    done = subprocess.run(
-        ["bash", "--norc"],
-        input=script,
-        env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-    )
-    assert done.stdout.split() == ["rename"]

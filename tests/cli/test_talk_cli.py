@@ -214,13 +214,53 @@ def test_ctrl_c_in_a_retry(talk: Talk, server: Emulator) -> None:
         terminal.until("first")
         terminal.line("/retry")
         server.wait_held()
+        terminal.until("again")  # as it comes
         terminal.type(CTRL_C)
+        terminal.until("(not the whole answer)")
         terminal.until("once more leaves")
         terminal.line("/quit")
         assert terminal.ended() == 0
+    assert server.stops == 1
 
 
 # What is shown
+
+
+@pytest.mark.parametrize("option", ["--raw", "--json"])
+def test_a_retry_is_told(talk: Talk, server: Emulator, option: str) -> None:
+    server.fault("create", Fault(status=503, body="no room"))
+    server.reply(" Here.")
+    with talk("Hello", option) as terminal:
+        terminal.until("trying again in")
+        terminal.until("Here.")
+        assert terminal.ended() == 0
+
+
+def test_a_retry_of_a_command_is_told(server: Emulator) -> None:
+    server.fault("root", Fault(status=503, body="no room"))
+    env = {**os.environ, "H2O_CHAT_URL": server.url}
+    with session("models", env=env, columns=50) as terminal:
+        line = terminal.until("…")
+        assert line.startswith("trying again in 0.")
+        assert len(line.strip()) == 50
+        terminal.until("what it is")
+        assert terminal.ended() == 0
+
+
+def test_no_colours_where_none_are_wanted(server: Emulator) -> None:
+    for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
+        env = {**os.environ, "H2O_CHAT_URL": server.url}
+        with session("doctor", env=env, more={name: value}) as terminal:
+            assert terminal.ended() == 0
+        assert "\x1b" not in terminal.raw
+        assert "ok      terms " in terminal.text
+
+
+def test_help_is_wrapped_between_words(talk: Talk) -> None:
+    with talk(columns=50) as terminal:
+        terminal.line("/help")
+        shown = terminal.until("recalls.")
+    assert "/retry   ask the last message again; the new\n         answer replaces" in shown
 
 
 def test_markdown_is_rendered(talk: Talk, server: Emulator) -> None:

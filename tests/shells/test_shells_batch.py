@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import contextvars
+import logging
 import pickle
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, cast
 
 import anyio
@@ -26,7 +27,10 @@ from h2o_client import (
     GenerationError,
     H2oClient,
     Message,
+    OverloadedError,
     RateLimitError,
+    Retries,
+    Retry,
     ServerError,
     batch,
 )
@@ -471,34 +475,106 @@ def test_ctrl_c(server: Emulator) -> None:
 async def test_all_pause_for_the_limit(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch, "WINDOW", 0.06)
+    monkeypatch.setattr(batch, "WINDOW", 0.3)
     limited = Fault(status=429, body={"message": "You are sending too many messages. Wait."})
     server.fault("message", Fault(), Fault(), *[limited] * 3)
     refusals: list[float] = []
-    answers: list[float] = []
-    refused, answered = RateLimit.refused, RateLimit.answered
+    begun: list[float] = []
+    refused, delay = RateLimit.refused, RateLimit.delay
 
     def note_refused(self: RateLimit, error: RateLimitError) -> bool:
+        again = refused(self, error)
         refusals.append(time.monotonic())
-        return refused(self, error)
+        return again
 
-    def note_answered(self: RateLimit) -> None:
-        answers.append(time.monotonic())
-        answered(self)
+    def note_begun(self: RateLimit) -> float:
+        now = time.monotonic()
+        left = delay(self)
+        if not left:
+            begun.append(now)
+        return left
 
     monkeypatch.setattr(RateLimit, "refused", note_refused)
-    monkeypatch.setattr(RateLimit, "answered", note_answered)
+    monkeypatch.setattr(RateLimit, "delay", note_begun)
     async with api.client() as client:
         results = await everything(many(client, [f"p{n}" for n in range(12)], concurrency=3))
     assert [result.error for result in results] == [None] * 12
     assert [str(result.reply) for result in results] == [f" p{n}" for n in range(12)]
     assert kinds(server).count("message") == 15
     assert len(refusals) == 3
-    after = [when - refusals[-1] for when in answers if when > refusals[-1]]
-    # What was on its way may still be answered; then there is silence.
-    assert [wait for wait in after if 0.03 < wait < 0.06] == []
-    assert len([wait for wait in after if wait >= 0.06]) >= 8
+    after = [when - refusals[-1] for when in begun if when > refusals[-1]]
+    assert len(after) >= 8
+    assert min(after) > 0.25  # the window was counted from a little before
     await api.settled()
+
+
+@pytest.mark.parametrize("by", ["call", "client"])
+@pytest.mark.parametrize("on", ["create", "message"])
+async def test_no_call_waits_for_the_limit_by_itself(
+    api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch, on: str, by: str
+) -> None:
+    """The budget of a call allows for the window of two minutes, which none is to wait here."""
+    monkeypatch.setattr(batch, "WINDOW", 0.02)
+    limited = Fault(status=429, body={"message": "You are sending too many messages. Wait."})
+    own = Fault(status=429, body={"message": "Wait."}, headers={"Retry-After": "60"})
+    full = Fault(status=503, body="no room")
+    server.fault(on, Fault(), full, limited, *[own] * (on == "message"), limited)
+    told: list[Retry] = []
+    pauses: list[float] = []
+    monkeypatch.setattr(batch._Common, "pausing", lambda _, seconds: pauses.append(seconds))
+    monkeypatch.setattr(RateLimit, "refused", in_no_time(RateLimit.refused))
+    retries = Retries(attempts=3, budget=600, base=0.001, on_retry=told.append)
+    of_client: dict[str, Any] = {"retries": retries} if by == "client" else {}
+    of_call: dict[str, Any] = {} if of_client else {"retries": retries}
+    async with api.client(**of_client) as client:
+        asked = many(client, [f"p{n}" for n in range(8)], concurrency=2, **of_call)
+        results = await everything(asked)
+    assert [result.error for result in results] == [None] * 8
+    assert [type(retry.error) for retry in told] == [OverloadedError]
+    assert pauses
+    await api.settled()
+    assert server.conversations == []
+
+
+def in_no_time(
+    refused: Callable[[RateLimit, RateLimitError], bool],
+) -> Callable[[RateLimit, RateLimitError], bool]:
+    """Make every limit as short as a test can wait for."""
+
+    def noted(self: RateLimit, error: RateLimitError) -> bool:
+        error.retry_after = None
+        return refused(self, error)
+
+    return noted
+
+
+async def test_a_pause_is_in_the_log(
+    api: Api,
+    server: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(batch, "WINDOW", 0.6)
+    caplog.set_level(logging.INFO, "h2o_client")
+    server.fail(429, message="You are sending too many messages.")
+    async with api.client() as client:
+        await everything(many(client, ["a", "b", "c"]))
+    assert caplog.messages.count("too many messages: all pause for 1 s") == 1
+
+
+def test_a_pause_is_told_once_and_again_when_it_becomes_longer() -> None:
+    class Telling(Batch):
+        def pausing(self, seconds: float) -> None:
+            told.append(round(seconds))
+
+    told: list[int] = []
+    with H2oClient("http://localhost") as client:
+        made = Telling(client, [])
+        refusals = [RateLimitError("wait"), RateLimitError("wait")]
+        for error in [*refusals, RateLimitError("wait", retry_after=300.0), *refusals]:
+            assert made._refused(error)
+        assert not made._refused(RateLimitError("wait", retry_after=900.0))
+    assert told == [120, 300]
 
 
 async def test_the_service_that_limits(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,100 @@
+"""Completion, by the shells themselves where they are installed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from h2o_client.cli import app
+
+if sys.platform == "win32":
+    pytest.skip("these shells and pseudo-terminals are POSIX's", allow_module_level=True)
+
+from pseudo_terminal import CTRL_D, PROMPT, TAB, session
+
+
+def shell(name: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(shutil.which(name) is None, reason=f"there is no {name} here")
+
+
+def script(name: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        app.main(["completion", name], prog_name="h2o-client")
+    assert exit_.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> dict[str, str]:
+    """An environment whose PATH has the command."""
+    program = tmp_path / "h2o-client"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m h2o_client "$@"\n')
+    program.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "HOME": str(tmp_path), "ZDOTDIR": str(tmp_path)}
+
+
+def run(*arguments: str, given: str, env: dict[str, str]) -> str:
+    done = subprocess.run(
+        arguments, input=given, env=env, capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
+def test_the_script(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = script(name, capsys)
+    assert f"_H2O_CLIENT_COMPLETE={name}_complete" in text
+    program = shutil.which(name)
+    if program is not None:
+        subprocess.run([program, "-n"], input=text, text=True, check=True, timeout=10)
+
+
+def test_another_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        app.main(["completion", "csh"], prog_name="h2o-client")
+    assert exit_.value.code == 2
+    assert "'csh' is not one of" in capsys.readouterr().err
+
+
+@shell("bash")
+def test_bash(capsys: pytest.CaptureFixture[str], installed: dict[str, str]) -> None:
+    asked = (
+        f"{script('bash', capsys)}\nCOMP_WORDS=(h2o-client conversations re) COMP_CWORD=2\n"
+        '_h2o_client_completion h2o-client; echo "${COMPREPLY[@]}"'
+    )
+    assert run("bash", "--norc", given=asked, env=installed).split() == ["rename"]
+
+
+@shell("fish")
+def test_fish(capsys: pytest.CaptureFixture[str], installed: dict[str, str]) -> None:
+    asked = [
+        script("fish", capsys),
+        'complete -C "h2o-client conversations re"',
+        'complete -C "h2o-client do"',
+        'complete -C "h2o-client chat --base"',
+    ]
+    found = run("fish", "--no-config", given="\n".join(asked), env=installed).splitlines()
+    assert found[0].split("\t") == ["rename", "Give one a title."]
+    assert found[1].split("\t") == ["doctor", "Find out what works and what to do."]
+    assert found[2].startswith("--base-url\t")
+
+
+@shell("zsh")
+def test_zsh(capsys: pytest.CaptureFixture[str], installed: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / ".zshrc").write_text(
+        f"PS1='{PROMPT}'; autoload -Uz compinit; compinit -D\n{script('zsh', capsys)}"
+    )
+    with session(env=installed, program=("zsh", "-d", "-i")) as terminal:
+        terminal.until(PROMPT)
+        terminal.type(f"h2o-client conversations ren{TAB}")
+        terminal.until("rename")
+        terminal.type("\x15")  # Ctrl-U
+        terminal.type(f"h2o-client do{TAB}")
+        terminal.until("doctor")
+        terminal.type("\x15" + CTRL_D)
+        assert terminal.ended() == 0

@@ -1,0 +1,267 @@
+"""`doctor` and `chat` at servers that speak TLS, and through proxies that make tunnels to them.
+
+The command runs in a process of its own: one process reads the certificates that it trusts once.
+"""
+
+import contextlib
+import datetime as dt
+import os
+import re
+import select
+import socket
+import socketserver
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Generator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+trustme = pytest.importorskip("trustme")
+
+from h2o_client.emulator import Emulator  # noqa: E402
+
+PATIENCE = 20.0
+
+
+def pump(
+    client: socket.socket, server: socket.socket, changed: Callable[[bytes], bytes] = bytes
+) -> None:
+    """Carry bytes between two connections until one of them ends."""
+    with client, server:
+        pairs = {client: server, server: client}
+        while True:
+            ready = [side for side in pairs if isinstance(side, ssl.SSLSocket) and side.pending()]
+            for side in ready or select.select(list(pairs), [], [], PATIENCE)[0]:
+                try:
+                    data = side.recv(65536)
+                    pairs[side].sendall(changed(data) if side is client else data)
+                except OSError:
+                    return
+                if not data:
+                    return
+
+
+@contextlib.contextmanager
+def listening(serve: Callable[[socket.socket], None]) -> Generator[int]:
+    """Serve each connection in a thread; the port is given."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            serve(self.request)
+
+    class Server(socketserver.ThreadingTCPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """Say nothing of a handshake that the client broke off."""
+
+    server = Server(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.005,))
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextlib.contextmanager
+def tls(server: Emulator, certificate: Any) -> Generator[int]:
+    """Stand before a server, and speak TLS with whoever comes."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    target = urlsplit(server.url)
+
+    def changed(data: bytes) -> bytes:
+        """Let a request come from the emulator's pages: it knows but one name of its own."""
+        return re.sub(
+            rb"(?im)^(referer|origin): https://[^/\r]*", rb"\1: " + server.url.encode(), data
+        )
+
+    def serve(plain: socket.socket) -> None:
+        with context.wrap_socket(plain, server_side=True) as connection:
+            pump(connection, socket.create_connection((target.hostname, target.port)), changed)
+
+    with listening(serve) as port:
+        yield port
+
+
+class Proxy:
+    """A proxy that makes tunnels, to wherever it is told.
+
+    Attributes:
+        url: where it is.
+        asked: the first line and the password of each request.
+    """
+
+    def __init__(self, status: int, port: int = 0) -> None:
+        self.url = ""
+        self.asked: list[tuple[str, str | None]] = []
+        self._status = status
+        self._port = port
+
+    @contextlib.contextmanager
+    def running(self) -> Generator["Proxy"]:
+        with listening(self._serve) as port:
+            self.url = f"http://ann:s3cret@127.0.0.1:{port}"
+            yield self
+
+    def _serve(self, connection: socket.socket) -> None:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            data = connection.recv(1)
+            if not data:
+                return  # whoever only looked whether somebody listens
+            head += data
+        text = head.decode()
+        given = re.search(r"(?i)^proxy-authorization: (.*)\r$", text, re.MULTILINE)
+        self.asked.append((text.partition("\r\n")[0], given and given[1]))
+        connection.sendall(f"HTTP/1.1 {self._status} So\r\nContent-Length: 0\r\n\r\n".encode())
+        if self._status == 200:
+            pump(connection, socket.create_connection(("127.0.0.1", self._port)))
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Who signs the certificates; `path` is the file with its own."""
+    made = trustme.CA()
+    made.path = tmp_path_factory.mktemp("authority") / "issuer.pem"
+    made.cert_pem.write_to_path(made.path)
+    return made
+
+
+def run(*arguments: str, **variables: str) -> tuple[int, str]:
+    """Run the command; return its status and all that it wrote."""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-m", "h2o_client", *arguments],
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert "Traceback" not in done.stdout
+    return done.returncode, done.stdout
+
+
+def steps(out: str) -> dict[str, tuple[str, str]]:
+    rows = re.findall(r"^(ok|note|FAILED) +(\w+) +(.*)$", out, re.MULTILINE)
+    return {step: (outcome, text) for outcome, step, text in rows}
+
+
+# A server that speaks TLS
+
+
+def test_an_issuer_that_is_not_trusted(server: Emulator, authority: Any) -> None:
+    with tls(server, authority.issue_cert("localhost")) as port:
+        status, out = run("doctor", f"https://localhost:{port}")
+        assert status == 1
+        assert steps(out)["TLS"][0] == "FAILED"
+        assert "certificate" in steps(out)["TLS"][1]
+        assert "set SSL_CERT_FILE=issuer.pem" in out
+        # The one who asked for a chat is told as much.
+        status, out = run("chat", "--base-url", f"https://localhost:{port}", "Hello")
+        assert status == 1
+        assert "certificate" in out
+    assert server.requests == []
+
+
+def test_an_issuer_that_is_named(server: Emulator, authority: Any) -> None:
+    trusted = {"SSL_CERT_FILE": str(authority.path)}
+    with tls(server, authority.issue_cert("localhost")) as port:
+        status, out = run("doctor", f"https://localhost:{port}", **trusted)
+        assert (status, steps(out)["TLS"][0]) == (0, "ok")
+        assert re.match(r"TLSv1\.[23], \d+ ms$", steps(out)["TLS"][1])
+        assert steps(out)["answer"][0] == "ok"
+        server.reply(" Hi!")
+        chat = run("chat", "--base-url", f"https://localhost:{port}", "Hello", **trusted)
+        assert chat == (0, "Hi!\n")
+    assert server.conversations == []
+
+
+def test_certificates_that_are_none(server: Emulator) -> None:
+    status, out = run("doctor", server.url, SSL_CERT_FILE="/nowhere/issuer.pem")
+    assert (status, steps(out)) == (
+        1,
+        {"environment": ("FAILED", "SSL_CERT_FILE: No such file or directory")},
+    )
+    assert "name a file of certificates (PEM)" in out
+
+
+@pytest.mark.parametrize(
+    ("names", "days", "outcome", "hint"),
+    [
+        (["elsewhere.example"], 90, "FAILED", "is localhost the right name?"),
+        (["localhost"], -1, "FAILED", "the clock of this machine is wrong"),
+        (["localhost"], 1, "note", "the certificate expires"),
+    ],
+)
+def test_certificates(
+    server: Emulator, authority: Any, names: list[str], days: int, outcome: str, hint: str
+) -> None:
+    now = dt.datetime.now(dt.UTC)
+    certificate = authority.issue_cert(
+        *names,
+        not_before=now - dt.timedelta(days=30),
+        not_after=now + dt.timedelta(days=days),
+    )
+    with tls(server, certificate) as port:
+        url = f"https://localhost:{port}"
+        status, out = run("doctor", url, SSL_CERT_FILE=str(authority.path))
+    assert status == (1 if outcome == "FAILED" else 0)
+    assert steps(out)["TLS"][0] == outcome
+    assert hint in out
+
+
+def test_a_server_without_tls(server: Emulator) -> None:
+    status, out = run("doctor", server.url.replace("http:", "https:"))
+    assert (status, steps(out)["TLS"][0]) == (1, "FAILED")
+    assert "does http:// instead of https:// work?" in out
+
+
+# Through a proxy
+
+
+def test_through_a_tunnel(server: Emulator, authority: Any) -> None:
+    with (
+        tls(server, authority.issue_cert("chat.example")) as port,
+        Proxy(200, port).running() as proxy,
+    ):
+        environment = {"HTTPS_PROXY": proxy.url, "SSL_CERT_FILE": str(authority.path)}
+        status, out = run("doctor", "https://chat.example", **environment)
+        assert status == 0
+        found = steps(out)
+        assert found["proxy"][0] == "note"
+        assert {outcome for step, (outcome, _) in found.items() if step != "proxy"} == {"ok"}
+        assert {"TLS", "protocol", "answer"} <= found.keys()
+        assert {(line[:29], given) for line, given in proxy.asked} == {
+            ("CONNECT chat.example:443 HTTP", "Basic YW5uOnMzY3JldA==")
+        }
+        assert "s3cret" not in out
+        # A proxy that takes connections apart has a certificate of its own.
+        del environment["SSL_CERT_FILE"]
+        status, out = run("doctor", "https://chat.example", **environment)
+        assert (status, steps(out)["TLS"][0]) == (1, "FAILED")
+        assert "set SSL_CERT_FILE=issuer.pem" in out
+    assert server.conversations == []
+
+
+@pytest.mark.parametrize(
+    ("answered", "hint"),
+    [
+        (403, "lets nobody through to chat.example:443"),
+        (407, "http://user:password@proxy:port"),
+        (502, "does not reach chat.example"),
+    ],
+)
+def test_a_tunnel_that_is_refused(answered: int, hint: str) -> None:
+    with Proxy(answered).running() as proxy:
+        status, out = run("doctor", "https://chat.example", HTTPS_PROXY=proxy.url)
+    assert (status, steps(out)["tunnel"][0]) == (1, "FAILED")
+    assert f"answered {answered}" in steps(out)["tunnel"][1]
+    assert hint in out
+    assert "s3cret" not in out

@@ -1,0 +1,162 @@
+"""What a terminal shows: all of an answer in Markdown, and what is waited for."""
+
+import io
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from h2o_client import OverloadedError, Retry
+from h2o_client.cli import render
+from h2o_client.cli.markdown import Block
+from h2o_client.cli.render import MarkdownScreen, Screen
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Terminal]:
+    """Make stdout and stderr one terminal, of 40 columns; pytest has its own before the test."""
+
+    def begin() -> Terminal:
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stdout", terminal)
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setenv("TERM", "xterm-256color")
+        monkeypatch.setenv("COLUMNS", "40")
+        monkeypatch.setenv("LINES", "20")
+        return terminal
+
+    return begin
+
+
+def shown(text: str, width: int = 40) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    with console.capture() as captured:
+        console.print(Block(text))
+    return captured.get()
+
+
+# Nothing is left out
+
+
+def test_html_is_text() -> None:
+    text = "Use <div> and <kbd>x</kbd>, or `<b>`.\n\n<p>block</p>\n\n<!-- not seen in a browser -->"
+    for part in ("<div>", "<kbd>x</kbd>", "<b>", "<p>block</p>", "<!-- not seen in a browser"):
+        assert part in shown(text)
+
+
+def test_an_image_says_where_it_comes_from() -> None:
+    assert "!cat (http://example.com/x.png)" in shown("![cat](http://example.com/x.png)", 80)
+
+
+@pytest.mark.parametrize("cell", ["とても長いセルの内容がここに入ります", "a" * 60])
+def test_a_table_keeps_what_its_columns_are_too_narrow_for(cell: str) -> None:
+    found = shown(f"| 1 | 2 |\n|---|---|\n| 3 | {cell} |\n", 20)
+    assert "".join(character for character in found if character in cell) == cell
+
+
+def test_wide_and_combined_characters_are_wrapped_by_their_width() -> None:
+    lines = shown("日本語の文章がここにあります。e\u0301e\u0301" * 3, 21).splitlines()
+    assert all(len(line.replace("e\u0301", "")) * 2 <= 20 for line in lines)
+    assert "".join(lines).count("日") == 3
+
+
+# What stands beside its head
+
+
+def test_wrapped_beside_its_head(screen: Callable[[], Terminal]) -> None:
+    terminal = screen()
+    render.show_hanging("/model   ", "NAME: begin a new conversation with it", colour="green")
+    assert terminal.getvalue() == (
+        "\x1b[32m/model   \x1b[0mNAME: begin a new conversation\n         with it\n"
+    )
+
+
+def test_as_it_is_where_there_is_no_room(screen: Callable[[], Terminal]) -> None:
+    terminal = screen()
+    render.show_hanging("x" * 30, "text that is longer than the rest of it")
+    assert terminal.getvalue() == f"{'x' * 30}text that is longer than the rest of it\n"
+
+
+def test_as_it_is_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    render.show_hanging("head ", "text that is longer than the rest of it")
+    assert capsys.readouterr().out == "head text that is longer than the rest of it\n"
+
+
+# Silence
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silence is one at once."""
+    monkeypatch.setattr(render, "_SILENCE", 0.0)
+    monkeypatch.setattr(render, "_RATE", 200)
+
+
+def until(screen: Terminal, text: str) -> None:
+    end = time.monotonic() + 5
+    while text not in screen.getvalue():
+        assert time.monotonic() < end, screen.getvalue()
+        time.sleep(0.005)
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("kind", [Screen, MarkdownScreen])
+def test_silence_is_told(
+    screen: Callable[[], Terminal], kind: type[Screen | MarkdownScreen]
+) -> None:
+    terminal = screen()
+    with kind() as answer:
+        until(terminal, "no answer for 0 s")
+        answer.show(" It is")
+        until(terminal, "nothing more for 0 s")
+        answer.show(" here.")
+    assert "here." in terminal.getvalue().rpartition("waiting")[2]
+
+
+@pytest.mark.usefixtures("soon")
+def test_once_in_each_silence_and_in_a_line_of_its_own(screen: Callable[[], Terminal]) -> None:
+    terminal = screen()
+    told = "\x1b[2mnothing more for 0 s: waiting (Ctrl-C e…\x1b[0m\n"
+    with Screen() as answer:
+        answer.show(" One,")
+        until(terminal, f"One,\n{told}")
+        time.sleep(0.03)  # six looks
+        answer.show(" two")
+        until(terminal, f" two\n{told}")
+    assert terminal.getvalue().count(told) == 2
+
+
+@pytest.mark.parametrize("kind", [Screen, MarkdownScreen])
+def test_a_retry_is_told(
+    screen: Callable[[], Terminal], kind: type[Screen | MarkdownScreen]
+) -> None:
+    terminal = screen()
+    retry = Retry(attempt=1, delay=0.25, error=OverloadedError("no room\nfor now"))
+    with kind() as answer:
+        answer.show(" Half")
+        render.show_retry(retry)
+        until(terminal, "trying again in 0.2 s: no room for")
+        answer.show(" of it.")
+    assert "of it." in terminal.getvalue().rpartition("trying")[2]
+    render.show_retry(retry)
+    assert "trying again" in terminal.getvalue().splitlines()[-1]
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_pipe_gets_the_answer_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with Screen() as answer:
+        answer.show(" One")
+        time.sleep(0.03)
+        answer.note("something")
+        answer.show(" two")
+    assert capsys.readouterr() == ("One two\n", "")
