@@ -15,7 +15,7 @@ import warnings
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, assert_never
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, assert_never
 
 import anyio
 import httpx
@@ -26,7 +26,8 @@ from h2o_client._http import (
     TRANSPORT_ERRORS,
     build_request,
     check_http_client,
-    is_much_less,
+    check_transport,
+    is_less,
     log_response,
     logger,
     new_http,
@@ -39,7 +40,6 @@ from h2o_client._http import (
     translate,
     unread_body,
 )
-from h2o_client._loops import let_go, this_loop, watch_over
 from h2o_client._registry import Registry
 from h2o_client.errors import (
     H2oError,
@@ -65,7 +65,6 @@ from h2o_client.protocol.effects import (
 from h2o_client.protocol.flows import Chat, Operation
 from h2o_client.protocol.retries import Retries
 from h2o_client.protocol.service import Abandoned
-from h2o_client.protocol.talk import Ask, Talk, new_talk
 from h2o_client.types import (
     ConversationInfo,
     Message,
@@ -82,6 +81,7 @@ from h2o_client.types import (
 
 if TYPE_CHECKING:
     from h2o_client.batch import AsyncBatch, AsyncPrompts
+    from h2o_client.protocol.talk import Ask, Talk
 
 T = TypeVar("T")
 _LOOK = 0.05  # seconds between two looks at a reader that is to leave
@@ -173,14 +173,22 @@ class AsyncPlayer:
             outcome = await self._interruptible(effect)
         except (H2oError, *TRANSPORT_ERRORS) as error:
             outcome = await self._failure(error, effect)
+        except RuntimeError:  # httpx's, of a client that was closed meanwhile
+            if not self.closing:
+                raise
+            outcome = None
         if self.closing:
             raise IncompleteStreamError("the stream was closed while it was read")
         return outcome
 
     async def _interruptible(self, effect: Effect) -> object:
         """Perform an effect where `interrupt()` can reach it."""
-        with anyio.CancelScope() as self._effect_scope:
-            return await self._perform(effect)
+        outer = self._effect_scope
+        try:
+            with anyio.CancelScope() as self._effect_scope:
+                return await self._perform(effect)
+        finally:
+            self._effect_scope = outer
         raise TransportError("interrupted")
 
     async def _perform(self, effect: Effect) -> object:
@@ -209,9 +217,18 @@ class AsyncPlayer:
         self._limits = time_limits(connect, within)
         request = build_request(self._client._http, effect.request, self._limits)
         begun = AMBIENT.clock()
-        self._response = await self._client._http.send(request, stream=True, follow_redirects=False)
+        self._response = await self._get_response(request, effect)
         log_response(effect.request, self._response.status_code, begun)
         return read_head(self._response)
+
+    async def _get_response(self, request: httpx.Request, effect: Send) -> httpx.Response:
+        """Send a request, within all of its time: httpx's limits begin anew with every byte."""
+        connect, within = self._within(effect.connect), self._within(effect.within)
+        if within is not None and connect is not None and effect.limit != "total":
+            within += connect
+        with anyio.move_on_after(within):
+            return await self._client._http.send(request, stream=True, follow_redirects=False)
+        raise TransportTimeoutError.struck(effect.limit, None)
 
     async def _read(self, effect: Read) -> bytes:
         within = self._within(effect.within)
@@ -223,7 +240,7 @@ class AsyncPlayer:
             self._first_read = effect
             chunks = self._chunks = aiter(unread_body(self._response))
             self._next = self._reader(chunks)
-        if is_much_less(within, self._steady):
+        if is_less(within, self._steady, effect.limit):
             chunk = await self._read_within(chunks, within, effect.limit)
         else:
             chunk = await anext(chunks, b"")
@@ -241,8 +258,11 @@ class AsyncPlayer:
             return chunks.__anext__
 
         async def read() -> bytes:
-            with anyio.CancelScope() as self._effect_scope:
-                return await anext(chunks)
+            try:
+                with anyio.CancelScope() as self._effect_scope:
+                    return await anext(chunks)
+            finally:
+                self._effect_scope = None
             raise TransportError("interrupted")
 
         return read
@@ -298,10 +318,8 @@ class AsyncPlayer:
     def interrupt(self) -> bool:
         """Wake the task that is performing an effect."""
         self._interrupted = True
-        if self._more is not None and shut_down(self._response):
-            return True
         if self._effect_scope is None:
-            return False
+            return shut_down(self._response)
         self._effect_scope.cancel()
         return True
 
@@ -655,7 +673,7 @@ class AsyncConversation:
     `stop()` and `aclose()` may be called from any task of the same event loop.
     """
 
-    def __init__(self, client: "AsyncH2oClient", talk: Talk) -> None:
+    def __init__(self, client: "AsyncH2oClient", talk: "Talk") -> None:
         self._client = client
         self._talk = talk
         self._streams: Registry[AsyncChatStream] = Registry()
@@ -911,7 +929,7 @@ class AsyncConversation:
         """Whether this is the process that it was made in, and no fork of it."""
         return self._pid == PROCESS.id
 
-    def _ask(self, ask: Ask) -> AsyncChatStream:
+    def _ask(self, ask: "Ask") -> AsyncChatStream:
         if self._closed:
             raise RuntimeError("the conversation is closed")
         stream = AsyncChatStream(self._client, ask)
@@ -947,6 +965,7 @@ class AsyncH2oClient:
         proxy: str | None = None,
         headers: Mapping[str, str] | None = None,
         http_client: httpx.AsyncClient | None = None,
+        transport: Literal["fast"] | None = None,
         parameters: Mapping[str, Any] | None = None,
         recover: bool = True,
     ) -> None:
@@ -961,10 +980,16 @@ class AsyncH2oClient:
             "recover": recover,
         }
         self._service = new_service(base_url, **arguments)
-        self._arguments = {"base_url": base_url, "proxy": proxy, **arguments}
+        check_transport(transport)
+        self._arguments = {
+            "base_url": base_url,
+            "proxy": proxy,
+            "transport": transport,
+            **arguments,
+        }
         self._begun = False
         self._closed = False
-        self._pid = PROCESS.id
+        self._pid, self._forks = PROCESS.id, PROCESS.forks
         self._loop: object = None
         self._guard: AsyncGenerator[None, None] | None = None
         self._opening = anyio.Lock()
@@ -973,7 +998,7 @@ class AsyncH2oClient:
         self._dropped: deque[tuple[Abandoned, AsyncPlayer | None]] = deque()
         self._owned = http_client is None
         if http_client is not None:
-            check_http_client(http_client, httpx.AsyncClient, proxy)
+            check_http_client(http_client, httpx.AsyncClient, proxy, transport)
         self._http = http_client or self._own_http()
 
     def __repr__(self) -> str:
@@ -1020,6 +1045,11 @@ class AsyncH2oClient:
     def model(self) -> str:
         """The twin of `H2oClient.model`."""
         return self._service.model
+
+    @property
+    def retries(self) -> Retries:
+        """The twin of `H2oClient.retries`."""
+        return self._service.retries
 
     @property
     def session(self) -> str:
@@ -1105,6 +1135,8 @@ class AsyncH2oClient:
         from_share: str | None = None,
     ) -> AsyncConversation:
         """The twin of `H2oClient.conversation()`."""
+        from h2o_client.protocol.talk import new_talk
+
         return self._converse(
             new_talk(self._service, model=model, keep=keep, id=id, from_share=from_share)
         )
@@ -1113,6 +1145,8 @@ class AsyncH2oClient:
         self, saved: Mapping[str, Any], *, keep: bool | None = None
     ) -> AsyncConversation:
         """The twin of `H2oClient.conversation_from()`."""
+        from h2o_client.protocol.talk import Talk
+
         return self._converse(Talk.from_dict(self._service, saved, keep=keep))
 
     def batch(
@@ -1162,6 +1196,8 @@ class AsyncH2oClient:
                 with anyio.CancelScope(shield=True):
                     await self._http.aclose()
                     if self._guard is not None:
+                        from h2o_client._loops import let_go
+
                         await let_go(self._guard)
 
     async def _clean_up(self) -> None:
@@ -1181,6 +1217,8 @@ class AsyncH2oClient:
 
     async def _tell_off(self, player: AsyncPlayer) -> None:
         """Clean up what was left behind; what fails now is given up."""
+        if self._forks != PROCESS.forks:
+            self._service.session.shared = True  # by a child, which knows what is in it
         try:
             await player.play(self._service.sweep())
         except Exception:  # noqa: BLE001 -- closing must come to its end
@@ -1190,7 +1228,7 @@ class AsyncH2oClient:
         """Return when a clean-up that begins now must be done."""
         return AMBIENT.clock() + self._service.timeouts.cleanup
 
-    def _converse(self, talk: Talk) -> AsyncConversation:
+    def _converse(self, talk: "Talk") -> AsyncConversation:
         conversation = AsyncConversation(self, talk)
         self._conversations.add(conversation)
         return conversation
@@ -1224,18 +1262,31 @@ class AsyncH2oClient:
             self._streams.add(stream)
 
     def _own_http(self) -> httpx.AsyncClient:
-        return new_http(httpx.AsyncClient, self._arguments["proxy"])
+        return new_http(httpx.AsyncClient, self._arguments["proxy"], self._arguments["transport"])
+
+    def _is_in_use(self) -> bool:
+        """Whether streams are open on the event loop of before, and it still runs."""
+        from h2o_client._loops import is_on_watch
+
+        runs = self._guard is not None and is_on_watch(self._guard)
+        return runs and any(stream.running for stream in self._streams.items())
 
     async def _settle_in(self) -> None:
         """On another event loop, or after a fork, begin with connections of one's own.
 
         Raises:
-            RuntimeError: the client has an `http_client` of the caller's.
+            RuntimeError: the client has an `http_client` of the caller's, or is in use elsewhere.
         """
+        from h2o_client._loops import this_loop, watch_over
+
         loop = this_loop()
         if self._pid == PROCESS.id and self._loop is loop:
             return
         first, forked = self._loop is None, self._pid != PROCESS.id
+        if not first and not forked and self._is_in_use():
+            raise RuntimeError(
+                "this client has streams open on another event loop: make one for each of them"
+            )
         if not first or forked:
             if not self._owned:
                 raise RuntimeError(
@@ -1246,7 +1297,7 @@ class AsyncH2oClient:
                 INHERITED.extend([self._http, self._guard])
                 self._service.forget()
                 self._dropped.clear()
-            self._pid = PROCESS.id
+            self._pid, self._forks = PROCESS.id, PROCESS.forks
             self._opening = anyio.Lock()
             self._streams = Registry()
             mine = [item for item in self._conversations.items() if item._is_at_home()]

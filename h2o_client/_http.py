@@ -6,13 +6,16 @@ are never followed, so that neither cookie nor prompt can leave the origin of th
 """
 
 import contextlib
+import ipaddress
 import logging
 import os
 import random
+import re
 import socket
 import ssl
 import sys
 import time
+import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import cache
@@ -49,15 +52,20 @@ class _Process:
 
     Attributes:
         id: its number.
+        forks: how often it was forked.
     """
 
     def __init__(self) -> None:
         self.id = os.getpid()
+        self.forks = 0
         if sys.platform != "win32":
-            os.register_at_fork(after_in_child=self._is_a_fork)
+            os.register_at_fork(after_in_child=self._is_a_fork, after_in_parent=self._was_forked)
 
     def _is_a_fork(self) -> None:
         self.id = os.getpid()
+
+    def _was_forked(self) -> None:
+        self.forks += 1
 
 
 PROCESS = _Process()
@@ -69,6 +77,7 @@ TRANSPORT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)
 _KEEPALIVE = 4.0
 
 _HANDLER = "h2o_client.script"
+_QUOTED = re.compile(r"[\s:]*(?:bytearray\()?\bb['\"].*", re.DOTALL)
 
 # Before the response the request is written, which takes no time worth a limit of its own.
 _WRITE = 60.0
@@ -160,11 +169,13 @@ def client_options(proxy: str | None) -> dict[str, Any]:
     }
 
 
-def check_http_client(http_client: object, kind: type, proxy: str | None) -> None:
+def check_http_client(
+    http_client: object, kind: type, proxy: str | None, transport: str | None
+) -> None:
     """Check the caller's own httpx client.
 
     Raises:
-        TypeError: it is not of the right kind, or a proxy was given beside it.
+        TypeError: it is not of the right kind, or a proxy or transport was given beside it.
     """
     if not isinstance(http_client, kind):
         raise TypeError(
@@ -172,6 +183,8 @@ def check_http_client(http_client: object, kind: type, proxy: str | None) -> Non
         )
     if proxy is not None:
         raise TypeError("give the proxy to your own http_client, not beside it")
+    if transport is not None:
+        raise TypeError("your own http_client has its transport: give none beside it")
 
 
 def rebuild(kind: Callable[..., T], arguments: dict[str, Any]) -> T:
@@ -192,9 +205,14 @@ def time_limits(connect: float | None, within: float | None) -> dict[str, float 
     }
 
 
-def is_much_less(within: float | None, steady: float | None) -> TypeGuard[float]:
-    """Whether a limit is so much less than httpx's that it is worth a watch of its own."""
-    return within is not None and (steady is None or within < 0.9 * steady)
+def is_less(within: float | None, steady: float | None, limit: str) -> TypeGuard[float]:
+    """Whether a limit is so much less than httpx's that it is worth a watch of its own.
+
+    Of a silence a tenth more or less is none; the end of the total is a moment.
+    """
+    if within is None:
+        return False
+    return steady is None or within < (steady if limit == "total" else 0.9 * steady)
 
 
 def build_request(
@@ -255,16 +273,88 @@ class _Once:
         return self._pieces.pop()
 
 
-def new_http(kind: Callable[..., T], proxy: str | None) -> T:
+def new_http(kind: Callable[..., T], proxy: str | None, transport: str | None) -> T:
     """Make an httpx client of our own.
 
     Raises:
         ValueError: the proxy, or one in the environment, is no URL.
     """
+    options = client_options(proxy)
     try:
-        return kind(**client_options(proxy))
+        if transport is not None:
+            options |= fast_transports(kind, options)
+        return kind(**options)
     except httpx.InvalidURL:
         raise ValueError("a proxy in the environment (HTTP_PROXY, …) is no URL") from None
+
+
+def check_transport(transport: object) -> None:
+    """Check which transport is asked for.
+
+    Raises:
+        TypeError: it is no name.
+        ValueError: there is none of this name.
+    """
+    if transport is not None and not isinstance(transport, str):
+        raise TypeError(
+            f'transport is "fast" or None, not {type(transport).__name__} (a transport of your '
+            "own goes into an http_client)"
+        )
+    if transport not in (None, "fast"):
+        raise ValueError(f'transport is "fast" or None, not {transport!r}')
+
+
+def fast_transports(kind: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Return what makes an httpx client one with the fast transport.
+
+    httpx leaves the environment's proxies alone when it is given a transport: they are mounted.
+    """
+    try:
+        from h2o_client import _fast
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f'transport="fast" needs {error.name}: pip install "h2o-chat-client[fast]"',
+            name=error.name,
+        ) from None
+    make = _fast.FastTransport if kind is httpx.Client else _fast.AsyncFastTransport
+    verify, limits = options["verify"], options["limits"]
+    proxies = {"all://": options["proxy"]} if options["proxy"] else environment_proxies()
+    mounts = {
+        pattern: None if url is None else make(verify, limits, httpx.Proxy(url))
+        for pattern, url in proxies.items()
+    }
+    return {"transport": make(verify, limits), "mounts": mounts, "proxy": None}
+
+
+def environment_proxies() -> dict[str, str | None]:
+    """Return the proxies of the environment as httpx mounts them; None: none for these hosts.
+
+    They are `HTTP_PROXY`, `HTTPS_PROXY` and `ALL_PROXY`; `NO_PROXY` has hosts, domains, addresses
+    or URLs, or "*" for all.
+    """
+    found = urllib.request.getproxies()
+    mounts: dict[str, str | None] = {}
+    for scheme in ("http", "https", "all"):
+        if url := found.get(scheme):
+            mounts[f"{scheme}://"] = url if "://" in url else f"http://{url}"
+    for name in found.get("no", "").split(","):
+        host = name.strip()
+        if host == "*":
+            return {}
+        if "://" in host:
+            mounts[host] = None
+        elif host:
+            mounts[f"all://{_host_pattern(host)}"] = None
+    return mounts
+
+
+def _host_pattern(host: str) -> str:
+    """Return what a host of `NO_PROXY` is for httpx: a domain stands for what is in it, too."""
+    try:
+        address = ipaddress.ip_address(host.partition("/")[0])
+    except ValueError:
+        return host if host.lower() == "localhost" else f"*{host}"
+    return host if address.version == 4 else f"[{host}]"
 
 
 def read_head(response: httpx.Response) -> Head:
@@ -302,12 +392,13 @@ def shut_down(response: httpx.Response | None) -> bool:
     shown = socket_of(response)
     if shown is None:
         return False
-    # What event loops show of a socket is not always able to do this itself.
-    with (
-        contextlib.suppress(OSError),  # it is closed already
-        socket.fromfd(shown.fileno(), shown.family, shown.type) as twin,
-    ):
-        twin.shutdown(socket.SHUT_RDWR)
+    with contextlib.suppress(OSError):  # it is closed already
+        if isinstance(shown, socket.socket):
+            # A twin would be of a number, which another thread may have closed and used again.
+            shown.shutdown(socket.SHUT_RDWR)
+        else:  # what event loops show of a socket is not always able to do this itself
+            with socket.fromfd(shown.fileno(), shown.family, shown.type) as twin:
+                twin.shutdown(socket.SHUT_RDWR)
     return True
 
 
@@ -349,11 +440,14 @@ def translate(error: Exception, effect: Effect | None) -> H2oError:
 
 
 def _words(error: BaseException) -> str:
-    """Return the text of an error, or of what caused it: on trio the outer ones have none."""
+    """Return the text of an error, or of what caused it: on trio the outer ones have none.
+
+    What it quotes of a response, a `Set-Cookie` perhaps, is left out.
+    """
     cause: BaseException | None = error
     while cause is not None:
         if str(cause):
-            return str(cause)
+            return _QUOTED.sub("", str(cause))
         cause = cause.__cause__ or cause.__context__
     return type(error).__name__
 

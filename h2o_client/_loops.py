@@ -7,6 +7,7 @@ into: a generator that waits at its `yield` for nothing else.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from types import AsyncGeneratorType
 
 import anyio
 from anyio.lowlevel import RunVar
@@ -42,6 +43,11 @@ async def watch_over(close: Callable[[], Awaitable[None]]) -> AsyncGenerator[Non
     except LookupError:
         _GUARDS.set({guard})
     return guard
+
+
+def is_on_watch(guard: AsyncGenerator[None, None]) -> bool:
+    """Whether the event loop of a guard has not ended."""
+    return isinstance(guard, AsyncGeneratorType) and guard.ag_frame is not None
 
 
 async def let_go(guard: AsyncGenerator[None, None]) -> None:

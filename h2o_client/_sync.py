@@ -17,7 +17,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, assert_never
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, assert_never
 
 import httpx
 
@@ -27,7 +27,8 @@ from h2o_client._http import (
     TRANSPORT_ERRORS,
     build_request,
     check_http_client,
-    is_much_less,
+    check_transport,
+    is_less,
     log_response,
     logger,
     new_http,
@@ -65,7 +66,6 @@ from h2o_client.protocol.effects import (
 from h2o_client.protocol.flows import Chat, Operation
 from h2o_client.protocol.retries import Retries
 from h2o_client.protocol.service import Abandoned
-from h2o_client.protocol.talk import Ask, Talk, new_talk
 from h2o_client.types import (
     ConversationInfo,
     Message,
@@ -82,6 +82,7 @@ from h2o_client.types import (
 
 if TYPE_CHECKING:
     from h2o_client.batch import Batch, Prompts
+    from h2o_client.protocol.talk import Ask, Talk
 
 T = TypeVar("T")
 _LOOK = 0.05  # seconds between two looks at a reader that is to leave
@@ -96,6 +97,7 @@ class Player:
 
     Attributes:
         closing: set when the stream is closed while its reader is at work: no effect follows.
+        thread: the thread in which effects were last performed.
     """
 
     def __init__(self, client: "H2oClient", deadline: float | None = None) -> None:
@@ -113,6 +115,7 @@ class Player:
         self._halted = False
         self._interrupted = False
         self.closing = False
+        self.thread: int | None = None
 
     def play(self, flow: Flow[T]) -> T:
         """Play a flow to its end; nobody waits for its tokens."""
@@ -169,10 +172,15 @@ class Player:
 
     def _outcome(self, effect: Effect) -> object:
         """Perform an effect; return its answer, or the error that is to be thrown in."""
+        self.thread = threading.get_ident()
         try:
             outcome = self._perform(effect)
         except (H2oError, *TRANSPORT_ERRORS) as error:
             outcome = self._failure(error, effect)
+        except RuntimeError:  # httpx's, of a client that was closed meanwhile
+            if not self.closing:
+                raise
+            outcome = None
         if self.closing:
             raise IncompleteStreamError("the stream was closed while it was read")
         return outcome
@@ -203,9 +211,16 @@ class Player:
         self._limits = time_limits(connect, within)
         request = build_request(self._client._http, effect.request, self._limits)
         begun = AMBIENT.clock()
-        self._response = self._client._http.send(request, stream=True, follow_redirects=False)
+        self._response = self._get_response(request, effect)
         log_response(effect.request, self._response.status_code, begun)
         return read_head(self._response)
+
+    def _get_response(
+        self,
+        request: httpx.Request,
+        effect: Send,  # noqa: ARG002 -- the limit that a task can keep
+    ) -> httpx.Response:
+        return self._client._http.send(request, stream=True, follow_redirects=False)
 
     def _read(self, effect: Read) -> bytes:
         within = self._within(effect.within)
@@ -217,7 +232,7 @@ class Player:
             self._first_read = effect
             chunks = self._chunks = iter(unread_body(self._response))
             self._next = self._reader(chunks)
-        if is_much_less(within, self._steady):
+        if is_less(within, self._steady, effect.limit):
             chunk = self._read_within(chunks, within, effect.limit)
         else:
             chunk = next(chunks, b"")
@@ -245,7 +260,8 @@ class Player:
         raise TransportTimeoutError.struck(limit, None)
 
     def _sleep(self, effect: Sleep) -> None:
-        self._awake.wait(effect.seconds)
+        if self._awake.wait(effect.seconds) and self._interrupted:
+            raise CallerStoppedError("the stream was stopped")
 
     def _play_alone(self, effect: Exclusive) -> object:
         """Play a flow while no other thread plays such a one."""
@@ -541,6 +557,11 @@ class ChatStream:
                     self._steps.free()
                     self._ending = False
                 return
+            if self._player.thread == threading.get_ident():
+                # `on_retry` or `on_web_search` closes what it is called from.
+                self._player.closing = True
+                self._client._abandon(self._operation, deadline)
+                return
             if not told and not self._tell_to_close():
                 # The reader waits for a response: what is known can be told the server from here,
                 # and its answer ends when it has stopped.
@@ -659,7 +680,7 @@ class Conversation:
     It takes one message at a time. `stop()` and `close()` may be called from any thread.
     """
 
-    def __init__(self, client: "H2oClient", talk: Talk) -> None:
+    def __init__(self, client: "H2oClient", talk: "Talk") -> None:
         self._client = client
         self._talk = talk
         self._streams: Registry[ChatStream] = Registry()
@@ -985,7 +1006,7 @@ class Conversation:
         """Whether this is the process that it was made in, and no fork of it."""
         return self._pid == PROCESS.id
 
-    def _ask(self, ask: Ask) -> ChatStream:
+    def _ask(self, ask: "Ask") -> ChatStream:
         if self._closed:
             raise RuntimeError("the conversation is closed")
         stream = ChatStream(self._client, ask)
@@ -1022,6 +1043,8 @@ class H2oClient:
             fit: `httpx.Limits(max_connections=None, keepalive_expiry=4.0)`, as httpx's own hundred
             connections make streams wait for each other, and the server closes an idle one
             after 5 seconds.
+        transport: "fast" reads answers with less work for each token; on asyncio it takes about
+            half of the CPU. None: httpx's own transport.
         parameters: generation parameters for every call.
         recover: whether the rest of an answer is got from the server when the connection is lost
             under it. An answer that another process stopped half way looks whole then.
@@ -1046,6 +1069,7 @@ class H2oClient:
         proxy: str | None = None,
         headers: Mapping[str, str] | None = None,
         http_client: httpx.Client | None = None,
+        transport: Literal["fast"] | None = None,
         parameters: Mapping[str, Any] | None = None,
         recover: bool = True,
     ) -> None:
@@ -1060,16 +1084,22 @@ class H2oClient:
             "recover": recover,
         }
         self._service = new_service(base_url, **arguments)
-        self._arguments = {"base_url": base_url, "proxy": proxy, **arguments}
+        check_transport(transport)
+        self._arguments = {
+            "base_url": base_url,
+            "proxy": proxy,
+            "transport": transport,
+            **arguments,
+        }
         self._closed = False
-        self._pid = PROCESS.id
+        self._pid, self._forks = PROCESS.id, PROCESS.forks
         self._opening = threading.RLock()  # `on_retry` may use the client
         self._streams: Registry[ChatStream] = Registry()
         self._conversations: Registry[Conversation] = Registry()
         self._dropped: deque[tuple[Abandoned, Player | None]] = deque()
         self._owned: weakref.finalize[Any, Any] | None = None
         if http_client is not None:
-            check_http_client(http_client, httpx.Client, proxy)
+            check_http_client(http_client, httpx.Client, proxy, transport)
         self._http = http_client or self._own_http()
 
     def __repr__(self) -> str:
@@ -1110,6 +1140,11 @@ class H2oClient:
     def model(self) -> str:
         """The model of calls that name none."""
         return self._service.model
+
+    @property
+    def retries(self) -> Retries:
+        """The retries of calls that are given none of their own."""
+        return self._service.retries
 
     @property
     def session(self) -> str:
@@ -1247,6 +1282,8 @@ class H2oClient:
             TypeError: an argument is of the wrong type.
             ValueError: an argument cannot be meant, or two contradict each other.
         """
+        from h2o_client.protocol.talk import new_talk
+
         return self._converse(
             new_talk(self._service, model=model, keep=keep, id=id, from_share=from_share)
         )
@@ -1262,6 +1299,8 @@ class H2oClient:
             TypeError: it is no mapping.
             ValueError: it is not what `to_dict()` made.
         """
+        from h2o_client.protocol.talk import Talk
+
         return self._converse(Talk.from_dict(self._service, saved, keep=keep))
 
     def batch(
@@ -1362,6 +1401,8 @@ class H2oClient:
 
     def _tell_off(self, player: Player) -> None:
         """Clean up what was left behind; what fails now is given up."""
+        if self._forks != PROCESS.forks:
+            self._service.session.shared = True  # by a child, which knows what is in it
         try:
             player.play(self._service.sweep())
         except Exception:  # noqa: BLE001 -- closing must come to its end
@@ -1371,7 +1412,7 @@ class H2oClient:
         """Return when a clean-up that begins now must be done."""
         return AMBIENT.clock() + self._service.timeouts.cleanup
 
-    def _converse(self, talk: Talk) -> Conversation:
+    def _converse(self, talk: "Talk") -> Conversation:
         conversation = Conversation(self, talk)
         self._conversations.add(conversation)
         return conversation
@@ -1404,7 +1445,7 @@ class H2oClient:
             self._streams.add(stream)
 
     def _own_http(self) -> httpx.Client:
-        http = new_http(httpx.Client, self._arguments["proxy"])
+        http = new_http(httpx.Client, self._arguments["proxy"], self._arguments["transport"])
         # A client that is dropped unclosed leaves no open sockets.
         self._owned = weakref.finalize(self, close_at_home, http, self._pid)
         return http
@@ -1423,7 +1464,7 @@ class H2oClient:
                 "own: make both anew in the child"
             )
         INHERITED.append(self._http)
-        self._pid = PROCESS.id
+        self._pid, self._forks = PROCESS.id, PROCESS.forks
         self._opening = threading.RLock()  # `on_retry` may use the client
         self._streams = Registry()
         mine = [item for item in self._conversations.items() if item._is_at_home()]

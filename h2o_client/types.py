@@ -124,10 +124,12 @@ class WebSearchEntry:
 class Timeouts:
     """Time limits, in seconds; None switches one off.
 
-    Not covered: the resolution of host names, which no program can interrupt, and a server that
-    lets the bytes of its headers drip in, or interim responses (100 Continue), each within the
-    limit. A sync call that waits for a response is not woken by `stop()` or `close()` from
-    another thread before the server or one of these limits ends the wait.
+    Not covered: the resolution of host names, which no program can interrupt. On the sync client
+    neither is a server that lets the bytes of its headers drip in, or interim responses (100
+    Continue), each within the limit, in the clean-up too; and making a connection and waiting for
+    the response may each take what is left of `total`. A sync call that waits for a response is
+    not woken by `stop()` or `close()` from another thread before the server or one of these
+    limits ends the wait.
 
     Attributes:
         connect: for making a connection.

@@ -13,7 +13,23 @@ import httpx
 import pytest
 from flavours import FLAVOURS, Api, new_api
 
+from h2o_client._fast import AsyncFastTransport, FastTransport
 from h2o_client.emulator import Emulator
+
+ON_EVERY_TRANSPORT = {"test_shells_chat", "test_shells_reading", "test_shells_transport"}
+"""The scenarios that run on every transport; `--transport fast` has the others run on it too."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the transport of all scenarios be chosen."""
+    parser.addoption("--transport", choices=["fast"], help="the transport of all scenarios")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run some scenarios on every transport."""
+    every = getattr(metafunc.module, "__name__", "") in ON_EVERY_TRANSPORT
+    if every and "api" in metafunc.fixturenames and not metafunc.config.getoption("--transport"):
+        metafunc.parametrize("transport", [None, "fast"], ids=["", "fast"])
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -70,9 +86,17 @@ def flavour(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def api(flavour: str, server: Emulator, responses: "OpenResponses") -> Iterator[Api]:
+def transport(request: pytest.FixtureRequest) -> str | None:
+    """The transport of all clients, by the command's option; None: httpx's own."""
+    return cast("str | None", request.config.getoption("--transport"))
+
+
+@pytest.fixture
+def api(
+    flavour: str, server: Emulator, responses: "OpenResponses", transport: str | None
+) -> Iterator[Api]:
     """The flavour that a scenario runs in; it may leave no connection busy."""
-    yield new_api(flavour, server)
+    yield new_api(flavour, server, transport)
     responses.check()
 
 
@@ -125,25 +149,32 @@ class _AsyncStream(httpx.AsyncByteStream):
 
 @pytest.fixture
 def responses(monkeypatch: pytest.MonkeyPatch) -> OpenResponses:
-    """Watch httpx's real transports."""
+    """Watch the real transports."""
     watch = OpenResponses()
-    send, send_async = (
-        httpx.HTTPTransport.handle_request,
-        httpx.AsyncHTTPTransport.handle_async_request,
-    )
+    for kind in (httpx.HTTPTransport, FastTransport):
+        _watch(monkeypatch, kind, watch)
+    for async_kind in (httpx.AsyncHTTPTransport, AsyncFastTransport):
+        _watch_async(monkeypatch, async_kind, watch)
+    return watch
 
-    def handle(self: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
-        response = send(self, request)
+
+def _watch(monkeypatch: pytest.MonkeyPatch, kind: Any, watch: OpenResponses) -> None:
+    send = kind.handle_request
+
+    def handle(self: httpx.BaseTransport, request: httpx.Request) -> httpx.Response:
+        response: httpx.Response = send(self, request)
         response.stream = _Stream(cast("Any", response.stream), watch)
         return response
 
-    async def handle_async(
-        self: httpx.AsyncHTTPTransport, request: httpx.Request
-    ) -> httpx.Response:
-        response = await send_async(self, request)
+    monkeypatch.setattr(kind, "handle_request", handle)
+
+
+def _watch_async(monkeypatch: pytest.MonkeyPatch, kind: Any, watch: OpenResponses) -> None:
+    send = kind.handle_async_request
+
+    async def handle(self: httpx.AsyncBaseTransport, request: httpx.Request) -> httpx.Response:
+        response: httpx.Response = await send(self, request)
         response.stream = _AsyncStream(cast("Any", response.stream), watch)
         return response
 
-    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", handle)
-    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", handle_async)
-    return watch
+    monkeypatch.setattr(kind, "handle_async_request", handle)

@@ -35,10 +35,8 @@ T = TypeVar("T")
 ASYNC = ("asyncio", "trio")
 FLAVOURS = ("sync", *ASYNC)
 
-NO_RECOVERY: dict[str, Any] = (
-    {"recover": False} if "recover" in inspect.signature(H2oClient).parameters else {}
-)
-"""Keywords of a client that takes a lost answer for lost."""
+ONCE: dict[str, Any] = {"retries": 0, "recover": False}
+"""Keywords of a client that tries everything once, so that each error shows."""
 
 PATIENCE = 10.0
 """Seconds after which a test that hangs has failed."""
@@ -75,11 +73,13 @@ class Api:
     Attributes:
         flavour: "sync", "asyncio" or "trio".
         server: the emulator that `client()` talks to.
+        transport: the transport of all clients that have no httpx client of their own.
     """
 
-    def __init__(self, flavour: str, server: Emulator) -> None:
+    def __init__(self, flavour: str, server: Emulator, transport: str | None = None) -> None:
         self.flavour = flavour
         self.server = server
+        self.transport = transport
 
     def run(self, scenario: Coroutine[Any, Any, T]) -> T:
         """Run a scenario to its end."""
@@ -92,11 +92,18 @@ class Api:
 
     def client(self, base_url: str | None = None, **options: Any) -> AsyncH2oClient:
         """Make a client of the server, or of another base URL; it waits no longer than a test."""
-        return AsyncH2oClient(base_url or self.server.url, **{"timeouts": PATIENCE, **options})
+        options = {"timeouts": PATIENCE, **self.options(options)}
+        return AsyncH2oClient(base_url or self.server.url, **options)
 
     def client_of_environment(self, **options: Any) -> AsyncH2oClient:
         """Make a client without a base URL."""
-        return AsyncH2oClient(**options)
+        return AsyncH2oClient(**self.options(options))
+
+    def options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Return a client's options with the transport among them."""
+        if self.transport is None or "http_client" in options:
+            return options
+        return {"transport": self.transport, **options}
 
     def http_client(self, **options: Any) -> Any:
         """Make an httpx client as `http_client=` takes it; close it with `close_http()`."""
@@ -147,11 +154,11 @@ class SyncApi(Api):
         return at_once(scenario)
 
     def client(self, base_url: str | None = None, **options: Any) -> AsyncH2oClient:
-        options = {"timeouts": PATIENCE, **options}
+        options = {"timeouts": PATIENCE, **self.options(options)}
         return cast("AsyncH2oClient", AsIfAsync(H2oClient(base_url or self.server.url, **options)))
 
     def client_of_environment(self, **options: Any) -> AsyncH2oClient:
-        return cast("AsyncH2oClient", AsIfAsync(H2oClient(**options)))
+        return cast("AsyncH2oClient", AsIfAsync(H2oClient(**self.options(options))))
 
     def http_client(self, **options: Any) -> Any:
         return httpx.Client(**options)
@@ -248,9 +255,9 @@ def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("a sync scenario awaited something that was not ready")
 
 
-def new_api(flavour: str, server: Emulator) -> Api:
+def new_api(flavour: str, server: Emulator, transport: str | None = None) -> Api:
     """Make the API of a flavour."""
-    return SyncApi(flavour, server) if flavour == "sync" else Api(flavour, server)
+    return (SyncApi if flavour == "sync" else Api)(flavour, server, transport)
 
 
 def endless(*tokens: str, held: int | None = None) -> Answer:

@@ -100,7 +100,9 @@ class Endless:
     pause: float | None = None
 
     def __iter__(self) -> Iterator[bytes | float]:
-        again = [self.again] if self.pause is None else [self.pause, self.again]
+        again: list[bytes | float] = [self.again]
+        if self.pause is not None:
+            again.insert(0, self.pause)
         return itertools.chain([self.start], itertools.cycle(again))
 
 
@@ -225,7 +227,7 @@ class Hostile:
 
     def settled(self) -> None:
         """Wait until the client has hung up on every connection."""
-        for thread in self._threads:
+        for thread in list(self._threads):
             thread.join(PATIENCE)
             assert not thread.is_alive(), "a connection was left open"
 
@@ -238,8 +240,8 @@ class Hostile:
             self.accepted += 1
             self._open.add(connection)
             thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)  # now it can be joined
 
     def _serve(self, plain: socket.socket) -> None:
         connection = plain

@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+from asked import bodies
 
 from h2o_client import DEFAULT_MODEL, ForbiddenError, GenerationError, TransportTimeoutError
 from h2o_client.emulator import Answer, Emulator, Fault
@@ -45,9 +46,8 @@ def served(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulat
 
 
 def body(server: Emulator, kind: str = "message") -> dict[str, Any]:
-    (found,) = [request for request in server.requests if request.kind == kind]
-    content: dict[str, Any] = found.json()
-    return content
+    (found,) = bodies(server, kind)
+    return found
 
 
 def check_stopped(server: Emulator) -> None:

@@ -35,6 +35,7 @@ OWNED = "whether the httpx client is ours, the sync client knows by its finalize
 DIFFERENT = {
     "Player.__init__": INTERRUPTED,
     "Player._outcome": INTERRUPTED,
+    "Player._get_response": "a thread that waits for a response cannot be told to give up",
     "Player._interruptible": INTERRUPTED,
     "Player.interrupt": INTERRUPTED,
     "Player._reader": INTERRUPTED,
@@ -48,6 +49,7 @@ DIFFERENT = {
     "ChatStream._leave": SHIELDED,
     "Conversation._close": SHIELDED,
     "H2oClient.__init__": "the sync client is closed by a finalizer when it is dropped",
+    "H2oClient._is_in_use": "an async client belongs to an event loop",
     "H2oClient.__del__": "the async client cannot be closed when it is dropped: it warns",
     "H2oClient.__reduce__": OWNED,
     "H2oClient._own_http": OWNED,

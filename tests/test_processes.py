@@ -21,7 +21,7 @@ from asked import no_connection
 from flavours import endless
 
 from h2o_client import AsyncH2oClient, H2oClient, Retries, Timeouts
-from h2o_client.emulator import Emulator
+from h2o_client.emulator import Emulator, Fault
 
 PATIENCE = 20.0
 BACKENDS = ("asyncio", "trio")
@@ -378,6 +378,39 @@ def test_a_conversation_begun_in_a_fork_is_deleted_with_the_childs_client(
     server.wait_idle()
     assert server.conversations == []
     client.close()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_two_event_loops_at_once_are_a_clear_error(server: Emulator, backend: str) -> None:
+    server.reply(endless(" One"))
+    client = AsyncH2oClient(server.url, timeouts=PATIENCE)
+
+    async def here() -> None:
+        async with client, client.stream("Hi") as stream:
+            assert await anext(stream) == " One"
+            with pytest.raises(RuntimeError, match="another event loop"):
+                await anyio.to_thread.run_sync(
+                    lambda: anyio.run(client.chat, "Hi", backend=backend)
+                )
+            await stream.stop()
+            assert (await client.chat("Hi")).text
+
+    anyio.run(here)
+    server.wait_idle()
+    assert server.conversations == []
+
+
+@needs_fork
+@forks
+def test_a_parent_deletes_no_conversation_of_its_child(server: Emulator) -> None:
+    """Not even if it has to look for one whose id was lost on the way."""
+    server.fault("create", Fault(disconnect=True, processed=True))
+    with H2oClient(server.url, timeouts=PATIENCE, retries=Retries(base=0.001)) as client:
+        client.chat("Hi")
+        child, read = begin_fork(lambda: client.conversation(keep=True).rename("The child's"))
+        end_fork(child, read)
+    server.wait_idle()
+    assert "The child's" in [conversation.title for conversation in server.conversations]
 
 
 def test_asyncio_run_after_asyncio_run(server: Emulator) -> None:

@@ -2,15 +2,14 @@
 
 import base64
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 _HOST = re.compile(r"[a-z0-9._~-]+|\[[0-9a-f:.]+(%25[a-z0-9._~-]+)?\]")
 _PATH = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """Where the service is.
 
     Attributes:

@@ -19,9 +19,8 @@ or of another type is a `ProtocolError` that names it.
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NoReturn, TypeGuard
+from typing import Any, NamedTuple, NoReturn, TypeGuard
 
 from h2o_client.errors import ProtocolError
 from h2o_client.protocol.devalue import unflatten
@@ -32,8 +31,7 @@ from h2o_client.types import ConversationInfo, Message, Model, PromptExample, Se
 _MAX_ERROR = 1000  # characters of an error node that its error keeps
 
 
-@dataclass(frozen=True, slots=True)
-class Root:
+class Root(NamedTuple):
     """What `GET /__data.json` tells [13_data_json].
 
     Attributes:
@@ -47,8 +45,7 @@ class Root:
     conversations: tuple[ConversationInfo, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ConversationData:
+class ConversationData(NamedTuple):
     """What `__data.json` tells of one conversation, one's own [13_data_json] or a shared one.
 
     Attributes:

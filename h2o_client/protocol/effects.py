@@ -22,6 +22,9 @@ loop that performs one effect after the other:
 A flow has at most one response open; `Send` releases the one before. When an effect fails, its
 response has been released already.
 
+They are named tuples: a frozen dataclass takes seven times as long to define, and every script
+waits for its imports.
+
 Two rules bind every flow. No `yield` stands inside `finally` or `except BaseException`, because
 closing a generator there fails with "generator ignored GeneratorExit": what to tell the server
 when the caller broke off is a second flow. And no flow is driven but through a `Stepper`.
@@ -29,7 +32,7 @@ when the caller broke off is a second flow. And no flow is driven but through a 
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from h2o_client.errors import H2oError, TransportError
 from h2o_client.types import Token
@@ -37,8 +40,7 @@ from h2o_client.types import Token
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A request, with nothing left to decide.
 
     Attributes:
@@ -60,8 +62,7 @@ class Request:
         return f"<Request {self.operation}: {self.method}>"
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """The beginning of a response.
 
     Attributes:
@@ -84,8 +85,7 @@ class Head:
         return f"<Head {self.status}>"
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Send the request and wait for the head of its response.
 
     Attributes:
@@ -101,8 +101,7 @@ class Send:
     limit: str = "idle"
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """Read the next bytes of the open response.
 
     Attributes:
@@ -119,8 +118,7 @@ class Close:
     """Release the open response; nothing happens if there is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sleep:
+class Sleep(NamedTuple):
     """Wait.
 
     Attributes:
@@ -130,8 +128,7 @@ class Sleep:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Emit:
+class Emit(NamedTuple):
     """Give tokens to the caller: all those of one read, so that a step is paid per read.
 
     Where an answer comes a token a read, even that is much. With `more` the shell goes on reading
@@ -148,8 +145,7 @@ class Emit:
     more: Callable[[bytes], Sequence[Token]] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Exclusive:
+class Exclusive(NamedTuple):
     """Play a flow while no other exclusive flow of the same client is played.
 
     Attributes:
@@ -163,8 +159,7 @@ class Exclusive:
     limit: str = "total"
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(NamedTuple):
     """Play a flow to its end even if the caller is cancelled meanwhile, for a bounded time.
 
     Attributes:

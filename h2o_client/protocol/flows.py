@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from h2o_client.errors import H2oError
-from h2o_client.protocol.effects import CallerStoppedError, Finish, Flow
+from h2o_client.protocol.effects import CallerStoppedError, Flow
 from h2o_client.protocol.payloads import check_flag, check_model, merge_parameters
 from h2o_client.protocol.prompt import build_prompt
 from h2o_client.protocol.retries import Retries, RetryState
@@ -106,7 +106,7 @@ class Chat:
             if not self._turn.stopping:
                 yield from service.open_session(self._retries, self._model)
             if not self._turn.stopping:
-                yield Finish(self._create(), service.timeouts.cleanup)
+                yield from service.create(self._model, self._retries, self._made)
         except CallerStoppedError:
             if not self._turn.stopping:
                 raise
@@ -135,8 +135,8 @@ class Chat:
         if failure is not None:
             raise failure
 
-    def _create(self) -> Flow[None]:
-        self._conversation = yield from self._service.create(self._model, self._retries)
+    def _made(self, conversation: str) -> None:
+        self._conversation = conversation
 
     def _delete(self, retries: RetryState | None) -> Flow[None]:
         if self._conversation is not None:

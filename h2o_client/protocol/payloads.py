@@ -6,7 +6,6 @@ the first entry counts, and with `text/html` there an answer becomes a page [22_
 Compression is declined: the service uses none, and a small body could unpack to a huge one.
 """
 
-import difflib
 import json
 import math
 from collections.abc import Mapping
@@ -51,6 +50,7 @@ _HABITS = {
     "api_key": "set the environment's H2O_CHAT_TOKEN, or H2oClient(headers={'Authorization': …})",
     "base_url": "the base URL is the client's: H2oClient(base_url)",
     "proxy": "the proxy is the client's: H2oClient(proxy=…)",
+    "transport": "the transport is the client's: H2oClient(transport=…)",
     "headers": "headers are the client's: H2oClient(headers={…})",
     "session": "the session is the client's: H2oClient(session=…)",
     "verify": "TLS is the http_client's: H2oClient(http_client=httpx.Client(verify=…))",
@@ -348,6 +348,8 @@ def _check_keyword(name: str, value: object) -> None:
     if name in _HABITS:
         raise TypeError(f"there is no argument {name!r}: {_HABITS[name]}")
     if name not in DEFAULT_PARAMETERS and name not in _OTHER_PARAMETERS:
+        import difflib  # needed once in a while, and all would wait for it
+
         known = [*DEFAULT_PARAMETERS, *_OTHER_PARAMETERS]
         close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.75)
         if close:

@@ -3,7 +3,6 @@
 import re
 from urllib.parse import urlsplit
 
-from h2o_client.protocol.data import read_shared
 from h2o_client.protocol.effects import Flow
 from h2o_client.protocol.replies import read_settings
 from h2o_client.protocol.service import MAX_DATA, Service, reading
@@ -39,6 +38,8 @@ def delete_conversations(service: Service) -> Flow[None]:
 
 def shared(service: Service, share: str) -> Flow[SharedConversation]:
     """Read a shared conversation."""
+    from h2o_client.protocol.data import read_shared
+
     number = parse_share(share)
     data = yield from service.call(
         lambda: service.endpoints.shared(number),

@@ -10,9 +10,9 @@ loses an answer. The service's own limit is not hammered either, as refused atte
 All requests of one call draw on one count and one budget, so that no retry multiplies another.
 """
 
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from h2o_client.errors import (
     GenerationError,
@@ -26,6 +26,9 @@ from h2o_client.errors import (
 )
 from h2o_client.protocol.effects import CallerStoppedError
 from h2o_client.protocol.replies import OWN_LIMIT
+
+Patience: TypeAlias = tuple[int, float]
+"""How often a call may still send something again, and for how many seconds it may wait."""
 
 _GATEWAY = frozenset({502, 504})
 _WINDOW = 120.0  # seconds after which the service's own limit was free again [06_rate_limit]
@@ -60,7 +63,7 @@ class Retries:
         base: seconds of the first bound.
         cap: seconds that the bound grows to.
         on_retry: called with a `Retry` before each wait; what it raises ends the call. It may use
-            a sync client itself.
+            the sync client itself, in its own thread.
     """
 
     attempts: int = 3
@@ -87,11 +90,6 @@ class Retries:
         bound = min(self.cap, self.base * 2.0 ** min(attempt, 30))
         return max(draw * bound, retry_after or 0.0)
 
-    def has_more_patience_than(self, other: "Retries") -> bool:
-        """Whether these may go on where the others have given up."""
-        mine, theirs = (self.attempts, self.budget), (other.attempts, other.budget)
-        return mine != theirs and all(map(operator.ge, mine, theirs))
-
 
 def as_retries(value: Retries | int | None) -> Retries:
     """Return retries; a number says how often, 0 switches them off.
@@ -117,10 +115,20 @@ class RetryState:
 
     Attributes:
         policy: what is allowed.
+        vetoed: whether `on_retry` has raised.
         deadline: when the call must be done (`Timeouts.total`), on the ambient clock, or None.
     """
 
-    __slots__ = ("_note", "_random", "_window_waited", "attempt", "deadline", "policy", "waited")
+    __slots__ = (
+        "_note",
+        "_random",
+        "_window_waited",
+        "attempt",
+        "deadline",
+        "policy",
+        "vetoed",
+        "waited",
+    )
 
     def __init__(
         self, policy: Retries, random: Callable[[], float], note: Callable[[str], None]
@@ -132,6 +140,12 @@ class RetryState:
         self._window_waited = False
         self.attempt = 0
         self.waited = 0.0
+        self.vetoed = False
+
+    @property
+    def patience(self) -> Patience:
+        """What is left of it."""
+        return self.policy.attempts - self.attempt, self.policy.budget - self.waited
 
     def next_delay(self, error: H2oError, left: float | None = None) -> float | None:
         """Return the seconds to wait before another attempt, or None if there is to be none.
@@ -156,7 +170,9 @@ class RetryState:
         self.waited += delay
         self._note(f"attempt {self.attempt + 1} in {delay:.2f} s, after {type(error).__name__}")
         if policy.on_retry is not None:
+            self.vetoed = True
             policy.on_retry(Retry(self.attempt, delay, error))
+            self.vetoed = False
         return delay
 
 

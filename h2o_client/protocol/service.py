@@ -10,8 +10,7 @@ import copy
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from h2o_client.errors import (
     H2oError,
@@ -23,12 +22,12 @@ from h2o_client.errors import (
     TermsNotAcceptedError,
     TransportTimeoutError,
 )
-from h2o_client.protocol.data import ConversationData, Root, read_conversation, read_root
 from h2o_client.protocol.effects import (
     CallerStoppedError,
     Claim,
     Close,
     Exclusive,
+    Finish,
     Flow,
     Head,
     Read,
@@ -55,6 +54,10 @@ from h2o_client.protocol.retries import (
 from h2o_client.protocol.session import Failure, Session
 from h2o_client.types import Timeouts
 
+if TYPE_CHECKING:
+    # Few calls read `__data.json`: what it takes is imported then.
+    from h2o_client.protocol.data import ConversationData, Root
+
 T = TypeVar("T")
 Reader = Callable[[Head, bytes, Request], T]
 MAX_ANSWER = 1024 * 1024  # bytes of a successful answer
@@ -63,8 +66,7 @@ _MAX_LEFT_BEHIND = 1000
 _LOOK_WITHIN = 5.0  # seconds that one look at what is stored may take: another may follow
 
 
-@dataclass(frozen=True, slots=True)
-class Ambient:
+class Ambient(NamedTuple):
     """What the core needs of the world, handed in so that tests can hand in something else.
 
     Attributes:
@@ -146,6 +148,7 @@ class Service:
         reopen: bool = True,
         largest: int = MAX_ANSWER,
         failed: Callable[[H2oError], None] | None = None,
+        finish: bool = False,
     ) -> Flow[T]:
         """Send a request that does no harm twice, and read its answer.
 
@@ -156,6 +159,8 @@ class Service:
             reopen: whether to open the session again, once, where the server has forgotten it.
             largest: bytes that a successful answer may have.
             failed: told of each attempt that fails.
+            finish: whether an attempt that is on its way comes to its end, whatever becomes of
+                the caller; `read` is to note what came of it.
 
         Raises:
             H2oError: what the last attempt ended with.
@@ -163,11 +168,12 @@ class Service:
         while True:
             openings = self.session.openings
             try:
-                request = build()
-                head, body = yield from self._exchange(
-                    request, None if retries is None else retries.deadline, largest
-                )
-                return read(head, body, request)
+                deadline = None if retries is None else retries.deadline
+                attempt = self._attempt(build(), read, deadline, largest)
+                if finish:
+                    answer: T = yield Finish(attempt, self.timeouts.cleanup)
+                    return answer
+                return (yield from attempt)
             except TermsNotAcceptedError:
                 # The server has forgotten the session, or never knew the one taken up.
                 if retries is None or not reopen:
@@ -230,16 +236,16 @@ class Service:
             return left, "total"
         return seconds, limit
 
-    def _exchange(
-        self, request: Request, deadline: float | None, largest: int
-    ) -> Flow[tuple[Head, bytes]]:
+    def _attempt(
+        self, request: Request, read: Reader[T], deadline: float | None, largest: int
+    ) -> Flow[T]:
         """Send a request and read the whole of its answer, within the idle limit in all."""
         within, limit = self.within(self.timeouts.idle, "idle", deadline)
         until = None if within is None else self.ambient.clock() + within
         head: Head = yield Send(request, within, self.connecting(deadline), limit)
         yield from self.accept(head)
         body = yield from self.read_body(head, until, limit, largest)
-        return head, body
+        return read(head, body, request)
 
     def accept(self, head: Head) -> Flow[None]:
         """Refuse a response that could unpack to more than it is; of an error's, only the body.
@@ -316,15 +322,18 @@ class Service:
             return
         failure = session.failure
         waited = failure is not None and session.openings != openings  # for another call's attempt
-        if failure is not None and waited and failure.settles(model, retries.policy):
+        if failure is not None and waited and failure.settles(model, retries.patience):
             raise copy.copy(failure.error)
+        patience = retries.patience
         try:
             set_cookies = yield from self._accept(model, retries)
         except CallerStoppedError:
             raise  # this caller's will, and no failure to share
         except H2oError as error:
+            if retries.vetoed:
+                raise
             # A copy has none of the frames of this call.
-            session.failure = Failure(copy.copy(error), model, retries.policy)
+            session.failure = Failure(copy.copy(error), model, patience)
             session.openings += 1
             raise
         session.adopt(set_cookies)
@@ -349,30 +358,51 @@ class Service:
         return (yield from self._explaining(model, choice, retries.deadline))
 
     def create(
-        self, model: str, retries: RetryState, *, from_share: str | None = None
-    ) -> Flow[str]:
-        """Open a conversation, or a copy of a shared one, and return its id.
+        self,
+        model: str,
+        retries: RetryState,
+        made: Callable[[str], None],
+        *,
+        from_share: str | None = None,
+    ) -> Flow[None]:
+        """Open a conversation, or a copy of a shared one.
+
+        Args:
+            model: its model.
+            retries: those of the call.
+            made: told the id, even where the caller breaks off meanwhile.
+            from_share: the id of the shared conversation.
 
         Raises:
             ModelUnavailableError: the server does not know the model.
         """
+        under_way = False
 
         def build() -> Request:
+            nonlocal under_way
+            under_way = True
             if from_share is not None:
                 return self.endpoints.copy_share(from_share, model=model)
             return self.endpoints.create(model=model)
 
+        def read(head: Head, body: bytes, request: Request) -> None:
+            nonlocal under_way
+            conversation = read_conversation_id(head, body, request)
+            under_way = False
+            self._known.add(conversation)
+            made(conversation)
+
         def failed(error: H2oError) -> None:
+            nonlocal under_way
+            under_way = False
             self._orphaned = self._orphaned or may_have_acted(error)
 
-        creation = self.call(build, read_conversation_id, retries, failed=failed)
+        creation = self.call(build, read, retries, failed=failed, finish=True)
         try:
-            conversation = yield from self._explaining(model, creation, retries.deadline)
+            yield from self._explaining(model, creation, retries.deadline)
         except GeneratorExit:
-            self._orphaned = True
+            self._orphaned = self._orphaned or under_way
             raise
-        self._known.add(conversation)
-        return conversation
 
     def claim(self, conversation: str, mine: Claim) -> Claim:
         """Return the claim to the turns of a conversation, which all who took it up share.
@@ -410,14 +440,16 @@ class Service:
             body=error.body,
         )
 
-    def root(self, retries: RetryState, *, reopen: bool = True) -> Flow[Root]:
+    def root(self, retries: RetryState, *, reopen: bool = True) -> "Flow[Root]":
         """Read models, settings and conversations."""
+        from h2o_client.protocol.data import read_root
+
         root: Root = yield from self.call(
             self.endpoints.root, reading(read_root), retries, reopen=reopen, largest=MAX_DATA
         )
         return root
 
-    def look(self, conversation: str, deadline: float | None) -> Flow[ConversationData | None]:
+    def look(self, conversation: str, deadline: float | None) -> "Flow[ConversationData | None]":
         """Return what the server has stored; None if that cannot be had just now.
 
         Raises:
@@ -437,8 +469,10 @@ class Service:
         once.deadline = until if deadline is None else min(until, deadline)
         return once
 
-    def data(self, conversation: str, retries: RetryState) -> Flow[ConversationData]:
+    def data(self, conversation: str, retries: RetryState) -> "Flow[ConversationData]":
         """Read what the server has stored of a conversation."""
+        from h2o_client.protocol.data import read_conversation
+
         data: ConversationData = yield from self.call(
             lambda: self.endpoints.data(conversation),
             reading(read_conversation),
@@ -495,14 +529,12 @@ class Service:
     def _delete_orphans(self) -> Flow[None]:
         """Delete the conversations that were made here, but whose ids were lost on the way.
 
-        They are the empty ones that this client does not know, in a session that nobody else has.
+        They are those that this client does not know, in a session that nobody else has.
         """
         root = yield from self.root(self._glance(None), reopen=False)
         for listed in root.conversations:
             if listed.id not in self._known:
-                stored = yield from self.data(listed.id, self._glance(None))
-                if not stored.messages:
-                    yield from self.delete(listed.id, None)
+                yield from self.delete(listed.id, None)
 
 
 def reading(read: Callable[[bytes], T]) -> Reader[T]:

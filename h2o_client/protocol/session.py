@@ -11,12 +11,13 @@ server's own are passed through on answers [05_upstream_gzip_header]. Nor are co
 `Domain`: the service sets its own without one, and a gateway's can be for a whole company.
 """
 
+import operator
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from h2o_client.errors import H2oError, ModelUnavailableError, TransportTimeoutError
-from h2o_client.protocol.retries import Retries, is_passing
+from h2o_client.protocol.retries import Patience, is_passing
 
 COOKIE_NAME = "hf-chat"
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -25,28 +26,28 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 _MAX_VALUE = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """How an attempt to open a session ended, for those who waited for it.
 
     Attributes:
         error: what it ended with.
         model: the model that it chose.
-        retries: how often it was tried, and how long.
+        patience: how often it could be tried again, and how long.
     """
 
     error: H2oError
     model: str
-    retries: Retries
+    patience: Patience
 
-    def settles(self, model: str, retries: Retries) -> bool:
-        """Whether a call of this model and these retries would have ended in the same way."""
+    def settles(self, model: str, patience: Patience) -> bool:
+        """Whether a call of this model and with this patience would have ended in the same way."""
         error = self.error
         if isinstance(error, TransportTimeoutError) and error.limit == "total":
             return False  # the time limit of one call
         if isinstance(error, ModelUnavailableError):
             return model == self.model
-        return not (is_passing(error) and retries.has_more_patience_than(self.retries))
+        more = patience != self.patience and all(map(operator.ge, patience, self.patience))
+        return not (more and is_passing(error))
 
 
 class Session:

@@ -29,8 +29,7 @@ last byte goes the common way, which alone decides what an event means.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from h2o_client.errors import GenerationError, H2oError, ProtocolError
 from h2o_client.types import Token
@@ -127,8 +126,7 @@ class LineSplitter:
             self._size = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Final:
+class Final(NamedTuple):
     """The final event: the answer is whole.
 
     Attributes:

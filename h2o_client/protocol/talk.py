@@ -21,7 +21,7 @@ from h2o_client.errors import (
     TransportError,
     TransportTimeoutError,
 )
-from h2o_client.protocol.effects import Claim, Close, Finish, Flow, Head, Read, Send, Sleep
+from h2o_client.protocol.effects import Claim, Close, Flow, Head, Read, Send, Sleep
 from h2o_client.protocol.payloads import check_flag, check_model, merge_parameters
 from h2o_client.protocol.prompt import check_prompt
 from h2o_client.protocol.queries import parse_share
@@ -196,18 +196,19 @@ class Talk:
             if self._opening.take():
                 try:
                     yield from self._service.open_session(retries, self._model)
-                    yield Finish(self._create(retries), self._service.timeouts.cleanup)
+                    if self.id is None:
+                        yield from self._service.create(
+                            self._model, retries, self._made, from_share=self._share
+                        )
                 finally:
                     self._opening.free()
             else:
                 yield Sleep(_FIRST_LOOK)
         return self.id
 
-    def _create(self, retries: RetryState) -> Flow[None]:
-        if self.id is not None:
-            return
-        self.id = yield from self._service.create(self._model, retries, from_share=self._share)
-        self._claim = self._service.claim(self.id, self._claim)
+    def _made(self, conversation: str) -> None:
+        self.id = conversation
+        self._claim = self._service.claim(conversation, self._claim)
 
     @property
     def _model(self) -> str:

@@ -19,7 +19,7 @@ Nothing marks a stored answer that another process has stopped half way: such a 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from h2o_client.errors import (
     GenerationError,
@@ -31,7 +31,6 @@ from h2o_client.errors import (
     TransportError,
     TransportTimeoutError,
 )
-from h2o_client.protocol.data import ConversationData
 from h2o_client.protocol.effects import (
     CallerStoppedError,
     Close,
@@ -50,6 +49,9 @@ from h2o_client.protocol.retries import RetryState, was_refused
 from h2o_client.protocol.service import Service, in_short
 from h2o_client.protocol.stream import AnswerParser, Final
 from h2o_client.types import Message, Reply, Token, WebSearchEntry
+
+if TYPE_CHECKING:
+    from h2o_client.protocol.data import ConversationData
 
 _EXCERPT = 1024  # bytes read of an answer that is no event stream
 _MAX_TAIL = 64 * 1024  # bytes read after the final event
@@ -234,7 +236,8 @@ class Turn:
             body = yield from self._service.read_body(head, until, limit)
             check_status(head, body, request)
             raise unexpected(head, body, "the answer")
-        if not head.get("content-type").lower().startswith("text/event-stream"):
+        kind = head.get("content-type").partition(";")[0].strip().lower()
+        if kind != "text/event-stream":
             body = yield from self._read_excerpt(until)
             raise unexpected(head, body, "the answer")
         yield from self._read_stream()
@@ -435,7 +438,7 @@ class Turn:
             text=self.text,
             model=self._model,
             finish_reason=reason,
-            generated_tokens=count if isinstance(count, int) else self._parser.count,
+            generated_tokens=count if type(count) is int else self._parser.count,
             conversation_id=self._conversation,
             message_id=self.message_id,
             response_id=self.response_id,
@@ -464,7 +467,7 @@ def _as_answer_error(error: H2oError) -> H2oError:
     )
 
 
-def find_message(stored: ConversationData | None, message_id: str) -> Message | None:
+def find_message(stored: "ConversationData | None", message_id: str) -> Message | None:
     """Return the message of this id, if it is stored."""
     if stored is None:
         return None

@@ -50,9 +50,9 @@ class Size:
     """
 
     rounds: int = 5
-    paced: int = 3000
-    burst: int = 200_000
-    many: tuple[tuple[int, float, int], ...] = ((200, 0.02, 150), (1000, 0.1, 90))
+    paced: int = 2000
+    burst: int = 100_000
+    many: tuple[tuple[int, float, int], ...] = ((200, 0.02, 120), (1000, 0.1, 60))
     many_rounds: int = 3
     long: int = 1_000_000
     delay: float = 0.05
@@ -277,11 +277,13 @@ print(json.dumps({
 
 
 def _environment() -> dict[str, str]:
-    """Whoever runs this may have a server and a proxy of their own."""
+    """Whoever runs this may have a server and a proxy of their own, and keep no bytecode."""
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("H2O_CHAT_") and not name.lower().endswith("_proxy")
+        if not name.startswith("H2O_CHAT_")
+        and not name.lower().endswith("_proxy")
+        and name != "PYTHONDONTWRITEBYTECODE"
     }
 
 

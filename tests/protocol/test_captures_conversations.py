@@ -27,6 +27,8 @@ from h2o_client.errors import (
 )
 from h2o_client.protocol import queries
 from h2o_client.protocol.effects import Flow, Request
+from h2o_client.protocol.retries import RetryState
+from h2o_client.protocol.service import Service
 from h2o_client.protocol.talk import Ask, Talk, new_talk
 from h2o_client.protocol.turn import Turn
 from h2o_client.types import DEFAULT_MODEL, Reply, Timeouts
@@ -101,6 +103,14 @@ def outcome(exchange: Exchange) -> Answer:
     elif exchange.ended == "timeout":
         pieces.append(NEVER)
     return Answer(exchange.status, tuple(pieces), exchange.headers)
+
+
+def made(service: Service, sent: dict[str, Any], retries: RetryState) -> Flow[str]:
+    """Make a conversation as it was made, and return its id."""
+    ids: list[str] = []
+    model, share = sent.get("model", DEFAULT_MODEL), sent.get("fromShare")
+    yield from service.create(model, retries, ids.append, from_share=share)
+    return ids[0]
 
 
 def sent_json(exchange: Exchange) -> dict[str, Any]:
@@ -183,9 +193,7 @@ class Replay:
             ("POST /settings", lambda _: service.open_session(retries)),
             (
                 "POST /conversation",
-                lambda _: service.create(
-                    sent.get("model", DEFAULT_MODEL), retries, from_share=sent.get("fromShare")
-                ),
+                lambda _: made(service, sent, retries),
             ),
             (rf"POST {ID}", lambda m: self.turn().run(m["id"])),
             (rf"POST {ID}/stop-generating", lambda m: service.stop(m["id"])),

@@ -760,6 +760,9 @@ def limit_of(scene: Scene) -> str:
     return error.limit
 
 
+READING = pytest.mark.parametrize("reads_on", [False, True], ids=["by steps", "reading on"])
+
+
 @pytest.mark.parametrize(
     ("timeouts", "answer", "limit", "now"),
     [
@@ -767,6 +770,7 @@ def limit_of(scene: Scene) -> str:
         (Timeouts(idle=5), streams(token("a"), 6.0, END), "idle", 5.0),
         (Timeouts(idle=5), streams(6.0, *HELLO), "idle", 5.0),
         (Timeouts(idle=5), streams(token("a"), *((2.0, b":\n") * 9)), "idle", 5.0),
+        (Timeouts(idle=5), streams(token("a"), 1.0, token("b"), 3.0, b":\n", 9.0), "idle", 6.0),
         (Timeouts(idle=5), streams(token("a"), *((2.0, b"\n") * 9)), "idle", 5.0),
         (Timeouts(total=5), streams(*((2.0, token("a")) * 9)), "total", 5.0),
         (Timeouts(total=5), streams(*((2.0, b":\n") * 9)), "total", 5.0),
@@ -777,8 +781,12 @@ def limit_of(scene: Scene) -> str:
         (Timeouts(total=90, idle=5), streams(*((2.0, b":\n") * 9)), "idle", 5.0),
     ],
 )
-def test_a_time_limit_strikes(timeouts: Timeouts, answer: Answer, limit: str, now: float) -> None:
+@READING
+def test_a_time_limit_strikes(
+    timeouts: Timeouts, answer: Answer, limit: str, now: float, reads_on: bool
+) -> None:
     scene = Scene({"message": [answer]}, timeouts=timeouts)
+    scene.reads_on = reads_on
     assert limit_of(scene) == limit
     assert now <= scene.elapsed <= now + 1.0
     assert not scene.player.is_open
@@ -795,17 +803,24 @@ def test_a_time_limit_strikes(timeouts: Timeouts, answer: Answer, limit: str, no
         (Timeouts(total=5), streams(1.0, token("a"), 1.0, END)),
     ],
 )
-def test_a_time_limit_does_not_strike_before_its_time(timeouts: Timeouts, answer: Answer) -> None:
-    assert Scene({"message": [answer]}, timeouts=timeouts).run().finish_reason == "eos_token"
+@READING
+def test_a_time_limit_does_not_strike_before_its_time(
+    timeouts: Timeouts, answer: Answer, reads_on: bool
+) -> None:
+    scene = Scene({"message": [answer]}, timeouts=timeouts)
+    scene.reads_on = reads_on
+    assert scene.run().finish_reason == "eos_token"
 
 
 @pytest.mark.parametrize("total", [None, 10_000.0])
 @pytest.mark.parametrize("between", [(), (b": comment\n\n",)], ids=["tokens", "comments"])
+@READING
 def test_a_caller_that_takes_its_time_is_no_silence_of_the_server(
-    total: float | None, between: tuple[bytes, ...]
+    total: float | None, between: tuple[bytes, ...], reads_on: bool
 ) -> None:
     answer = streams(token("a"), *between, token("b"), *between, END)
     scene = Scene({"message": [answer]}, timeouts=Timeouts(idle=60, total=total))
+    scene.reads_on = reads_on
     scene.on_emit = lambda: scene.pass_time(100.0)
     assert scene.run().text == "ab"
 

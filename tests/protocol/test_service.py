@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
-from world import CONVERSATION, JSON, MODAL, Answer, Player, World, data, lost, says
+from world import CONVERSATION, MODAL, Answer, Player, World, lost, says
 
 from h2o_client.errors import (
     ConversationBusyError,
@@ -14,9 +14,10 @@ from h2o_client.errors import (
     OverloadedError,
     TransportTimeoutError,
 )
-from h2o_client.protocol.effects import Flow, Request, Send
+from h2o_client.protocol.effects import Finish, Flow, Request
 from h2o_client.protocol.flows import Chat
-from h2o_client.protocol.retries import Retries
+from h2o_client.protocol.retries import Patience, Retries, Retry
+from h2o_client.protocol.session import Failure
 from h2o_client.protocol.talk import Talk, new_talk
 from h2o_client.types import DEFAULT_MODEL, Reply, Timeouts
 
@@ -77,6 +78,53 @@ def test_the_time_limit_of_one_call_is_no_failure_of_another() -> None:
     assert isinstance(second, TransportTimeoutError)
     assert world.operations == ["settings"]
     assert isinstance(world.play(chat(world)), Reply)
+
+
+@pytest.mark.parametrize(
+    ("patience", "settled"),
+    [((0, 30.0), True), ((0, 3.0), True), ((1, 3.0), True), ((1, 30.0), False), ((0, 31.0), False)],
+)
+def test_what_counts_is_what_was_left_to_the_one_who_failed(
+    patience: Patience, settled: bool
+) -> None:
+    failure = Failure(OverloadedError("x", status=503), "m", (0, 30.0))
+    assert failure.settles("m", patience) == settled
+
+
+def test_what_a_call_has_left_is_what_it_has_not_used() -> None:
+    world = World({"create": [BUSY]})
+    retries = world.service.retry_state(Retries(attempts=2, base=4.0))
+    world.play(world.service.create("m", retries, lambda _: None))
+    assert retries.patience == (1, 26.0)
+
+
+def test_a_total_settles_nothing_for_others() -> None:
+    failure = Failure(TransportTimeoutError.struck("total", None), "m", (0, 30.0))
+    assert not failure.settles("m", (0, 30.0))
+
+
+def test_what_on_retry_raised_is_not_shared() -> None:
+    def refuse(retry: Retry) -> None:
+        raise retry.error
+
+    world = World({"settings": [BUSY]}, session=None)
+    first, second = at_once(world, chat(world, retries=Retries(on_retry=refuse)), chat(world))
+    assert isinstance(first, OverloadedError)
+    assert isinstance(second, Reply)
+
+
+def test_a_wait_before_another_attempt_to_make_one_can_be_broken_off() -> None:
+    """What is on its way is finished; nobody waits for what is not."""
+    world = World({"create": [BUSY]})
+    steps = Player(world).drive(chat(world, retries=Retries(base=9.0)))
+    for word in steps:
+        if word.startswith("sleep"):
+            break
+    steps.close()
+    assert world.slept == []
+    before = len(world.requests)
+    world.play(world.service.sweep())
+    assert len(world.requests) == before
 
 
 def test_the_wait_for_the_one_who_opens_the_session_is_within_the_total() -> None:
@@ -147,7 +195,7 @@ def taken_up(world: World) -> Talk:
 
 # Conversations whose ids were lost
 
-MADE, OTHER, FULL = (f"6b007c3d1090eb6ec94d78{number}" for number in ("01", "02", "03"))
+MADE, OTHER = (f"6b007c3d1090eb6ec94d78{number}" for number in ("01", "02"))
 
 
 def listing(*numbers: str) -> Answer:
@@ -161,16 +209,11 @@ def listing(*numbers: str) -> Answer:
     return says({"type": "data", "nodes": [{"type": "data", "data": flat}]})
 
 
-def stored(request: Any) -> Answer:
-    full = FULL in request.url
-    return Answer(200, (data(("user", "Hi", "1")) if full else data(),), JSON)
-
-
 @pytest.mark.parametrize(
     "failure", [lost(), Answer(504, (b"",)), says({"conversationId": "../x"})], ids=repr
 )
 def test_a_conversation_whose_creation_was_lost_is_deleted_at_the_end(failure: Answer) -> None:
-    world = World({"create": [failure], "root": listing(MADE, FULL), "data": stored}, session=None)
+    world = World({"create": [failure], "root": listing(MADE, CONVERSATION, OTHER)}, session=None)
     talk = new_talk(world.service, model=None, keep=True, id=None, from_share=None)
     for _ in range(2):
         try:
@@ -180,14 +223,9 @@ def test_a_conversation_whose_creation_was_lost_is_deleted_at_the_end(failure: A
     before = len(world.requests)
     world.play(world.service.sweep())
     told = [(r.operation, world.conversation_of(r)) for r in world.requests[before:]]
-    assert told == [("root", ""), ("data", MADE), ("data", FULL), ("delete", MADE)] or told == [
-        ("root", ""),
-        ("data", MADE),
-        ("delete", MADE),
-        ("data", FULL),
-    ]
+    assert told == [("root", ""), ("delete", MADE), ("delete", OTHER)]
     world.play(world.service.sweep())
-    assert len(world.requests) == before + 4
+    assert len(world.requests) == before + 3
 
 
 def test_one_that_is_known_is_not_looked_at() -> None:
@@ -225,8 +263,8 @@ def test_where_none_can_have_been_made_nothing_is_asked(answer: Answer) -> None:
 
 def test_a_creation_that_was_broken_off_is_looked_for() -> None:
     world = World({"root": listing()}, session=None)
-    flow = world.service.create("m", world.service.new_call())
-    assert isinstance(next(flow), Send)
+    flow = world.service.create("m", world.service.new_call(), lambda _: None)
+    assert isinstance(next(flow), Finish)
     flow.close()
     world.play(world.service.sweep())
     assert world.operations == ["root"]

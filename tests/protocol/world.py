@@ -21,7 +21,7 @@ import copy
 import itertools
 import json
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -184,6 +184,7 @@ class World:
         conversations: those that the server has made and that were not deleted.
         generating: the conversations in which it is at work on an answer.
         busy: whether an exclusive flow is being played.
+        reads_on: whether what `Emit.more` allows is done; else each read is a step of the flow.
         on_sleep: called in each sleep.
         on_emit: called after each emission.
     """
@@ -215,6 +216,7 @@ class World:
         self.conversations: set[str] = set()
         self.generating: set[str] = set()
         self.busy = False
+        self.reads_on = False
         self.on_sleep: Callable[[], None] = lambda: None
         self.on_emit: Callable[[], None] = lambda: None
         self._well = well or {}
@@ -329,6 +331,7 @@ class Player:
     def __init__(self, world: World) -> None:
         self._world = world
         self._body: deque[Part] | None = None
+        self._first_read: Read | None = None
         self._where = ""
 
     @property
@@ -418,9 +421,11 @@ class Player:
                 if answer.fault is not None:
                     raise copy.copy(answer.fault)  # it may be raised again
                 self._body, self._where = deque(answer.body), world.conversation_of(effect.request)
+                self._first_read = None
                 return Head(answer.status, answer.headers)
             case Read():
                 _check_within(effect.within)
+                self._first_read = self._first_read or effect
                 return self._read(effect)
             case Close():
                 self.release()
@@ -430,10 +435,25 @@ class Player:
                 world.now += effect.seconds
                 world.on_sleep()
             case Emit():
-                assert effect.tokens
-                world.tokens += effect.tokens
-                world.on_emit()
+                self._give_out(effect.tokens)
+                if world.reads_on and effect.more is not None:
+                    return self._read_on(effect.more)
         return None
+
+    def _give_out(self, tokens: Sequence[Token]) -> None:
+        assert tokens
+        self._world.tokens += tokens
+        self._world.on_emit()
+
+    def _read_on(self, more: Callable[[bytes], Sequence[Token]]) -> float:
+        """Read without the flow while tokens come; return when the read began that had none."""
+        assert self._first_read is not None
+        while True:
+            begun = self._world.now
+            tokens = more(self._read(self._first_read))
+            if not tokens:
+                return begun
+            self._give_out(tokens)
 
     def _read(self, effect: Read) -> bytes:
         while self._body:

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from flavours import NO_RECOVERY, Api, endless
+from flavours import ONCE, Api, endless
 
 from h2o_client import (
     ForbiddenError,
@@ -31,9 +31,6 @@ from h2o_client import (
     TransportTimeoutError,
 )
 from h2o_client.emulator import Answer, Emulator, Fault
-
-ONCE: dict[str, Any] = {"retries": 0, **NO_RECOVERY}
-"""A client that tries everything once, so that each error shows."""
 
 STATUSES: list[tuple[int, type[StatusError]]] = [
     (302, RedirectError),
@@ -267,7 +264,7 @@ async def test_a_lost_deletion_is_tried_again_at_once(api: Api, server: Emulator
 
 async def test_a_message_that_did_not_get_in_is_sent_again(api: Api, server: Emulator) -> None:
     server.fail(503, times=2)
-    async with api.client(retries=Retries(base=0.001), **NO_RECOVERY) as client:
+    async with api.client(retries=Retries(base=0.001), recover=False) as client:
         assert (await client.chat("Hi")).text
     assert server.generations == 1
     await api.settled()

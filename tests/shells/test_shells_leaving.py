@@ -17,7 +17,7 @@ import anyio
 import httpx
 import pytest
 from asked import eventually, kinds, no_connection, requested
-from flavours import NO_RECOVERY, PATIENCE, Api, endless, only
+from flavours import ONCE, PATIENCE, Api, endless, only
 
 from h2o_client import (
     AsyncChatStream,
@@ -129,7 +129,7 @@ async def test_closing_the_client_closes_its_streams(api: Api, server: Emulator)
 
 async def test_no_connection_is_left(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"), Answer(" One", ending="cut"), " One")
-    async with api.client(retries=0, **NO_RECOVERY) as client:
+    async with api.client(**ONCE) as client:
         async with client.stream("Hi") as stream:
             await anext(stream)
         with pytest.raises(IncompleteStreamError):
@@ -245,6 +245,20 @@ async def test_stop_from_elsewhere(api: Api, server: Emulator) -> None:
         assert reader.result() == [" One", " two"]
         check_stopped(stream.reply, " One two")
         await api.settled()
+
+
+async def test_stop_from_elsewhere_does_not_need_the_server(api: Api, server: Emulator) -> None:
+    """It refuses, and the answer goes on in silence: the stream ends at once all the same."""
+    server.reply(endless(" One"))
+    server.fault("stop", *[Fault(500)] * 9)
+    begun = time.monotonic()
+    async with api.client() as client, client.stream("Hi") as stream:
+        await anext(stream)
+        async with api.in_background(stream.read) as done:
+            await api.wait(lambda: time.sleep(0.02))  # until it reads
+            await stream.stop()
+        assert done.result().finish_reason == "stopped"
+    assert time.monotonic() - begun < PATIENCE / 2
 
 
 async def test_stop_before_the_first_token(api: Api, server: Emulator) -> None:
@@ -698,7 +712,7 @@ async def test_the_pool_of_one_connection(api: Api, server: Emulator) -> None:
     http = api.http_client(**options)
     server.reply(endless(" One"), Answer(" One", drop_after=1), " One")
     limits = Timeouts(connect=2)
-    async with api.client(http_client=http, timeouts=limits, retries=0, **NO_RECOVERY) as client:
+    async with api.client(http_client=http, timeouts=limits, **ONCE) as client:
         async with client.stream("Hi") as stream:
             await anext(stream)
         with pytest.raises(IncompleteStreamError):

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from asked import eventually
-from flavours import Api, endless
+from flavours import Api, endless, only
 from hostile import EVENTS, Endless, Hostile, event, head
 
 from h2o_client import (
@@ -23,6 +23,7 @@ from h2o_client import (
     Timeouts,
     TransportTimeoutError,
 )
+from h2o_client._watchdog import Watchdog
 from h2o_client.emulator import Answer, Emulator, Fault
 
 SLACK = 2.0
@@ -266,6 +267,26 @@ async def test_comments_feed_no_limit(
     took = time.monotonic() - begun
     assert (error.limit, error.partial) == (limit, " One")
     assert after <= took < after + SLACK
+
+
+@only("sync")
+@pytest.mark.parametrize("limit", ["idle", "total"])
+async def test_a_thread_is_watched_no_longer_than_its_limit(
+    api: Api, dripping: Hostile, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """How late it wakes is the machine's affair, and no proof of what it was told."""
+    watched: list[float] = []
+    watch = Watchdog.watch
+
+    def note(self: Watchdog, seconds: float) -> None:
+        watched.append(seconds)
+        watch(self, seconds)
+
+    monkeypatch.setattr(Watchdog, "watch", note)
+    assert (await strikes(api, Timeouts(**{limit: 0.2}), dripping.url)).limit == limit
+    assert watched
+    assert watched == sorted(watched, reverse=True)
+    assert watched[0] < 0.2
 
 
 async def test_comments_before_the_first_token(api: Api, dripping: Hostile) -> None:

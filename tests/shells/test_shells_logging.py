@@ -9,17 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from confidential import ANSWER, PASSWORD, PROMPT, SECRETS, SESSION, TITLE, TOKEN
 from flavours import Api
 
 from h2o_client import H2oClient, Retries, Timeouts
 from h2o_client.emulator import Answer, Emulator, Fault
 
-PROMPT = "my darkest confession"
-ANSWER = "absolved"
-PASSWORD = "hunter2"
-TOKEN = "t0ken-t0ken"
-SESSION = "99999999-8888-4777-8666-555555555555"
-TITLE = "a secret title"
 LINE = re.compile(
     r"(settings|create|message|delete|stop|data|\w[\w ]*): "
     r"(GET|POST|PATCH|DELETE) answered (\d{3}) in \d+\.\d{3} s"
@@ -191,5 +186,5 @@ async def test_nothing_secret_is_in_it(
         assert conversation not in err
     for text in told:
         # A body is nowhere, not even an error's; nor any header.
-        for secret in (PROMPT, ANSWER, PASSWORD, TOKEN, SESSION, TITLE, "Basic", "Bearer", "hf-"):
+        for secret in (*SECRETS, "Basic", "Bearer", "hf-"):
             assert secret not in text, text

@@ -9,24 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
-from flavours import NO_RECOVERY, Api, endless
+from confidential import ANSWER, PASSWORD, PROMPT, SESSION, TOKEN, check_kept
+from flavours import ONCE, Api, endless
 
 from h2o_client import H2oError, TransportError
 from h2o_client.emulator import Answer, Emulator, Fault
-
-PROMPT = "my darkest confession"
-ANSWER = "absolved"
-PASSWORD = "hunter2"
-TOKEN = "t0ken-t0ken"
-SESSION = "99999999-8888-4777-8666-555555555555"
-SECRETS = (PROMPT, PASSWORD, TOKEN, SESSION, "Basic ", "Bearer ", ANSWER)
-
-
-def check(*texts: object) -> None:
-    for text in texts:
-        for secret in SECRETS:
-            assert secret not in str(text), text
-            assert secret not in repr(text), text
 
 
 async def test_logs_and_reprs_keep_secrets(
@@ -44,13 +31,13 @@ async def test_logs_and_reprs_keep_secrets(
         async with api.client(base_url, session=SESSION) as client:
             await client.chat(PROMPT)
             stream = client.stream(PROMPT)
-            check(repr(stream))
+            check_kept(repr(stream))
             await anext(stream)
-            check(repr(stream), repr(client), repr(stream.events()))
+            check_kept(repr(stream), repr(client), repr(stream.events()))
             await stream.aclose()
-            check(repr(stream))
-        check(repr(client))
-    check(*[record.getMessage() for record in caplog.records])
+            check_kept(repr(stream))
+        check_kept(repr(client))
+    check_kept(*[record.getMessage() for record in caplog.records])
 
 
 @pytest.mark.parametrize(
@@ -74,7 +61,7 @@ async def test_errors_keep_secrets(
 ) -> None:
     monkeypatch.setenv("H2O_CHAT_TOKEN", TOKEN)
     caplog.set_level(logging.DEBUG, "h2o_client")
-    options: dict[str, Any] = {"retries": 0, "share_conversations": False, **NO_RECOVERY}
+    options: dict[str, Any] = {"share_conversations": False, **ONCE}
     for on in ("settings", "create", "message", "delete"):
         server.clear()
         server.fault(on, *[fault] * 3)
@@ -83,10 +70,10 @@ async def test_errors_keep_secrets(
             try:
                 await client.chat(PROMPT)
             except H2oError as error:
-                check(error, *vars(error).values(), *error.args)
+                check_kept(error, *vars(error).values(), *error.args)
             else:
                 assert on == "delete"
-    check(*[record.getMessage() for record in caplog.records])
+    check_kept(*[record.getMessage() for record in caplog.records])
 
 
 async def test_a_token_with_a_blank_behind_it_is_sent_without(
@@ -105,7 +92,7 @@ async def test_a_header_that_cannot_be_sent_is_an_error_without_its_value(
 ) -> None:
     with pytest.raises(ValueError, match="'X-Key'") as caught:
         api.client(headers={"X-Key": value})
-    check(caught.value, *caught.value.args, caught.value.__context__, caught.value.__cause__)
+    check_kept(caught.value, *caught.value.args, caught.value.__context__, caught.value.__cause__)
 
 
 async def test_what_httpx_says_of_our_own_request_is_not_repeated(
@@ -117,10 +104,10 @@ async def test_what_httpx_says_of_our_own_request_is_not_repeated(
         raise httpx.LocalProtocolError(f"Illegal header value b'{TOKEN} '", request=request)
 
     http = api.http_client(transport=httpx.MockTransport(refuse))
-    async with api.client(http_client=http, retries=0, **NO_RECOVERY) as client:
+    async with api.client(http_client=http, **ONCE) as client:
         with pytest.raises(TransportError, match="LocalProtocolError") as caught:
             await client.chat(PROMPT)
         error = caught.value
-        check(error, *error.args, *vars(error).values(), error.__cause__, error.__context__)
-    check(caplog.text)
+        check_kept(error, *error.args, *vars(error).values(), error.__cause__, error.__context__)
+    check_kept(caplog.text)
     await api.close_http(http)

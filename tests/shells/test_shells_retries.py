@@ -3,6 +3,7 @@
 The waits are those of `Retries(base=0.001)`, so that only what the server asks for takes time.
 """
 
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -563,3 +564,37 @@ def test_who_is_told_may_use_the_client_itself(server: Emulator) -> None:
         assert client.chat("Hi").text
     assert [retry.attempt for retry in told] == [1, 2]
     assert len(models) == 2 * len({model.id for model in models})
+
+
+@pytest.mark.parametrize("on", ["settings", "create", "message"])
+def test_who_is_told_may_close_the_client(server: Emulator, on: str) -> None:
+    server.fault(on, Fault(503))
+    retries = Retries(base=0.001, on_retry=lambda _: client.close())
+    client = H2oClient(server.url, timeouts=PATIENCE, retries=retries)
+    begun = time.monotonic()
+    with pytest.raises(IncompleteStreamError):
+        client.chat("Hi")
+    assert time.monotonic() - begun < 2
+    server.wait_idle()
+    assert server.conversations == []
+
+
+@pytest.mark.parametrize("how", ["stop", "aclose"])
+async def test_a_wait_before_a_creation_is_ended_from_elsewhere(
+    api: Api, server: Emulator, how: str
+) -> None:
+    server.fault("create", Fault(503, headers={"Retry-After": "9"}))
+    waits = threading.Event()
+    async with (
+        api.client(retries=Retries(on_retry=lambda _: waits.set())) as client,
+        client.stream("Hi") as stream,
+    ):
+        async with api.in_background(stream.read) as done:
+            await api.wait(waits.wait)
+            await (stream.stop() if how == "stop" else stream.aclose())
+        if how == "stop":
+            assert done.result().finish_reason == "stopped"
+        else:
+            with pytest.raises(IncompleteStreamError):
+                done.result()
+    assert kinds(server) == ["settings", "create"]

@@ -1,0 +1,138 @@
+"""Where the head of a response ends, and what is in the chunks of its body.
+
+Two objects that do no I/O: they are fed bytes, and never ask for any.
+"""
+
+import re
+
+MAX_HEAD = 100 * 1024  # h11's own bound; a longer head is left to it
+MAX_LINE = 4096
+MAX_TRAILERS = 16 * 1024
+
+_BLANK_LINE = re.compile(rb"\n\r?\n")  # h11's own idea of the end of a head
+_STATUS_LINE = re.compile(rb"HTTP/1\.1 200[ \r\n]")
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[^\r\n]*)?[ \t]*")
+_START = b"HTTP/1.1 200"
+
+
+class HeadWatch:
+    """Watches the bytes of a connection for the end of a response's head.
+
+    Only heads of status 200 are looked for: such a response is the last to its request.
+
+    Attributes:
+        at_body: whether what was given out last ended with such a head.
+        held: what was read beyond it.
+    """
+
+    __slots__ = ("_head", "at_body", "held")
+
+    def __init__(self) -> None:
+        self._head: bytes | None = None  # what has come of a head; None: none is waited for
+        self.at_body = False
+        self.held = b""
+
+    def sent(self) -> None:
+        """Take note that a request, or a part of one, was sent: it is answered with a head."""
+        self.at_body = False
+        if self._head is None and not self.held:
+            self._head = b""
+
+    def received(self, data: bytes) -> bytes:
+        """Return the bytes up to the end of the head, if it is in these; else all."""
+        self.at_body = False
+        if self._head is None:
+            return data
+        head = self._head + data
+        blank = _BLANK_LINE.search(head)
+        if blank is None:
+            known = head.startswith(_START[: len(head)]) and len(head) <= MAX_HEAD
+            self._head = head if known else None
+            return data
+        self._head = None
+        if _STATUS_LINE.match(head) is None:
+            return data
+        end = len(data) - (len(head) - blank.end())
+        self.at_body = True
+        self.held = data[end:]
+        return data[:end]
+
+    def take(self) -> bytes:
+        """Take what was read beyond the head."""
+        held, self.held = self.held, b""
+        return held
+
+
+class Dechunker:
+    """Takes the bytes of a chunked body, and gives what is in the chunks.
+
+    Attributes:
+        ended: whether the body has ended.
+        rest: what followed its end in the same bytes.
+        error: what is wrong with the chunks, once something is: nothing follows it.
+    """
+
+    __slots__ = ("_left", "_line", "_trailers", "ended", "error", "rest")
+
+    def __init__(self) -> None:
+        self._left = 0  # bytes of the chunk that have not come, the CR LF behind it too
+        self._line = b""  # what has come of a line with a size, of a trailer, or of that CR LF
+        self._trailers: int | None = None  # bytes of trailers so far; None: the body goes on
+        self.ended = False
+        self.error = ""
+        self.rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the bytes of the body in these; look at `ended` and `error` afterwards."""
+        if self._line:
+            data = self._line + data
+            self._line = b""
+        pieces: list[bytes] = []
+        start, size, left = 0, len(data), self._left
+        while True:
+            if left:
+                end = start + left
+                if end > size:
+                    if size == end - 1:  # the CR has come, the LF has not
+                        pieces.append(data[start : end - 2])
+                        self._line = data[end - 2 :]
+                        left = 2
+                    else:
+                        pieces.append(data[start:])
+                        left = end - size
+                    break
+                pieces.append(data[start : end - 2])
+                if data[end - 2 : end] != b"\r\n":
+                    self.error = "a chunk is not followed by the end of a line"
+                    break
+                left = 0
+                start = end
+            end = data.find(b"\r\n", start)
+            if end < 0:
+                self._line = data[start:]
+                if len(self._line) > MAX_LINE:
+                    self.error = "the line of a chunk's size, or a trailer, is too long"
+                break
+            if self._trailers is not None:
+                if end == start:
+                    self.ended = True
+                    self.rest = data[end + 2 :]
+                    break
+                self._trailers += end - start
+                if self._trailers > MAX_TRAILERS:
+                    self.error = "there are too many trailers"
+                    break
+                start = end + 2
+                continue
+            line = _SIZE_LINE.fullmatch(data, start, end)
+            if line is None:
+                self.error = "the line of a chunk's size has none"
+                break
+            count = int(line[1], 16)
+            start = end + 2
+            if count:
+                left = count + 2
+            else:
+                self._trailers = 0
+        self._left = left
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)

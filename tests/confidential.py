@@ -1,0 +1,17 @@
+"""What is confidential in a test, and the check that it is shown nowhere."""
+
+PROMPT = "my darkest confession"
+ANSWER = "absolved"
+PASSWORD = "hunter2"
+TOKEN = "t0ken-t0ken"
+SESSION = "99999999-8888-4777-8666-555555555555"
+TITLE = "a secret title"
+SECRETS = (PROMPT, ANSWER, PASSWORD, TOKEN, SESSION, TITLE, "Basic ", "Bearer ")
+
+
+def check_kept(*things: object) -> None:
+    """Check that things show no secret, as text or in their repr."""
+    for thing in things:
+        for shown in (str(thing), repr(thing)):
+            for secret in SECRETS:
+                assert secret not in shown, shown
