@@ -6,6 +6,7 @@ A test that is an `async def` with the argument `api` is a scenario; see `flavou
 import gc
 import inspect
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
@@ -18,6 +19,12 @@ from h2o_client.emulator import Emulator
 
 ON_EVERY_TRANSPORT = {"test_shells_chat", "test_shells_reading", "test_shells_transport"}
 """The scenarios that run on every transport; `--transport fast` has the others run on it too."""
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C: a shell makes what it begins in the background deaf to it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

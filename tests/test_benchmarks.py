@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from benchmarks.report import from_json, summary, svg
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -42,3 +44,11 @@ def test_a_smoke_run(tmp_path: Path) -> None:
     assert str(ROOT) not in done.stdout + written.read_text("utf-8")
     bars = ET.parse(chart).iter("{http://www.w3.org/2000/svg}rect")
     assert len(list(bars)) > len(results["sections"]["paced"])
+
+
+def test_the_readme_shows_the_figures_that_were_kept() -> None:
+    results = from_json((ROOT / "tests/benchmarks/figures.json").read_text("utf-8"))
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert "\n".join(summary(results)) in readme
+    assert results.machine["cpu"] in readme
+    assert (ROOT / "tests/benchmarks/figures.svg").read_text("utf-8") == svg(results)

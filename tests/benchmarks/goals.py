@@ -1,4 +1,4 @@
-"""What must be true of the figures, as ratios in one run: issue 5, point 2."""
+"""What the figures are to come to, as ratios in one run."""
 
 import statistics
 from dataclasses import dataclass

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from typing import Any
 from xml.sax.saxutils import escape
 
 from .clients import CLIENTS
@@ -126,6 +127,28 @@ def _construction(results: Results) -> list[str]:
     ]  # fmt: skip
     head = ["making a client, ms", "the first", "later ones"]
     return ["", *table(head, rows)] if rows else []
+
+
+def summary(results: Results) -> list[str]:
+    """Return the lines of the README's table: the medians of what is measured most."""
+    many = [section for section in results.sections if section.endswith(" streams")]
+    head = ["CPU µs a token (median)"]
+    head += [f"paced, {world}" for world in _WORLDS] + [f"burst, {world}" for world in _WORLDS]
+    for section in many:
+        head += [f"{section}, asyncio", "p99 ms"]
+    rows = []
+    for label in dict.fromkeys(client.label for client in CLIENTS.values()):
+        names = {client.world: name for name, client in CLIENTS.items() if client.label == label}
+
+        def median(section: str, world: str, key: str = "cpu_us", names: Any = names) -> str:
+            return number(results.median(section, names.get(world, ""), key))
+
+        row = [label]
+        row += [median(section, world) for section in ("paced", "burst") for world in _WORLDS]
+        for section in many:
+            row += [median(section, "asyncio"), median(section, "asyncio", "p99_ms")]
+        rows.append(row)
+    return table(head, rows)
 
 
 def as_json(results: Results, goals: list[Goal]) -> str:
