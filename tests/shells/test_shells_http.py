@@ -2,6 +2,7 @@
 
 import contextlib
 import http.server
+import json
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -47,6 +48,45 @@ async def test_an_own_client_is_used_and_not_closed(api: Api, server: Emulator) 
         assert request.header("referer") == f"{server.url}/"
         assert request.header("cookie") == f"hf-chat={session}; gate=open"
     await api.close_http(own)
+
+
+async def test_a_mock_in_the_place_of_the_server(api: Api) -> None:
+    """As a user's own tests have it, who know httpx and not this package's emulator."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        match request.method, request.url.path.count("/"):
+            case "POST", 2:
+                event = {"text": " Hi", "id": 1, "logprob": -0.1, "special": False}
+                body = json.dumps({"token": event, "generated_text": " Hi", "details": None})
+                headers = {"content-type": "text/event-stream"}
+                return httpx.Response(200, text=f"data:{body}\n\n", headers=headers)
+            case "POST", 1 if request.url.path == "/conversation":
+                return httpx.Response(200, json={"conversationId": "6b007c3d1090eb6ec94d77f1"})
+        return httpx.Response(200, json={"type": "redirect", "status": 303, "location": "/"})
+
+    http = api.http_client(transport=httpx.MockTransport(answer))
+    async with api.client("http://host", http_client=http) as client:
+        assert (await client.chat("Hi")).text == " Hi"
+    await api.close_http(http)
+
+
+async def test_a_hook_that_reads_the_responses(api: Api, server: Emulator) -> None:
+    read: list[bytes] = []
+
+    async def hook(response: httpx.Response) -> None:
+        read.append(await response.aread())
+
+    def sync_hook(response: httpx.Response) -> None:
+        read.append(response.read())
+
+    hooks = {"response": [sync_hook if api.flavour == "sync" else hook]}
+    server.reply(" Hello.")
+    http = api.http_client(event_hooks=hooks)
+    async with api.client(http_client=http) as client:
+        assert (await client.chat("Hi")).text == " Hello."
+    await api.close_http(http)
+    assert b" Hello." in read[2]
+    await api.settled()
 
 
 async def test_cookies_of_the_server_are_not_kept(api: Api, server: Emulator) -> None:
