@@ -57,6 +57,7 @@ class AsyncPlayer:
 
     Attributes:
         closing: set when the stream is closed while its reader is at work: no effect follows.
+        thread: None: callbacks cannot await what closes their stream.
     """
 
     def __init__(self, client: "AsyncH2oClient", deadline: float | None = None) -> None:
@@ -73,6 +74,7 @@ class AsyncPlayer:
         self._halted = False
         self._interrupted = False
         self.closing = False
+        self.thread: int | None = None
 
     async def play(self, flow: Flow[T]) -> T:
         """Play a flow to its end; nobody waits for its tokens."""
@@ -107,6 +109,7 @@ class AsyncPlayer:
         effect = steps.step(outcome)
         while effect is not None:
             if type(effect) is Emit:
+                self.thread = None
                 self._more = effect.more
                 if self._halted:
                     self._more = None

@@ -392,8 +392,9 @@ def shut_down(response: httpx.Response | None) -> bool:
         return False
     with contextlib.suppress(OSError):  # it is closed already
         if isinstance(shown, socket.socket):
-            # A twin would be of a number, which another thread may have closed and used again.
-            shown.shutdown(socket.SHUT_RDWR)
+            # A twin would be of a number, which another thread may have closed and used again. TLS
+            # is left to stand, so that nobody reads on without it.
+            socket.socket.shutdown(shown, socket.SHUT_RDWR)
         else:  # what event loops show of a socket is not always able to do this itself
             with socket.fromfd(shown.fileno(), shown.family, shown.type) as twin:
                 twin.shutdown(socket.SHUT_RDWR)

@@ -63,7 +63,7 @@ class Player:
 
     Attributes:
         closing: set when the stream is closed while its reader is at work: no effect follows.
-        thread: the thread in which effects were last performed.
+        thread: the thread in which the flow goes on, between its effects; it may be in a callback.
     """
 
     def __init__(self, client: "H2oClient", deadline: float | None = None) -> None:
@@ -116,6 +116,7 @@ class Player:
         effect = steps.step(outcome)
         while effect is not None:
             if type(effect) is Emit:
+                self.thread = None
                 self._more = effect.more
                 if self._halted:
                     self._more = None

@@ -7,6 +7,7 @@ token a millisecond would otherwise set and take back a thousand timers a second
 """
 
 import asyncio
+import selectors
 import socket
 import ssl
 from collections.abc import Iterable
@@ -179,12 +180,15 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
 
     async def aclose(self) -> None:
         """Close at once; what is unsent is of no use to anybody."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._forget_timer()
         self._transport.abort()
         if not self._protocol.closed.done():
             await asyncio.wait([self._protocol.closed], timeout=_GOODBYE)
+
+    def _forget_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     async def start_tls(
         self,
@@ -198,20 +202,24 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
             httpcore.ConnectTimeout: it took too long.
             httpcore.ConnectError: the handshake failed.
         """
+        self._forget_timer()
         protocol = _Protocol()
         transport: asyncio.Transport | None = None
+        limit = asyncio.timeout(timeout)
         try:
-            async with asyncio.timeout(timeout):
+            async with limit:
                 transport = await self._loop.start_tls(
                     self._transport, protocol, ssl_context, server_hostname=server_hostname
                 )
-        except TimeoutError:
-            raise httpcore.ConnectTimeout from None
-        except OSError as error:  # ssl.SSLError too
+        except OSError as error:  # TimeoutError and ssl.SSLError too
+            if limit.expired():
+                raise httpcore.ConnectTimeout from None
             raise httpcore.ConnectError(str(error)) from error
         finally:
             if transport is None:
-                await self.aclose()
+                # Not `aclose()`: TLS has taken the protocol's place, which is told no more.
+                self._transport.abort()
+                await asyncio.sleep(0)
         if transport is None:
             raise httpcore.ConnectError("the connection was closed during the TLS handshake")
         protocol.transport = transport
@@ -220,8 +228,10 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
     def get_extra_info(self, info: str) -> Any:
         """Return what is known of the connection."""
         if info == "is_readable":
-            # Whoever asks has read a response to its end: what has come since is its end.
-            return bool(self._held or self._protocol.received or self._protocol.ended)
+            # Whoever asks has read a response to its end: what has come since is its end. What
+            # the event loop has not looked at yet, the socket knows.
+            known = self._held or self._protocol.received or self._protocol.ended
+            return bool(known) or _is_readable(self._transport.get_extra_info("socket"))
         names = {"client_addr": "sockname", "server_addr": "peername"}
         return self._transport.get_extra_info(names.get(info, info))
 
@@ -243,12 +253,13 @@ class AsyncioBackend(httpcore.AsyncNetworkBackend):
             httpcore.ConnectTimeout: it took too long.
             httpcore.ConnectError: it failed.
         """
+        limit = asyncio.timeout(timeout)
         try:
-            async with asyncio.timeout(timeout):
+            async with limit:
                 return await self._connect(host, port, local_address, socket_options or ())
-        except TimeoutError:
-            raise httpcore.ConnectTimeout from None
-        except OSError as error:
+        except OSError as error:  # TimeoutError too, the system's as well
+            if limit.expired():
+                raise httpcore.ConnectTimeout from None
             raise httpcore.ConnectError(str(error)) from error
 
     async def _connect(
@@ -280,3 +291,12 @@ class AsyncioBackend(httpcore.AsyncNetworkBackend):
     async def sleep(self, seconds: float) -> None:
         """Wait before connecting is tried again."""
         await asyncio.sleep(seconds)
+
+
+def _is_readable(connection: Any) -> bool:
+    """Whether a socket has something to read, or has ended."""
+    if connection is None or connection.fileno() < 0:
+        return True
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection.fileno(), selectors.EVENT_READ)
+        return bool(selector.select(0))

@@ -28,7 +28,7 @@ class HeadWatch:
     __slots__ = ("_head", "at_body", "held")
 
     def __init__(self) -> None:
-        self._head: bytes | None = None  # what has come of a head; None: none is waited for
+        self._head: bytearray | None = None  # what has come of a head; None: none is waited for
         self.at_body = False
         self.held = b""
 
@@ -36,15 +36,17 @@ class HeadWatch:
         """Take note that a request, or a part of one, was sent: it is answered with a head."""
         self.at_body = False
         if self._head is None and not self.held:
-            self._head = b""
+            self._head = bytearray()
 
     def received(self, data: bytes) -> bytes:
         """Return the bytes up to the end of the head, if it is in these; else all."""
         self.at_body = False
         if self._head is None:
             return data
-        head = self._head + data
-        blank = _BLANK_LINE.search(head)
+        head = self._head
+        looked_through = max(0, len(head) - 2)
+        head += data
+        blank = _BLANK_LINE.search(head, looked_through)
         if blank is None:
             known = head.startswith(_START[: len(head)]) and len(head) <= MAX_HEAD
             self._head = head if known else None

@@ -83,10 +83,11 @@ class Body(httpx.SyncByteStream):
         raise StopIteration
 
     def _end(self, rest: bytes) -> None:
-        """Let httpcore see an end of the body."""
-        self._heads.held = _END + rest
-        for _ in self._stream:
-            pass
+        """Let httpcore see an end of the body; not where more came, as a response to nothing."""
+        if not rest:
+            self._heads.held = _END
+            for _ in self._stream:
+                pass
 
     def close(self) -> None:
         """Give the connection back; it is closed if the body has not ended."""
@@ -132,9 +133,10 @@ class AsyncBody(httpx.AsyncByteStream):
 
     async def _end(self, rest: bytes) -> None:
         """The twin of `Body._end()`; nothing is waited for."""
-        self._heads.held = _END + rest
-        async for _ in self._stream:
-            pass
+        if not rest:
+            self._heads.held = _END
+            async for _ in self._stream:
+                pass
 
     async def aclose(self) -> None:
         """The twin of `Body.close()`."""

@@ -161,6 +161,22 @@ async def arrived(api: Api, stream: AsyncChatStream, text: str) -> None:
     await api.wait(lambda: eventually(lambda: stream.text == text))
 
 
+async def test_close_by_one_who_has_read_before(api: Api, server: Emulator) -> None:
+    """The server does not end it: who reads now is woken all the same."""
+    server.reply(endless(" One", " two"))
+    server.fault("stop", *[Fault(500)] * 9)
+    begun = time.monotonic()
+    async with api.client() as client:
+        stream = client.stream("Hi")
+        assert await anext(stream) == " One"
+        async with api.in_background(stream.read) as done:
+            await api.wait(lambda: time.sleep(0.05))  # until it waits for the third
+            await stream.aclose()
+        with pytest.raises(IncompleteStreamError):
+            done.result()
+    assert time.monotonic() - begun < PATIENCE / 2
+
+
 async def test_close_while_the_headers_are_awaited(api: Api, server: Emulator) -> None:
     server.reply(endless(held=0))
     async with api.client() as client:

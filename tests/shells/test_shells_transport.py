@@ -1,5 +1,7 @@
 """The transports: their choice, proxies, TLS, pools, and what a server may send."""
 
+import asyncio
+import contextlib
 import importlib.util
 import os
 import pickle
@@ -12,7 +14,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import anyio
 import httpx
@@ -42,6 +44,7 @@ from h2o_client import (
     TransportError,
     _http,
 )
+from h2o_client._fast.asyncio_network import AsyncioBackend
 from h2o_client.emulator import Emulator
 
 FAST: Any = {"transport": "fast"}
@@ -148,6 +151,18 @@ async def test_a_response_whose_connection_cannot_be_used_again(api: Api, body: 
         assert hostile.accepted == 2
 
 
+async def test_what_follows_a_body_is_no_response(api: Api) -> None:
+    """httpcore alone would take it for the answer to the next request."""
+    forged = chunked(event(" forged"), END)
+    with Hostile() as hostile:
+        hostile.on("message", Play([chunked(HELLO) + forged], keep=True))
+        async with api.client(hostile.url, transport="fast") as client:
+            for _ in range(2):
+                assert (await client.chat("Hi")).text == " Hello"
+        await api.wait(hostile.settled)
+        assert hostile.accepted == 3  # one for what came after each answer
+
+
 @pytest.mark.parametrize(
     "end",
     [b"", b"5", b"5\r\nda", b"x\r\n", b"\r\n", b"1\r\nab\r\n", b"2\r\na\r\n0\r\n\r\n", b"0\r\n"],
@@ -231,6 +246,55 @@ async def test_stop_over_tls(api: Api, secure: Hostile) -> None:
         assert background.result() is None
         assert stream.reply.finish_reason == "stopped"
         assert time.monotonic() - begun < 4
+
+
+async def test_a_certificate_that_is_not_trusted_is_told_at_once(api: Api, secure: Hostile) -> None:
+    begun = time.monotonic()
+    async with api.client(secure.url, retries=0) as client:
+        with pytest.raises(TransportError, match="certificate"):
+            await client.chat("Hi")
+    assert time.monotonic() - begun < 0.9
+
+
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize("kind", [None, "fast"])
+def test_nobody_reads_on_without_tls(secure: Hostile, kind: Literal["fast"] | None) -> None:
+    """A thread that reads just as another ends its connection gets no raw records for a body."""
+    pieces: list[bytes | float] = [
+        chunked(b"B" * 100, end=b""),
+        0.05,
+        chunk(b"C" * 100),
+        chunk(b"D" * 100),
+        1.0,
+    ]
+    secure.on("message", Play(pieces))
+    http = _http.new_http(httpx.Client, None, kind)
+    url = f"{secure.url}/conversation/6b007c3d1090eb6ec94d77f1"
+    response = http.send(http.build_request("POST", url), stream=True)
+    body = iter(_http.unread_body(response))
+    found = next(body)
+    time.sleep(0.1)  # until there is more
+    assert _http.shut_down(response)
+    with contextlib.suppress(httpx.HTTPError):
+        for piece in body:
+            found += piece
+    assert set(found) <= set(b"BCD")
+    response.close()
+    http.close()
+
+
+def test_an_idle_connection_that_ended_is_known_before_the_event_loop_looks() -> None:
+    async def scenario() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            stream = await AsyncioBackend().connect_tcp("127.0.0.1", listener.getsockname()[1])
+            accepted, _ = listener.accept()
+            assert not stream.get_extra_info("is_readable")
+            accepted.close()
+            time.sleep(0.02)  # noqa: ASYNC251 -- it is the point that the event loop does not run
+            assert stream.get_extra_info("is_readable")
+            await stream.aclose()
+
+    asyncio.run(scenario())
 
 
 def test_the_context_is_shared(trusted: None) -> None:
