@@ -260,13 +260,8 @@ async def test_a_certificate_that_is_not_trusted_is_told_at_once(api: Api, secur
 @pytest.mark.parametrize("kind", [None, "fast"])
 def test_nobody_reads_on_without_tls(secure: Hostile, kind: Literal["fast"] | None) -> None:
     """A thread that reads just as another ends its connection gets no raw records for a body."""
-    pieces: list[bytes | float] = [
-        chunked(b"B" * 100, end=b""),
-        0.05,
-        chunk(b"C" * 100),
-        chunk(b"D" * 100),
-        1.0,
-    ]
+    begun = head(EVENTS, CHUNKED) + b"ffff\r\n" + b"B" * 100
+    pieces: list[bytes | float] = [begun, 0.05, b"C" * 100, b"D" * 100, 1.0]
     secure.on("message", Play(pieces))
     http = _http.new_http(httpx.Client, None, kind)
     url = f"{secure.url}/conversation/6b007c3d1090eb6ec94d77f1"
