@@ -56,7 +56,7 @@ def test_the_demo_prints_what_the_readme_shows() -> None:
 def test_ci_runs_the_readmes_test_command() -> None:
     command = COMMANDS[-1].rpartition(".venv/bin/")[2]
 
-    assert command == "python -m pytest -n auto"
+    assert command == "python -m pytest -n 4"
     assert re.search(rf"^\s*{re.escape(command)}$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
 
 
