@@ -266,7 +266,7 @@ class Player:
         try:
             worker.start()
             outcome.done.wait()
-        except BaseException:
+        except BaseException:  # Ctrl-C: what is on its way may still end
             outcome.done.wait(effect.within)
             raise
         worker.join()

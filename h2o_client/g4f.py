@@ -109,7 +109,7 @@ class AsyncResult:
         self._reading = True
         try:
             return await anext(self._opened())
-        except BaseException:
+        except BaseException:  # a cancellation too: as a generator, it has ended then
             await self.aclose()
             raise
         finally:
@@ -179,7 +179,7 @@ class CreateResult:
         self._reading = True
         try:
             return next(self._opened())
-        except BaseException:
+        except BaseException:  # Ctrl-C too: as a generator, it has ended then
             self.close()
             raise
         finally:

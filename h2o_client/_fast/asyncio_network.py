@@ -283,7 +283,7 @@ class AsyncioBackend(httpcore.AsyncNetworkBackend):
             for option in socket_options:
                 connected.setsockopt(*cast("tuple[int, int, int]", option))
             transport, protocol = await loop.create_connection(_Protocol, sock=connected)
-        except BaseException:
+        except BaseException:  # a cancellation too: nobody else knows of the socket yet
             connected.close()
             raise
         return AsyncioStream(protocol, transport)

@@ -90,7 +90,7 @@ class Journal:
         try:
             self._claim()
             self._load(dict(common))
-        except BaseException:
+        except BaseException:  # Ctrl-C too: the descriptor holds the lock on the journal
             os.close(self._file)
             raise
 

@@ -68,7 +68,7 @@ def save(base_url: str, saved: Saved) -> None:
         with open(handle, "w", encoding="utf-8") as file:
             json.dump({"server": base_url, **asdict(saved)}, file)
         Path(name).replace(path)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: half a file holds the session, and nobody would find it
         with contextlib.suppress(OSError):
             Path(name).unlink()
         raise

@@ -169,8 +169,8 @@ class Generation:
         except UpstreamDownError:
             self.down = True
             self.outcome = "down"
-        except Exception:
-            self.down = True  # an engine that fails is as good as none
+        except Exception:  # of an engine, which may raise anything: it is as good as none
+            self.down = True
             raise
         finally:
             self._opened.set()

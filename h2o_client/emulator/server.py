@@ -514,7 +514,7 @@ class Emulator:
         """Run something that must not take the whole server with it, such as an engine."""
         try:
             await function(*args)
-        except Exception:
+        except Exception:  # an engine may raise anything: it is logged, and the server goes on
             logger.exception("emulator: something that ran in the background failed")
 
     async def _connection(self, stream: SocketStream) -> None:

@@ -194,7 +194,7 @@ class Service:
         self.spawn(self._run, generation)
         try:
             head = await generation.opened()
-        except BaseException:
+        except BaseException:  # a cancellation too: nobody listens to the generation any more
             generation.leave()
             raise
         if generation.down:

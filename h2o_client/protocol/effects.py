@@ -266,7 +266,7 @@ class Stepper(Claim, Generic[T]):
             self.finished = True
             self._result.append(stop.value)
             return None
-        except BaseException:
+        except BaseException:  # whatever a flow ended with, it has ended
             self.finished = True
             raise
         finally:
