@@ -12,7 +12,7 @@ that its answer is waited for, the id known, and the conversation deleted.
 
 import warnings
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
@@ -24,6 +24,7 @@ from h2o_client._http import (
     AMBIENT,
     LOOK,
     PROCESS,
+    TRANSPORT_ERRORS,
     check_http_client,
     check_transport,
     logger,
@@ -37,6 +38,7 @@ from h2o_client.errors import (
     IncompleteStreamError,
 )
 from h2o_client.protocol import queries
+from h2o_client.protocol.arrived import Arrived
 from h2o_client.protocol.effects import (
     Flow,
     Stepper,
@@ -104,7 +106,9 @@ class AsyncChatStream:
         self._operation = operation
         self._player = AsyncPlayer(client)
         self._steps: Stepper[Reply] = Stepper(operation.run())
-        self._ready: deque[Token] = deque()
+        self._permit = self._steps.permit
+        self._arrived = Arrived()
+        self._texts = self._arrived.texts
         self._begun = False
         self._closed = False
         self._ending = False  # set by stop() and close() when they end it in the reader's place
@@ -131,14 +135,11 @@ class AsyncChatStream:
 
     async def __anext__(self) -> str:
         """The twin of `ChatStream.__next__()`; the end is `StopAsyncIteration`."""
-        ready = self._ready
-        while True:
-            while ready:
-                token = ready.popleft()
-                if token.text and not token.special:
-                    return token.text
+        texts = self._texts
+        while not texts:
             if not await self._advance():
                 raise StopAsyncIteration
+        return texts.popleft()
 
     def __del__(self) -> None:
         # An argument that was refused in __init__ leaves nothing to look at.
@@ -180,7 +181,7 @@ class AsyncChatStream:
     async def read(self) -> Reply:
         """The twin of `ChatStream.read()`."""
         while await self._advance():
-            self._ready.clear()
+            self._texts.clear()
         return self.reply
 
     async def display(self) -> Reply:
@@ -207,7 +208,6 @@ class AsyncChatStream:
             await self._play_out()
         finally:
             self._steps.free()
-            self._ready.clear()
             self._ending = False
 
     async def aclose(self) -> None:
@@ -258,42 +258,71 @@ class AsyncChatStream:
                 await self._left.wait()
 
     async def _next_token(self) -> Token:
-        while not self._ready:
+        while (token := self._arrived.token()) is None:
             if not await self._advance():
                 raise StopAsyncIteration
-        return self._ready.popleft()
+        return token
 
     async def _advance(self) -> bool:
-        """Play until there are tokens (True) or the end (False)."""
-        if self._ending:
-            # Another thread or task is about to end the stream: its word is waited for.
-            with anyio.move_on_after(self._client._service.timeouts.cleanup):
-                await self._left.wait()
-            if not self._steps.returned:
-                raise IncompleteStreamError("the stream was closed", partial=self.text)
-            return False
-        if not self._steps.take():
-            raise self._steps.taken()
-        try:  # `with` would do, and take twice as long
-            if self._closed:
-                if self._steps.returned:
-                    return False
-                raise RuntimeError("the stream is closed")
-            if self._pid != PROCESS.id and self._is_inherited():
-                raise RuntimeError("the stream belongs to the parent process")
-            if not self._begun:
-                await self._begin()
+        """Read until something has come (True), or to the end (False)."""
+        permit = self._permit
+        try:
+            permit.pop()
+        except IndexError:
+            return await self._wait_for_end()
+        try:
+            player = self._player
+            reader = player.reader
+            if reader is None or self._pid != PROCESS.id:
+                return await self._play()
+            # The way of nearly every token: whatever can stand elsewhere does.
+            outcome: float | Exception = AMBIENT.clock()
+            texts: Sequence[str] = ()
             try:
-                tokens = await self._player.advance(self._steps)
+                texts = reader.read_on(await player.next())
+            except StopAsyncIteration:
+                reader.read_on(b"")
+            except (H2oError, *TRANSPORT_ERRORS) as error:
+                outcome = error
             except BaseException as error:
                 await self._break_off(error)
                 raise
-            if tokens is None:
-                self._end()
-                return False
+            if not texts or player.closing:
+                return await self._play(outcome)
+            self._texts.extend(texts)
+            return True
         finally:
-            self._steps.free()
-        self._ready.extend(tokens)
+            permit.append(True)
+
+    async def _wait_for_end(self) -> bool:
+        """Wait where another thread or task is ending the stream; two may not read it."""
+        if not (self._ending or self._left.is_set()):
+            raise self._steps.taken()
+        with anyio.move_on_after(self._client._service.timeouts.cleanup):
+            await self._left.wait()
+        if not self._steps.returned:
+            raise IncompleteStreamError("the stream was closed", partial=self.text)
+        return False
+
+    async def _play(self, outcome: float | Exception | None = None) -> bool:
+        """Play until something has come (True), or to the end (False): see `Player.advance()`."""
+        if self._closed:
+            if self._steps.returned:
+                return False
+            raise RuntimeError("the stream is closed")
+        if self._pid != PROCESS.id and self._is_inherited():
+            raise RuntimeError("the stream belongs to the parent process")
+        if not self._begun:
+            await self._begin()
+        try:
+            emit = await self._player.advance(self._steps, outcome)
+        except BaseException as error:
+            await self._break_off(error)
+            raise
+        if emit is None:
+            self._end()
+            return False
+        self._arrived.put(emit)
         return True
 
     async def _begin(self) -> None:
@@ -322,17 +351,24 @@ class AsyncChatStream:
     def _end(self) -> None:
         """Note that the stream has come to its end."""
         self._closed = True
+        self._forget()
         self._left.set()
 
     async def _leave(self, deadline: float) -> None:
         """Leave the flow where it stands, release the response, tell the server."""
         self._closed = True
-        self._ready.clear()
+        self._player.halt()
+        self._forget()
         try:
             self._steps.close()
             await insist(lambda: self._clean_up(deadline))
         finally:
             self._left.set()
+
+    def _forget(self) -> None:
+        """Give nothing more out. A reader that is just taking what came next may have that."""
+        self._arrived = Arrived()
+        self._texts = self._arrived.texts
 
     async def _clean_up(self, deadline: float) -> None:
         try:

@@ -1,7 +1,7 @@
 """The twin of `_sync_player.py`: performs effects through `httpx.AsyncClient`."""
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar, assert_never
 
 import anyio
@@ -36,11 +36,11 @@ from h2o_client.protocol.effects import (
     Flow,
     Head,
     Read,
+    Reader,
     Send,
     Sleep,
     Stepper,
 )
-from h2o_client.types import Token
 
 if TYPE_CHECKING:
     from h2o_client._async import AsyncH2oClient
@@ -57,6 +57,8 @@ class AsyncPlayer:
 
     Attributes:
         closing: set when the stream is closed while its reader is at work: no effect follows.
+        reader: reads on without the flow, if it may: see `Emit`.
+        next: gives it the next bytes.
         thread: None: callbacks cannot await what closes their stream.
     """
 
@@ -67,13 +69,13 @@ class AsyncPlayer:
         self._steady: float | None = None  # the limit of a read that httpx watches over
         self._response: httpx.Response | None = None
         self._chunks: AsyncIterator[bytes] | None = None
-        self._next: Callable[[], Awaitable[bytes]]  # reads the next of them
         self._first_read: Read | None = None  # the effect whose limit they have
-        self._more: Callable[[bytes], Sequence[Token]] | None = None  # see `Emit`
         self._effect_scope: anyio.CancelScope | None = None
         self._halted = False
         self._interrupted = False
         self.closing = False
+        self.reader: Reader | None = None
+        self.next: Callable[[], Awaitable[bytes]]
         self.thread: int | None = None
 
     async def play(self, flow: Flow[T]) -> T:
@@ -87,40 +89,36 @@ class AsyncPlayer:
                 steps.close()
         return steps.result
 
-    async def advance(self, steps: Stepper[T]) -> Sequence[Token] | None:
-        """Play a flow until it emits; return the tokens. None: it has ended."""
-        outcome: object = None
-        more = self._more
-        if more is not None:
-            # The way of nearly every token: whatever can stand elsewhere does.
-            outcome = AMBIENT.clock()
-            try:
-                tokens = more(await self._next())
-            except StopAsyncIteration:
-                tokens = ()
-            except (H2oError, *TRANSPORT_ERRORS) as error:
-                tokens = ()
-                outcome = await self._failure(error, self._first_read)
-            if self.closing:
-                raise IncompleteStreamError("the stream was closed while it was read")
-            if tokens:
-                return tokens
-            self._more = None
+    async def advance(
+        self, steps: Stepper[T], outcome: float | Exception | None = None
+    ) -> Emit | None:
+        """Play a flow until it emits. None: it has ended.
+
+        Args:
+            steps: drives the flow.
+            outcome: of the reader's last read, if there was one: when it began, if it gave no
+                texts, or what it failed with.
+        """
+        if isinstance(outcome, Exception):
+            outcome = await self._failure(outcome, self._first_read)
+        if self.closing:
+            raise IncompleteStreamError("the stream was closed while it was read")
+        self.reader = None
         effect = steps.step(outcome)
         while effect is not None:
             if type(effect) is Emit:
                 self.thread = None
-                self._more = effect.more
+                self.reader = effect.reader
                 if self._halted:
-                    self._more = None
-                return effect.tokens
+                    self.reader = None
+                return effect
             effect = steps.step(await self._outcome(effect))
         return None
 
     def halt(self) -> None:
         """Let the flow see to each read from now on: it is to end."""
         self._halted = True
-        self._more = None
+        self.reader = None
 
     async def _failure(self, error: Exception, effect: Effect | None) -> H2oError:
         """Release the response of an effect that failed; return the error to throw in."""
@@ -202,7 +200,7 @@ class AsyncPlayer:
             self._limits["read"] = self._steady = within
             self._first_read = effect
             chunks = self._chunks = aiter(unread_body(self._response))
-            self._next = self._reader(chunks)
+            self.next = self._next(chunks)
         if is_less(within, self._steady, effect.limit):
             chunk = await self._read_within(chunks, within, effect.limit)
         else:
@@ -211,7 +209,7 @@ class AsyncPlayer:
             await self.release()
         return chunk
 
-    def _reader(self, chunks: AsyncIterator[bytes]) -> Callable[[], Awaitable[bytes]]:
+    def _next(self, chunks: AsyncIterator[bytes]) -> Callable[[], Awaitable[bytes]]:
         """Return what reads where `interrupt()` can end it.
 
         A cancel scope costs as much as all the rest of a token's way: it is for transports that

@@ -10,7 +10,7 @@ import threading
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
@@ -20,6 +20,7 @@ from h2o_client._http import (
     AMBIENT,
     LOOK,
     PROCESS,
+    TRANSPORT_ERRORS,
     check_http_client,
     check_transport,
     logger,
@@ -34,6 +35,7 @@ from h2o_client.errors import (
     IncompleteStreamError,
 )
 from h2o_client.protocol import queries
+from h2o_client.protocol.arrived import Arrived
 from h2o_client.protocol.effects import (
     Flow,
     Stepper,
@@ -88,7 +90,9 @@ class ChatStream:
         self._operation = operation
         self._player = Player(client)
         self._steps: Stepper[Reply] = Stepper(operation.run())
-        self._ready: deque[Token] = deque()
+        self._permit = self._steps.permit
+        self._arrived = Arrived()
+        self._texts = self._arrived.texts
         self._begun = False
         self._closed = False
         self._ending = False  # set by stop() and close() when they end it in the reader's place
@@ -121,14 +125,11 @@ class ChatStream:
             H2oError: the answer broke off; `partial` is what had arrived.
             RuntimeError: the stream is closed, or another thread is reading.
         """
-        ready = self._ready
-        while True:
-            while ready:
-                token = ready.popleft()
-                if token.text and not token.special:
-                    return token.text
+        texts = self._texts
+        while not texts:
             if not self._advance():
                 raise StopIteration
+        return texts.popleft()
 
     def __del__(self) -> None:
         # An argument that was refused in __init__ leaves nothing to look at.
@@ -176,7 +177,7 @@ class ChatStream:
             RuntimeError: the stream is closed, or another thread is reading.
         """
         while self._advance():
-            self._ready.clear()
+            self._texts.clear()
         return self.reply
 
     def display(self) -> Reply:
@@ -215,7 +216,6 @@ class ChatStream:
             self._play_out()
         finally:
             self._steps.free()
-            self._ready.clear()
             self._ending = False
 
     def close(self) -> None:
@@ -274,41 +274,70 @@ class ChatStream:
             self._left.wait(min(LOOK, left))
 
     def _next_token(self) -> Token:
-        while not self._ready:
+        while (token := self._arrived.token()) is None:
             if not self._advance():
                 raise StopIteration
-        return self._ready.popleft()
+        return token
 
     def _advance(self) -> bool:
-        """Play until there are tokens (True) or the end (False)."""
-        if self._ending:
-            # Another thread or task is about to end the stream: its word is waited for.
-            self._left.wait(self._client._service.timeouts.cleanup)
-            if not self._steps.returned:
-                raise IncompleteStreamError("the stream was closed", partial=self.text)
-            return False
-        if not self._steps.take():
-            raise self._steps.taken()
-        try:  # `with` would do, and take twice as long
-            if self._closed:
-                if self._steps.returned:
-                    return False
-                raise RuntimeError("the stream is closed")
-            if self._pid != PROCESS.id and self._is_inherited():
-                raise RuntimeError("the stream belongs to the parent process")
-            if not self._begun:
-                self._begin()
+        """Read until something has come (True), or to the end (False)."""
+        permit = self._permit
+        try:
+            permit.pop()
+        except IndexError:
+            return self._wait_for_end()
+        try:
+            player = self._player
+            reader = player.reader
+            if reader is None or self._pid != PROCESS.id:
+                return self._play()
+            # The way of nearly every token: whatever can stand elsewhere does.
+            outcome: float | Exception = AMBIENT.clock()
+            texts: Sequence[str] = ()
             try:
-                tokens = self._player.advance(self._steps)
+                texts = reader.read_on(player.next())
+            except StopIteration:
+                reader.read_on(b"")
+            except (H2oError, *TRANSPORT_ERRORS) as error:
+                outcome = error
             except BaseException as error:
                 self._break_off(error)
                 raise
-            if tokens is None:
-                self._end()
-                return False
+            if not texts or player.closing:
+                return self._play(outcome)
+            self._texts.extend(texts)
+            return True
         finally:
-            self._steps.free()
-        self._ready.extend(tokens)
+            permit.append(True)
+
+    def _wait_for_end(self) -> bool:
+        """Wait where another thread or task is ending the stream; two may not read it."""
+        if not (self._ending or self._left.is_set()):
+            raise self._steps.taken()
+        self._left.wait(self._client._service.timeouts.cleanup)
+        if not self._steps.returned:
+            raise IncompleteStreamError("the stream was closed", partial=self.text)
+        return False
+
+    def _play(self, outcome: float | Exception | None = None) -> bool:
+        """Play until something has come (True), or to the end (False): see `Player.advance()`."""
+        if self._closed:
+            if self._steps.returned:
+                return False
+            raise RuntimeError("the stream is closed")
+        if self._pid != PROCESS.id and self._is_inherited():
+            raise RuntimeError("the stream belongs to the parent process")
+        if not self._begun:
+            self._begin()
+        try:
+            emit = self._player.advance(self._steps, outcome)
+        except BaseException as error:
+            self._break_off(error)
+            raise
+        if emit is None:
+            self._end()
+            return False
+        self._arrived.put(emit)
         return True
 
     def _begin(self) -> None:
@@ -337,17 +366,24 @@ class ChatStream:
     def _end(self) -> None:
         """Note that the stream has come to its end."""
         self._closed = True
+        self._forget()
         self._left.set()
 
     def _leave(self, deadline: float) -> None:
         """Leave the flow where it stands, release the response, tell the server."""
         self._closed = True
-        self._ready.clear()
+        self._player.halt()
+        self._forget()
         try:
             self._steps.close()
             self._clean_up(deadline)
         finally:
             self._left.set()
+
+    def _forget(self) -> None:
+        """Give nothing more out. A reader that is just taking what came next may have that."""
+        self._arrived = Arrived()
+        self._texts = self._arrived.texts
 
     def _clean_up(self, deadline: float) -> None:
         try:

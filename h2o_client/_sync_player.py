@@ -7,7 +7,7 @@ before that it is unknown, and telling the server to stop makes the server close
 
 import contextvars
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar, assert_never
 
 import httpx
@@ -42,11 +42,11 @@ from h2o_client.protocol.effects import (
     Flow,
     Head,
     Read,
+    Reader,
     Send,
     Sleep,
     Stepper,
 )
-from h2o_client.types import Token
 
 if TYPE_CHECKING:
     from h2o_client._sync import H2oClient
@@ -63,6 +63,8 @@ class Player:
 
     Attributes:
         closing: set when the stream is closed while its reader is at work: no effect follows.
+        reader: reads on without the flow, if it may: see `Emit`.
+        next: gives it the next bytes.
         thread: the thread in which the flow goes on, between its effects; it may be in a callback.
     """
 
@@ -73,14 +75,14 @@ class Player:
         self._steady: float | None = None  # the limit of a read that httpx watches over
         self._response: httpx.Response | None = None
         self._chunks: Iterator[bytes] | None = None
-        self._next: Callable[[], bytes]  # reads the next of them
         self._first_read: Read | None = None  # the effect whose limit they have
-        self._more: Callable[[bytes], Sequence[Token]] | None = None  # see `Emit`
         self._awake = threading.Event()
         self._watchdog: Watchdog | None = None
         self._halted = False
         self._interrupted = False
         self.closing = False
+        self.reader: Reader | None = None
+        self.next: Callable[[], bytes]
         self.thread: int | None = None
 
     def play(self, flow: Flow[T]) -> T:
@@ -94,40 +96,34 @@ class Player:
                 steps.close()
         return steps.result
 
-    def advance(self, steps: Stepper[T]) -> Sequence[Token] | None:
-        """Play a flow until it emits; return the tokens. None: it has ended."""
-        outcome: object = None
-        more = self._more
-        if more is not None:
-            # The way of nearly every token: whatever can stand elsewhere does.
-            outcome = AMBIENT.clock()
-            try:
-                tokens = more(self._next())
-            except StopIteration:
-                tokens = ()
-            except (H2oError, *TRANSPORT_ERRORS) as error:
-                tokens = ()
-                outcome = self._failure(error, self._first_read)
-            if self.closing:
-                raise IncompleteStreamError("the stream was closed while it was read")
-            if tokens:
-                return tokens
-            self._more = None
+    def advance(self, steps: Stepper[T], outcome: float | Exception | None = None) -> Emit | None:
+        """Play a flow until it emits. None: it has ended.
+
+        Args:
+            steps: drives the flow.
+            outcome: of the reader's last read, if there was one: when it began, if it gave no
+                texts, or what it failed with.
+        """
+        if isinstance(outcome, Exception):
+            outcome = self._failure(outcome, self._first_read)
+        if self.closing:
+            raise IncompleteStreamError("the stream was closed while it was read")
+        self.reader = None
         effect = steps.step(outcome)
         while effect is not None:
             if type(effect) is Emit:
                 self.thread = None
-                self._more = effect.more
+                self.reader = effect.reader
                 if self._halted:
-                    self._more = None
-                return effect.tokens
+                    self.reader = None
+                return effect
             effect = steps.step(self._outcome(effect))
         return None
 
     def halt(self) -> None:
         """Let the flow see to each read from now on: it is to end."""
         self._halted = True
-        self._more = None
+        self.reader = None
 
     def _failure(self, error: Exception, effect: Effect | None) -> H2oError:
         """Release the response of an effect that failed; return the error to throw in."""
@@ -198,7 +194,7 @@ class Player:
             self._limits["read"] = self._steady = within
             self._first_read = effect
             chunks = self._chunks = iter(unread_body(self._response))
-            self._next = self._reader(chunks)
+            self.next = self._next(chunks)
         if is_less(within, self._steady, effect.limit):
             chunk = self._read_within(chunks, within, effect.limit)
         else:
@@ -207,7 +203,7 @@ class Player:
             self.release()
         return chunk
 
-    def _reader(self, chunks: Iterator[bytes]) -> Callable[[], bytes]:
+    def _next(self, chunks: Iterator[bytes]) -> Callable[[], bytes]:
         """Return what reads where `interrupt()` can end it."""
         return chunks.__next__
 

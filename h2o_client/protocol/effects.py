@@ -12,7 +12,7 @@ loop that performs one effect after the other:
     `Close()`           None: the response is released
     `Sleep(seconds)`    None
     `Emit(tokens)`      None, when the caller wants more; the time, where the shell
-                        then began a read of its own that gave no tokens
+                        then began a read of its own that gave no texts
     `Exclusive(flow)`   the result of that flow, played while no other exclusive
                         flow of the client is
     `Finish(flow)`      the result of that flow, which a cancellation does not
@@ -30,9 +30,9 @@ closing a generator there fails with "generator ignored GeneratorExit": what to 
 when the caller broke off is a second flow. And no flow is driven but through a `Stepper`.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from h2o_client.errors import H2oError, TransportError
 from h2o_client.types import Token
@@ -128,21 +128,37 @@ class Sleep(NamedTuple):
     seconds: float
 
 
+class Reader(Protocol):
+    """Reads what comes of an answer, where a shell goes on by itself: see `Emit`."""
+
+    def read_on(self, data: bytes, /) -> Sequence[str]:
+        """Take the next bytes, b"" at their end.
+
+        Returns:
+            The texts to give to the caller; none: it is the flow that has to go on.
+        """
+        ...
+
+    def tokens(self) -> Sequence[Token]:
+        """Return the tokens of the bytes that came last, special ones too; once."""
+        ...
+
+
 class Emit(NamedTuple):
     """Give tokens to the caller: all those of one read, so that a step is paid per read.
 
-    Where an answer comes a token a read, even that is much. With `more` the shell goes on reading
-    by itself when the caller wants more, under the limit of the first `Read` of this response: it
-    calls `more` with what came, and gives the caller the tokens that it returns. Once it returns
-    none, the flow is resumed; where the read fails, with that error.
+    Where an answer comes a token a read, even that is much. With a reader the shell goes on by
+    itself when the caller wants more, under the limit of the first `Read` of this response: it has
+    the reader read what came, and gives the caller the texts, or the tokens, of it. Once there are
+    no texts, the flow is resumed; where the read fails, with that error.
 
     Attributes:
         tokens: at least one.
-        more: takes the next bytes, b"" at their end; None: every read is asked for.
+        reader: reads what comes next; None: every read is asked for.
     """
 
     tokens: Sequence[Token]
-    more: Callable[[bytes], Sequence[Token]] | None = None
+    reader: Reader | None = None
 
 
 class Exclusive(NamedTuple):
@@ -183,23 +199,28 @@ class CallerStoppedError(TransportError):
 
 
 class Claim:
-    """Something that one at a time may have, in whatever thread: `list.pop()` is atomic."""
+    """Something that one at a time may have, in whatever thread: `list.pop()` is atomic.
 
-    __slots__ = ("__weakref__", "_free")
+    Attributes:
+        permit: empty while somebody has it. Who takes it for every token pops and appends in
+            person: a call costs as much as all the rest of it.
+    """
+
+    __slots__ = ("__weakref__", "permit")
 
     def __init__(self) -> None:
-        self._free = [True]
+        self.permit = [True]
 
     def take(self) -> bool:
         """Take it; False: somebody else has it."""
         try:
-            return self._free.pop()
+            return self.permit.pop()
         except IndexError:
             return False
 
     def free(self) -> None:
         """Give it back."""
-        self._free.append(True)
+        self.permit.append(True)
 
 
 class Stepper(Claim, Generic[T]):

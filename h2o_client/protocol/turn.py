@@ -251,7 +251,7 @@ class Turn:
         read = Read(within, limit)
         last_token = clock()
         # Where there is a total, each read has a limit of its own.
-        more = parser.read_on if self._retries.deadline is None else None
+        reader = parser if self._retries.deadline is None else None
         while True:
             chunk: bytes = yield read
             tokens: Sequence[Token] = parser.feed(chunk) if chunk else parser.finish()
@@ -260,11 +260,11 @@ class Turn:
                 if parser.final is not None:
                     self._final = parser.final
                     self.generating = False
-                begun: float | None = yield Emit(tokens, None if parser.ended else more)
+                begun: float | None = yield Emit(tokens, None if parser.ended else reader)
                 # The time that the caller takes is not the server's.
                 last_token = clock() if begun is None else begun
                 heard = begun is None
-                tokens = parser.kept()
+                tokens = () if begun is None else parser.tokens()
             if self.stopping or parser.final is not None:
                 break
             if parser.error is not None:

@@ -1,3 +1,4 @@
+import itertools
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -823,6 +824,21 @@ def test_a_caller_that_takes_its_time_is_no_silence_of_the_server(
     scene.reads_on = reads_on
     scene.on_emit = lambda: scene.pass_time(100.0)
     assert scene.run().text == "ab"
+
+
+@pytest.mark.parametrize("after", range(1, 6))
+def test_what_a_shell_has_read_on_is_given_out_once(after: int) -> None:
+    parts = [token("a"), token("b"), token("c") + token("d"), token("e"), token("f"), END]
+    scene = Scene({"message": [streams(*parts)]})
+    scene.reads_on = True
+    emitted = itertools.count(1)
+
+    def halt() -> None:
+        scene.reads_on = next(emitted) < after
+
+    scene.on_emit = halt
+    assert scene.run().text == "abcdef"
+    assert scene.text == "abcdef"
 
 
 @pytest.mark.parametrize("status", [504, 422])

@@ -3,6 +3,7 @@ import tracemalloc
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from recorded import HELLO, Exchange, scenario, streams
 
 from h2o_client.errors import GenerationError, H2oError, ProtocolError
+from h2o_client.protocol import stream
 from h2o_client.protocol.stream import MAX_LINE, AnswerParser, Final, LineSplitter, excerpt
 from h2o_client.types import Token
 
@@ -253,8 +255,8 @@ def test_the_final_event_may_be_an_ordinary_token_whose_text_counts() -> None:
 
 
 def test_a_stream_is_whole_only_with_a_final_event() -> None:
-    for stream in (b"", b"\n\n", b": only a comment\n\n", event("x")):
-        outcome = read(stream)
+    for data in (b"", b"\n\n", b": only a comment\n\n", event("x")):
+        outcome = read(data)
         assert outcome.final is None
         assert outcome.error is None
 
@@ -540,13 +542,56 @@ def test_limits_hold_for_events_in_the_usual_form() -> None:
         assert isinstance(parser.error, ProtocolError)
 
 
-def test_reading_on_ends_before_the_last_tokens() -> None:
+def special(text: str) -> bytes:
+    return event(token={"id": 6, "text": text, "logprob": -0.5, "special": True})
+
+
+def test_reading_on_gives_texts_until_the_flow_must_look() -> None:
     parser = AnswerParser()
-    assert parser.read_on(event("a")) == [Token(5, "a", -0.5)]
+    assert parser.read_on(event("a")) == ["a"]
+    assert parser.tokens() == [Token(5, "a", -0.5)]
+    assert parser.tokens() == []
+    assert parser.read_on(special("b") + event("") + event("c")) == ["c"]
+    assert [token.text for token in parser.tokens()] == ["b", "", "c"]
     assert parser.read_on(b": comment\n\n") == []
-    assert parser.kept() == []
-    assert parser.read_on(event("b") + event("c", generated_text="abc")) == []
-    assert [token.text for token in parser.kept()] == ["b", "c"]
-    assert parser.kept() == []
+    assert parser.tokens() == []
+    assert parser.read_on(special("d")) == []
+    assert [token.text for token in parser.tokens()] == ["d"]
+    assert parser.read_on(event("e")) == ["e"]
+    assert parser.read_on(b"") == []
+    assert parser.tokens() == []  # not those of the read before
+    assert parser.read_on(event("f") + event("g", generated_text="abc")) == []
+    assert [token.text for token in parser.tokens()] == ["f", "g"]
     assert parser.final is not None
-    assert parser.read_on(event("d")) == []
+    assert parser.read_on(event("h")) == []
+    assert parser.tokens() == []
+
+
+def test_reading_on_tells_the_flow_of_an_error() -> None:
+    parser = AnswerParser()
+    assert parser.read_on(event("a")) == ["a"]
+    assert parser.read_on(event("b") + b"data:nonsense\n\n") == []
+    assert [token.text for token in parser.tokens()] == ["b"]
+    assert isinstance(parser.error, ProtocolError)
+
+
+def test_of_a_read_that_cuts_events_the_whole_ones_are_read_in_the_usual_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoded: list[str] = []
+    decode = stream._raw_decode
+
+    def note(text: str) -> Any:
+        decoded.append(text)
+        return decode(text)
+
+    monkeypatch.setattr(stream, "_raw_decode", note)
+    answer = b"".join(USUAL % (b"%d" % number, b"-0.5") for number in range(1000))
+    parser = AnswerParser()
+    texts = [
+        text
+        for at in range(0, len(answer), 5000)
+        for text in parser.read_on(answer[at : at + 5000])
+    ]
+    assert texts == [str(number) for number in range(1000)]
+    assert len(decoded) <= len(answer) // 5000 + 2

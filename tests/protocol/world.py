@@ -36,6 +36,7 @@ from h2o_client.protocol.effects import (
     Flow,
     Head,
     Read,
+    Reader,
     Request,
     Send,
     Sleep,
@@ -184,7 +185,8 @@ class World:
         conversations: those that the server has made and that were not deleted.
         generating: the conversations in which it is at work on an answer.
         busy: whether an exclusive flow is being played.
-        reads_on: whether what `Emit.more` allows is done; else each read is a step of the flow.
+        reads_on: whether what `Emit.reader` allows is done; else each read is a step of the flow. A
+            shell that is told to halt ends it where it stands.
         on_sleep: called in each sleep.
         on_emit: called after each emission.
     """
@@ -436,8 +438,8 @@ class Player:
                 world.on_sleep()
             case Emit():
                 self._give_out(effect.tokens)
-                if world.reads_on and effect.more is not None:
-                    return self._read_on(effect.more)
+                if world.reads_on and effect.reader is not None:
+                    return self._read_on(effect.reader)
         return None
 
     def _give_out(self, tokens: Sequence[Token]) -> None:
@@ -445,15 +447,20 @@ class Player:
         self._world.tokens += tokens
         self._world.on_emit()
 
-    def _read_on(self, more: Callable[[bytes], Sequence[Token]]) -> float:
-        """Read without the flow while tokens come; return when the read began that had none."""
+    def _read_on(self, reader: Reader) -> float | None:
+        """Read without the flow while texts come, and it may.
+
+        Returns:
+            When the read began that had no texts, if there was one.
+        """
         assert self._first_read is not None
-        while True:
+        while self._world.reads_on:
             begun = self._world.now
-            tokens = more(self._read(self._first_read))
-            if not tokens:
+            texts = reader.read_on(self._read(self._first_read))
+            if not texts:
                 return begun
-            self._give_out(tokens)
+            self._give_out([Token(None, text) for text in texts])
+        return None
 
     def _read(self, effect: Read) -> bytes:
         while self._body:

@@ -503,7 +503,7 @@ async def test_all_pause_for_the_limit(
     assert kinds(server).count("message") == 15
     assert len(refusals) == 3
     after = [when - refusals[-1] for when in begun if when > refusals[-1]]
-    assert len(after) >= 8
+    assert len(after) >= 3  # every worker
     assert min(after) > 0.25  # the window was counted from a little before
     await api.settled()
 

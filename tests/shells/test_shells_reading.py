@@ -26,6 +26,23 @@ async def test_stop_does_not_wait_for_the_next_token(api: Api, server: Emulator)
     assert time.monotonic() - begun < 5
 
 
+@pytest.mark.parametrize("join", [1, 2, 3, 20])
+async def test_texts_and_tokens_in_turn(api: Api, server: Emulator, join: int) -> None:
+    server.reply(Answer(tokens=TOKENS, join=join))
+    async with api.client() as client, client.stream("Hi") as stream:
+        events = stream.events()
+        assert await anext(stream) == TOKENS[0]
+        assert (await anext(events)).text == TOKENS[1]
+        assert await anext(stream) == TOKENS[2]
+        assert await anext(stream) == TOKENS[3]
+        tokens = [token async for token in events]
+        assert [token.text for token in tokens[:-1]] == list(TOKENS[4:])
+        assert all(token.id is not None and token.logprob is not None for token in tokens)
+        assert tokens[-1].special
+        assert [text async for text in stream] == []
+        assert stream.reply.text == "".join(TOKENS)
+
+
 @only(*ASYNC)
 @pytest.mark.parametrize("way", ["stop", "close", "cancel"])
 async def test_a_transport_that_does_not_show_its_socket(

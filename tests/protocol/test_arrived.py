@@ -1,0 +1,88 @@
+"""What has come may be taken as texts and as tokens, in turn: none is lost, none comes twice."""
+
+import itertools
+import json
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from h2o_client.protocol.arrived import Arrived, is_shown
+from h2o_client.protocol.effects import Emit
+from h2o_client.protocol.stream import AnswerParser
+from h2o_client.types import Token
+
+SHOWN, EMPTY, SPECIAL = "shown", "empty", "special"
+
+
+def token_of(number: int, kind: str) -> Token:
+    return Token(number, "" if kind is EMPTY else f" {number}", -0.5, kind is SPECIAL)
+
+
+def event(token: Token) -> bytes:
+    value = {"token": token._asdict(), "generated_text": None, "details": None}
+    return b"data:" + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
+
+
+class Shell:
+    """Takes from what has arrived, and reads a chunk where there is nothing left."""
+
+    def __init__(self, chunks: list[bytes], *, reads_on: bool) -> None:
+        self._chunks = iter(chunks)
+        self._parser = AnswerParser()
+        self._reads_on = reads_on
+        self._begun = False
+        self._arrived = Arrived()
+
+    def text(self) -> str | None:
+        while not self._arrived.texts:
+            if not self._read():
+                return None
+        return self._arrived.texts.popleft()
+
+    def token(self) -> Token | None:
+        while (token := self._arrived.token()) is None:
+            if not self._read():
+                return None
+        return token
+
+    def _read(self) -> bool:
+        chunk = next(self._chunks, None)
+        if chunk is None:
+            self._arrived = Arrived()
+            return False
+        texts = self._parser.read_on(chunk)
+        if self._begun and self._reads_on and texts:
+            self._arrived.texts.extend(texts)
+        else:
+            self._arrived.put(Emit(self._parser.tokens(), self._parser))
+        self._begun = True
+        return True
+
+
+@given(
+    st.lists(st.sampled_from([SHOWN, SHOWN, EMPTY, SPECIAL]), min_size=1, max_size=12),
+    st.lists(st.integers(1, 4), min_size=12, max_size=12),
+    st.lists(st.booleans(), min_size=13, max_size=13),
+    st.booleans(),
+)
+@example([SHOWN] * 6, [1, 2, 3] * 4, [True, True, False, True, False, False] * 3, True)
+@example([SHOWN, SPECIAL, SHOWN, EMPTY, SPECIAL, SHOWN], [5] * 12, [True, False] * 7, False)
+def test_texts_and_tokens_in_turn(
+    kinds: list[str], sizes: list[int], as_text: list[bool], reads_on: bool
+) -> None:
+    tokens = [token_of(number, kind) for number, kind in enumerate(kinds)]
+    events = iter([event(token) for token in tokens])
+    chunks = [b"".join(itertools.islice(events, size)) for size in sizes]
+    shell = Shell([chunk for chunk in chunks if chunk], reads_on=reads_on)
+    left = iter(tokens)
+    for takes_text in as_text:
+        if takes_text:
+            assert shell.text() == next((token.text for token in left if is_shown(token)), None)
+        else:
+            assert shell.token() == next(left, None)
+
+
+def test_what_is_shown() -> None:
+    assert is_shown(Token(1, " "))
+    assert not is_shown(Token(1, ""))
+    assert not is_shown(Token(1, "</s>", special=True))
