@@ -267,6 +267,7 @@ class AnswerParser:
 
         The answer is whole if `final` is set now.
         """
+        self._latest = []
         if self.ended:
             return []
         tokens: list[Token] = []

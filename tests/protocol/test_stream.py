@@ -567,6 +567,13 @@ def test_reading_on_gives_texts_until_the_flow_must_look() -> None:
     assert parser.tokens() == []
 
 
+def test_what_ends_without_a_line_s_end_comes_once() -> None:
+    parser = AnswerParser()
+    assert parser.read_on(event("a") + event("b").rstrip()) == ["a"]
+    assert [token.text for token in parser.finish()] == ["b"]
+    assert parser.tokens() == []  # not "a", whose text was given out
+
+
 def test_reading_on_tells_the_flow_of_an_error() -> None:
     parser = AnswerParser()
     assert parser.read_on(event("a")) == ["a"]
