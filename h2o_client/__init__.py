@@ -41,16 +41,16 @@ if TYPE_CHECKING:
     from h2o_client.errors import TransportTimeoutError as TransportTimeoutError
     from h2o_client.protocol.retries import Retries as Retries
     from h2o_client.protocol.retries import Retry as Retry
+    from h2o_client.stored import ConversationInfo as ConversationInfo
+    from h2o_client.stored import Model as Model
+    from h2o_client.stored import PromptExample as PromptExample
+    from h2o_client.stored import Settings as Settings
+    from h2o_client.stored import SharedConversation as SharedConversation
     from h2o_client.types import DEFAULT_BASE_URL as DEFAULT_BASE_URL
     from h2o_client.types import DEFAULT_MODEL as DEFAULT_MODEL
-    from h2o_client.types import ConversationInfo as ConversationInfo
     from h2o_client.types import Message as Message
-    from h2o_client.types import Model as Model
-    from h2o_client.types import PromptExample as PromptExample
     from h2o_client.types import PromptPreview as PromptPreview
     from h2o_client.types import Reply as Reply
-    from h2o_client.types import Settings as Settings
-    from h2o_client.types import SharedConversation as SharedConversation
     from h2o_client.types import Timeouts as Timeouts
     from h2o_client.types import Token as Token
     from h2o_client.types import WebSearchEntry as WebSearchEntry
@@ -65,7 +65,7 @@ _WHERE = {
     "ChatStream": "_sync",
     "Conversation": "_sync",
     "ConversationBusyError": "errors",
-    "ConversationInfo": "types",
+    "ConversationInfo": "stored",
     "DEFAULT_BASE_URL": "types",
     "DEFAULT_MODEL": "types",
     "ForbiddenError": "errors",
@@ -76,11 +76,11 @@ _WHERE = {
     "InvalidRequestError": "errors",
     "LoginRequiredError": "errors",
     "Message": "types",
-    "Model": "types",
+    "Model": "stored",
     "ModelUnavailableError": "errors",
     "NotFoundError": "errors",
     "OverloadedError": "errors",
-    "PromptExample": "types",
+    "PromptExample": "stored",
     "PromptPreview": "types",
     "PromptTooLargeError": "errors",
     "ProtocolError": "errors",
@@ -90,8 +90,8 @@ _WHERE = {
     "Retries": "protocol.retries",
     "Retry": "protocol.retries",
     "ServerError": "errors",
-    "Settings": "types",
-    "SharedConversation": "types",
+    "Settings": "stored",
+    "SharedConversation": "stored",
     "StatusError": "errors",
     "StreamError": "errors",
     "TermsNotAcceptedError": "errors",

@@ -47,14 +47,10 @@ from h2o_client.protocol.flows import Chat, Operation
 from h2o_client.protocol.retries import Retries
 from h2o_client.protocol.service import Abandoned
 from h2o_client.types import (
-    ConversationInfo,
     Message,
     Messages,
-    Model,
     PromptPreview,
     Reply,
-    Settings,
-    SharedConversation,
     Timeouts,
     Token,
     WebSearchEntry,
@@ -63,6 +59,7 @@ from h2o_client.types import (
 if TYPE_CHECKING:
     from h2o_client.batch import AsyncBatch, AsyncPrompts
     from h2o_client.protocol.talk import Ask, Talk
+    from h2o_client.stored import ConversationInfo, Model, Settings, SharedConversation
 
 T = TypeVar("T")
 _TRIES = 3
@@ -889,7 +886,7 @@ class AsyncH2oClient:
             self, prompts, concurrency=concurrency, limit_wait=limit_wait, **parameters
         )
 
-    async def conversations(self) -> list[ConversationInfo]:
+    async def conversations(self) -> "list[ConversationInfo]":
         """The twin of `H2oClient.conversations()`."""
         return await self._play(queries.conversations(self._service))
 
@@ -897,15 +894,15 @@ class AsyncH2oClient:
         """The twin of `H2oClient.delete_conversations()`."""
         await self._play(queries.delete_conversations(self._service))
 
-    async def models(self) -> list[Model]:
+    async def models(self) -> "list[Model]":
         """The twin of `H2oClient.models()`."""
         return await self._play(queries.models(self._service))
 
-    async def settings(self) -> Settings:
+    async def settings(self) -> "Settings":
         """The twin of `H2oClient.settings()`."""
         return await self._play(queries.settings(self._service))
 
-    async def shared(self, share: str) -> SharedConversation:
+    async def shared(self, share: str) -> "SharedConversation":
         """The twin of `H2oClient.shared()`."""
         return await self._play(queries.shared(self._service, share))
 

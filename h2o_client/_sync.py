@@ -44,14 +44,10 @@ from h2o_client.protocol.flows import Chat, Operation
 from h2o_client.protocol.retries import Retries
 from h2o_client.protocol.service import Abandoned
 from h2o_client.types import (
-    ConversationInfo,
     Message,
     Messages,
-    Model,
     PromptPreview,
     Reply,
-    Settings,
-    SharedConversation,
     Timeouts,
     Token,
     WebSearchEntry,
@@ -60,6 +56,7 @@ from h2o_client.types import (
 if TYPE_CHECKING:
     from h2o_client.batch import Batch, Prompts
     from h2o_client.protocol.talk import Ask, Talk
+    from h2o_client.stored import ConversationInfo, Model, Settings, SharedConversation
 
 T = TypeVar("T")
 
@@ -1080,7 +1077,7 @@ class H2oClient:
             self, prompts, concurrency=concurrency, limit_wait=limit_wait, **parameters
         )
 
-    def conversations(self) -> list[ConversationInfo]:
+    def conversations(self) -> "list[ConversationInfo]":
         """Fetch which conversations this session has."""
         return self._play(queries.conversations(self._service))
 
@@ -1088,15 +1085,15 @@ class H2oClient:
         """Delete all conversations of this session."""
         self._play(queries.delete_conversations(self._service))
 
-    def models(self) -> list[Model]:
+    def models(self) -> "list[Model]":
         """Fetch which models the server has."""
         return self._play(queries.models(self._service))
 
-    def settings(self) -> Settings:
+    def settings(self) -> "Settings":
         """Fetch what this session has chosen, as the server has it."""
         return self._play(queries.settings(self._service))
 
-    def shared(self, share: str) -> SharedConversation:
+    def shared(self, share: str) -> "SharedConversation":
         """Fetch a shared conversation; it takes no session.
 
         Args:

@@ -24,7 +24,7 @@ SYNC, ASYNC = {"_sync", "_sync_player"}, {"_async", "_async_player"}
 SHELLS = SYNC | ASYNC | {"_http"}
 OTHER_WORLDS = {"emulator", "testing"}  # no part of the client
 USERS = {"cli", "g4f", "batch", "notebook", "magics", "__main__"}
-PUBLIC_MODULES = {"h2o_client", "h2o_client.errors", "h2o_client.types"}
+PUBLIC_MODULES = {"h2o_client", "h2o_client.errors", "h2o_client.stored", "h2o_client.types"}
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): path
     for path in sorted(ROOT.rglob("*.py"))
@@ -85,7 +85,7 @@ def test_the_core_does_no_io(name: str) -> None:
         "ssl", "subprocess", "sys", "threading", "time", "trio", "uuid", "warnings",
     }  # fmt: skip
     assert not tops(name) & worldly
-    assert ours(name) <= {"protocol", "errors", "types"}
+    assert ours(name) <= {"protocol", "errors", "stored", "types"}
 
 
 @pytest.mark.parametrize("name", of("protocol"))
@@ -136,6 +136,7 @@ def test_the_client_does_not_need_the_emulator() -> None:
 
 def test_errors_and_types_import_nothing_of_ours() -> None:
     assert ours("errors") == ours("types") == set()
+    assert ours("stored") == {"types"}
 
 
 def test_the_shells_do_not_know_each_other() -> None:
@@ -150,11 +151,11 @@ def test_the_shells_do_not_know_each_other() -> None:
 
 @pytest.mark.parametrize("name", of(*USERS))
 def test_what_is_built_upon_the_client_uses_its_public_names(name: str) -> None:
-    assert ours(name) <= {"", "errors", "types", "emulator", part(name), "cli"}
+    assert ours(name) <= {"", "errors", "stored", "types", "emulator", part(name), "cli"}
     for module, attribute in imports(name):
         if module in PUBLIC_MODULES and attribute is not None:
             known = attribute in h2o_client.__all__ or f"{attribute}.__init__" in MODULES
-            assert known or attribute in {"errors", "types"}, attribute
+            assert known or attribute in {"errors", "stored", "types"}, attribute
     for node in ast.walk(TREES[name]):
         if not isinstance(node, ast.Attribute):
             continue

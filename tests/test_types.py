@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from h2o_client import types
+from h2o_client import stored, types
 from h2o_client.types import Message, Reply, Timeouts, Token, WebSearchEntry
 
 WHEN = datetime(2026, 11, 20, 16, 58, tzinfo=UTC)
@@ -26,15 +26,15 @@ VALUES: list[Any] = [
     WebSearchEntry("update", "Searching", ("a",)),
     REPLY,
     Timeouts(idle=None),
-    types.PromptExample(title="t", prompt="p"),
-    types.Model(id="m", name="m", display_name="M", parameters={"temperature": 1}),
-    types.Settings(share_conversations=True, terms_accepted_at=WHEN, active_model="m"),
-    types.ConversationInfo(id="i", title="t", model="m"),
-    types.SharedConversation(title="t", model="m", messages=(Message(role="user", content="x"),)),
+    stored.PromptExample(title="t", prompt="p"),
+    stored.Model(id="m", name="m", display_name="M", parameters={"temperature": 1}),
+    stored.Settings(share_conversations=True, terms_accepted_at=WHEN, active_model="m"),
+    stored.ConversationInfo(id="i", title="t", model="m"),
+    stored.SharedConversation(title="t", model="m", messages=(Message(role="user", content="x"),)),
 ]
 CLASSES = [
     value
-    for value in vars(types).values()
+    for value in {**vars(types), **vars(stored)}.values()
     if inspect.isclass(value) and dataclasses.is_dataclass(value)
 ]
 

@@ -26,7 +26,8 @@ from h2o_client.errors import ProtocolError
 from h2o_client.protocol.devalue import unflatten
 from h2o_client.protocol.replies import redirect_error, status_error
 from h2o_client.protocol.stream import excerpt
-from h2o_client.types import ConversationInfo, Message, Model, PromptExample, Settings
+from h2o_client.stored import ConversationInfo, Model, PromptExample, Settings
+from h2o_client.types import Message
 
 _MAX_ERROR = 1000  # characters of an error node that its error keeps
 

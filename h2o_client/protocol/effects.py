@@ -31,7 +31,6 @@ when the caller broke off is a second flow. And no flow is driven but through a 
 """
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from h2o_client.errors import H2oError, TransportError
@@ -113,8 +112,7 @@ class Read(NamedTuple):
     limit: str = "idle"
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(NamedTuple):
     """Release the open response; nothing happens if there is none."""
 
 

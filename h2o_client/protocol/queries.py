@@ -1,29 +1,32 @@
 """The small operations of a client: one request, one value."""
 
 import re
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from h2o_client.protocol.effects import Flow
 from h2o_client.protocol.replies import read_settings
 from h2o_client.protocol.service import MAX_DATA, Service, reading
-from h2o_client.types import ConversationInfo, Model, Settings, SharedConversation
+
+if TYPE_CHECKING:
+    from h2o_client.stored import ConversationInfo, Model, Settings, SharedConversation
 
 _SHARE = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
-def models(service: Service) -> Flow[list[Model]]:
+def models(service: Service) -> "Flow[list[Model]]":
     """Read which models there are."""
     root = yield from service.root(service.new_call())
     return list(root.models)
 
 
-def settings(service: Service) -> Flow[Settings]:
+def settings(service: Service) -> "Flow[Settings]":
     """Read what the session has chosen."""
     root = yield from service.root(service.new_call())
     return root.settings
 
 
-def conversations(service: Service) -> Flow[list[ConversationInfo]]:
+def conversations(service: Service) -> "Flow[list[ConversationInfo]]":
     """Read which conversations the session has."""
     root = yield from service.root(service.new_call())
     return list(root.conversations)
@@ -36,9 +39,10 @@ def delete_conversations(service: Service) -> Flow[None]:
     yield from service.call(service.endpoints.delete_all, read_settings, retries)
 
 
-def shared(service: Service, share: str) -> Flow[SharedConversation]:
+def shared(service: Service, share: str) -> "Flow[SharedConversation]":
     """Read a shared conversation."""
     from h2o_client.protocol.data import read_shared
+    from h2o_client.stored import SharedConversation
 
     number = parse_share(share)
     data = yield from service.call(

@@ -27,7 +27,8 @@ from h2o_client.protocol.data import (
     read_root,
     read_shared,
 )
-from h2o_client.types import ConversationInfo, Message, Settings
+from h2o_client.stored import ConversationInfo, Settings
+from h2o_client.types import Message
 
 FALCON_40B = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-40b-v1"
 FALCON_7B = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-7b-v3"
