@@ -120,8 +120,9 @@ class Tape:
 
     def __init__(self, meter: Meter, tokens: int, first: int = 1) -> None:
         self._meter = meter
-        self._first = first
         self._last = tokens
+        self._marks = {first, tokens}  # to look for both at once: all pay for it
+        self._first = first
         self.texts: list[str] = []
         self.chunks: list[bytes] = []
 
@@ -129,19 +130,24 @@ class Tape:
         """Take a token's text."""
         texts = self.texts
         texts.append(text)
-        if len(texts) == self._first:
-            self._meter.begin()
-        if len(texts) == self._last:
-            self._meter.end()
+        if len(texts) in self._marks:
+            self._mark(len(texts))
 
     def add_bytes(self, data: bytes) -> None:
         """Take bytes that are not looked into; each is counted as a token."""
-        self.chunks.append(data)
-        if len(self.chunks) == 1:
+        chunks = self.chunks
+        chunks.append(data)
+        if len(chunks) in self._marks:
+            self._mark(len(chunks))
+
+    def _mark(self, count: int) -> None:
+        if count == self._first:
             self._meter.begin()
+        if count == self._last:
+            self._meter.end()
 
     def end_bytes(self) -> None:
-        """Note that the bytes have ended, and look into them."""
+        """Note that the bytes have ended, if need be, and look into them."""
         self._meter.end()
         self.texts.extend(shown_texts(b"".join(self.chunks).split(b"\n")))
 
