@@ -280,8 +280,13 @@ class ChatStream:
         """Read until something has come (True), or to the end (False)."""
         permit = self._permit
         try:
-            permit.pop()
+            mine = permit.pop()
         except IndexError:
+            mine = False
+        except BaseException:  # Ctrl-C, which Python looks for after the call
+            permit.append(True)
+            raise
+        if not mine:
             return self._wait_for_end()
         try:
             player = self._player
@@ -300,10 +305,13 @@ class ChatStream:
             except BaseException as error:
                 self._break_off(error)
                 raise
-            if not texts or player.closing:
+            if texts and not player.closing:
+                self._texts.extend(texts)
+                return True
+            try:
                 return self._play(outcome)
-            self._texts.extend(texts)
-            return True
+            finally:
+                del outcome  # httpx's error, which holds the session
         finally:
             permit.append(True)
 
@@ -331,6 +339,8 @@ class ChatStream:
         except BaseException as error:
             self._break_off(error)
             raise
+        finally:
+            del outcome  # httpx's error, which holds the session
         if emit is None:
             self._end()
             return False

@@ -49,6 +49,7 @@ from h2o_client.errors import (  # noqa: E402 -- the same
 )
 from h2o_client.protocol import data, replies  # noqa: E402 -- the same
 from h2o_client.protocol.address import Address  # noqa: E402 -- the same
+from h2o_client.protocol.arrived import shown_texts  # noqa: E402 -- the same
 from h2o_client.protocol.devalue import unflatten  # noqa: E402 -- the same
 from h2o_client.protocol.effects import Head, Request  # noqa: E402 -- the same
 from h2o_client.protocol.session import Session  # noqa: E402 -- the same
@@ -138,9 +139,12 @@ def _read_answer(pieces: list[bytes], limit: int) -> tuple[list[Token], object, 
     tokens: list[Token] = []
     for piece in pieces:
         ended = parser.ended
-        found = parser.feed(piece)
+        texts = parser.read_on(piece)
+        found = parser.tokens()
         assert not (ended and found)
+        assert parser.ended or texts == shown_texts(found)
         tokens += found
+        assert parser.count == len(tokens)
     tokens += parser.finish()
     assert parser.feed(b"data:{}\n\n") == [] or not parser.ended
     return tokens, parser.final, parser.error

@@ -16,6 +16,11 @@ def is_shown(token: Token) -> bool:
     return not token.special and token.text != ""
 
 
+def shown_texts(tokens: Sequence[Token]) -> list[str]:
+    """Return the texts of those tokens that are shown."""
+    return [token.text for token in tokens if is_shown(token)]
+
+
 class Arrived:
     """Texts and tokens of the same few events; who takes one of them takes both.
 
@@ -34,14 +39,15 @@ class Arrived:
 
     def put(self, emit: Emit) -> None:
         """Add what a flow emits; what came before has been taken."""
-        self._put(emit.tokens)
-        self.texts.extend([token.text for token in emit.tokens if is_shown(token)])
+        texts = shown_texts(emit.tokens)
+        self._hold(emit.tokens, len(texts))
+        self.texts.extend(texts)
         self._reader = emit.reader
 
     def token(self) -> Token | None:
         """Take the next token; None: there is none."""
         if self._reader is not None and (latest := self._reader.tokens()):
-            self._put(latest)
+            self._hold(latest, len(shown_texts(latest)))
         while self._untaken > len(self.texts):  # these were taken as texts
             self._untaken -= is_shown(self._tokens.popleft())
         if not self._tokens:
@@ -52,7 +58,6 @@ class Arrived:
             self.texts.popleft()
         return token
 
-    def _put(self, tokens: Sequence[Token]) -> None:
-        self._tokens.clear()
-        self._tokens.extend(tokens)
-        self._untaken = sum(map(is_shown, tokens))
+    def _hold(self, tokens: Sequence[Token], shown: int) -> None:
+        self._tokens = deque(tokens)
+        self._untaken = shown

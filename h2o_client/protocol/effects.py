@@ -113,7 +113,10 @@ class Read(NamedTuple):
 
 
 class Close(NamedTuple):
-    """Release the open response; nothing happens if there is none."""
+    """Release the open response; nothing happens if there is none.
+
+    It is an empty tuple, and so false: that there is no effect is `None`.
+    """
 
 
 class Sleep(NamedTuple):

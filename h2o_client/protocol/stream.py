@@ -34,7 +34,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from h2o_client.errors import GenerationError, H2oError, ProtocolError
-from h2o_client.protocol.arrived import is_shown
+from h2o_client.protocol.arrived import shown_texts
 from h2o_client.types import Token
 
 MAX_LINE = 1024 * 1024
@@ -43,13 +43,15 @@ _EXCERPT = 200
 _MAX_MESSAGE = 500
 _BOM = b"\xef\xbb\xbf"
 _raw_decode = json.JSONDecoder().raw_decode
+_new_token = tuple.__new__  # half the cost of calling `Token`
 
-# A token that is shown and not the last [01_happy_path]: its text is group 1, or group 2 if there
-# are escapes in it. What a part has taken it keeps, so that nothing is tried twice.
+# A token that is shown and not the last [01_happy_path]: its id, its text (or else its text as it
+# stands in JSON, with escapes), its logprob. What a part has taken it keeps, so that nothing is
+# tried twice.
 _EVENT = re.compile(
-    rb'data:\{"token":\{"id":(?:0|[1-9][0-9]{0,9}+),'
+    rb'data:\{"token":\{"id":(0|[1-9][0-9]{0,9}+),'
     rb'"text":(?:"([^"\\\x00-\x1f]++)"|("(?:[^"\\\x00-\x1f]++|\\[ -~])++")),'
-    rb'"logprob":-?+(?:0|[1-9][0-9]{0,9}+)\.[0-9]{1,30}+(?:e-?+[0-9]{1,3}+)?+,"special":false\},'
+    rb'"logprob":(-?+(?:0|[1-9][0-9]{0,9}+)\.[0-9]{1,30}+(?:e-?+[0-9]{1,3}+)?+),"special":false\},'
     rb'"generated_text":null,"details":null\}\n\n'
 )
 _one_event, _event_at = _EVENT.fullmatch, _EVENT.match
@@ -192,7 +194,7 @@ class AnswerParser:
     def read_on(self, data: bytes) -> list[str]:
         """Take bytes of a stream that need not be looked after while texts come: see `Reader`."""
         event = _one_event(data)
-        if event is None or (raw := event[1]) is None or len(data) > self._room:
+        if event is None or (raw := event[2]) is None or len(data) > self._room:
             return self._read_on(data)
         # The way of nearly every read.
         try:
@@ -220,10 +222,10 @@ class AnswerParser:
             self._room -= size - start
             try:
                 while start < size and (event := _event_at(data, start)) is not None:
-                    if (raw := event[1]) is not None:
+                    if (raw := event[2]) is not None:
                         text = raw.decode()
                     else:
-                        text, _ = _raw_decode(event[2].decode())
+                        text, _ = _raw_decode(event[3].decode())
                         raw = text.encode("utf-8", "surrogatepass")
                     texts.append(text)
                     latest.append(event)
@@ -257,9 +259,9 @@ class AnswerParser:
             self.error = error
             self.ended = True
         self._latest += tokens
-        texts += [token.text for token in tokens if is_shown(token)]
+        texts += shown_texts(tokens)
         self._room = 0
-        if self._lines.between and not self.ended:
+        if self._lines.between and not self.ended and not self._fresh:
             self._room = min(self._limit, self._longest - len(self.text))
 
     def finish(self) -> list[Token]:
@@ -342,8 +344,9 @@ class AnswerParser:
 
 def _token_of(event: re.Match[bytes]) -> Token:
     """Return the token of an event that `_EVENT` has matched."""
-    data = _raw_decode(event[0][5:].decode())[0]["token"]
-    return Token(data["id"], data["text"], data["logprob"], data["special"])
+    number, plain, escaped, logprob = event.groups()
+    text = _raw_decode(escaped.decode())[0] if plain is None else plain.decode()
+    return _new_token(Token, (int(number), text, float(logprob), False))
 
 
 def generation_text(message: str, kind: str) -> str:

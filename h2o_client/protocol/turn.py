@@ -257,14 +257,13 @@ class Turn:
             tokens: Sequence[Token] = parser.feed(chunk) if chunk else parser.finish()
             heard = bool(tokens)
             while tokens:
-                if parser.final is not None:
-                    self._final = parser.final
-                    self.generating = False
+                self._note_final(parser)
                 begun: float | None = yield Emit(tokens, None if parser.ended else reader)
                 # The time that the caller takes is not the server's.
                 last_token = clock() if begun is None else begun
                 heard = begun is None
                 tokens = () if begun is None else parser.tokens()
+            self._note_final(parser)  # a shell that Ctrl-C broke off does not tell what it has read
             if self.stopping or parser.final is not None:
                 break
             if parser.error is not None:
@@ -288,6 +287,12 @@ class Turn:
                 read = Read(idle)
         if parser.final is not None:
             yield from self._read_tail()
+
+    def _note_final(self, parser: AnswerParser) -> None:
+        """Note that the answer is whole, if it is."""
+        if parser.final is not None:
+            self._final = parser.final
+            self.generating = False
 
     def _find_rest(self, error: H2oError) -> Flow[bool]:
         """Look for the answer in what the server has stored, and give out what is missing.

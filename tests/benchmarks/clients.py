@@ -179,10 +179,10 @@ def httpx_options() -> dict[str, Any]:
     return {"timeout": 60, "limits": limits}
 
 
-class Least:
-    """Takes the texts out of a body's bytes, with less than any client can do.
+class Unchecked:
+    """Takes the texts out of a body's bytes with one expression, and checks nothing.
 
-    Nothing is checked: no limit, no error, no end, not whether an event is JSON.
+    There is no limit, no error, no end, and an event need not be JSON.
     """
 
     _event = re.compile(rb'data:\{"token":\{"id":\d++,"text":"((?:[^"\\]++|\\.)++)".*+\n\n').match
@@ -216,7 +216,7 @@ def httpx_sync(url: str, *, way: str) -> Iterator[Read]:
             if way == "lines":
                 add_lines(tape, response)
             elif way == "least":
-                feed = Least(tape).feed
+                feed = Unchecked(tape).feed
                 body: Any = response.stream
                 for data in body:
                     feed(data)
@@ -245,7 +245,7 @@ async def httpx_async(url: str, *, way: str) -> AsyncIterator[AsyncRead]:
             if way == "lines":
                 await add_lines(tape, response)
             elif way == "least":
-                feed = Least(tape).feed
+                feed = Unchecked(tape).feed
                 body: Any = response.stream
                 async for data in body:
                     feed(data)
@@ -401,7 +401,7 @@ def _clients() -> dict[str, Client]:
     add("aiohttp", "the old provider's loop (aiohttp)", "asyncio", aiohttp_lines, "aiohttp")
     for name, label, dated in (
         ("bytes", "httpx, bytes only", False),
-        ("least", "httpx, texts and no checks (the least)", True),
+        ("least", "httpx, texts without any check", True),
         ("lines", "httpx, iter_lines, json", True),
     ):
         for world in ("sync", "asyncio", "trio"):

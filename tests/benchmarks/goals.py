@@ -41,6 +41,8 @@ def ratio(
     """Return the ratio of two that ran in the same rounds."""
     ours = results.values(section, name, key)
     theirs = results.values(other_section or section, other, key)
+    if other_section and theirs:  # other rounds
+        theirs = [statistics.median(theirs)] * len(ours)
     ratios = [one / two for one, two in zip(ours, theirs, strict=False) if two]
     if not ratios:
         return None

@@ -181,9 +181,13 @@ class Bench:
         count: int = 1,
     ) -> None:
         for turn in range(rounds):
-            # Those that are compared run one after the other.
-            names = sorted(clients, key=lambda name: clients[name].world)
-            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            # Those that are compared, of one world, run close to each other, in another order
+            # each time.
+            worlds = [
+                [name for name in clients if clients[name].world == world]
+                for world in ("sync", "asyncio", "trio")
+            ]
+            for name in [name for names in worlds for name in _turned(names, turn)]:
                 fewer = tokens if interval else max(100, tokens // clients[name].slow)
                 self._plan(tokens=fewer, interval=interval, dated=count > 1, warm=1, gather=count)
                 self._child(
@@ -245,6 +249,13 @@ class Bench:
         shown = ", ".join(f"{key} {value:.6g}" for key, value in figures.items())
         self._say(f"    {name}: {shown}")
         return self._plan() if with_server else {}
+
+
+def _turned(names: list[str], turn: int) -> list[str]:
+    """Return the order of a round: each begins once, and every second is the other way round."""
+    start = turn % max(1, len(names))
+    names = names[start:] + names[:start]
+    return names[:: -1 if turn % 2 else 1]
 
 
 IMPORTS = (

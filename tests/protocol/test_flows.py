@@ -27,6 +27,7 @@ from world import (
     says,
     streams,
     token,
+    whole,
 )
 
 from h2o_client.errors import (
@@ -839,6 +840,19 @@ def test_what_a_shell_has_read_on_is_given_out_once(after: int) -> None:
     scene.on_emit = halt
     assert scene.run().text == "abcdef"
     assert scene.text == "abcdef"
+
+
+def test_an_answer_is_whole_even_if_the_shell_could_not_say_that_it_read_its_end() -> None:
+    scene = Scene({"message": [streams(token("a"), whole("b"))]})
+    scene.reads_on = True
+    read_on = scene.player._read_on
+
+    def interrupted(reader: Any) -> None:
+        read_on(reader)
+
+    scene.player._read_on = interrupted  # type: ignore[method-assign]
+    reply = scene.run()
+    assert (reply.text, reply.finish_reason) == ("ab", "eos_token")
 
 
 @pytest.mark.parametrize("status", [504, 422])

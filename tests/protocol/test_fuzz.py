@@ -139,8 +139,8 @@ def test_cuts_lose_nothing(head: bytes, content: bytes) -> None:
 def test_a_target_tells_of_a_parser_that_breaks_its_rules(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = AnswerParser.feed
-    monkeypatch.setattr(AnswerParser, "feed", lambda self, data: whole(self, data.strip()))
+    whole = AnswerParser.read_on
+    monkeypatch.setattr(AnswerParser, "read_on", lambda self, data: whole(self, data.strip()))
     tally = fuzz.Tally("answer", tmp_path)
     fuzz.run_blind("answer", tally, seconds=60, runs=2000, seed=0)
     assert tally.crashes

@@ -58,7 +58,8 @@ def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
 def event(text: str = "a", **more: object) -> bytes:
     token = {"id": 5, "text": text, "logprob": -0.5, "special": False}
     value = {"token": token, "generated_text": None, "details": None} | more
-    return b"data:" + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return b"data:" + text.encode() + b"\n\n"
 
 
 # The captured streams.
@@ -445,6 +446,10 @@ FRAGMENTS = st.one_of(
             b'"generated_text":',
             b'data:{"error":{"message":[]}}',
             event("é\u2028"),
+            event("é\u2028").replace(b":", b": "),
+            event('"\\').replace(b"-0.5", b"-0.5e-3"),
+            event("a")[:-9],
+            event("a")[20:],
             event("x", generated_text=None, details=7),
             event("", generated_text="", details=[]),
             END,
@@ -529,6 +534,14 @@ def test_an_event_in_the_usual_form_means_what_it_would_in_another(
         decoded.feed(data)
     assert decoded.text.decode(errors="surrogatepass") == usual.text
     assert decoded.count == len(usual.tokens)
+
+
+@pytest.mark.parametrize("first", [b"", b"\n", b"\r\n\r\n", b": comment\n\n", event("a")])
+def test_a_mark_of_the_order_of_bytes_counts_at_the_beginning_only(first: bytes) -> None:
+    mark = b"\xef\xbb\xbf"
+    for pieces in ([first, mark + event("b"), event("c")], [first, event("b"), mark + event("c")]):
+        data = b"".join(pieces)
+        assert read(*pieces) == read(data) == read(*bytewise(data))
 
 
 def test_limits_hold_for_events_in_the_usual_form() -> None:

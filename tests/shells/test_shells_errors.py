@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import traceback
 from typing import Any
 
 import httpx
@@ -52,11 +53,19 @@ STATUSES: list[tuple[int, type[StatusError]]] = [
 ]
 
 
+def is_theirs(item: object) -> bool:
+    return type(item).__module__.startswith(("httpx", "httpcore", "h11"))
+
+
 def check_whole(error: H2oError) -> None:
     """Check that an error holds nothing of httpx, and can be sent to another process."""
+    # Their errors hold the request, and that the session; trackers of errors show such frames.
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        for name, value in frame.f_locals.items():
+            assert not (isinstance(value, BaseException) and is_theirs(value)), (frame, name)
     seen: list[object] = [error]
     for item in seen:
-        assert not type(item).__module__.startswith(("httpx", "httpcore", "h11")), item
+        assert not is_theirs(item), item
         if isinstance(item, BaseException):
             found = [item.__cause__, item.__context__, *item.args, *vars(item).values()]
             seen.extend(each for each in found if each is not None and each not in seen)

@@ -221,8 +221,9 @@ async def test_a_second_reader_is_refused(api: Api, server: Emulator) -> None:
         async with api.in_background(lambda: texts(stream)) as reader:
             await api.held()
             await arrived(api, stream, " One")
-            with pytest.raises(RuntimeError, match="another thread or task"):
+            with pytest.raises(RuntimeError, match="another thread or task") as caught:
                 await anext(stream)
+            assert caught.value.__context__ is None
             await api.wait(server.release)
         assert reader.result() == [" One", " too", " late"]
         assert stream.reply.finish_reason == "eos_token"

@@ -1,6 +1,7 @@
 """What a shell reads by itself while tokens come: it must end as soon as anything else is due."""
 
 import time
+from typing import Any, SupportsIndex
 
 import anyio
 import httpx
@@ -9,6 +10,7 @@ from flavours import ASYNC, Api, endless, only
 
 from h2o_client import IncompleteStreamError, Timeouts
 from h2o_client.emulator import Answer, Emulator, Fault
+from h2o_client.protocol.effects import Claim
 
 TOKENS = tuple(f" {number}" for number in range(6))
 
@@ -109,3 +111,39 @@ async def test_the_time_that_the_caller_takes_is_not_the_servers(
             if index == 2:
                 await api.wait(lambda: time.sleep(0.2))
         assert (await stream.read()).text == "".join(TOKENS)
+
+
+class CtrlC(BaseException):
+    """Stands for KeyboardInterrupt, which would end the tests."""
+
+
+class Interrupting(list[bool]):
+    """A permit with Ctrl-C just after it was taken, if so wished."""
+
+    interrupted = False
+
+    def pop(self, index: SupportsIndex = -1) -> bool:
+        found = super().pop(index)
+        if self.interrupted:
+            self.interrupted = False
+            raise CtrlC
+        return found
+
+
+async def test_ctrl_c_as_a_read_begins_locks_nobody_out(
+    api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(claim: Claim) -> None:
+        claim.permit = Interrupting([True])
+
+    monkeypatch.setattr(Claim, "__init__", make)
+    server.reply(Answer(tokens=TOKENS, hold_after=1))
+    async with api.client() as client, client.stream("Hi") as stream:
+        assert await anext(stream) == TOKENS[0]
+        permit: Any = stream._steps.permit
+        permit.interrupted = True
+        with pytest.raises(CtrlC):
+            await anext(stream)
+        await api.wait(server.release)
+        assert [text async for text in stream] == list(TOKENS[1:])
+    assert permit == [True]
