@@ -972,12 +972,7 @@ class AsyncH2oClient:
             RuntimeError: the client is closed.
         """
         await self._begin(None)
-        player = AsyncPlayer(self)
-        try:
-            return await player.play(flow)
-        except BaseException:  # Ctrl-C or a cancellation too: the response is released first
-            await player.release()
-            raise
+        return await AsyncPlayer(self).play(flow)
 
     async def _begin(self, stream: AsyncChatStream | None) -> None:
         """Note that the first request of a stream, or of another operation, is sent now.

@@ -87,6 +87,7 @@ class AsyncPlayer:
                     pass
             finally:
                 steps.close()
+                await self.release()
         return steps.result
 
     async def advance(
@@ -272,9 +273,11 @@ class AsyncPlayer:
         chunks, self._chunks = self._chunks, None
         if response is not None:
             with anyio.CancelScope(shield=True):
-                if chunks is not None:
-                    await exhaust(chunks)
-                await response.aclose()
+                try:
+                    if chunks is not None:
+                        await exhaust(chunks)
+                finally:  # a native cancellation passes through the shield
+                    await response.aclose()
 
     def interrupt(self) -> bool:
         """Wake the task that is performing an effect."""

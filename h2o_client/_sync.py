@@ -1168,12 +1168,7 @@ class H2oClient:
             RuntimeError: the client is closed.
         """
         self._begin(None)
-        player = Player(self)
-        try:
-            return player.play(flow)
-        except BaseException:  # Ctrl-C or a cancellation too: the response is released first
-            player.release()
-            raise
+        return Player(self).play(flow)
 
     def _begin(self, stream: ChatStream | None) -> None:
         """Note that the first request of a stream, or of another operation, is sent now.

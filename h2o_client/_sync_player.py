@@ -94,6 +94,7 @@ class Player:
                     pass
             finally:
                 steps.close()
+                self.release()
         return steps.result
 
     def advance(self, steps: Stepper[T], outcome: float | Exception | None = None) -> Emit | None:

@@ -150,8 +150,10 @@ class _AsyncStream(httpx.AsyncByteStream):
         return self._stream.__aiter__()
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
-        self._responses.closed(self)
+        try:
+            await self._stream.aclose()
+        finally:  # what a native cancellation does to httpcore's way from here is not ours to mend
+            self._responses.closed(self)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What a shell reads by itself while tokens come: it must end as soon as anything else is due."""
 
 import time
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, SupportsIndex
 
 import anyio
@@ -147,3 +148,44 @@ async def test_ctrl_c_as_a_read_begins_locks_nobody_out(
         await api.wait(server.release)
         assert [text async for text in stream] == list(TOKENS[1:])
     assert permit == [True]
+
+
+class Interrupted(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body in which Ctrl-C comes."""
+
+    closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        raise CtrlC
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        raise CtrlC
+
+    def close(self) -> None:
+        self.closed = True
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+async def test_ctrl_c_while_the_server_is_told_to_stop_leaves_no_response_open(api: Api) -> None:
+    interrupted = Interrupted()
+    left = [interrupted]
+    event = b'data:{"token":{"id":1,"text":" Hi","logprob":-0.1,"special":false}}\n\n'
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/stop-generating") and left:
+            return httpx.Response(200, stream=left.pop())
+        if request.method == "POST" and request.url.path.count("/") == 2:
+            stream = {"content-type": "text/event-stream"}
+            return httpx.Response(200, content=event, headers=stream)
+        said = {"type": "redirect", "status": 303, "location": "/", "conversationId": "0" * 24}
+        return httpx.Response(200, json=said)
+
+    http = api.http_client(transport=httpx.MockTransport(answer))
+    async with api.client("http://host", http_client=http) as client, client.stream("Hi") as stream:
+        assert await anext(stream) == " Hi"
+        with pytest.raises(CtrlC):
+            await stream.stop()
+        assert interrupted.closed
+    await api.close_http(http)
