@@ -189,3 +189,31 @@ async def test_ctrl_c_while_the_server_is_told_to_stop_leaves_no_response_open(a
             await stream.stop()
         assert interrupted.closed
     await api.close_http(http)
+
+
+class InterruptedAfterOne(Interrupted):
+    """A body in which Ctrl-C comes when more is read of it than the first event."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b'data:{"token":{"id":1,"text":" Hi","logprob":-0.1,"special":false}}\n\n'
+        raise CtrlC
+
+
+@only(*ASYNC)
+async def test_ctrl_c_while_a_body_is_brought_to_its_end_leaves_no_response_open(api: Api) -> None:
+    body = InterruptedAfterOne()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST" and request.url.path.count("/") == 2:
+            return httpx.Response(200, stream=body, headers={"content-type": "text/event-stream"})
+        said = {"type": "redirect", "status": 303, "location": "/", "conversationId": "0" * 24}
+        return httpx.Response(200, json=said)
+
+    http = api.http_client(transport=httpx.MockTransport(answer))
+    async with api.client("http://host", http_client=http) as client:
+        stream = client.stream("Hi")
+        assert await anext(stream) == " Hi"
+        with pytest.raises(CtrlC):
+            await stream.aclose()
+        assert body.closed
+    await api.close_http(http)
