@@ -108,7 +108,7 @@ class AsyncChatStream:
         self._texts = self._arrived.texts
         self._begun = False
         self._closed = False
-        self._ending = False  # set by stop() and close() when they end it in the reader's place
+        self._ending = False  # stop() or close() was called, and may do it in the reader's place
         self._left = anyio.Event()
         self._pid = PROCESS.id
 
@@ -197,7 +197,6 @@ class AsyncChatStream:
         )
         self._ending = True
         if not self._steps.take():
-            self._ending = False
             if not self._operation.done:
                 self._player.interrupt()
             return
@@ -205,7 +204,6 @@ class AsyncChatStream:
             await self._play_out()
         finally:
             self._steps.free()
-            self._ending = False
 
     async def aclose(self) -> None:
         """The twin of `ChatStream.close()`."""
@@ -232,16 +230,15 @@ class AsyncChatStream:
         if self._is_inherited():
             self._closed = True
             self._left.set()
+        self._ending = True
         told = False
         while not self._left.is_set():
             if self._steps.take():
-                self._ending = not self._closed
                 try:
                     if not self._closed:
                         await self._leave(deadline)
                 finally:
                     self._steps.free()
-                    self._ending = False
                 return
             if not told and not self._tell_to_close():
                 # The reader waits for a response: what is known can be told the server from here,

@@ -92,7 +92,7 @@ class ChatStream:
         self._texts = self._arrived.texts
         self._begun = False
         self._closed = False
-        self._ending = False  # set by stop() and close() when they end it in the reader's place
+        self._ending = False  # stop() or close() was called, and may do it in the reader's place
         self._left = threading.Event()
         self._pid = PROCESS.id
 
@@ -205,7 +205,6 @@ class ChatStream:
         Player(self._client, self._client._cleanup_deadline()).play(self._operation.stop())
         self._ending = True
         if not self._steps.take():
-            self._ending = False
             if not self._operation.done:
                 self._player.interrupt()
             return
@@ -213,7 +212,6 @@ class ChatStream:
             self._play_out()
         finally:
             self._steps.free()
-            self._ending = False
 
     def close(self) -> None:
         """Leave the stream: tell the server, release the connection. May be called twice.
@@ -244,16 +242,15 @@ class ChatStream:
         if self._is_inherited():
             self._closed = True
             self._left.set()
+        self._ending = True
         told = False
         while not self._left.is_set():
             if self._steps.take():
-                self._ending = not self._closed
                 try:
                     if not self._closed:
                         self._leave(deadline)
                 finally:
                     self._steps.free()
-                    self._ending = False
                 return
             if self._player.thread == threading.get_ident():
                 # `on_retry` or `on_web_search` closes what it is called from.

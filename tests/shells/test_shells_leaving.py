@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import gc
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +19,20 @@ import anyio
 import httpx
 import pytest
 from asked import eventually, kinds, no_connection, requested
-from flavours import ONCE, PATIENCE, Api, endless, only
+from flavours import ONCE, PATIENCE, Api, Background, endless, only
 
 from h2o_client import (
     AsyncChatStream,
     AsyncH2oClient,
     H2oClient,
+    H2oError,
     IncompleteStreamError,
     Reply,
     StatusError,
     Timeouts,
 )
 from h2o_client.emulator import Answer, Emulator, Fault
+from h2o_client.protocol.effects import Claim
 
 
 async def texts(stream: AsyncChatStream) -> list[str]:
@@ -227,6 +231,92 @@ async def test_a_second_reader_is_refused(api: Api, server: Emulator) -> None:
             await api.wait(server.release)
         assert reader.result() == [" One", " too", " late"]
         assert stream.reply.finish_reason == "eos_token"
+
+
+@only("sync")
+async def test_a_reader_who_comes_between_a_closer_and_its_claim_waits_for_it(
+    api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = Claim.take
+    errors: list[BaseException] = []
+    readers: list[threading.Thread] = []
+
+    def read() -> None:
+        try:
+            next(stream)
+        except H2oError as error:
+            errors.append(error)
+
+    def take_and_be_late(claim: Claim) -> bool:
+        mine = take(claim)
+        if mine and claim is stream._steps and not readers:
+            readers.append(threading.Thread(target=read))
+            readers[0].start()
+            readers[0].join(0.02)
+        return mine
+
+    server.reply(endless(" One"))
+    with H2oClient(server.url) as client:
+        stream = client.stream("Hi")
+        assert next(stream) == " One"
+        monkeypatch.setattr(Claim, "take", take_and_be_late)
+        stream.close()
+        readers[0].join(PATIENCE)
+    assert [type(error) for error in errors] == [IncompleteStreamError]
+    await api.settled()
+
+
+@pytest.mark.parametrize("form", ["texts", "tokens", "read"])
+@pytest.mark.parametrize("way", ["stop", "aclose"])
+async def test_ended_from_elsewhere_at_any_moment(
+    api: Api, server: Emulator, way: str, form: str
+) -> None:
+    moments = random.Random(f"{way} {form}")
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        async with api.client() as client:
+            for _ in range(30):
+                join = moments.choice([1, 1, 3])
+                server.reply(Answer(tokens=[" a", " b"] * 40, pace=0.0002, join=join))
+                stream = client.stream("Hi")
+                got: list[str] = []
+                async with api.in_background(partial(take, stream, form, got)) as reader:
+                    await api.wait(lambda: time.sleep(moments.random() * 0.015))
+                    await getattr(stream, way)()
+                check_ended(stream, reader, got)
+                await stream.aclose()
+        await api.settled()
+    finally:
+        sys.setswitchinterval(interval)
+
+
+async def take(stream: AsyncChatStream, form: str, got: list[str]) -> None:
+    """Read a stream, and note what it gave."""
+    if form == "texts":
+        async for text in stream:
+            got.append(text)  # noqa: PERF401 -- what came before an error counts
+    elif form == "tokens":
+        async for token in stream.events():
+            if not token.special:
+                got.append(token.text)  # noqa: PERF401
+    else:
+        got.append((await stream.read()).text)
+
+
+def check_ended(stream: AsyncChatStream, reader: Background[None], got: list[str]) -> None:
+    """Check that a reader got what came, in order, and was told how it ended."""
+    text = "".join(got)
+    whole = " a b" * 40
+    assert whole.startswith(stream.text)
+    assert stream.text.startswith(text)
+    if reader.error is None:
+        assert stream.reply.text == stream.text
+        assert stream.reply.finish_reason in ("eos_token", "stopped")
+        assert stream.reply.finish_reason == "stopped" or stream.text == whole
+    else:
+        assert type(reader.error) is IncompleteStreamError
+        assert reader.error.partial == stream.text
 
 
 # Stopping
