@@ -218,6 +218,9 @@ class Claim:
             return self.permit.pop()
         except IndexError:
             return False
+        except BaseException:  # Ctrl-C, which Python looks for after the call
+            self.free()
+            raise
 
     def free(self) -> None:
         """Give it back."""
