@@ -68,7 +68,10 @@ def goals(results: Results) -> list[Goal]:
         found.append(Goal(text, str(got), got.median <= limit) if got else Goal(text))
 
     for world, limit in (("sync", 1.05), ("trio", 1.15), ("asyncio", 1.3)):
-        at_most(limit, "paced", f"ours-{world}", f"bytes-{world}")
+        # Who looks into the bytes at all pays this; what is left to the goal is for the checks.
+        unchecked = ratio(results, "paced", f"least-{world}", f"bytes-{world}")
+        what = f" (texts without any check: {unchecked})" if unchecked else ""
+        at_most(limit, "paced", f"ours-{world}", f"bytes-{world}", what=what)
     for world in ("sync", "trio", "asyncio"):
         at_most(1.3, "burst", f"ours-{world}", f"bytes-{world}")
     for world in ("sync", "asyncio"):
