@@ -14,7 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks",
         description="This client beside its peers. `pip install -e '.[bench]'` installs those.",
-        epilog="It takes about 25 minutes; run it on a machine that does nothing else.",
+        epilog="It takes about 20 minutes; run it on a machine that does nothing else.",
     )
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--quick", action="store_true", help="small counts: noisy figures")
