@@ -40,7 +40,7 @@ class Size:
         rounds: how often each is run with one stream.
         paced_rounds: how often where that is paced: a process that sleeps between its tokens finds
             caches that others have used, and takes now a third more, now a third less. A median
-            of 21 rounds is good for some 4 %.
+            of 21 rounds is good for some 10 %.
         paced: tokens of a paced answer.
         burst: tokens of one that is not.
         many: how many streams at once, the seconds between two tokens of one, and tokens each.
