@@ -108,7 +108,7 @@ class AsyncChatStream:
         self._texts = self._arrived.texts
         self._begun = False
         self._closed = False
-        self._ending = False  # stop() or close() was called, and may do it in the reader's place
+        self._enders: list[bool] = []  # stop() and close(), while they may do it for the reader
         self._left = anyio.Event()
         self._pid = PROCESS.id
 
@@ -195,15 +195,18 @@ class AsyncChatStream:
         await AsyncPlayer(self._client, self._client._cleanup_deadline()).play(
             self._operation.stop()
         )
-        self._ending = True
-        if not self._steps.take():
-            if not self._operation.done:
-                self._player.interrupt()
-            return
+        self._enders.append(True)
         try:
-            await self._play_out()
+            if not self._steps.take():
+                if not self._operation.done:
+                    self._player.interrupt()
+                return
+            try:
+                await self._play_out()
+            finally:
+                self._steps.free()
         finally:
-            self._steps.free()
+            self._enders.pop()
 
     async def aclose(self) -> None:
         """The twin of `ChatStream.close()`."""
@@ -230,26 +233,29 @@ class AsyncChatStream:
         if self._is_inherited():
             self._closed = True
             self._left.set()
-        self._ending = True
-        told = False
-        while not self._left.is_set():
-            if self._steps.take():
-                try:
-                    if not self._closed:
-                        await self._leave(deadline)
-                finally:
-                    self._steps.free()
-                return
-            if not told and not self._tell_to_close():
-                # The reader waits for a response: what is known can be told the server from here,
-                # and its answer ends when it has stopped.
-                await insist(lambda: self._client._abandon(self._operation, deadline))
-            told = True
-            left = deadline - AMBIENT.clock()
-            if left <= 0:
-                return
-            with anyio.move_on_after(min(LOOK, left)):
-                await self._left.wait()
+        self._enders.append(True)
+        try:
+            told = False
+            while not self._left.is_set():
+                if self._steps.take():
+                    try:
+                        if not self._closed:
+                            await self._leave(deadline)
+                    finally:
+                        self._steps.free()
+                    return
+                if not told and not self._tell_to_close():
+                    # The reader waits for a response: what is known can be told the server from
+                    # here, and its answer ends when it has stopped.
+                    await insist(lambda: self._client._abandon(self._operation, deadline))
+                told = True
+                left = deadline - AMBIENT.clock()
+                if left <= 0:
+                    return
+                with anyio.move_on_after(min(LOOK, left)):
+                    await self._left.wait()
+        finally:
+            self._enders.pop()
 
     async def _next_token(self) -> Token:
         while (token := self._arrived.token()) is None:
@@ -298,13 +304,15 @@ class AsyncChatStream:
 
     async def _wait_for_end(self) -> bool:
         """Wait where another thread or task is ending the stream; two may not read it."""
-        if not (self._ending or self._left.is_set()):
+        if not (self._enders or self._left.is_set()):
             raise self._steps.taken()
         with anyio.move_on_after(self._client._service.timeouts.cleanup):
             await self._left.wait()
-        if not self._steps.returned:
-            raise IncompleteStreamError("the stream was closed", partial=self.text)
-        return False
+        if self._steps.returned:
+            return False
+        if not (self._closed or self._player.closing):
+            raise self._steps.taken()  # who meant to end it had come too late as well
+        raise IncompleteStreamError("the stream was closed", partial=self.text)
 
     async def _play(self, outcome: float | Exception | None = None) -> bool:
         """Play until something has come (True), or to the end (False): see `Player.advance()`."""

@@ -92,7 +92,7 @@ class ChatStream:
         self._texts = self._arrived.texts
         self._begun = False
         self._closed = False
-        self._ending = False  # stop() or close() was called, and may do it in the reader's place
+        self._enders: list[bool] = []  # stop() and close(), while they may do it for the reader
         self._left = threading.Event()
         self._pid = PROCESS.id
 
@@ -203,15 +203,18 @@ class ChatStream:
             return
         self._player.halt()
         Player(self._client, self._client._cleanup_deadline()).play(self._operation.stop())
-        self._ending = True
-        if not self._steps.take():
-            if not self._operation.done:
-                self._player.interrupt()
-            return
+        self._enders.append(True)
         try:
-            self._play_out()
+            if not self._steps.take():
+                if not self._operation.done:
+                    self._player.interrupt()
+                return
+            try:
+                self._play_out()
+            finally:
+                self._steps.free()
         finally:
-            self._steps.free()
+            self._enders.pop()
 
     def close(self) -> None:
         """Leave the stream: tell the server, release the connection. May be called twice.
@@ -242,30 +245,33 @@ class ChatStream:
         if self._is_inherited():
             self._closed = True
             self._left.set()
-        self._ending = True
-        told = False
-        while not self._left.is_set():
-            if self._steps.take():
-                try:
-                    if not self._closed:
-                        self._leave(deadline)
-                finally:
-                    self._steps.free()
-                return
-            if self._player.thread == threading.get_ident():
-                # `on_retry` or `on_web_search` closes what it is called from.
-                self._player.closing = True
-                self._client._abandon(self._operation, deadline)
-                return
-            if not told and not self._tell_to_close():
-                # The reader waits for a response: what is known can be told the server from here,
-                # and its answer ends when it has stopped.
-                self._client._abandon(self._operation, deadline)
-            told = True
-            left = deadline - AMBIENT.clock()
-            if left <= 0:
-                return
-            self._left.wait(min(LOOK, left))
+        self._enders.append(True)
+        try:
+            told = False
+            while not self._left.is_set():
+                if self._steps.take():
+                    try:
+                        if not self._closed:
+                            self._leave(deadline)
+                    finally:
+                        self._steps.free()
+                    return
+                if self._player.thread == threading.get_ident():
+                    # `on_retry` or `on_web_search` closes what it is called from.
+                    self._player.closing = True
+                    self._client._abandon(self._operation, deadline)
+                    return
+                if not told and not self._tell_to_close():
+                    # The reader waits for a response: what is known can be told the server from
+                    # here, and its answer ends when it has stopped.
+                    self._client._abandon(self._operation, deadline)
+                told = True
+                left = deadline - AMBIENT.clock()
+                if left <= 0:
+                    return
+                self._left.wait(min(LOOK, left))
+        finally:
+            self._enders.pop()
 
     def _next_token(self) -> Token:
         while (token := self._arrived.token()) is None:
@@ -314,12 +320,14 @@ class ChatStream:
 
     def _wait_for_end(self) -> bool:
         """Wait where another thread or task is ending the stream; two may not read it."""
-        if not (self._ending or self._left.is_set()):
+        if not (self._enders or self._left.is_set()):
             raise self._steps.taken()
         self._left.wait(self._client._service.timeouts.cleanup)
-        if not self._steps.returned:
-            raise IncompleteStreamError("the stream was closed", partial=self.text)
-        return False
+        if self._steps.returned:
+            return False
+        if not (self._closed or self._player.closing):
+            raise self._steps.taken()  # who meant to end it had come too late as well
+        raise IncompleteStreamError("the stream was closed", partial=self.text)
 
     def _play(self, outcome: float | Exception | None = None) -> bool:
         """Play until something has come (True), or to the end (False): see `Player.advance()`."""

@@ -31,6 +31,7 @@ when the caller broke off is a second flow. And no flow is driven but through a 
 """
 
 from collections.abc import Generator, Sequence
+from functools import partial
 from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from h2o_client.errors import H2oError, TransportError
@@ -205,12 +206,14 @@ class Claim:
     Attributes:
         permit: empty while somebody has it. Who takes it for every token pops and appends in
             person: a call costs as much as all the rest of it.
+        free: gives it back. No function of ours, which Ctrl-C could come upon before it has.
     """
 
-    __slots__ = ("__weakref__", "permit")
+    __slots__ = ("__weakref__", "free", "permit")
 
     def __init__(self) -> None:
         self.permit = [True]
+        self.free = partial(self.permit.append, True)
 
     def take(self) -> bool:
         """Take it; False: somebody else has it."""
@@ -221,10 +224,6 @@ class Claim:
         except BaseException:  # Ctrl-C, which Python looks for after the call
             self.free()
             raise
-
-    def free(self) -> None:
-        """Give it back."""
-        self.permit.append(True)
 
 
 class Stepper(Claim, Generic[T]):

@@ -1,8 +1,9 @@
 import gc
 import weakref
-from typing import SupportsIndex
+from functools import partial
 
 import pytest
+from interrupted import CtrlC, Permit
 
 from h2o_client.errors import H2oError, IncompleteStreamError
 from h2o_client.protocol.effects import (
@@ -101,24 +102,14 @@ def test_a_second_reader_is_refused() -> None:
         pass
 
 
-class CtrlC(BaseException):
-    """Stands for KeyboardInterrupt, which would end the tests."""
-
-
-class Interrupted(list[bool]):
-    """A permit with Ctrl-C just after it was taken."""
-
-    def pop(self, index: SupportsIndex = -1) -> bool:
-        super().pop(index)
-        raise CtrlC
-
-
 def test_ctrl_c_as_a_claim_is_taken_leaves_it_free() -> None:
     claim = Claim()
-    claim.permit = Interrupted([True])
+    permit = claim.permit = Permit([True])
+    claim.free = partial(permit.append, True)
+    permit.interrupted = True
     with pytest.raises(CtrlC):
         claim.take()
-    assert claim.permit == [True]
+    assert permit == [True]
 
 
 def test_an_error_is_not_kept_alive_by_the_stepper() -> None:

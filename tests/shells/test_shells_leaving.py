@@ -24,6 +24,7 @@ from flavours import ONCE, PATIENCE, Api, Background, endless, only
 from h2o_client import (
     AsyncChatStream,
     AsyncH2oClient,
+    ChatStream,
     H2oClient,
     H2oError,
     IncompleteStreamError,
@@ -237,14 +238,15 @@ async def test_a_second_reader_is_refused(api: Api, server: Emulator) -> None:
 async def test_a_reader_who_comes_between_a_closer_and_its_claim_waits_for_it(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take = Claim.take
+    take, wait = Claim.take, ChatStream._wait_for_end
+    waits = threading.Event()
     errors: list[BaseException] = []
     readers: list[threading.Thread] = []
 
     def read() -> None:
         try:
             next(stream)
-        except H2oError as error:
+        except (H2oError, RuntimeError) as error:
             errors.append(error)
 
     def take_and_be_late(claim: Claim) -> bool:
@@ -252,18 +254,42 @@ async def test_a_reader_who_comes_between_a_closer_and_its_claim_waits_for_it(
         if mine and claim is stream._steps and not readers:
             readers.append(threading.Thread(target=read))
             readers[0].start()
-            readers[0].join(0.02)
+            assert waits.wait(PATIENCE)
+            readers[0].join(0.02)  # it is told of another reader at once, if at all
         return mine
+
+    def note_and_wait(stream: ChatStream) -> bool:
+        waits.set()
+        return wait(stream)
 
     server.reply(endless(" One"))
     with H2oClient(server.url) as client:
         stream = client.stream("Hi")
         assert next(stream) == " One"
         monkeypatch.setattr(Claim, "take", take_and_be_late)
+        monkeypatch.setattr(ChatStream, "_wait_for_end", note_and_wait)
         stream.close()
         readers[0].join(PATIENCE)
     assert [type(error) for error in errors] == [IncompleteStreamError]
     await api.settled()
+
+
+@only("sync")
+async def test_who_reads_after_a_stop_that_another_reader_has_not_noticed_is_told_at_once(
+    api: Api, server: Emulator
+) -> None:
+    """Nothing wakes a sync reader that waits for the head of a response."""
+    server.fault("create", Fault(delay=0.1))
+    async with api.client() as client, client.stream("Hi") as stream:
+        async with api.in_background(stream.read) as reader:
+            await api.wait(lambda: requested(server, "create"))
+            await stream.stop()
+            begun = time.monotonic()
+            with pytest.raises(RuntimeError, match="another thread or task"):
+                await stream.read()
+            assert time.monotonic() - begun < PATIENCE / 4
+        check_stopped(reader.result(), "")
+        await api.settled()
 
 
 @pytest.mark.parametrize("form", ["texts", "tokens", "read"])
@@ -281,7 +307,7 @@ async def test_ended_from_elsewhere_at_any_moment(
                 server.reply(Answer(tokens=[" a", " b"] * 40, pace=0.0002, join=join))
                 stream = client.stream("Hi")
                 got: list[str] = []
-                async with api.in_background(partial(take, stream, form, got)) as reader:
+                async with api.in_background(partial(note_texts, stream, form, got)) as reader:
                     await api.wait(lambda: time.sleep(moments.random() * 0.015))
                     await getattr(stream, way)()
                 check_ended(stream, reader, got)
@@ -291,7 +317,7 @@ async def test_ended_from_elsewhere_at_any_moment(
         sys.setswitchinterval(interval)
 
 
-async def take(stream: AsyncChatStream, form: str, got: list[str]) -> None:
+async def note_texts(stream: AsyncChatStream, form: str, got: list[str]) -> None:
     """Read a stream, and note what it gave."""
     if form == "texts":
         async for text in stream:
@@ -314,9 +340,11 @@ def check_ended(stream: AsyncChatStream, reader: Background[None], got: list[str
         assert stream.reply.text == stream.text
         assert stream.reply.finish_reason in ("eos_token", "stopped")
         assert stream.reply.finish_reason == "stopped" or stream.text == whole
-    else:
-        assert type(reader.error) is IncompleteStreamError
+    elif isinstance(reader.error, IncompleteStreamError):
         assert reader.error.partial == stream.text
+    else:  # it was closed before the reader came, or between two of its reads
+        assert type(reader.error) is RuntimeError
+        assert str(reader.error) == "the stream is closed"
 
 
 # Stopping

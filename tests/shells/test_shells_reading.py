@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, SupportsIndex
+from functools import partial
+from typing import Any
 
 import anyio
 import httpx
 import pytest
 from flavours import ASYNC, Api, endless, only
+from interrupted import CtrlC, Permit
 
 from h2o_client import IncompleteStreamError, Timeouts
 from h2o_client.emulator import Answer, Emulator, Fault
@@ -114,28 +116,12 @@ async def test_the_time_that_the_caller_takes_is_not_the_servers(
         assert (await stream.read()).text == "".join(TOKENS)
 
 
-class CtrlC(BaseException):
-    """Stands for KeyboardInterrupt, which would end the tests."""
-
-
-class Interrupting(list[bool]):
-    """A permit with Ctrl-C just after it was taken, if so wished."""
-
-    interrupted = False
-
-    def pop(self, index: SupportsIndex = -1) -> bool:
-        found = super().pop(index)
-        if self.interrupted:
-            self.interrupted = False
-            raise CtrlC
-        return found
-
-
 async def test_ctrl_c_as_a_read_begins_locks_nobody_out(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def make(claim: Claim) -> None:
-        claim.permit = Interrupting([True])
+        claim.permit = Permit([True])
+        claim.free = partial(claim.permit.append, True)
 
     monkeypatch.setattr(Claim, "__init__", make)
     server.reply(Answer(tokens=TOKENS, hold_after=1))
