@@ -13,6 +13,7 @@ that its answer is waited for, the id known, and the conversation deleted.
 import warnings
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
@@ -195,18 +196,8 @@ class AsyncChatStream:
         await AsyncPlayer(self._client, self._client._cleanup_deadline()).play(
             self._operation.stop()
         )
-        self._enders.append(True)
-        try:
-            if not self._steps.take():
-                if not self._operation.done:
-                    self._player.interrupt()
-                return
-            try:
-                await self._play_out()
-            finally:
-                self._steps.free()
-        finally:
-            self._enders.pop()
+        if not await self._instead_of_reader(self._play_out) and not self._operation.done:
+            self._player.interrupt()
 
     async def aclose(self) -> None:
         """The twin of `ChatStream.close()`."""
@@ -233,29 +224,35 @@ class AsyncChatStream:
         if self._is_inherited():
             self._closed = True
             self._left.set()
+        told = False
+        while not self._left.is_set():
+            if await self._instead_of_reader(partial(self._leave, deadline)):
+                return
+            if not told and not self._tell_to_close():
+                # The reader waits for a response: what is known can be told the server from here,
+                # and its answer ends when it has stopped.
+                await insist(lambda: self._client._abandon(self._operation, deadline))
+            told = True
+            left = deadline - AMBIENT.clock()
+            if left <= 0:
+                return
+            with anyio.move_on_after(min(LOOK, left)):
+                await self._left.wait()
+
+    async def _instead_of_reader(self, end: Callable[[], Awaitable[None]]) -> bool:
+        """End the stream where nobody reads it; False: somebody does."""
         self._enders.append(True)
         try:
-            told = False
-            while not self._left.is_set():
-                if self._steps.take():
-                    try:
-                        if not self._closed:
-                            await self._leave(deadline)
-                    finally:
-                        self._steps.free()
-                    return
-                if not told and not self._tell_to_close():
-                    # The reader waits for a response: what is known can be told the server from
-                    # here, and its answer ends when it has stopped.
-                    await insist(lambda: self._client._abandon(self._operation, deadline))
-                told = True
-                left = deadline - AMBIENT.clock()
-                if left <= 0:
-                    return
-                with anyio.move_on_after(min(LOOK, left)):
-                    await self._left.wait()
+            if not self._steps.take():
+                return False
+            try:
+                if not self._closed:
+                    await end()
+            finally:
+                self._steps.free()
         finally:
             self._enders.pop()
+        return True
 
     async def _next_token(self) -> Token:
         while (token := self._arrived.token()) is None:

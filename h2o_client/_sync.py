@@ -11,6 +11,7 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
@@ -203,18 +204,8 @@ class ChatStream:
             return
         self._player.halt()
         Player(self._client, self._client._cleanup_deadline()).play(self._operation.stop())
-        self._enders.append(True)
-        try:
-            if not self._steps.take():
-                if not self._operation.done:
-                    self._player.interrupt()
-                return
-            try:
-                self._play_out()
-            finally:
-                self._steps.free()
-        finally:
-            self._enders.pop()
+        if not self._instead_of_reader(self._play_out) and not self._operation.done:
+            self._player.interrupt()
 
     def close(self) -> None:
         """Leave the stream: tell the server, release the connection. May be called twice.
@@ -245,33 +236,39 @@ class ChatStream:
         if self._is_inherited():
             self._closed = True
             self._left.set()
+        told = False
+        while not self._left.is_set():
+            if self._instead_of_reader(partial(self._leave, deadline)):
+                return
+            if self._player.thread == threading.get_ident():
+                # `on_retry` or `on_web_search` closes what it is called from.
+                self._player.closing = True
+                self._client._abandon(self._operation, deadline)
+                return
+            if not told and not self._tell_to_close():
+                # The reader waits for a response: what is known can be told the server from here,
+                # and its answer ends when it has stopped.
+                self._client._abandon(self._operation, deadline)
+            told = True
+            left = deadline - AMBIENT.clock()
+            if left <= 0:
+                return
+            self._left.wait(min(LOOK, left))
+
+    def _instead_of_reader(self, end: Callable[[], None]) -> bool:
+        """End the stream where nobody reads it; False: somebody does."""
         self._enders.append(True)
         try:
-            told = False
-            while not self._left.is_set():
-                if self._steps.take():
-                    try:
-                        if not self._closed:
-                            self._leave(deadline)
-                    finally:
-                        self._steps.free()
-                    return
-                if self._player.thread == threading.get_ident():
-                    # `on_retry` or `on_web_search` closes what it is called from.
-                    self._player.closing = True
-                    self._client._abandon(self._operation, deadline)
-                    return
-                if not told and not self._tell_to_close():
-                    # The reader waits for a response: what is known can be told the server from
-                    # here, and its answer ends when it has stopped.
-                    self._client._abandon(self._operation, deadline)
-                told = True
-                left = deadline - AMBIENT.clock()
-                if left <= 0:
-                    return
-                self._left.wait(min(LOOK, left))
+            if not self._steps.take():
+                return False
+            try:
+                if not self._closed:
+                    end()
+            finally:
+                self._steps.free()
         finally:
             self._enders.pop()
+        return True
 
     def _next_token(self) -> Token:
         while (token := self._arrived.token()) is None:

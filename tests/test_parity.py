@@ -87,6 +87,11 @@ class WithoutAwait(ast.NodeTransformer):
     def visit_AsyncFor(self, node: ast.AsyncFor) -> ast.AST:
         return self.generic_visit(ast.For(**vars(node)))
 
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        if isinstance(node.value, ast.Name) and node.value.id == "Awaitable":
+            return self.visit(node.slice)  # type: ignore[no-any-return]
+        return self.generic_visit(node)
+
     def visit_comprehension(self, node: ast.comprehension) -> ast.AST:
         node.is_async = 0
         return self.generic_visit(node)
