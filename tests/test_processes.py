@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio
 import httpx
+import needs
 import pytest
 from asked import no_connection
 from flavours import endless
@@ -27,7 +28,6 @@ PATIENCE = 20.0
 BACKENDS = ("asyncio", "trio")
 Client = H2oClient | AsyncH2oClient
 
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 forks = pytest.mark.filterwarnings(
     # Python 3.12 and later warn of every fork beside threads, and the emulator is one.
     "ignore:This process .* is multi-threaded:DeprecationWarning"
@@ -74,7 +74,7 @@ def chat(client: H2oClient) -> str:
 # Forks
 
 
-@needs_fork
+@needs.fork
 @forks
 def test_a_fork_ends_none_of_the_parents_chats(server: Emulator) -> None:
     server.reply(endless(" One"), endless(" Two"), " Child")
@@ -113,7 +113,7 @@ def test_a_fork_ends_none_of_the_parents_chats(server: Emulator) -> None:
     assert server.stops == 0
 
 
-@needs_fork
+@needs.fork
 @forks
 @pytest.mark.parametrize("how", ["exits", "closes", "drops", "leaves the block"])
 def test_a_child_that_does_nothing_touches_nothing(server: Emulator, how: str) -> None:
@@ -142,7 +142,7 @@ def test_a_child_that_does_nothing_touches_nothing(server: Emulator, how: str) -
     client.close()
 
 
-@needs_fork
+@needs.fork
 @forks
 def test_the_session_is_shared_with_the_child(server: Emulator) -> None:
     """It is the same client: what one makes, the other finds."""
@@ -159,7 +159,7 @@ def test_the_session_is_shared_with_the_child(server: Emulator) -> None:
         client.delete_conversations()
 
 
-@needs_fork
+@needs.fork
 @forks
 def test_what_the_parent_left_behind_is_the_parents(server: Emulator) -> None:
     server.fail(500, on="delete")
@@ -177,7 +177,7 @@ def test_what_the_parent_left_behind_is_the_parents(server: Emulator) -> None:
     assert server.conversations == []
 
 
-@needs_fork
+@needs.fork
 @forks
 def test_an_own_http_client_after_a_fork_is_a_clear_error(server: Emulator) -> None:
     with (
@@ -194,7 +194,7 @@ def test_an_own_http_client_after_a_fork_is_a_clear_error(server: Emulator) -> N
         assert chat(client)
 
 
-@needs_fork
+@needs.fork
 @forks
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_async_client_after_a_fork(server: Emulator, backend: str) -> None:
@@ -259,7 +259,7 @@ def chat_and_close(client: H2oClient) -> str:
         return client.chat("Hi").text
 
 
-@needs_fork
+@needs.fork
 @forks
 @pytest.mark.parametrize("form", ["chat", "conversation", "models"])
 def test_a_child_uses_no_idle_connection_of_its_parent(server: Emulator, form: str) -> None:
@@ -284,7 +284,7 @@ def test_a_child_uses_no_idle_connection_of_its_parent(server: Emulator, form: s
         assert server.accepted == 2  # the parent's is as it was
 
 
-@needs_fork
+@needs.fork
 @forks
 def test_children_at_the_same_time_get_their_own_answers(server: Emulator) -> None:
     """Each inherits the idle connection of its parent, and none may speak on it."""
@@ -360,7 +360,7 @@ def test_a_conversation_begun_on_a_second_event_loop_is_deleted_with_the_client(
     assert server.conversations == []
 
 
-@needs_fork
+@needs.fork
 @forks
 def test_a_conversation_begun_in_a_fork_is_deleted_with_the_childs_client(
     server: Emulator,
@@ -400,7 +400,7 @@ def test_two_event_loops_at_once_are_a_clear_error(server: Emulator, backend: st
     assert server.conversations == []
 
 
-@needs_fork
+@needs.fork
 @forks
 def test_a_parent_deletes_no_conversation_of_its_child(server: Emulator) -> None:
     """Not even if it has to look for one whose id was lost on the way."""

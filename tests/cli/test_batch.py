@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import needs
 import pytest
 
 from h2o_client import H2oClient, Message, Reply
@@ -25,7 +26,6 @@ from h2o_client.emulator import Answer, Emulator, Fault, GenerationRequest
 
 PATIENCE = 10.0
 LIMITED = "You are sending too many messages. Try again later."
-posix = pytest.mark.skipif(os.name != "posix", reason="signals, modes and locks are POSIX's")
 
 
 def echo(request: GenerationRequest) -> str:
@@ -263,7 +263,7 @@ def test_a_pause_is_told(
 # Interrupted
 
 
-@posix
+@needs.posix
 def test_killed(run: Run, server: Emulator) -> None:
     server.reply(*[" early"] * 5, *[Answer(" in flight", hold_after=1)] * 3)
     prompts = [f"p{number:02}" for number in range(20)]
@@ -298,7 +298,7 @@ def test_killed(run: Run, server: Emulator) -> None:
     assert not run.journal.exists()
 
 
-@posix
+@needs.posix
 @pytest.mark.parametrize("answered", [1, 4, 9])
 def test_killed_at_any_moment(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch, answered: int
@@ -325,7 +325,7 @@ def test_killed_at_any_moment(
     assert server.conversations == []
 
 
-@posix
+@needs.posix
 def test_killed_before_the_message_was_taken(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,7 +344,7 @@ def test_killed_before_the_message_was_taken(
     assert server.conversations == []
 
 
-@posix
+@needs.posix
 def test_the_answer_comes_while_it_is_sought(run: Run, server: Emulator) -> None:
     server.reply(Answer(" in time", hold_after=1))
     run.ask("one")
@@ -361,7 +361,7 @@ def test_the_answer_comes_while_it_is_sought(run: Run, server: Emulator) -> None
     assert asked(server) == ["one"]
 
 
-@posix
+@needs.posix
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted(run: Run, server: Emulator, number: int, status: int) -> None:
     server.reply(" early", *[Answer(" cut off here", hold_after=2)] * 2)
@@ -476,7 +476,7 @@ def test_no_line_is_lost_where_one_cannot_be_written(
         journal.answered("d", "4", {})
 
 
-@posix
+@needs.posix
 def test_a_disk_that_is_full(run: Run, server: Emulator) -> None:
     server.reply(*[Answer(" begun and", hold_after=1)] * 3)
     run.ask("one", "two", "three", "a" * 2000)
@@ -539,7 +539,7 @@ def test_what_the_last_line_says(tmp_path: Path) -> None:
     assert (tmp_path / "journal").read_text().count('"session"') == 2
 
 
-@posix
+@needs.posix
 def test_one_process_at_a_time(run: Run, server: Emulator) -> None:
     server.reply(Answer(" one", hold_after=0))
     run.ask("one")

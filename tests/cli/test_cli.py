@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+import needs
 import pytest
 
 import h2o_client
@@ -25,7 +26,6 @@ from h2o_client.emulator import Answer, Emulator
 
 PATIENCE = 10.0
 GREETING = "Hello! I am the emulator of an h2oGPT chat server. How can I help you?\n"
-posix = pytest.mark.skipif(os.name != "posix", reason="signals to other processes are POSIX's")
 
 
 class Command:
@@ -383,7 +383,7 @@ def test_stdin_that_is_no_text(command: Command, monkeypatch: pytest.MonkeyPatch
     assert "utf-8" in command.err
 
 
-@posix
+@needs.posix
 def test_stdin_that_is_no_text_in_the_c_locale() -> None:
     env = {**os.environ, "LC_ALL": "C"}
     with process("chat", env=env, stdin=subprocess.PIPE) as started:
@@ -392,7 +392,7 @@ def test_stdin_that_is_no_text_in_the_c_locale() -> None:
     assert "the text on stdin is not utf-8" in err
 
 
-@posix
+@needs.posix
 @pytest.mark.parametrize(
     ("closed", "status", "told"),
     [("<&-", 2, "blank"), (">&-", 0, ""), ("2>&-", 0, ""), ("<&- >&- 2>&-", 2, "")],
@@ -444,7 +444,7 @@ def test_missing_extra(module: str, arguments: list[str]) -> None:
 # Interruptions
 
 
-@posix
+@needs.posix
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_in_an_answer(served: Emulator, number: int, status: int) -> None:
     served.reply(Answer(" one two three", hold_after=2))
@@ -458,7 +458,7 @@ def test_interrupted_in_an_answer(served: Emulator, number: int, status: int) ->
     assert served.conversations == []
 
 
-@posix
+@needs.posix
 def test_interrupted_before_an_answer(served: Emulator) -> None:
     served.reply(Answer(" one", hold_after=0))
     with process("chat", "Hello") as chat:
@@ -469,7 +469,7 @@ def test_interrupted_before_an_answer(served: Emulator) -> None:
     assert served.conversations == []
 
 
-@posix
+@needs.posix
 def test_reader_has_gone(served: Emulator) -> None:
     served.reply(Answer(" one two three four", hold_after=2, pace=0.005))
     with process("chat", "Hello") as chat:
@@ -487,7 +487,7 @@ def test_reader_has_gone(served: Emulator) -> None:
 # The server
 
 
-@posix
+@needs.posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve(command: Command, number: int) -> None:
     with process("serve", "--port", "0", "--pace", "0") as serve:
@@ -507,7 +507,7 @@ def test_serve(command: Command, number: int) -> None:
         assert ended(serve)[::2] == (0, "\nstopped\n")
 
 
-@posix
+@needs.posix
 def test_serve_with_a_token(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     with process("serve", "--port", "0", "--token", "s3cret") as serve:
         shown = read(serve, "chat")

@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+import needs
 import pytest
 
 from h2o_client import H2oClient
@@ -136,7 +137,7 @@ def test_a_conversation_of_another_session(command: Command, kept: list[str]) ->
     assert len(kept) == 2
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX's")
+@needs.posix
 def test_tables_in_a_terminal(command: Command, kept: list[str]) -> None:
     from pseudo_terminal import session
 

@@ -10,9 +10,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import needs
 import pytest
 from model_servers import LEFT, WHOLE, Asked, Handler, OpenAIStub, delta, running
-from test_cli import GREETING, Command, ended, posix, process, python, read
+from test_cli import GREETING, Command, ended, process, python, read
 
 from h2o_client import H2oClient, H2oError, OverloadedError, ServerError
 
@@ -40,7 +41,7 @@ def stop(serve: "subprocess.Popen[bytes]") -> None:
     assert ended(serve)[::2] == (0, "\nstopped\n")
 
 
-@posix
+@needs.posix
 def test_several_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     stub = OpenAIStub(list(WHOLE))
@@ -142,7 +143,7 @@ def test_where_it_cannot_record(command: Command, tmp_path: Path) -> None:
     assert str(tmp_path) in command.err
 
 
-@posix
+@needs.posix
 def test_one_command_that_talks() -> None:
     """`chat --engine`: the emulator with a model behind it, for one answer."""
     with running(OpenAIStub(list(WHOLE))) as model_server:
@@ -162,7 +163,7 @@ def test_an_engine_for_one_command(command: Command) -> None:
     assert "the model server at http://127.0.0.1:1 does not answer" in command.err
 
 
-@posix
+@needs.posix
 def test_what_goes_wrong_behind_it_is_shown() -> None:
     with (
         serving("--engine", "tgi:http://me:sEcret@127.0.0.1:1/") as (serve, url, _),
@@ -178,7 +179,7 @@ def test_what_goes_wrong_behind_it_is_shown() -> None:
     assert "sEcret" not in err
 
 
-@posix
+@needs.posix
 def test_a_token_is_wanted_from_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
     address = ("--host", "0.0.0.0", "--port", "0", "--token", "s3cret")
     with process("serve", *address) as serve:
@@ -198,7 +199,7 @@ def test_a_token_is_wanted_from_everybody(monkeypatch: pytest.MonkeyPatch) -> No
         stop(serve)
 
 
-@posix
+@needs.posix
 def test_it_can_be_ended_twice() -> None:
     """A second Ctrl-C, while it ends, leaves no traceback."""
     with process("serve", "--port", "0") as serve:
@@ -223,7 +224,7 @@ def test_the_extra_is_missing() -> None:
     )
 
 
-@posix
+@needs.posix
 def test_record_and_replay(tmp_path: Path) -> None:
     folder = tmp_path / "kept"
     with serving("--record", str(folder)) as (serve, url, _), H2oClient(url) as client:
@@ -238,7 +239,7 @@ def test_record_and_replay(tmp_path: Path) -> None:
         stop(serve)
 
 
-@posix
+@needs.posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_streams(number: int) -> None:
     stub = OpenAIStub([delta(" Hello"), LEFT])
@@ -258,7 +259,7 @@ def test_a_signal_ends_streams(number: int) -> None:
         assert model_server.left.wait(5)
 
 
-@posix
+@needs.posix
 def test_an_address_that_others_reach() -> None:
     with process("serve", "--host", "0.0.0.0", "--port", "0", "--token", "s3cret") as serve:
         shown = read(serve, "chat")

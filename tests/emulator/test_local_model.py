@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import needs
 import pytest
 from flavours import Api
 from test_emulator import Client, events
@@ -666,7 +667,7 @@ def test_one_command(folder: Path) -> None:
     assert "loaded" in err
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+@needs.posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_answers(folder: Path, number: int) -> None:
     done = command("serve", "--engine", f"transformers:{folder}", "--port", "0")

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
+import needs
 import pytest
 from asked import bodies, kinds, requested
 from flavours import ASYNC, PATIENCE, Api, AsIfAsync, endless, only
@@ -454,7 +455,7 @@ with H2oClient(sys.argv[1]) as client, client.batch(["a", "b", "c"]) as results:
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals to other processes are POSIX's")
+@needs.posix
 def test_ctrl_c(server: Emulator) -> None:
     server.reply(*[endless(" One")] * 3)
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", SCRIPT, server.url]

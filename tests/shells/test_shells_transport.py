@@ -18,6 +18,7 @@ from typing import Any, Literal, Self
 
 import anyio
 import httpx
+import needs
 import pytest
 from flavours import ASYNC, Api, endless, only
 from hostile import (
@@ -515,7 +516,7 @@ def test_a_second_event_loop(server: Emulator, loops: tuple[str, ...]) -> None:
         assert anyio.run(ask, number == len(loops) - 1, backend=backend)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@needs.fork
 def test_a_fork(server: Emulator) -> None:
     with H2oClient(server.url, transport="fast") as client:
         assert client.chat("Hi").text
