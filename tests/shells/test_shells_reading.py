@@ -16,6 +16,7 @@ from h2o_client.emulator import Answer, Emulator, Fault
 from h2o_client.protocol.effects import Claim
 
 TOKENS = tuple(f" {number}" for number in range(6))
+EVENT = b'data:{"token":{"id":1,"text":" Hi","logprob":-0.1,"special":false}}\n\n'
 
 
 async def test_stop_does_not_wait_for_the_next_token(api: Api, server: Emulator) -> None:
@@ -154,48 +155,47 @@ class Interrupted(httpx.SyncByteStream, httpx.AsyncByteStream):
         self.closed = True
 
 
-async def test_ctrl_c_while_the_server_is_told_to_stop_leaves_no_response_open(api: Api) -> None:
-    interrupted = Interrupted()
-    left = [interrupted]
-    event = b'data:{"token":{"id":1,"text":" Hi","logprob":-0.1,"special":false}}\n\n'
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        if request.url.path.endswith("/stop-generating") and left:
-            return httpx.Response(200, stream=left.pop())
-        if request.method == "POST" and request.url.path.count("/") == 2:
-            stream = {"content-type": "text/event-stream"}
-            return httpx.Response(200, content=event, headers=stream)
-        said = {"type": "redirect", "status": 303, "location": "/", "conversationId": "0" * 24}
-        return httpx.Response(200, json=said)
-
-    http = api.http_client(transport=httpx.MockTransport(answer))
-    async with api.client("http://host", http_client=http) as client, client.stream("Hi") as stream:
-        assert await anext(stream) == " Hi"
-        with pytest.raises(CtrlC):
-            await stream.stop()
-        assert interrupted.closed
-    await api.close_http(http)
-
-
 class InterruptedAfterOne(Interrupted):
     """A body in which Ctrl-C comes when more is read of it than the first event."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield b'data:{"token":{"id":1,"text":" Hi","logprob":-0.1,"special":false}}\n\n'
+        yield EVENT
         raise CtrlC
+
+
+def answering(
+    message: Interrupted | httpx.ByteStream, *stops: Interrupted | httpx.ByteStream
+) -> httpx.MockTransport:
+    """Return a service that answers a message, and the first stops, with these bodies."""
+    left = list(stops)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if left and request.url.path.endswith("/stop-generating"):
+            return httpx.Response(200, stream=left.pop(0))
+        if request.method == "POST" and request.url.path.count("/") == 2:
+            kind = {"content-type": "text/event-stream"}
+            return httpx.Response(200, stream=message, headers=kind)
+        said = {"type": "redirect", "status": 303, "location": "/", "conversationId": "0" * 24}
+        return httpx.Response(200, json=said)
+
+    return httpx.MockTransport(answer)
+
+
+async def test_ctrl_c_while_the_server_is_told_to_stop_leaves_no_response_open(api: Api) -> None:
+    stop = Interrupted()
+    http = api.http_client(transport=answering(httpx.ByteStream(EVENT), stop))
+    async with api.client("http://host", http_client=http) as client, client.stream("Hi") as stream:
+        assert await anext(stream) == " Hi"
+        with pytest.raises(CtrlC):
+            await stream.stop()
+        assert stop.closed
+    await api.close_http(http)
 
 
 @only(*ASYNC)
 async def test_ctrl_c_while_a_body_is_brought_to_its_end_leaves_no_response_open(api: Api) -> None:
     body = InterruptedAfterOne()
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        if request.method == "POST" and request.url.path.count("/") == 2:
-            return httpx.Response(200, stream=body, headers={"content-type": "text/event-stream"})
-        said = {"type": "redirect", "status": 303, "location": "/", "conversationId": "0" * 24}
-        return httpx.Response(200, json=said)
-
-    http = api.http_client(transport=httpx.MockTransport(answer))
+    http = api.http_client(transport=answering(body))
     async with api.client("http://host", http_client=http) as client:
         stream = client.stream("Hi")
         assert await anext(stream) == " Hi"
