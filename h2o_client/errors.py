@@ -4,7 +4,7 @@
 
     H2oError                        .partial: what had arrived of the answer, else ""
     ├── TransportError              .sent: whether the request may have reached the server
-    │   └── TransportTimeoutError   also a builtin TimeoutError; .limit: which limit struck
+    │   └── TransportTimeoutError   also a builtin TimeoutError; .limit: the limit that was exceeded
     ├── StatusError                 .status, .message, .body
     │   ├── RedirectError           3xx; .location, .base_url to use instead
     │   ├── LoginRequiredError      401
@@ -47,20 +47,20 @@ class TransportError(H2oError):
 
     Attributes:
         sent: False when the request cannot have reached the server (no connection was made).
-        passing: False when trying again cannot help: the host name is unknown, the certificate
+        transient: False when trying again cannot help: the host name is unknown, the certificate
             is refused.
     """
 
     def __init__(
-        self, message: str, *, partial: str = "", sent: bool = True, passing: bool = True
+        self, message: str, *, partial: str = "", sent: bool = True, transient: bool = True
     ) -> None:
         super().__init__(message, partial=partial)
         self.sent = sent
-        self.passing = passing
+        self.transient = transient
 
 
 class TransportTimeoutError(TransportError, TimeoutError):
-    """A time limit struck; see `Timeouts`.
+    """A time limit was exceeded; see `Timeouts`.
 
     Attributes:
         limit: "connect", "first_token", "idle", "total" or "cleanup".
@@ -73,8 +73,8 @@ class TransportTimeoutError(TransportError, TimeoutError):
         self.limit = limit
 
     @classmethod
-    def struck(cls, limit: str, seconds: float | None) -> "TransportTimeoutError":
-        """Make the error of a limit that struck.
+    def exceeded(cls, limit: str, seconds: float | None) -> "TransportTimeoutError":
+        """Make the error of a limit that was exceeded.
 
         Args:
             limit: its name.

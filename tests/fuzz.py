@@ -50,11 +50,11 @@ from h2o_client.errors import (  # noqa: E402 -- the same
 from h2o_client.protocol import data, replies  # noqa: E402 -- the same
 from h2o_client.protocol.address import Address  # noqa: E402 -- the same
 from h2o_client.protocol.arrived import shown_texts  # noqa: E402 -- the same
-from h2o_client.protocol.devalue import unflatten  # noqa: E402 -- the same
+from h2o_client.protocol.chat_ui_2023.devalue import unflatten  # noqa: E402 -- the same
 from h2o_client.protocol.effects import Head, Request  # noqa: E402 -- the same
 from h2o_client.protocol.session import Session  # noqa: E402 -- the same
-from h2o_client.protocol.stream import AnswerParser, LineSplitter  # noqa: E402 -- the same
-from h2o_client.protocol.web_search import WebSearchParser  # noqa: E402 -- the same
+from h2o_client.protocol.chat_ui_2023.answer import AnswerParser, LineSplitter  # noqa: E402 -- the same
+from h2o_client.protocol.chat_ui_2023.web_search import WebSearchParser  # noqa: E402 -- the same
 from h2o_client.types import Reply, Token, WebSearchEntry  # noqa: E402 -- the same
 
 Target = Callable[[bytes], None]
@@ -311,7 +311,7 @@ def _answers(tape: Tape) -> Iterator[Answer]:
             case 0:
                 fault = TransportError("the connection broke: fuzz", sent=bool(tape.number(2)))
             case 1:
-                fault = TransportTimeoutError.struck("connect", None)
+                fault = TransportTimeoutError.exceeded("connect", None)
         yield Answer(
             _STATUSES[tape.number(16)],
             tuple(_parts(tape)),
@@ -359,7 +359,7 @@ def flow(content: bytes) -> None:
     assert scene.abandon() == []
     for request in scene.requests:
         assert request.url.startswith("https://host/chat/")
-    scene.play(scene.service.sweep())
+    scene.play(scene.exchange.sweep())
 
 
 TARGETS: dict[str, Target] = {

@@ -1,24 +1,54 @@
-"""A client's arguments -> its service, checked before anything is sent.
+"""A client's arguments -> its configuration, checked before anything is sent.
 
 Both shells take the same arguments and hand them here, with the environment as a mapping.
 """
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from h2o_client.protocol.address import Address
-from h2o_client.protocol.payloads import Endpoints, check_flag, check_model, check_parameters
+from h2o_client.protocol.payloads import check_flag, check_model, check_parameters
 from h2o_client.protocol.retries import Retries, as_retries
-from h2o_client.protocol.service import Ambient, Service
-from h2o_client.protocol.session import Session
 from h2o_client.types import DEFAULT_BASE_URL, DEFAULT_MODEL, Timeouts
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"([\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?)?")
 
 
-def build_service(
+class Configuration(NamedTuple):
+    """What the caller chose.
+
+    Attributes:
+        address: where the service is.
+        model: the model of calls that name none.
+        session: a session to resume, or None.
+        share: what the session is told about sharing conversations with the models' authors.
+        timeouts: time limits.
+        retries: retries of calls that name none.
+        headers: more headers for every request.
+        token: a bearer token, or None.
+        parameters: generation parameters of every call.
+        recover: whether answers whose connection is lost are recovered, where a call says nothing.
+    """
+
+    address: Address
+    model: str
+    session: str | None
+    share: bool
+    timeouts: Timeouts
+    retries: Retries
+    headers: dict[str, str]
+    token: str | None
+    parameters: dict[str, Any]
+    recover: bool
+
+    def __repr__(self) -> str:
+        # Session, headers and token are secrets.
+        return f"Configuration({self.address.url!r})"
+
+
+def configure(
     base_url: str | None,
     *,
     model: str | None,
@@ -29,15 +59,13 @@ def build_service(
     headers: Mapping[str, str] | None,
     parameters: Mapping[str, Any] | None,
     recover: bool | None,
-    user_agent: str,
     environ: Mapping[str, str],
-    ambient: Ambient,
-) -> Service:
-    """Make the service of a client; None stands for the default everywhere.
+) -> Configuration:
+    """Check the arguments of a client; None stands for the default everywhere.
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: an argument cannot be meant.
+        ValueError: an argument is not valid.
     """
     # Only None stands for the default: an empty text is a variable that somebody forgot to set,
     # and the prompt must not go to the hosted service for that.
@@ -45,33 +73,23 @@ def build_service(
         base_url = environ.get("H2O_CHAT_URL") or DEFAULT_BASE_URL
     if model is None:
         model = environ.get("H2O_CHAT_MODEL") or DEFAULT_MODEL
-    address = Address.parse(base_url)
-    share = (
-        True
-        if share_conversations is None
-        else check_flag("share_conversations", share_conversations)
-    )
-    own = Session(session, new=ambient.uuid4())
-    if not share:
-        own.accepted = False  # a choice that was passed is told, to a session taken up too
     token = environ.get("H2O_CHAT_TOKEN", "").strip() or None
     if token is not None and not _HEADER_VALUE.fullmatch(token):
-        raise ValueError("H2O_CHAT_TOKEN holds characters that a header cannot")
-    return Service(
-        Endpoints(
-            address,
-            own,
-            headers=check_headers({} if headers is None else headers),
-            token=token,
-            user_agent=user_agent,
-        ),
-        own,
+        raise ValueError("H2O_CHAT_TOKEN contains characters that a header cannot have")
+    return Configuration(
+        address=Address.parse(base_url),
         model=check_model(model),
-        parameters=check_parameters({} if parameters is None else parameters),
-        share=share,
+        session=session,
+        share=(
+            True
+            if share_conversations is None
+            else check_flag("share_conversations", share_conversations)
+        ),
         timeouts=as_timeouts(timeouts),
         retries=as_retries(retries),
-        ambient=ambient,
+        headers=check_headers({} if headers is None else headers),
+        token=token,
+        parameters=check_parameters({} if parameters is None else parameters),
         recover=True if recover is None else check_flag("recover", recover),
     )
 

@@ -7,12 +7,12 @@ loop that performs one effect after the other:
     ==================  ==========================================================
     effect              answered with
     ==================  ==========================================================
-    `Send(request)`     the `Head` of the response that it opened
-    `Read(within)`      the next bytes of that response, b"" at its end
+    `Send(request, …)`  the `Head` of the response that it opened
+    `Read(deadline)`    the next bytes of that response, b"" at its end
     `Close()`           None: the response is released
     `Sleep(seconds)`    None
-    `Emit(tokens)`      None, when the caller wants more; the time, where the shell
-                        then began a read of its own that gave no texts
+    `Emit(tokens)`      None, when the caller wants more
+    `Pump(parser, …)`   the time at which the read began that gave no texts
     `Exclusive(flow)`   the result of that flow, played while no other exclusive
                         flow of the client is
     `Finish(flow)`      the result of that flow, which a cancellation does not
@@ -35,6 +35,7 @@ from functools import partial
 from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from h2o_client.errors import H2oError, TransportError
+from h2o_client.protocol.deadline import Deadline
 from h2o_client.types import Token
 
 T = TypeVar("T")
@@ -90,27 +91,24 @@ class Send(NamedTuple):
 
     Attributes:
         request: what to send.
-        within: seconds to wait for the head once connected; None: without limit.
-        connect: seconds to wait for a connection; None: without limit.
-        limit: the name of the time limit that `within` stands for.
+        deadline: when the head must be there.
+        connect: when a connection must have been made; the time that takes is not counted in
+            `deadline`, unless that is the end of the whole call.
     """
 
     request: Request
-    within: float | None
-    connect: float | None
-    limit: str = "idle"
+    deadline: Deadline
+    connect: Deadline
 
 
 class Read(NamedTuple):
     """Read the next bytes of the open response.
 
     Attributes:
-        within: seconds to wait for them; None: without limit.
-        limit: the name of the time limit that `within` stands for.
+        deadline: when they must be there.
     """
 
-    within: float | None
-    limit: str = "idle"
+    deadline: Deadline
 
 
 class Close(NamedTuple):
@@ -130,14 +128,24 @@ class Sleep(NamedTuple):
     seconds: float
 
 
-class Reader(Protocol):
-    """Reads what comes of an answer, where a shell goes on by itself: see `Emit`."""
+class Emit(NamedTuple):
+    """Give tokens to the caller.
+
+    Attributes:
+        tokens: at least one: all those of one read, so that a step is paid per read.
+    """
+
+    tokens: Sequence[Token]
+
+
+class TextParser(Protocol):
+    """What `Pump` feeds."""
 
     def read_on(self, data: bytes, /) -> Sequence[str]:
-        """Take the next bytes, b"" at their end.
+        """Take the next bytes, b"" at their end, and return the texts that they hold.
 
         Returns:
-            The texts to give to the caller; none: it is the flow that has to go on.
+            The texts to give to the caller; none: the flow has to go on.
         """
         ...
 
@@ -146,21 +154,20 @@ class Reader(Protocol):
         ...
 
 
-class Emit(NamedTuple):
-    """Give tokens to the caller: all those of one read, so that a step is paid per read.
+class Pump(NamedTuple):
+    """Feed the open response to the parser, and give its texts to the caller, until it has none.
 
-    Where an answer comes a token a read, even that is much. With a reader the shell goes on by
-    itself when the caller wants more, under the limit of the first `Read` of this response: it has
-    the reader read what came, and gives the caller the texts, or the tokens, of it. Once there are
-    no texts, the flow is resumed; where the read fails, with that error.
+    Most answers come a token a read, and stepping the flow for each would cost more than all the
+    rest. So the shell reads by itself, whenever the caller wants more, and the flow goes on once
+    a read gave no texts, or fails. A shell that is to stop does not read again.
 
     Attributes:
-        tokens: at least one.
-        reader: reads what comes next; None: every read is asked for.
+        parser: takes the bytes; it knows what they mean.
+        within: seconds that each read may take; None: without limit.
     """
 
-    tokens: Sequence[Token]
-    reader: Reader | None = None
+    parser: TextParser
+    within: float | None
 
 
 class Exclusive(NamedTuple):
@@ -168,13 +175,11 @@ class Exclusive(NamedTuple):
 
     Attributes:
         flow: the flow; it looks first whether there is still anything to do.
-        within: seconds to wait for the others; None: without limit.
-        limit: the name of the time limit that `within` stands for.
+        deadline: until when to wait for the others.
     """
 
     flow: "Flow[Any]"
-    within: float | None = None
-    limit: str = "total"
+    deadline: Deadline
 
 
 class Finish(NamedTuple):
@@ -189,7 +194,7 @@ class Finish(NamedTuple):
     within: float
 
 
-Effect: TypeAlias = Send | Read | Close | Sleep | Emit | Exclusive | Finish
+Effect: TypeAlias = Send | Read | Close | Sleep | Emit | Pump | Exclusive | Finish
 Flow: TypeAlias = Generator[Effect, Any, T]
 
 
@@ -200,37 +205,37 @@ class CallerStoppedError(TransportError):
     """
 
 
-class Claim:
-    """Something that one at a time may have, in whatever thread: `list.pop()` is atomic.
+class Lock:
+    """A lock that does not block, for any thread: `list.pop()` is atomic.
 
     Attributes:
-        permit: empty while somebody has it. Who takes it for every token pops and appends in
+        permit: empty while somebody holds it. Who takes it for every token pops and appends in
             person: a call costs as much as all the rest of it.
-        free: gives it back. No function of ours, which Ctrl-C could come upon before it has.
+        release: releases it. Not a function of ours, which Ctrl-C could interrupt before it has.
     """
 
-    __slots__ = ("__weakref__", "free", "permit")
+    __slots__ = ("__weakref__", "permit", "release")
 
     def __init__(self) -> None:
         self.permit = [True]
-        self.free = partial(self.permit.append, True)
+        self.release = partial(self.permit.append, True)
 
-    def take(self) -> bool:
-        """Take it; False: somebody else has it."""
+    def acquire(self) -> bool:
+        """Take it; False: somebody else holds it."""
         try:
             return self.permit.pop()
         except IndexError:
             return False
         except BaseException:  # Ctrl-C, which Python looks for after the call
-            self.free()
+            self.release()
             raise
 
 
-class Stepper(Claim, Generic[T]):
+class Stepper(Lock, Generic[T]):
     """Drives one flow; the only code that meets `send()`, `throw()` and `StopIteration`.
 
     A shell enters it (`with steps:`) for as long as it performs effects of the flow, and a second
-    thread or task that tries the same meanwhile is refused: it is the claim to drive the flow.
+    thread or task that tries the same meanwhile gets an error: it is the lock of the flow.
 
     Attributes:
         finished: whether the flow has ended, by returning, by raising or by `close()`.
@@ -245,13 +250,13 @@ class Stepper(Claim, Generic[T]):
         self.finished = False
 
     def __enter__(self) -> None:
-        if not self.take():
-            raise self.taken()
+        if not self.acquire():
+            raise self.busy()
 
     def __exit__(self, *exc_info: object) -> None:
-        self.free()
+        self.release()
 
-    def taken(self) -> RuntimeError:
+    def busy(self) -> RuntimeError:
         """Return the error for a second one who tries to drive the flow."""
         return RuntimeError("this stream is being read by another thread or task")
 

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from h2o_client.protocol.effects import Flow
-from h2o_client.protocol.replies import read_settings
-from h2o_client.protocol.service import MAX_DATA, Service, reading
+from h2o_client.protocol.exchange import Exchange
 
 if TYPE_CHECKING:
     from h2o_client.stored import ConversationInfo, Model, Settings, SharedConversation
@@ -14,60 +13,54 @@ if TYPE_CHECKING:
 _SHARE = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
-def models(service: Service) -> "Flow[list[Model]]":
+def models(exchange: Exchange) -> "Flow[list[Model]]":
     """Read which models there are."""
-    root = yield from service.root(service.new_call())
-    return list(root.models)
+    overview = yield from exchange.overview(exchange.call())
+    return list(overview.models)
 
 
-def settings(service: Service) -> "Flow[Settings]":
+def settings(exchange: Exchange) -> "Flow[Settings]":
     """Read what the session has chosen."""
-    root = yield from service.root(service.new_call())
-    return root.settings
+    overview = yield from exchange.overview(exchange.call())
+    return overview.settings
 
 
-def conversations(service: Service) -> "Flow[list[ConversationInfo]]":
+def conversations(exchange: Exchange) -> "Flow[list[ConversationInfo]]":
     """Read which conversations the session has."""
-    root = yield from service.root(service.new_call())
-    return list(root.conversations)
+    overview = yield from exchange.overview(exchange.call())
+    return list(overview.conversations)
 
 
-def delete_conversations(service: Service) -> Flow[None]:
+def delete_conversations(exchange: Exchange) -> Flow[None]:
     """Delete all conversations of the session."""
-    retries = service.new_call()
-    yield from service.open_session(retries)
-    yield from service.call(service.endpoints.delete_all, read_settings, retries)
+    call = exchange.call()
+    yield from exchange.open_session(call)
+    yield from exchange.query(exchange.dialect.delete_all, call)
 
 
-def shared(service: Service, share: str) -> "Flow[SharedConversation]":
+def shared(exchange: Exchange, share: str) -> "Flow[SharedConversation]":
     """Read a shared conversation."""
-    from h2o_client.protocol.data import read_shared
     from h2o_client.stored import SharedConversation
 
-    number = parse_share(share)
-    data = yield from service.call(
-        lambda: service.endpoints.shared(number),
-        reading(read_shared),
-        service.new_call(),
-        largest=MAX_DATA,
-    )
+    share_id = parse_share(share)
+    data = yield from exchange.query(lambda: exchange.dialect.shared(share_id), exchange.call())
     return SharedConversation(title=data.title, model=data.model, messages=data.messages)
 
 
 def parse_share(share: object) -> str:
-    """Return the id of a shared conversation, given as its URL or as the id itself [10_share].
+    """Return the id of a shared conversation, given as its URL or as the id itself.
 
     Raises:
-        TypeError: it is no text.
+        TypeError: it is not text.
         ValueError: it is neither.
     """
     if not isinstance(share, str):
-        raise TypeError(f"a shared conversation is given as its URL, not {type(share).__name__}")
+        raise TypeError(f"give a shared conversation as its URL, not {type(share).__name__}")
     number = share.strip()
     if "/" in number:
         root, _, number = urlsplit(number).path.rstrip("/").rpartition("/")
         if not root.endswith("/r"):
             number = ""
     if not _SHARE.fullmatch(number):
-        raise ValueError("this is no shared conversation: its URL ends in /r/ and an id")
+        raise ValueError("this is not a share link: its URL ends in /r/ and an id")
     return number

@@ -8,9 +8,9 @@ decided by its status, and by its words where the status is not enough.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from h2o_client.errors import (
@@ -30,8 +30,9 @@ from h2o_client.errors import (
 )
 from h2o_client.protocol.address import Address
 from h2o_client.protocol.effects import Head, Request
-from h2o_client.protocol.stream import excerpt
-from h2o_client.types import PromptPreview
+from h2o_client.protocol.lines import excerpt
+
+T = TypeVar("T")
 
 MAX_BODY = 64 * 1024  # of an error; what is longer is cut
 _MAX_MESSAGE = 500
@@ -74,11 +75,11 @@ def check_status(head: Head, body: bytes, request: Request) -> None:
             head.status,
             head.get("location"),
             base_url=other_base_url(head.get("location"), request),
-            body=_text(body),
+            body=as_text(body),
         )
     message, kind = error_message(body)
     raise status_error(
-        head.status, message, kind=kind, body=_text(body), retry_after=retry_after(head)
+        head.status, message, kind=kind, body=as_text(body), retry_after=retry_after(head)
     )
 
 
@@ -195,7 +196,7 @@ def other_base_url(location: str, request: Request) -> str | None:
 
 def error_message(body: bytes) -> tuple[str, str]:
     """Return the server's words in the body of an error, and the model server's `error_type`."""
-    text = _text(body).strip()
+    text = as_text(body).strip()
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -230,47 +231,6 @@ def retry_after(head: Head) -> float | None:
         return None
 
 
-def read_settings(head: Head, body: bytes, request: Request) -> None:
-    """Check the answer to `POST /settings` [02_settings_variants].
-
-    Success is 303, or 200 with `{"type":"redirect","status":303,…}`, by what was accepted first.
-
-    Raises:
-        StatusError: it was refused, with the status or inside a 200.
-        RedirectError: it leads away from this service.
-        ProtocolError: it is neither.
-    """
-    if head.status == 303 and _is_ours(head.get("location"), request):
-        return
-    check_status(head, body, request)
-    answer = read_json(head, body)
-    kind = answer.get("type")
-    if kind in ("redirect", "success"):
-        return
-    if kind in ("error", "failure"):
-        status = answer.get("status")
-        message, _ = error_message(body)
-        if not isinstance(status, int) or not 400 <= status <= 599:
-            status = 500
-        raise status_error(status, message[:MAX_BODY], body=_text(body[:MAX_BODY]))
-    raise unexpected(head, body, "the answer to the settings")
-
-
-def read_conversation_id(head: Head, body: bytes, request: Request) -> str:
-    """Return the id in the answer to `POST /conversation` [03_create_conversation].
-
-    Raises:
-        StatusError: it was refused.
-        ProtocolError: there is no id in it, or one that could not stand in a path.
-    """
-    check_status(head, body, request)
-    found = read_json(head, body).get("conversationId")
-    try:
-        return read_id(found)
-    except ValueError:
-        raise unexpected(head, body, "the answer to a new conversation") from None
-
-
 def read_id(value: object) -> str:
     """Return a conversation's id, if this is one that can stand in a path.
 
@@ -282,51 +242,6 @@ def read_id(value: object) -> str:
     return value
 
 
-def read_title(head: Head, body: bytes, request: Request) -> str:
-    """Return the title that the model gave [09_summarize_and_title], which begins with a space.
-
-    Raises:
-        StatusError: it was refused.
-        ProtocolError: there is no title in the answer.
-    """
-    check_status(head, body, request)
-    title = read_json(head, body).get("title")
-    if not isinstance(title, str):
-        raise unexpected(head, body, "the title")
-    return title.strip()
-
-
-def read_share_url(head: Head, body: bytes, request: Request) -> str:
-    """Return the URL of a conversation that was shared [10_share].
-
-    Raises:
-        StatusError: it was refused.
-        ProtocolError: there is no URL in the answer.
-    """
-    check_status(head, body, request)
-    url = read_json(head, body).get("url")
-    if not isinstance(url, str):
-        raise unexpected(head, body, "the URL of the shared conversation")
-    return url
-
-
-def read_prompt_preview(head: Head, body: bytes, request: Request) -> PromptPreview:
-    """Return the preview of a prompt [12_vote_and_prompt].
-
-    Raises:
-        StatusError: it was refused.
-        ProtocolError: there is no prompt in the answer.
-    """
-    check_status(head, body, request)
-    answer = read_json(head, body)
-    prompt, model, parameters = (answer.get(key) for key in ("prompt", "model", "parameters"))
-    if not isinstance(prompt, str) or not isinstance(model, str):
-        raise unexpected(head, body, "the preview of the prompt")
-    return PromptPreview(
-        prompt=prompt, model=model, parameters=parameters if isinstance(parameters, dict) else {}
-    )
-
-
 def read_nothing(head: Head, body: bytes, request: Request) -> None:
     """Check an answer that has no content.
 
@@ -334,6 +249,16 @@ def read_nothing(head: Head, body: bytes, request: Request) -> None:
         StatusError: it was refused.
     """
     check_status(head, body, request)
+
+
+def reading(read: Callable[[bytes], T]) -> Callable[[Head, bytes, Request], T]:
+    """Make a reader of a function that reads the body of a successful answer."""
+
+    def reader(head: Head, body: bytes, request: Request) -> T:
+        check_status(head, body, request)
+        return read(body)
+
+    return reader
 
 
 def read_json(head: Head, body: bytes) -> dict[str, Any]:
@@ -360,14 +285,6 @@ def unexpected(head: Head, body: bytes, what: str) -> ProtocolError:
     )
 
 
-def _is_ours(location: str, request: Request) -> bool:
-    """Whether a location stays at the origin of the request."""
-    try:
-        target, source = urlsplit(location), urlsplit(request.url)
-    except ValueError:  # it is no URL
-        return False
-    return not target.netloc or target.netloc.rpartition("@")[2] == source.netloc
-
-
-def _text(body: bytes) -> str:
+def as_text(body: bytes) -> str:
+    """Return a body as text, whatever its bytes are."""
     return body.decode("utf-8", "replace")

@@ -24,6 +24,8 @@ from h2o_client.errors import (
     TransportError,
     TransportTimeoutError,
 )
+from h2o_client.protocol.ambient import Ambient
+from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import CallerStoppedError
 from h2o_client.protocol.replies import OWN_LIMIT
 
@@ -105,70 +107,71 @@ def as_retries(value: Retries | int | None) -> Retries:
     return Retries(attempts=value)
 
 
-class RetryState:
-    """The retries of one call.
+class Call:
+    """One call of the caller: its time limit, and what is left of its retries.
 
     Args:
-        policy: what is allowed.
-        random: draws a number from 0 to 1.
-        note: takes a sentence for the log.
+        policy: the retries that are allowed.
+        deadline: when the call must be done (`Timeouts.total`, or that of a clean-up).
+        ambient: draws random numbers, takes log sentences.
 
     Attributes:
-        policy: what is allowed.
+        deadline: when the call must be done.
         vetoed: whether `on_retry` has raised.
-        deadline: when the call must be done (`Timeouts.total`), on the ambient clock, or None.
     """
 
     __slots__ = (
-        "_note",
-        "_random",
+        "_ambient",
+        "_policy",
+        "_waited",
         "_window_waited",
         "attempt",
         "deadline",
-        "policy",
         "vetoed",
-        "waited",
     )
 
-    def __init__(
-        self, policy: Retries, random: Callable[[], float], note: Callable[[str], None]
-    ) -> None:
-        self.policy = policy
-        self._note = note
-        self.deadline: float | None = None
-        self._random = random
+    def __init__(self, policy: Retries, deadline: Deadline, ambient: Ambient) -> None:
+        self._policy = policy
+        self._ambient = ambient
+        self._waited = 0.0
         self._window_waited = False
+        self.deadline = deadline
         self.attempt = 0
-        self.waited = 0.0
         self.vetoed = False
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether it allows no more retries."""
+        return self.attempt >= self._policy.attempts
 
     @property
     def patience(self) -> Patience:
         """What is left of it."""
-        return self.policy.attempts - self.attempt, self.policy.budget - self.waited
+        return self._policy.attempts - self.attempt, self._policy.budget - self._waited
 
-    def next_delay(self, error: H2oError, left: float | None = None) -> float | None:
-        """Return the seconds to wait before another attempt, or None if there is to be none.
+    def next_delay(self, error: H2oError) -> float | None:
+        """Return the seconds to wait before another attempt; None: the call allows no more.
 
         Args:
             error: what went wrong.
-            left: seconds that are left of the call, or None.
         """
-        policy = self.policy
-        if self.attempt >= policy.attempts:
+        policy, left = self._policy, self.deadline.left()
+        if self.exhausted:
             return None
         after = error.retry_after if isinstance(error, StatusError) else None
         if is_own_limit(error):
             if self._window_waited:
                 return None
             after = max(after or 0.0, _WINDOW)
-        delay = policy.delay(self.attempt, self._random(), after)
-        if self.waited + delay > policy.budget or (left is not None and delay >= left):
+        delay = policy.delay(self.attempt, self._ambient.random(), after)
+        if self._waited + delay > policy.budget or (left is not None and delay >= left):
             return None
         self._window_waited = self._window_waited or is_own_limit(error)
         self.attempt += 1
-        self.waited += delay
-        self._note(f"attempt {self.attempt + 1} in {delay:.2f} s, after {type(error).__name__}")
+        self._waited += delay
+        self._ambient.note(
+            f"attempt {self.attempt + 1} in {delay:.2f} s, after {type(error).__name__}"
+        )
         if policy.on_retry is not None:
             self.vetoed = True
             policy.on_retry(Retry(self.attempt, delay, error))
@@ -176,10 +179,10 @@ class RetryState:
         return delay
 
 
-def was_refused(error: H2oError) -> bool:
+def was_rejected(error: H2oError) -> bool:
     """Whether the request did nothing: it did not arrive, or there was no room for it."""
     if isinstance(error, TransportError):
-        return not error.sent and error.passing
+        return not error.sent and error.transient
     if isinstance(error, GenerationError):
         return error.error_type == "overloaded" and not error.partial
     if isinstance(error, RateLimitError):
@@ -187,15 +190,15 @@ def was_refused(error: H2oError) -> bool:
     return isinstance(error, OverloadedError)
 
 
-def is_passing(error: H2oError) -> bool:
+def is_transient(error: H2oError) -> bool:
     """Whether a request that does no harm twice may be sent again after this."""
     if isinstance(error, CallerStoppedError):
         return False
-    if was_refused(error):
+    if was_rejected(error):
         return True
     if isinstance(error, StatusError):
         return error.status in _GATEWAY or isinstance(error, RateLimitError)
-    lost = isinstance(error, TransportError) and error.passing
+    lost = isinstance(error, TransportError) and error.transient
     return lost and not isinstance(error, TransportTimeoutError)
 
 

@@ -13,17 +13,30 @@ server's own are passed through on answers [05_upstream_gzip_header]. Nor are co
 
 import operator
 import re
+import weakref
+from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from h2o_client.errors import H2oError, ModelUnavailableError, TransportTimeoutError
-from h2o_client.protocol.retries import Patience, is_passing
+from h2o_client.protocol.deadline import Deadline
+from h2o_client.protocol.effects import Flow, Lock
+from h2o_client.protocol.retries import Patience, is_transient
 
 COOKIE_NAME = "hf-chat"
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[!#-+\--:<-\[\]-~]+")  # RFC 6265's cookie-octet
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 _MAX_VALUE = 512
+_MAX_LEFT_BEHIND = 1000
+
+
+class Abandoned(Protocol):
+    """An operation that the caller broke off."""
+
+    def abandon(self, deadline: Deadline) -> Flow[None]:
+        """Tell the server what it must still be told: stop, delete. May be played again."""
+        ...
 
 
 class Failure(NamedTuple):
@@ -47,16 +60,16 @@ class Failure(NamedTuple):
         if isinstance(error, ModelUnavailableError):
             return model == self.model
         more = patience != self.patience and all(map(operator.ge, patience, self.patience))
-        return not (more and is_passing(error))
+        return not (more and is_transient(error))
 
 
 class Session:
     """The session of one client, shared by all its calls.
 
     Args:
-        text: a session to take up, as `hand_out()` gave it; its terms count as accepted until the
+        text: a session to resume, as `export()` gave it; its terms count as accepted until the
             server says otherwise.
-        new: the value of a session that begins, if there is none to take up.
+        new: the value of a session that begins, if none is resumed.
 
     Attributes:
         name: the cookie's name.
@@ -65,9 +78,10 @@ class Session:
         openings: how often the attempt to open it has ended, well or not.
         failure: how the last of these attempts failed, if it did.
         shared: whether somebody else may have it too.
+        known: the conversations that were made or resumed in it and not deleted.
+        has_orphans: whether a conversation may have been made whose id was lost.
+        left_behind: operations whose clean-up failed, to be tried again.
     """
-
-    __slots__ = ("accepted", "failure", "name", "openings", "shared", "value")
 
     def __init__(self, text: str | None, new: str) -> None:
         self.name, self.value = COOKIE_NAME, new
@@ -77,12 +91,16 @@ class Session:
         self.openings = 0
         self.failure: Failure | None = None
         self.shared = text is not None
+        self.known: set[str] = set()
+        self.has_orphans = False
+        self.left_behind: deque[Abandoned] = deque(maxlen=_MAX_LEFT_BEHIND)
+        self._locks: weakref.WeakValueDictionary[str, Lock] = weakref.WeakValueDictionary()
 
     def __repr__(self) -> str:
         return f"<Session accepted={self.accepted}>"
 
-    def hand_out(self) -> str:
-        """Return the session as one text, to take it up again: its value, its name if unusual."""
+    def export(self) -> str:
+        """Return the session as one text, to resume it later: its value, its name if unusual."""
         self.shared = True
         plain = self.name == COOKIE_NAME and "=" not in self.value
         return self.value if plain else self.cookie
@@ -91,6 +109,34 @@ class Session:
     def cookie(self) -> str:
         """The value of the `Cookie` header."""
         return f"{self.name}={self.value}"
+
+    def lock_of(self, conversation: str, mine: Lock) -> Lock:
+        """Return the lock of a conversation's turns, which all who resumed it share.
+
+        Args:
+            conversation: its id.
+            mine: what becomes the lock if there is not one yet.
+        """
+        self.known.add(conversation)
+        return self._locks.setdefault(conversation, mine)
+
+    def opened(self, set_cookies: Iterable[str]) -> None:
+        """Note that the terms were accepted, with these `Set-Cookie` headers."""
+        self.adopt(set_cookies)
+        self.failure = None
+        self.accepted = True
+        self.openings += 1
+
+    def lost(self, openings: int) -> None:
+        """Note that the server does not know the session, as it was after so many openings."""
+        if self.openings == openings:
+            self.accepted = False
+
+    def leave_to_parent(self) -> None:
+        """Forget what there is to clean up: after a fork, that is the parent's."""
+        self.left_behind.clear()
+        self._locks.clear()
+        self.shared = True
 
     def adopt(self, set_cookies: Iterable[str]) -> None:
         """Learn from the `Set-Cookie` headers of `POST /settings` how the session is called."""
@@ -113,14 +159,16 @@ def parse_session(text: str) -> tuple[str, str]:
     """Return the cookie's name and value of a session given as text.
 
     Raises:
-        TypeError: it is no text.
+        TypeError: it is not text.
         ValueError: it cannot be a cookie. The error does not repeat it.
     """
     if not isinstance(text, str):
-        raise TypeError(f"session is text, as client.session gives it, not {type(text).__name__}")
+        raise TypeError(
+            f"session must be text, as client.session returns it, not {type(text).__name__}"
+        )
     name, separator, value = text.partition("=")
     if not separator:
         name, value = COOKIE_NAME, text
     if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value) or len(value) > _MAX_VALUE:
-        raise ValueError("session is no session: it must be as client.session gave it")
+        raise ValueError("session is not valid: pass what client.session returned")
     return name, value

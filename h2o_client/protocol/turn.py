@@ -1,25 +1,36 @@
 """One message and its answer: the heart of every operation.
 
-A turn asks, reads the stream, and knows at each moment whether the server may be generating. When
-the connection is lost under it, the server goes on all the same and stores the whole answer
-[17_disconnect]; the turn then *recovers*: it looks for its answer in the conversation's data, by
-the id that it chose for it, and gives out exactly what is missing. Only where nothing at all had
-arrived, and the server shows no sign of the turn, is the message asked again, in its place: never
-while the first generation may run, because one of the two answers would overwrite the other.
+A turn asks, reads the stream, and knows at each moment what has become of it on the server, its
+*fate*:
+
+    UNSENT ──send──▶ RUNNING ──final event, error, rejection──▶ OVER
+                      │   ▲
+                      │   └──asked again in its place──┐
+                      └──the server was told to stop──▶ STOPPED
+
+When the connection is lost under it, the server goes on all the same and stores the whole answer.
+The turn then *recovers*: it looks for its answer among what is stored, by the id that it chose for
+it, and gives out exactly what is missing. Only where nothing at all had arrived, and the server
+shows no sign of the turn, is the message asked again, in its place; never while the first
+generation may run, because one of the two answers would overwrite the other.
 
 The server stores an answer only when it is whole, and shows nothing before that. So a lost answer
 is waited for as long as it had been going, and `Timeouts.recovery` on top; from then on as long
 as the server shows signs of it. One whose response came to a regular end without its final event
-is looked for only shortly: as a rule the model server has broken it off, and nothing is stored
-[05_upstream_truncate_clean]. After a time limit there is one look: the caller has waited long
-enough, and the server was about to answer. Stored text has lost the white space at its end, by
-JavaScript's idea of white space, which is not Python's.
+is looked for only briefly: as a rule the model server has broken it off, and nothing is stored.
+After a time limit there is one look: the caller has waited long enough, and the server was about
+to answer. Stored text has lost the white space at its end, by JavaScript's idea of white space,
+which is not Python's.
 
 Nothing marks a stored answer that another process has stopped half way: such a one looks whole.
 """
 
+# 17_disconnect: the server goes on. 05_upstream_truncate_clean: nothing is stored of an answer
+# that the model server broke off. 11_stop_generating: a stopped answer is stored like a whole one.
+
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from enum import Enum
+from typing import Any
 
 from h2o_client.errors import (
     GenerationError,
@@ -27,299 +38,281 @@ from h2o_client.errors import (
     IncompleteStreamError,
     NotFoundError,
     StatusError,
-    TermsNotAcceptedError,
     TransportError,
     TransportTimeoutError,
 )
+from h2o_client.protocol import conversations
+from h2o_client.protocol.deadline import Deadline
+from h2o_client.protocol.dialect import Final, Outgoing, StoredConversation
 from h2o_client.protocol.effects import (
     CallerStoppedError,
     Close,
     Emit,
     Flow,
-    Head,
+    Pump,
     Read,
-    Request,
-    Send,
     Sleep,
 )
-from h2o_client.protocol.payloads import message_body
+from h2o_client.protocol.exchange import Exchange, in_short
 from h2o_client.protocol.prompt import JS_SPACE
 from h2o_client.protocol.replies import check_status, unexpected
-from h2o_client.protocol.retries import RetryState, was_refused
-from h2o_client.protocol.service import Service, in_short
-from h2o_client.protocol.stream import AnswerParser, Final
+from h2o_client.protocol.retries import Call, was_rejected
 from h2o_client.types import Message, Reply, Token, WebSearchEntry
 
-if TYPE_CHECKING:
-    from h2o_client.protocol.data import ConversationData
-
-_EXCERPT = 1024  # bytes read of an answer that is no event stream
+_EXCERPT = 1024  # bytes read of an answer that is not a stream
 _MAX_TAIL = 64 * 1024  # bytes read after the final event
 _TAIL_WITHIN = 1.0  # seconds waited for the end of the response after the final event
 _GATEWAY = frozenset({502, 504})
-_FIRST_LOOK = 0.1  # seconds until a lost answer is looked for again; doubled each time
-_LONGEST_LOOK = 2.0
-_STOPPED = 2.0  # seconds that a stop is given to take effect; it takes about one
+_FIRST_POLL = 0.1  # seconds until a lost answer is looked for again; doubled each time
+_LONGEST_POLL = 2.0
+_STOPPING = 2.0  # seconds that a stop is given to take effect; it takes about one
 _ENDED = 2.0  # seconds that an answer is looked for whose response the server itself has ended
+
+
+class Fate(Enum):
+    """What has become of a turn on the server: see the module's docstring."""
+
+    UNSENT = "the server does not have the message"
+    RUNNING = "the server may be generating the answer"
+    STOPPED = "the server was told to stop generating"
+    OVER = "the server is not generating"
 
 
 class Turn:
     """One message and its answer.
 
     Args:
-        service: the service.
+        exchange: sends its requests.
         prompt: the message, checked.
         model: the model of the conversation; it stands in the reply.
         parameters: all generation parameters.
-        retries: the retries of the call.
-        recover: whether to recover an answer whose connection is lost.
+        recover: whether to recover the answer if its connection is lost.
         message_id: the id of a message that is asked again, in its place; None: a new message.
         stoppable: whether a stop would take effect in this conversation.
 
     Attributes:
         message_id: the id of the message.
         response_id: the id of its answer.
+        fate: what has become of it on the server.
         asked: whether the message may have reached the server.
-        generating: whether the server may be generating this answer.
         stopping: whether the caller asked to stop.
-        stop_told: whether the server was told to stop.
         unseen: whether the connection was lost, and the server showed no sign of the message.
-        whole: whether the answer is whole.
+        ended: whether the response came to an end of its own before its final event.
+        done: whether nothing more comes of the answer.
         web_search_id: the web search that the answer shall rest on, or "".
         web_search: the entries of that search.
     """
 
     def __init__(
         self,
-        service: Service,
+        exchange: Exchange,
         prompt: str,
         *,
         model: str,
         parameters: Mapping[str, Any],
-        retries: RetryState,
         recover: bool,
         message_id: str | None = None,
         stoppable: bool = True,
     ) -> None:
-        self._service = service
+        self._exchange = exchange
         self.prompt = prompt
         self._model = model
         self._parameters = parameters
-        self._retries = retries
         self._recover = recover
         self._stoppable = stoppable
         self._is_retry = message_id is not None
-        self.message_id = message_id or service.ambient.uuid4()
-        self.response_id = service.ambient.uuid4()
+        self.message_id = message_id or exchange.ambient.uuid4()
+        self.response_id = exchange.ambient.uuid4()
         self.web_search_id = ""
         self.web_search: list[WebSearchEntry] = []
-        self._body()  # so that what cannot be sent is refused now
+        exchange.dialect.message("", self._outgoing())  # what cannot be sent is rejected now
         self._has_stop = bool(parameters.get("stop") or parameters.get("stop_sequences"))
         self._conversation = ""
-        self._text = bytearray()  # UTF-8, as `AnswerParser` has it
-        self._parser = AnswerParser(text=self._text)
+        self._text = bytearray()  # UTF-8, as the parser has it
+        self._parser = exchange.dialect.answer_parser(self._text)
         self._final: Final | None = None
         self._recovered = False
-        self.asked = False
-        self.generating = False
-        self.stopping = False
-        self.stop_told = False
-        self.unseen = False
-        self._over = False
-        self._ended = False  # the response came to an end of its own
         self._begun: float | None = None
+        self.fate = Fate.UNSENT
+        self.asked = False
+        self.stopping = False
+        self.unseen = False
+        self.ended = False
+        self.done = False
 
     @property
     def text(self) -> str:
         """What has arrived of the answer."""
-        return self._text.decode(errors="surrogatepass")
-
-    @property
-    def ended(self) -> bool:
-        """Whether the response came to an end of its own, before its final event."""
-        return self._ended
+        return self._text.decode()
 
     @property
     def whole(self) -> bool:
         """Whether the answer is whole."""
         return self._final is not None or self._recovered
 
-    @property
-    def done(self) -> bool:
-        """Whether nothing more comes of the answer."""
-        return self.whole or self._over
-
-    def run(self, conversation: str) -> Flow[Reply]:
+    def run(self, conversation: str, call: Call) -> Flow[Reply]:
         """Send the message and read its answer.
+
+        Args:
+            conversation: the conversation; "" for a turn that was stopped before there was one.
+            call: the call that it is part of.
 
         Raises:
             H2oError: with what had arrived in `partial`.
         """
         self._conversation = conversation
         try:
-            yield from self._answer()
+            if not self.stopping:
+                yield from self._exchange.repeat(
+                    lambda: self._attempt(call), call, self._may_ask_again
+                )
         except TransportError:
             if not self.stopping:  # else it is how stop() woke this flow
                 raise
         if not self.whole:
             yield Close()
             yield from self.stop()
-        self._over = True
+        self.done = True
         return self._reply()
-
-    def _answer(self) -> Flow[None]:
-        """Ask until the answer is whole, or was stopped."""
-        reopen = True
-        while not self.stopping:
-            openings = self._service.session.openings
-            error = yield from self._attempt()
-            if error is None or self.stopping:
-                break
-            if isinstance(error, TermsNotAcceptedError) and reopen:
-                reopen = False
-                self._service.session_lost(openings)
-                yield from self._service.open_session(self._retries, self._model)
-                continue
-            delay = self._service.next_delay(self._retries, error) if was_refused(error) else None
-            if delay is not None:
-                yield Sleep(delay)
-                continue
-            if not self._recover or not _can_be_recovered(error):
-                raise error
-            if (yield from self._find_rest(error)) or self.stopping:
-                break
-            yield from self._make_way(error)
 
     def stop(self) -> Flow[None]:
         """Tell the server to stop generating, if it may be and has not been told."""
         self.stopping = True
         try:
-            yield from self.abandon()
+            yield from self.abandon(self._exchange.cleanup())
         except CallerStoppedError:
             return  # the one who stopped it has told, or tells, the server
         except H2oError as error:
-            self._service.ambient.warn(f"the server could not be told to stop: {in_short(error)}")
+            self._exchange.ambient.warn(f"the server could not be told to stop: {in_short(error)}")
 
-    def abandon(self) -> Flow[None]:
+    def abandon(self, deadline: Deadline) -> Flow[None]:
         """Tell the server to stop generating; raises if it could not be told."""
-        if self.generating and not self.stop_told:
+        if self.fate is Fate.RUNNING:
             # Noted once it is answered: where another thread is at it, its word may come after the
             # deletion that follows here, and find no conversation. Twice does no harm.
-            yield from self._service.stop(self._conversation)
-            self.stop_told = True
-        self.generating = False
+            yield from conversations.stop(self._exchange, self._conversation, deadline)
+            self.fate = Fate.STOPPED
 
-    def _attempt(self) -> Flow[H2oError | None]:
-        """Ask once. Return what went wrong, or None when the answer is whole or was stopped."""
-        request = self._service.endpoints.message(self._conversation, self._body())
+    def _attempt(self, call: Call) -> Flow[None]:
+        """Ask once, and recover the answer if its connection is lost."""
+        if self.stopping:
+            return
         try:
-            yield from self._ask(request)
-        except H2oError as error:
-            error = _as_answer_error(error)
-            error.partial = self.text
-            self.generating = _may_be_generating(error)
-            return error
-        return None
+            yield from self._ask(call)
+        except H2oError as failure:
+            error = _as_answer_error(failure)
+        else:
+            return
+        error.partial = self.text
+        if not _may_be_generating(error):
+            self.fate = Fate.OVER
+        if self.stopping:
+            return
+        if not self._recover or not _can_be_recovered(error):
+            raise error
+        if (yield from self._find_rest(error, call)) or self.stopping:
+            return
+        lost = isinstance(error, IncompleteStreamError | StatusError) and not self.ended
+        if lost and self._stoppable and not self._parser.count:
+            yield from self._stop_generation(error, call)
+        raise error
 
-    def _ask(self, request: Request) -> Flow[None]:
-        limits = self._service.timeouts
-        begun = self._service.ambient.clock()
+    def _may_ask_again(self, error: H2oError) -> bool:
+        """Whether the message may be sent again: no generation of it runs."""
+        return was_rejected(error) or self.fate is Fate.STOPPED
+
+    def _ask(self, call: Call) -> Flow[None]:
+        """Send the message and read the stream of its answer."""
+        exchange = self._exchange
+        limits = exchange.configuration.timeouts
         if self._begun is None:
-            self._begun = begun
-        within, limit = self._within(limits.first_token, "first_token")
-        until = None if within is None else begun + within
-        connect = self._service.connecting(self._retries.deadline)
-        self.asked = self.generating = True
-        head: Head = yield Send(request, within, connect, limit)
-        yield from self._service.accept(head)
+            self._begun = exchange.ambient.clock()
+        deadline = call.deadline.or_earlier(limits.first_token, "first_token")
+        request = exchange.dialect.message(self._conversation, self._outgoing())
+        self.fate = Fate.RUNNING
+        self.asked = True
+        head = yield from exchange.send(request, deadline, call)
         if head.status != 200:
-            body = yield from self._service.read_body(head, until, limit)
+            body = yield from exchange.read_body(head, deadline)
             check_status(head, body, request)
             raise unexpected(head, body, "the answer")
         kind = head.get("content-type").partition(";")[0].strip().lower()
-        if kind != "text/event-stream":
-            body = yield from self._read_excerpt(until)
+        if kind != exchange.dialect.stream_type:
+            body = yield from self._read_excerpt(deadline)
             raise unexpected(head, body, "the answer")
-        yield from self._read_stream()
+        yield from self._read_stream(call)
 
-    def _read_stream(self) -> Flow[None]:
+    def _read_stream(self, call: Call) -> Flow[None]:
         """Read the events of the answer, until it is whole, broken or stopped."""
-        clock = self._service.ambient.clock
-        idle = self._service.timeouts.idle
-        parser = self._parser = AnswerParser(text=self._text)
-        within, limit = self._within(idle, "idle")
-        read = Read(within, limit)
-        last_token = clock()
-        # Where there is a total, each read has a limit of its own.
-        reader = parser if self._retries.deadline is None else None
+        idle = self._exchange.configuration.timeouts.idle
+        parser = self._parser = self._exchange.dialect.answer_parser(self._text)
+        silence = call.deadline.or_earlier(idle, "idle")
         while True:
-            chunk: bytes = yield read
+            chunk: bytes = yield Read(silence)
             tokens: Sequence[Token] = parser.feed(chunk) if chunk else parser.finish()
-            heard = bool(tokens)
-            while tokens:
-                self._note_final(parser)
-                begun: float | None = yield Emit(tokens, None if parser.ended else reader)
+            if tokens:
+                self._note_final()
+                yield Emit(tokens)
                 # The time that the caller takes is not the server's.
-                last_token = clock() if begun is None else begun
-                heard = begun is None
-                tokens = () if begun is None else parser.tokens()
-            self._note_final(parser)  # a shell that Ctrl-C broke off does not tell what it has read
+                since: float = self._exchange.ambient.clock()
+                if call.deadline.unlimited and chunk and not parser.ended:
+                    since = yield Pump(parser, idle)
+                    if tokens := parser.tokens():
+                        self._note_final()
+                        yield Emit(tokens)
+                # Comments keep a connection awake, but only tokens count as an answer.
+                silence = call.deadline.or_earlier(idle, "idle", since)
+            self._note_final()  # a shell that Ctrl-C broke off does not tell what it has read
             if self.stopping or parser.final is not None:
                 break
             if parser.error is not None:
                 yield Close()
                 raise parser.error
             if not chunk:
-                self._ended = True
+                self.ended = True
                 raise IncompleteStreamError(
                     "the answer ended before its final event: the server, its model server or a "
                     "proxy broke it off (try again)"
                 )
-            if self._retries.deadline is not None or (not heard and idle is not None):
-                # Comments keep a connection awake, but only tokens count as an answer.
-                left = None if idle is None else idle - (clock() - last_token)
-                within, limit = self._within(left, "idle")
-                read = Read(within, limit)
-                if within is not None and within <= 0:
-                    yield Close()
-                    raise TransportTimeoutError.struck(limit, idle if limit == "idle" else None)
-            elif read.within != idle:
-                read = Read(idle)
+            if silence.expired():
+                yield Close()
+                raise silence.exceeded()
         if parser.final is not None:
             yield from self._read_tail()
 
-    def _note_final(self, parser: AnswerParser) -> None:
+    def _note_final(self) -> None:
         """Note that the answer is whole, if it is."""
-        if parser.final is not None:
-            self._final = parser.final
-            self.generating = False
+        if self._parser.final is not None:
+            self._final = self._parser.final
+            self.fate = Fate.OVER
 
-    def _find_rest(self, error: H2oError) -> Flow[bool]:
+    def _find_rest(self, error: H2oError, call: Call) -> Flow[bool]:
         """Look for the answer in what the server has stored, and give out what is missing.
 
         Args:
             error: what the stream ended with.
+            call: the call that it is part of.
 
         Returns:
             Whether it was found.
         """
-        clock = self._service.ambient.clock
-        limits = self._service.timeouts
-        deadline = self._retries.deadline
-        self._service.ambient.note(
-            "the answer was lost: looking for it in what the server has stored"
-        )
+        clock, note = self._exchange.ambient.clock, self._exchange.ambient.note
+        recovery = self._exchange.configuration.timeouts.recovery
+        note("the answer was lost: looking for it in what the server has stored")
         going = clock() - (clock() if self._begun is None else self._begun)
-        shown: ConversationData | None = None
-        until = clock() + limits.recovery + going
-        if self._ended:
-            until = clock() + min(limits.recovery, _ENDED)
+        patience = recovery + going
+        if self.ended:
+            patience = min(recovery, _ENDED)
         if isinstance(error, TransportTimeoutError):
-            until = clock()  # the caller's patience is at its end: one look
-        delay = _FIRST_LOOK
+            patience = 0.0  # the caller's is at its end: one look
+        until = self._exchange.deadline(patience, "recovery")
+        shown: StoredConversation | None = None
+        delay = _FIRST_POLL
         while not self.stopping:
             try:
-                stored = yield from self._service.look(self._conversation, deadline)
+                stored = yield from conversations.poll(
+                    self._exchange, self._conversation, call.deadline
+                )
             except NotFoundError:
                 raise error from None  # nothing will be found, nor could be asked again
             answer = find_message(stored, self.response_id)
@@ -328,67 +321,55 @@ class Turn:
                 if missing is None:
                     break
                 self._recovered = True
-                self.generating = False
-                self._service.ambient.note("the connection was lost, the answer recovered")
+                self.fate = Fate.OVER
+                note("the connection was lost, the answer recovered")
                 if missing:
-                    token = Token(None, missing)
-                    self._text += missing.encode(errors="surrogatepass")
-                    yield Emit([token])
+                    self._text += missing.encode()
+                    yield Emit([Token(None, missing)])
                 return True
             if stored is not None:
-                if shown is not None and stored != shown:
-                    until = max(until, clock() + limits.recovery)
+                if shown is not None and stored != shown and until.at_most(recovery) < recovery:
+                    until = self._exchange.deadline(recovery, "recovery")
                 shown = stored
-            if deadline is not None and deadline <= clock():
-                raise self._too_late(error)
-            left = until - clock()
-            if left <= 0:
+            if call.deadline.expired():
+                raise self._too_late(error, call)
+            if until.expired():
                 break
-            if deadline is not None:
-                left = min(left, deadline - clock())
-            yield Sleep(min(delay, left))
-            delay = min(delay * 2, _LONGEST_LOOK)
+            yield Sleep(call.deadline.at_most(until.at_most(delay)))
+            delay = min(delay * 2, _LONGEST_POLL)
         self.unseen = self._parser.count == 0
         return False
 
-    def _make_way(self, error: H2oError) -> Flow[None]:
-        """Wait until the message can be asked again, in its place.
+    def _stop_generation(self, error: H2oError, call: Call) -> Flow[None]:
+        """Make sure that the server generates nothing, so that the message can be asked again.
 
-        The server shows neither the turn nor a sign of it. Should it be generating all the same,
-        it is told to stop, and given the time to: what it stores then, the new answer replaces.
+        It shows neither the turn nor a sign of it. Should it be generating all the same, it is told
+        to stop, and given the time to: what it stores then, the new answer replaces.
 
         Args:
-            error: what the stream ended with; raised again where a new answer would not do.
+            error: what the stream ended with; raised again where there is no time for that.
+            call: the call that it is part of.
         """
-        lost = isinstance(error, IncompleteStreamError | StatusError) and not self._ended
-        if not lost or self._parser.count or not self._stoppable:
+        if call.exhausted or call.deadline.at_most(_STOPPING) < _STOPPING:
             raise error
-        delay = self._service.next_delay(self._retries, error)
-        if delay is None:
-            raise error
-        delay = max(delay, _STOPPED)
-        deadline = self._retries.deadline
-        if deadline is not None and deadline - self._service.ambient.clock() <= delay:
-            raise error  # there is no time left for another answer
         try:
-            yield from self.abandon()
+            yield from self.abandon(self._exchange.cleanup())
         except H2oError:
             raise error from None
-        yield Sleep(delay)
-        # Should this attempt be lost too, what is stored may be what the first one was stopped at.
+        yield Sleep(_STOPPING)
+        # Should the next attempt be lost too, what is stored may be what this one was stopped at.
         self._recover = False
-        self.stop_told = False
         self._is_retry = True
 
-    def _too_late(self, error: H2oError) -> H2oError:
+    def _too_late(self, error: H2oError, call: Call) -> H2oError:
         """Return what `Timeouts.total` makes of an error while its remedy is under way."""
-        late = TransportTimeoutError.struck("total", None)
+        late = call.deadline.exceeded()
         late.partial = self.text
         late.__cause__ = error
         return late
 
-    def _body(self) -> bytes:
-        return message_body(
+    def _outgoing(self) -> Outgoing:
+        return Outgoing(
             self.prompt,
             self._parameters,
             message_id=self.message_id,
@@ -399,12 +380,11 @@ class Turn:
 
     def _read_tail(self) -> Flow[None]:
         """Read to the end of the response, so that its connection can be used again."""
-        clock = self._service.ambient.clock
-        until = clock() + _TAIL_WITHIN
+        deadline = self._exchange.deadline(_TAIL_WITHIN, "idle")
         size = 0
         try:
-            while (left := until - clock()) > 0 and size <= _MAX_TAIL:
-                chunk: bytes = yield Read(left)
+            while not deadline.expired() and size <= _MAX_TAIL:
+                chunk: bytes = yield Read(deadline)
                 if not chunk:
                     return
                 size += len(chunk)
@@ -412,16 +392,12 @@ class Turn:
             return  # the answer is whole; only the connection is lost
         yield Close()
 
-    def _read_excerpt(self, until: float | None) -> Flow[bytes]:
-        """Read the beginning of what is no answer, as far as it comes until then."""
-        clock = self._service.ambient.clock
+    def _read_excerpt(self, deadline: Deadline) -> Flow[bytes]:
+        """Read the beginning of what is not an answer, as far as it comes until then."""
         body = b""
         try:
-            while len(body) < _EXCERPT:
-                left = None if until is None else until - clock()
-                if left is not None and left <= 0:
-                    break
-                chunk: bytes = yield Read(left)
+            while len(body) < _EXCERPT and not deadline.expired():
+                chunk: bytes = yield Read(deadline)
                 if not chunk:
                     return body
                 body += chunk
@@ -430,36 +406,22 @@ class Turn:
         yield Close()
         return body
 
-    def _within(self, seconds: float | None, limit: str) -> tuple[float | None, str]:
-        """Return what is left until the limit or the end of the total, and which of them it is."""
-        return self._service.within(seconds, limit, self._retries.deadline)
-
     def _reply(self) -> Reply:
-        details = self._final.details if self._final is not None else {}
-        reason, count = details.get("finish_reason"), details.get("generated_tokens")
-        if not isinstance(reason, str):
-            reason = self._concluded_reason()
+        count, reason = None, None if self._recovered else "stopped"
+        if self._final is not None:
+            count = self._final.generated_tokens
+            reason = self._final.finish_reason(has_stop=self._has_stop)
         return Reply(
             text=self.text,
             model=self._model,
             finish_reason=reason,
-            generated_tokens=count if type(count) is int else self._parser.count,
+            generated_tokens=self._parser.count if count is None else count,
             conversation_id=self._conversation,
             message_id=self.message_id,
             response_id=self.response_id,
             recovered=self._recovered,
             web_search=tuple(self.web_search),
         )
-
-    def _concluded_reason(self) -> str | None:
-        """Conclude from the last token why the answer ended [05_upstream_length]."""
-        if self._recovered:
-            return None
-        if self._final is None:
-            return "stopped"
-        if self._final.token.special:
-            return "eos_token"
-        return None if self._has_stop else "length"
 
 
 def _as_answer_error(error: H2oError) -> H2oError:
@@ -472,7 +434,7 @@ def _as_answer_error(error: H2oError) -> H2oError:
     )
 
 
-def find_message(stored: "ConversationData | None", message_id: str) -> Message | None:
+def find_message(stored: StoredConversation | None, message_id: str) -> Message | None:
     """Return the message of this id, if it is stored."""
     if stored is None:
         return None

@@ -14,7 +14,7 @@ from h2o_client.protocol.address import Address
         ("https://gpt-gm.h2o.ai", "https://gpt-gm.h2o.ai"),
         ("https://gpt-gm.h2o.ai/", "https://gpt-gm.h2o.ai"),
         ("  https://gpt-gm.h2o.ai\n", "https://gpt-gm.h2o.ai"),
-        ("HTTPS://GPT-GM.H2O.AI/Chat", "https://gpt-gm.h2o.ai/Chat"),
+        ("HTTPS://GPT-GM.H2O.AI/ChatOperation", "https://gpt-gm.h2o.ai/ChatOperation"),
         ("http://127.0.0.1:3000", "http://127.0.0.1:3000"),
         ("http://localhost:80/", "http://localhost"),
         ("https://localhost:443/", "https://localhost"),

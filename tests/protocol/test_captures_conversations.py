@@ -25,11 +25,12 @@ from h2o_client.errors import (
     StatusError,
     TermsNotAcceptedError,
 )
-from h2o_client.protocol import queries
+from h2o_client.protocol import conversations, queries
+from h2o_client.protocol.conversation import ConversationCore, new_conversation
 from h2o_client.protocol.effects import Flow, Request
-from h2o_client.protocol.retries import RetryState
-from h2o_client.protocol.service import Service
-from h2o_client.protocol.talk import Ask, Talk, new_talk
+from h2o_client.protocol.exchange import Exchange as Client
+from h2o_client.protocol.message import MessageOperation
+from h2o_client.protocol.retries import Call
 from h2o_client.protocol.turn import Turn
 from h2o_client.types import DEFAULT_MODEL, Reply, Timeouts
 
@@ -105,11 +106,11 @@ def outcome(exchange: Exchange) -> Answer:
     return Answer(exchange.status, tuple(pieces), exchange.headers)
 
 
-def made(service: Service, sent: dict[str, Any], retries: RetryState) -> Flow[str]:
+def made(client: Client, sent: dict[str, Any], call: Call) -> Flow[str]:
     """Make a conversation as it was made, and return its id."""
     ids: list[str] = []
     model, share = sent.get("model", DEFAULT_MODEL), sent.get("fromShare")
-    yield from service.create(model, retries, ids.append, from_share=share)
+    yield from conversations.create(client, model, call, ids.append, from_share=share)
     return ids[0]
 
 
@@ -141,9 +142,9 @@ class Replay:
             retries=0,
             timeouts=Timeouts(recovery=0.05),
         )
-        self.service = self.world.service
+        self.client = self.world.exchange
         if exchange.path != "/settings":
-            self.service.session.accepted = True
+            self.client.session.accepted = True
         self.asked = 0
 
     def root(self, _: Request) -> Answer:
@@ -182,23 +183,26 @@ class Replay:
 
     def flow(self) -> Flow[Any]:
         """The flow that makes such a request."""
-        service, sent = self.service, self.sent
+        client, sent = self.client, self.sent
         line = f"{self.exchange.method} {self.exchange.path}"
-        retries = service.retry_state(0)
+        call = client.call()
 
-        def talk(number: str) -> Talk:
-            return new_talk(service, model=None, keep=None, id=number, from_share=None)
+        def talk(number: str) -> ConversationCore:
+            return new_conversation(client, model=None, keep=None, id=number, from_share=None)
 
         flows: list[tuple[str, Callable[[dict[str, str]], Flow[Any]]]] = [
-            ("POST /settings", lambda _: service.open_session(retries)),
+            ("POST /settings", lambda _: client.open_session(call)),
             (
                 "POST /conversation",
-                lambda _: made(service, sent, retries),
+                lambda _: made(client, sent, call),
             ),
-            (rf"POST {ID}", lambda m: self.turn().run(m["id"])),
-            (rf"POST {ID}/stop-generating", lambda m: service.stop(m["id"])),
-            (rf"DELETE {ID}", lambda m: service.delete(m["id"], retries)),
-            (rf"GET {ID}/__data.json", lambda m: service.data(m["id"], retries)),
+            (rf"POST {ID}", lambda m: self.turn().run(m["id"], call)),
+            (
+                rf"POST {ID}/stop-generating",
+                lambda m: conversations.stop(client, m["id"], call.deadline),
+            ),
+            (rf"DELETE {ID}", lambda m: conversations.delete(client, m["id"], call)),
+            (rf"GET {ID}/__data.json", lambda m: conversations.stored(client, m["id"], call)),
             (rf"POST {ID}/summarize", lambda m: talk(m["id"]).summarize()),
             (rf"PATCH {ID}", lambda m: talk(m["id"]).rename(sent.get("title", "x"))),
             (rf"POST {ID}/share", lambda m: talk(m["id"]).share()),
@@ -208,9 +212,9 @@ class Replay:
             ),
             (rf"GET {ID}/message/(?P<m>[^/]+)/prompt", lambda m: talk(m["id"]).prompt(m["m"])),
             (rf"GET {ID}/web-search(\?prompt=(?P<q>.*))?", lambda m: self.search(talk(m["id"]))),
-            (r"GET /__data.json", lambda _: service.root(retries)),
-            (r"GET /r/(?P<id>[^/]+)/__data.json", lambda m: queries.shared(service, m["id"])),
-            (r"POST /conversations\?/delete", lambda _: queries.delete_conversations(service)),
+            (r"GET /__data.json", lambda _: client.overview(call)),
+            (r"GET /r/(?P<id>[^/]+)/__data.json", lambda m: queries.shared(client, m["id"])),
+            (r"POST /conversations\?/delete", lambda _: queries.delete_conversations(client)),
         ]
         for pattern, make in flows:
             found = re.fullmatch(pattern, line)
@@ -222,45 +226,45 @@ class Replay:
         sent = self.sent
         options = sent.get("options", {})
         turn = Turn(
-            self.service,
+            self.client,
             sent["inputs"],
             model="m",
             parameters=sent["parameters"],
-            retries=self.service.retry_state(0),
             recover=False,
             message_id=options.get("id", SESSION) if options.get("is_retry") else None,
         )
         turn.web_search_id = options.get("web_search_id", "")
         return turn
 
-    def search(self, talk: Talk) -> Flow[Any]:
+    def search(self, talk: ConversationCore) -> Flow[Any]:
         """Only the search of a message."""
         query = dict(parse_qsl(urlsplit(self.exchange.path).query)).get("prompt", "x")
         ask = new_ask(talk, query, web_search=True)
         return search_only(self, ask, talk, query)
 
 
-def search_only(replay: Replay, ask: Ask, talk: Talk, query: str) -> Flow[list[tuple[str, str]]]:
+def search_only(
+    replay: Replay, ask: MessageOperation, talk: ConversationCore, query: str
+) -> Flow[list[tuple[str, str]]]:
     turn = Turn(
-        replay.service,
+        replay.client,
         query,
         model="m",
         parameters={},
-        retries=replay.service.retry_state(0),
         recover=False,
     )
-    yield from ask._search(talk.id or "", turn)
+    yield from ask._search(talk.id or "", turn, replay.client.call())
     return [(entry.type, entry.message) for entry in turn.web_search]
 
 
-def new_ask(talk: Talk, prompt: str | None, **options: Any) -> Ask:
+def new_ask(talk: ConversationCore, prompt: str | None, **options: Any) -> MessageOperation:
     arguments: dict[str, Any] = {
         "recover": None,
         "retries": None,
         "parameters": None,
         "keywords": {},
     }
-    return talk.ask(prompt, **{**arguments, **options})
+    return MessageOperation(talk._exchange, talk, prompt, **{**arguments, **options})
 
 
 def ours(exchange: Exchange) -> bool:
@@ -427,12 +431,14 @@ def test_what_the_server_refused_as_an_argument_is_refused_here(exchange: Exchan
 
 def talk_of(
     name: str, answers: dict[str, Any], ids: list[str], **options: Any
-) -> tuple[World, Talk]:
+) -> tuple[World, ConversationCore]:
     """A conversation taken up as it was recorded."""
     world = World(answers, ids=ids, **options)
     number = scenario(name)[1].body
     conversation = json.loads(number)["conversationId"]
-    return world, new_talk(world.service, model=None, keep=None, id=conversation, from_share=None)
+    return world, new_conversation(
+        world.exchange, model=None, keep=None, id=conversation, from_share=None
+    )
 
 
 def ids_of(*exchanges: Exchange) -> list[str]:
@@ -440,7 +446,7 @@ def ids_of(*exchanges: Exchange) -> list[str]:
     return [option[key] for option in options for key in ("id", "response_id")]
 
 
-def play(world: World, talk: Talk, prompt: str | None, **options: Any) -> Reply:
+def play(world: World, talk: ConversationCore, prompt: str | None, **options: Any) -> Reply:
     return world.play(new_ask(talk, prompt, **options).run())
 
 
@@ -539,7 +545,7 @@ def test_a_shared_conversation_is_copied_with_its_own_model() -> None:
     share, copied, copy = exchanges[3], exchanges[12], exchanges[13]
     url = json.loads(share.body)["url"]
     world = World({"create": outcome(copied), "data": outcome(copy)})
-    talk = new_talk(world.service, model=None, keep=None, id=None, from_share=url)
+    talk = new_conversation(world.exchange, model=None, keep=None, id=None, from_share=url)
     history = world.play(talk.refresh())
     assert world.bodies("create")[0]["fromShare"] == sent_json(copied)["fromShare"]
     assert [message.content for message in history] == ["Share this 👋", HELLO]

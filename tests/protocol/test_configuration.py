@@ -4,23 +4,27 @@ import pytest
 from world import World
 
 from h2o_client.protocol.configuration import as_timeouts, check_headers
+from h2o_client.protocol.exchange import Exchange
 from h2o_client.protocol.retries import Retries, as_retries
-from h2o_client.protocol.service import Service
 from h2o_client.types import DEFAULT_BASE_URL, DEFAULT_MODEL, Timeouts
 
 
-def service_of(**arguments: Any) -> Service:
-    return World(**{"session": None, **arguments}).service
+def exchange_of(**arguments: Any) -> Exchange:
+    return World(**{"session": None, **arguments}).exchange
 
 
 def test_none_is_the_default_everywhere() -> None:
-    service = service_of(base_url=None)
-    assert service.endpoints.address.url == DEFAULT_BASE_URL == "https://gpt-gm.h2o.ai"
-    assert service.model == DEFAULT_MODEL == "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-40b-v1"
-    assert service.timeouts == Timeouts()
-    assert service.parameters == {}
-    assert not service.session.accepted
-    names = [name for name, _ in service.endpoints.create(model="m").headers]
+    exchange = exchange_of(base_url=None)
+    assert exchange.configuration.address.url == DEFAULT_BASE_URL == "https://gpt-gm.h2o.ai"
+    assert (
+        exchange.configuration.model
+        == DEFAULT_MODEL
+        == "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-40b-v1"
+    )
+    assert exchange.configuration.timeouts == Timeouts()
+    assert exchange.configuration.parameters == {}
+    assert not exchange.session.accepted
+    names = [name for name, _ in exchange.dialect.create(model="m").request.headers]
     assert "Authorization" not in names
 
 
@@ -30,49 +34,49 @@ def test_the_environment_stands_in_for_what_was_not_given() -> None:
         "H2O_CHAT_MODEL": "env-model",
         "H2O_CHAT_TOKEN": "env-token",
     }
-    service = service_of(base_url=None, environ=environ)
-    assert service.endpoints.address.url == "https://env/chat"
-    assert service.model == "env-model"
-    request = service.endpoints.create(model="m")
+    exchange = exchange_of(base_url=None, environ=environ)
+    assert exchange.configuration.address.url == "https://env/chat"
+    assert exchange.configuration.model == "env-model"
+    request = exchange.dialect.create(model="m").request
     assert ("Authorization", "Bearer env-token") in request.headers
 
-    service = service_of(base_url="https://own", model="own-model", environ=environ)
-    assert service.endpoints.address.url == "https://own"
-    assert service.model == "own-model"
+    exchange = exchange_of(base_url="https://own", model="own-model", environ=environ)
+    assert exchange.configuration.address.url == "https://own"
+    assert exchange.configuration.model == "own-model"
 
 
 def test_an_empty_variable_is_none() -> None:
     environ = {"H2O_CHAT_URL": "", "H2O_CHAT_MODEL": "", "H2O_CHAT_TOKEN": ""}
-    service = service_of(base_url=None, environ=environ)
-    assert service.endpoints.address.url == DEFAULT_BASE_URL
-    assert service.model == DEFAULT_MODEL
-    assert "Authorization" not in dict(service.endpoints.create(model="m").headers)
+    exchange = exchange_of(base_url=None, environ=environ)
+    assert exchange.configuration.address.url == DEFAULT_BASE_URL
+    assert exchange.configuration.model == DEFAULT_MODEL
+    assert "Authorization" not in dict(exchange.dialect.create(model="m").request.headers)
 
 
 @pytest.mark.parametrize("around", ["%s ", " %s", "%s\n", "\t%s\r\n"])
 def test_blanks_around_the_token_are_not_of_it(around: str) -> None:
     environ = {"H2O_CHAT_TOKEN": around % "hunter2"}
-    request = service_of(environ=environ).endpoints.create(model="m")
+    request = exchange_of(environ=environ).dialect.create(model="m").request
     assert ("Authorization", "Bearer hunter2") in request.headers
 
 
 @pytest.mark.parametrize("token", [" ", "\n", "\t "])
 def test_a_blank_token_is_none(token: str) -> None:
-    service = service_of(environ={"H2O_CHAT_TOKEN": token})
-    assert "Authorization" not in dict(service.endpoints.create(model="m").headers)
+    exchange = exchange_of(environ={"H2O_CHAT_TOKEN": token})
+    assert "Authorization" not in dict(exchange.dialect.create(model="m").request.headers)
 
 
 @pytest.mark.parametrize("token", ["hunter2\x00", "hunter2\r\nX: y", "hunter2ü", "hunter2\x7f"])
 def test_a_token_that_cannot_be_sent_is_refused_and_not_repeated(token: str) -> None:
     with pytest.raises(ValueError, match="H2O_CHAT_TOKEN") as caught:
-        service_of(environ={"H2O_CHAT_TOKEN": token})
+        exchange_of(environ={"H2O_CHAT_TOKEN": token})
     assert "hunter2" not in repr(caught.value)
 
 
 def test_a_session_taken_up_is_opened_only_when_a_choice_was_passed() -> None:
-    assert service_of(session="abc").session.accepted
-    assert service_of(session="abc", share_conversations=True).session.accepted
-    assert not service_of(session="abc", share_conversations=False).session.accepted
+    assert exchange_of(session="abc").session.accepted
+    assert exchange_of(session="abc", share_conversations=True).session.accepted
+    assert not exchange_of(session="abc", share_conversations=False).session.accepted
 
 
 @pytest.mark.parametrize(
@@ -123,7 +127,7 @@ def test_a_wrong_argument_is_refused(
     arguments: dict[str, Any], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
-        service_of(**{"base_url": None, **arguments})
+        exchange_of(**{"base_url": None, **arguments})
 
 
 @pytest.mark.parametrize(
@@ -207,12 +211,18 @@ def test_headers_that_can_be_sent_are_taken_as_they_are() -> None:
 
 
 def test_nothing_secret_is_shown() -> None:
-    service = service_of(
+    exchange = exchange_of(
         base_url="https://user:hunter2@host",
         session="hunter3",
         headers={"X-Key": "hunter4"},
         environ={"H2O_CHAT_TOKEN": "hunter5"},
     )
-    for thing in (service, service.endpoints, service.session, service.endpoints.address):
+    for thing in (
+        exchange,
+        exchange.configuration,
+        exchange.dialect,
+        exchange.session,
+        exchange.configuration.address,
+    ):
         assert "hunter" not in repr(thing)
         assert "hunter" not in str(thing)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from h2o_client.errors import ProtocolError
-from h2o_client.protocol.devalue import RegExp, unflatten
+from h2o_client.protocol.chat_ui_2023.devalue import RegExp, unflatten
 
 
 def read(text: str) -> Any:

@@ -6,12 +6,13 @@ import pytest
 from interrupted import CtrlC, Permit
 
 from h2o_client.errors import H2oError, IncompleteStreamError
+from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import (
-    Claim,
     Close,
     Emit,
     Flow,
     Head,
+    Lock,
     Read,
     Request,
     Send,
@@ -29,9 +30,12 @@ REQUEST = Request(
 )
 
 
+SOON = Deadline(lambda: 0.0, 1.0, "idle")
+
+
 def flow() -> Flow[str]:
     answers = []
-    for effect in (Read(1.0), Sleep(2.0)):
+    for effect in (Read(SOON), Sleep(2.0)):
         try:
             answers.append((yield effect))
         except IncompleteStreamError as error:
@@ -42,7 +46,7 @@ def flow() -> Flow[str]:
 
 def test_a_flow_is_stepped_from_effect_to_effect_to_its_result() -> None:
     steps = Stepper(flow())
-    assert steps.step() == Read(1.0)
+    assert steps.step() == Read(SOON)
     assert not steps.returned
     assert steps.step(b"bytes") == Sleep(2.0)
     assert steps.step(None) == Close()
@@ -92,23 +96,23 @@ def test_a_flow_may_be_closed_anywhere_and_twice(begun: int) -> None:
 def test_a_second_reader_is_refused() -> None:
     steps = Stepper(flow())
     with steps:
-        assert not steps.take()
+        assert not steps.acquire()
         with pytest.raises(RuntimeError, match="another thread or task"), steps:
             pass
-        assert not steps.take()  # the one that was refused has freed nothing
-    assert steps.take()
-    steps.free()
+        assert not steps.acquire()  # the one that was refused has freed nothing
+    assert steps.acquire()
+    steps.release()
     with steps:
         pass
 
 
-def test_ctrl_c_as_a_claim_is_taken_leaves_it_free() -> None:
-    claim = Claim()
-    permit = claim.permit = Permit([True])
-    claim.free = partial(permit.append, True)
+def test_ctrl_c_as_a_lock_is_acquired_leaves_it_free() -> None:
+    lock = Lock()
+    permit = lock.permit = Permit([True])
+    lock.release = partial(permit.append, True)
     permit.interrupted = True
     with pytest.raises(CtrlC):
-        claim.take()
+        lock.acquire()
     assert permit == [True]
 
 
@@ -144,7 +148,7 @@ def test_a_head_gives_the_first_header_of_a_name() -> None:
     "shown",
     [
         REQUEST,
-        Send(REQUEST, 1.0, 1.0),
+        Send(REQUEST, SOON, SOON),
         Head(200, (("set-cookie", "hf-chat=hunter2"),)),
         [REQUEST],
     ],
@@ -156,6 +160,6 @@ def test_effects_show_no_session_token_or_prompt(shown: object) -> None:
 
 
 def test_effects_compare_by_content() -> None:
-    assert Read(1.0) == Read(1.0, "idle")
-    assert Read(1.0) != Read(1.0, "total")
+    assert Sleep(1.0) == Sleep(1.0)
+    assert Sleep(1.0) != Sleep(2.0)
     assert Emit([Token(1, "a")]) == Emit([Token(1, "a")])

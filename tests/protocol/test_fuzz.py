@@ -17,11 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from h2o_client.errors import ProtocolError, ServerError
-from h2o_client.protocol import data, replies
-from h2o_client.protocol.devalue import unflatten
+from h2o_client.protocol.chat_ui_2023 import replies
+from h2o_client.protocol.chat_ui_2023 import stored as data
+from h2o_client.protocol.chat_ui_2023.answer import AnswerParser
+from h2o_client.protocol.chat_ui_2023.devalue import unflatten
 from h2o_client.protocol.effects import Head, Request
+from h2o_client.protocol.replies import MAX_BODY, unexpected
 from h2o_client.protocol.session import Session
-from h2o_client.protocol.stream import AnswerParser
 
 LONG = settings(
     deadline=None,
@@ -96,7 +98,7 @@ def test_an_error_keeps_little_of_a_long_answer() -> None:
     with pytest.raises(ServerError) as caught:
         replies.read_settings(Head(200, ()), body, request)
     assert caught.value.status == 500
-    assert len(caught.value.body) == len(caught.value.message) == replies.MAX_BODY
+    assert len(caught.value.body) == len(caught.value.message) == MAX_BODY
     assert len(str(caught.value)) < fuzz.LONGEST_TEXT
 
     page = {"type": "data", "nodes": [{"type": "error", "error": {"message": long}}]}
@@ -104,7 +106,7 @@ def test_an_error_keeps_little_of_a_long_answer() -> None:
         data.read_conversation(json.dumps(page).encode())
     assert len(caught.value.body) == len(caught.value.message) == 1000
 
-    error = replies.unexpected(Head(200, (("content-type", long),)), b"", "the answer")
+    error = unexpected(Head(200, (("content-type", long),)), b"", "the answer")
     assert len(str(error)) < fuzz.LONGEST_TEXT
 
 

@@ -2,7 +2,7 @@ import inspect
 import json
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
@@ -10,15 +10,15 @@ from recorded import Exchange, everything, scenario
 
 from h2o_client import Conversation, H2oClient
 from h2o_client.protocol.address import Address
+from h2o_client.protocol.chat_ui_2023.dialect import Dialect2023
+from h2o_client.protocol.dialect import Outgoing, Query
 from h2o_client.protocol.effects import Request
 from h2o_client.protocol.payloads import (
     DEFAULT_PARAMETERS,
-    Endpoints,
     check_parameters,
-    encode,
     merge_parameters,
-    message_body,
 )
+from h2o_client.protocol.requests import Site, encode
 from h2o_client.protocol.session import Session
 
 BASE = "http://127.0.0.1:3004"
@@ -27,44 +27,51 @@ MODEL = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-40b-v1"
 CONVERSATION = "6b007c261090eb6ec94d77d0"
 
 
-def endpoints(
+def dialect(
     base_url: str = BASE,
     *,
     headers: dict[str, str] | None = None,
     token: str | None = None,
     session: Session | None = None,
-) -> Endpoints:
-    return Endpoints(
+) -> Dialect2023:
+    site = Site(
         Address.parse(base_url),
         session or Session(SESSION, new="unused"),
         headers=headers or {},
         token=token,
         user_agent="tests/1",
     )
+    return Dialect2023(site)
 
 
-def all_requests(point: Endpoints) -> list[Request]:
-    """One request of every kind that there is."""
-    made = [
-        point.settings(model=MODEL, share=True),
-        point.create(model=MODEL),
-        point.message(CONVERSATION, b"{}"),
-        point.stop(CONVERSATION),
-        point.delete(CONVERSATION),
+def outgoing(prompt: str = "x", parameters: Any = None, **options: Any) -> Outgoing:
+    given = {"message_id": "m", "response_id": "r", **options}
+    return Outgoing(prompt, {} if parameters is None else parameters, **given)
+
+
+def all_requests(spoken: Dialect2023) -> list[Request]:
+    """One request of every kind."""
+    queries: list[Query[Any]] = [
+        spoken.accept_terms(model=MODEL, share=True),
+        spoken.create(model=MODEL),
+        spoken.create(model=MODEL, from_share="jGfKSwU"),
+        spoken.stop(CONVERSATION),
+        spoken.delete(CONVERSATION),
+        spoken.stored(CONVERSATION),
+        spoken.overview(),
+        spoken.shared("jGfKSwU"),
+        spoken.summarize(CONVERSATION),
+        spoken.rename(CONVERSATION, "A title"),
+        spoken.share(CONVERSATION),
+        spoken.vote(CONVERSATION, "5479bc70-a5ea-4a65-893c-72554bd0cca6", 1),
+        spoken.prompt(CONVERSATION, "5479bc70-a5ea-4a65-893c-72554bd0cca6"),
+        spoken.delete_all(),
     ]
-    more: dict[str, tuple[Any, ...]] = {
-        "data": (CONVERSATION,),
-        "root": (),
-        "shared": ("jGfKSwU",),
-        "summarize": (CONVERSATION,),
-        "rename": (CONVERSATION, "A title"),
-        "share": (CONVERSATION,),
-        "vote": (CONVERSATION, "5479bc70-a5ea-4a65-893c-72554bd0cca6", 1),
-        "prompt": (CONVERSATION, "5479bc70-a5ea-4a65-893c-72554bd0cca6"),
-        "web_search": (CONVERSATION, "a&b=ü#?"),
-        "delete_all": (),
-    }
-    return [*made, *(getattr(point, name)(*arguments) for name, arguments in more.items())]
+    return [
+        *(query.request for query in queries),
+        spoken.message(CONVERSATION, outgoing()),
+        spoken.web_search(CONVERSATION, "a&b=ü#?"),
+    ]
 
 
 def pairs(text: str | bytes) -> Any:
@@ -87,24 +94,24 @@ def captured(index: int) -> tuple[Exchange, str]:
 
 
 def captured_message() -> Request:
-    body = message_body(
+    message = outgoing(
         "Hello, who are you?",
         merge_parameters({}, None, {}),
         message_id="5479bc70-a5ea-4a65-893c-72554bd0cca6",
         response_id="bb920629-28bc-41ef-b640-3d1d6df8f569",
     )
-    return endpoints().message(CONVERSATION, body)
+    return dialect().message(CONVERSATION, message)
 
 
 def test_the_settings_are_the_captured_ones_byte_for_byte() -> None:
     _, body = captured(0)
-    request = endpoints().settings(model=MODEL, share=True)
+    request = dialect().accept_terms(model=MODEL, share=True).request
     assert request.content == body.encode()
 
 
 def test_the_new_conversation_is_the_captured_one() -> None:
     _, body = captured(1)
-    request = endpoints().create(model=MODEL)
+    request = dialect().create(model=MODEL).request
     assert request.content is not None
     assert pairs(request.content) == pairs(body)
 
@@ -119,7 +126,7 @@ def test_the_message_is_the_captured_one_key_by_key_in_its_order() -> None:
 
 
 def test_the_deletion_has_no_body() -> None:
-    request = endpoints().delete(CONVERSATION)
+    request = dialect().delete(CONVERSATION).request
     assert captured(3)[0].request_body is None
     assert request.content is None
 
@@ -127,10 +134,10 @@ def test_the_deletion_has_no_body() -> None:
 @pytest.mark.parametrize(
     ("index", "request_"),
     [
-        (0, endpoints().settings(model=MODEL, share=True)),
-        (1, endpoints().create(model=MODEL)),
+        (0, dialect().accept_terms(model=MODEL, share=True).request),
+        (1, dialect().create(model=MODEL).request),
         (2, captured_message()),
-        (3, endpoints().delete(CONVERSATION)),
+        (3, dialect().delete(CONVERSATION).request),
     ],
     ids=["settings", "create", "message", "delete"],
 )
@@ -150,7 +157,7 @@ def test_method_path_and_headers_are_the_captured_ones(index: int, request_: Req
 
 def test_the_stop_is_the_captured_one() -> None:
     (exchange, *_) = (e for e in everything() if e.path.endswith("/stop-generating"))
-    request = endpoints().stop(CONVERSATION)
+    request = dialect().stop(CONVERSATION).request
     assert request.method == exchange.method == "POST"
     assert request.url.endswith(f"/{CONVERSATION}/stop-generating")
     assert request.content is None
@@ -158,8 +165,9 @@ def test_the_stop_is_the_captured_one() -> None:
 
 
 def test_a_retry_says_so_and_a_search_is_named() -> None:
-    body = message_body("x", {}, message_id="m", response_id="r", is_retry=True, web_search_id="s")
-    assert json.loads(body)["options"] == {
+    message = outgoing(is_retry=True, web_search_id="s")
+    body = dialect().message(CONVERSATION, message).content
+    assert json.loads(body or b"")["options"] == {
         "id": "m",
         "response_id": "r",
         "is_retry": True,
@@ -170,7 +178,7 @@ def test_a_retry_says_so_and_a_search_is_named() -> None:
 
 def test_to_opt_out_of_sharing_the_field_is_left_out() -> None:
     # The text "false" is read as yes, and an empty value is a 500 on 0.6 [02b_settings_stored].
-    content = endpoints().settings(model="a b/ü", share=False).content
+    content = dialect().accept_terms(model="a b/ü", share=False).request.content
     assert content is not None
     assert parse_qsl(content.decode(), keep_blank_values=True) == [
         ("ethicsModalAccepted", "true"),
@@ -194,7 +202,7 @@ def test_to_opt_out_of_sharing_the_field_is_left_out() -> None:
 def test_every_request_stays_under_the_base_url_and_says_where_it_comes_from(
     base_url: str, root: str, referer: str
 ) -> None:
-    for request in all_requests(endpoints(base_url)):
+    for request in all_requests(dialect(base_url)):
         headers = headers_of(request)
         assert request.url.startswith(root + "/")
         assert headers["referer"] == referer
@@ -207,18 +215,21 @@ def test_every_request_stays_under_the_base_url_and_says_where_it_comes_from(
 
 
 def test_what_can_hold_anything_is_quoted_into_the_path() -> None:
-    point = endpoints()
-    url = point.web_search("c", "a&b=ü#?").url
+    spoken = dialect()
+    url = spoken.web_search("c", "a&b=ü#?").url
     assert url.removeprefix(BASE) == ("/conversation/c/web-search?prompt=a%26b%3D%C3%BC%23%3F")
-    assert point.vote("c", "../x?y", 1).url == f"{BASE}/conversation/c/message/..%2Fx%3Fy/vote"
+    assert (
+        spoken.vote("c", "../x?y", 1).request.url
+        == f"{BASE}/conversation/c/message/..%2Fx%3Fy/vote"
+    )
 
 
 def test_the_cookie_is_read_anew_for_each_request() -> None:
     session = Session(None, SESSION)
-    point = endpoints(session=session)
-    assert headers_of(point.create(model=MODEL))["cookie"] == f"hf-chat={SESSION}"
+    spoken = dialect(session=session)
+    assert headers_of(spoken.create(model=MODEL).request)["cookie"] == f"hf-chat={SESSION}"
     session.adopt([f"renamed={SESSION}; HttpOnly"])
-    assert headers_of(point.create(model=MODEL))["cookie"] == f"renamed={SESSION}"
+    assert headers_of(spoken.create(model=MODEL).request)["cookie"] == f"renamed={SESSION}"
 
 
 @pytest.mark.parametrize(
@@ -236,13 +247,13 @@ def test_the_cookie_is_read_anew_for_each_request() -> None:
 def test_the_authorization_is_the_headers_then_the_base_urls_then_the_token(
     base_url: str, token: str | None, headers: dict[str, str], authorization: str | None
 ) -> None:
-    for request in all_requests(endpoints(base_url, token=token, headers=headers)):
+    for request in all_requests(dialect(base_url, token=token, headers=headers)):
         assert headers_of(request).get("authorization") == authorization
 
 
 def test_headers_are_added_or_replace_ours() -> None:
     given = {"X-Proxy": "1", "user-agent": "mine", "REFERER": "https://elsewhere/"}
-    for request in all_requests(endpoints(headers=given)):
+    for request in all_requests(dialect(headers=given)):
         headers = headers_of(request)
         assert headers["x-proxy"] == "1"
         assert headers["user-agent"] == "mine"
@@ -250,14 +261,14 @@ def test_headers_are_added_or_replace_ours() -> None:
 
 
 def test_a_cookie_among_the_headers_stands_beside_the_session() -> None:
-    request = endpoints(headers={"cookie": "proxy=1"}).create(model=MODEL)
+    request = dialect(headers={"cookie": "proxy=1"}).create(model=MODEL).request
     assert headers_of(request)["cookie"] == f"hf-chat={SESSION}; proxy=1"
 
 
 def test_requests_show_no_session_token_password_or_prompt() -> None:
-    point = endpoints("http://u:hunter2@h", headers={"X-Key": "hunter3", "Cookie": "a=hunter4"})
-    requests = [*all_requests(point), point.message(CONVERSATION, b"hunter5")]
-    shown = repr((point, requests, [str(request) for request in requests]))
+    spoken = dialect("http://u:hunter2@h", headers={"X-Key": "hunter3", "Cookie": "a=hunter4"})
+    requests = [*all_requests(spoken), spoken.message(CONVERSATION, outgoing("hunter5"))]
+    shown = repr((spoken, requests, [str(request) for request in requests]))
     assert "hunter" not in shown
     assert SESSION not in shown
 
@@ -498,7 +509,7 @@ def test_what_json_cannot_say_is_refused_before_anything_is_sent(
     with pytest.raises(error, match="a parameter "):
         merge_parameters({}, {"x": value}, {})
     with pytest.raises(error, match="a parameter "):
-        message_body("x", {"x": value}, message_id="m", response_id="r")
+        dialect().message(CONVERSATION, outgoing(parameters={"x": value}))
 
 
 @pytest.mark.parametrize("parameters", [[], "temperature", 7, {1: 2}, {None: 1}, [("a", 1)]])
@@ -513,5 +524,5 @@ def test_json_is_compact_utf_8() -> None:
 
 def test_the_prompt_is_sent_verbatim() -> None:
     prompt = ' "quoted"\n\\ \u2028 👋 \x00 '
-    body = message_body(prompt, {}, message_id="m", response_id="r")
-    assert cast("dict[str, Any]", json.loads(body))["inputs"] == prompt
+    body = dialect().message(CONVERSATION, outgoing(prompt)).content
+    assert json.loads(body or b"")["inputs"] == prompt

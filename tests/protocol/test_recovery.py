@@ -36,7 +36,7 @@ from h2o_client.errors import (
     TransportError,
     TransportTimeoutError,
 )
-from h2o_client.protocol.data import read_conversation
+from h2o_client.protocol.chat_ui_2023.stored import read_conversation
 from h2o_client.protocol.effects import Flow
 from h2o_client.protocol.payloads import DEFAULT_PARAMETERS
 from h2o_client.protocol.turn import Turn
@@ -48,11 +48,15 @@ NOTHING = says(data())
 
 def new_turn(world: World, **options: Any) -> Turn:
     keywords: dict[str, Any] = {"model": "m", "parameters": DEFAULT_PARAMETERS, "recover": True}
-    return Turn(world.service, "Hi", retries=world.service.retry_state(), **{**keywords, **options})
+    return Turn(world.exchange, "Hi", **{**keywords, **options})
+
+
+def play_turn(world: World, turn: Turn) -> Reply:
+    return world.play(turn.run(CONVERSATION, world.exchange.call()))
 
 
 def play(world: World, **options: Any) -> Reply:
-    return world.play(new_turn(world, **options).run(CONVERSATION))
+    return play_turn(world, new_turn(world, **options))
 
 
 # The recorded answers, cut at every byte.
@@ -555,7 +559,7 @@ def test_stop_in_a_look() -> None:
         world.play(turn.stop())
         return NOTHING
 
-    reply = world.play(turn.run(CONVERSATION))
+    reply = play_turn(world, turn)
     assert (reply.text, reply.finish_reason, reply.recovered) == (" One", "stopped", False)
     assert world.operations == ["message", "data", "stop"]
 
@@ -568,7 +572,7 @@ def test_stop_in_a_look_that_is_interrupted_by_it() -> None:
         world.play(turn.stop())
         return lost()
 
-    reply = world.play(turn.run(CONVERSATION))
+    reply = play_turn(world, turn)
     assert (reply.text, reply.finish_reason) == (" One", "stopped")
     assert world.operations == ["message", "data", "stop"]
 
@@ -581,7 +585,7 @@ def test_stop_between_two_looks() -> None:
         world.play(turn.stop())
 
     world.on_sleep = sleep
-    reply = world.play(turn.run(CONVERSATION))
+    reply = play_turn(world, turn)
     assert (reply.text, reply.finish_reason) == (" One", "stopped")
     assert world.operations == ["message", "data", "stop"]
 
@@ -590,7 +594,7 @@ def test_a_stream_that_was_stopped_is_not_recovered() -> None:
     world = World({"message": streams(token(" One"), cut())})
     turn = new_turn(world)
     world.on_emit = lambda: world.play(turn.stop())
-    reply = world.play(turn.run(CONVERSATION))
+    reply = play_turn(world, turn)
     assert (reply.text, reply.finish_reason, reply.recovered) == (" One", "stopped", False)
     assert world.operations == ["message", "stop"]
 
@@ -604,7 +608,7 @@ def test_a_stop_before_the_first_token_is_not_recovered_nor_retried() -> None:
         world.play(turn.stop())
         return lost()
 
-    reply = world.play(turn.run(CONVERSATION))
+    reply = play_turn(world, turn)
     assert (reply.text, reply.finish_reason) == ("", "stopped")
     assert world.operations == ["message", "stop"]
 
@@ -629,7 +633,7 @@ def test_a_chat_whose_answer_was_recovered_is_deleted_and_not_stopped() -> None:
     world = World({"message": streams(token(" One"), cut()), "data": STORED})
     operation = chat_of(world)
     assert world.play(operation.run()).text == " One two three"
-    world.play(operation.abandon())
+    world.play(operation.abandon(world.exchange.cleanup()))
     assert world.operations == ["create", "message", "data", "delete"]
 
 
@@ -641,7 +645,7 @@ def test_a_chat_whose_answer_was_not_found_is_stopped_and_deleted() -> None:
     operation = chat_of(world)
     with pytest.raises(IncompleteStreamError):
         world.play(operation.run())
-    world.play(operation.abandon())
+    world.play(operation.abandon(world.exchange.cleanup()))
     assert world.operations == ["create", "message", "data", "data", "stop", "delete"]
 
 

@@ -24,16 +24,15 @@ from h2o_client.errors import (
     StatusError,
     TermsNotAcceptedError,
 )
+from h2o_client.protocol.chat_ui_2023.replies import read_conversation_id, read_settings
 from h2o_client.protocol.effects import Head, Request
 from h2o_client.protocol.replies import (
     check_encoding,
     check_status,
     error_message,
     other_base_url,
-    read_conversation_id,
     read_json,
     read_nothing,
-    read_settings,
     retry_after,
 )
 

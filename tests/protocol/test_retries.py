@@ -18,13 +18,15 @@ from h2o_client.errors import (
     TransportError,
     TransportTimeoutError,
 )
+from h2o_client.protocol.ambient import Ambient
+from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.retries import (
+    Call,
     Retries,
     Retry,
-    RetryState,
     is_own_limit,
-    is_passing,
-    was_refused,
+    is_transient,
+    was_rejected,
 )
 
 
@@ -85,8 +87,10 @@ def test_what_cannot_be_meant_is_refused(arguments: dict[str, Any], error: type[
         Retries(**arguments)
 
 
-def state_of(policy: Retries, notes: list[str] | None = None) -> RetryState:
-    return RetryState(policy, lambda: 1.0, ([] if notes is None else notes).append)
+def state_of(policy: Retries, notes: list[str] | None = None, left: float | None = None) -> Call:
+    note = ([] if notes is None else notes).append
+    ambient = Ambient(lambda: 0.0, lambda: 1.0, lambda: "", note, note)
+    return Call(policy, Deadline(ambient.clock, left, "total"), ambient)
 
 
 def failure(retry_after: float | None = None) -> StatusError:
@@ -105,7 +109,7 @@ def test_no_attempts_are_no_retries() -> None:
 def test_the_time_waited_is_bounded_by_the_budget() -> None:
     state = state_of(Retries(attempts=100, budget=5.0))
     assert [state.next_delay(failure()) for _ in range(4)] == [0.5, 1.0, 2.0, None]
-    assert state.waited == 3.5
+    assert state.patience == (97, 1.5)
 
 
 def test_where_the_server_asks_for_more_than_the_budget_the_error_is_raised_at_once() -> None:
@@ -171,11 +175,11 @@ def test_the_caller_is_told_before_each_wait() -> None:
     ],
     ids=lambda value: repr(value) if isinstance(value, H2oError) else str(value),
 )
-def test_what_was_refused_and_what_is_passing(
+def test_what_was_rejected_and_what_is_transient(
     error: H2oError, refused: bool, passing: bool
 ) -> None:
-    assert was_refused(error) == refused
-    assert is_passing(error) == passing
+    assert was_rejected(error) == refused
+    assert is_transient(error) == passing
 
 
 def test_the_services_own_limit_is_known_by_its_words() -> None:

@@ -15,7 +15,7 @@ OTHER = "11111111-2222-4333-8444-555555555555"
 def test_a_new_session_has_the_value_that_was_chosen_for_it() -> None:
     session = Session(None, OURS)
     assert session.cookie == f"hf-chat={OURS}"
-    assert session.hand_out() == OURS
+    assert session.export() == OURS
     assert not session.accepted
 
 
@@ -38,7 +38,7 @@ def test_a_session_taken_up_counts_as_accepted() -> None:
 )
 def test_a_session_can_be_taken_up_as_it_was_given(text: str, name: str, value: str) -> None:
     assert parse_session(text) == (name, value)
-    again = Session(Session(text, OURS).hand_out(), OURS)
+    again = Session(Session(text, OURS).export(), OURS)
     assert (again.name, again.value) == (name, value)
 
 
@@ -48,7 +48,7 @@ def test_a_session_that_is_taken_comes_back_the_same(text: str) -> None:
         session = Session(text, OURS)
     except ValueError:
         return
-    assert Session(session.hand_out(), OURS).cookie == session.cookie
+    assert Session(session.export(), OURS).cookie == session.cookie
     assert re.fullmatch(r"[^\s;,\"\\]+=[^\s;,\"\\]+", session.cookie)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from recorded import named
 
 from h2o_client.errors import IncompleteStreamError, ProtocolError
-from h2o_client.protocol.web_search import WebSearchParser
+from h2o_client.protocol.chat_ui_2023.web_search import WebSearchParser
 from h2o_client.types import WebSearchEntry
 
 QUERY = WebSearchEntry("update", "Generating search query")

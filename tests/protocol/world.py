@@ -25,8 +25,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-from h2o_client.errors import H2oError, TransportError, TransportTimeoutError
-from h2o_client.protocol.configuration import build_service
+from h2o_client.errors import H2oError, TransportError
+from h2o_client.protocol.ambient import Ambient
+from h2o_client.protocol.chat import ChatOperation
+from h2o_client.protocol.configuration import configure
+from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import (
     Close,
     Effect,
@@ -35,15 +38,14 @@ from h2o_client.protocol.effects import (
     Finish,
     Flow,
     Head,
+    Pump,
     Read,
-    Reader,
     Request,
     Send,
     Sleep,
     Stepper,
 )
-from h2o_client.protocol.flows import Chat
-from h2o_client.protocol.service import Ambient
+from h2o_client.protocol.exchange import new_exchange
 from h2o_client.types import Messages, Reply, Token
 
 T = TypeVar("T")
@@ -170,10 +172,10 @@ class World:
         base_url: of the service.
         session: of the service; None is a new one, and must be opened.
         environ: the environment.
-        options: of `build_service()`, each None unless given.
+        options: of `configure()`, each None unless given.
 
     Attributes:
-        service: the service; flows are made with it.
+        exchange: what flows are made with.
         script: what is left of it, by operation.
         now: the time.
         requests: what was sent.
@@ -185,8 +187,7 @@ class World:
         conversations: those that the server has made and that were not deleted.
         generating: the conversations in which it is at work on an answer.
         busy: whether an exclusive flow is being played.
-        reads_on: whether what `Emit.reader` allows is done; else each read is a step of the flow. A
-            shell that is told to halt ends it where it stands.
+        pumps: whether a `Pump` reads; a shell that is told to stop answers it at once.
         on_sleep: called in each sleep.
         on_emit: called after each emission.
     """
@@ -218,29 +219,31 @@ class World:
         self.conversations: set[str] = set()
         self.generating: set[str] = set()
         self.busy = False
-        self.reads_on = False
+        self.pumps = False
         self.on_sleep: Callable[[], None] = lambda: None
         self.on_emit: Callable[[], None] = lambda: None
         self._well = well or {}
         self._made = itertools.count(int(CONVERSATION, 16))
         self._ids = itertools.chain([SESSION], ids or map(uuid, itertools.count(1)))
         names = ("model", "share_conversations", "timeouts", "retries", "headers")
-        self.service = build_service(
-            base_url,
-            session=session,
-            **{name: options.pop(name, None) for name in (*names, "parameters", "recover")},
-            **options,
-            user_agent="tests/1",
-            environ=environ or {},
-            ambient=Ambient(
+        self.exchange = new_exchange(
+            configure(
+                base_url,
+                session=session,
+                **{name: options.pop(name, None) for name in (*names, "parameters", "recover")},
+                **options,
+                environ=environ or {},
+            ),
+            Ambient(
                 clock=lambda: self.now,
                 random=lambda: 1.0,
                 uuid4=lambda: next(self._ids),
                 warn=self.warnings.append,
                 note=self.notes.append,
             ),
+            user_agent="tests/1",
         )
-        self._base_url = self.service.endpoints.address.url
+        self._base_url = self.exchange.configuration.address.url
 
     @property
     def elapsed(self) -> float:
@@ -333,7 +336,6 @@ class Player:
     def __init__(self, world: World) -> None:
         self._world = world
         self._body: deque[Part] | None = None
-        self._first_read: Read | None = None
         self._where = ""
 
     @property
@@ -415,20 +417,18 @@ class Player:
         world = self._world
         match effect:
             case Send():
-                _check_within(effect.within)
-                _check_within(effect.connect)
+                _check(effect.deadline)
+                _check(effect.connect)
                 self.release()
                 answer = world.answer(effect.request)
-                self._pass(answer.delay, effect)
+                self._pass(answer.delay, effect.deadline)
                 if answer.fault is not None:
                     raise copy.copy(answer.fault)  # it may be raised again
                 self._body, self._where = deque(answer.body), world.conversation_of(effect.request)
-                self._first_read = None
                 return Head(answer.status, answer.headers)
             case Read():
-                _check_within(effect.within)
-                self._first_read = self._first_read or effect
-                return self._read(effect)
+                _check(effect.deadline)
+                return self._read(effect.deadline)
             case Close():
                 self.release()
             case Sleep():
@@ -438,8 +438,8 @@ class Player:
                 world.on_sleep()
             case Emit():
                 self._give_out(effect.tokens)
-                if world.reads_on and effect.reader is not None:
-                    return self._read_on(effect.reader)
+            case Pump():
+                return self._pump(effect)
         return None
 
     def _give_out(self, tokens: Sequence[Token]) -> None:
@@ -447,26 +447,22 @@ class Player:
         self._world.tokens += tokens
         self._world.on_emit()
 
-    def _read_on(self, reader: Reader) -> float | None:
-        """Read without the flow while texts come, and it may.
-
-        Returns:
-            When the read began that had no texts, if there was one.
-        """
-        assert self._first_read is not None
-        while self._world.reads_on:
+    def _pump(self, effect: Pump) -> float:
+        """Read without the flow while texts come; return when the read began that had none."""
+        while self._world.pumps:
             begun = self._world.now
-            texts = reader.read_on(self._read(self._first_read))
+            chunk = self._read(Deadline(lambda: self._world.now, effect.within, "idle"))
+            texts = effect.parser.read_on(chunk)
             if not texts:
                 return begun
             self._give_out([Token(None, text) for text in texts])
-        return None
+        return self._world.now
 
-    def _read(self, effect: Read) -> bytes:
+    def _read(self, deadline: Deadline) -> bytes:
         while self._body:
             part = self._body.popleft()
             if isinstance(part, int | float):
-                self._pass(part, effect)
+                self._pass(part, deadline)
                 continue
             found = part() if callable(part) else part
             if isinstance(found, H2oError):
@@ -478,16 +474,17 @@ class Player:
         self.release()
         return b""
 
-    def _pass(self, seconds: float, effect: Send | Read) -> None:
-        """Let time pass, as long as the effect waits."""
-        if effect.within is not None and seconds > effect.within:
-            self._world.now += effect.within
-            raise TransportTimeoutError.struck(effect.limit, effect.within)
+    def _pass(self, seconds: float, deadline: Deadline) -> None:
+        """Let time pass, until the deadline."""
+        left = deadline.left()
+        if left is not None and seconds > left:
+            self._world.now += left
+            raise deadline.exceeded()
         self._world.now += seconds
 
 
-def _check_within(seconds: float | None) -> None:
-    assert seconds is None or seconds > 0, f"an effect cannot wait for {seconds} seconds"
+def _check(deadline: Deadline) -> None:
+    assert not deadline.expired(), f"an effect cannot wait until {deadline!r}"
 
 
 def _to_the_end(steps: Iterable[str]) -> None:
@@ -510,10 +507,10 @@ def _word(effect: Effect) -> str:
 
 def chat_of(
     world: World, messages: Messages = "Hi", *, recover: bool | None = None, **keywords: Any
-) -> Chat:
-    """A chat of a world's service."""
-    return Chat(
-        world.service,
+) -> ChatOperation:
+    """A chat in a world."""
+    return ChatOperation(
+        world.exchange,
         messages,
         model=None,
         recover=recover,
@@ -562,7 +559,7 @@ class Scene(World):
 
     def abandon(self) -> list[str]:
         """Play the clean-up; return what the server was asked for in it."""
-        return self._asked_for(self.chat.abandon())
+        return self._asked_for(self.chat.abandon(self.exchange.cleanup()))
 
     def stop(self) -> list[str]:
         """Play what a caller's stop does; return what the server was asked for in it."""

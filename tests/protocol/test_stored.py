@@ -19,14 +19,12 @@ from h2o_client.errors import (
     ServerError,
     StatusError,
 )
-from h2o_client.protocol.data import (
-    ConversationData,
-    Root,
+from h2o_client.protocol.chat_ui_2023.stored import (
     read_conversation,
     read_nodes,
     read_root,
-    read_shared,
 )
+from h2o_client.protocol.dialect import Overview, StoredConversation
 from h2o_client.stored import ConversationInfo, Settings
 from h2o_client.types import Message
 
@@ -108,7 +106,7 @@ def test_captured_bodies_are_pages_or_refusals() -> None:
             found = type(error).__name__
         kinds[found] = kinds.get(found, 0) + 1
         assert found, name
-    assert {"Root", "ConversationData", "NotFoundError", "ForbiddenError"} <= set(kinds)
+    assert {"Overview", "StoredConversation", "NotFoundError", "ForbiddenError"} <= set(kinds)
     assert {"ServerError", "RedirectError"} <= set(kinds)
 
 
@@ -169,7 +167,7 @@ def test_conversation() -> None:
     found = read_conversation(body("13_data_json", "GET conversation __data.json"))
     asked = datetime(2026, 11, 20, 17, 0, 6, 851000, tzinfo=UTC)
     answered = datetime(2026, 11, 20, 17, 0, 7, 70000, tzinfo=UTC)
-    assert found == ConversationData(
+    assert found == StoredConversation(
         title="Untitled 1",
         model=FALCON_40B,
         messages=(
@@ -193,7 +191,7 @@ def test_conversation() -> None:
 
 def test_conversation_without_messages() -> None:
     found = read_conversation(body("13_data_json", "empty conversation"))
-    assert found == ConversationData(title="Untitled 2", model=FALCON_7B, messages=())
+    assert found == StoredConversation(title="Untitled 2", model=FALCON_7B, messages=())
 
 
 def test_conversation_of_a_removed_model() -> None:
@@ -227,14 +225,14 @@ def test_disconnected_answer_is_stored_later() -> None:
 
 
 def test_shared() -> None:
-    found = read_shared(body("10_share", "GET /r/{id}/__data.json, no cookie"))
+    found = read_conversation(body("10_share", "GET /r/{id}/__data.json, no cookie"))
     assert found.title == "Untitled 1"
     assert [str(message) for message in found.messages] == ["Share this 👋", HELLO]
 
 
 def test_unknown_share() -> None:
     with pytest.raises(NotFoundError) as caught:
-        read_shared(body("10_share", "GET /r/unknown/__data.json"))
+        read_conversation(body("10_share", "GET /r/unknown/__data.json"))
     assert caught.value.message == "Conversation not found"
 
 
@@ -362,7 +360,7 @@ def test_wrong_root(path: str, new: Any) -> None:
             read_root(page(flat(changed(ROOT, path, new))))
         assert path.rpartition(".")[2].strip("0") in str(caught.value)
     else:
-        assert isinstance(read_root(page(flat(changed(ROOT, path, new)))), Root)
+        assert isinstance(read_root(page(flat(changed(ROOT, path, new)))), Overview)
 
 
 @pytest.mark.parametrize(
@@ -446,7 +444,7 @@ def test_wrong_conversation(path: str, new: Any) -> None:
     ],
 )
 def test_no_data_json(content: bytes) -> None:
-    for reader in (read_root, read_conversation, read_shared):
+    for reader in (read_root, read_conversation, read_conversation):
         with pytest.raises(ProtocolError) as caught:
             reader(content)
         assert len(str(caught.value)) < 500

@@ -6,9 +6,8 @@ import json
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from h2o_client.protocol.arrived import Arrived, is_shown
-from h2o_client.protocol.effects import Emit
-from h2o_client.protocol.stream import AnswerParser
+from h2o_client.protocol.chat_ui_2023.answer import AnswerParser
+from h2o_client.protocol.tokens import TokenQueue, is_shown
 from h2o_client.types import Token
 
 SHOWN, EMPTY, SPECIAL = "shown", "empty", "special"
@@ -26,21 +25,21 @@ def event(token: Token) -> bytes:
 class Shell:
     """Takes from what has arrived, and reads a chunk where there is nothing left."""
 
-    def __init__(self, chunks: list[bytes], *, reads_on: bool) -> None:
+    def __init__(self, chunks: list[bytes], *, pumps: bool) -> None:
         self._chunks = iter(chunks)
         self._parser = AnswerParser()
-        self._reads_on = reads_on
+        self._pumps = pumps
         self._begun = False
-        self._arrived = Arrived()
+        self._queue = TokenQueue()
 
     def text(self) -> str | None:
-        while not self._arrived.texts:
+        while not self._queue.texts:
             if not self._read():
                 return None
-        return self._arrived.texts.popleft()
+        return self._queue.texts.popleft()
 
     def token(self) -> Token | None:
-        while (token := self._arrived.token()) is None:
+        while (token := self._queue.token()) is None:
             if not self._read():
                 return None
         return token
@@ -48,13 +47,14 @@ class Shell:
     def _read(self) -> bool:
         chunk = next(self._chunks, None)
         if chunk is None:
-            self._arrived = Arrived()
+            self._queue = TokenQueue()
             return False
         texts = self._parser.read_on(chunk)
-        if self._begun and self._reads_on and texts:
-            self._arrived.texts.extend(texts)
+        if self._begun and self._pumps and texts:
+            self._queue.texts.extend(texts)
         else:
-            self._arrived.put(Emit(self._parser.tokens(), self._parser))
+            self._queue.put(self._parser.tokens())
+            self._queue.parser = self._parser
         self._begun = True
         return True
 
@@ -68,12 +68,12 @@ class Shell:
 @example([SHOWN] * 6, [1, 2, 3] * 4, [True, True, False, True, False, False] * 3, True)
 @example([SHOWN, SPECIAL, SHOWN, EMPTY, SPECIAL, SHOWN], [5] * 12, [True, False] * 7, False)
 def test_texts_and_tokens_in_turn(
-    kinds: list[str], sizes: list[int], as_text: list[bool], reads_on: bool
+    kinds: list[str], sizes: list[int], as_text: list[bool], pumps: bool
 ) -> None:
     tokens = [token_of(number, kind) for number, kind in enumerate(kinds)]
     events = iter([event(token) for token in tokens])
     chunks = [b"".join(itertools.islice(events, size)) for size in sizes]
-    shell = Shell([chunk for chunk in chunks if chunk], reads_on=reads_on)
+    shell = Shell([chunk for chunk in chunks if chunk], pumps=pumps)
     left = iter(tokens)
     for takes_text in as_text:
         if takes_text:

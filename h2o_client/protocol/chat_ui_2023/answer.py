@@ -1,32 +1,26 @@
-"""The answer's stream: bytes in, tokens out.
+"""The answer's stream in the protocol of 2023: `data:` lines in, tokens out.
 
-The service answers with server-sent events, of which this protocol uses one thing: lines that
-begin with `data:`, each a JSON object, each an event of its own [01_happy_path]. The model
-server (text-generation-inference) writes them and the service passes them on as they come.
-Two objects read them, in the manner of h11: they are fed bytes and never ask for any.
-
-`LineSplitter` cuts bytes into lines. HTTP chunks and events do not match: a chunk can hold many
-events, and an event can be cut anywhere, inside a character too [05_upstream_split]. So lines are
-cut as bytes and decoded whole. A line ends with LF; CRLF and CR, which proxies make of it, end
-one too; U+2028, U+2029 and U+0085, which stand raw inside the JSON strings
-[05_upstream_newlines], do not.
-
-`AnswerParser` reads the lines. The rules that it keeps:
+Each `data:` line is a JSON object and an event of its own. The model server
+(text-generation-inference) writes the events, and the service passes them on as they come. The
+rules:
 
 * An answer is whole when an event had a `generated_text` that is not null, and only then; `""` is
-  a whole, empty answer [05_upstream_empty]. A stream that ended in any other way was cut short,
-  also when HTTP says that it ended well [05_upstream_truncate_clean].
+  a whole, empty answer. A stream that ended in any other way was cut short, even where HTTP says
+  that it ended well.
 * The text is the join of the texts of the tokens that are not special, verbatim. It is not
-  `generated_text`, which can hold the end token's text [05_upstream_eos_in_text].
+  `generated_text`, which can hold the end token's text.
 * What follows the final event is not part of the answer.
 * An error does not swallow the tokens before it: `feed()` returns these, and `error` is set.
 
-Nearly every event is written in one and the same way, comes by itself, and nearly every caller
-wants its text only. `_EVENT` knows that way, to the byte, and finds the text in a quarter of the
-time that cutting lines and decoding JSON takes; of what it matched, tokens are made when they are
-asked for. Whatever it does not match to the last byte goes the common way, which alone decides
-what an event means.
+Nearly every event is written in the same way, arrives by itself, and nearly every caller wants
+only its text. `_EVENT` matches that form to the byte, and finds the text in a quarter of the time
+that splitting lines and decoding JSON takes; tokens are made of what it matched when they are
+asked for. Whatever it does not match is read as any other line, which alone decides what an event
+means.
 """
+
+# 01_happy_path: the form of the events. 05_upstream_empty: a whole, empty answer.
+# 05_upstream_truncate_clean: cut short without a sign. 05_upstream_eos_in_text.
 
 import json
 import re
@@ -34,12 +28,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from h2o_client.errors import GenerationError, H2oError, ProtocolError
-from h2o_client.protocol.arrived import shown_texts
+from h2o_client.protocol.lines import MAX_LINE, LineSplitter, excerpt
+from h2o_client.protocol.tokens import shown_texts
 from h2o_client.types import Token
 
-MAX_LINE = 1024 * 1024
 MAX_TEXT = 32 * 1024 * 1024  # bytes of the text of one answer: thousands of times what a model says
-_EXCERPT = 200
 _MAX_MESSAGE = 500
 _BOM = b"\xef\xbb\xbf"
 _raw_decode = json.JSONDecoder().raw_decode
@@ -57,82 +50,6 @@ _EVENT = re.compile(
 _one_event, _event_at = _EVENT.fullmatch, _EVENT.match
 
 
-def excerpt(data: bytes) -> str:
-    """Return the beginning of what came, as it can stand in an error's text."""
-    text = data[:_EXCERPT].decode("utf-8", "backslashreplace")
-    return repr(text) + ("…" if len(data) > _EXCERPT else "")
-
-
-class LineSplitter:
-    """Cuts bytes into lines, without their ends.
-
-    Args:
-        limit: bytes that one line may have; a longer one is an error, not memory.
-
-    Attributes:
-        overlong: whether a line was longer than the limit: nothing follows those before it.
-    """
-
-    __slots__ = ("_after_cr", "_limit", "_pending", "_size", "overlong")
-
-    def __init__(self, limit: int = MAX_LINE) -> None:
-        self._limit = limit
-        self._pending: list[bytes] = []  # the pieces of a line that has not ended
-        self._size = 0
-        self._after_cr = False  # a CR was the last byte: an LF now belongs to it
-        self.overlong = False
-
-    @property
-    def between(self) -> bool:
-        """Whether what comes next begins a line."""
-        return not (self._pending or self._after_cr or self.overlong)
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Return the lines that end within `data`; look at `overlong` afterwards."""
-        if self.overlong:
-            return []
-        if self._after_cr and data:
-            self._after_cr = False
-            if data.startswith(b"\n"):
-                data = data[1:]
-        if b"\r" in data:
-            self._after_cr = data.endswith(b"\r")
-            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        lines = data.split(b"\n")
-        held = self._size + len(data)
-        if self._pending and len(lines) > 1:
-            self._pending.append(lines[0])
-            lines[0] = b"".join(self._pending)
-            self._pending.clear()
-            self._size = 0
-        rest = lines.pop()
-        if rest:
-            self._pending.append(rest)
-            self._size += len(rest)
-        if held > self._limit:
-            self._keep_limit(lines)
-        return lines
-
-    def finish(self) -> bytes:
-        """Return the last line, which had no end; b"" if there is none."""
-        rest = b"".join(self._pending)
-        self._pending.clear()
-        self._size = 0
-        return rest
-
-    def _keep_limit(self, lines: list[bytes]) -> None:
-        """Drop the first line that is too long, and what follows it."""
-        for index, line in enumerate(lines):
-            if len(line) > self._limit:
-                del lines[index:]
-                self.overlong = True
-                break
-        if self.overlong or self._size > self._limit:
-            self.overlong = True
-            self._pending.clear()
-            self._size = 0
-
-
 class Final(NamedTuple):
     """The final event: the answer is whole.
 
@@ -144,6 +61,25 @@ class Final(NamedTuple):
 
     token: Token
     details: Mapping[str, Any]
+
+    @property
+    def generated_tokens(self) -> int | None:
+        """How many tokens the model generated, where the server was asked to tell."""
+        count = self.details.get("generated_tokens")
+        return count if type(count) is int else None
+
+    def finish_reason(self, *, has_stop: bool) -> str | None:
+        """Return the server's reason, or what the last token tells.
+
+        Args:
+            has_stop: whether stop sequences were given, at which it may have ended.
+        """
+        reason = self.details.get("finish_reason")
+        if isinstance(reason, str):
+            return reason
+        if self.token.special:
+            return "eos_token"
+        return None if has_stop else "length"  # 05_upstream_length
 
 
 class AnswerParser:

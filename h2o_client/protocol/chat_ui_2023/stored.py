@@ -20,48 +20,20 @@ or of another type is a `ProtocolError` that names it.
 import json
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, NamedTuple, NoReturn, TypeGuard
+from typing import Any, NoReturn, TypeGuard
 
 from h2o_client.errors import ProtocolError
-from h2o_client.protocol.devalue import unflatten
+from h2o_client.protocol.chat_ui_2023.devalue import unflatten
+from h2o_client.protocol.dialect import Overview, StoredConversation
+from h2o_client.protocol.lines import excerpt
 from h2o_client.protocol.replies import redirect_error, status_error
-from h2o_client.protocol.stream import excerpt
 from h2o_client.stored import ConversationInfo, Model, PromptExample, Settings
 from h2o_client.types import Message
 
 _MAX_ERROR = 1000  # characters of an error node that its error keeps
 
 
-class Root(NamedTuple):
-    """What `GET /__data.json` tells [13_data_json].
-
-    Attributes:
-        models: the models that the server offers, in its order.
-        settings: what this session has chosen.
-        conversations: this session's conversations, the newest first.
-    """
-
-    models: tuple[Model, ...]
-    settings: Settings
-    conversations: tuple[ConversationInfo, ...]
-
-
-class ConversationData(NamedTuple):
-    """What `__data.json` tells of one conversation, one's own [13_data_json] or a shared one.
-
-    Attributes:
-        title: its title; the space is taken off with which the model's own begin
-            [09_summarize_and_title].
-        model: the name of its model, which the server may no longer have [25_removed_model].
-        messages: what was said, in order; empty when nothing was yet.
-    """
-
-    title: str
-    model: str
-    messages: tuple[Message, ...]
-
-
-def read_root(body: bytes) -> Root:
+def read_root(body: bytes) -> Overview:
     """Read the answer to `GET /__data.json` [13_data_json].
 
     Raises:
@@ -70,14 +42,14 @@ def read_root(body: bytes) -> Root:
         ProtocolError: it is no such answer.
     """
     fields = _find(read_nodes(body), "models", "the models")
-    return Root(
+    return Overview(
         models=tuple(_model(item) for item in _each(fields, "models")),
         settings=_settings(_Fields(fields.get("settings"), "settings")),
         conversations=tuple(_info(item) for item in _each(fields, "conversations")),
     )
 
 
-def read_conversation(body: bytes) -> ConversationData:
+def read_conversation(body: bytes) -> StoredConversation:
     """Read the answer to `GET /conversation/{id}/__data.json` [13_data_json].
 
     Raises:
@@ -87,22 +59,12 @@ def read_conversation(body: bytes) -> ConversationData:
     """
     # From the end: the page itself is the last node.
     fields = _find(reversed(read_nodes(body)), "messages", "a conversation")
-    return ConversationData(
+    return StoredConversation(
+        # 09_summarize_and_title: the titles that a model gives begin with a space.
         title=fields.text("title").strip(),
         model=fields.text("model"),
         messages=tuple(_message(item) for item in _each(fields, "messages")),
     )
-
-
-def read_shared(body: bytes) -> ConversationData:
-    """Read the answer to `GET /r/{id}/__data.json`, which has the same form [10_share].
-
-    Raises:
-        StatusError: a node says that it was refused: there is no such share.
-        RedirectError: the body sends the request elsewhere.
-        ProtocolError: it is no such answer.
-    """
-    return read_conversation(body)
 
 
 def read_nodes(body: bytes) -> list[object]:

@@ -49,6 +49,9 @@ from h2o_client.errors import (
     TransportError,
     TransportTimeoutError,
 )
+from h2o_client.protocol import conversations
+from h2o_client.protocol.effects import Pump
+from h2o_client.protocol.turn import Fate
 from h2o_client.types import DEFAULT_MODEL, Reply, Timeouts
 
 WHOLE_CHAT = ["settings", "create", "message", "delete"]
@@ -267,7 +270,7 @@ def test_settings_that_want_the_terms_accepted_are_an_error() -> None:
 
 def test_a_session_that_is_renamed_when_it_is_opened_keeps_its_new_name() -> None:
     scene = Scene(session=None)
-    ours = scene.service.session.value
+    ours = scene.exchange.session.value
     scene.script["settings"] = iter(
         [says({"type": "redirect"}, set_cookie=f"renamed={ours}; HttpOnly")]
     )
@@ -462,7 +465,7 @@ def test_an_error_shows_no_other_and_no_session(place: str) -> None:
     assert error.__cause__ is None
     assert error.__context__ is None or error.__suppress_context__
     shown = f"{error!r} {error}"
-    assert scene.service.session.value not in shown
+    assert scene.exchange.session.value not in shown
 
 
 def test_a_page_instead_of_a_stream_is_shown_with_its_content_type() -> None:
@@ -633,10 +636,10 @@ def test_a_deletion_that_fails_spoils_no_answer_and_is_tried_again_by_the_sweep(
     assert len(scene.warnings) == 1
     assert "tried again on close" in scene.warnings[0]
 
-    scene.play(scene.service.sweep())
+    scene.play(conversations.sweep(scene.exchange, scene.exchange.cleanup()))
     assert scene.conversations == set()
     before = len(scene.requests)
-    scene.play(scene.service.sweep())
+    scene.play(conversations.sweep(scene.exchange, scene.exchange.cleanup()))
     assert len(scene.requests) == before
 
 
@@ -644,7 +647,7 @@ def test_what_the_sweep_cannot_clean_up_is_given_up_with_a_warning_and_the_rest_
     scene = Scene({"delete": [says({}, 500)] * 3}, retries=0)
     for _ in range(2):
         scene.play(chat_of(scene).run())
-    scene.play(scene.service.sweep())
+    scene.play(conversations.sweep(scene.exchange, scene.exchange.cleanup()))
 
     assert len(scene.conversations) == 1
     assert len(scene.warnings) == 3
@@ -660,10 +663,10 @@ def test_warnings_show_no_session_and_no_prompt() -> None:
     with pytest.raises(H2oError):
         world.play(chat.run())
     world.play(chat.stop())
-    world.service.leave_behind(chat, None)
-    world.play(world.service.sweep())
+    conversations.leave_behind(world.exchange, chat, None)
+    world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
     assert len(world.warnings) == 3
-    assert "hunter" not in repr((world.warnings, world.service, chat))
+    assert "hunter" not in repr((world.warnings, world.exchange, chat))
 
 
 # Stopping.
@@ -727,7 +730,7 @@ def test_a_connection_that_ends_because_of_the_stop_is_no_error(answer: Answer) 
     while next(steps) != "send message":
         pass
     # Another thread stops while this one waits: the server was asked already.
-    scene.chat._turn.generating = True
+    scene.chat._turn.fate = Fate.RUNNING
     assert scene.stop() == ["stop"]
     reply = rest_of(steps)
     assert reply.finish_reason == "stopped"
@@ -762,7 +765,7 @@ def limit_of(scene: Scene) -> str:
     return error.limit
 
 
-READING = pytest.mark.parametrize("reads_on", [False, True], ids=["by steps", "reading on"])
+READING = pytest.mark.parametrize("pumps", [False, True], ids=["by steps", "reading on"])
 
 
 @pytest.mark.parametrize(
@@ -785,10 +788,10 @@ READING = pytest.mark.parametrize("reads_on", [False, True], ids=["by steps", "r
 )
 @READING
 def test_a_time_limit_strikes(
-    timeouts: Timeouts, answer: Answer, limit: str, now: float, reads_on: bool
+    timeouts: Timeouts, answer: Answer, limit: str, now: float, pumps: bool
 ) -> None:
     scene = Scene({"message": [answer]}, timeouts=timeouts)
-    scene.reads_on = reads_on
+    scene.pumps = pumps
     assert limit_of(scene) == limit
     assert now <= scene.elapsed <= now + 1.0
     assert not scene.player.is_open
@@ -807,10 +810,10 @@ def test_a_time_limit_strikes(
 )
 @READING
 def test_a_time_limit_does_not_strike_before_its_time(
-    timeouts: Timeouts, answer: Answer, reads_on: bool
+    timeouts: Timeouts, answer: Answer, pumps: bool
 ) -> None:
     scene = Scene({"message": [answer]}, timeouts=timeouts)
-    scene.reads_on = reads_on
+    scene.pumps = pumps
     assert scene.run().finish_reason == "eos_token"
 
 
@@ -818,11 +821,11 @@ def test_a_time_limit_does_not_strike_before_its_time(
 @pytest.mark.parametrize("between", [(), (b": comment\n\n",)], ids=["tokens", "comments"])
 @READING
 def test_a_caller_that_takes_its_time_is_no_silence_of_the_server(
-    total: float | None, between: tuple[bytes, ...], reads_on: bool
+    total: float | None, between: tuple[bytes, ...], pumps: bool
 ) -> None:
     answer = streams(token("a"), *between, token("b"), *between, END)
     scene = Scene({"message": [answer]}, timeouts=Timeouts(idle=60, total=total))
-    scene.reads_on = reads_on
+    scene.pumps = pumps
     scene.on_emit = lambda: scene.pass_time(100.0)
     assert scene.run().text == "ab"
 
@@ -831,11 +834,11 @@ def test_a_caller_that_takes_its_time_is_no_silence_of_the_server(
 def test_what_a_shell_has_read_on_is_given_out_once(after: int) -> None:
     parts = [token("a"), token("b"), token("c") + token("d"), token("e"), token("f"), END]
     scene = Scene({"message": [streams(*parts)]})
-    scene.reads_on = True
+    scene.pumps = True
     emitted = itertools.count(1)
 
     def halt() -> None:
-        scene.reads_on = next(emitted) < after
+        scene.pumps = next(emitted) < after
 
     scene.on_emit = halt
     assert scene.run().text == "abcdef"
@@ -844,13 +847,15 @@ def test_what_a_shell_has_read_on_is_given_out_once(after: int) -> None:
 
 def test_an_answer_is_whole_even_if_the_shell_could_not_say_that_it_read_its_end() -> None:
     scene = Scene({"message": [streams(token("a"), whole("b"))]})
-    scene.reads_on = True
-    read_on = scene.player._read_on
+    scene.pumps = True
+    pump = scene.player._pump
 
-    def interrupted(reader: Any) -> None:
-        read_on(reader)
+    def interrupted(effect: Pump) -> float:
+        since = pump(effect)
+        effect.parser.tokens()
+        return since
 
-    scene.player._read_on = interrupted  # type: ignore[method-assign]
+    scene.player._pump = interrupted  # type: ignore[method-assign]
     reply = scene.run()
     assert (reply.text, reply.finish_reason) == ("ab", "eos_token")
 
@@ -897,9 +902,9 @@ FAULTS = st.sampled_from(
     [
         TransportError("x"),
         TransportError("x", sent=False),
-        TransportTimeoutError.struck("idle", 1.0),
-        TransportTimeoutError.struck("connect", 1.0),
-        TransportTimeoutError.struck("first_token", 1.0),
+        TransportTimeoutError.exceeded("idle", 1.0),
+        TransportTimeoutError.exceeded("connect", 1.0),
+        TransportTimeoutError.exceeded("first_token", 1.0),
     ]
 )
 PARTS = st.one_of(

@@ -38,8 +38,10 @@ from h2o_client.errors import (
     TransportError,
 )
 from h2o_client.protocol import queries
+from h2o_client.protocol.conversation import ConversationCore, new_conversation
+from h2o_client.protocol.message import MessageOperation
 from h2o_client.protocol.prompt import build_prompt
-from h2o_client.protocol.talk import Ask, Talk, new_talk
+from h2o_client.protocol.saved import resume, save
 from h2o_client.types import DEFAULT_MODEL, Message, Reply, Timeouts, WebSearchEntry
 
 OTHER = "6b007c3d1090eb6ec94d77f2"
@@ -53,26 +55,26 @@ def new_world(answers: dict[str, Any] | None = None, **options: Any) -> World:
     return World({"message": ANSWER, **(answers or {})}, **options)
 
 
-def open_talk(world: World, **options: Any) -> Talk:
+def open_talk(world: World, **options: Any) -> ConversationCore:
     arguments: dict[str, Any] = {"model": None, "keep": None, "id": None, "from_share": None}
-    return new_talk(world.service, **{**arguments, **options})
+    return new_conversation(world.exchange, **{**arguments, **options})
 
 
-def ask(talk: Talk, prompt: str | None = "Hi", **options: Any) -> Ask:
+def ask(talk: ConversationCore, prompt: str | None = "Hi", **options: Any) -> MessageOperation:
     arguments: dict[str, Any] = {
         "recover": None,
         "retries": None,
         "parameters": None,
         "keywords": {},
     }
-    return talk.ask(prompt, **{**arguments, **options})
+    return MessageOperation(talk._exchange, talk, prompt, **{**arguments, **options})
 
 
-def send(world: World, talk: Talk, prompt: str | None = "Hi", **options: Any) -> Reply:
+def send(world: World, talk: ConversationCore, prompt: str | None = "Hi", **options: Any) -> Reply:
     return world.play(ask(talk, prompt, **options).run())
 
 
-def said(talk: Talk) -> list[tuple[str, str, bool]]:
+def said(talk: ConversationCore) -> list[tuple[str, str, bool]]:
     return [(message.role, message.content, message.partial) for message in talk.messages]
 
 
@@ -107,7 +109,7 @@ def test_what_was_said_is_in_the_form_that_chat_takes() -> None:
     send(world, talk)
     prompt = "User: Hi\nAssistant:  Hello\nAssistant:"
     assert build_prompt(talk.messages) == prompt
-    assert build_prompt(talk.to_dict()["messages"]) == prompt
+    assert build_prompt(save(talk)["messages"]) == prompt
 
 
 def test_a_second_message_is_refused_before_anything_is_sent() -> None:
@@ -168,7 +170,7 @@ def test_an_answer_interrupted_by_an_error_stays_marked_as_partial(
     question = ask(talk, recover=False)
     with pytest.raises(error) as caught:
         world.play(question.run())
-    world.play(question.abandon())
+    world.play(question.abandon(world.exchange.cleanup()))
     assert caught.value.partial == partial
     assert said(talk) == [("user", "Hi", False), ("assistant", partial, True)]
     assert send(world, talk, "Next").text == " Hello"
@@ -176,7 +178,7 @@ def test_an_answer_interrupted_by_an_error_stays_marked_as_partial(
 
 
 @pytest.mark.parametrize("answer", [INTERNAL, lost(sent=False), says({"error": "x"}, 422)])
-def test_a_message_that_was_refused_leaves_nothing(answer: Answer) -> None:
+def test_a_message_that_was_rejected_leaves_nothing(answer: Answer) -> None:
     world = new_world({"message": answer}, retries=0)
     talk = open_talk(world)
     with pytest.raises(H2oError):
@@ -205,7 +207,7 @@ def test_a_message_refused_after_another_is_what_retry_asks() -> None:
 @pytest.mark.parametrize("answer", [INTERNAL, lost(sent=False), LOST_ID])
 def test_a_conversation_that_could_not_be_made_can_be_tried_again(answer: Answer) -> None:
     world = new_world({"create": [answer, says({"conversationId": OTHER})]}, retries=0)
-    world.service.session.accepted = True
+    world.exchange.session.accepted = True
     talk = open_talk(world)
     if answer is INTERNAL:  # the client looks whether it is the model
         world.script["root"] = iter([lost()])
@@ -287,7 +289,7 @@ def test_retry_of_a_conversation_that_is_gone() -> None:
 # A turn that was stopped or left
 
 
-def stopped(world: World, talk: Talk) -> Reply:
+def stopped(world: World, talk: ConversationCore) -> Reply:
     """Stop an answer after its first token; the server closes without a final event."""
     question = ask(talk)
     world.on_emit = lambda: world.play(question.stop())
@@ -360,7 +362,7 @@ def test_a_turn_that_was_left_is_waited_for_too() -> None:
         world.play(flow)
     flow.close()
     world.on_emit = lambda: None
-    world.play(question.abandon())
+    world.play(question.abandon(world.exchange.cleanup()))
     assert said(talk) == [("user", "Hi", False), ("assistant", " One", True)]
     send(world, talk, "Next")
     assert world.operations == ["create", "message", "stop", "data", "message"]
@@ -374,7 +376,7 @@ def test_an_answer_that_the_model_server_broke_off_is_not_waited_for() -> None:
     question = ask(talk)
     with pytest.raises(IncompleteStreamError):
         world.play(question.run())
-    world.play(question.abandon())
+    world.play(question.abandon(world.exchange.cleanup()))
     begun = world.now
     send(world, talk, "Next")
     assert world.now - begun <= 5.0
@@ -487,7 +489,7 @@ def test_what_is_deleted_at_the_end(
             "model": "m",
             "messages": [],
         }
-        talk = Talk.from_dict(world.service, saved, keep=keep)
+        talk = resume(world.exchange, saved, keep=keep)
     else:
         talk = open_talk(
             world,
@@ -499,8 +501,8 @@ def test_what_is_deleted_at_the_end(
         send(world, talk)
     there = used or taken in ("id", "saved")
     assert talk.to_be_deleted == (deleted and there)
-    world.play(talk.abandon())
-    world.play(talk.abandon())
+    world.play(talk.abandon(world.exchange.cleanup()))
+    world.play(talk.abandon(world.exchange.cleanup()))
     assert world.operations.count("delete") == (deleted and there)
     assert not talk.to_be_deleted
 
@@ -519,7 +521,7 @@ def test_delete_deletes_what_would_be_kept_and_only_once() -> None:
 def test_one_that_is_gone_already_counts_as_deleted() -> None:
     world = new_world({"delete": LOST_ID})
     talk = open_talk(world, id=CONVERSATION, keep=False)
-    world.play(talk.abandon())
+    world.play(talk.abandon(world.exchange.cleanup()))
     assert not talk.to_be_deleted
 
 
@@ -527,9 +529,9 @@ def test_a_deletion_that_failed_is_still_to_be_done() -> None:
     world = new_world({"delete": [INTERNAL, says(b"")]})
     talk = open_talk(world, id=CONVERSATION, keep=False)
     with pytest.raises(ServerError):
-        world.play(talk.abandon())
+        world.play(talk.abandon(world.exchange.cleanup()))
     assert talk.to_be_deleted
-    world.play(talk.abandon())
+    world.play(talk.abandon(world.exchange.cleanup()))
     assert not talk.to_be_deleted
 
 
@@ -625,7 +627,7 @@ def test_the_parameters_of_client_and_call_are_joined() -> None:
 
 # The rest of what a conversation can do
 
-Play = Callable[[Talk], Any]
+Play = Callable[[ConversationCore], Any]
 
 
 @pytest.mark.parametrize(
@@ -745,27 +747,27 @@ def test_a_conversation_comes_back_as_it_was_saved() -> None:
     with pytest.raises(GenerationError):
         send(world, talk, "Again")
     talk.title = "Names"
-    saved = json.loads(json.dumps(talk.to_dict()))
-    assert world.service.session.value not in json.dumps(saved)
-    again = Talk.from_dict(world.service, saved, keep=None)
+    saved = json.loads(json.dumps(save(talk)))
+    assert world.exchange.session.value not in json.dumps(saved)
+    again = resume(world.exchange, saved, keep=None)
     assert (again.id, again.title, again.model) == (CONVERSATION, "Names", DEFAULT_MODEL)
     assert again.messages == talk.messages
     assert [message.partial for message in again.messages] == [False, False, False, True]
-    assert again.to_dict() == saved
+    assert save(again) == saved
 
 
 def test_a_conversation_saved_before_its_first_use_is_made_then() -> None:
     world = new_world()
-    saved = open_talk(world, model="m7").to_dict()
-    talk = Talk.from_dict(world.service, saved, keep=None)
+    saved = save(open_talk(world, model="m7"))
+    talk = resume(world.exchange, saved, keep=None)
     send(world, talk)
     assert world.bodies("create") == [{"model": "m7"}]
 
 
 def test_one_saved_before_its_first_use_of_a_share_is_still_of_that_share() -> None:
     world = new_world()
-    saved = json.loads(json.dumps(open_talk(world, from_share="PMvsTaJ").to_dict()))
-    send(world, Talk.from_dict(world.service, saved, keep=None))
+    saved = json.loads(json.dumps(save(open_talk(world, from_share="PMvsTaJ"))))
+    send(world, resume(world.exchange, saved, keep=None))
     assert world.bodies("create")[0].get("fromShare") == "PMvsTaJ"
 
 
@@ -780,7 +782,7 @@ SAVED: dict[str, Any] = {
 
 def test_retry_of_a_saved_conversation_knows_its_last_message() -> None:
     world = new_world()
-    send(world, Talk.from_dict(world.service, SAVED, keep=None), None)
+    send(world, resume(world.exchange, SAVED, keep=None), None)
     assert world.operations == ["message"]
     assert world.bodies("message")[0]["options"]["id"] == "a"
 
@@ -814,7 +816,7 @@ def test_retry_of_a_saved_conversation_knows_its_last_message() -> None:
 )
 def test_what_is_no_saved_conversation(saved: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=r"saved conversation|no id of a conv|no shared conv"):
-        Talk.from_dict(new_world().service, saved, keep=None)
+        resume(new_world().exchange, saved, keep=None)
 
 
 # Web search
@@ -1051,23 +1053,23 @@ def test_a_model_no_longer_served() -> None:
 
 def test_models_settings_and_conversations_are_read_from_the_root() -> None:
     world = new_world({"root": models("one/a")})
-    assert [model.id for model in world.play(queries.models(world.service))] == ["one/a"]
-    assert world.play(queries.settings(world.service)).active_model == "m"
-    assert world.play(queries.conversations(world.service)) == []
+    assert [model.id for model in world.play(queries.models(world.exchange))] == ["one/a"]
+    assert world.play(queries.settings(world.exchange)).active_model == "m"
+    assert world.play(queries.conversations(world.exchange)) == []
     assert world.operations == ["root"] * 3
 
 
 def test_deleting_all_opens_the_session_first() -> None:
     done = says({"type": "redirect", "status": 303, "location": "/"})
     world = new_world({"delete_all": done}, session=None)
-    world.play(queries.delete_conversations(world.service))
+    world.play(queries.delete_conversations(world.exchange))
     assert world.operations == ["settings", "delete_all"]
 
 
 def test_a_shared_conversation_is_read_without_a_session() -> None:
     stored = data(("user", "Hi", "a"), ("assistant", " Hello", "b"), title="Names", model="m7")
     world = new_world({"shared": says(stored)}, session=None)
-    found = world.play(queries.shared(world.service, "https://x/r/PMvsTaJ"))
+    found = world.play(queries.shared(world.exchange, "https://x/r/PMvsTaJ"))
     assert (found.title, found.model) == ("Names", "m7")
     assert found.messages[1] == Message(role="assistant", content=" Hello", id="b")
     assert world.operations == ["shared"]
@@ -1077,11 +1079,11 @@ def test_a_shared_conversation_is_read_without_a_session() -> None:
 def test_a_share_that_there_is_not() -> None:
     world = new_world({"shared": says(refused(404, "Conversation not found"))})
     with pytest.raises(NotFoundError):
-        world.play(queries.shared(world.service, "zzzzzzz"))
+        world.play(queries.shared(world.exchange, "zzzzzzz"))
 
 
 def test_a_share_that_is_none_sends_nothing() -> None:
     world = new_world()
     with pytest.raises(ValueError, match="no shared conversation"):
-        world.play(queries.shared(world.service, "https://x/conversation/1"))
+        world.play(queries.shared(world.exchange, "https://x/conversation/1"))
     assert world.requests == []

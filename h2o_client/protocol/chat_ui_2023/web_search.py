@@ -20,7 +20,7 @@ import re
 from typing import Any, NoReturn, TypeGuard
 
 from h2o_client.errors import IncompleteStreamError, ProtocolError
-from h2o_client.protocol.stream import excerpt
+from h2o_client.protocol.lines import excerpt
 from h2o_client.types import WebSearchEntry
 
 MAX_OBJECT = 1024 * 1024

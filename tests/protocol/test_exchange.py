@@ -14,11 +14,13 @@ from h2o_client.errors import (
     OverloadedError,
     TransportTimeoutError,
 )
+from h2o_client.protocol import conversations
+from h2o_client.protocol.chat import ChatOperation
+from h2o_client.protocol.conversation import ConversationCore, new_conversation
 from h2o_client.protocol.effects import Finish, Flow, Request
-from h2o_client.protocol.flows import Chat
+from h2o_client.protocol.message import MessageOperation
 from h2o_client.protocol.retries import Patience, Retries, Retry
 from h2o_client.protocol.session import Failure
-from h2o_client.protocol.talk import Talk, new_talk
 from h2o_client.types import DEFAULT_MODEL, Reply, Timeouts
 
 BUSY = Answer(503, (b"busy",))
@@ -28,7 +30,7 @@ INTERNAL = says({"message": "Internal Error"}, 500)
 
 def chat(world: World, **options: Any) -> Flow[Reply]:
     arguments: dict[str, Any] = dict.fromkeys(["model", "recover", "retries", "parameters"])
-    return Chat(world.service, "Hi", keywords={}, **{**arguments, **options}).run()
+    return ChatOperation(world.exchange, "Hi", keywords={}, **{**arguments, **options}).run()
 
 
 def at_once(world: World, *flows: Flow[Reply]) -> list[Reply | H2oError]:
@@ -93,13 +95,13 @@ def test_what_counts_is_what_was_left_to_the_one_who_failed(
 
 def test_what_a_call_has_left_is_what_it_has_not_used() -> None:
     world = World({"create": [BUSY]})
-    retries = world.service.retry_state(Retries(attempts=2, base=4.0))
-    world.play(world.service.create("m", retries, lambda _: None))
+    retries = world.exchange.call(Retries(attempts=2, base=4.0))
+    world.play(conversations.create(world.exchange, "m", retries, lambda _: None))
     assert retries.patience == (1, 26.0)
 
 
 def test_a_total_settles_nothing_for_others() -> None:
-    failure = Failure(TransportTimeoutError.struck("total", None), "m", (0, 30.0))
+    failure = Failure(TransportTimeoutError.exceeded("total", None), "m", (0, 30.0))
     assert not failure.settles("m", (0, 30.0))
 
 
@@ -123,13 +125,13 @@ def test_a_wait_before_another_attempt_to_make_one_can_be_broken_off() -> None:
     steps.close()
     assert world.slept == []
     before = len(world.requests)
-    world.play(world.service.sweep())
+    world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
     assert len(world.requests) == before
 
 
 def test_the_wait_for_the_one_who_opens_the_session_is_within_the_total() -> None:
     world = World(session=None, timeouts=Timeouts(total=5.0))
-    effects = world.service.open_session(world.service.new_call())
+    effects = world.exchange.open_session(world.exchange.call())
     exclusive = next(effects)
     assert (exclusive.within, exclusive.limit) == (5.0, "total")  # type: ignore[union-attr]
     effects.close()
@@ -169,8 +171,10 @@ def test_another_call_may_have_a_model_that_there_is() -> None:
 
 def test_all_who_took_up_a_conversation_take_turns() -> None:
     world = World()
-    one, other = taken_up(world), taken_up(world)
-    ask = one.ask("Hi", recover=None, retries=None, parameters=None, keywords={})
+    one, other = resumed(world), resumed(world)
+    ask = MessageOperation(
+        world.exchange, one, "Hi", recover=None, retries=None, parameters=None, keywords={}
+    )
     steps = Player(world).drive(ask.run())
     next(steps)
     with pytest.raises(ConversationBusyError):
@@ -180,17 +184,17 @@ def test_all_who_took_up_a_conversation_take_turns() -> None:
     other.begin()
 
 
-def test_a_conversation_that_was_made_is_held_apart_from_one_taken_up() -> None:
+def test_a_conversation_that_was_made_is_held_apart_from_one_resumed() -> None:
     world = World()
-    made = new_talk(world.service, model=None, keep=True, id=None, from_share=None)
-    world.play(made.open(world.service.new_call()))
+    made = new_conversation(world.exchange, model=None, keep=True, id=None, from_share=None)
+    world.play(made.open(world.exchange.call()))
     made.begin()
     with pytest.raises(ConversationBusyError):
-        taken_up(world).begin()
+        resumed(world).begin()
 
 
-def taken_up(world: World) -> Talk:
-    return new_talk(world.service, model=None, keep=None, id=CONVERSATION, from_share=None)
+def resumed(world: World) -> ConversationCore:
+    return new_conversation(world.exchange, model=None, keep=None, id=CONVERSATION, from_share=None)
 
 
 # Conversations whose ids were lost
@@ -214,26 +218,26 @@ def listing(*numbers: str) -> Answer:
 )
 def test_a_conversation_whose_creation_was_lost_is_deleted_at_the_end(failure: Answer) -> None:
     world = World({"create": [failure], "root": listing(MADE, CONVERSATION, OTHER)}, session=None)
-    talk = new_talk(world.service, model=None, keep=True, id=None, from_share=None)
+    talk = new_conversation(world.exchange, model=None, keep=True, id=None, from_share=None)
     for _ in range(2):
         try:
-            world.play(talk.open(world.service.new_call()))
+            world.play(talk.open(world.exchange.call()))
         except H2oError:
             continue
     before = len(world.requests)
-    world.play(world.service.sweep())
+    world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
     told = [(r.operation, world.conversation_of(r)) for r in world.requests[before:]]
     assert told == [("root", ""), ("delete", MADE), ("delete", OTHER)]
-    world.play(world.service.sweep())
+    world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
     assert len(world.requests) == before + 3
 
 
 def test_one_that_is_known_is_not_looked_at() -> None:
     world = World({"create": [lost()], "root": listing(CONVERSATION)}, session=None)
-    talk = new_talk(world.service, model=None, keep=True, id=None, from_share=None)
-    world.play(talk.open(world.service.new_call()))
+    talk = new_conversation(world.exchange, model=None, keep=True, id=None, from_share=None)
+    world.play(talk.open(world.exchange.call()))
     assert talk.id == CONVERSATION
-    world.play(world.service.sweep())
+    world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
     assert world.operations[-1] == "root"
 
 
@@ -242,11 +246,11 @@ def test_a_session_that_somebody_else_may_have_is_let_be(how: str) -> None:
     world = World({"create": [lost()]}, session="taken-up" if how == "taken up" else None)
     world.play(chat(world))
     if how == "handed out":
-        world.service.session.hand_out()
+        world.exchange.session.export()
     if how == "forked":
-        world.service.forget()
+        world.exchange.session.leave_to_parent()
     before = len(world.requests)
-    world.play(world.service.sweep())
+    world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
     assert len(world.requests) == before
 
 
@@ -257,23 +261,23 @@ def test_where_none_can_have_been_made_nothing_is_asked(answer: Answer) -> None:
     world = World({"create": [answer]}, session=None)
     world.play(chat(world, retries=Retries(base=0.0)))
     before = len(world.requests)
-    world.play(world.service.sweep())
+    world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
     assert len(world.requests) == before
 
 
 def test_a_creation_that_was_broken_off_is_looked_for() -> None:
     world = World({"root": listing()}, session=None)
-    flow = world.service.create("m", world.service.new_call(), lambda _: None)
+    flow = conversations.create(world.exchange, "m", world.exchange.call(), lambda _: None)
     assert isinstance(next(flow), Finish)
     flow.close()
-    world.play(world.service.sweep())
+    world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
     assert world.operations == ["root"]
 
 
 def test_a_server_that_does_not_tell_is_given_up_with_a_warning() -> None:
     world = World({"create": [lost()], "root": BUSY}, session=None)
     world.play(chat(world))
-    world.play(world.service.sweep())
+    world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
     assert "may be left behind" in world.warnings[-1]
 
 

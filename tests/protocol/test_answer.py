@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from recorded import HELLO, Exchange, scenario, streams
 
 from h2o_client.errors import GenerationError, H2oError, ProtocolError
-from h2o_client.protocol import stream
-from h2o_client.protocol.stream import MAX_LINE, AnswerParser, Final, LineSplitter, excerpt
+from h2o_client.protocol.chat_ui_2023 import answer as parsing
+from h2o_client.protocol.chat_ui_2023.answer import AnswerParser, Final
+from h2o_client.protocol.lines import MAX_LINE, LineSplitter, excerpt
 from h2o_client.types import Token
 
 END = (
@@ -599,13 +600,13 @@ def test_of_a_read_that_cuts_events_the_whole_ones_are_read_in_the_usual_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     decoded: list[str] = []
-    decode = stream._raw_decode
+    decode = parsing._raw_decode
 
     def note(text: str) -> Any:
         decoded.append(text)
         return decode(text)
 
-    monkeypatch.setattr(stream, "_raw_decode", note)
+    monkeypatch.setattr(parsing, "_raw_decode", note)
     answer = b"".join(USUAL % (b"%d" % number, b"-0.5") for number in range(1000))
     parser = AnswerParser()
     texts = [

@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from h2o_client.errors import H2oError
+from h2o_client.protocol import conversations
+from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import CallerStoppedError, Flow
+from h2o_client.protocol.exchange import Exchange
 from h2o_client.protocol.payloads import check_flag, check_model, merge_parameters
 from h2o_client.protocol.prompt import build_prompt
-from h2o_client.protocol.retries import Retries, RetryState
-from h2o_client.protocol.service import Service
+from h2o_client.protocol.retries import Call, Retries, as_retries
 from h2o_client.protocol.turn import Turn
 from h2o_client.types import Messages, Reply
 
@@ -41,16 +43,16 @@ class Operation(Protocol):
         """Tell the server that the caller has enough; `run()` ends with what is there."""
         ...
 
-    def abandon(self) -> Flow[None]:
+    def abandon(self, deadline: Deadline) -> Flow[None]:
         """Tell the server what must still be told once `run()` was broken off."""
         ...
 
 
-class Chat:
+class ChatOperation:
     """A one-shot chat: its conversation is made for it, and deleted after it.
 
     Args:
-        service: the service.
+        exchange: sends its requests.
         messages: as `build_prompt()` takes them.
         model: the model, or None: the client's.
         recover: whether to recover the answer if its connection is lost, or None: the client's.
@@ -59,13 +61,13 @@ class Chat:
         keywords: the call's keyword parameters.
 
     Raises:
-        TypeError: an argument is of the wrong type, or none that there is.
+        TypeError: an argument is of the wrong type, or has an unknown name.
         ValueError: an argument cannot be sent.
     """
 
     def __init__(
         self,
-        service: Service,
+        exchange: Exchange,
         messages: Messages,
         *,
         model: str | None,
@@ -74,16 +76,16 @@ class Chat:
         parameters: Mapping[str, Any] | None,
         keywords: Mapping[str, Any],
     ) -> None:
-        self._service = service
-        self._model = service.model if model is None else check_model(model)
-        self._retries = service.retry_state(retries)
+        configuration = exchange.configuration
+        self._exchange = exchange
+        self._model = configuration.model if model is None else check_model(model)
+        self._retries = None if retries is None else as_retries(retries)
         self._turn = Turn(
-            service,
+            exchange,
             build_prompt(messages),
             model=self._model,
-            parameters=merge_parameters(service.parameters, parameters, keywords),
-            retries=self._retries,
-            recover=service.recover if recover is None else check_flag("recover", recover),
+            parameters=merge_parameters(configuration.parameters, parameters, keywords),
+            recover=configuration.recover if recover is None else check_flag("recover", recover),
         )
         self._conversation: str | None = None
         self._stop_failed = False
@@ -100,45 +102,47 @@ class Chat:
 
     def run(self) -> Flow[Reply]:
         """Do it all, emitting tokens as they arrive."""
-        service = self._service
-        service.begin(self._retries)
+        exchange = self._exchange
+        call = exchange.call(self._retries)
         try:
             if not self._turn.stopping:
-                yield from service.open_session(self._retries, self._model)
+                yield from exchange.open_session(call, self._model)
             if not self._turn.stopping:
-                yield from service.create(self._model, self._retries, self._made)
+                yield from conversations.create(exchange, self._model, call, self._made)
         except CallerStoppedError:
             if not self._turn.stopping:
                 raise
-        reply = yield from self._turn.run(self._conversation or "")
-        try:  # the answer is there: what follows is the clean-up
-            yield from self._delete(service.cleanup_state(self._retries))
+        reply = yield from self._turn.run(self._conversation or "", call)
+        # The answer is there: what follows is the clean-up, with what is left of the retries.
+        call.deadline = exchange.cleanup()
+        try:
+            yield from self._delete(call, reopen=True)
         except H2oError as error:
-            service.leave_behind(self, error)
+            conversations.leave_behind(exchange, self, error)
         return reply
 
     def stop(self) -> Flow[None]:
         """Tell the server that the caller has enough; `run()` ends with what is there."""
         yield from self._turn.stop()
 
-    def abandon(self) -> Flow[None]:
+    def abandon(self, deadline: Deadline) -> Flow[None]:
         """Tell the server to stop, and to delete the conversation."""
         failure: H2oError | None = None
         try:
-            yield from self._turn.abandon()
+            yield from self._turn.abandon(deadline)
         except H2oError as error:
             if not self._stop_failed:
                 self._stop_failed = True
                 raise  # what is deleted cannot be stopped any more: first try again, on close
             failure = error
-        yield from self._delete(None)
+        yield from self._delete(self._exchange.once(deadline), reopen=False)
         if failure is not None:
             raise failure
 
     def _made(self, conversation: str) -> None:
         self._conversation = conversation
 
-    def _delete(self, retries: RetryState | None) -> Flow[None]:
+    def _delete(self, call: Call, *, reopen: bool) -> Flow[None]:
         if self._conversation is not None:
-            yield from self._service.delete(self._conversation, retries)
+            yield from conversations.delete(self._exchange, self._conversation, call, reopen=reopen)
             self._conversation = None

@@ -1,0 +1,121 @@
+"""Small answers of the protocol of 2023 -> values."""
+
+from urllib.parse import urlsplit
+
+from h2o_client.protocol.effects import Head, Request
+from h2o_client.protocol.replies import (
+    MAX_BODY,
+    as_text,
+    check_status,
+    error_message,
+    read_id,
+    read_json,
+    status_error,
+    unexpected,
+)
+from h2o_client.types import PromptPreview
+
+
+def read_session_cookies(head: Head, body: bytes, request: Request) -> list[str]:
+    """Return the `Set-Cookie` headers of accepted settings.
+
+    Raises:
+        H2oError: as for `read_settings()`.
+    """
+    read_settings(head, body, request)
+    return [value for name, value in head.headers if name == "set-cookie"]
+
+
+def read_settings(head: Head, body: bytes, request: Request) -> None:
+    """Check the answer to `POST /settings` [02_settings_variants].
+
+    Success is 303, or 200 with `{"type":"redirect","status":303,…}`, by what was accepted first.
+
+    Raises:
+        StatusError: it was refused, with the status or inside a 200.
+        RedirectError: it leads away from this service.
+        ProtocolError: it is neither.
+    """
+    if head.status == 303 and _is_ours(head.get("location"), request):
+        return
+    check_status(head, body, request)
+    answer = read_json(head, body)
+    kind = answer.get("type")
+    if kind in ("redirect", "success"):
+        return
+    if kind in ("error", "failure"):
+        status = answer.get("status")
+        message, _ = error_message(body)
+        if not isinstance(status, int) or not 400 <= status <= 599:
+            status = 500
+        raise status_error(status, message[:MAX_BODY], body=as_text(body[:MAX_BODY]))
+    raise unexpected(head, body, "the answer to the settings")
+
+
+def read_conversation_id(head: Head, body: bytes, request: Request) -> str:
+    """Return the id in the answer to `POST /conversation` [03_create_conversation].
+
+    Raises:
+        StatusError: it was refused.
+        ProtocolError: there is no id in it, or one that could not stand in a path.
+    """
+    check_status(head, body, request)
+    found = read_json(head, body).get("conversationId")
+    try:
+        return read_id(found)
+    except ValueError:
+        raise unexpected(head, body, "the answer to a new conversation") from None
+
+
+def read_title(head: Head, body: bytes, request: Request) -> str:
+    """Return the title that the model gave [09_summarize_and_title], which begins with a space.
+
+    Raises:
+        StatusError: it was refused.
+        ProtocolError: there is no title in the answer.
+    """
+    check_status(head, body, request)
+    title = read_json(head, body).get("title")
+    if not isinstance(title, str):
+        raise unexpected(head, body, "the title")
+    return title.strip()
+
+
+def read_share_url(head: Head, body: bytes, request: Request) -> str:
+    """Return the URL of a conversation that was shared [10_share].
+
+    Raises:
+        StatusError: it was refused.
+        ProtocolError: there is no URL in the answer.
+    """
+    check_status(head, body, request)
+    url = read_json(head, body).get("url")
+    if not isinstance(url, str):
+        raise unexpected(head, body, "the URL of the shared conversation")
+    return url
+
+
+def read_prompt_preview(head: Head, body: bytes, request: Request) -> PromptPreview:
+    """Return the preview of a prompt [12_vote_and_prompt].
+
+    Raises:
+        StatusError: it was refused.
+        ProtocolError: there is no prompt in the answer.
+    """
+    check_status(head, body, request)
+    answer = read_json(head, body)
+    prompt, model, parameters = (answer.get(key) for key in ("prompt", "model", "parameters"))
+    if not isinstance(prompt, str) or not isinstance(model, str):
+        raise unexpected(head, body, "the preview of the prompt")
+    return PromptPreview(
+        prompt=prompt, model=model, parameters=parameters if isinstance(parameters, dict) else {}
+    )
+
+
+def _is_ours(location: str, request: Request) -> bool:
+    """Whether a location stays at the origin of the request."""
+    try:
+        target, source = urlsplit(location), urlsplit(request.url)
+    except ValueError:  # it is no URL
+        return False
+    return not target.netloc or target.netloc.rpartition("@")[2] == source.netloc

@@ -1,0 +1,335 @@
+"""Conversations that remember.
+
+The server keeps the history and builds the model's prompt from it, so only the new message is
+sent. `ConversationCore` is what is true of one conversation: whether it exists yet, what was seen
+of it, whether it is to be deleted at the end.
+
+Two things about turns bind it. The server takes one message at a time: of two at once, the one
+that ends last overwrites the other, so a second is rejected here. And a turn that was stopped is
+stored about a second later, so that the next message, which would otherwise not know of it, waits
+until it is.
+"""
+
+# 07_two_turns_and_retry: the history is the server's. 07c_parallel_messages: the overwriting.
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from h2o_client.errors import ConversationBusyError, NotFoundError
+from h2o_client.protocol import conversations
+from h2o_client.protocol.deadline import Deadline
+from h2o_client.protocol.dialect import Query
+from h2o_client.protocol.effects import Flow, Lock, Sleep
+from h2o_client.protocol.exchange import Exchange
+from h2o_client.protocol.payloads import check_flag, check_model
+from h2o_client.protocol.queries import parse_share
+from h2o_client.protocol.replies import read_id
+from h2o_client.protocol.retries import Call
+from h2o_client.protocol.turn import Fate, Turn, find_message
+from h2o_client.types import Message, PromptPreview
+
+_SETTLE = 30.0  # seconds that the next message waits for a stopped turn to be stored
+_ENDED = 2.0  # the same, where its response had come to an end of its own
+_STOP_AGAIN = 120.0  # seconds after which a stop in the same conversation surely works again
+_FIRST_POLL = 0.05
+_LONGEST_POLL = 1.0
+_MAX_TITLE = 100
+T = TypeVar("T")
+
+
+class ConversationCore:
+    """One conversation.
+
+    Args:
+        exchange: sends its requests.
+        model: the model of a conversation that is made; None: the client's.
+        conversation: the id of one to resume, or None.
+        share: the id of a shared conversation to copy, or None.
+        keep: whether it outlives this object; None: a resumed one does, one made here does not.
+        title: its title, if known.
+        messages: what was said in it, as far as known.
+
+    Attributes:
+        id: the id; None before the first use.
+        model: the model, or "" for one that was resumed and not read yet.
+        title: the title, if known.
+        messages: what was seen of it, in order.
+        unanswered: the last message, if nothing came of it.
+        copy_of: the id of the shared conversation that it is a copy of, or None.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        *,
+        model: str | None = None,
+        conversation: str | None = None,
+        share: str | None = None,
+        keep: bool | None = None,
+        title: str | None = None,
+        messages: Sequence[Message] = (),
+    ) -> None:
+        self._exchange = exchange
+        self.copy_of = share
+        self._keep = conversation is not None if keep is None else check_flag("keep", keep)
+        self._deleted = False
+        self._turns = Lock()
+        if conversation is not None:  # all who resumed the same conversation share it
+            self._turns = exchange.session.lock_of(conversation, self._turns)
+        self._opening = Lock()
+        self._unsettled: str | None = None
+        self._settle_within = _SETTLE
+        self._stopped_at: float | None = None
+        self.unanswered: Message | None = None
+        self.id = conversation
+        resumed = conversation is not None or share is not None
+        self.model = model or ("" if resumed else exchange.configuration.model)
+        self.title = title
+        self.messages = list(messages)
+
+    @property
+    def to_be_deleted(self) -> bool:
+        """Whether there is something to delete at the end."""
+        return self.id is not None and not self._keep and not self._deleted
+
+    @property
+    def stoppable(self) -> bool:
+        """Whether a stop takes effect: a second one within a minute or so does not."""
+        # 11b_stop_again_later
+        now = self._exchange.ambient.clock()
+        return self._stopped_at is None or now - self._stopped_at > _STOP_AGAIN
+
+    def begin(self) -> None:
+        """Begin a turn.
+
+        Raises:
+            ConversationBusyError: another has not ended.
+        """
+        if not self._turns.acquire():
+            raise ConversationBusyError(
+                "the last message of this conversation is still being answered: read the answer "
+                "to its end, or stop() it"
+            )
+
+    def end(self, turn: Turn | None) -> None:
+        """End a turn, and note what was seen of it."""
+        try:
+            if turn is not None and turn.prompt:  # not stopped before it was known what to ask
+                self._note(turn)
+        finally:
+            self._turns.release()
+
+    def _note(self, turn: Turn) -> None:
+        self.unanswered = Message(role="user", content=turn.prompt, id=turn.message_id)
+        if not turn.asked:
+            return
+        if turn.fate in (Fate.RUNNING, Fate.STOPPED):
+            self._unsettled = turn.response_id
+            self._settle_within = _ENDED if turn.ended or turn.unseen else _SETTLE
+            self._stopped_at = self._exchange.ambient.clock()
+        if turn.whole or turn.text or turn.stopping:
+            self.unanswered = None
+            before = [message.id for message in self.messages]
+            if turn.message_id in before:  # asked again: it takes the place of the first
+                del self.messages[before.index(turn.message_id) :]
+            self.messages += [
+                Message(role="user", content=turn.prompt, id=turn.message_id),
+                Message(
+                    role="assistant",
+                    content=turn.text,
+                    id=turn.response_id,
+                    partial=not turn.whole,
+                    web_search_id=turn.web_search_id or None,
+                ),
+            ]
+
+    def open(self, call: Call) -> Flow[str]:
+        """Make the conversation if it does not exist yet, and return its id.
+
+        However many begin with it at once, one of them makes it.
+        """
+        while self.id is None:
+            if self._opening.acquire():
+                try:
+                    yield from self._exchange.open_session(call, self._model)
+                    if self.id is None:
+                        yield from conversations.create(
+                            self._exchange, self._model, call, self._made, from_share=self.copy_of
+                        )
+                finally:
+                    self._opening.release()
+            else:
+                yield Sleep(_FIRST_POLL)
+        return self.id
+
+    def _made(self, conversation: str) -> None:
+        self.id = conversation
+        self._turns = self._exchange.session.lock_of(conversation, self._turns)
+
+    @property
+    def _model(self) -> str:
+        """The model to ask for."""
+        return self.model or self._exchange.configuration.model
+
+    def settle(self, call: Call, stopping: Callable[[], bool]) -> Flow[None]:
+        """Wait until the server has stored the turn that was stopped last.
+
+        Args:
+            call: the call that waits: it may have a time limit.
+            stopping: whether that call is to be stopped.
+        """
+        until = self._exchange.deadline(self._settle_within, "idle")
+        delay = _FIRST_POLL
+        while self._unsettled is not None and self.id is not None and not stopping():
+            stored = yield from conversations.poll(self._exchange, self.id, call.deadline)
+            if find_message(stored, self._unsettled) is not None:
+                self._unsettled = None
+                return
+            if until.expired():
+                self._exchange.ambient.warn("the server has not stored the turn that was stopped")
+                self._unsettled = None
+                return
+            call.deadline.check()
+            yield Sleep(call.deadline.at_most(until.at_most(delay)))
+            delay = min(delay * 2, _LONGEST_POLL)
+
+    def refresh(self) -> Flow[list[Message]]:
+        """Read title, model and messages from the server, and return the messages."""
+        if self.id is None and self.copy_of is None:
+            return []
+        data = yield from self._about(self._exchange.dialect.stored)
+        self.title = data.title
+        self.model = data.model
+        return list(data.messages)
+
+    def rename(self, title: str) -> Flow[None]:
+        """Give it a title.
+
+        Raises:
+            TypeError: it is not text.
+            ValueError: it is blank, or longer than 100 characters.
+        """
+        if not isinstance(title, str):
+            raise TypeError(f"a title must be text, not {type(title).__name__}")
+        title = title.strip()
+        # 09_summarize_and_title: the server counts UTF-16 units.
+        if not 0 < len(title.encode("utf-16-le")) // 2 <= _MAX_TITLE:
+            raise ValueError(f"a title has 1 to {_MAX_TITLE} characters")
+        yield from self._about(lambda where: self._exchange.dialect.rename(where, title))
+        self.title = title
+
+    def summarize(self) -> Flow[str]:
+        """Let the model name the conversation, and return the title."""
+        title = yield from self._about(self._exchange.dialect.summarize)
+        self.title = title
+        return title
+
+    def share(self) -> Flow[str]:
+        """Share the conversation as it is now, and return the URL."""
+        return (yield from self._about(self._exchange.dialect.share))
+
+    def vote(self, message_id: str, score: int) -> Flow[None]:
+        """Vote on a message.
+
+        Raises:
+            TypeError: the id is not text.
+            ValueError: the score is neither -1 nor 0 nor 1.
+        """
+        check_message_id(message_id)
+        if isinstance(score, bool) or score not in (-1, 0, 1):
+            raise ValueError(f"a vote is -1, 0 or 1, not {score!r}")
+        yield from self._about(lambda where: self._exchange.dialect.vote(where, message_id, score))
+
+    def prompt(self, message_id: str) -> Flow[PromptPreview]:
+        """Read the prompt as the model would get it if a message were asked again."""
+        check_message_id(message_id)
+        return (
+            yield from self._about(lambda where: self._exchange.dialect.prompt(where, message_id))
+        )
+
+    def delete(self) -> Flow[None]:
+        """Delete the conversation now, whatever `keep` says.
+
+        Raises:
+            ConversationBusyError: an answer is running in it: stop it first.
+        """
+        if self.id is not None and not self._deleted:
+            # 15_delete: what is deleted cannot be stopped any more, and goes on generating.
+            self.begin()
+            try:
+                yield from conversations.delete(self._exchange, self.id, self._exchange.call())
+                self._deleted = True
+            finally:
+                self._turns.release()
+
+    def abandon(self, deadline: Deadline) -> Flow[None]:
+        """Delete the conversation, if it is not to be kept."""
+        if self.id is not None and self.to_be_deleted:
+            once = self._exchange.once(deadline)
+            yield from conversations.delete(self._exchange, self.id, once, reopen=False)
+            self._deleted = True
+
+    def _about(self, build: Callable[[str], Query[T]]) -> Flow[T]:
+        """Send a request about the conversation, which is made first if need be."""
+        call = self._exchange.call()
+        conversation = yield from self.open(call)
+        return (yield from self.explained(self._exchange.query(lambda: build(conversation), call)))
+
+    def explained(self, flow: Flow[T]) -> Flow[T]:
+        """Play a flow; where the server no longer has the conversation, say what can be done."""
+        try:
+            return (yield from flow)
+        except NotFoundError as error:
+            if not error.message.startswith("Conversation not found"):
+                raise
+            lost = error
+        raise NotFoundError(
+            "the server no longer has this conversation, or it belongs to another session "
+            "(what was seen of it is in `messages`; client.chat(messages) can go on from there)",
+            partial=lost.partial,
+            status=lost.status,
+            message=lost.message,
+            body=lost.body,
+        )
+
+
+def new_conversation(
+    exchange: Exchange,
+    *,
+    model: str | None,
+    keep: bool | None,
+    id: str | None,  # noqa: A002 -- as callers write it
+    from_share: str | None,
+) -> ConversationCore:
+    """Make a conversation of the arguments of `H2oClient.conversation()`.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: an argument is not valid, or two contradict each other.
+    """
+    if id is not None and from_share is not None:
+        raise ValueError("give `id` or `from_share`, not both")
+    if model is not None:
+        check_model(model)
+        if id is not None or from_share is not None:
+            raise ValueError("an existing conversation has its own model: leave `model` out")
+    return ConversationCore(
+        exchange,
+        model=model,
+        conversation=None if id is None else read_id(id),
+        share=None if from_share is None else parse_share(from_share),
+        keep=keep,
+    )
+
+
+def check_message_id(message_id: object) -> None:
+    """Check the id of a message.
+
+    Raises:
+        TypeError: it is not text.
+        ValueError: it is blank.
+    """
+    if not isinstance(message_id, str):
+        raise TypeError(f"a message id must be text, not {type(message_id).__name__}")
+    if not message_id.strip():
+        raise ValueError("the message id is blank")

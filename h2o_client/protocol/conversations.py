@@ -1,0 +1,141 @@
+"""Requests about one conversation, and the clean-up of what a client leaves behind.
+
+The session notes which conversations this client made or resumed. What could not be cleaned up
+when its turn came is kept there too, and tried again when the client closes.
+"""
+
+import contextlib
+from collections.abc import Callable
+
+from h2o_client.errors import H2oError, NotFoundError
+from h2o_client.protocol.deadline import Deadline
+from h2o_client.protocol.dialect import Query, StoredConversation
+from h2o_client.protocol.effects import Flow, Head, Request
+from h2o_client.protocol.exchange import Exchange, in_short
+from h2o_client.protocol.retries import Call, may_have_acted
+from h2o_client.protocol.session import Abandoned
+
+
+def create(
+    exchange: Exchange,
+    model: str,
+    call: Call,
+    made: Callable[[str], None],
+    *,
+    from_share: str | None = None,
+) -> Flow[None]:
+    """Open a conversation, or a copy of a shared one.
+
+    Args:
+        exchange: sends the request.
+        model: its model.
+        call: the call that it is part of.
+        made: told the id, even where the caller breaks off meanwhile.
+        from_share: the id of the shared conversation.
+
+    Raises:
+        ModelUnavailableError: the server does not know the model.
+    """
+    session, dialect = exchange.session, exchange.dialect
+    under_way = False
+
+    def build() -> Query[None]:
+        nonlocal under_way
+        under_way = True
+        query = dialect.create(model=model, from_share=from_share)
+
+        def read(head: Head, body: bytes, request: Request) -> None:
+            nonlocal under_way
+            conversation = query.read(head, body, request)
+            under_way = False
+            session.known.add(conversation)
+            made(conversation)
+
+        return Query(query.request, read)
+
+    def failed(error: H2oError) -> None:
+        nonlocal under_way
+        under_way = False
+        session.has_orphans = session.has_orphans or may_have_acted(error)
+
+    creation = exchange.query(build, call, failed=failed, finish=True)
+    try:
+        yield from exchange.explain_model(model, creation, call)
+    except GeneratorExit:
+        session.has_orphans = session.has_orphans or under_way
+        raise
+
+
+def stored(exchange: Exchange, conversation: str, call: Call) -> Flow[StoredConversation]:
+    """Read what the server has stored of a conversation."""
+    return (yield from exchange.query(lambda: exchange.dialect.stored(conversation), call))
+
+
+def poll(
+    exchange: Exchange, conversation: str, deadline: Deadline
+) -> Flow[StoredConversation | None]:
+    """Return what the server has stored; None if that cannot be had just now.
+
+    Raises:
+        NotFoundError: the conversation is gone.
+    """
+    try:
+        return (yield from stored(exchange, conversation, exchange.glance(deadline)))
+    except NotFoundError:
+        raise
+    except H2oError:
+        return None
+
+
+def stop(exchange: Exchange, conversation: str, deadline: Deadline) -> Flow[None]:
+    """Stop what is generated in a conversation; one that is gone is not an error."""
+    with contextlib.suppress(NotFoundError):
+        yield from exchange.query(
+            lambda: exchange.dialect.stop(conversation), exchange.once(deadline), reopen=False
+        )
+
+
+def delete(exchange: Exchange, conversation: str, call: Call, *, reopen: bool = True) -> Flow[None]:
+    """Delete a conversation; one that is gone already is not an error."""
+    with contextlib.suppress(NotFoundError):
+        yield from exchange.query(
+            lambda: exchange.dialect.delete(conversation), call, reopen=reopen
+        )
+    exchange.session.known.discard(conversation)
+
+
+def leave_behind(exchange: Exchange, operation: Abandoned, error: BaseException | None) -> None:
+    """Keep an operation whose clean-up failed, to try again when the client closes."""
+    exchange.session.left_behind.append(operation)
+    reason = "it was interrupted" if error is None else in_short(error)
+    exchange.ambient.warn(
+        f"a conversation could not be cleaned up, and is tried again on close: {reason}"
+    )
+
+
+def sweep(exchange: Exchange, deadline: Deadline) -> Flow[None]:
+    """Try again to clean up what was left behind; what fails now is given up."""
+    session, warn = exchange.session, exchange.ambient.warn
+    while session.left_behind:
+        operation = session.left_behind.popleft()
+        try:
+            yield from operation.abandon(deadline)
+        except H2oError as error:
+            warn(f"a conversation could not be cleaned up: {in_short(error)}")
+    if session.has_orphans and not session.shared:
+        session.has_orphans = False
+        try:
+            yield from _delete_orphans(exchange, deadline)
+        except H2oError as error:
+            warn(f"a conversation may be left behind: {in_short(error)}")
+
+
+def _delete_orphans(exchange: Exchange, deadline: Deadline) -> Flow[None]:
+    """Delete the conversations that were made here, but whose ids were lost on the way.
+
+    They are those that this client does not know, in a session that nobody else has.
+    """
+    overview = yield from exchange.overview(exchange.glance(deadline), reopen=False)
+    for listed in overview.conversations:
+        if listed.id not in exchange.session.known:
+            yield from delete(exchange, listed.id, exchange.once(deadline), reopen=False)

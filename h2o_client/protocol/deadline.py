@@ -1,0 +1,74 @@
+"""When something must be done."""
+
+from collections.abc import Callable
+
+from h2o_client.errors import TransportTimeoutError
+
+
+class Deadline:
+    """A moment until which something must be done, and the time limit that it comes from.
+
+    Args:
+        clock: seconds, from any beginning, that never go back.
+        seconds: how long from now; None: without limit.
+        limit: the name of the time limit: an attribute of `Timeouts`.
+        since: when the time began, on the clock; None: now.
+    """
+
+    __slots__ = ("_at", "_clock", "limit", "seconds")
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        seconds: float | None,
+        limit: str,
+        since: float | None = None,
+    ) -> None:
+        self._clock = clock
+        begun = clock() if since is None else since
+        self._at = None if seconds is None else begun + seconds
+        self.seconds = seconds
+        self.limit = limit
+
+    def __repr__(self) -> str:
+        return f"<Deadline {self.limit}: {self.left()}>"
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether it never comes."""
+        return self._at is None
+
+    def left(self) -> float | None:
+        """Return the seconds that are left, 0.0 if none are; None: without limit."""
+        return None if self._at is None else max(0.0, self._at - self._clock())
+
+    def expired(self) -> bool:
+        """Whether it has passed."""
+        return self._at is not None and self._at <= self._clock()
+
+    def at_most(self, seconds: float) -> float:
+        """Return so many seconds, or what is left if that is less."""
+        left = self.left()
+        return seconds if left is None else min(seconds, left)
+
+    def or_earlier(
+        self, seconds: float | None, limit: str, since: float | None = None
+    ) -> "Deadline":
+        """Return the deadline of another limit, or this one if it comes first."""
+        other = Deadline(self._clock, seconds, limit, since)
+        if self._at is None or (other._at is not None and other._at < self._at):
+            return other
+        return self
+
+    def check(self) -> None:
+        """Raise if it has passed.
+
+        Raises:
+            TransportTimeoutError: it has.
+        """
+        if self.expired():
+            raise self.exceeded()
+
+    def exceeded(self) -> TransportTimeoutError:
+        """Return the error of this limit."""
+        return TransportTimeoutError.exceeded(self.limit, self.seconds)

@@ -1,0 +1,336 @@
+"""One request, done properly: within its limits, sent again where that is safe, in an open session.
+
+`Exchange.repeat()` is the one loop in which a request is sent again. Two things lead to another
+attempt: an error after which sending again can do no harm, as `Call.next_delay()` allows; and a
+server that does not know the session any more, which is then opened again, once.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import TypeVar
+
+from h2o_client.errors import (
+    H2oError,
+    ModelUnavailableError,
+    ProtocolError,
+    ServerError,
+    StatusError,
+    TermsNotAcceptedError,
+)
+from h2o_client.protocol.ambient import Ambient
+from h2o_client.protocol.chat_ui_2023.dialect import Dialect2023
+from h2o_client.protocol.configuration import Configuration
+from h2o_client.protocol.deadline import Deadline
+from h2o_client.protocol.dialect import MAX_ANSWER, Dialect, Overview, Query
+from h2o_client.protocol.effects import (
+    CallerStoppedError,
+    Close,
+    Exclusive,
+    Finish,
+    Flow,
+    Head,
+    Read,
+    Request,
+    Send,
+    Sleep,
+)
+from h2o_client.protocol.replies import MAX_BODY, check_encoding
+from h2o_client.protocol.requests import Site
+from h2o_client.protocol.retries import Call, Retries, is_transient
+from h2o_client.protocol.session import Failure, Session
+
+T = TypeVar("T")
+_POLL_WITHIN = 5.0  # seconds that one look at what is stored may take: another may follow
+
+
+class Exchange:
+    """What all requests of one client go through.
+
+    Args:
+        configuration: what the caller chose.
+        session: the session of the client.
+        dialect: the kind of server.
+        ambient: clock, randomness, log.
+    """
+
+    def __init__(
+        self, configuration: Configuration, session: Session, dialect: Dialect, ambient: Ambient
+    ) -> None:
+        self.configuration = configuration
+        self.session = session
+        self.dialect = dialect
+        self.ambient = ambient
+
+    # Limits
+
+    def deadline(self, seconds: float | None, limit: str) -> Deadline:
+        """Return the deadline of a time limit that begins now."""
+        return Deadline(self.ambient.clock, seconds, limit)
+
+    def call(self, retries: Retries | None = None) -> Call:
+        """Begin a call: its time limit begins now.
+
+        Args:
+            retries: its own retries; None: the client's.
+        """
+        configuration = self.configuration
+        return Call(
+            configuration.retries if retries is None else retries,
+            self.deadline(configuration.timeouts.total, "total"),
+            self.ambient,
+        )
+
+    def cleanup(self) -> Deadline:
+        """Return the deadline of a clean-up that begins now."""
+        return self.deadline(self.configuration.timeouts.cleanup, "cleanup")
+
+    def once(self, deadline: Deadline) -> Call:
+        """Begin something that is tried once."""
+        return Call(Retries(attempts=0), deadline, self.ambient)
+
+    def glance(self, deadline: Deadline) -> Call:
+        """Begin a single look that may not take long, as it is not what the caller waits for."""
+        return self.once(deadline.or_earlier(_POLL_WITHIN, deadline.limit))
+
+    # Requests
+
+    def query(
+        self,
+        build: Callable[[], Query[T]],
+        call: Call,
+        *,
+        reopen: bool = True,
+        finish: bool = False,
+        failed: Callable[[H2oError], None] | None = None,
+    ) -> Flow[T]:
+        """Send a request that does no harm when it is sent twice, and read its answer.
+
+        Args:
+            build: makes the request; anew for each attempt, as the session can change between.
+            call: the call that it is part of.
+            reopen: whether to open the session again where the server has forgotten it.
+            finish: whether an attempt that is on its way comes to its end, whatever becomes of
+                the caller; the reader is to note what came of it.
+            failed: told of each attempt that fails.
+
+        Raises:
+            H2oError: what the last attempt ended with.
+        """
+
+        def attempt() -> Flow[T]:
+            inner = self._attempt(build(), call)
+            try:
+                if finish:
+                    answer: T = yield Finish(inner, self.configuration.timeouts.cleanup)
+                    return answer
+                return (yield from inner)
+            except H2oError as error:
+                if failed is not None:
+                    failed(error)
+                raise
+
+        return (yield from self.repeat(attempt, call, is_transient, reopen=reopen))
+
+    def repeat(
+        self,
+        attempt: Callable[[], Flow[T]],
+        call: Call,
+        may_repeat: Callable[[H2oError], bool],
+        *,
+        reopen: bool = True,
+    ) -> Flow[T]:
+        """Play a flow until it succeeds, as often as its failures and the call allow.
+
+        Args:
+            attempt: makes the flow.
+            call: the call that it is part of.
+            may_repeat: whether another attempt can do no harm after this error.
+            reopen: whether to open the session again where the server has forgotten it.
+
+        Raises:
+            H2oError: what the last attempt ended with.
+        """
+        while True:
+            openings = self.session.openings
+            try:
+                return (yield from attempt())
+            except TermsNotAcceptedError:
+                # The server has forgotten the session, or never knew the one that was resumed.
+                if not reopen:
+                    raise
+                delay = None
+            except H2oError as error:
+                if not may_repeat(error):
+                    raise
+                delay = call.next_delay(error)
+                if delay is None:
+                    raise
+            if delay is None:
+                reopen = False
+                self.session.lost(openings)
+                yield from self.open_session(call)
+            else:
+                yield Sleep(delay)
+
+    def send(self, request: Request, deadline: Deadline, call: Call) -> Flow[Head]:
+        """Send a request and wait for the head of its answer.
+
+        Raises:
+            ProtocolError: the answer is compressed although that was declined: it could unpack to
+                more than any limit. Of an error's answer, only the body is left out.
+        """
+        call.deadline.check()
+        connect = call.deadline.or_earlier(self.configuration.timeouts.connect, "connect")
+        head: Head = yield Send(request, deadline, connect)
+        try:
+            check_encoding(head)
+        except ProtocolError as error:
+            rejection = error
+        else:
+            return head
+        yield Close()
+        if head.status < 400:
+            raise rejection
+        return head
+
+    def read_body(self, head: Head, deadline: Deadline, largest: int = MAX_ANSWER) -> Flow[bytes]:
+        """Read the body of a small answer; that of an error is cut where it is too long.
+
+        Raises:
+            ProtocolError: a successful answer is too long.
+            TransportTimeoutError: it was not whole in time.
+        """
+        successful = 200 <= head.status < 300
+        size = largest if successful else MAX_BODY
+        body = bytearray()
+        while True:
+            if deadline.expired():
+                yield Close()
+                raise deadline.exceeded()
+            chunk: bytes = yield Read(deadline)
+            body += chunk
+            if not chunk:
+                return bytes(body)
+            if len(body) > size:
+                yield Close()
+                if successful:
+                    raise ProtocolError(f"an answer is longer than {size} bytes")
+                return bytes(body[:size])
+
+    def _attempt(self, query: Query[T], call: Call) -> Flow[T]:
+        """Send a request and read the whole of its answer, within the idle limit in all."""
+        deadline = call.deadline.or_earlier(self.configuration.timeouts.idle, "idle")
+        head = yield from self.send(query.request, deadline, call)
+        body = yield from self.read_body(head, deadline, query.largest)
+        return query.read(head, body, query.request)
+
+    # The session
+
+    def open_session(self, call: Call, model: str | None = None) -> Flow[None]:
+        """Accept the terms and choose a model, unless that was done in this session.
+
+        However many calls begin at once, one of them does it, and the others share how it ended,
+        unless they could have tried longer or with another model.
+
+        Args:
+            call: the call that needs it.
+            model: the model of the call, in case that the server does not have the client's; None:
+                the same.
+        """
+        if not self.session.accepted:
+            call.deadline.check()
+            opening = self._open(self.session.openings, call, model or self.configuration.model)
+            yield Exclusive(opening, call.deadline)
+
+    def _open(self, openings: int, call: Call, model: str) -> Flow[None]:
+        session = self.session
+        if session.accepted:
+            return
+        failure = session.failure
+        waited = failure is not None and session.openings != openings  # for another call's attempt
+        if failure is not None and waited and failure.settles(model, call.patience):
+            raise copy.copy(failure.error)
+        patience = call.patience
+        try:
+            set_cookies = yield from self._accept_terms(model, call)
+        except CallerStoppedError:
+            raise  # this caller's will, and not a failure to share
+        except H2oError as error:
+            if call.vetoed:
+                raise
+            # A copy has none of the frames of this call.
+            session.failure = Failure(copy.copy(error), model, patience)
+            session.openings += 1
+            raise
+        session.opened(set_cookies)
+
+    def _accept_terms(self, model: str, call: Call) -> Flow[list[str]]:
+        """Accept the terms, with the client's model; if the server lacks it, with the call's."""
+        usual = self.configuration.model
+        try:
+            return (yield from self._choose(usual, call))
+        except ModelUnavailableError:
+            if model == usual:
+                raise
+        return (yield from self._choose(model, call))
+
+    def _choose(self, model: str, call: Call) -> Flow[list[str]]:
+        def build() -> Query[list[str]]:
+            return self.dialect.accept_terms(model=model, share=self.configuration.share)
+
+        choice = self.query(build, call, reopen=False)
+        return (yield from self.explain_model(model, choice, call))
+
+    def explain_model(self, model: str, flow: Flow[T], call: Call) -> Flow[T]:
+        """Play a flow; where it fails because the server does not know the model, say so."""
+        try:
+            return (yield from flow)
+        except ServerError as failure:
+            # 02_settings_variants, 03_create_conversation: the service itself says no more.
+            if failure.message != "Internal Error":
+                raise
+            error = failure
+        try:
+            overview = yield from self.overview(self.glance(call.deadline), reopen=False)
+        except H2oError:
+            raise error from None
+        names = [known.id for known in overview.models]
+        if model in names:
+            raise error
+        raise ModelUnavailableError(
+            f"the server has no model {model!r}; it has: {', '.join(names) or 'none'}",
+            status=error.status,
+            message=error.message,
+            body=error.body,
+        )
+
+    def overview(self, call: Call, *, reopen: bool = True) -> Flow[Overview]:
+        """Read models, settings and conversations."""
+        return (yield from self.query(self.dialect.overview, call, reopen=reopen))
+
+
+def new_exchange(configuration: Configuration, ambient: Ambient, *, user_agent: str) -> Exchange:
+    """Make what the flows of one client go through.
+
+    Args:
+        configuration: what the caller chose.
+        ambient: clock, randomness, log.
+        user_agent: what the client calls itself.
+    """
+    session = Session(configuration.session, new=ambient.uuid4())
+    if not configuration.share:
+        session.accepted = False  # a resumed session is told too
+    site = Site(
+        configuration.address,
+        session,
+        headers=configuration.headers,
+        token=configuration.token,
+        user_agent=user_agent,
+    )
+    return Exchange(configuration, session, Dialect2023(site), ambient)
+
+
+def in_short(error: BaseException) -> str:
+    """Return what may stand in a log: an error's text can have the server's words, and so ours."""
+    status = f" {error.status}" if isinstance(error, StatusError) else ""
+    return type(error).__name__ + status

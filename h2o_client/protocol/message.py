@@ -1,0 +1,208 @@
+"""One message of a conversation, and its answer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from h2o_client.errors import H2oError, TransportError
+from h2o_client.protocol import conversations
+from h2o_client.protocol.conversation import ConversationCore
+from h2o_client.protocol.deadline import Deadline
+from h2o_client.protocol.effects import Close, Flow, Read
+from h2o_client.protocol.exchange import Exchange
+from h2o_client.protocol.payloads import check_flag, merge_parameters
+from h2o_client.protocol.prompt import check_prompt
+from h2o_client.protocol.replies import check_status, unexpected
+from h2o_client.protocol.retries import Call, Retries, as_retries, is_transient
+from h2o_client.protocol.turn import Turn
+from h2o_client.types import Message, Reply, WebSearchEntry
+
+
+class MessageOperation:
+    """One message of a conversation, and its answer.
+
+    Args:
+        exchange: sends its requests.
+        conversation: the conversation.
+        prompt: the message; None: the last one, again.
+        recover: whether to recover the answer if its connection is lost; None: as configured.
+        retries: the call's retries; None: as configured.
+        parameters: the call's mapping of parameters, or None.
+        keywords: the call's keyword parameters.
+        web_search: whether to search the web first.
+        on_web_search: called with each entry of the search as it comes.
+
+    Raises:
+        TypeError: an argument is of the wrong type, or has an unknown name.
+        ValueError: an argument cannot be sent.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        conversation: ConversationCore,
+        prompt: str | None,
+        *,
+        recover: bool | None,
+        retries: Retries | int | None,
+        parameters: Mapping[str, Any] | None,
+        keywords: Mapping[str, Any],
+        web_search: bool = False,
+        on_web_search: Callable[[WebSearchEntry], object] | None = None,
+    ) -> None:
+        if prompt is not None:
+            if not isinstance(prompt, str):
+                raise TypeError(f"a message must be text, not {type(prompt).__name__}")
+            check_prompt(prompt)
+        if on_web_search is not None and not callable(on_web_search):
+            raise TypeError(f"on_web_search must be a function, not {on_web_search!r}")
+        configuration = exchange.configuration
+        self._exchange = exchange
+        self._conversation = conversation
+        self._prompt = prompt
+        self._parameters = merge_parameters(configuration.parameters, parameters, keywords)
+        self._recover = configuration.recover if recover is None else check_flag("recover", recover)
+        self._retries = None if retries is None else as_retries(retries)
+        self._web_search = check_flag("web_search", web_search) or on_web_search is not None
+        self._on_web_search = on_web_search
+        self._stopping = False
+        self._turn: Turn | None = None
+
+    @property
+    def text(self) -> str:
+        """What has arrived of the answer."""
+        return "" if self._turn is None else self._turn.text
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more comes of the answer: what `run()` still does is clean up."""
+        return self._turn is not None and self._turn.done
+
+    def run(self) -> Flow[Reply]:
+        """Do it all, emitting tokens as they arrive.
+
+        Raises:
+            ConversationBusyError: the last message is still being answered.
+            ValueError: there is no message to ask again.
+        """
+        call = self._exchange.call(self._retries)
+        if self._stopping:  # before it began: another may well be running
+            return (yield from self._stopped(call))
+        self._conversation.begin()
+        try:
+            return (yield from self._run(call))
+        finally:
+            self._conversation.end(self._turn)
+
+    def _run(self, call: Call) -> Flow[Reply]:
+        try:
+            yield from self._prepare(call)
+        except TransportError:
+            if not self._stopping:  # else it is how stop() woke this flow
+                raise
+        turn = self._turn
+        if turn is None:  # stopped before there was anything to ask
+            return (yield from self._stopped(call))
+        turn.stopping = turn.stopping or self._stopping
+        conversation = self._conversation
+        return (yield from conversation.explained(turn.run(conversation.id or "", call)))
+
+    def _stopped(self, call: Call) -> Flow[Reply]:
+        """Return the reply to a message that was stopped before it was known what to ask."""
+        self._turn = self._new_turn(self._prompt or "", None)
+        self._turn.stopping = True
+        return (yield from self._turn.run(self._conversation.id or "", call))
+
+    def _prepare(self, call: Call) -> Flow[None]:
+        """Do what comes before the message, as far as the caller does not stop it."""
+        conversation = self._conversation
+        conversation_id = yield from conversation.open(call)
+        yield from conversation.explained(conversation.settle(call, lambda: self._stopping))
+        if self._stopping:
+            return
+        if self._prompt is not None:
+            self._turn = self._new_turn(self._prompt, None)
+        else:
+            last = yield from self._last_message(conversation_id, call)
+            self._turn = self._new_turn(last.content, last.id)
+        if self._web_search and not self._stopping:
+            yield from conversation.explained(self._search(conversation_id, self._turn, call))
+
+    def stop(self) -> Flow[None]:
+        """Tell the server that the caller has enough; `run()` ends with what is there."""
+        self._stopping = True
+        if self._turn is not None:
+            yield from self._turn.stop()
+
+    def abandon(self, deadline: Deadline) -> Flow[None]:
+        """Tell the server to stop generating."""
+        if self._turn is not None:
+            yield from self._turn.abandon(deadline)
+
+    def _new_turn(self, prompt: str, message_id: str | None) -> Turn:
+        return Turn(
+            self._exchange,
+            prompt,
+            model=self._conversation.model,
+            parameters=self._parameters,
+            recover=self._recover,
+            message_id=message_id,
+            stoppable=self._conversation.stoppable,
+        )
+
+    def _last_message(self, conversation_id: str, call: Call) -> Flow[Message]:
+        """Return the last message that was asked, as seen here, else as the server has it."""
+        conversation = self._conversation
+        if conversation.unanswered is not None:
+            return conversation.unanswered
+        messages: Sequence[Message] = conversation.messages
+        if not messages:
+            stored = conversations.stored(self._exchange, conversation_id, call)
+            messages = (yield from conversation.explained(stored)).messages
+        for message in reversed(messages):
+            if message.role == "user" and message.id is not None:
+                return message
+        raise ValueError("there is no message to ask again: send one first")
+
+    # The web search
+
+    def _search(self, conversation_id: str, turn: Turn, call: Call) -> Flow[None]:
+        """Search the web; again, where that is safe and no entry was given out yet."""
+
+        def may_repeat(error: H2oError) -> bool:
+            return is_transient(error) and not turn.web_search
+
+        yield from self._exchange.repeat(
+            lambda: self._search_once(conversation_id, turn, call), call, may_repeat
+        )
+
+    def _search_once(self, conversation_id: str, turn: Turn, call: Call) -> Flow[None]:
+        """Search the web. The server never closes the response."""  # 16_web_search
+        if self._stopping:
+            return
+        exchange = self._exchange
+        idle = exchange.configuration.timeouts.idle
+        silence = call.deadline.or_earlier(idle, "idle")
+        request = exchange.dialect.web_search(conversation_id, turn.prompt)
+        head = yield from exchange.send(request, silence, call)
+        if head.status != 200:
+            body = yield from exchange.read_body(head, silence)
+            check_status(head, body, request)
+            raise unexpected(head, body, "the web search")
+        parser = exchange.dialect.web_search_parser()
+        silence = call.deadline.or_earlier(idle, "idle")
+        while parser.result is None and not self._stopping:
+            if silence.expired():
+                yield Close()
+                raise silence.exceeded()
+            chunk: bytes = yield Read(silence)
+            entries = parser.feed(chunk)
+            if entries:  # only these are a sign of the search
+                silence = call.deadline.or_earlier(idle, "idle")
+            for entry in entries:
+                turn.web_search.append(entry)
+                if self._on_web_search is not None:
+                    self._on_web_search(entry)
+            if not chunk and not self._stopping:
+                parser.finish()
+        yield Close()
+        turn.web_search_id = parser.result or ""

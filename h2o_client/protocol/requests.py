@@ -1,0 +1,109 @@
+"""What every request of one client has in common: where it goes and who sends it.
+
+Every request carries the referer of the service's own page, the session's cookie, and `Accept`
+with JSON first: servers look at its first entry only, and answer `text/html` with a page.
+Compression is declined: answers are small, and a small body could unpack to a huge one.
+"""
+
+# 02_settings_variants: form posts without the referer are rejected. 22_accept_matrix: `Accept`.
+
+import json
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from h2o_client.protocol.address import Address
+from h2o_client.protocol.effects import Request
+from h2o_client.protocol.session import Session
+
+ACCEPT = "application/json, text/event-stream"
+FORM = "application/x-www-form-urlencoded"
+JSON = "application/json"
+
+
+class Site:
+    """Builds the requests of one client, apart from what a dialect puts into them.
+
+    Args:
+        address: where the service is.
+        session: the session; its cookie is read anew for each request.
+        headers: more headers, or other values, for each request.
+        token: a bearer token, or None. User and password of the base URL go before it, an
+            `Authorization` in `headers` before both.
+        user_agent: what the client calls itself.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        session: Session,
+        *,
+        headers: Mapping[str, str],
+        token: str | None,
+        user_agent: str,
+    ) -> None:
+        self.address = address
+        self._session = session
+        common = {
+            "Accept": ACCEPT,
+            "Accept-Encoding": "identity",
+            "User-Agent": user_agent,
+            "Referer": address.referer,
+        }
+        if address.authorization is not None:
+            common["Authorization"] = address.authorization
+        elif token is not None:
+            common["Authorization"] = f"Bearer {token}"
+        given = {name.lower() for name in headers}
+        kept = [(name, value) for name, value in common.items() if name.lower() not in given]
+        self._cookies = [value for name, value in headers.items() if name.lower() == "cookie"]
+        self._headers = (
+            *kept,
+            *((name, value) for name, value in headers.items() if name.lower() != "cookie"),
+        )
+
+    def request(
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        content: bytes | None = None,
+        content_type: str | None = None,
+    ) -> Request:
+        """Build a request.
+
+        Args:
+            operation: what it is for, in a word, for logs and errors.
+            method: the HTTP method.
+            path: the path below the base URL, with its query.
+            content: the body, or None.
+            content_type: its type, or None.
+        """
+        headers = list(self._headers)
+        headers.append(("Cookie", "; ".join([self._session.cookie, *self._cookies])))
+        if content_type is not None:
+            headers.append(("Content-Type", content_type))
+        return Request(method, self.address.url + path, tuple(headers), content, operation)
+
+
+def in_path(text: str) -> str:
+    """Return an id as it stands in a path."""
+    return quote(text, safe="")
+
+
+def encode(value: object) -> bytes:
+    """Write JSON as the requests carry it.
+
+    Raises:
+        TypeError: the value cannot be written as JSON.
+        ValueError: a number in it is not finite, it contains itself, or text in it is not UTF-8.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"a parameter cannot be sent as JSON: {error}") from None
+    except RecursionError:
+        raise ValueError("a parameter is nested too deeply to be sent as JSON") from None
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a parameter contains half of a surrogate pair") from None

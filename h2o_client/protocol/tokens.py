@@ -1,0 +1,65 @@
+"""What has come of an answer and was not given to the caller yet.
+
+A caller may iterate the texts of an answer, its tokens, or both in turn. Nearly all want texts
+only, which are cheaper: tokens are made of what came last when they are asked for.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+from h2o_client.protocol.effects import TextParser
+from h2o_client.types import Token
+
+
+def is_shown(token: Token) -> bool:
+    """Whether the text of a token is a part of the answer's."""
+    return not token.special and token.text != ""
+
+
+def shown_texts(tokens: Sequence[Token]) -> list[str]:
+    """Return the texts of those tokens that are shown."""
+    return [token.text for token in tokens if is_shown(token)]
+
+
+class TokenQueue:
+    """Texts and tokens of the same events: whoever takes one of them takes both.
+
+    Attributes:
+        texts: the texts that are shown. A shell adds those that it pumped, and takes them from
+            here.
+        parser: where the tokens of pumped texts are to be had, or None.
+    """
+
+    __slots__ = ("_shown", "_tokens", "parser", "texts")
+
+    def __init__(self) -> None:
+        self.texts: deque[str] = deque()
+        self.parser: TextParser | None = None
+        self._tokens: Sequence[Token] = ()
+        self._shown = 0  # how many of them are shown
+
+    def put(self, tokens: Sequence[Token]) -> None:
+        """Add the tokens of an `Emit`; what came before has been taken."""
+        self._hold(tokens)
+        self.texts.extend(shown_texts(tokens))
+
+    def token(self) -> Token | None:
+        """Take the next token; None: nothing is left."""
+        if self.parser is not None and (latest := self.parser.tokens()):
+            self._hold(latest)
+        for index, token in enumerate(self._tokens):
+            shown = is_shown(token)
+            if shown and self._shown > len(self.texts):  # it was taken as text
+                self._shown -= 1
+                continue
+            self._tokens = self._tokens[index + 1 :]
+            if shown:
+                self._shown -= 1
+                self.texts.popleft()
+            return token
+        self._tokens = ()
+        return None
+
+    def _hold(self, tokens: Sequence[Token]) -> None:
+        self._tokens = tokens
+        self._shown = len(shown_texts(tokens))
