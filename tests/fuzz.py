@@ -47,14 +47,17 @@ from h2o_client.errors import (  # noqa: E402 -- the same
     TransportError,
     TransportTimeoutError,
 )
-from h2o_client.protocol import data, replies  # noqa: E402 -- the same
+from h2o_client.protocol import replies  # noqa: E402 -- the same
 from h2o_client.protocol.address import Address  # noqa: E402 -- the same
-from h2o_client.protocol.arrived import shown_texts  # noqa: E402 -- the same
+from h2o_client.protocol.chat_ui_2023 import replies as small  # noqa: E402 -- the same
+from h2o_client.protocol.chat_ui_2023 import stored  # noqa: E402 -- the same
+from h2o_client.protocol.chat_ui_2023.answer import AnswerParser  # noqa: E402 -- the same
 from h2o_client.protocol.chat_ui_2023.devalue import unflatten  # noqa: E402 -- the same
-from h2o_client.protocol.effects import Head, Request  # noqa: E402 -- the same
-from h2o_client.protocol.session import Session  # noqa: E402 -- the same
-from h2o_client.protocol.chat_ui_2023.answer import AnswerParser, LineSplitter  # noqa: E402 -- the same
 from h2o_client.protocol.chat_ui_2023.web_search import WebSearchParser  # noqa: E402 -- the same
+from h2o_client.protocol.effects import Head, Request  # noqa: E402 -- the same
+from h2o_client.protocol.lines import LineSplitter  # noqa: E402 -- the same
+from h2o_client.protocol.session import Session  # noqa: E402 -- the same
+from h2o_client.protocol.tokens import shown_texts  # noqa: E402 -- the same
 from h2o_client.types import Reply, Token, WebSearchEntry  # noqa: E402 -- the same
 
 Target = Callable[[bytes], None]
@@ -197,7 +200,7 @@ def devalue(content: bytes) -> None:
 
 def page(content: bytes) -> None:
     """Any body of `__data.json` is read, or one of our errors."""
-    for read in (data.read_root, data.read_conversation, data.read_shared):
+    for read in (stored.read_root, stored.read_conversation):
         try:
             read(content)
         except (ProtocolError, StatusError) as error:
@@ -219,11 +222,11 @@ def reply(content: bytes) -> None:
     seconds = replies.retry_after(head)
     assert seconds is None or 0 <= seconds < 1e12
     for read in (
-        replies.read_settings,
-        replies.read_conversation_id,
-        replies.read_title,
-        replies.read_share_url,
-        replies.read_prompt_preview,
+        small.read_settings,
+        small.read_conversation_id,
+        small.read_title,
+        small.read_share_url,
+        small.read_prompt_preview,
         replies.read_nothing,
     ):
         try:
@@ -232,7 +235,7 @@ def reply(content: bytes) -> None:
             check_error(error, ProtocolError, StatusError)
         else:
             assert 200 <= status < 400
-            if read is replies.read_conversation_id:
+            if read is small.read_conversation_id:
                 assert isinstance(found, str)
                 assert found.isascii()
                 assert found.replace("-", "").replace("_", "").isalnum()
@@ -245,12 +248,12 @@ def cookies(content: bytes) -> None:
     assert session.cookie.isascii()
     assert session.cookie.isprintable()
     assert not set(session.cookie) & set(' ;,"\\')
-    assert Session(session.hand_out(), "x").cookie == session.cookie
+    assert Session(session.export(), "x").cookie == session.cookie
     try:
         taken = Session(content.decode("utf-8", "surrogateescape"), _OURS)
     except ValueError:
         return
-    assert Session(taken.hand_out(), "x").cookie == taken.cookie
+    assert Session(taken.export(), "x").cookie == taken.cookie
     assert taken.cookie.isprintable()
 
 

@@ -35,7 +35,7 @@ class TokenQueue:
     def __init__(self) -> None:
         self.texts: deque[str] = deque()
         self.parser: TextParser | None = None
-        self._tokens: Sequence[Token] = ()
+        self._tokens: deque[Token] = deque()
         self._shown = 0  # how many of them are shown
 
     def put(self, tokens: Sequence[Token]) -> None:
@@ -47,19 +47,16 @@ class TokenQueue:
         """Take the next token; None: nothing is left."""
         if self.parser is not None and (latest := self.parser.tokens()):
             self._hold(latest)
-        for index, token in enumerate(self._tokens):
-            shown = is_shown(token)
-            if shown and self._shown > len(self.texts):  # it was taken as text
-                self._shown -= 1
-                continue
-            self._tokens = self._tokens[index + 1 :]
-            if shown:
-                self._shown -= 1
-                self.texts.popleft()
-            return token
-        self._tokens = ()
-        return None
+        while self._shown > len(self.texts):  # these were taken as texts
+            self._shown -= is_shown(self._tokens.popleft())
+        if not self._tokens:
+            return None
+        token = self._tokens.popleft()
+        if is_shown(token):
+            self._shown -= 1
+            self.texts.popleft()
+        return token
 
     def _hold(self, tokens: Sequence[Token]) -> None:
-        self._tokens = tokens
+        self._tokens = deque(tokens)
         self._shown = len(shown_texts(tokens))

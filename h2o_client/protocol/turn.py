@@ -248,6 +248,9 @@ class Turn:
         parser = self._parser = self._exchange.dialect.answer_parser(self._text)
         silence = call.deadline.or_earlier(idle, "idle")
         while True:
+            if silence.expired():
+                yield Close()
+                raise silence.exceeded()
             chunk: bytes = yield Read(silence)
             tokens: Sequence[Token] = parser.feed(chunk) if chunk else parser.finish()
             if tokens:
@@ -255,7 +258,7 @@ class Turn:
                 yield Emit(tokens)
                 # The time that the caller takes is not the server's.
                 since: float = self._exchange.ambient.clock()
-                if call.deadline.unlimited and chunk and not parser.ended:
+                if call.deadline.unlimited and not (self.stopping or parser.ended) and chunk:
                     since = yield Pump(parser, idle)
                     if tokens := parser.tokens():
                         self._note_final()
@@ -274,9 +277,6 @@ class Turn:
                     "the answer ended before its final event: the server, its model server or a "
                     "proxy broke it off (try again)"
                 )
-            if silence.expired():
-                yield Close()
-                raise silence.exceeded()
         if parser.final is not None:
             yield from self._read_tail()
 

@@ -1,4 +1,3 @@
-import itertools
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -81,9 +80,7 @@ def test_one_chat_effect_by_effect() -> None:
         "send message",
         "read",
         "emit  Hel",
-        "read",
-        "emit lo",
-        "read",
+        "pump",
         "emit <|endoftext|>",
         "read",
         "send delete",
@@ -765,9 +762,6 @@ def limit_of(scene: Scene) -> str:
     return error.limit
 
 
-READING = pytest.mark.parametrize("pumps", [False, True], ids=["by steps", "reading on"])
-
-
 @pytest.mark.parametrize(
     ("timeouts", "answer", "limit", "now"),
     [
@@ -786,12 +780,8 @@ READING = pytest.mark.parametrize("pumps", [False, True], ids=["by steps", "read
         (Timeouts(total=90, idle=5), streams(*((2.0, b":\n") * 9)), "idle", 5.0),
     ],
 )
-@READING
-def test_a_time_limit_strikes(
-    timeouts: Timeouts, answer: Answer, limit: str, now: float, pumps: bool
-) -> None:
+def test_a_time_limit_strikes(timeouts: Timeouts, answer: Answer, limit: str, now: float) -> None:
     scene = Scene({"message": [answer]}, timeouts=timeouts)
-    scene.pumps = pumps
     assert limit_of(scene) == limit
     assert now <= scene.elapsed <= now + 1.0
     assert not scene.player.is_open
@@ -808,46 +798,24 @@ def test_a_time_limit_strikes(
         (Timeouts(total=5), streams(1.0, token("a"), 1.0, END)),
     ],
 )
-@READING
-def test_a_time_limit_does_not_strike_before_its_time(
-    timeouts: Timeouts, answer: Answer, pumps: bool
-) -> None:
+def test_a_time_limit_does_not_strike_before_its_time(timeouts: Timeouts, answer: Answer) -> None:
     scene = Scene({"message": [answer]}, timeouts=timeouts)
-    scene.pumps = pumps
     assert scene.run().finish_reason == "eos_token"
 
 
 @pytest.mark.parametrize("total", [None, 10_000.0])
 @pytest.mark.parametrize("between", [(), (b": comment\n\n",)], ids=["tokens", "comments"])
-@READING
 def test_a_caller_that_takes_its_time_is_no_silence_of_the_server(
-    total: float | None, between: tuple[bytes, ...], pumps: bool
+    total: float | None, between: tuple[bytes, ...]
 ) -> None:
     answer = streams(token("a"), *between, token("b"), *between, END)
     scene = Scene({"message": [answer]}, timeouts=Timeouts(idle=60, total=total))
-    scene.pumps = pumps
     scene.on_emit = lambda: scene.pass_time(100.0)
     assert scene.run().text == "ab"
 
 
-@pytest.mark.parametrize("after", range(1, 6))
-def test_what_a_shell_has_read_on_is_given_out_once(after: int) -> None:
-    parts = [token("a"), token("b"), token("c") + token("d"), token("e"), token("f"), END]
-    scene = Scene({"message": [streams(*parts)]})
-    scene.pumps = True
-    emitted = itertools.count(1)
-
-    def halt() -> None:
-        scene.pumps = next(emitted) < after
-
-    scene.on_emit = halt
-    assert scene.run().text == "abcdef"
-    assert scene.text == "abcdef"
-
-
 def test_an_answer_is_whole_even_if_the_shell_could_not_say_that_it_read_its_end() -> None:
     scene = Scene({"message": [streams(token("a"), whole("b"))]})
-    scene.pumps = True
     pump = scene.player._pump
 
     def interrupted(effect: Pump) -> float:

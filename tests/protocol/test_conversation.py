@@ -550,8 +550,8 @@ def test_a_deletion_that_failed_is_still_to_be_done() -> None:
         ({"id": "../settings"}, ValueError, "no id"),
         ({"id": "a" * 65}, ValueError, "no id"),
         ({"id": "a?b"}, ValueError, "no id"),
-        ({"from_share": ""}, ValueError, "no shared conversation"),
-        ({"from_share": "https://x/conversation/abc"}, ValueError, "no shared conversation"),
+        ({"from_share": ""}, ValueError, "not a share link"),
+        ({"from_share": "https://x/conversation/abc"}, ValueError, "not a share link"),
         ({"from_share": 7}, TypeError, "URL"),
     ],
 )
@@ -582,7 +582,7 @@ def test_a_share_is_known_by_its_url_or_its_id(share: str) -> None:
 
 @pytest.mark.parametrize("share", ["", "/", "a b", "https://h/r/", "https://h/r/a/b", "x" * 65])
 def test_what_is_no_share(share: str) -> None:
-    with pytest.raises(ValueError, match="no shared conversation"):
+    with pytest.raises(ValueError, match="not a share link"):
         queries.parse_share(share)
 
 
@@ -815,7 +815,7 @@ def test_retry_of_a_saved_conversation_knows_its_last_message() -> None:
     ],
 )
 def test_what_is_no_saved_conversation(saved: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match=r"saved conversation|no id of a conv|no shared conv"):
+    with pytest.raises(error, match=r"saved conversation|no id of a conv|not a share link"):
         resume(new_world().exchange, saved, keep=None)
 
 
@@ -1084,6 +1084,6 @@ def test_a_share_that_there_is_not() -> None:
 
 def test_a_share_that_is_none_sends_nothing() -> None:
     world = new_world()
-    with pytest.raises(ValueError, match="no shared conversation"):
+    with pytest.raises(ValueError, match="not a share link"):
         world.play(queries.shared(world.exchange, "https://x/conversation/1"))
     assert world.requests == []

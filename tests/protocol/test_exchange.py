@@ -17,7 +17,7 @@ from h2o_client.errors import (
 from h2o_client.protocol import conversations
 from h2o_client.protocol.chat import ChatOperation
 from h2o_client.protocol.conversation import ConversationCore, new_conversation
-from h2o_client.protocol.effects import Finish, Flow, Request
+from h2o_client.protocol.effects import Exclusive, Finish, Flow, Request
 from h2o_client.protocol.message import MessageOperation
 from h2o_client.protocol.retries import Patience, Retries, Retry
 from h2o_client.protocol.session import Failure
@@ -133,7 +133,8 @@ def test_the_wait_for_the_one_who_opens_the_session_is_within_the_total() -> Non
     world = World(session=None, timeouts=Timeouts(total=5.0))
     effects = world.exchange.open_session(world.exchange.call())
     exclusive = next(effects)
-    assert (exclusive.within, exclusive.limit) == (5.0, "total")  # type: ignore[union-attr]
+    assert isinstance(exclusive, Exclusive)
+    assert (exclusive.deadline.left(), exclusive.deadline.limit) == (5.0, "total")
     effects.close()
 
 

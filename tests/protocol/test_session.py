@@ -70,14 +70,14 @@ def test_a_session_that_is_taken_comes_back_the_same(text: str) -> None:
     ],
 )
 def test_what_can_be_no_cookie_is_refused_and_not_repeated(text: str) -> None:
-    with pytest.raises(ValueError, match="session is no session") as caught:
+    with pytest.raises(ValueError, match="session is not valid") as caught:
         Session(text, OURS)
     assert "ecret" not in repr(caught.value)
 
 
 @pytest.mark.parametrize("text", [7, b"secret", OURS.encode()])
 def test_what_is_no_text_is_refused_and_not_repeated(text: object) -> None:
-    with pytest.raises(TypeError, match="session is text") as caught:
+    with pytest.raises(TypeError, match="session must be text") as caught:
         Session(cast("str", text), OURS)
     assert "secret" not in repr(caught.value)
 

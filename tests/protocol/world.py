@@ -31,6 +31,7 @@ from h2o_client.protocol.chat import ChatOperation
 from h2o_client.protocol.configuration import configure
 from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import (
+    CallerStoppedError,
     Close,
     Effect,
     Emit,
@@ -187,7 +188,6 @@ class World:
         conversations: those that the server has made and that were not deleted.
         generating: the conversations in which it is at work on an answer.
         busy: whether an exclusive flow is being played.
-        pumps: whether a `Pump` reads; a shell that is told to stop answers it at once.
         on_sleep: called in each sleep.
         on_emit: called after each emission.
     """
@@ -219,7 +219,6 @@ class World:
         self.conversations: set[str] = set()
         self.generating: set[str] = set()
         self.busy = False
-        self.pumps = False
         self.on_sleep: Callable[[], None] = lambda: None
         self.on_emit: Callable[[], None] = lambda: None
         self._well = well or {}
@@ -449,14 +448,15 @@ class Player:
 
     def _pump(self, effect: Pump) -> float:
         """Read without the flow while texts come; return when the read began that had none."""
-        while self._world.pumps:
+        stops = self._world.operations.count("stop")
+        while self._world.operations.count("stop") == stops:
             begun = self._world.now
             chunk = self._read(Deadline(lambda: self._world.now, effect.within, "idle"))
             texts = effect.parser.read_on(chunk)
             if not texts:
                 return begun
             self._give_out([Token(None, text) for text in texts])
-        return self._world.now
+        raise CallerStoppedError("the stream was stopped")
 
     def _read(self, deadline: Deadline) -> bytes:
         while self._body:
