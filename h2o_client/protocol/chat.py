@@ -18,6 +18,7 @@ from h2o_client.protocol.exchange import Exchange
 from h2o_client.protocol.payloads import check_flag, check_model, merge_parameters
 from h2o_client.protocol.prompt import build_prompt
 from h2o_client.protocol.retries import Call, Retries, as_retries
+from h2o_client.protocol.state import Life, State
 from h2o_client.protocol.turn import Turn
 from h2o_client.types import Messages, Reply
 
@@ -31,8 +32,8 @@ class Operation(Protocol):
         ...
 
     @property
-    def done(self) -> bool:
-        """Whether nothing more comes of the answer: what `run()` still does is clean up."""
+    def life(self) -> Life:
+        """The state of the stream."""
         ...
 
     def run(self) -> Flow[Reply]:
@@ -60,6 +61,9 @@ class ChatOperation:
         parameters: the call's mapping of parameters, or None.
         keywords: the call's keyword parameters.
 
+    Attributes:
+        life: the state of the stream.
+
     Raises:
         TypeError: an argument is of the wrong type, or has an unknown name.
         ValueError: an argument cannot be sent.
@@ -80,12 +84,14 @@ class ChatOperation:
         self._exchange = exchange
         self._model = configuration.model if model is None else check_model(model)
         self._retries = None if retries is None else as_retries(retries)
+        self.life = Life()
         self._turn = Turn(
             exchange,
             build_prompt(messages),
             model=self._model,
             parameters=merge_parameters(configuration.parameters, parameters, keywords),
             recover=configuration.recover if recover is None else check_flag("recover", recover),
+            life=self.life,
         )
         self._conversation: str | None = None
         self._stop_failed = False
@@ -95,22 +101,17 @@ class ChatOperation:
         """What has arrived of the answer."""
         return self._turn.text
 
-    @property
-    def done(self) -> bool:
-        """Whether nothing more comes of the answer: what `run()` still does is clean up."""
-        return self._turn.done
-
     def run(self) -> Flow[Reply]:
         """Do it all, emitting tokens as they arrive."""
         exchange = self._exchange
         call = exchange.call(self._retries)
         try:
-            if not self._turn.stopping:
+            if self.life.state is not State.STOPPING:
                 yield from exchange.open_session(call, self._model)
-            if not self._turn.stopping:
+            if self.life.state is not State.STOPPING:
                 yield from conversations.create(exchange, self._model, call, self._made)
         except CallerStoppedError:
-            if not self._turn.stopping:
+            if self.life.state is not State.STOPPING:
                 raise
         reply = yield from self._turn.run(self._conversation or "", call)
         # The answer is there: what follows is the clean-up, with what is left of the retries.
@@ -123,6 +124,7 @@ class ChatOperation:
 
     def stop(self) -> Flow[None]:
         """Tell the server that the caller has enough; `run()` ends with what is there."""
+        self.life.move(State.STOPPING)
         yield from self._turn.stop()
 
     def abandon(self, deadline: Deadline) -> Flow[None]:

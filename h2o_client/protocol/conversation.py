@@ -5,36 +5,70 @@ sent. `ConversationCore` is what is true of one conversation: whether it exists 
 of it, whether it is to be deleted at the end.
 
 Two things about turns bind it. The server takes one message at a time: of two at once, the one
-that ends last overwrites the other, so a second is rejected here. And a turn that was stopped is
-stored about a second later, so that the next message, which would otherwise not know of it, waits
-until it is.
+that ends last overwrites the other, so a second is rejected here. And a turn is stored only at its
+end or after it: a whole one when its response ends or some hundred milliseconds later, a stopped
+one about a second after the stop, one that the server could not be told to stop when its
+generation has run to the end. A message that is sent before that is built on a history without the
+turn, and is itself overwritten by it.
+
+So a message is sent only when the fate of the previous turn is known, and so it is with all that
+reads or changes what is stored of the messages. `Turns` remembers the last turn until then;
+`ConversationCore.wait_until_stored()` is the only place that waits for it.
 """
 
 # 07_two_turns_and_retry: the history is the server's. 07c_parallel_messages: the overwriting.
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from h2o_client.errors import ConversationBusyError, NotFoundError
 from h2o_client.protocol import conversations
 from h2o_client.protocol.deadline import Deadline
-from h2o_client.protocol.dialect import Query
+from h2o_client.protocol.dialect import Query, StoredConversation
 from h2o_client.protocol.effects import Flow, Lock, Sleep
 from h2o_client.protocol.exchange import Exchange
 from h2o_client.protocol.payloads import check_flag, check_model
+from h2o_client.protocol.prompt import JS_SPACE
 from h2o_client.protocol.queries import parse_share
 from h2o_client.protocol.replies import read_id
 from h2o_client.protocol.retries import Call
 from h2o_client.protocol.turn import Fate, Turn, find_message
 from h2o_client.types import Message, PromptPreview
 
-_SETTLE = 30.0  # seconds that the next message waits for a stopped turn to be stored
-_ENDED = 2.0  # the same, where its response had come to an end of its own
+_TRUSTED = 5.0  # seconds after which a whole answer counts as stored, without a poll
 _STOP_AGAIN = 120.0  # seconds after which a stop in the same conversation surely works again
 _FIRST_POLL = 0.05
 _LONGEST_POLL = 1.0
 _MAX_TITLE = 100
+_MAY_BE_STORED = (
+    "the server has not stored the last turn of this conversation yet, and may still be "
+    "generating its answer: nothing was sent, as one of the two would be lost (wait and call "
+    "again, or begin a new conversation, with client.chat(messages))"
+)
+_NOT_STORED = (
+    "the server has not stored the last answer of this conversation: nothing was sent (call again "
+    "to go on without that answer, or begin a new conversation, with client.chat(messages))"
+)
 T = TypeVar("T")
+
+
+class Turns(Lock):
+    """The turns of one conversation, which all share who resumed it: one at a time.
+
+    Attributes:
+        unconfirmed: the last turn, as long as the server may still store it.
+        ended_at: when that turn ended here.
+        stopped_at: when the server was last told to stop, or None.
+    """
+
+    __slots__ = ("ended_at", "stopped_at", "unconfirmed")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unconfirmed: Turn | None = None
+        self.ended_at = 0.0
+        self.stopped_at: float | None = None
 
 
 class ConversationCore:
@@ -73,13 +107,10 @@ class ConversationCore:
         self.copy_of = share
         self._keep = conversation is not None if keep is None else check_flag("keep", keep)
         self._deleted = False
-        self._turns = Lock()
+        self._turns = Turns()
         if conversation is not None:  # all who resumed the same conversation share it
-            self._turns = exchange.session.lock_of(conversation, self._turns)
+            self._turns = exchange.session.turns_of(conversation, self._turns)
         self._opening = Lock()
-        self._unsettled: str | None = None
-        self._settle_within = _SETTLE
-        self._stopped_at: float | None = None
         self.unanswered: Message | None = None
         self.id = conversation
         resumed = conversation is not None or share is not None
@@ -96,8 +127,8 @@ class ConversationCore:
     def stoppable(self) -> bool:
         """Whether a stop takes effect: a second one within a minute or so does not."""
         # 11b_stop_again_later
-        now = self._exchange.ambient.clock()
-        return self._stopped_at is None or now - self._stopped_at > _STOP_AGAIN
+        stopped_at = self._turns.stopped_at
+        return stopped_at is None or self._exchange.ambient.clock() - stopped_at > _STOP_AGAIN
 
     def begin(self) -> None:
         """Begin a turn.
@@ -120,23 +151,26 @@ class ConversationCore:
             self._turns.release()
 
     def _note(self, turn: Turn) -> None:
-        self.unanswered = Message(role="user", content=turn.prompt, id=turn.message_id)
+        # Stored is what JavaScript's trim() leaves of the message, and its trimEnd() of the answer.
+        prompt = turn.prompt.strip(JS_SPACE)
+        self.unanswered = Message(role="user", content=prompt, id=turn.message_id)
         if not turn.asked:
             return
+        now = self._exchange.ambient.clock()
         if turn.fate in (Fate.RUNNING, Fate.STOPPED):
-            self._unsettled = turn.response_id
-            self._settle_within = _ENDED if turn.ended or turn.unseen else _SETTLE
-            self._stopped_at = self._exchange.ambient.clock()
-        if turn.whole or turn.text or turn.stopping:
+            self._turns.stopped_at = now
+        if turn.stored_within > 0:
+            self._turns.unconfirmed, self._turns.ended_at = turn, now
+        if turn.whole or turn.text or turn.answered:
             self.unanswered = None
             before = [message.id for message in self.messages]
             if turn.message_id in before:  # asked again: it takes the place of the first
                 del self.messages[before.index(turn.message_id) :]
             self.messages += [
-                Message(role="user", content=turn.prompt, id=turn.message_id),
+                Message(role="user", content=prompt, id=turn.message_id),
                 Message(
                     role="assistant",
-                    content=turn.text,
+                    content=turn.text.rstrip(JS_SPACE),
                     id=turn.response_id,
                     partial=not turn.whole,
                     web_search_id=turn.web_search_id or None,
@@ -164,40 +198,80 @@ class ConversationCore:
 
     def _made(self, conversation: str) -> None:
         self.id = conversation
-        self._turns = self._exchange.session.lock_of(conversation, self._turns)
+        self._turns = self._exchange.session.turns_of(conversation, self._turns)
 
     @property
     def _model(self) -> str:
         """The model to ask for."""
         return self.model or self._exchange.configuration.model
 
-    def settle(self, call: Call, stopping: Callable[[], bool]) -> Flow[None]:
-        """Wait until the server has stored the turn that was stopped last.
+    def wait_until_stored(
+        self, call: Call, patience: float | None, stopping: Callable[[], bool] = lambda: False
+    ) -> Flow[StoredConversation | None]:
+        """Wait until the server has stored the last turn, or surely will not.
 
         Args:
             call: the call that waits: it may have a time limit.
+            patience: seconds that a call without one waits at the most, or None.
             stopping: whether that call is to be stopped.
+
+        Returns:
+            What the server has stored, if it was read and the turn is in it.
+
+        Raises:
+            ConversationBusyError: it is not known in time, or a whole answer is not stored.
         """
-        until = self._exchange.deadline(self._settle_within, "idle")
+        turns, clock = self._turns, self._exchange.ambient.clock
+        turn = turns.unconfirmed
+        if turn is None or self.id is None:
+            return None
+        until = call.deadline
+        if until.unlimited:
+            until = self._exchange.deadline(patience, "total")
+        missing = polled = False  # whether a poll has shown that it is not stored
         delay = _FIRST_POLL
-        while self._unsettled is not None and self.id is not None and not stopping():
-            stored = yield from conversations.poll(self._exchange, self.id, call.deadline)
-            if find_message(stored, self._unsettled) is not None:
-                self._unsettled = None
-                return
-            if until.expired():
-                self._exchange.ambient.warn("the server has not stored the turn that was stopped")
-                self._unsettled = None
-                return
-            call.deadline.check()
-            yield Sleep(call.deadline.at_most(until.at_most(delay)))
-            delay = min(delay * 2, _LONGEST_POLL)
+        while turns.unconfirmed is turn and not stopping():
+            within = turn.stored_within if missing or not turn.whole else _TRUSTED
+            left = turns.ended_at + within - clock()
+            if left <= 0:
+                turns.unconfirmed = None
+                if turn.whole and missing:
+                    raise ConversationBusyError(_NOT_STORED)
+                return None
+            if polled:
+                left = until.at_most(left)
+                if left <= 0:
+                    raise ConversationBusyError(_MAY_BE_STORED)
+                if delay == _FIRST_POLL:
+                    self._exchange.ambient.note(
+                        "waiting until the server has stored the last turn of the conversation, "
+                        f"for at most {left:.0f} s"
+                    )
+                yield Sleep(min(delay, left))
+                delay = min(delay * 2, _LONGEST_POLL)
+            poll = conversations.poll(self._exchange, self.id, until)
+            stored = yield from self.explained(poll)
+            polled, missing = True, missing or stored is not None
+            answer = find_message(stored, turn.response_id)
+            if answer is not None:
+                turns.unconfirmed = None
+                self.messages = [
+                    replace(message, content=answer.content) if message.id == answer.id else message
+                    for message in self.messages
+                ]
+                return stored
+        return None
 
     def refresh(self) -> Flow[list[Message]]:
         """Read title, model and messages from the server, and return the messages."""
         if self.id is None and self.copy_of is None:
             return []
-        data = yield from self._about(self._exchange.dialect.stored)
+        call = self._exchange.call()
+        conversation = yield from self.open(call)
+        data = yield from self._wait_patiently(call)
+        if data is None:
+            stored = conversations.stored(self._exchange, conversation, call)
+            data = yield from self.explained(stored)
         self.title = data.title
         self.model = data.model
         return list(data.messages)
@@ -215,7 +289,9 @@ class ConversationCore:
         # 09_summarize_and_title: the server counts UTF-16 units.
         if not 0 < len(title.encode("utf-16-le")) // 2 <= _MAX_TITLE:
             raise ValueError(f"a title has 1 to {_MAX_TITLE} characters")
-        yield from self._about(lambda where: self._exchange.dialect.rename(where, title))
+        yield from self._about(
+            lambda where: self._exchange.dialect.rename(where, title), turns=False
+        )
         self.title = title
 
     def summarize(self) -> Flow[str]:
@@ -269,10 +345,21 @@ class ConversationCore:
             yield from conversations.delete(self._exchange, self.id, once, reopen=False)
             self._deleted = True
 
-    def _about(self, build: Callable[[str], Query[T]]) -> Flow[T]:
-        """Send a request about the conversation, which is made first if need be."""
+    def _wait_patiently(self, call: Call) -> Flow[StoredConversation | None]:
+        """Wait until the last turn is stored, before something that reads or changes it."""
+        return (yield from self.wait_until_stored(call, self._exchange.configuration.timeouts.idle))
+
+    def _about(self, build: Callable[[str], Query[T]], *, turns: bool = True) -> Flow[T]:
+        """Send a request about the conversation, which is made first if need be.
+
+        Args:
+            build: makes the request.
+            turns: whether it reads or changes turns, of which the last must be stored then.
+        """
         call = self._exchange.call()
         conversation = yield from self.open(call)
+        if turns:
+            yield from self._wait_patiently(call)
         return (yield from self.explained(self._exchange.query(lambda: build(conversation), call)))
 
     def explained(self, flow: Flow[T]) -> Flow[T]:

@@ -13,6 +13,7 @@ from h2o_client.protocol.payloads import check_flag, merge_parameters
 from h2o_client.protocol.prompt import check_prompt
 from h2o_client.protocol.replies import check_status, unexpected
 from h2o_client.protocol.retries import Call, Retries, as_retries, is_transient
+from h2o_client.protocol.state import Life, State
 from h2o_client.protocol.turn import Turn
 from h2o_client.types import Message, Reply, WebSearchEntry
 
@@ -30,6 +31,9 @@ class MessageOperation:
         keywords: the call's keyword parameters.
         web_search: whether to search the web first.
         on_web_search: called with each entry of the search as it comes.
+
+    Attributes:
+        life: the state of the stream.
 
     Raises:
         TypeError: an argument is of the wrong type, or has an unknown name.
@@ -64,7 +68,7 @@ class MessageOperation:
         self._retries = None if retries is None else as_retries(retries)
         self._web_search = check_flag("web_search", web_search) or on_web_search is not None
         self._on_web_search = on_web_search
-        self._stopping = False
+        self.life = Life()
         self._turn: Turn | None = None
 
     @property
@@ -73,9 +77,8 @@ class MessageOperation:
         return "" if self._turn is None else self._turn.text
 
     @property
-    def done(self) -> bool:
-        """Whether nothing more comes of the answer: what `run()` still does is clean up."""
-        return self._turn is not None and self._turn.done
+    def _stopping(self) -> bool:
+        return self.life.state is State.STOPPING
 
     def run(self) -> Flow[Reply]:
         """Do it all, emitting tokens as they arrive.
@@ -102,21 +105,20 @@ class MessageOperation:
         turn = self._turn
         if turn is None:  # stopped before there was anything to ask
             return (yield from self._stopped(call))
-        turn.stopping = turn.stopping or self._stopping
         conversation = self._conversation
         return (yield from conversation.explained(turn.run(conversation.id or "", call)))
 
     def _stopped(self, call: Call) -> Flow[Reply]:
         """Return the reply to a message that was stopped before it was known what to ask."""
         self._turn = self._new_turn(self._prompt or "", None)
-        self._turn.stopping = True
         return (yield from self._turn.run(self._conversation.id or "", call))
 
     def _prepare(self, call: Call) -> Flow[None]:
         """Do what comes before the message, as far as the caller does not stop it."""
         conversation = self._conversation
         conversation_id = yield from conversation.open(call)
-        yield from conversation.explained(conversation.settle(call, lambda: self._stopping))
+        patience = self._exchange.configuration.timeouts.first_token
+        yield from conversation.wait_until_stored(call, patience, lambda: self._stopping)
         if self._stopping:
             return
         if self._prompt is not None:
@@ -129,7 +131,7 @@ class MessageOperation:
 
     def stop(self) -> Flow[None]:
         """Tell the server that the caller has enough; `run()` ends with what is there."""
-        self._stopping = True
+        self.life.move(State.STOPPING)
         if self._turn is not None:
             yield from self._turn.stop()
 
@@ -145,6 +147,7 @@ class MessageOperation:
             model=self._conversation.model,
             parameters=self._parameters,
             recover=self._recover,
+            life=self.life,
             message_id=message_id,
             stoppable=self._conversation.stoppable,
         )

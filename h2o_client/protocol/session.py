@@ -16,13 +16,14 @@ import re
 import weakref
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from h2o_client.errors import H2oError, ModelUnavailableError, TransportTimeoutError
 from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import Flow, Lock
 from h2o_client.protocol.retries import Patience, is_transient
 
+L = TypeVar("L", bound=Lock)
 COOKIE_NAME = "hf-chat"
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[!#-+\--:<-\[\]-~]+")  # RFC 6265's cookie-octet
@@ -94,7 +95,7 @@ class Session:
         self.known: set[str] = set()
         self.has_orphans = False
         self.left_behind: deque[Abandoned] = deque(maxlen=_MAX_LEFT_BEHIND)
-        self._locks: weakref.WeakValueDictionary[str, Lock] = weakref.WeakValueDictionary()
+        self._turns: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 
     def __repr__(self) -> str:
         return f"<Session accepted={self.accepted}>"
@@ -110,15 +111,16 @@ class Session:
         """The value of the `Cookie` header."""
         return f"{self.name}={self.value}"
 
-    def lock_of(self, conversation: str, mine: Lock) -> Lock:
-        """Return the lock of a conversation's turns, which all who resumed it share.
+    def turns_of(self, conversation: str, mine: L) -> L:
+        """Return what keeps the turns of a conversation, which all who resumed it share.
 
         Args:
             conversation: its id.
-            mine: what becomes the lock if there is not one yet.
+            mine: what keeps them if nothing does yet.
         """
         self.known.add(conversation)
-        return self._locks.setdefault(conversation, mine)
+        turns: L = self._turns.setdefault(conversation, mine)
+        return turns
 
     def opened(self, set_cookies: Iterable[str]) -> None:
         """Note that the terms were accepted, with these `Set-Cookie` headers."""
@@ -135,7 +137,7 @@ class Session:
     def leave_to_parent(self) -> None:
         """Forget what there is to clean up: after a fork, that is the parent's."""
         self.left_behind.clear()
-        self._locks.clear()
+        self._turns.clear()
         self.shared = True
 
     def adopt(self, set_cookies: Iterable[str]) -> None:

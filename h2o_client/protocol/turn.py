@@ -57,6 +57,7 @@ from h2o_client.protocol.exchange import Exchange, in_short
 from h2o_client.protocol.prompt import JS_SPACE
 from h2o_client.protocol.replies import check_status, unexpected
 from h2o_client.protocol.retries import Call, was_rejected
+from h2o_client.protocol.state import Life, State
 from h2o_client.types import Message, Reply, Token, WebSearchEntry
 
 _EXCERPT = 1024  # bytes read of an answer that is not a stream
@@ -67,6 +68,10 @@ _FIRST_POLL = 0.1  # seconds until a lost answer is looked for again; doubled ea
 _LONGEST_POLL = 2.0
 _STOPPING = 2.0  # seconds that a stop is given to take effect; it takes about one
 _ENDED = 2.0  # seconds that an answer is looked for whose response the server itself has ended
+# Seconds after its end here within which a turn may still be stored:
+_STORED_WHOLE = 30.0  # one whose final event has come
+_STORED_SHOWN = 5.0  # one of which nothing is generated any more, as far as can be seen
+_STORED_RUNNING = 300.0  # one whose generation may run on; it may not have begun to speak
 
 
 class Fate(Enum):
@@ -87,6 +92,7 @@ class Turn:
         model: the model of the conversation; it stands in the reply.
         parameters: all generation parameters.
         recover: whether to recover the answer if its connection is lost.
+        life: the state of the stream that it is the turn of.
         message_id: the id of a message that is asked again, in its place; None: a new message.
         stoppable: whether a stop would take effect in this conversation.
 
@@ -95,10 +101,6 @@ class Turn:
         response_id: the id of its answer.
         fate: what has become of it on the server.
         asked: whether the message may have reached the server.
-        stopping: whether the caller asked to stop.
-        unseen: whether the connection was lost, and the server showed no sign of the message.
-        ended: whether the response came to an end of its own before its final event.
-        done: whether nothing more comes of the answer.
         web_search_id: the web search that the answer shall rest on, or "".
         web_search: the entries of that search.
     """
@@ -111,6 +113,7 @@ class Turn:
         model: str,
         parameters: Mapping[str, Any],
         recover: bool,
+        life: Life,
         message_id: str | None = None,
         stoppable: bool = True,
     ) -> None:
@@ -119,6 +122,7 @@ class Turn:
         self._model = model
         self._parameters = parameters
         self._recover = recover
+        self._life = life
         self._stoppable = stoppable
         self._is_retry = message_id is not None
         self.message_id = message_id or exchange.ambient.uuid4()
@@ -132,13 +136,11 @@ class Turn:
         self._parser = exchange.dialect.answer_parser(self._text)
         self._final: Final | None = None
         self._recovered = False
+        self._ended = False  # the response came to an end of its own
+        self._searched = False  # it was looked for in vain, for as long as there was hope
         self._begun: float | None = None
         self.fate = Fate.UNSENT
         self.asked = False
-        self.stopping = False
-        self.unseen = False
-        self.ended = False
-        self.done = False
 
     @property
     def text(self) -> str:
@@ -149,6 +151,34 @@ class Turn:
     def whole(self) -> bool:
         """Whether the answer is whole."""
         return self._final is not None or self._recovered
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is a reply: the answer is whole, or was stopped."""
+        return self._life.state is State.ANSWERED
+
+    @property
+    def _stopping(self) -> bool:
+        return self._life.state is State.STOPPING
+
+    @property
+    def stored_within(self) -> float:
+        """Seconds after its end here within which it may be stored; 0: it is, or never will be.
+
+        Nothing is stored of a turn that the server rejected, that ended in an error event, or whose
+        response came to a regular end without a final event. All others run on, whatever becomes
+        of the connection. A stop ends one at its next token, unless it is the second within a
+        minute or so.
+        """
+        # 05_upstream_truncate_clean, 17_disconnect, 11b_stop_again_later, 28_stop_variants
+        if self.whole:
+            return 0.0 if self._recovered else _STORED_WHOLE
+        if self.fate not in (Fate.RUNNING, Fate.STOPPED):
+            return 0.0
+        if self._ended:
+            return 0.0 if self._searched else _STORED_SHOWN
+        surely_stopped = self.fate is Fate.STOPPED and self._stoppable and self._parser.count
+        return _STORED_SHOWN if self._searched and surely_stopped else _STORED_RUNNING
 
     def run(self, conversation: str, call: Call) -> Flow[Reply]:
         """Send the message and read its answer.
@@ -162,22 +192,21 @@ class Turn:
         """
         self._conversation = conversation
         try:
-            if not self.stopping:
+            if not self._stopping:
                 yield from self._exchange.repeat(
                     lambda: self._attempt(call), call, self._may_ask_again
                 )
         except TransportError:
-            if not self.stopping:  # else it is how stop() woke this flow
+            if not self._stopping:  # else it is how stop() woke this flow
                 raise
         if not self.whole:
             yield Close()
             yield from self.stop()
-        self.done = True
+        self._life.move(State.ANSWERED)
         return self._reply()
 
     def stop(self) -> Flow[None]:
         """Tell the server to stop generating, if it may be and has not been told."""
-        self.stopping = True
         try:
             yield from self.abandon(self._exchange.cleanup())
         except CallerStoppedError:
@@ -195,7 +224,7 @@ class Turn:
 
     def _attempt(self, call: Call) -> Flow[None]:
         """Ask once, and recover the answer if its connection is lost."""
-        if self.stopping:
+        if self._stopping:
             return
         try:
             yield from self._ask(call)
@@ -206,13 +235,13 @@ class Turn:
         error.partial = self.text
         if not _may_be_generating(error):
             self.fate = Fate.OVER
-        if self.stopping:
+        if self._stopping:
             return
         if not self._recover or not _can_be_recovered(error):
             raise error
-        if (yield from self._find_rest(error, call)) or self.stopping:
+        if (yield from self._find_rest(error, call)) or self._stopping:
             return
-        lost = isinstance(error, IncompleteStreamError | StatusError) and not self.ended
+        lost = isinstance(error, IncompleteStreamError | StatusError) and not self._ended
         if lost and self._stoppable and not self._parser.count:
             yield from self._stop_generation(error, call)
         raise error
@@ -258,7 +287,7 @@ class Turn:
                 yield Emit(tokens)
                 # The time that the caller takes is not the server's.
                 since: float = self._exchange.ambient.clock()
-                if call.deadline.unlimited and not (self.stopping or parser.ended) and chunk:
+                if call.deadline.unlimited and not (self._stopping or parser.ended) and chunk:
                     since = yield Pump(parser, idle)
                     if tokens := parser.tokens():
                         self._note_final()
@@ -266,13 +295,13 @@ class Turn:
                 # Comments keep a connection awake, but only tokens count as an answer.
                 silence = call.deadline.or_earlier(idle, "idle", since)
             self._note_final()  # a shell that Ctrl-C broke off does not tell what it has read
-            if self.stopping or parser.final is not None:
+            if self._stopping or parser.final is not None:
                 break
             if parser.error is not None:
                 yield Close()
                 raise parser.error
             if not chunk:
-                self.ended = True
+                self._ended = True
                 raise IncompleteStreamError(
                     "the answer ended before its final event: the server, its model server or a "
                     "proxy broke it off (try again)"
@@ -298,17 +327,20 @@ class Turn:
         """
         clock, note = self._exchange.ambient.clock, self._exchange.ambient.note
         recovery = self._exchange.configuration.timeouts.recovery
-        note("the answer was lost: looking for it in what the server has stored")
         going = clock() - (clock() if self._begun is None else self._begun)
         patience = recovery + going
-        if self.ended:
+        if self._ended:
             patience = min(recovery, _ENDED)
         if isinstance(error, TransportTimeoutError):
             patience = 0.0  # the caller's is at its end: one look
+        note(
+            "the answer was lost: looking for it in what the server has stored, for at most "
+            f"{patience:.0f} s"
+        )
         until = self._exchange.deadline(patience, "recovery")
         shown: StoredConversation | None = None
         delay = _FIRST_POLL
-        while not self.stopping:
+        while not self._stopping:
             try:
                 stored = yield from conversations.poll(
                     self._exchange, self._conversation, call.deadline
@@ -334,10 +366,10 @@ class Turn:
             if call.deadline.expired():
                 raise self._too_late(error, call)
             if until.expired():
+                self._searched = not isinstance(error, TransportTimeoutError)
                 break
             yield Sleep(call.deadline.at_most(until.at_most(delay)))
             delay = min(delay * 2, _LONGEST_POLL)
-        self.unseen = self._parser.count == 0
         return False
 
     def _stop_generation(self, error: H2oError, call: Call) -> Flow[None]:
@@ -358,7 +390,7 @@ class Turn:
             raise error from None
         yield Sleep(_STOPPING)
         # Should the next attempt be lost too, what is stored may be what this one was stopped at.
-        self._recover = False
+        self._recover = self._searched = False
         self._is_retry = True
 
     def _too_late(self, error: H2oError, call: Call) -> H2oError:

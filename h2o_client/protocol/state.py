@@ -1,0 +1,69 @@
+"""The life of a stream, as one state.
+
+    NEW ──begin──▶ OPEN ──the reply is settled──▶ ANSWERED ──the clean-up is done──▶ ENDED
+     │              │ ╲                              ▲
+     │            close  stop──▶ STOPPING────────────┘
+     │              │               │
+     └────close────▶└▶ CLOSING ◀────┘close, or an error, from OPEN, STOPPING or ANSWERED
+                        │
+                        └──the server was notified──▶ CLOSED
+
+    NEW        nothing was sent
+    OPEN       the message is on its way, or its answer
+    STOPPING   the caller has enough: what has arrived becomes the reply
+    ANSWERED   the reply is settled; the operation cleans up
+    CLOSING    the caller left, or the operation failed; the server is being notified
+    ENDED      there is a reply
+    CLOSED     there is none
+
+The core decides about it: the operation moves to ANSWERED, and its shell asks for the rest. What
+may follow what stands in `_NEXT`; every other move is left out, because the two threads or tasks of
+a stream may ask for an end at the same time.
+"""
+
+from enum import Enum
+
+
+class State(Enum):
+    """Where a stream stands: see the module's docstring."""
+
+    NEW = "new"
+    OPEN = "open"
+    STOPPING = "stopping"
+    ANSWERED = "answered"
+    CLOSING = "closing"
+    ENDED = "ended"
+    CLOSED = "closed"
+
+
+_NEXT = {
+    State.NEW: {State.OPEN, State.STOPPING, State.CLOSING},
+    State.OPEN: {State.STOPPING, State.ANSWERED, State.CLOSING},
+    State.STOPPING: {State.ANSWERED, State.CLOSING},
+    State.ANSWERED: {State.ENDED, State.CLOSING},
+    State.CLOSING: {State.CLOSED},
+    State.ENDED: set[State](),
+    State.CLOSED: set[State](),
+}
+OVER = frozenset({State.CLOSING, State.ENDED, State.CLOSED})
+"""The states in which nothing more is given to the caller."""
+
+
+class Life:
+    """The state of one stream.
+
+    Attributes:
+        state: where it stands.
+    """
+
+    __slots__ = ("state",)
+
+    def __init__(self) -> None:
+        self.state = State.NEW
+
+    def move(self, state: State) -> bool:
+        """Move to a state, if that may follow; return whether it did."""
+        if state in _NEXT[self.state]:
+            self.state = state
+            return True
+        return False
