@@ -70,6 +70,13 @@ class _Process:
 
 PROCESS = _Process()
 
+KEPT_AFTER_FORK: list[object] = []
+"""What a forked child has of its parent: connections and players.
+
+It is kept for good, because the garbage collector would close the sockets, and they are the
+parent's: the end of a TLS connection, for one, would be sent in its name.
+"""
+
 TRANSPORT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)
 
 # The server closes an idle connection after 5 s [18_keepalive]. With httpx's default, 5 s too, a
