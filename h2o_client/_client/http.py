@@ -20,18 +20,18 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, Self, TypeGuard, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 
 from h2o_client._version import __version__
 from h2o_client.errors import H2oError, TransportError, TransportTimeoutError
-from h2o_client.protocol.configuration import build_service
-from h2o_client.protocol.effects import Effect, Head, Read, Request, Send
+from h2o_client.protocol.ambient import Ambient
+from h2o_client.protocol.configuration import configure
+from h2o_client.protocol.deadline import Deadline
+from h2o_client.protocol.effects import Effect, Head, Pump, Read, Request, Send
+from h2o_client.protocol.exchange import Exchange, new_exchange
 from h2o_client.protocol.replies import status_error
-from h2o_client.protocol.retries import Retries
-from h2o_client.protocol.service import Ambient, Service
-from h2o_client.types import Timeouts
 
 T = TypeVar("T")
 
@@ -92,34 +92,16 @@ _QUOTED = re.compile(r"[\s:]*(?:bytearray\()?\bb['\"].*", re.DOTALL)
 _WRITE = 60.0
 
 
-def new_service(
-    base_url: str | None,
-    *,
-    model: str | None,
-    session: str | None,
-    share_conversations: bool | None,
-    timeouts: Timeouts | float | None,
-    retries: Retries | int | None,
-    headers: Mapping[str, str] | None,
-    parameters: Mapping[str, Any] | None,
-    recover: bool | None,
-) -> Service:
-    """Make the service of a client from its arguments and the environment."""
+def exchange_of(base_url: str | None, arguments: Mapping[str, Any]) -> Exchange:
+    """Make what the flows of a client go through of its arguments and the environment.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: an argument is not valid.
+    """
     configure_logging(os.environ.get("H2O_CHAT_LOG"))
-    return build_service(
-        base_url,
-        model=model,
-        session=session,
-        share_conversations=share_conversations,
-        timeouts=timeouts,
-        retries=retries,
-        headers=headers,
-        parameters=parameters,
-        recover=recover,
-        user_agent=f"h2o-chat-client/{__version__}",
-        environ=os.environ,
-        ambient=AMBIENT,
-    )
+    configuration = configure(base_url, environ=os.environ, **arguments)
+    return new_exchange(configuration, AMBIENT, user_agent=f"h2o-chat-client/{__version__}")
 
 
 def configure_logging(level: str | None) -> None:
@@ -214,14 +196,15 @@ def time_limits(connect: float | None, within: float | None) -> dict[str, float 
     }
 
 
-def is_less(within: float | None, steady: float | None, limit: str) -> TypeGuard[float]:
-    """Whether a limit is so much less than httpx's that it is worth a watch of its own.
+def is_earlier(deadline: Deadline, steady: float | None) -> bool:
+    """Whether a deadline is so much earlier than httpx's limit that it is worth a watch of its own.
 
-    Of a silence a tenth more or less is none; the end of the total is a moment.
+    A tenth of a silence either way does not matter; the end of the total is a moment.
     """
-    if within is None:
+    left = deadline.left()
+    if left is None:
         return False
-    return steady is None or within < (steady if limit == "total" else 0.9 * steady)
+    return steady is None or left < (steady if deadline.limit == "total" else 0.9 * steady)
 
 
 def build_request(
@@ -415,13 +398,13 @@ def translate(error: Exception, effect: Effect | None) -> H2oError:
     """
     if isinstance(error, httpx.HTTPStatusError):  # from an event hook of the caller's own client
         return status_error(error.response.status_code, error.response.reason_phrase)
-    if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
-        if isinstance(effect, Send) and effect.limit == "total" and effect.connect == effect.within:
-            return TransportTimeoutError.struck("total", None)
-        seconds = effect.connect if isinstance(effect, Send) else None
-        return TransportTimeoutError.struck("connect", seconds)
-    if isinstance(error, httpx.TimeoutException) and isinstance(effect, Send | Read):
-        return TransportTimeoutError.struck(effect.limit, effect.within)
+    if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout) and isinstance(effect, Send):
+        return effect.connect.exceeded()
+    if isinstance(error, httpx.TimeoutException):
+        if isinstance(effect, Send | Read):
+            return effect.deadline.exceeded()
+        if isinstance(effect, Pump):
+            return TransportTimeoutError.exceeded("idle", effect.within)
     # What breaks the rules of HTTP on our side is quoted in the error's text, a header too.
     is_ours = isinstance(error, httpx.LocalProtocolError)
     reason = type(error).__name__ if is_ours else _words(error)
@@ -440,7 +423,7 @@ def translate(error: Exception, effect: Effect | None) -> H2oError:
         return TransportError(
             f"could not connect{where}: {reason} (is the server running, and the base URL right?)",
             sent=False,
-            passing=not _is_lasting(error),
+            transient=not _is_lasting(error),
         )
     return TransportError(f"the connection broke: {reason}")
 

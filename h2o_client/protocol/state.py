@@ -45,6 +45,8 @@ _NEXT = {
     State.ENDED: set[State](),
     State.CLOSED: set[State](),
 }
+RUNNING = frozenset({State.OPEN, State.STOPPING, State.ANSWERED})
+"""The states in which the server may have to be told something."""
 OVER = frozenset({State.CLOSING, State.ENDED, State.CLOSED})
 """The states in which nothing more is given to the caller."""
 

@@ -27,9 +27,11 @@ from h2o_client._client.http import (
     socket_of,
 )
 from h2o_client._client.registry import Registry
-from h2o_client.errors import TransportError, TransportTimeoutError
-from h2o_client.protocol.effects import Effect, Sleep
-from h2o_client.protocol.service import Abandoned, Service
+from h2o_client.errors import TransportError
+from h2o_client.protocol.deadline import Deadline
+from h2o_client.protocol.effects import Effect, Send, Sleep
+from h2o_client.protocol.exchange import Exchange
+from h2o_client.protocol.session import Abandoned
 
 T = TypeVar("T")
 
@@ -159,19 +161,19 @@ class Interruptible:
         raise TransportError("interrupted")
 
     async def _get_response(
-        self,
-        http: httpx.AsyncClient,
-        request: httpx.Request,
-        connect: float | None,
-        within: float | None,
-        limit: str,
+        self, http: httpx.AsyncClient, request: httpx.Request, effect: Send
     ) -> httpx.Response:
         """Send a request, within all of its time: httpx's limits begin anew with every byte."""
-        if within is not None and connect is not None and limit != "total":
+        connect, within = effect.connect.left(), effect.deadline.left()
+        if (
+            within is not None
+            and connect is not None
+            and effect.deadline.limit in ("first_token", "idle")
+        ):
             within += connect
         with anyio.move_on_after(within):
             return await http.send(request, stream=True, follow_redirects=False)
-        raise TransportTimeoutError.struck(limit, None)
+        raise effect.deadline.exceeded()
 
     def _interruptible_next(self, chunks: AsyncIterator[bytes]) -> Callable[[], Awaitable[bytes]]:
         """Return what reads where `interrupt()` can end it.
@@ -192,11 +194,11 @@ class Interruptible:
 
         return read
 
-    async def _read_within(self, chunks: AsyncIterator[bytes], within: float, limit: str) -> bytes:
+    async def _read_until(self, chunks: AsyncIterator[bytes], deadline: Deadline) -> bytes:
         """Read within less than what httpx was told when the body began."""
-        with anyio.move_on_after(within):
+        with anyio.move_on_after(deadline.left()):
             return await anext(chunks, b"")
-        raise TransportTimeoutError.struck(limit, None)
+        raise deadline.exceeded()
 
     async def _sleep(self, effect: Sleep) -> None:
         await anyio.sleep(effect.seconds)
@@ -224,7 +226,7 @@ async def _exhaust(chunks: AsyncIterator[bytes]) -> None:
 class ConnectionOwner(ABC):
     """The base of the client: its connections belong to one process and one event loop."""
 
-    _service: Service
+    _exchange: Exchange
     _dropped: deque[tuple[Abandoned, Interruptible | None]]
     _streams: Registry[Any]
     _closed: bool
@@ -292,7 +294,7 @@ class ConnectionOwner(ABC):
                 )
             if forked:
                 KEPT_AFTER_FORK.extend([self._http, self._guard])
-                self._service.forget()
+                self._exchange.session.leave_to_parent()
                 self._dropped.clear()
             self._pid, self._forks = PROCESS.id, PROCESS.forks
             self._opening = anyio.Lock()

@@ -7,11 +7,14 @@ import httpx
 
 from h2o_client._client._async._runtime import ConnectionOwner, Interruptible
 from h2o_client._client._async.player import AsyncPlayer
-from h2o_client._client.http import AMBIENT, PROCESS, logger
+from h2o_client._client.http import PROCESS, logger
 from h2o_client._client.registry import Registry
 from h2o_client.errors import H2oError
+from h2o_client.protocol import conversations
+from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import Flow
-from h2o_client.protocol.service import Abandoned, Service
+from h2o_client.protocol.exchange import Exchange
+from h2o_client.protocol.session import Abandoned
 
 T = TypeVar("T")
 
@@ -26,7 +29,7 @@ class OpenStream(Protocol):
 
     def _tell_to_close(self) -> bool: ...
 
-    async def _close(self, deadline: float) -> None: ...
+    async def _close(self, deadline: Deadline) -> None: ...
 
 
 class OpenConversation(Protocol):
@@ -34,7 +37,7 @@ class OpenConversation(Protocol):
 
     def _is_of_this_process(self) -> bool: ...
 
-    async def _close(self, deadline: float) -> None: ...
+    async def _close(self, deadline: Deadline) -> None: ...
 
 
 class AsyncBaseClient(ConnectionOwner):
@@ -42,12 +45,12 @@ class AsyncBaseClient(ConnectionOwner):
 
     def __init__(
         self,
-        service: Service,
+        exchange: Exchange,
         http_client: httpx.AsyncClient | None,
         proxy: str | None,
         transport: str | None,
     ) -> None:
-        self._service = service
+        self._exchange = exchange
         self._closed = False
         self._streams: Registry[OpenStream] = Registry()
         self._conversations: Registry[OpenConversation] = Registry()
@@ -87,7 +90,7 @@ class AsyncBaseClient(ConnectionOwner):
     async def _clean_up(self) -> None:
         if not await self._settle_in_to_clean_up():
             return  # a child that never used it: all that is open is the parent's
-        deadline = self._cleanup_deadline()
+        deadline = self._exchange.cleanup()
         for stream in self._streams.items():
             if stream.running:
                 stream._tell_to_close()
@@ -96,20 +99,16 @@ class AsyncBaseClient(ConnectionOwner):
         for conversation in self._conversations.items():
             await conversation._close(deadline)
         await self._sweep()
-        await self._notify_server(AsyncPlayer(self, self._cleanup_deadline()))
+        await self._notify_server(AsyncPlayer(self))
 
     async def _notify_server(self, player: AsyncPlayer) -> None:
         """Clean up what was left behind; what fails now is given up."""
         if self._forks != PROCESS.forks:
-            self._service.session.shared = True  # by a child, which knows what is in it
+            self._exchange.session.shared = True  # by a child, which knows what is in it
         try:
-            await player.play(self._service.sweep())
+            await player.play(conversations.sweep(self._exchange, self._exchange.cleanup()))
         except Exception:  # noqa: BLE001 -- closing must come to its end
             logger.warning("what was left behind could not be cleaned up", exc_info=True)
-
-    def _cleanup_deadline(self) -> float:
-        """Return when a clean-up that begins now must be done."""
-        return AMBIENT.clock() + self._service.timeouts.cleanup
 
     def _drop(self, operation: Abandoned, player: Interruptible | None) -> None:
         """Keep what was dropped unclosed; called by the garbage collector."""
@@ -126,17 +125,17 @@ class AsyncBaseClient(ConnectionOwner):
                 if player is not None:
                     await player.release()
             finally:
-                await self._abandon(operation, self._cleanup_deadline())
+                await self._abandon(operation, self._exchange.cleanup())
 
-    async def _abandon(self, operation: Abandoned, deadline: float) -> None:
+    async def _abandon(self, operation: Abandoned, deadline: Deadline) -> None:
         """Tell the server that the caller broke an operation off; what fails is left behind."""
         try:
-            await AsyncPlayer(self, deadline).play(operation.abandon())
+            await AsyncPlayer(self).play(operation.abandon(deadline))
         except H2oError as error:
-            self._service.leave_behind(operation, error)
+            conversations.leave_behind(self._exchange, operation, error)
         except Exception as error:  # noqa: BLE001 -- must not replace the error that led here
             logger.warning("the clean-up failed", exc_info=True)
-            self._service.leave_behind(operation, error)
+            conversations.leave_behind(self._exchange, operation, error)
         except BaseException:  # Ctrl-C or a cancellation goes on, and nothing is forgotten for it
-            self._service.leave_behind(operation, None)
+            conversations.leave_behind(self._exchange, operation, None)
             raise

@@ -10,9 +10,12 @@ from h2o_client._client._async.base import AsyncBaseClient
 from h2o_client._client._async.stream import AsyncChatStream
 from h2o_client._client.http import PROCESS
 from h2o_client._client.registry import Registry
+from h2o_client.protocol.conversation import ConversationCore
+from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import Flow
+from h2o_client.protocol.message import MessageOperation
 from h2o_client.protocol.retries import Retries
-from h2o_client.protocol.talk import Ask, Talk
+from h2o_client.protocol.saved import save
 from h2o_client.types import Message, PromptPreview, Reply, WebSearchEntry
 
 T = TypeVar("T")
@@ -29,16 +32,16 @@ class AsyncConversation:
     same event loop.
     """
 
-    def __init__(self, client: AsyncBaseClient, talk: Talk) -> None:
+    def __init__(self, client: AsyncBaseClient, core: ConversationCore) -> None:
         self._client = client
-        self._talk = talk
+        self._core = core
         self._streams: Registry[AsyncChatStream] = Registry()
         self._closed = False
         self._pid = PROCESS.id
 
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""
-        return f"<{type(self).__name__} {self._talk.id or 'new'}{state}>"
+        return f"<{type(self).__name__} {self._core.id or 'new'}{state}>"
 
     async def __aenter__(self) -> Self:
         return self
@@ -54,7 +57,7 @@ class AsyncConversation:
     def __del__(self) -> None:
         # An argument that was rejected in __init__ leaves no attributes.
         if not getattr(self, "_closed", True) and self._is_to_be_deleted():
-            self._client._drop(self._talk, None)
+            self._client._drop(self._core, None)
             warnings.warn(
                 f"{self!r} was not closed: use `async with`",
                 ResourceWarning,
@@ -65,17 +68,17 @@ class AsyncConversation:
     @property
     def id(self) -> str | None:
         """The service's id of the conversation; None before the first use."""
-        return self._talk.id
+        return self._core.id
 
     @property
     def title(self) -> str | None:
         """The title, as far as it is known; `refresh()` fetches it."""
-        return self._talk.title
+        return self._core.title
 
     @property
     def model(self) -> str:
         """The model; "" for a conversation that was resumed by its id, until `refresh()`."""
-        return self._talk.model
+        return self._core.model
 
     @property
     def messages(self) -> list[Message]:
@@ -83,7 +86,7 @@ class AsyncConversation:
 
         An answer that broke off or was stopped is marked `partial`.
         """
-        return list(self._talk.messages)
+        return list(self._core.messages)
 
     async def send(
         self,
@@ -178,7 +181,9 @@ class AsyncConversation:
             **others,
         }
         return self._ask(
-            self._talk.ask(
+            MessageOperation(
+                self._client._exchange,
+                self._core,
                 message,
                 recover=recover,
                 retries=retries,
@@ -263,7 +268,9 @@ class AsyncConversation:
             **others,
         }
         return self._ask(
-            self._talk.ask(
+            MessageOperation(
+                self._client._exchange,
+                self._core,
                 None,
                 recover=recover,
                 retries=retries,
@@ -280,7 +287,7 @@ class AsyncConversation:
 
     async def refresh(self) -> None:
         """Fetch title and model from the server."""
-        await self._play(self._talk.refresh())
+        await self._play(self._core.refresh())
 
     async def history(self) -> list[Message]:
         """Fetch the messages as the server has them, with their ids, votes and dates.
@@ -288,15 +295,15 @@ class AsyncConversation:
         An answer that was stopped is stored as if it were whole, and may be longer than what was
         received of it.
         """
-        return await self._play(self._talk.refresh())
+        return await self._play(self._core.refresh())
 
     async def rename(self, title: str) -> None:
         """Give the conversation a title, of 1 to 100 characters."""
-        await self._play(self._talk.rename(title))
+        await self._play(self._core.rename(title))
 
     async def summarize(self) -> str:
         """Let the model give the conversation a title, and return it."""
-        return await self._play(self._talk.summarize())
+        return await self._play(self._core.summarize())
 
     async def vote(self, message_id: str, score: int) -> None:
         """Vote on a message: +1, -1, or 0 to take the vote back.
@@ -305,15 +312,15 @@ class AsyncConversation:
             message_id: its id: `Reply.response_id`, or of `history()`.
             score: the vote.
         """
-        await self._play(self._talk.vote(message_id, score))
+        await self._play(self._core.vote(message_id, score))
 
     async def prompt(self, message_id: str) -> PromptPreview:
         """Fetch the prompt as the model would get it if a message were asked again."""
-        return await self._play(self._talk.prompt(message_id))
+        return await self._play(self._core.prompt(message_id))
 
     async def share(self) -> str:
         """Share the conversation as it is now; anyone who has the URL returned can read it."""
-        return await self._play(self._talk.share())
+        return await self._play(self._core.share())
 
     async def delete(self) -> None:
         """Delete the conversation now, whatever `keep` says.
@@ -321,14 +328,14 @@ class AsyncConversation:
         Raises:
             ConversationBusyError: an answer is running in it: `stop()` it first.
         """
-        await self._play(self._talk.delete())
+        await self._play(self._core.delete())
 
     def to_dict(self) -> dict[str, Any]:
         """Save the conversation in a form for JSON, for `AsyncH2oClient.conversation_from()`.
 
         The session is not in it: without that of the client the server does not give it back.
         """
-        return self._talk.to_dict()
+        return save(self._core)
 
     async def aclose(self) -> None:
         """End what is running, and delete the conversation if it is not to be kept.
@@ -338,30 +345,30 @@ class AsyncConversation:
         """
         if self._closed:
             return
-        await self._close(self._client._cleanup_deadline())
+        await self._close(self._client._exchange.cleanup())
 
-    async def _close(self, deadline: float) -> None:
+    async def _close(self, deadline: Deadline) -> None:
         self._closed = True
         await retry_while_shielded(lambda: self._clean_up(deadline))
 
-    async def _clean_up(self, deadline: float) -> None:
+    async def _clean_up(self, deadline: Deadline) -> None:
         for stream in self._streams.items():
             await stream._close(deadline)
         if self._is_to_be_deleted():
-            await self._client._abandon(self._talk, deadline)
+            await self._client._abandon(self._core, deadline)
 
     def _is_to_be_deleted(self) -> bool:
         """Whether there is something to delete, and this is not a fork of the process that may."""
-        return self._talk.to_be_deleted and self._is_of_this_process()
+        return self._core.to_be_deleted and self._is_of_this_process()
 
     def _is_of_this_process(self) -> bool:
         """Whether this is the process that it was made in, not a fork of it."""
         return self._pid == PROCESS.id
 
-    def _ask(self, ask: Ask) -> AsyncChatStream:
+    def _ask(self, operation: MessageOperation) -> AsyncChatStream:
         if self._closed:
             raise RuntimeError("the conversation is closed")
-        stream = AsyncChatStream(self._client, ask)
+        stream = AsyncChatStream(self._client, operation)
         self._streams.add(stream)
         return stream
 

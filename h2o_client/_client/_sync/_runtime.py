@@ -26,9 +26,10 @@ from h2o_client._client.http import (
     shut_down,
 )
 from h2o_client._client.watchdog import Watchdog
-from h2o_client.errors import TransportTimeoutError
-from h2o_client.protocol.effects import CallerStoppedError, Effect, Sleep
-from h2o_client.protocol.service import Abandoned, Service
+from h2o_client.protocol.deadline import Deadline
+from h2o_client.protocol.effects import CallerStoppedError, Effect, Send, Sleep
+from h2o_client.protocol.exchange import Exchange
+from h2o_client.protocol.session import Abandoned
 
 T = TypeVar("T")
 
@@ -148,9 +149,8 @@ class Interruptible:
         self,
         http: httpx.Client,
         request: httpx.Request,
-        connect: float | None,  # noqa: ARG002 -- httpx keeps the limits that the request has; a
-        within: float | None,  # noqa: ARG002 -- thread that waits for a response cannot be told
-        limit: str,  # noqa: ARG002 -- to give up when all of the time is up
+        effect: Send,  # noqa: ARG002 -- httpx keeps the limits that the request has; a thread that
+        # waits for a response cannot be told to give up when all of the time is up
     ) -> httpx.Response:
         return http.send(request, stream=True, follow_redirects=False)
 
@@ -158,11 +158,11 @@ class Interruptible:
         """Return what reads where `interrupt()` can end it."""
         return chunks.__next__
 
-    def _read_within(self, chunks: Iterator[bytes], within: float, limit: str) -> bytes:
+    def _read_until(self, chunks: Iterator[bytes], deadline: Deadline) -> bytes:
         """Read within less than what httpx was told when the body began."""
         if self._watchdog is None:
             self._watchdog = Watchdog(lambda: shut_down(self._response))
-        self._watchdog.arm(within)
+        self._watchdog.arm(deadline.left() or 0.0)
         try:
             chunk = next(chunks, b"")
         except TRANSPORT_ERRORS:
@@ -171,7 +171,7 @@ class Interruptible:
         else:
             if not self._watchdog.disarm():
                 return chunk
-        raise TransportTimeoutError.struck(limit, None)
+        raise deadline.exceeded()
 
     def _sleep(self, effect: Sleep) -> None:
         if self._awake.wait(effect.seconds) and self._interrupted:
@@ -191,7 +191,7 @@ class Interruptible:
 class ConnectionOwner(ABC):
     """The base of the client: its connections belong to one process."""
 
-    _service: Service
+    _exchange: Exchange
     _dropped: deque[tuple[Abandoned, Interruptible | None]]
 
     def __init__(
@@ -234,7 +234,7 @@ class ConnectionOwner(ABC):
         self._opening = threading.RLock()  # `on_retry` may use the client
         self._forget_streams()
         self._dropped.clear()
-        self._service.forget()
+        self._exchange.session.leave_to_parent()
         self._http = self._own_http()
 
     def _settle_in_to_clean_up(self) -> bool:

@@ -8,11 +8,14 @@ import httpx
 
 from h2o_client._client._sync._runtime import ConnectionOwner, Interruptible
 from h2o_client._client._sync.player import Player
-from h2o_client._client.http import AMBIENT, PROCESS, logger
+from h2o_client._client.http import PROCESS, logger
 from h2o_client._client.registry import Registry
 from h2o_client.errors import H2oError
+from h2o_client.protocol import conversations
+from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import Flow
-from h2o_client.protocol.service import Abandoned, Service
+from h2o_client.protocol.exchange import Exchange
+from h2o_client.protocol.session import Abandoned
 
 T = TypeVar("T")
 
@@ -27,7 +30,7 @@ class OpenStream(Protocol):
 
     def _tell_to_close(self) -> bool: ...
 
-    def _close(self, deadline: float) -> None: ...
+    def _close(self, deadline: Deadline) -> None: ...
 
 
 class OpenConversation(Protocol):
@@ -35,7 +38,7 @@ class OpenConversation(Protocol):
 
     def _is_of_this_process(self) -> bool: ...
 
-    def _close(self, deadline: float) -> None: ...
+    def _close(self, deadline: Deadline) -> None: ...
 
 
 class BaseClient(ConnectionOwner):
@@ -43,12 +46,12 @@ class BaseClient(ConnectionOwner):
 
     def __init__(
         self,
-        service: Service,
+        exchange: Exchange,
         http_client: httpx.Client | None,
         proxy: str | None,
         transport: str | None,
     ) -> None:
-        self._service = service
+        self._exchange = exchange
         self._closed = False
         self._streams: Registry[OpenStream] = Registry()
         self._conversations: Registry[OpenConversation] = Registry()
@@ -88,7 +91,7 @@ class BaseClient(ConnectionOwner):
     def _clean_up(self) -> None:
         if not self._settle_in_to_clean_up():
             return  # a child that never used it: all that is open is the parent's
-        deadline = self._cleanup_deadline()
+        deadline = self._exchange.cleanup()
         for stream in self._streams.items():
             if stream.running:
                 stream._tell_to_close()
@@ -97,20 +100,16 @@ class BaseClient(ConnectionOwner):
         for conversation in self._conversations.items():
             conversation._close(deadline)
         self._sweep()
-        self._notify_server(Player(self, self._cleanup_deadline()))
+        self._notify_server(Player(self))
 
     def _notify_server(self, player: Player) -> None:
         """Clean up what was left behind; what fails now is given up."""
         if self._forks != PROCESS.forks:
-            self._service.session.shared = True  # by a child, which knows what is in it
+            self._exchange.session.shared = True  # by a child, which knows what is in it
         try:
-            player.play(self._service.sweep())
+            player.play(conversations.sweep(self._exchange, self._exchange.cleanup()))
         except Exception:  # noqa: BLE001 -- closing must come to its end
             logger.warning("what was left behind could not be cleaned up", exc_info=True)
-
-    def _cleanup_deadline(self) -> float:
-        """Return when a clean-up that begins now must be done."""
-        return AMBIENT.clock() + self._service.timeouts.cleanup
 
     def _drop(self, operation: Abandoned, player: Interruptible | None) -> None:
         """Keep what was dropped unclosed; called by the garbage collector."""
@@ -127,17 +126,17 @@ class BaseClient(ConnectionOwner):
                 if player is not None:
                     player.release()
             finally:
-                self._abandon(operation, self._cleanup_deadline())
+                self._abandon(operation, self._exchange.cleanup())
 
-    def _abandon(self, operation: Abandoned, deadline: float) -> None:
+    def _abandon(self, operation: Abandoned, deadline: Deadline) -> None:
         """Tell the server that the caller broke an operation off; what fails is left behind."""
         try:
-            Player(self, deadline).play(operation.abandon())
+            Player(self).play(operation.abandon(deadline))
         except H2oError as error:
-            self._service.leave_behind(operation, error)
+            conversations.leave_behind(self._exchange, operation, error)
         except Exception as error:  # noqa: BLE001 -- must not replace the error that led here
             logger.warning("the clean-up failed", exc_info=True)
-            self._service.leave_behind(operation, error)
+            conversations.leave_behind(self._exchange, operation, error)
         except BaseException:  # Ctrl-C or a cancellation goes on, and nothing is forgotten for it
-            self._service.leave_behind(operation, None)
+            conversations.leave_behind(self._exchange, operation, None)
             raise

@@ -13,16 +13,16 @@ import httpx
 from h2o_client._client._sync._runtime import retry_while_shielded
 from h2o_client._client._sync.base import BaseClient
 from h2o_client._client._sync.stream import ChatStream
-from h2o_client._client.http import check_transport, new_service, rebuild
+from h2o_client._client.http import check_transport, exchange_of, rebuild
 from h2o_client.protocol import queries
-from h2o_client.protocol.flows import Chat
+from h2o_client.protocol.chat import ChatOperation
 from h2o_client.protocol.retries import Retries
 from h2o_client.types import Messages, Reply, Timeouts
 
 if TYPE_CHECKING:
     from h2o_client._client._sync.conversation import Conversation
     from h2o_client.batch import Batch, Prompts
-    from h2o_client.protocol.talk import Talk
+    from h2o_client.protocol.conversation import ConversationCore
     from h2o_client.stored import ConversationInfo, Model, Settings, SharedConversation
 
 
@@ -90,7 +90,7 @@ class H2oClient(BaseClient):
             "parameters": parameters,
             "recover": recover,
         }
-        service = new_service(base_url, **arguments)
+        exchange = exchange_of(base_url, arguments)
         check_transport(transport)
         self._arguments = {
             "base_url": base_url,
@@ -98,12 +98,11 @@ class H2oClient(BaseClient):
             "transport": transport,
             **arguments,
         }
-        super().__init__(service, http_client, proxy, transport)
+        super().__init__(exchange, http_client, proxy, transport)
 
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""
-        service = self._service
-        return f"<{type(self).__name__} {service.endpoints.address.url} {service.model}{state}>"
+        return f"<{type(self).__name__} {self.base_url} {self.model}{state}>"
 
     def __enter__(self) -> Self:
         return self
@@ -132,22 +131,22 @@ class H2oClient(BaseClient):
     @property
     def base_url(self) -> str:
         """The base URL, without user and password."""
-        return self._service.endpoints.address.url
+        return self._exchange.configuration.address.url
 
     @property
     def model(self) -> str:
         """The model of calls that name none."""
-        return self._service.model
+        return self._exchange.configuration.model
 
     @property
     def retries(self) -> Retries:
         """The retries of calls that are given none of their own."""
-        return self._service.retries
+        return self._exchange.configuration.retries
 
     @property
     def session(self) -> str:
         """The session, to be resumed with `session=`. Whoever has it can read its conversations."""
-        return self._service.session.hand_out()
+        return self._exchange.session.export()
 
     def chat(
         self,
@@ -246,8 +245,8 @@ class H2oClient(BaseClient):
             "return_full_text": return_full_text,
             **others,
         }
-        chat = Chat(
-            self._service,
+        chat = ChatOperation(
+            self._exchange,
             messages,
             model=model,
             recover=recover,
@@ -280,10 +279,10 @@ class H2oClient(BaseClient):
             TypeError: an argument is of the wrong type.
             ValueError: the value of an argument is not valid, or two contradict each other.
         """
-        from h2o_client.protocol.talk import new_talk
+        from h2o_client.protocol.conversation import new_conversation
 
         return self._converse(
-            new_talk(self._service, model=model, keep=keep, id=id, from_share=from_share)
+            new_conversation(self._exchange, model=model, keep=keep, id=id, from_share=from_share)
         )
 
     def conversation_from(
@@ -297,9 +296,9 @@ class H2oClient(BaseClient):
             TypeError: it is not a mapping.
             ValueError: it is not what `to_dict()` made.
         """
-        from h2o_client.protocol.talk import Talk
+        from h2o_client.protocol.saved import resume
 
-        return self._converse(Talk.from_dict(self._service, saved, keep=keep))
+        return self._converse(resume(self._exchange, saved, keep=keep))
 
     def batch(
         self,
@@ -343,19 +342,19 @@ class H2oClient(BaseClient):
 
     def conversations(self) -> "list[ConversationInfo]":
         """Fetch which conversations this session has."""
-        return self._play(queries.conversations(self._service))
+        return self._play(queries.conversations(self._exchange))
 
     def delete_conversations(self) -> None:
         """Delete all conversations of this session."""
-        self._play(queries.delete_conversations(self._service))
+        self._play(queries.delete_conversations(self._exchange))
 
     def models(self) -> "list[Model]":
         """Fetch which models the server has."""
-        return self._play(queries.models(self._service))
+        return self._play(queries.models(self._exchange))
 
     def settings(self) -> "Settings":
         """Fetch what this session has chosen, as the server has it."""
-        return self._play(queries.settings(self._service))
+        return self._play(queries.settings(self._exchange))
 
     def shared(self, share: str) -> "SharedConversation":
         """Fetch a shared conversation; it takes no session.
@@ -367,7 +366,7 @@ class H2oClient(BaseClient):
             ValueError: this is not the URL of a shared conversation.
             NotFoundError: the server does not have it.
         """
-        return self._play(queries.shared(self._service, share))
+        return self._play(queries.shared(self._exchange, share))
 
     def close(self) -> None:
         """Close the streams that are open, clean up what was left behind, close the connections.
@@ -382,9 +381,9 @@ class H2oClient(BaseClient):
         finally:
             self._close_connections()
 
-    def _converse(self, talk: "Talk") -> "Conversation":
+    def _converse(self, core: "ConversationCore") -> "Conversation":
         from h2o_client._client._sync.conversation import Conversation
 
-        conversation = Conversation(self, talk)
+        conversation = Conversation(self, core)
         self._conversations.add(conversation)
         return conversation

@@ -9,19 +9,14 @@ from h2o_client._client.http import (
     AMBIENT,
     TRANSPORT_ERRORS,
     build_request,
-    is_less,
+    is_earlier,
     log_response,
     read_head,
     time_limits,
     translate,
     unread_body,
 )
-from h2o_client.errors import (
-    H2oError,
-    IncompleteStreamError,
-    TransportError,
-    TransportTimeoutError,
-)
+from h2o_client.errors import H2oError, IncompleteStreamError, TransportError
 from h2o_client.protocol.effects import (
     CallerStoppedError,
     Close,
@@ -31,12 +26,13 @@ from h2o_client.protocol.effects import (
     Finish,
     Flow,
     Head,
+    Pump,
     Read,
-    Reader,
     Send,
     Sleep,
     Stepper,
 )
+from h2o_client.protocol.state import Life, State
 
 T = TypeVar("T")
 
@@ -46,24 +42,18 @@ class Player(Interruptible):
 
     Args:
         client: the client, whose connections and lock are used.
-        deadline: when everything must be done, on the ambient clock, or None.
+        life: the state of the stream that it plays; None: of a flow that nobody ends.
 
     Attributes:
-        closing: set when the stream is closed while its reader is at work: no effect follows.
-        reader: reads on without the flow, if it may: see `Emit`.
-        next: gives it the next bytes.
+        next: reads the next bytes of the open response, for a `Pump`.
     """
 
-    def __init__(self, client: ConnectionOwner, deadline: float | None = None) -> None:
+    def __init__(self, client: ConnectionOwner, life: Life | None = None) -> None:
         super().__init__()
         self._client = client
-        self._deadline = deadline
+        self._life = Life() if life is None else life
         self._limits: dict[str, float | None] = {}
         self._steady: float | None = None  # the limit of a read that httpx watches over
-        self._first_read: Read | None = None  # the effect whose limit they have
-        self._halted = False
-        self.closing = False
-        self.reader: Reader | None = None
         self.next: Callable[[], bytes]
 
     def play(self, flow: Flow[T]) -> T:
@@ -78,34 +68,31 @@ class Player(Interruptible):
                 self.release()
         return steps.result
 
-    def advance(self, steps: Stepper[T], outcome: float | Exception | None = None) -> Emit | None:
-        """Play a flow until it emits. None: it has ended.
+    def advance(
+        self, steps: Stepper[T], outcome: object = None, pump: Pump | None = None
+    ) -> Emit | Pump | None:
+        """Play a flow until it has something for the caller, or ends (None).
 
         Args:
             steps: drives the flow.
-            outcome: of the reader's last read, if there was one: when it began, if it gave no
-                texts, or what it failed with.
+            outcome: what came of its last effect: the answer, or the error that it failed with.
+            pump: the effect that failed, if one did.
         """
         if isinstance(outcome, Exception):
-            outcome = self._failure(outcome, self._first_read)
-        if self.closing:
-            raise IncompleteStreamError("the stream was closed while it was read")
-        self.reader = None
+            outcome = self._failure(outcome, pump)
+        self._check()
         effect = steps.step(outcome)
         while effect is not None:
-            if type(effect) is Emit:
+            if type(effect) is Emit or type(effect) is Pump:
                 self.thread = None
-                self.reader = effect.reader
-                if self._halted:
-                    self.reader = None
                 return effect
             effect = steps.step(self._outcome(effect))
         return None
 
-    def halt(self) -> None:
-        """Let the flow see to each read from now on: it is to end."""
-        self._halted = True
-        self.reader = None
+    def _check(self) -> None:
+        """Raise if the stream was closed by another thread while this one reads it."""
+        if self._life.state is State.CLOSING:
+            raise IncompleteStreamError("the stream was closed while it was read")
 
     def _failure(self, error: Exception, effect: Effect | None) -> H2oError:
         """Release the response of an effect that failed; return the error to throw in."""
@@ -122,11 +109,10 @@ class Player(Interruptible):
         except (H2oError, *TRANSPORT_ERRORS) as error:
             outcome = self._failure(error, effect)
         except RuntimeError:  # httpx's, of a client that was closed meanwhile
-            if not self.closing:
+            if self._life.state is not State.CLOSING:
                 raise
             outcome = None
-        if self.closing:
-            raise IncompleteStreamError("the stream was closed while it was read")
+        self._check()
         return outcome
 
     def _perform(self, effect: Effect) -> object:
@@ -143,36 +129,31 @@ class Player(Interruptible):
                 return self._play_alone(effect)
             case Finish():
                 return self._finish(effect)
-            case Emit():
-                pass  # play() takes no tokens
+            case Emit() | Pump():
+                raise AssertionError("advance() returns these")
             case _:
                 assert_never(effect)
         return None
 
     def _send(self, effect: Send) -> Head:
         self.release()
-        connect, within = self._within(effect.connect), self._within(effect.within)
-        self._limits = time_limits(connect, within)
+        self._limits = time_limits(effect.connect.left(), effect.deadline.left())
         request = build_request(self._client._http, effect.request, self._limits)
         begun = AMBIENT.clock()
-        self._response = self._get_response(
-            self._client._http, request, connect, within, effect.limit
-        )
+        self._response = self._get_response(self._client._http, request, effect)
         log_response(effect.request, self._response.status_code, begun)
         return read_head(self._response)
 
     def _read(self, effect: Read) -> bytes:
-        within = self._within(effect.within)
         chunks = self._chunks
         if chunks is None:
             if self._response is None:
                 return b""
-            self._limits["read"] = self._steady = within
-            self._first_read = effect
+            self._limits["read"] = self._steady = effect.deadline.left()
             chunks = self._chunks = iter(unread_body(self._response))
             self.next = self._interruptible_next(chunks)
-        if is_less(within, self._steady, effect.limit):
-            chunk = self._read_within(chunks, within, effect.limit)
+        if is_earlier(effect.deadline, self._steady):
+            chunk = self._read_until(chunks, effect.deadline)
         else:
             chunk = next(chunks, b"")
         if not chunk:
@@ -182,8 +163,8 @@ class Player(Interruptible):
     def _play_alone(self, effect: Exclusive) -> object:
         """Play a flow while no other thread plays such a one."""
         opening = self._client._opening
-        if not self._acquire(opening, self._within(effect.within)):
-            raise TransportTimeoutError.struck(effect.limit, None)
+        if not self._acquire(opening, effect.deadline.left()):
+            raise effect.deadline.exceeded()
         try:
             return self.play(effect.flow)
         finally:
@@ -194,14 +175,5 @@ class Player(Interruptible):
 
         It has a player of its own, which nobody closes or interrupts.
         """
-        player = Player(self._client, self._deadline)
+        player = Player(self._client)
         return finish(lambda: player.play(effect.flow), after_interruption=effect.within)
-
-    def _within(self, seconds: float | None) -> float | None:
-        """Return what is left to an effect, if everything has a deadline."""
-        if self._deadline is None:
-            return seconds
-        left = self._deadline - AMBIENT.clock()
-        if left <= 0:
-            raise TransportTimeoutError.struck("cleanup", None)
-        return left if seconds is None else min(seconds, left)

@@ -16,9 +16,11 @@ from h2o_client._client._sync.base import BaseClient
 from h2o_client._client._sync.player import Player
 from h2o_client._client.http import AMBIENT, KEPT_AFTER_FORK, LOOK, PROCESS, TRANSPORT_ERRORS
 from h2o_client.errors import H2oError, IncompleteStreamError
-from h2o_client.protocol.arrived import Arrived
-from h2o_client.protocol.effects import Stepper
-from h2o_client.protocol.flows import Operation
+from h2o_client.protocol.chat import Operation
+from h2o_client.protocol.deadline import Deadline
+from h2o_client.protocol.effects import CallerStoppedError, Pump, Stepper
+from h2o_client.protocol.state import OVER, RUNNING, State
+from h2o_client.protocol.tokens import TokenQueue
 from h2o_client.types import Reply, Token
 
 
@@ -36,20 +38,19 @@ class ChatStream:
     def __init__(self, client: BaseClient, operation: Operation) -> None:
         self._client = client
         self._operation = operation
-        self._player = Player(client)
+        self._life = operation.life
+        self._player = Player(client, self._life)
         self._steps: Stepper[Reply] = Stepper(operation.run())
         self._permit = self._steps.permit
-        self._arrived = Arrived()
-        self._texts = self._arrived.texts
-        self._begun = False
-        self._closed = False
+        self._pump: Pump | None = None  # what the flow waits for, while it pumps
+        self._queue = TokenQueue()
+        self._texts = self._queue.texts
         self._enders: list[bool] = []  # stop() and close(), while they may do it for the reader
         self._left = Event()
         self._pid = PROCESS.id
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "open" if self._begun else "new"
-        return f"<{type(self).__name__} {state}>"
+        return f"<{type(self).__name__} {self._life.state.value}>"
 
     def __enter__(self) -> Self:
         return self
@@ -81,7 +82,7 @@ class ChatStream:
 
     def __del__(self) -> None:
         # An argument that was rejected in __init__ leaves no attributes.
-        if getattr(self, "_begun", False) and not self._closed and not self._is_inherited():
+        if hasattr(self, "_pid") and self.running and not self._is_inherited():
             self._client._drop(self._operation, self._player)
             warnings.warn(
                 f"{self!r} was not closed: use `with`",
@@ -109,12 +110,12 @@ class ChatStream:
     @property
     def running(self) -> bool:
         """Whether the first request was sent, and the stream has not ended."""
-        return self._begun and not self._closed
+        return self._life.state in RUNNING
 
     @property
     def ended(self) -> bool:
         """Whether the stream was read to its end, broke off, was stopped or closed."""
-        return self._closed
+        return self._life.state in OVER
 
     def events(self) -> "TokenEvents":
         """Iterate `Token` objects instead of texts, the special ones too."""
@@ -153,11 +154,10 @@ class ChatStream:
         This is not an error: `reply` has the text that had arrived, and `finish_reason` "stopped".
         It may be called while another thread reads; that thread's loop then ends.
         """
-        if self._closed or self._is_inherited():
+        if self._life.state in OVER or self._is_inherited():
             return
-        self._player.halt()
-        Player(self._client, self._client._cleanup_deadline()).play(self._operation.stop())
-        if not self._instead_of_reader(self._play_out) and not self._operation.done:
+        Player(self._client).play(self._operation.stop())
+        if not self._instead_of_reader(self._play_out) and self._life.state is State.STOPPING:
             self._player.interrupt()
 
     def close(self) -> None:
@@ -166,7 +166,7 @@ class ChatStream:
         Where another thread is reading, that thread gets an `IncompleteStreamError`. When this
         returns the server has been told, or the time for it (`Timeouts.cleanup`) was up.
         """
-        self._close(self._client._cleanup_deadline())
+        self._close(self._client._exchange.cleanup())
 
     def _is_inherited(self) -> bool:
         """Whether this process is a fork of the one that the stream belongs to."""
@@ -180,22 +180,21 @@ class ChatStream:
 
         Once nothing more comes of the answer, the reader is only cleaning up, and is left to it.
         """
-        if self._operation.done or self._closed:
+        if self._life.state is State.ANSWERED or self._life.state in OVER:
             return True
-        self._player.closing = True
+        self._life.move(State.CLOSING)
         return self._player.interrupt()
 
-    def _close(self, deadline: float) -> None:
+    def _close(self, deadline: Deadline) -> None:
         if self._is_inherited():
-            self._closed = True
-            self._left.set()
+            self._end(State.CLOSED)
         told = False
         while not self._left.is_set():
             if self._instead_of_reader(partial(self._leave, deadline)):
                 return
             if self._player.is_in_callback():
                 # `on_retry` or `on_web_search` closes what it is called from.
-                self._player.closing = True
+                self._life.move(State.CLOSING)
                 self._client._abandon(self._operation, deadline)
                 return
             if not told and not self._tell_to_close():
@@ -203,28 +202,27 @@ class ChatStream:
                 # and its answer ends when it has stopped.
                 retry_while_shielded(lambda: self._client._abandon(self._operation, deadline))
             told = True
-            left = deadline - AMBIENT.clock()
-            if left <= 0:
+            if deadline.expired():
                 return
-            wait_for(self._left, min(LOOK, left))
+            wait_for(self._left, deadline.at_most(LOOK))
 
     def _instead_of_reader(self, end: Callable[[], None]) -> bool:
         """End the stream where nobody reads it; False: somebody does."""
         self._enders.append(True)
         try:
-            if not self._steps.take():
+            if not self._steps.acquire():
                 return False
             try:
-                if not self._closed:
+                if not self._left.is_set():
                     end()
             finally:
-                self._steps.free()
+                self._steps.release()
         finally:
             self._enders.pop()
         return True
 
     def _next_token(self) -> Token:
-        while (token := self._arrived.token()) is None:
+        while (token := self._queue.token()) is None:
             if not self._advance():
                 raise StopIteration
         return token
@@ -242,23 +240,22 @@ class ChatStream:
         if not mine:
             return self._wait_for_end()
         try:
-            player = self._player
-            reader = player.reader
-            if reader is None or self._pid != PROCESS.id:
+            pump = self._pump
+            if pump is None or self._pid != PROCESS.id or self._life.state is not State.OPEN:
                 return self._play()
             # The way of nearly every token: whatever can stand elsewhere does.
             outcome: float | Exception = AMBIENT.clock()
             texts: Sequence[str] = ()
             try:
-                texts = reader.read_on(player.next())
+                texts = pump.parser.read_on(self._player.next())
             except StopIteration:
-                reader.read_on(b"")
+                pump.parser.read_on(b"")
             except (H2oError, *TRANSPORT_ERRORS) as error:
                 outcome = error
             except BaseException as error:
                 self._break_off(error)
                 raise
-            if texts and not player.closing:
+            if texts and self._life.state not in OVER:
                 self._texts.extend(texts)
                 return True
             try:
@@ -271,88 +268,90 @@ class ChatStream:
     def _wait_for_end(self) -> bool:
         """Wait where another thread is ending the stream; two may not read it."""
         if not (self._enders or self._left.is_set()):
-            raise self._steps.taken()
-        wait_for(self._left, self._client._service.timeouts.cleanup)
+            raise self._steps.busy()
+        wait_for(self._left, self._client._exchange.configuration.timeouts.cleanup)
         if self._steps.returned:
             return False
-        if not (self._closed or self._player.closing):
-            raise self._steps.taken()  # who meant to end it had come too late as well
+        if self._life.state not in OVER:
+            raise self._steps.busy()  # who meant to end it had come too late as well
         raise IncompleteStreamError("the stream was closed", partial=self.text)
 
-    def _play(self, outcome: float | Exception | None = None) -> bool:
-        """Play until something has come (True), or to the end (False): see `Player.advance()`."""
-        if self._closed:
+    def _play(self, outcome: object = None) -> bool:
+        """Play until something may have come (True), or to the end (False).
+
+        Args:
+            outcome: what came of the pump that the flow waits for, if it does.
+        """
+        if self._left.is_set():
             if self._steps.returned:
                 return False
             raise RuntimeError("the stream is closed")
         if self._pid != PROCESS.id and self._is_inherited():
             raise RuntimeError("the stream belongs to the parent process")
-        if not self._begun:
+        pump, self._pump = self._pump, None
+        if pump is not None and outcome is None:
+            outcome = CallerStoppedError("the stream was stopped")
+        if self._life.state is State.NEW:
             self._begin()
         try:
-            emit = self._player.advance(self._steps, outcome)
+            effect = self._player.advance(self._steps, outcome, pump)
         except BaseException as error:
             self._break_off(error)
             raise
         finally:
             del outcome  # httpx's error, which holds the session
-        if emit is None:
-            self._end()
+        if effect is None:
+            self._end(State.ENDED)
             return False
-        self._arrived.put(emit)
+        if isinstance(effect, Pump):
+            self._pump = effect
+            self._queue.parser = effect.parser
+        else:
+            self._queue.put(effect.tokens)
         return True
 
     def _begin(self) -> None:
         """Tell the client that the first request comes now."""
         self._client._begin(self)
-        self._begun = True
+        self._life.move(State.OPEN)
 
     def _play_out(self) -> None:
         """Play to the end; nobody waits for the tokens."""
-        if not self._begun:
-            self._begin()
-        try:
-            while self._player.advance(self._steps) is not None:
-                pass
-        except BaseException as error:
-            self._break_off(error)
-            raise
-        self._end()
+        while self._play():
+            self._forget()
 
     def _break_off(self, error: BaseException) -> None:
         """Leave the stream, for this error; it is given what had arrived."""
-        self._leave(self._client._cleanup_deadline())
+        self._leave(self._client._exchange.cleanup())
         if isinstance(error, H2oError) and not error.partial:
             error.partial = self.text
 
-    def _end(self) -> None:
+    def _end(self, state: State) -> None:
         """Note that the stream has come to its end."""
-        self._closed = True
+        self._life.state = state
         self._forget()
         self._left.set()
 
-    def _leave(self, deadline: float) -> None:
-        """Leave the flow where it stands, release the response, tell the server."""
-        self._closed = True
-        self._player.halt()
+    def _leave(self, deadline: Deadline) -> None:
+        """Leave the flow where it stands, release the response, notify the server."""
+        self._life.move(State.CLOSING)
         self._forget()
         try:
             self._steps.close()
             retry_while_shielded(lambda: self._clean_up(deadline))
         finally:
-            self._left.set()
+            self._end(State.CLOSED)
 
     def _forget(self) -> None:
         """Give nothing more out. A reader that is just taking what came next may have that."""
-        self._arrived = Arrived()
-        self._texts = self._arrived.texts
+        self._queue = TokenQueue()
+        self._texts = self._queue.texts
 
-    def _clean_up(self, deadline: float) -> None:
+    def _clean_up(self, deadline: Deadline) -> None:
         try:
             self._player.release()
         finally:
-            if self._begun:
-                self._client._abandon(self._operation, deadline)
+            self._client._abandon(self._operation, deadline)
 
 
 class TokenEvents:
