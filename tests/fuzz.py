@@ -47,7 +47,7 @@ from h2o_client.errors import (  # noqa: E402 -- the same
     TransportError,
     TransportTimeoutError,
 )
-from h2o_client.protocol import replies  # noqa: E402 -- the same
+from h2o_client.protocol import conversations, replies  # noqa: E402 -- the same
 from h2o_client.protocol.address import Address  # noqa: E402 -- the same
 from h2o_client.protocol.chat_ui_2023 import replies as small  # noqa: E402 -- the same
 from h2o_client.protocol.chat_ui_2023 import stored  # noqa: E402 -- the same
@@ -362,7 +362,7 @@ def flow(content: bytes) -> None:
     assert scene.abandon() == []
     for request in scene.requests:
         assert request.url.startswith("https://host/chat/")
-    scene.play(scene.exchange.sweep())
+    scene.play(conversations.sweep(scene.exchange, scene.exchange.cleanup()))
 
 
 TARGETS: dict[str, Target] = {

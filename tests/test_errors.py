@@ -132,7 +132,7 @@ def test_a_time_limit_is_a_builtin_timeout_error() -> None:
 def test_a_time_limit_says_which_it_was(
     limit: str, seconds: float | None, sent: bool, words: str
 ) -> None:
-    error = TransportTimeoutError.struck(limit, seconds)
+    error = TransportTimeoutError.exceeded(limit, seconds)
     assert error.limit == limit
     assert error.sent is sent
     assert words in str(error)

@@ -105,6 +105,7 @@ class ChatOperation:
         """Do it all, emitting tokens as they arrive."""
         exchange = self._exchange
         call = exchange.call(self._retries)
+        self.life.move(State.OPEN)
         try:
             if self.life.state is not State.STOPPING:
                 yield from exchange.open_session(call, self._model)
@@ -124,7 +125,6 @@ class ChatOperation:
 
     def stop(self) -> Flow[None]:
         """Tell the server that the caller has enough; `run()` ends with what is there."""
-        self.life.move(State.STOPPING)
         yield from self._turn.stop()
 
     def abandon(self, deadline: Deadline) -> Flow[None]:

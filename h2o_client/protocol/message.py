@@ -88,6 +88,7 @@ class MessageOperation:
             ValueError: there is no message to ask again.
         """
         call = self._exchange.call(self._retries)
+        self.life.move(State.OPEN)
         if self._stopping:  # before it began: another may well be running
             return (yield from self._stopped(call))
         self._conversation.begin()

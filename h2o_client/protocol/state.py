@@ -16,9 +16,9 @@
     ENDED      there is a reply
     CLOSED     there is none
 
-The core decides about it: the operation moves to ANSWERED, and its shell asks for the rest. What
-may follow what stands in `_NEXT`; every other move is left out, because the two threads or tasks of
-a stream may ask for an end at the same time.
+The operation moves it to OPEN, STOPPING and ANSWERED, the shell that plays it to the rest. Two
+threads or tasks may ask for an end at the same time, so a move that is not drawn here is not an
+error: it is not made.
 """
 
 from enum import Enum

@@ -207,6 +207,7 @@ class Turn:
 
     def stop(self) -> Flow[None]:
         """Tell the server to stop generating, if it may be and has not been told."""
+        self._life.move(State.STOPPING)
         try:
             yield from self.abandon(self._exchange.cleanup())
         except CallerStoppedError:

@@ -31,6 +31,7 @@ from h2o_client.protocol.effects import Flow, Request
 from h2o_client.protocol.exchange import Exchange as Client
 from h2o_client.protocol.message import MessageOperation
 from h2o_client.protocol.retries import Call
+from h2o_client.protocol.state import Life, State
 from h2o_client.protocol.turn import Turn
 from h2o_client.types import DEFAULT_MODEL, Reply, Timeouts
 
@@ -231,6 +232,7 @@ class Replay:
             model="m",
             parameters=sent["parameters"],
             recover=False,
+            life=open_life(),
             message_id=options.get("id", SESSION) if options.get("is_retry") else None,
         )
         turn.web_search_id = options.get("web_search_id", "")
@@ -252,9 +254,16 @@ def search_only(
         model="m",
         parameters={},
         recover=False,
+        life=open_life(),
     )
     yield from ask._search(talk.id or "", turn, replay.client.call())
     return [(entry.type, entry.message) for entry in turn.web_search]
+
+
+def open_life() -> Life:
+    life = Life()
+    life.move(State.OPEN)
+    return life
 
 
 def new_ask(talk: ConversationCore, prompt: str | None, **options: Any) -> MessageOperation:

@@ -39,6 +39,7 @@ from h2o_client.errors import (
 from h2o_client.protocol.chat_ui_2023.stored import read_conversation
 from h2o_client.protocol.effects import Flow
 from h2o_client.protocol.payloads import DEFAULT_PARAMETERS
+from h2o_client.protocol.state import Life, State
 from h2o_client.protocol.turn import Turn
 from h2o_client.types import Reply, Timeouts
 
@@ -48,7 +49,9 @@ NOTHING = says(data())
 
 def new_turn(world: World, **options: Any) -> Turn:
     keywords: dict[str, Any] = {"model": "m", "parameters": DEFAULT_PARAMETERS, "recover": True}
-    return Turn(world.exchange, "Hi", **{**keywords, **options})
+    life = Life()
+    life.move(State.OPEN)
+    return Turn(world.exchange, "Hi", life=life, **{**keywords, **options})
 
 
 def play_turn(world: World, turn: Turn) -> Reply:

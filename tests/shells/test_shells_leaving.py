@@ -33,7 +33,7 @@ from h2o_client import (
     Timeouts,
 )
 from h2o_client.emulator import Answer, Emulator, Fault
-from h2o_client.protocol.effects import Claim
+from h2o_client.protocol.effects import Lock
 
 
 async def texts(stream: AsyncChatStream) -> list[str]:
@@ -235,10 +235,10 @@ async def test_a_second_reader_is_refused(api: Api, server: Emulator) -> None:
 
 
 @only("sync")
-async def test_a_reader_who_comes_between_a_closer_and_its_claim_waits_for_it(
+async def test_a_reader_who_comes_between_a_closer_and_its_lock_waits_for_it(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take, wait = Claim.take, ChatStream._wait_for_end
+    take, wait = Lock.acquire, ChatStream._wait_for_end
     waits = threading.Event()
     errors: list[BaseException] = []
     readers: list[threading.Thread] = []
@@ -249,9 +249,9 @@ async def test_a_reader_who_comes_between_a_closer_and_its_claim_waits_for_it(
         except (H2oError, RuntimeError) as error:
             errors.append(error)
 
-    def take_and_be_late(claim: Claim) -> bool:
-        mine = take(claim)
-        if mine and claim is stream._steps and not readers:
+    def take_and_be_late(lock: Lock) -> bool:
+        mine = take(lock)
+        if mine and lock is stream._steps and not readers:
             readers.append(threading.Thread(target=read))
             readers[0].start()
             assert waits.wait(PATIENCE)
@@ -266,7 +266,7 @@ async def test_a_reader_who_comes_between_a_closer_and_its_claim_waits_for_it(
     with H2oClient(server.url) as client:
         stream = client.stream("Hi")
         assert next(stream) == " One"
-        monkeypatch.setattr(Claim, "take", take_and_be_late)
+        monkeypatch.setattr(Lock, "acquire", take_and_be_late)
         monkeypatch.setattr(ChatStream, "_wait_for_end", note_and_wait)
         stream.close()
         readers[0].join(PATIENCE)

@@ -13,7 +13,7 @@ from interrupted import CtrlC, Permit
 
 from h2o_client import IncompleteStreamError, Timeouts
 from h2o_client.emulator import Answer, Emulator, Fault
-from h2o_client.protocol.effects import Claim
+from h2o_client.protocol.effects import Lock
 
 TOKENS = tuple(f" {number}" for number in range(6))
 EVENT = b'data:{"token":{"id":1,"text":" Hi","logprob":-0.1,"special":false}}\n\n'
@@ -120,11 +120,11 @@ async def test_the_time_that_the_caller_takes_is_not_the_servers(
 async def test_ctrl_c_as_a_read_begins_locks_nobody_out(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def make(claim: Claim) -> None:
+    def make(lock: Lock) -> None:
         claim.permit = Permit([True])
         claim.free = partial(claim.permit.append, True)
 
-    monkeypatch.setattr(Claim, "__init__", make)
+    monkeypatch.setattr(Lock, "__init__", make)
     server.reply(Answer(tokens=TOKENS, hold_after=1))
     async with api.client() as client, client.stream("Hi") as stream:
         assert await anext(stream) == TOKENS[0]

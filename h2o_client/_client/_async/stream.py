@@ -312,7 +312,6 @@ class AsyncChatStream:
     async def _begin(self) -> None:
         """Tell the client that the first request comes now."""
         await self._client._begin(self)
-        self._life.move(State.OPEN)
 
     async def _play_out(self) -> None:
         """Play to the end; nobody waits for the tokens."""

@@ -313,7 +313,6 @@ class ChatStream:
     def _begin(self) -> None:
         """Tell the client that the first request comes now."""
         self._client._begin(self)
-        self._life.move(State.OPEN)
 
     def _play_out(self) -> None:
         """Play to the end; nobody waits for the tokens."""
