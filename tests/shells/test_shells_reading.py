@@ -121,8 +121,8 @@ async def test_ctrl_c_as_a_read_begins_locks_nobody_out(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def make(lock: Lock) -> None:
-        claim.permit = Permit([True])
-        claim.free = partial(claim.permit.append, True)
+        lock.permit = Permit([True])
+        lock.release = partial(lock.permit.append, True)
 
     monkeypatch.setattr(Lock, "__init__", make)
     server.reply(Answer(tokens=TOKENS, hold_after=1))
