@@ -49,7 +49,7 @@ def layout_node(
         "searchEnabled": False,
     }
     if version >= "0.6":
-        chosen["customPrompts"] = {}
+        chosen["customPrompts"] = dict(settings.custom_prompts) if settings else {}
     data = {
         "conversations": [
             {"id": item.id, "title": item.title, "model": item.model} for item in conversations

@@ -15,6 +15,12 @@ def is_id(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
+def with_other_scheme(url: str) -> str:
+    """Return an `http://` URL with `https://`, and the other way round."""
+    scheme, _, rest = url.partition(":")
+    return f"{'http' if scheme == 'https' else 'https'}:{rest}"
+
+
 class Address(NamedTuple):
     """Where the service is.
 

@@ -192,6 +192,10 @@ class _Fields:
         self._fields = value
         self.where = where
 
+    @property
+    def names(self) -> list[str]:
+        return list(self._fields)
+
     def get(self, name: str) -> object:
         """Return a field of any type; None if it is missing, undefined or null."""
         return self._fields.get(name)
@@ -278,11 +282,14 @@ def _model(fields: _Fields) -> Model:
 
 
 def _settings(fields: _Fields) -> Settings:
+    prompts = fields.get("customPrompts")
+    custom = _Fields({} if prompts is None else prompts, "settings.customPrompts")
     return Settings(
         share_conversations=fields.flag("shareConversationsWithModelAuthors"),
         terms_accepted_at=fields.optional_date("ethicsModalAcceptedAt"),
         active_model=fields.text("activeModel"),
         search_enabled=fields.get("searchEnabled") is not None and fields.flag("searchEnabled"),
+        custom_prompts={name: custom.text(name) for name in custom.names},
     )
 
 

@@ -97,6 +97,9 @@ class Endpoints:
         token: a bearer token, or None. User and password of the base URL go before it, an
             `Authorization` in `headers` before both.
         user_agent: what the client calls itself.
+
+    Attributes:
+        referer: the page that requests say they come from; None: the caller gave a header for it.
     """
 
     def __init__(
@@ -114,13 +117,13 @@ class Endpoints:
             "Accept": ACCEPT,
             "Accept-Encoding": "identity",
             "User-Agent": user_agent,
-            "Referer": address.referer,
         }
         if address.authorization is not None:
             common["Authorization"] = address.authorization
         elif token is not None:
             common["Authorization"] = f"Bearer {token}"
         given = {name.lower() for name in headers}
+        self.referer = None if "referer" in given else address.referer
         kept = [(name, value) for name, value in common.items() if name.lower() not in given]
         self._cookies = [value for name, value in headers.items() if name.lower() == "cookie"]
         self._headers = (
@@ -128,11 +131,14 @@ class Endpoints:
             *((name, value) for name, value in headers.items() if name.lower() != "cookie"),
         )
 
-    def settings(self, *, model: str, share: bool) -> Request:
+    def settings(
+        self, *, model: str, share: bool, custom_prompts: Mapping[str, str] | None = None
+    ) -> Request:
         """`POST /settings`: accept the terms, choose the model [01_happy_path].
 
         The server reads any value of the sharing field but an empty one as "yes", the text
         `false` too; to opt out on every version, the field is left out [02b_settings_stored].
+        Custom prompts that are left out are deleted.
         """
         fields = {
             "ethicsModalAccepted": "true",
@@ -143,6 +149,8 @@ class Endpoints:
         }
         if not share:
             del fields["shareConversationsWithModelAuthors"]
+        if custom_prompts:
+            fields["customPrompts"] = encode(dict(custom_prompts)).decode()
         return self._request("settings", "POST", "/settings", urlencode(fields).encode(), _FORM)
 
     def create(self, *, model: str) -> Request:
@@ -219,6 +227,8 @@ class Endpoints:
         content_type: str | None = None,
     ) -> Request:
         headers = list(self._headers)
+        if self.referer is not None:
+            headers.append(("Referer", self.referer))
         headers.append(("Cookie", "; ".join([self._session.cookie, *self._cookies])))
         if content_type is not None:
             headers.append(("Content-Type", content_type))

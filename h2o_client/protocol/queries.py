@@ -34,7 +34,7 @@ def delete_conversations(service: Service) -> Flow[None]:
     """Delete all conversations of the session."""
     retries = service.new_call()
     yield from service.open_session(retries)
-    yield from service.call(service.endpoints.delete_all, read_settings, retries)
+    yield from service.post_form(service.endpoints.delete_all, read_settings, retries)
 
 
 def shared(service: Service, share: str) -> "Flow[SharedConversation]":
