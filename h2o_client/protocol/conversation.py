@@ -24,6 +24,7 @@ from typing import TypeVar
 
 from h2o_client.errors import ConversationBusyError, NotFoundError
 from h2o_client.protocol import conversations
+from h2o_client.protocol.address import is_id
 from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.dialect import Query, StoredConversation
 from h2o_client.protocol.effects import Flow, Lock, Sleep
@@ -414,9 +415,9 @@ def check_message_id(message_id: object) -> None:
 
     Raises:
         TypeError: it is not text.
-        ValueError: it is blank.
+        ValueError: it is not 1 to 64 letters, digits, - and _.
     """
     if not isinstance(message_id, str):
         raise TypeError(f"a message id must be text, not {type(message_id).__name__}")
-    if not message_id.strip():
-        raise ValueError("the message id is blank")
+    if not is_id(message_id):
+        raise ValueError("this is not a message's id: 1 to 64 letters, digits, - and _")

@@ -8,7 +8,7 @@ and their limits, statuses and errors, retries, the life of a turn.
 A small request is a `Query`: the request, and the function that makes a value of its answer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from h2o_client.errors import H2oError
@@ -171,7 +171,9 @@ class Dialect(Protocol):
     stream_type: str
     capabilities: frozenset[str]
 
-    def accept_terms(self, *, model: str, share: bool) -> Query[list[str]]:
+    def accept_terms(
+        self, *, model: str, share: bool, custom_prompts: Mapping[str, str] | None = None
+    ) -> Query[list[str]]:
         """Open a session; the answer is the `Set-Cookie` headers."""
         ...
 

@@ -6,10 +6,11 @@ server that does not know the session any more, which is then opened again, once
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from h2o_client.errors import (
+    ForbiddenError,
     H2oError,
     ModelUnavailableError,
     ProtocolError,
@@ -17,6 +18,7 @@ from h2o_client.errors import (
     StatusError,
     TermsNotAcceptedError,
 )
+from h2o_client.protocol.address import with_other_scheme
 from h2o_client.protocol.ambient import Ambient
 from h2o_client.protocol.chat_ui_2023.dialect import Dialect2023
 from h2o_client.protocol.configuration import Configuration
@@ -49,15 +51,22 @@ class Exchange:
     Args:
         configuration: what the caller chose.
         session: the session of the client.
+        site: what its requests have in common.
         dialect: the kind of server.
         ambient: clock, randomness, log.
     """
 
     def __init__(
-        self, configuration: Configuration, session: Session, dialect: Dialect, ambient: Ambient
+        self,
+        configuration: Configuration,
+        session: Session,
+        site: Site,
+        dialect: Dialect,
+        ambient: Ambient,
     ) -> None:
         self.configuration = configuration
         self.session = session
+        self.site = site
         self.dialect = dialect
         self.ambient = ambient
 
@@ -275,11 +284,45 @@ class Exchange:
         return (yield from self._choose(model, call))
 
     def _choose(self, model: str, call: Call) -> Flow[list[str]]:
-        def build() -> Query[list[str]]:
-            return self.dialect.accept_terms(model=model, share=self.configuration.share)
+        prompts: Mapping[str, str] | None = None
+        if self.session.has_settings:
+            # They are sent back: the server replaces all of them.
+            overview = yield from self.overview(call, reopen=False)
+            prompts = overview.settings.custom_prompts
+            if any(known.id == overview.settings.active_model for known in overview.models):
+                model = overview.settings.active_model
 
-        choice = self.query(build, call, reopen=False)
+        def build() -> Query[list[str]]:
+            share = self.configuration.share
+            return self.dialect.accept_terms(model=model, share=share, custom_prompts=prompts)
+
+        choice = self.post_form(build, call, reopen=False)
         return (yield from self.explain_model(model, choice, call))
+
+    def post_form(
+        self, build: Callable[[], Query[T]], call: Call, *, reopen: bool = True
+    ) -> Flow[T]:
+        """Send a form, once more with the other scheme in its referer if the server rejects that.
+
+        A server to which nobody told its own URL takes itself for `https://host` even where it is
+        reached by `http://`. It checks the referer of forms only. What it accepts is used from
+        then on.
+        """
+        # 02_settings_variants, "referer https instead of http"
+        site = self.site
+        referer = site.referer
+        try:
+            return (yield from self.query(build, call, reopen=reopen))
+        except ForbiddenError as error:
+            if referer is None or "Invalid referer" not in error.message:
+                raise
+            rejection = error
+        site.referer = with_other_scheme(referer)
+        try:
+            return (yield from self.query(build, call, reopen=reopen))
+        except ForbiddenError:
+            site.referer = referer
+            raise rejection from None
 
     def explain_model(self, model: str, flow: Flow[T], call: Call) -> Flow[T]:
         """Play a flow; where it fails because the server does not know the model, say so."""
@@ -327,7 +370,7 @@ def new_exchange(configuration: Configuration, ambient: Ambient, *, user_agent: 
         token=configuration.token,
         user_agent=user_agent,
     )
-    return Exchange(configuration, session, Dialect2023(site), ambient)
+    return Exchange(configuration, session, site, Dialect2023(site), ambient)
 
 
 def in_short(error: BaseException) -> str:

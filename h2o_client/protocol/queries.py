@@ -1,16 +1,14 @@
 """The small operations of a client: one request, one value."""
 
-import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from h2o_client.protocol.address import is_id
 from h2o_client.protocol.effects import Flow
 from h2o_client.protocol.exchange import Exchange
 
 if TYPE_CHECKING:
     from h2o_client.stored import ConversationInfo, Model, Settings, SharedConversation
-
-_SHARE = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 def models(exchange: Exchange) -> "Flow[list[Model]]":
@@ -35,7 +33,7 @@ def delete_conversations(exchange: Exchange) -> Flow[None]:
     """Delete all conversations of the session."""
     call = exchange.call()
     yield from exchange.open_session(call)
-    yield from exchange.query(exchange.dialect.delete_all, call)
+    yield from exchange.post_form(exchange.dialect.delete_all, call)
 
 
 def shared(exchange: Exchange, share: str) -> "Flow[SharedConversation]":
@@ -61,6 +59,6 @@ def parse_share(share: object) -> str:
         root, _, number = urlsplit(number).path.rstrip("/").rpartition("/")
         if not root.endswith("/r"):
             number = ""
-    if not _SHARE.fullmatch(number):
+    if not is_id(number):
         raise ValueError("this is not a share link: its URL ends in /r/ and an id")
     return number

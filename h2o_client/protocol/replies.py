@@ -6,15 +6,14 @@ Errors come in six shapes [22_accept_matrix, 04_message_errors]: `{"error": …}
 decided by its status, and by its words where the status is not enough.
 """
 
-import json
-import re
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from h2o_client.errors import (
     ForbiddenError,
+    GenerationError,
     InvalidRequestError,
     LoginRequiredError,
     ModelUnavailableError,
@@ -28,9 +27,10 @@ from h2o_client.errors import (
     StatusError,
     TermsNotAcceptedError,
 )
-from h2o_client.protocol.address import Address
+from h2o_client.protocol.address import Address, is_id
 from h2o_client.protocol.effects import Head, Request
 from h2o_client.protocol.lines import excerpt
+from h2o_client.protocol.text import load_json
 
 T = TypeVar("T")
 
@@ -39,7 +39,6 @@ _MAX_MESSAGE = 500
 _MAX_TYPE = 100
 _MODAL = "accept the welcome modal"
 OWN_LIMIT = "sending too many messages"
-_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 _CLASSES: Mapping[int, tuple[type[StatusError], str]] = {
@@ -104,7 +103,7 @@ def status_error(
     kind: str = "",
     body: str = "",
     retry_after: float | None = None,
-) -> StatusError:
+) -> StatusError | GenerationError:
     """Make the error of a status.
 
     Args:
@@ -121,6 +120,14 @@ def status_error(
         )
     elif kind == "overloaded":
         found = (OverloadedError, "the model server has too many requests: try again later")
+    elif kind == "validation":
+        found = _CLASSES[422]
+    elif status == 424 or kind in ("generation", "incomplete_generation"):
+        words = f": {message[:_MAX_MESSAGE]}" if message else ""
+        return GenerationError(
+            f"the server answered {status}{words} (the model server failed: try again)",
+            error_type=kind or "generation",
+        )
     elif status == 429 and OWN_LIMIT in message:
         found = (
             RateLimitError,
@@ -198,17 +205,18 @@ def error_message(body: bytes) -> tuple[str, str]:
     """Return the server's words in the body of an error, and the model server's `error_type`."""
     text = as_text(body).strip()
     try:
-        value = json.loads(text)
+        value = load_json(text)
     except (ValueError, RecursionError):
         if text.startswith("<"):
             return "(an HTML page)", ""
         return text[:_MAX_MESSAGE], ""
     if not isinstance(value, dict):
         return text[:_MAX_MESSAGE], ""
-    kind = value.get("error_type")
-    found: object = value.get("error", value.get("message"))
+    fields = cast("dict[str, Any]", value)
+    kind = fields.get("error_type")
+    found: object = fields.get("error", fields.get("message"))
     if isinstance(found, dict):
-        found = found.get("message")
+        found = cast("dict[str, Any]", found).get("message")
     message = found if isinstance(found, str) else text[:_MAX_MESSAGE]
     return message, kind if isinstance(kind, str) else ""
 
@@ -237,8 +245,8 @@ def read_id(value: object) -> str:
     Raises:
         ValueError: it is not.
     """
-    if not isinstance(value, str) or not _ID.fullmatch(value):
-        raise ValueError("this is no id of a conversation")
+    if not is_id(value):
+        raise ValueError("this is not a conversation's id: 1 to 64 letters, digits, - and _")
     return value
 
 
@@ -268,12 +276,12 @@ def read_json(head: Head, body: bytes) -> dict[str, Any]:
         ProtocolError: it is none.
     """
     try:
-        value = json.loads(body)
+        value = load_json(body.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         raise unexpected(head, body, "an answer that should be JSON") from None
     if not isinstance(value, dict):
         raise unexpected(head, body, "an answer that should be a JSON object")
-    return value
+    return cast("dict[str, Any]", value)
 
 
 def unexpected(head: Head, body: bytes, what: str) -> ProtocolError:

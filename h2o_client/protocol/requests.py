@@ -30,6 +30,9 @@ class Site:
         token: a bearer token, or None. User and password of the base URL go before it, an
             `Authorization` in `headers` before both.
         user_agent: what the client calls itself.
+
+    Attributes:
+        referer: the page that requests say they come from; None: the caller gave a header for it.
     """
 
     def __init__(
@@ -47,13 +50,13 @@ class Site:
             "Accept": ACCEPT,
             "Accept-Encoding": "identity",
             "User-Agent": user_agent,
-            "Referer": address.referer,
         }
         if address.authorization is not None:
             common["Authorization"] = address.authorization
         elif token is not None:
             common["Authorization"] = f"Bearer {token}"
         given = {name.lower() for name in headers}
+        self.referer = None if "referer" in given else address.referer
         kept = [(name, value) for name, value in common.items() if name.lower() not in given]
         self._cookies = [value for name, value in headers.items() if name.lower() == "cookie"]
         self._headers = (
@@ -79,6 +82,8 @@ class Site:
             content_type: its type, or None.
         """
         headers = list(self._headers)
+        if self.referer is not None:
+            headers.append(("Referer", self.referer))
         headers.append(("Cookie", "; ".join([self._session.cookie, *self._cookies])))
         if content_type is not None:
             headers.append(("Content-Type", content_type))

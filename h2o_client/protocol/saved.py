@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from h2o_client.protocol.address import is_id
 from h2o_client.protocol.conversation import ConversationCore
 from h2o_client.protocol.exchange import Exchange
 from h2o_client.protocol.queries import parse_share
@@ -78,6 +79,6 @@ def _message_from_dict(saved: object) -> Message:
     role, content, number = saved.get("role"), saved.get("content"), saved.get("id")
     if not isinstance(role, str) or not isinstance(content, str):
         raise ValueError("the saved conversation has a message without role or content")
-    if number is not None and not isinstance(number, str):
-        raise ValueError("the saved conversation has a message whose id is not text")
+    if number is not None and not is_id(number):
+        raise ValueError("the saved conversation has a message whose id is not valid")
     return Message(role=role, content=content, id=number, partial=saved.get("partial") is True)

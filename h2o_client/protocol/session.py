@@ -79,6 +79,7 @@ class Session:
         openings: how often the attempt to open it has ended, well or not.
         failure: how the last of these attempts failed, if it did.
         shared: whether somebody else may have it too.
+        has_settings: whether somebody may have chosen settings in it.
         known: the conversations that were made or resumed in it and not deleted.
         has_orphans: whether a conversation may have been made whose id was lost.
         left_behind: operations whose clean-up failed, to be tried again.
@@ -91,7 +92,7 @@ class Session:
         self.accepted = text is not None
         self.openings = 0
         self.failure: Failure | None = None
-        self.shared = text is not None
+        self.shared = self.has_settings = text is not None
         self.known: set[str] = set()
         self.has_orphans = False
         self.left_behind: deque[Abandoned] = deque(maxlen=_MAX_LEFT_BEHIND)
@@ -132,7 +133,7 @@ class Session:
     def lost(self, openings: int) -> None:
         """Note that the server does not know the session, as it was after so many openings."""
         if self.openings == openings:
-            self.accepted = False
+            self.accepted = self.has_settings = False
 
     def leave_to_parent(self) -> None:
         """Forget what there is to clean up: after a fork, that is the parent's."""

@@ -1,5 +1,6 @@
 """The requests of the protocol of 2023, each with the reader of its answer."""
 
+from collections.abc import Mapping
 from urllib.parse import urlencode
 
 from h2o_client.protocol import dialect
@@ -32,8 +33,13 @@ class Dialect2023:
     def __init__(self, site: Site) -> None:
         self._site = site
 
-    def accept_terms(self, *, model: str, share: bool) -> Query[list[str]]:
-        """`POST /settings`: accept the terms and choose the model."""
+    def accept_terms(
+        self, *, model: str, share: bool, custom_prompts: Mapping[str, str] | None = None
+    ) -> Query[list[str]]:
+        """`POST /settings`: accept the terms and choose the model.
+
+        Custom prompts that are left out are deleted.
+        """
         fields = {
             "ethicsModalAccepted": "true",
             "shareConversationsWithModelAuthors": "true",
@@ -45,6 +51,8 @@ class Dialect2023:
             # 02b_settings_stored: the server reads any value but an empty one as "yes", the text
             # "false" too; to opt out on every version, the field is left out.
             del fields["shareConversationsWithModelAuthors"]
+        if custom_prompts:
+            fields["customPrompts"] = encode(dict(custom_prompts)).decode()
         content = urlencode(fields).encode()
         request = self._site.request("settings", "POST", "/settings", content, FORM)
         return Query(request, replies.read_session_cookies)

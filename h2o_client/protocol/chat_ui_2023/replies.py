@@ -2,6 +2,7 @@
 
 from urllib.parse import urlsplit
 
+from h2o_client.protocol.address import is_id
 from h2o_client.protocol.effects import Head, Request
 from h2o_client.protocol.replies import (
     MAX_BODY,
@@ -90,7 +91,7 @@ def read_share_url(head: Head, body: bytes, request: Request) -> str:
     """
     check_status(head, body, request)
     url = read_json(head, body).get("url")
-    if not isinstance(url, str):
+    if not isinstance(url, str) or not is_id(url.rpartition("/r/")[2]):
         raise unexpected(head, body, "the URL of the shared conversation")
     return url
 
