@@ -815,10 +815,8 @@ def test_retry_of_a_saved_conversation_knows_its_last_message() -> None:
     ],
 )
 def test_what_is_no_saved_conversation(saved: Any, error: type[Exception]) -> None:
-    with pytest.raises(
-        error, match=r"saved conversation|not a conversation.s id|not a shared conv"
-    ):
-        Talk.from_dict(new_world().service, saved, keep=None)
+    with pytest.raises(error, match=r"saved conversation|not a conversation.s id|not a share link"):
+        resume(new_world().exchange, saved, keep=None)
 
 
 # Web search
@@ -1087,5 +1085,5 @@ def test_a_share_that_there_is_not() -> None:
 def test_a_share_that_is_none_sends_nothing() -> None:
     world = new_world()
     with pytest.raises(ValueError, match="not a share link"):
-        world.play(queries.shared(world.service, "https://x/conversation/1"))
+        world.play(queries.shared(world.exchange, "https://x/conversation/1"))
     assert world.requests == []

@@ -88,9 +88,9 @@ def test_what_cannot_be_meant_is_refused(arguments: dict[str, Any], error: type[
         Retries(**arguments)
 
 
-def state_of(policy: Retries, notes: list[str] | None = None, left: float | None = None) -> Call:
+def state_of(policy: Retries, notes: list[str] | None = None, left: float | None = None, draw: float = 1.0) -> Call:
     note = ([] if notes is None else notes).append
-    ambient = Ambient(lambda: 0.0, lambda: 1.0, lambda: "", note, note)
+    ambient = Ambient(lambda: 0.0, lambda: draw, lambda: "", note, note)
     return Call(policy, Deadline(ambient.clock, left, "total"), ambient)
 
 
@@ -104,15 +104,10 @@ def test_the_attempts_are_counted() -> None:
 
 
 def test_the_defaults_survive_a_restart_of_three_seconds_whatever_is_drawn() -> None:
-    refused = TransportError("x", sent=False)
-    least = RetryState(Retries(), random=lambda: 0.0, note=lambda _: None)
-    while least.next_delay(refused) is not None:
-        pass
-    assert least.waited > 3.0
-    most = RetryState(Retries(), random=lambda: 1.0, note=lambda _: None)
-    while most.next_delay(refused) is not None:
-        pass
-    assert most.waited < 10.0
+    rejected = TransportError("x", sent=False)
+    least, most = state_of(Retries(), draw=0.0), state_of(Retries(), draw=1.0)
+    assert sum(iter(lambda: least.next_delay(rejected) or 0.0, 0.0)) > 3.0
+    assert sum(iter(lambda: most.next_delay(rejected) or 0.0, 0.0)) < 10.0
 
 
 def test_no_attempts_are_no_retries() -> None:
