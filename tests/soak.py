@@ -332,8 +332,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     # What a client logs of clean-ups that are tried again is expected here.
     importlib.import_module("logging").getLogger("h2o_client").setLevel("ERROR")
-    pause = turn._STOPPING
-    turn._STOPPING = 0.1
+    pauses = turn._STOPPING, turn._STORED_RUNNING
+    turn._STOPPING, turn._STORED_RUNNING = 0.1, 0.5
     failed = False
     try:
         for flavour in FLAVOURS if options.flavour == "all" else (options.flavour,):
@@ -359,7 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for example in tally.examples[:10]:
                 print_line("", example)
     finally:
-        turn._STOPPING = pause
+        turn._STOPPING, turn._STORED_RUNNING = pauses
     return int(failed)
 
 

@@ -13,6 +13,7 @@ class Ambient(NamedTuple):
         uuid4: makes a random UUID, as text.
         warn: takes a sentence for the log that tells of a problem.
         note: takes a sentence for the log that does not.
+        wait: takes a sentence for log and terminal that says what is waited for.
     """
 
     clock: Callable[[], float]
@@ -20,3 +21,4 @@ class Ambient(NamedTuple):
     uuid4: Callable[[], str]
     warn: Callable[[str], None]
     note: Callable[[str], None]
+    wait: Callable[[str], None]

@@ -4,19 +4,11 @@ The server keeps the history and builds the model's prompt from it, so only the 
 sent. `ConversationCore` is what is true of one conversation: whether it exists yet, what was seen
 of it, whether it is to be deleted at the end.
 
-Two things about turns bind it. The server takes one message at a time: of two at once, the one
-that ends last overwrites the other, so a second is rejected here. And a turn is stored only at its
-end or after it: a whole one when its response ends or some hundred milliseconds later, a stopped
-one about a second after the stop, one that the server could not be told to stop when its
-generation has run to the end. A message that is sent before that is built on a history without the
-turn, and is itself overwritten by it.
-
-So a message is sent only when the fate of the previous turn is known, and so it is with all that
-reads or changes what is stored of the messages. `Turns` remembers the last turn until then;
-`ConversationCore.wait_until_stored()` is the only place that waits for it.
+The server takes one message at a time, and a message is sent only when the fate of the turn before
+it is known: `Turns` sees to both.
 """
 
-# 07_two_turns_and_retry: the history is the server's. 07c_parallel_messages: the overwriting.
+# 07_two_turns_and_retry: the history is the server's.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -34,42 +26,13 @@ from h2o_client.protocol.prompt import JS_SPACE
 from h2o_client.protocol.queries import parse_share
 from h2o_client.protocol.replies import read_id
 from h2o_client.protocol.retries import Call
-from h2o_client.protocol.turn import Fate, Turn, find_message
+from h2o_client.protocol.turn import Turn
+from h2o_client.protocol.turns import Turns
 from h2o_client.types import Message, PromptPreview
 
-_TRUSTED = 5.0  # seconds after which a whole answer counts as stored, without a poll
-_STOP_AGAIN = 120.0  # seconds after which a stop in the same conversation surely works again
 _FIRST_POLL = 0.05
-_LONGEST_POLL = 1.0
 _MAX_TITLE = 100
-_MAY_BE_STORED = (
-    "the server has not stored the last turn of this conversation yet, and may still be "
-    "generating its answer: nothing was sent, as one of the two would be lost (wait and call "
-    "again, or begin a new conversation, with client.chat(messages))"
-)
-_NOT_STORED = (
-    "the server has not stored the last answer of this conversation: nothing was sent (call again "
-    "to go on without that answer, or begin a new conversation, with client.chat(messages))"
-)
 T = TypeVar("T")
-
-
-class Turns(Lock):
-    """The turns of one conversation, which all share who resumed it: one at a time.
-
-    Attributes:
-        unconfirmed: the last turn, as long as the server may still store it.
-        ended_at: when that turn ended here.
-        stopped_at: when the server was last told to stop, or None.
-    """
-
-    __slots__ = ("ended_at", "stopped_at", "unconfirmed")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.unconfirmed: Turn | None = None
-        self.ended_at = 0.0
-        self.stopped_at: float | None = None
 
 
 class ConversationCore:
@@ -127,9 +90,7 @@ class ConversationCore:
     @property
     def stoppable(self) -> bool:
         """Whether a stop takes effect: a second one within a minute or so does not."""
-        # 11b_stop_again_later
-        stopped_at = self._turns.stopped_at
-        return stopped_at is None or self._exchange.ambient.clock() - stopped_at > _STOP_AGAIN
+        return self._turns.stoppable(self._exchange.ambient.clock())
 
     def begin(self) -> None:
         """Begin a turn.
@@ -157,11 +118,7 @@ class ConversationCore:
         self.unanswered = Message(role="user", content=prompt, id=turn.message_id)
         if not turn.asked:
             return
-        now = self._exchange.ambient.clock()
-        if turn.fate in (Fate.RUNNING, Fate.STOPPED):
-            self._turns.stopped_at = now
-        if turn.stored_within > 0:
-            self._turns.unconfirmed, self._turns.ended_at = turn, now
+        self._turns.note(turn, self._exchange.ambient.clock())
         if turn.whole or turn.text or turn.answered:
             self.unanswered = None
             before = [message.id for message in self.messages]
@@ -222,46 +179,17 @@ class ConversationCore:
         Raises:
             ConversationBusyError: it is not known in time, or a whole answer is not stored.
         """
-        turns, clock = self._turns, self._exchange.ambient.clock
-        turn = turns.unconfirmed
-        if turn is None or self.id is None:
+        if self.id is None:
             return None
-        until = call.deadline
-        if until.unlimited:
-            until = self._exchange.deadline(patience, "total")
-        missing = polled = False  # whether a poll has shown that it is not stored
-        delay = _FIRST_POLL
-        while turns.unconfirmed is turn and not stopping():
-            within = turn.stored_within if missing or not turn.whole else _TRUSTED
-            left = turns.ended_at + within - clock()
-            if left <= 0:
-                turns.unconfirmed = None
-                if turn.whole and missing:
-                    raise ConversationBusyError(_NOT_STORED)
-                return None
-            if polled:
-                left = until.at_most(left)
-                if left <= 0:
-                    raise ConversationBusyError(_MAY_BE_STORED)
-                if delay == _FIRST_POLL:
-                    self._exchange.ambient.note(
-                        "waiting until the server has stored the last turn of the conversation, "
-                        f"for at most {left:.0f} s"
-                    )
-                yield Sleep(min(delay, left))
-                delay = min(delay * 2, _LONGEST_POLL)
-            poll = conversations.poll(self._exchange, self.id, until)
-            stored = yield from self.explained(poll)
-            polled, missing = True, missing or stored is not None
-            answer = find_message(stored, turn.response_id)
-            if answer is not None:
-                turns.unconfirmed = None
-                self.messages = [
-                    replace(message, content=answer.content) if message.id == answer.id else message
-                    for message in self.messages
-                ]
-                return stored
-        return None
+        waiting = self._turns.wait_until_stored(self._exchange, self.id, call, patience, stopping)
+        stored = yield from self.explained(waiting)
+        known = () if stored is None else stored.messages
+        found = {item.id: item.content for item in known if item.id is not None}
+        self.messages = [
+            replace(message, content=found.get(message.id or "", message.content))
+            for message in self.messages
+        ]
+        return stored
 
     def refresh(self) -> Flow[list[Message]]:
         """Read title, model and messages from the server, and return the messages."""

@@ -334,9 +334,8 @@ class Turn:
             patience = min(recovery, _ENDED)
         if isinstance(error, TransportTimeoutError):
             patience = 0.0  # the caller's is at its end: one look
-        note(
-            "the answer was lost: looking for it in what the server has stored, for at most "
-            f"{patience:.0f} s"
+        self._exchange.ambient.wait(
+            f"the answer was lost: looking for it in what is stored, for at most {patience:.0f} s"
         )
         until = self._exchange.deadline(patience, "recovery")
         shown: StoredConversation | None = None

@@ -88,9 +88,11 @@ def test_what_cannot_be_meant_is_refused(arguments: dict[str, Any], error: type[
         Retries(**arguments)
 
 
-def state_of(policy: Retries, notes: list[str] | None = None, left: float | None = None, draw: float = 1.0) -> Call:
+def state_of(
+    policy: Retries, notes: list[str] | None = None, left: float | None = None, draw: float = 1.0
+) -> Call:
     note = ([] if notes is None else notes).append
-    ambient = Ambient(lambda: 0.0, lambda: draw, lambda: "", note, note)
+    ambient = Ambient(lambda: 0.0, lambda: draw, lambda: "", note, note, note)
     return Call(policy, Deadline(ambient.clock, left, "total"), ambient)
 
 
