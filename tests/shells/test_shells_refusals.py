@@ -5,6 +5,7 @@ import socketserver
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import cast
 
 import pytest
 from flavours import Api, only
@@ -30,7 +31,9 @@ REFUSAL = b"Invalid request body"
 class Handler(socketserver.BaseRequestHandler):
     """Refuses what is too large once its head has come, and closes, as the real server does."""
 
-    server: "Server"
+    @property
+    def owner(self) -> "Server":
+        return cast("Server", self.server)
 
     def handle(self) -> None:
         with self.request.makefile("rb") as file:
@@ -40,8 +43,8 @@ class Handler(socketserver.BaseRequestHandler):
                     name, _, value = header.partition(b":")
                     length = int(value) if name.lower() == b"content-length" else length
                 if length > LARGEST:
-                    self.server.refused += 1
-                    if self.server.answers:
+                    self.owner.refused += 1
+                    if self.owner.answers:
                         self.respond(b"413 Payload Too Large", REFUSAL)
                     return
                 file.read(length)
@@ -50,7 +53,7 @@ class Handler(socketserver.BaseRequestHandler):
 
     def respond(self, status: bytes, body: bytes) -> None:
         head = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\n" % status
-        if location := self.server.location:
+        if location := self.owner.location:
             head = b"HTTP/1.1 302 Found\r\nLocation: %s\r\n" % location
         self.request.sendall(head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
 
