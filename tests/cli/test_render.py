@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 
 import pytest
-from h2o_client._client.http import AMBIENT
 from rich.console import Console
 
 from h2o_client import OverloadedError, Retry
+from h2o_client._client.http import AMBIENT
 from h2o_client.cli import render
 from h2o_client.cli.markdown import Block
 from h2o_client.cli.render import MarkdownScreen, Screen

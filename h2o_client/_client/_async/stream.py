@@ -10,7 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from h2o_client._client._async._runtime import Event, retry_while_shielded, wait_for
+from h2o_client._client._async._runtime import new_event, retry_while_shielded, wait_for
 from h2o_client._client._async.base import AsyncBaseClient
 from h2o_client._client._async.player import AsyncPlayer
 from h2o_client._client.http import AMBIENT, KEPT_AFTER_FORK, LOOK, PROCESS, TRANSPORT_ERRORS
@@ -45,7 +45,7 @@ class AsyncChatStream:
         self._queue = TokenQueue()
         self._texts = self._queue.texts
         self._enders: list[bool] = []  # stop() and close(), while they may do it for the reader
-        self._left = Event()
+        self._left = new_event()
         self._pid = PROCESS.id
 
     def __repr__(self) -> str:

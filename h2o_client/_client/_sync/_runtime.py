@@ -33,10 +33,13 @@ from h2o_client.protocol.session import Abandoned
 
 T = TypeVar("T")
 
-Event = threading.Event
+
+def new_event() -> threading.Event:
+    """Make an event."""
+    return threading.Event()
 
 
-def wait_for(event: Event, seconds: float) -> None:
+def wait_for(event: threading.Event, seconds: float) -> None:
     """Wait for an event, at most for this time."""
     event.wait(seconds)
 

@@ -11,7 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from h2o_client._client._sync._runtime import Event, retry_while_shielded, wait_for
+from h2o_client._client._sync._runtime import new_event, retry_while_shielded, wait_for
 from h2o_client._client._sync.base import BaseClient
 from h2o_client._client._sync.player import Player
 from h2o_client._client.http import AMBIENT, KEPT_AFTER_FORK, LOOK, PROCESS, TRANSPORT_ERRORS
@@ -46,7 +46,7 @@ class ChatStream:
         self._queue = TokenQueue()
         self._texts = self._queue.texts
         self._enders: list[bool] = []  # stop() and close(), while they may do it for the reader
-        self._left = Event()
+        self._left = new_event()
         self._pid = PROCESS.id
 
     def __repr__(self) -> str:
