@@ -32,7 +32,7 @@ def printable(text: str) -> str:
 
 def one_line(text: str) -> str:
     """Return text as one line that a terminal can show."""
-    return printable(" ".join(text.split()))
+    return " ".join(filter(None, map(printable, text.split())))
 
 
 def to_json(value: Any, *, indent: int | None = None, ascii_only: bool = True) -> str:

@@ -536,7 +536,7 @@ def bodies(server: Emulator) -> list[dict[str, Any]]:
     return [request.json() for request in server.requests if request.kind == "message"]
 
 
-NO_OPTIONS = {"model": None, "param": [], "conversation": False, "new": False}
+NO_OPTIONS: dict[str, object] = {"model": None, "param": [], "conversation": False, "new": False}
 
 
 @pytest.mark.parametrize(
