@@ -31,7 +31,7 @@ from h2o_client.protocol.effects import Effect, Head, Read, Request, Send
 from h2o_client.protocol.replies import status_error
 from h2o_client.protocol.retries import Retries
 from h2o_client.protocol.service import Ambient, Service
-from h2o_client.safe_text import printable
+from h2o_client.safe_text import SafeFormatter
 from h2o_client.types import Timeouts
 
 T = TypeVar("T")
@@ -116,13 +116,6 @@ def new_service(
     )
 
 
-class _SafeFormatter(logging.Formatter):
-    """Formats records for a terminal, which may show the server's words."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
-
-
 def configure_logging(level: str | None) -> None:
     """Print the log to stderr, for scripts: `H2O_CHAT_LOG` is "info" or "debug".
 
@@ -137,7 +130,7 @@ def configure_logging(level: str | None) -> None:
     if all(handler.name != _HANDLER for handler in logger.handlers):
         handler = logging.StreamHandler()
         handler.name = _HANDLER
-        handler.setFormatter(_SafeFormatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
+        handler.setFormatter(SafeFormatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
         logger.addHandler(handler)
 
 

@@ -7,6 +7,7 @@ person goes through this module.
 """
 
 import json
+import logging
 import re
 from collections.abc import Callable
 from functools import cache
@@ -33,6 +34,14 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """Return text as one line that a terminal can show."""
     return " ".join(filter(None, map(printable, text.split())))
+
+
+class SafeFormatter(logging.Formatter):
+    """Formats log records for a terminal; the server's words can be in them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format one record."""
+        return printable(super().format(record))
 
 
 def to_json(value: Any, *, indent: int | None = None, ascii_only: bool = True) -> str:

@@ -5,6 +5,7 @@ subcommand raises `click.UsageError`, as click itself does.
 """
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ import click
 
 from h2o_client import H2oError
 from h2o_client.cli.render import in_a_line
-from h2o_client.safe_text import one_line, printable
+from h2o_client.safe_text import SafeFormatter, one_line, printable
 
 PROGRAM = "h2o-client"
 _DEBUG = "h2o_client.debug"
@@ -63,6 +64,8 @@ class App(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand, and turn its error into a line and an exit status."""
         try:
+            if logging.lastResort is not None:  # prints warnings where no handler is set
+                logging.lastResort.setFormatter(SafeFormatter())
             with terminations():
                 return super().invoke(ctx)
         except click.ClickException as error:
