@@ -13,9 +13,11 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import attacks
 import pytest
 from flavours import ASYNC, Api, endless, only
 from IPython.core.error import UsageError
+from IPython.core.formatters import DisplayFormatter
 
 import h2o_client
 from h2o_client import (
@@ -140,6 +142,18 @@ def test_values_are_rendered() -> None:
     assert "<h1>&lt;b&gt;</h1>\n<pre><code>code" in message._repr_html_()
     for value in (reply, message):  # JupyterLab would run the scripts in it
         assert not hasattr(value, "_repr_markdown_")
+
+
+def test_nothing_but_safe_html_and_text_is_published() -> None:
+    formatter = DisplayFormatter()
+    for attack in attacks.ALL:
+        message = Message(role="assistant", content=attack)
+        published, metadata = formatter.format(message)
+        assert set(published) == {"text/html", "text/plain"}
+        assert published["text/html"] == to_html(attack.removeprefix(" "))
+        assert published["text/plain"].isprintable()
+        assert metadata == {}
+        assert set(formatter.format((message,))[0]) == {"text/plain"}  # as in `history()`
 
 
 async def test_it_grows(api: Api, server: Emulator, page: Page) -> None:
