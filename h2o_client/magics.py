@@ -71,7 +71,7 @@ class Chat:
         """
         # IPython would split the line as a shell does, and a prompt may hold a single quote.
         words = line.split()
-        options = self.chat.parser.parse_args(words)
+        options: Namespace = vars(Chat.chat)["parser"].parse_args(words)  # the decorators' parser
         rest = options.prompt[1:] if options.prompt[:1] == ["--"] else options.prompt
         return options, line.strip().split(maxsplit=len(words) - len(rest))[-1] if rest else ""
 
@@ -80,12 +80,12 @@ class Chat:
             self._client = H2oClient()
         if options.new:
             self._forget()
-        parameters = dict(options.param)
         if not (options.conversation or options.new):
-            stream = self._client.stream(prompt, model=options.model, parameters=parameters)
+            asked = self._client.stream
+            stream = asked(prompt, model=options.model, parameters=dict(options.param))
         elif prompt.strip():
             conversation = self._continued(self._client, options.model)
-            stream = conversation.stream(prompt, parameters=parameters)
+            stream = conversation.stream(prompt, parameters=dict(options.param))
         else:
             return  # `%chat --new` alone: the next question begins one
         self._shell.user_ns["reply"] = stream.display()
