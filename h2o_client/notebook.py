@@ -1,333 +1,236 @@
-"""Live display in Jupyter: what `ChatStream.display()` and its async twin do.
+"""Live display in Jupyter: what `ChatStream.display()` and `AsyncChatStream.display()` do.
 
-The stream is read by a thread or task of its own, and the cell does nothing but look, ten times a
-second, at what has arrived. So the browser gets no more than it bears however fast the tokens
-come, a token that is followed by a long silence is shown all the same, and the cell is free when
-the stop button is pressed.
+A thread or task of its own reads the stream. The cell looks ten times a second at what has
+arrived. So fast tokens do not flood the browser, and a token before a long silence is shown.
 
-That button sends SIGINT, which would raise KeyboardInterrupt wherever the cell stands, and cancel
-the task of an async one. While an answer is shown it asks the stream to stop instead, which is no
-error: the server stops generating, a conversation that was made for the answer is deleted, and
-the reply says "stopped". A second press does what the first would have done, so that nothing is
-ever in the way of ending the cell.
-
-IPython is imported when it is needed. This module works on whatever stream it is handed.
+The notebook's stop button sends SIGINT, which would raise KeyboardInterrupt in the cell or cancel
+its task. While an answer is shown, the first press stops the stream instead, which is not an error:
+the server stops generating, a conversation made for the answer is deleted, and the reply says
+"stopped". A second press does what the first would have done, so the cell can always be ended.
 """
 
 import contextvars
-import re
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable
-from importlib import import_module
-from types import FrameType, TracebackType
-from typing import Any, Protocol, Self
+from collections.abc import Awaitable, Callable, Generator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Protocol
 
+from h2o_client.safe_text import printable, to_html
 from h2o_client.types import Reply
 
-EVERY = 0.1
-"""Seconds between two looks at what has arrived."""
-
-_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})", re.MULTILINE)
+EVERY = 0.1  # seconds between two looks at what has arrived
 
 
-class Stream(Protocol):
-    """What `display()` needs of a stream."""
-
+class _AnyStream(Protocol):
     @property
-    def text(self) -> str:
-        """What has arrived."""
-        ...
-
-    def read(self) -> Reply:
-        """Read to the end."""
-        ...
-
-    def stop(self) -> None:
-        """End the answer here; called while another thread reads."""
-
-    def close(self) -> None:
-        """Leave it, wherever it stands."""
+    def text(self) -> str: ...
 
 
-class AsyncStream(Protocol):
-    """What `display_async()` needs of a stream."""
-
-    @property
-    def text(self) -> str:
-        """What has arrived."""
-        ...
-
-    async def read(self) -> Reply:
-        """Read to the end."""
-        ...
-
-    async def stop(self) -> None:
-        """End the answer here; called while another task reads."""
-
-    async def aclose(self) -> None:
-        """Leave it, wherever it stands."""
+class _Stream(_AnyStream, Protocol):
+    def read(self) -> Reply: ...
+    def stop(self) -> None: ...
+    def close(self) -> None: ...
 
 
-class Screen(Protocol):
-    """Where an answer is shown."""
-
-    def show(self, text: str) -> None:
-        """Show what has arrived: all of it, each time."""
-
-    def end(self, text: str, mark: str) -> None:
-        """Show the last state, and how it ended where that was not as it should."""
-
-    def returned(self, reply: Reply) -> None:
-        """Note that the cell gets the reply, and may have it as its last value."""
+class _AsyncStream(_AnyStream, Protocol):
+    async def read(self) -> Reply: ...
+    async def stop(self) -> None: ...
+    async def aclose(self) -> None: ...
 
 
 def display(
-    stream: Stream,
-    *,
-    every: float = EVERY,
-    wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
+    stream: _Stream, *, wait: Callable[[threading.Event, float], bool] = threading.Event.wait
 ) -> Reply:
     """Show an answer while it grows; see `ChatStream.display()`.
 
     Args:
         stream: the answer.
-        every: seconds between two looks at it.
-        wait: waits for an event that long, and says whether it was set.
+        wait: waits for an event that many seconds, and returns whether it was set.
     """
-    live = _Live(stream, new_screen())
-    reader = _Reader(stream)
+    output = _new_output(stream)
+    answer: Future[Reply] = Future()
+    done = threading.Event()
+
+    def read() -> None:
+        try:
+            answer.set_result(stream.read())
+        except BaseException as error:  # noqa: BLE001 -- raised by result(), in the other thread
+            answer.set_exception(error)
+        done.set()
+
+    run = contextvars.copy_context().run
+    reader = threading.Thread(target=run, args=(read,), name="h2o_client-display", daemon=True)
     try:
-        with StopButton() as button:
+        with _stop_button() as was_pressed:
             reader.start()
-            while not wait(reader.done, every):
-                live.show()
-                if button.take():
+            while not wait(done, EVERY):
+                output.look()
+                if was_pressed():
                     stream.stop()
-            reply = reader.result()
+            reply = answer.result()
     except BaseException as error:
-        live.broke_off(error)
+        output.broke_off(error)
         raise
     finally:
         stream.close()
-    return live.ended(reply)
+    return output.ended(reply)
 
 
 async def display_async(
-    stream: AsyncStream,
-    *,
-    every: float = EVERY,
-    sleep: Callable[[float], Awaitable[object]] | None = None,
+    stream: _AsyncStream, *, sleep: Callable[[float], Awaitable[object]] | None = None
 ) -> Reply:
-    """The twin of `display()`.
+    """Show an answer while it grows; see `AsyncChatStream.display()`.
 
     Args:
         stream: the answer.
-        every: seconds between two looks at it.
-        sleep: waits that long; None: `anyio.sleep`.
+        sleep: waits that many seconds; None: `anyio.sleep`.
     """
     import anyio
 
     pause = sleep or anyio.sleep
-    live = _Live(stream, new_screen())
-    replies: list[Reply] = []
-    errors: list[Exception] = []
-
-    async def read() -> None:
-        replies.append(await stream.read())
+    output = _new_output(stream)
+    answer: Future[Reply] = Future()
 
     async def follow() -> None:
         while True:
-            await pause(every)
-            live.show()
-            if button.take():
-                with anyio.CancelScope(shield=True):  # its request is not to be broken off
+            await pause(EVERY)
+            output.look()
+            if was_pressed():
+                with anyio.CancelScope(shield=True):  # so that the server gets the request
                     await stream.stop()
 
-    def result() -> Reply:
-        if errors:
-            raise errors.pop()
-        return replies[0]
+    async def read() -> None:
+        answer.set_result(await stream.read())
 
-    async def guarded(work: Callable[[], Awaitable[None]]) -> None:
+    async def run(work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         except Exception as error:  # noqa: BLE001 -- raised below: a task group would wrap it
-            errors.append(error)
+            if not answer.done():
+                answer.set_exception(error)
         tasks.cancel_scope.cancel()
 
     try:
-        with StopButton() as button:
+        with _stop_button() as was_pressed:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(guarded, follow)
-                await guarded(read)
-        reply = result()
+                tasks.start_soon(run, follow)
+                await run(read)
+        reply = answer.result()
     except BaseException as error:
-        live.broke_off(error)
+        output.broke_off(error)
         raise
     finally:
         await stream.aclose()
-    return live.ended(reply)
+    return output.ended(reply)
 
 
-class StopButton:
-    """Takes SIGINT while an answer is shown; a second one goes where it would have gone.
+@contextmanager
+def _stop_button() -> Generator[Callable[[], bool]]:
+    """Take the first SIGINT in the block; the handler before gets the others.
 
-    Only the main thread gets signals: in another one this does nothing, and neither would they.
+    Only the main thread gets signals: in any other thread this does nothing.
+
+    Yields:
+        A function that returns True when it is first called after the first press, else False.
     """
+    before = signal.getsignal(signal.SIGINT)
+    pressed = taken = False
 
-    def __init__(self) -> None:
-        self._before: Callable[[int, FrameType | None], Any] | None = None
-        self._pressed = False
-        self._taken = False
+    def press(signum: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed and callable(before):
+            before(signum, frame)
+        pressed = True
 
-    def __enter__(self) -> Self:
-        before = signal.getsignal(signal.SIGINT)
-        # One that is ignored, or was not set by Python, stays as it is.
-        if callable(before) and threading.current_thread() is threading.main_thread():
-            self._before = before
-            signal.signal(signal.SIGINT, self._press)
-        return self
+    def was_pressed() -> bool:
+        nonlocal taken
+        was_taken, taken = taken, pressed
+        return taken and not was_taken
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-
-    def _press(self, signum: int, frame: FrameType | None) -> None:
-        if self._pressed and self._before is not None:
-            self._before(signum, frame)
-        self._pressed = True
-
-    def take(self) -> bool:
-        """Whether it was pressed; says so once."""
-        taken, self._taken = self._taken, self._pressed
-        return self._pressed and not taken
+    # A handler that ignores it, or was not set by Python, stays.
+    ours = callable(before) and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, press)
+    try:
+        yield was_pressed
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
 
 
-class _Reader:
-    """Reads a stream in a thread, and keeps what comes of it.
+class Output:
+    """An answer on stdout, a terminal or not: text that grows."""
 
-    Attributes:
-        done: set when it has ended.
-    """
-
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: _AnyStream) -> None:
         self._stream = stream
-        self._replies: list[Reply] = []
-        self._errors: list[BaseException] = []
-        self.done = threading.Event()
-
-    def start(self) -> None:
-        context = contextvars.copy_context()
-        threading.Thread(
-            target=context.run, args=(self._read,), name="h2o_client-display", daemon=True
-        ).start()
-
-    def _read(self) -> None:
-        try:
-            self._replies.append(self._stream.read())
-        except BaseException as error:  # noqa: BLE001 -- raised by result(), in the other thread
-            self._errors.append(error)
-        finally:
-            self.done.set()
-
-    def result(self) -> Reply:
-        """Return the reply, or raise what reading raised."""
-        if self._errors:
-            raise self._errors.pop()
-        return self._replies[0]
-
-
-class _Live:
-    """Shows what a stream has, when there is something new."""
-
-    def __init__(self, stream: Stream | AsyncStream, screen: Screen) -> None:
-        self._stream = stream
-        self._screen = screen
         self._shown = ""
 
-    def show(self) -> None:
-        text = self._stream.text
+    def look(self) -> None:
+        """Show what has arrived, if it is not what is shown."""
+        text = self._stream.text.removeprefix(" ")
         if text != self._shown:
-            self._shown = text
-            self._screen.show(text.removeprefix(" "))
+            self._show(text)
 
     def ended(self, reply: Reply) -> Reply:
+        """Show the whole answer."""
         mark = "stopped" if reply.finish_reason == "stopped" else ""
-        self._screen.end(reply.text.removeprefix(" "), mark)
-        self._screen.returned(reply)
+        self._end(reply.text.removeprefix(" "), mark)
         return reply
 
     def broke_off(self, error: BaseException) -> None:
+        """Show what has arrived, and that it is not all; without a text the error is enough."""
         text = self._stream.text.removeprefix(" ")
-        if not isinstance(error, Exception):
-            self._screen.end(text, "stopped")
-        elif text:  # else the error says it all
-            self._screen.end(text, "broke off")
+        if text or not isinstance(error, Exception):
+            self._end(text, "broke off" if isinstance(error, Exception) else "stopped")
+
+    def _show(self, text: str) -> None:
+        # What was recovered may differ from what had arrived.
+        old, gap = (self._shown, "") if text.startswith(self._shown) else ("", "\n")
+        sys.stdout.write(printable(gap + text.removeprefix(old)))
+        sys.stdout.flush()
+        self._shown = text
+
+    def _end(self, text: str, mark: str) -> None:
+        self._show(f"{text} [{mark}]\n" if mark else f"{text}\n")
 
 
-def new_screen() -> Screen:
-    """Find out where an answer is to be shown.
+class NotebookOutput(Output):
+    """An answer in a notebook: one piece of HTML, which is replaced as the answer grows."""
 
-    Raises:
-        ModuleNotFoundError: IPython is not installed.
-    """
-    try:
-        shell = import_module("IPython").get_ipython()
-    except ModuleNotFoundError as error:
-        if error.name != "IPython":
-            raise
-        raise ModuleNotFoundError(
-            "display() needs IPython: pip install 'h2o-chat-client[notebook]'", name="IPython"
-        ) from None
-    names = {cls.__name__ for cls in type(shell).__mro__}
-    if shell is None or "TerminalInteractiveShell" in names:
-        return Terminal()
-    return Page(shell)
+    def __init__(self, stream: _AnyStream, shell: Any) -> None:
+        from IPython.display import display
 
-
-class Page:
-    """A notebook's output: one piece of Markdown, which is replaced as it grows."""
-
-    def __init__(self, shell: Any) -> None:
+        super().__init__(stream)
         self._shell = shell
-        self._display = import_module("IPython.display").display
+        self._display: Any = display
         self._handle: Any = None
 
-    def show(self, text: str) -> None:
-        """Show what has arrived."""
-        self._put(text, text)
-
-    def end(self, text: str, mark: str) -> None:
-        """Show the last state; the mark in italics, outside a code block that was left open."""
-        if mark:
-            self._put(f"{text} [{mark}]", f"{text}{_unclosed(text)}\n\n*— {mark}*")
-        elif text:
-            self._put(text, text)
-
-    def _put(self, plain: str, markdown: str) -> None:
-        data = {"text/plain": plain, "text/markdown": markdown}
+    def _show(self, text: str, mark: str = "") -> None:
+        plain = printable(f"{text} [{mark}]" if mark else text)
+        data = {"text/plain": plain, "text/html": to_html(text, mark)}
         if self._handle is None:
             self._handle = self._display(data, raw=True, display_id=True)
         else:
             self._handle.update(data, raw=True)
+        self._shown = text
 
-    def returned(self, reply: Reply) -> None:
-        """Keep the cell from showing the same answer again, if the reply is its last value."""
+    def _end(self, text: str, mark: str) -> None:
+        if text or mark:
+            self._show(text, mark)
+
+    def ended(self, reply: Reply) -> Reply:
+        """Show the whole answer, and not once more if it is the last value of the cell."""
         formatter = self._shell.display_formatter.ipython_display_formatter
         events = self._shell.events
 
         def show_another(found: Reply) -> None:
             if found is not reply:
-                markdown = found.text.removeprefix(" ")
-                data = {"text/plain": repr(found), "text/markdown": markdown}
-                self._display(data, raw=True)
+                html = to_html(found.text.removeprefix(" "))
+                self._display({"text/plain": repr(found), "text/html": html}, raw=True)
 
         def restore(*_: object) -> None:
             formatter.pop(Reply, None)
@@ -335,41 +238,21 @@ class Page:
 
         formatter.for_type(Reply, show_another)
         events.register("post_run_cell", restore)
+        return super().ended(reply)
 
 
-class Terminal:
-    """A terminal, or whatever else stdout is: text that grows."""
+def _new_output(stream: _AnyStream) -> Output:
+    """Find out where an answer is to be shown.
 
-    def __init__(self) -> None:
-        self._written = ""
-
-    def show(self, text: str) -> None:
-        """Write what is new."""
-        if not text.startswith(self._written):  # what was got otherwise is another text
-            self._write("\n")
-            self._written = ""
-        self._write(text[len(self._written) :])
-        self._written = text
-
-    def end(self, text: str, mark: str) -> None:
-        """Write the rest, and end the line."""
-        self.show(text)
-        self._write(f" [{mark}]\n" if mark else "\n")
-
-    def returned(self, reply: Reply) -> None:
-        """Nothing: a prompt shows a reply in full, which is more than its text."""
-
-    def _write(self, text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-
-
-def _unclosed(text: str) -> str:
-    """Return what closes the code block that a text ends in, if it does."""
-    fence = ""
-    for found in _FENCE.findall(text):
-        if not fence:
-            fence = found
-        elif found.startswith(fence):
-            fence = ""
-    return f"\n{fence}" if fence else ""
+    Raises:
+        ModuleNotFoundError: IPython is not installed.
+    """
+    try:
+        from IPython import get_ipython
+    except ModuleNotFoundError as error:
+        text = "display() needs IPython: pip install 'h2o-chat-client[notebook]'"
+        raise ModuleNotFoundError(text, name="IPython") from error
+    shell: Any = get_ipython()
+    names = {cls.__name__ for cls in type(shell).__mro__}
+    in_terminal = shell is None or "TerminalInteractiveShell" in names
+    return Output(stream) if in_terminal else NotebookOutput(stream, shell)

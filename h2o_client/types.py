@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
+from h2o_client.safe_text import to_html
+
 DEFAULT_BASE_URL = "https://gpt-gm.h2o.ai"
 DEFAULT_MODEL = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-40b-v1"
 
@@ -40,9 +42,9 @@ class Message:
     def __str__(self) -> str:
         return self.content
 
-    def _repr_markdown_(self) -> str:
-        """Show it as what it is in a notebook; called by IPython."""
-        return self.content.removeprefix(" ")
+    def _repr_html_(self) -> str:
+        """Render the Markdown, with any HTML in it as text; IPython calls this in notebooks."""
+        return to_html(self.content.removeprefix(" "))
 
 
 MessageLike: TypeAlias = Mapping[str, Any] | Message
@@ -100,9 +102,9 @@ class Reply:
     def __str__(self) -> str:
         return self.text
 
-    def _repr_markdown_(self) -> str:
-        """Show it as what it is in a notebook; called by IPython."""
-        return self.text.removeprefix(" ")
+    def _repr_html_(self) -> str:
+        """Render the Markdown, with any HTML in it as text; IPython calls this in notebooks."""
+        return to_html(self.text.removeprefix(" "))
 
 
 class WebSearchSource(NamedTuple):

@@ -132,8 +132,9 @@ def test_the_client_does_not_need_the_emulator() -> None:
     assert {part(name) for name in found} <= {"cli", *OTHER_WORLDS}
 
 
-def test_errors_and_types_import_nothing_of_ours() -> None:
-    assert ours("errors") == ours("types") == set()
+def test_errors_and_types_import_no_other_part() -> None:
+    assert ours("errors") == ours("safe_text") == set()
+    assert ours("types") == {"safe_text"}  # for notebooks
     assert ours("stored") == {"types"}
 
 
@@ -151,7 +152,8 @@ def test_the_shells_do_not_know_each_other() -> None:
 
 @pytest.mark.parametrize("name", of(*USERS))
 def test_what_is_built_upon_the_client_uses_its_public_names(name: str) -> None:
-    assert ours(name) <= {"", "errors", "options", "stored", "types", "emulator", part(name), "cli"}
+    known_parts = {"", "errors", "options", "safe_text", "stored", "types", "emulator", "cli"}
+    assert ours(name) <= {*known_parts, part(name)}
     for module, attribute in imports(name):
         if module in PUBLIC_MODULES and attribute is not None:
             known = attribute in h2o_client.__all__ or f"{attribute}.__init__" in MODULES

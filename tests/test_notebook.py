@@ -13,8 +13,11 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import attacks
 import pytest
 from flavours import ASYNC, Api, endless, only
+from IPython.core.error import UsageError
+from IPython.core.formatters import DisplayFormatter
 
 import h2o_client
 from h2o_client import (
@@ -29,6 +32,7 @@ from h2o_client import (
     notebook,
 )
 from h2o_client.emulator import Answer, Emulator
+from h2o_client.safe_text import to_html
 
 FENCE = "```"
 
@@ -37,7 +41,7 @@ class Page:
     """An output of a notebook, as IPython fills it.
 
     Attributes:
-        states: the Markdown that it showed, one after the other; of all displays.
+        states: the HTML that it showed, one after the other; of all displays.
         displays: how many there are.
     """
 
@@ -55,14 +59,14 @@ class Page:
 
     def update(self, data: dict[str, str], *, raw: bool) -> None:
         assert raw
-        assert set(data) == {"text/plain", "text/markdown"}
+        assert set(data) == {"text/plain", "text/html"}
         with self._changed:
-            self.states.append(data["text/markdown"])
+            self.states.append(data["text/html"])
             self._changed.notify_all()
 
-    def wait_for(self, state: str) -> None:
+    def wait_for(self, text: str) -> None:
         with self._changed:
-            assert self._changed.wait_for(lambda: state in self.states, 5), self.states
+            assert self._changed.wait_for(lambda: to_html(text) in self.states, 5), self.states
 
 
 class Events:
@@ -123,7 +127,7 @@ def page(monkeypatch: pytest.MonkeyPatch, shell: Shell) -> Page:
 # What is shown
 
 
-def test_values_are_markdown() -> None:
+def test_values_are_rendered() -> None:
     reply = Reply(
         text=" **Hi**",
         model="m",
@@ -133,8 +137,23 @@ def test_values_are_markdown() -> None:
         message_id="m",
         response_id="r",
     )
-    assert reply._repr_markdown_() == "**Hi**"
-    assert Message(role="user", content="# Hi\n\n    code")._repr_markdown_() == "# Hi\n\n    code"
+    assert "<p><strong>Hi</strong></p>" in reply._repr_html_()
+    message = Message(role="user", content="# <b>\n\n    code")
+    assert "<h1>&lt;b&gt;</h1>\n<pre><code>code" in message._repr_html_()
+    for value in (reply, message):  # JupyterLab would run the scripts in it
+        assert not hasattr(value, "_repr_markdown_")
+
+
+def test_nothing_but_safe_html_and_text_is_published() -> None:
+    formatter: Any = DisplayFormatter()  # it has no types
+    for attack in attacks.ALL:
+        message = Message(role="assistant", content=attack)
+        published, metadata = formatter.format(message)
+        assert set(published) == {"text/html", "text/plain"}
+        assert published["text/html"] == to_html(attack.removeprefix(" "))
+        assert published["text/plain"].isprintable()
+        assert metadata == {}
+        assert set(formatter.format((message,))[0]) == {"text/plain"}  # as in `history()`
 
 
 async def test_it_grows(api: Api, server: Emulator, page: Page) -> None:
@@ -147,7 +166,7 @@ async def test_it_grows(api: Api, server: Emulator, page: Page) -> None:
         reply = shown.result()
     assert reply.text == " One *two* too late"
     assert page.displays == 1
-    assert page.states[-1] == "One *two* too late"
+    assert page.states[-1] == to_html("One *two* too late")
     await api.settled()
 
 
@@ -157,7 +176,8 @@ async def test_an_answer_that_breaks_off(api: Api, server: Emulator, page: Page)
         with pytest.raises(GenerationError) as caught:
             await client.stream("Why?").display()
     assert caught.value.partial.startswith(" Because")
-    assert page.states[-1] == f"Because:\n{FENCE}python\nx = 1\n{FENCE}\n\n*— broke off*"
+    assert page.states[-1] == to_html(f"Because:\n{FENCE}python\nx = 1", "broke off")
+    assert page.states[-1].endswith("x = 1</code></pre>\n<p><em>— broke off</em></p></div>")
     await api.settled()
 
 
@@ -196,34 +216,61 @@ async def test_a_terminal_gets_text(
     assert page.states == []
 
 
-def test_a_terminal_gets_what_is_new(capsys: pytest.CaptureFixture[str]) -> None:
-    terminal = notebook.Terminal()
-    terminal.show("One")
-    terminal.show("One two")
-    terminal.show("Other")
-    terminal.end("Other words", "stopped")
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, None, Page())
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_terminal_gets_what_is_new(capsys: pytest.CaptureFixture[str], flavour: str) -> None:
+    words = Words()
+    texts = iter(["One", "One two", "Other", "Other words"])
+
+    def tick() -> None:
+        words.text = next(texts, words.text)
+        if words.text == "Other words":
+            words.stop()
+            words.whole.set()
+
+    run(flavour, words, tick)
     assert capsys.readouterr().out == "One two\nOther words [stopped]\n"
 
 
-@pytest.mark.parametrize(
-    ("text", "closing"),
-    [
-        ("", ""),
-        (f"a {FENCE}b", ""),
-        (f"{FENCE}py\nx", f"\n{FENCE}"),
-        (f"{FENCE}py\nx\n{FENCE}\n", ""),
-        (f"{FENCE}\n~~~\n", f"\n{FENCE}"),
-        (f"{FENCE}`\n{FENCE}\n", f"\n{FENCE}`"),
-        (f"~~~\n{FENCE}\n~~~", ""),
-    ],
-)
-def test_a_mark_is_not_code(page: Page, shell: Shell, text: str, closing: str) -> None:
-    notebook.Page(shell).end(text, "stopped")
-    assert page.states == [f"{text}{closing}\n\n*— stopped*"]
+@pytest.mark.usefixtures("terminal")
+def test_a_terminal_gets_no_control_characters(
+    capsys: pytest.CaptureFixture[str], flavour: str
+) -> None:
+    words = Words()
+    words.text = " \x1b]52;c;cm0=\x07\x9b31mred\r\u202efdp.exe\u2066\tend\n"
+    words.whole.set()
+    run(flavour, words, lambda: None)
+    assert capsys.readouterr().out == "]52;c;cm0=31mredfdp.exe\tend\n\n"
 
 
-def test_an_empty_answer_shows_nothing(page: Page, shell: Shell) -> None:
-    notebook.Page(shell).end("", "")
+async def test_a_page_gets_no_control_characters(
+    api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch, page: Page
+) -> None:
+    """A kernel's page may be `jupyter console`, which prints the text in a terminal."""
+    shown: list[str] = []
+    update = page.update
+
+    def record(data: dict[str, str], *, raw: bool) -> None:
+        shown.extend(data.values())
+        update(data, raw=raw)
+
+    monkeypatch.setattr(page, "update", record)
+    server.reply(" a\x1b]0;title\x07\u202e &#x202e;&rlm;b")
+    async with api.client() as client:
+        await client.stream("Hi").display()
+    assert shown
+    for text in shown:
+        assert not set(text) & set("\x1b\x07\u202e\u200f")
+
+
+def test_an_empty_answer_shows_nothing(page: Page, flavour: str) -> None:
+    words = Words()
+    words.whole.set()
+    run(flavour, words, lambda: None)
     assert page.states == []
 
 
@@ -322,7 +369,7 @@ def test_a_look_shows_what_is_new_and_the_end_all(page: Page, flavour: str) -> N
     reply = run(flavour, words, tick)
     assert reply.text.endswith(" 29 end")
     assert len(page.states) <= 5
-    assert page.states[-1] == reply.text[1:]
+    assert page.states[-1] == to_html(reply.text[1:])
     assert words.calls == ["close"]
 
 
@@ -339,7 +386,7 @@ def test_the_stop_button(server: Emulator, page: Page, flavour: str) -> None:
     pressed = iter([True])
 
     def press() -> None:
-        if "One two" in page.states and next(pressed, False):
+        if to_html("One two") in page.states and next(pressed, False):
             signal.raise_signal(signal.SIGINT)
 
     def wait(event: threading.Event, seconds: float) -> bool:
@@ -364,7 +411,7 @@ def test_the_stop_button(server: Emulator, page: Page, flavour: str) -> None:
     assert reply.finish_reason == "stopped"
     assert reply.text.startswith(" One two")
     assert reply.conversation_id
-    assert page.states[-1] == f"{reply.text[1:]}\n\n*— stopped*"
+    assert page.states[-1] == to_html(reply.text[1:], "stopped")
     server.wait_idle()
     assert server.stops == 1
     assert server.generating == 0
@@ -394,7 +441,7 @@ def test_pressed_twice(page: Page, flavour: str) -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert words.calls[:2] == ["stop", "close"]
-    assert page.states == ["One", "One\n\n*— stopped*"]
+    assert page.states == [to_html("One"), to_html("One", "stopped")]
 
 
 async def display_words_freely(words: Words, tick: Callable[[], None]) -> None:
@@ -436,7 +483,7 @@ async def test_a_cancelled_task(api: Api, server: Emulator, page: Page) -> None:
                 await api.wait(lambda: page.wait_for("One two"))
                 scope.cancel()
         assert scope.cancelled_caught
-    assert page.states[-1] == "One two\n\n*— stopped*"
+    assert page.states[-1] == to_html("One two", "stopped")
     await api.settled()
     assert server.stops == 1
 
@@ -478,7 +525,7 @@ def test_a_reply_is_not_shown_twice(
     shell.formatter[Reply](reply)
     assert shown == []
     shell.formatter[Reply](other)
-    assert shown == [{"text/plain": repr(other), "text/markdown": other.text[1:]}]
+    assert shown == [{"text/plain": repr(other), "text/html": other._repr_html_()}]
     for hook in list(shell.events.hooks):  # the cell has run
         hook(None)
     assert shell.events.hooks == []
@@ -503,44 +550,54 @@ def bodies(server: Emulator) -> list[dict[str, Any]]:
     return [request.json() for request in server.requests if request.kind == "message"]
 
 
+NO_OPTIONS: dict[str, object] = {"model": None, "param": [], "conversation": False, "new": False}
+
+
 @pytest.mark.parametrize(
-    ("line", "options", "prompt"),
+    ("line", "given", "prompt"),
     [
-        ("What's up?", magics.Options(), "What's up?"),
-        ("", magics.Options(), ""),
-        ("-c And 'then'?", magics.Options(conversation=True), "And 'then'?"),
-        ("--conversation --new Hi", magics.Options(conversation=True, new=True), "Hi"),
-        ("--model=a/b  Hi  there", magics.Options(model="a/b"), "Hi  there"),
-        ("--model a/b", magics.Options(model="a/b"), ""),
+        ("What's up?", {}, "What's up?"),
+        ("", {}, ""),
+        ("-c And 'then'?", {"conversation": True}, "And 'then'?"),
+        ("--conversation --new Hi", {"conversation": True, "new": True}, "Hi"),
+        ("--model=a/b  Hi  there", {"model": "a/b"}, "Hi  there"),
+        ("--model a/b", {"model": "a/b"}, ""),
         (
             '--param temperature=0.2 --param=stop=["\\n"] --param seed=x Hi',
-            magics.Options(parameters={"temperature": 0.2, "stop": ["\n"], "seed": "x"}),
+            {"param": [("temperature", 0.2), ("stop", ["\n"]), ("seed", "x")]},
             "Hi",
         ),
-        ("-- -1 or 1?", magics.Options(), "-1 or 1?"),
+        ("-- -c  -- or 1?", {}, "-c  -- or 1?"),
+        ("Is --new  -- an option?", {}, "Is --new  -- an option?"),
     ],
 )
-def test_options(line: str, options: magics.Options, prompt: str) -> None:
-    assert magics.parse(line) == (options, prompt)
+def test_options(line: str, given: dict[str, Any], prompt: str) -> None:
+    options, rest = magics.Chat(Shell()).parse(line)
+    found = vars(options)
+    del found["prompt"]
+    assert found == {**NO_OPTIONS, **given}
+    assert rest == prompt
 
 
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("-x Hi", "no option -x"),
-        ("-1 or 1?", "no option -1; a prompt that begins so stands after --"),
-        ("--new=yes", "no option --new=yes"),
-        ("--model", "--model needs a value"),
-        ("--param", "--param needs a value"),
-        ("--param warm Hi", "'warm' is no NAME=VALUE"),
+        ("-x Hi", "unrecognized arguments: -x"),
+        ("--new=yes", "--new"),
+        ("--model", "--model: expected one argument"),
+        ("--param", "--param: expected one argument"),
+        ("--param warm Hi", "'warm' is not NAME=VALUE"),
     ],
 )
 def test_options_that_are_wrong(line: str, says: str) -> None:
-    with pytest.raises(magics.UsageError) as caught:
-        magics.parse(line)
-    shown = "\n".join(caught.value._render_traceback_())
-    assert says in shown
-    assert shown.endswith(f"Usage: {magics.USAGE}")
+    with pytest.raises(UsageError, match=says):
+        magics.Chat(Shell()).parse(line)
+
+
+def test_the_help_names_the_options() -> None:
+    shown = magics.Chat.chat.__doc__ or ""
+    for part in ("Ask, and show the answer", "--model NAME", "-c, --conversation", "%chat ["):
+        assert part in shown
 
 
 def test_a_question_mark_asks_for_no_help() -> None:
@@ -561,7 +618,7 @@ def test_a_question(chat: magics.Chat, server: Emulator, shell: Shell, page: Pag
     server.reply(" Fine.")
     chat.chat("--param temperature=0.2", "\nHow are\nyou?\n")
     assert shell.user_ns["reply"].text == " Fine."
-    assert page.states[-1] == "Fine."
+    assert page.states[-1] == to_html("Fine.")
     (body,) = bodies(server)
     assert body["inputs"] == "How are\nyou?"
     assert body["parameters"]["temperature"] == 0.2
@@ -594,7 +651,7 @@ def test_another_model(chat: magics.Chat, server: Emulator) -> None:
     chat.chat("-c Three")
     (conversation,) = server.conversations
     assert conversation.model == other
-    with pytest.raises(magics.UsageError, match="--new"):
+    with pytest.raises(UsageError, match="--new"):
         chat.chat("-c --model different Four")
 
 
@@ -612,7 +669,7 @@ def test_a_failure_is_one_line(chat: magics.Chat, server: Emulator, page: Page) 
     assert line.startswith("GenerationError: ")
     assert "out of memory" in line
     assert "\n" not in line
-    assert page.states[-1] == "Because\n\n*— broke off*"
+    assert page.states[-1] == to_html("Because", "broke off")
     with pytest.raises(magics.ChatFailedError, match=r"^ValueError: "):
         chat.chat("", "\n")
 
@@ -648,7 +705,5 @@ def test_it_is_not_loaded_before_it_is_used() -> None:
         "H2oClient('http://127.0.0.1:9').close()\n"
         "names = {'IPython', 'h2o_client.notebook', 'h2o_client.magics'}\n"
         "assert not names & set(sys.modules)\n"
-        "assert hasattr(h2o_client, 'load_ipython_extension')\n"
-        "assert 'IPython' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=30)

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from h2o_client.emulator import Answer, Emulator, Fault, GenerationRequest
+from h2o_client.safe_text import to_html
 
 # zmq, and what is built upon it, warn of things of their own.
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("default")]
@@ -45,7 +46,7 @@ ANSWERS = {
     "haiku": " *A falcon circles*  \n*the whole valley holds its breath*  \n*and then, only wind*",
     "My name is Ada": " Nice to meet you, **Ada**!",
     "What is my name": " Your name is **Ada**.",
-    "prime": " A prime has no divisors but 1 and itself: $2, 3, 5, 7, 11, \\dots$",
+    "prime": " A prime has no divisors but 1 and itself: 2, 3, 5, 7, 11, …",
     "sky": " It scatters blue light more than red.",
     "grass": " Chlorophyll takes the other colours.",
     "snow": " It reflects all colours alike.",
@@ -102,7 +103,7 @@ def outputs(notebook: Any) -> list[Any]:
                 shown.append(output.text)
             else:
                 plain = re.sub(r"'[0-9a-f-]{24,36}'", "'id'", output.data["text/plain"])
-                shown.append((plain, output.data.get("text/markdown")))
+                shown.append((plain, output.data.get("text/html")))
         found.append(shown)
     return found
 
@@ -172,8 +173,8 @@ def kernel(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel
     kernel.close()
 
 
-def markdown(published: list[Mapping[str, Any]]) -> list[str]:
-    return [item["data"]["text/markdown"] for item in published if "data" in item]
+def html(published: list[Mapping[str, Any]]) -> list[str]:
+    return [item["data"]["text/html"] for item in published if "data" in item]
 
 
 SYNC = "reply = client.stream('Count').display()\nafter = True"
@@ -196,7 +197,7 @@ def test_the_stop_button(kernel: Kernel, server: Emulator, code: str) -> None:
     assert done["status"] == "ok"
     assert published[0]["kind"] == "display_data"
     assert {item["kind"] for item in published} <= {"display_data", "update_display_data"}
-    assert markdown(published)[-1] == "One two\n\n*— stopped*"
+    assert html(published)[-1] == to_html("One two", "stopped")
     assert kernel.value("reply.finish_reason, reply.text, after") == "('stopped', ' One two', True)"
     server.wait_idle()
     assert server.stops == 1
@@ -218,11 +219,10 @@ def test_pressed_twice(kernel: Kernel, server: Emulator, code: str) -> None:
             kernel.manager.interrupt_kernel()
             time.sleep(0.5)
 
-    published, done = kernel.run(code, press)
-    assert done["status"] == "error"
-    assert markdown([item for item in published if item["kind"] != "error"])[-1].endswith(
-        "\n\n*— stopped*"
-    )
+    published, _ = kernel.run(code, press)
+    assert published[-1]["ename"] == "KeyboardInterrupt"
+    shown = html([item for item in published if item["kind"] != "error"])
+    assert shown[-1].endswith("<em>— stopped</em></p></div>")
     assert kernel.value("'after' in globals()") == "False"
     server.wait_idle()
     assert server.conversations == []
@@ -234,9 +234,9 @@ def test_a_reply_is_shown_once(kernel: Kernel, server: Emulator) -> None:
     assert {item["kind"] for item in published} <= {"display_data", "update_display_data"}
     published, _ = kernel.run("_")
     assert [item["kind"] for item in published] == ["execute_result"]
-    assert markdown(published) == ["One"]
+    assert html(published) == [to_html("One")]
     published, _ = kernel.run("reply = client.chat('Count'); client.stream('x').display(); reply")
-    assert markdown(published)[-1] == "Two"
+    assert html(published)[-1] == to_html("Two")
 
 
 def test_the_magics(kernel: Kernel, server: Emulator) -> None:
@@ -244,7 +244,7 @@ def test_the_magics(kernel: Kernel, server: Emulator) -> None:
     assert done["status"] == "ok"
     server.reply(" **Fine**.", " Yes.", " And you?")
     published, _ = kernel.run("%%chat --param temperature=0.2\nHow are\nyou?")
-    assert markdown(published)[-1] == "**Fine**."
+    assert html(published)[-1] == to_html("**Fine**.")
     assert kernel.value("reply.text") == "' **Fine**.'"
     kernel.run("%chat -c Isn't it?")
     kernel.run("name = 'Ada'")
@@ -253,12 +253,11 @@ def test_the_magics(kernel: Kernel, server: Emulator) -> None:
     asked = [message.content for message in conversation.messages][::2]
     assert asked == ["Isn't it?", "I am Ada"]
 
-    published, done = kernel.run("%chat --nonsense")
-    assert done["status"] == "error"
-    assert len("\n".join(published[-1]["traceback"]).splitlines()) == 2
+    published, _ = kernel.run("%chat --nonsense")
+    assert published[-1]["text"] == "UsageError: unrecognized arguments: --nonsense\n"
     server.fail(status=403)
-    published, done = kernel.run("%chat Hello")
-    assert done["status"] == "error"
+    published, _ = kernel.run("%chat Hello")
+    assert published[-1]["ename"] == "ChatFailedError"
     assert len("\n".join(published[-1]["traceback"]).splitlines()) == 1
 
     published, _ = kernel.run("%chat?")

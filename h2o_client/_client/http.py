@@ -38,6 +38,7 @@ from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import Effect, Head, Pump, Read, Request, Send
 from h2o_client.protocol.exchange import Exchange, new_exchange
 from h2o_client.protocol.replies import status_error
+from h2o_client.safe_text import SafeFormatter
 
 T = TypeVar("T")
 
@@ -127,7 +128,7 @@ def configure_logging(level: str | None) -> None:
     if all(handler.name != _HANDLER for handler in logger.handlers):
         handler = logging.StreamHandler()
         handler.name = _HANDLER
-        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
+        handler.setFormatter(SafeFormatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
         logger.addHandler(handler)
 
 

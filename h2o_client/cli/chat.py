@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from h2o_client.cli.outcome import PROGRAM
 from h2o_client.cli.parameters import param_option
 from h2o_client.cli.render import new_screen
 from h2o_client.cli.server import connected, server_options, wrong_use
+from h2o_client.safe_text import to_json
 
 if TYPE_CHECKING:
     from h2o_client import ChatStream, H2oClient
@@ -130,9 +130,9 @@ def _write_json(stream: "ChatStream") -> None:
             "status": getattr(error, "status", None),
             "partial": error.partial,
         }
-        click.echo(json.dumps({"error": details}))
+        click.echo(to_json({"error": details}))
         raise
-    click.echo(json.dumps(found))
+    click.echo(to_json(found))
 
 
 def _read_prompt(prompt: str | None, *, converse: bool) -> str | None:

@@ -1,6 +1,5 @@
 """`h2o-client conversations`: those of the session that `chat` keeps."""
 
-import json
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -9,9 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from h2o_client.cli import state
-from h2o_client.cli.render import new_screen, printable
+from h2o_client.cli.render import new_screen
 from h2o_client.cli.server import connected, url_option, wrong_use
 from h2o_client.cli.table import print_table
+from h2o_client.safe_text import one_line, to_json
 
 if TYPE_CHECKING:
     from h2o_client import Conversation, H2oClient
@@ -39,7 +39,7 @@ def list_(base_url: str | None, as_json: bool) -> None:
         found = [] if saved.session is None else client.conversations()
     if as_json:
         listed = [{"id": item.id, "title": item.title, "model": item.model} for item in found]
-        click.echo(json.dumps(listed))
+        click.echo(to_json(listed))
     elif not found:
         click.echo("no conversations", err=True)
     elif sys.stdout.isatty():
@@ -50,11 +50,7 @@ def list_(base_url: str | None, as_json: bool) -> None:
         print_table(("", "id", "title", "model"), rows)
     else:
         for item in found:
-            click.echo(
-                "\t".join(
-                    " ".join(printable(text).split()) for text in (item.id, item.model, item.title)
-                )
-            )
+            click.echo("\t".join(one_line(text) for text in (item.id, item.model, item.title)))
 
 
 @conversations.command(short_help="Show what was said.")
@@ -91,7 +87,7 @@ def rename(number: str, title: str, base_url: str | None) -> None:
 def share(number: str, base_url: str | None) -> None:
     """Make a page of it as it is now, and show its URL: anyone who has it can read it."""
     with _taken_up(base_url, number) as (_, conversation):
-        click.echo(printable(conversation.share()))
+        click.echo(one_line(conversation.share()))
 
 
 @conversations.command(short_help="Delete some or all.")

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 import click
 
 from h2o_client.cli.outcome import debug_option
-from h2o_client.cli.render import printable, show_hanging
+from h2o_client.cli.render import show_hanging
 from h2o_client.cli.server import connected
+from h2o_client.safe_text import one_line
 
 if TYPE_CHECKING:
     from h2o_client.cli.examination import Finding
@@ -56,7 +57,6 @@ def doctor(
 
 def _show(finding: "Finding") -> None:
     mark, colour = _MARKS[finding.outcome]
-    line = " ".join(printable(finding.text).split())
-    show_hanging(f"{mark:7} {finding.step:12} ", line, colour=colour)
+    show_hanging(f"{mark:7} {finding.step:12} ", one_line(finding.text), colour=colour)
     if finding.advice:
-        show_hanging(f"{'':21}→ ", printable(finding.advice))
+        show_hanging(f"{'':21}→ ", one_line(finding.advice))

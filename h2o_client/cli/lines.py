@@ -15,6 +15,7 @@ from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 from h2o_client.cli.outcome import Terminated, terminating
+from h2o_client.safe_text import one_line
 
 
 class Lines:
@@ -109,5 +110,5 @@ class _Commands(Completer):
                     yield Completion(command, -len(name), display_meta=meaning)
         elif name == "/model":
             for model in self._models():
-                if begun in model:
+                if begun in model and model == one_line(model):  # it is put into the line
                     yield Completion(model, -len(begun))

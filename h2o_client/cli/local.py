@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from h2o_client.cli.outcome import MissingExtraError
+from h2o_client.safe_text import printable
 
 if TYPE_CHECKING:
     from h2o_client.emulator import Emulator
@@ -47,7 +48,7 @@ def make_emulator(**options: Any) -> "Emulator":
     from h2o_client.emulator import EngineError
 
     try:
-        return kind(progress=lambda line: click.echo(line, err=True), **options)
+        return kind(progress=lambda line: click.echo(printable(line), err=True), **options)
     except (EngineError, ValueError) as error:
         raise click.UsageError(str(error)) from error
 
@@ -98,7 +99,7 @@ class _Shown(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show one record."""
-        click.echo(self.format(record), err=True)
+        click.echo(printable(self.format(record)), err=True)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,8 @@ from rich.markdown import Markdown, MarkdownElement, TableElement
 from rich.segment import Segment
 from rich.table import Table
 
+from h2o_client.safe_text import printable
+
 _PARSER = (
     MarkdownIt("commonmark", {"html": False})
     .enable(["strikethrough", "table"])
@@ -33,6 +35,8 @@ def markdown_lines(text: str, console: Console, options: ConsoleOptions) -> list
     """
     lines = console.render_lines(_Whole(text), options, pad=False)
     for line in lines:
+        # Entities are characters only now.
+        line[:] = [Segment(printable(part.text), part.style) for part in line]
         while line and (line[-1].style is None or line[-1].style.bgcolor is None):
             last = line.pop()
             kept = last.text.rstrip(" ")

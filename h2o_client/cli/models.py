@@ -1,14 +1,13 @@
 """`h2o-client models`: what the server offers."""
 
 import dataclasses
-import json
 import sys
 
 import click
 
-from h2o_client.cli.render import printable
 from h2o_client.cli.server import connected, server_options
 from h2o_client.cli.table import print_table
+from h2o_client.safe_text import one_line, to_json
 
 
 @click.command(short_help="Show the models that the server has.")
@@ -20,7 +19,7 @@ def models(local: bool, base_url: str | None, as_json: bool) -> None:
         found = client.models()
         chosen = client.model
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(model) for model in found]))
+        click.echo(to_json([dataclasses.asdict(model) for model in found]))
     elif sys.stdout.isatty():
         rows = [
             ("*" if model.id == chosen else "", model.id, model.description or model.display_name)
@@ -29,4 +28,4 @@ def models(local: bool, base_url: str | None, as_json: bool) -> None:
         print_table(("", "model", "what it is"), rows)
     else:
         for model in found:
-            click.echo(printable(model.id))
+            click.echo(one_line(model.id))

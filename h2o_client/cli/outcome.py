@@ -5,6 +5,7 @@ subcommand raises `click.UsageError`, as click itself does.
 """
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -16,7 +17,8 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from h2o_client import H2oError
-from h2o_client.cli.render import in_a_line, printable
+from h2o_client.cli.render import in_a_line
+from h2o_client.safe_text import SafeFormatter, one_line, printable
 
 PROGRAM = "h2o-client"
 _DEBUG = "h2o_client.debug"
@@ -62,6 +64,8 @@ class App(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand, and turn its error into a line and an exit status."""
         try:
+            if logging.lastResort is not None:  # prints warnings where no handler is set
+                logging.lastResort.setFormatter(SafeFormatter())
             with terminations():
                 return super().invoke(ctx)
         except click.ClickException as error:
@@ -125,7 +129,7 @@ def terminating() -> dict[int, Callable[[int, FrameType | None], Any]]:
 
 def _fail(ctx: click.Context, error: Exception) -> NoReturn:
     if ctx.meta.get(_DEBUG):
-        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+        click.echo(printable("".join(traceback.format_exception(error))), err=True, nl=False)
     click.echo(f"{PROGRAM}: {in_a_line(error)}", err=True)
     ctx.exit(1)
 
@@ -133,10 +137,10 @@ def _fail(ctx: click.Context, error: Exception) -> NoReturn:
 def _misused(error: click.ClickException) -> NoReturn:
     if isinstance(error, _HELP):
         raise error
-    line = " ".join(error.format_message().split())
+    line = one_line(error.format_message())
     if isinstance(error, click.UsageError) and error.ctx is not None:
         line += f" (see {error.ctx.command_path} --help)"
-    click.echo(f"{PROGRAM}: {printable(line)}", err=True)
+    click.echo(f"{PROGRAM}: {line}", err=True)
     raise click.exceptions.Exit(error.exit_code)
 
 

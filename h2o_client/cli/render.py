@@ -10,7 +10,6 @@ a dim line says so, which no pipe or file gets.
 
 import logging
 import os
-import re
 import shutil
 import sys
 import threading
@@ -21,21 +20,17 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import click
 
+from h2o_client.safe_text import one_line, printable
+
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.live import Live
 
     from h2o_client import Retry
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _RATE = 10  # times a second that the last block is drawn anew
 _SILENCE = 3.0  # seconds without anything new until that is said
 _NARROW = 16  # columns; with less room than that, text is not indented
-
-
-def printable(text: str) -> str:
-    """Return text without what a terminal would obey: an answer has no business with it."""
-    return _CONTROL.sub("", text)
 
 
 def in_a_line(error: Exception) -> str:
@@ -43,7 +38,7 @@ def in_a_line(error: Exception) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:  # without its number
         text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
-    return printable(" ".join(text.split())) or type(error).__name__
+    return one_line(text) or type(error).__name__
 
 
 def show_hanging(head: str, text: str, *, colour: str | None = None, dim: bool = False) -> None:

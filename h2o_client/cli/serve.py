@@ -10,6 +10,7 @@ import click
 
 from h2o_client.cli.local import ENGINES, make_emulator, running
 from h2o_client.cli.outcome import PROGRAM, debug_option
+from h2o_client.safe_text import printable
 
 if TYPE_CHECKING:
     from h2o_client.emulator import Emulator
@@ -140,7 +141,7 @@ def _list(emulator: "Emulator", named: dict[str, str], engine: str) -> None:
         spec = re.sub(r"(?<=//)[^/@]*@", "", named.get(name, engine))  # not the password
         click.echo(f"{name}  ({spec})")
         for line in template.splitlines():
-            click.echo(f"    {line}")
+            click.echo(f"    {printable(line)}")
 
 
 def _tell(url: str, model: str | None, *, with_token: bool) -> None:

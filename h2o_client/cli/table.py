@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from h2o_client.cli.render import printable
+from h2o_client.safe_text import one_line
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -20,5 +20,5 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for title in head:
         table.add_column(title, overflow="fold")
     for row in rows:
-        table.add_row(*(printable(cell) for cell in row))
+        table.add_row(*(one_line(cell) for cell in row))
     Console(highlight=False, markup=False, emoji=False).print(table)

@@ -5,7 +5,6 @@ on; a second one in a row leaves.
 """
 
 import contextlib
-import json
 import signal
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -18,7 +17,8 @@ import click
 from h2o_client import ChatStream, Conversation, H2oClient, H2oError, Message
 from h2o_client.cli import state
 from h2o_client.cli.outcome import PROGRAM, Terminated
-from h2o_client.cli.render import in_a_line, new_screen, printable, show_hanging
+from h2o_client.cli.render import in_a_line, new_screen, show_hanging
+from h2o_client.safe_text import one_line, printable, to_json
 
 COMMANDS = {
     "/help": "show the commands",
@@ -127,8 +127,8 @@ class Talk:
         self._model = conversation.model
         for message in messages:
             if message.role == "user":
-                self._lines.recall(message.content)
-        title = printable(conversation.title or "")
+                self._lines.recall(printable(message.content))
+        title = one_line(conversation.title or "")
         click.echo(f"“{title}”, {len(messages)} messages")
         for message in messages[-2:]:
             self._quote(message)
@@ -139,7 +139,7 @@ class Talk:
         Raises:
             KeyboardInterrupt: the user left by Ctrl-C.
         """
-        place = f"{printable(self._model)} at {self._client.base_url}"
+        place = f"{one_line(self._model)} at {self._client.base_url}"
         show_hanging("", f"{place}; /help shows the commands", dim=True)
         interrupted = False
         while True:
@@ -217,16 +217,16 @@ class Talk:
 
     def _choose_model(self, name: str) -> None:
         if not name:
-            click.echo(printable(self._model))
+            click.echo(one_line(self._model))
             return
         if name not in self._fetch_models():
             raise ValueError(f"the server has no model {name}; /models shows them")
         self._begin(name)
-        click.secho(f"a new conversation, with {printable(name)}", dim=True)
+        click.secho(f"a new conversation, with {one_line(name)}", dim=True)
 
     def _show_models(self, _argument: str) -> None:
         for name in self._fetch_models():
-            click.echo(f"{'*' if name == self._model else ' '} {printable(name)}")
+            click.echo(f"{'*' if name == self._model else ' '} {one_line(name)}")
 
     def _fetch_models(self) -> Sequence[str]:
         self._models = [model.id for model in self._client.models()]
@@ -238,11 +238,11 @@ class Talk:
             self._conversation.rename(title)
         else:
             title = self._conversation.summarize().strip()
-        click.secho(f"it is called “{printable(title)}”", dim=True)
+        click.secho(f"it is called “{one_line(title)}”", dim=True)
 
     def _share(self, _argument: str) -> None:
         self._require_messages()
-        click.echo(printable(self._conversation.share()))
+        click.echo(one_line(self._conversation.share()))
 
     def _save(self, name: str) -> None:
         if not name:
@@ -322,6 +322,6 @@ def written(messages: Sequence[Message], *, as_json: bool) -> str:
     """
     if as_json:
         listed = [{"role": item.role, "content": item.content.strip()} for item in messages]
-        return json.dumps(listed, ensure_ascii=False, indent=2) + "\n"
+        return to_json(listed, indent=2, ascii_only=False) + "\n"
     parts = [f"**{item.role.capitalize()}**\n\n{item.content.strip()}\n" for item in messages]
     return "\n".join(parts)

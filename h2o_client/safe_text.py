@@ -1,0 +1,96 @@
+"""Text from a server, made safe to show: in a terminal, as JSON, and in a notebook.
+
+A server's text can hold anything. A terminal obeys control characters: they move the cursor, set
+the window's title and write to the clipboard. Controls for the direction of text make it read as
+other text. A notebook runs the scripts in HTML and in Markdown. All that the package shows to a
+person goes through this module.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+LONGEST = 30_000
+"""Characters; a longer text is not parsed as Markdown, which could take seconds."""
+
+# The C0 controls but tab and newline, DEL, the C1 controls, the controls for the direction of
+# text, and the line and paragraph separators.
+_UNSAFE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb]"
+)
+_WEB_ADDRESS = re.compile(r"https?://|mailto:", re.IGNORECASE)
+# JupyterLab and its predecessors would typeset TeX, which can make links and styles.
+_NO_TEX = "mathjax_ignore tex2jax_ignore"
+
+
+def printable(text: str) -> str:
+    """Remove all characters that a terminal acts on, except newline and tab."""
+    return _UNSAFE.sub("", text)
+
+
+def one_line(text: str) -> str:
+    """Return text as one line that a terminal can show."""
+    return " ".join(filter(None, map(printable, text.split())))
+
+
+class SafeFormatter(logging.Formatter):
+    """Formats log records for a terminal; the server's words can be in them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format one record."""
+        return printable(super().format(record))
+
+
+def to_json(value: Any, *, indent: int | None = None, ascii_only: bool = True) -> str:
+    """Return a value as JSON in which all characters that a terminal acts on are escaped.
+
+    Args:
+        value: the value.
+        indent: spaces for each level; None: all in one line.
+        ascii_only: whether all characters outside ASCII are escaped.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def to_html(markdown: str, mark: str = "") -> str:
+    """Render Markdown as HTML that holds nothing but Markdown's own elements.
+
+    HTML in the Markdown is shown as the text that it is, and so is TeX. Links and images lead
+    to http, https and mailto, or are shown as text. Where markdown-it-py is not installed, and
+    for very long texts, the Markdown itself is shown as text.
+
+    Args:
+        markdown: the text; its end may be missing.
+        mark: a word on how it ended, shown below it.
+    """
+    from html import escape
+
+    render = _renderer() if len(markdown) <= LONGEST else None
+    if render is None:
+        body = f'<pre style="white-space: pre-wrap">{escape(markdown)}</pre>'
+    else:
+        body = render(markdown)
+    if mark:
+        body += f"<p><em>— {escape(mark)}</em></p>"
+    return f'<div class="{_NO_TEX}">{printable(body)}</div>'  # entities are characters now
+
+
+@cache
+def _renderer() -> Callable[[str], str] | None:
+    """Return what renders Markdown, or None if markdown-it-py is not installed."""
+    try:
+        from markdown_it import MarkdownIt
+    except ModuleNotFoundError:
+        return None
+
+    class Parser(MarkdownIt):
+        def validateLink(self, url: str) -> bool:  # noqa: N802 -- markdown-it-py's name
+            return _WEB_ADDRESS.match(url) is not None
+
+    # Every line break is shown, as the service's own page does.
+    parser = Parser("commonmark", {"html": False, "breaks": True})
+    return parser.enable(["strikethrough", "table"]).render
