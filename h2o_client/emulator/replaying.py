@@ -29,6 +29,7 @@ from h2o_client.emulator import routes
 from h2o_client.emulator.generation import Feed
 from h2o_client.emulator.handlers import Answered, Stream
 from h2o_client.emulator.prompt import generated_text
+from h2o_client.emulator.recording import redacted
 from h2o_client.emulator.store import Bounded
 from h2o_client.emulator.web import Headers, Request, Response, framed_json
 
@@ -250,9 +251,8 @@ def _shape(request: Request) -> str:
             body = request.json() if request.body else None
     except ValueError:
         body = request.body.decode(errors="replace")
-    text = json.dumps(
-        [request.method, request.path.rstrip("/"), request.query, body], sort_keys=True
-    )
+    query = redacted(f"?{request.query}") if request.query else ""  # as it was recorded
+    text = json.dumps([request.method, request.path.rstrip("/"), query, body], sort_keys=True)
     return _NAMES.sub("*", text)
 
 
