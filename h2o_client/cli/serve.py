@@ -122,7 +122,8 @@ def _named(models: tuple[str, ...]) -> dict[str, str]:
     for text in models:
         name, equals, engine = text.partition("=")
         if not (name and equals and engine):
-            raise click.UsageError(f"--model wants NAME=ENGINE, not {text!r}; ENGINE: {ENGINES}")
+            # The text is not repeated: a password may stand in it.
+            raise click.UsageError(f"--model wants NAME=ENGINE; ENGINE is {ENGINES}")
         if name in named:
             raise click.UsageError(f"--model names {name!r} twice")
         named[name] = engine
@@ -137,7 +138,7 @@ def _list(emulator: "Emulator", named: dict[str, str], engine: str) -> None:
     except EngineError as error:
         raise OSError(str(error)) from error
     for name, template in templates.items():
-        spec = re.sub(r"(?<=//)[^/@]*@", "", named.get(name, engine))  # not the password
+        spec = re.sub(r"(?<=//)[^/?#]*@|\?[^#]*", "", named.get(name, engine))  # no passwords
         click.echo(f"{name}  ({spec})")
         for line in template.splitlines():
             click.echo(f"    {line}")

@@ -49,4 +49,5 @@ def engine_of(spec: EngineLike | str | None) -> EngineLike:
 
             return TransformersEngine(rest)
         case _:
-            raise EngineError(f"unknown engine {spec!r}; one of {', '.join(SPECS)}")
+            # Only what stands before the colon: there may be a password after it.
+            raise EngineError(f"unknown engine {kind!r}; it is one of {', '.join(SPECS)}")
