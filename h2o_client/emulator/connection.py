@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from email.utils import formatdate
-from http import HTTPStatus
+from http.client import responses
 from typing import TYPE_CHECKING, Protocol, Self
 
 import anyio
@@ -105,7 +105,7 @@ class Connection:
                     return await self._whole_request(head)
         except h11.RemoteProtocolError as error:
             status = error.error_status_hint
-            text = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n\r\n"
+            text = f"HTTP/1.1 {status} {responses[status]}\r\nConnection: close\r\n\r\n"
             await self.stream.send(text.encode())
         return None
 
@@ -203,7 +203,7 @@ class Connection:
                 return False
             if isinstance(answer, Response):
                 return await self._send_whole(request, answer)
-            return await self._send_stream(answer, busy)
+            return await self._send_stream(request, answer, busy)
 
     async def _send_whole(self, request: Request, answer: Response) -> bool:
         await self._send_head(answer.status, answer.headers)
@@ -212,12 +212,12 @@ class Connection:
         await self._send(h11.EndOfMessage())
         return True
 
-    async def _send_stream(self, answer: Stream, busy: _Busy) -> bool:
+    async def _send_stream(self, request: Request, answer: Stream, busy: _Busy) -> bool:
         try:
             await self._send_head(answer.status, answer.headers)
             if answer.endless:
                 busy.done()
-            while data := await answer.feed.get():
+            while request.method != "HEAD" and (data := await answer.feed.get()):
                 await self._send(h11.Data(data=data))
         except ClientLostError:
             return False
@@ -234,10 +234,7 @@ class Connection:
         if self._http.their_state is not h11.MUST_CLOSE:
             full.append(("Connection", "keep-alive"))
             full.append(("Keep-Alive", f"timeout={int(self.host.keep_alive)}"))
-        try:
-            reason = HTTPStatus(status).phrase
-        except ValueError:
-            reason = ""
+        reason = responses.get(status, "")
         if "content-length" not in names:
             full.append(("Transfer-Encoding", "chunked"))
         encoded = [(name.encode(), value.encode("latin-1", "replace")) for name, value in full]

@@ -12,7 +12,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from h2o_client.emulator.prompt import ASSISTANT, SEPARATOR, SUMMARIZE, USER
 from h2o_client.emulator.script import Answer, split_words
@@ -193,8 +193,8 @@ class RoteEngine:
         """Yield the answer, cut as the parameters say."""
         text = self.answer(request)
         tokens = split_words(text)
-        limit = _positive(request.parameters.get("max_new_tokens"), 1024)
-        stops = _texts(request.parameters.get("stop"))
+        limit = request.parameters.get("max_new_tokens") or 1024
+        stops = [stop for stop in request.parameters.get("stop") or () if stop]
         said = ""
         for number, token in enumerate(tokens, 1):
             said += token
@@ -231,13 +231,3 @@ def _last_question(prompt: str) -> str:
 
 def _clip(text: str, limit: int = 400) -> str:
     return text if len(text) <= limit else text[:limit] + "…"
-
-
-def _positive(value: object, default: int) -> int:
-    return value if isinstance(value, int) and value > 0 else default
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        return ()
-    return tuple(item for item in cast("list[object]", value) if isinstance(item, str) and item)

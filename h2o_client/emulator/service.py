@@ -11,6 +11,7 @@ looked up before the rate limit, the limit before the body [04, 06].
 from __future__ import annotations
 
 import hmac
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -44,6 +45,8 @@ from h2o_client.emulator.web import (
     redirect,
     session_cookie,
 )
+
+logger = logging.getLogger(__name__)
 
 YEAR = 365 * 24 * 3600
 Spawn = Callable[..., object]
@@ -108,6 +111,9 @@ class Service:
             answer = await routes.dispatch(call, found)
         except HttpError as error:
             answer = fatal_error(request, error.status, error.message)
+        except Exception:  # the web framework does the same with what nobody expected
+            logger.exception("emulator: %s %s failed", request.method, request.path)
+            answer = fatal_error(request, 500, "Internal Error")
         if answer is not None and not (found.path == "/logout" and request.method == "POST"):
             expires = formatdate(self.store.clock() + YEAR, usegmt=True)
             answer.headers.append(session_cookie(self.config.cookie_name, session, expires))

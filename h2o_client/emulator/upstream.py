@@ -24,6 +24,7 @@ from collections.abc import (
 from contextlib import aclosing
 from dataclasses import dataclass
 from http import HTTPStatus
+from http.client import responses
 from typing import Any, cast
 
 import anyio
@@ -39,6 +40,7 @@ from h2o_client.emulator.engine import (
     UpstreamError,
     lives,
 )
+from h2o_client.emulator.parameters import check
 from h2o_client.emulator.prompt import END_OF_TEXT
 from h2o_client.emulator.script import Answer, encode_body
 
@@ -110,6 +112,10 @@ async def ask(
         # The client's content type is passed on, and refused there [08].
         text = "Expected request with `Content-Type: application/json`"
         return _plain(415, text.encode(), "text/plain; charset=utf-8")
+    try:
+        check(request.body)
+    except UpstreamError as error:
+        return _refused(error)
     tokens: AsyncIterator[Token | str] | None = None
     if answer is None:
         assert not isinstance(engine, RawEngine)  # noqa: S101 -- answered above
@@ -128,7 +134,7 @@ async def ask(
         await anyio.sleep(answer.first)
         body = answer.body
         if body is None:
-            body = ERROR_BODIES.get(answer.status, {"error": HTTPStatus(answer.status).phrase})
+            body = ERROR_BODIES.get(answer.status, {"error": responses.get(answer.status, "")})
         return _plain(answer.status, *encode_body(body, answer.content_type), answer.headers)
     # The stub that was recorded said 42; a real model says what it took, or nothing.
     seed = 42 if tokens is None or lives(engine) is None else None
@@ -149,7 +155,7 @@ async def ask(
         stream = _chunks(await _primed(source), answer)
         return Upstream(200, headers, stream, answer.drop_after, answer.drop_after_bytes)
     except UpstreamError as error:
-        return _plain(error.status, *encode_body(error.body, error.content_type), error.headers)
+        return _refused(error)
 
 
 class _Writer:
@@ -398,6 +404,10 @@ def _cut(pieces: list[Piece], size: int | None) -> Iterator[Piece]:
 def _line(event: Mapping[str, Any], tokens: int = 0, *, final: bool = False) -> Piece:
     text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
     return Piece(f"data:{text}\n\n".encode(errors="surrogatepass"), tokens, final)
+
+
+def _refused(error: UpstreamError) -> Upstream:
+    return _plain(error.status, *encode_body(error.body, error.content_type), error.headers)
 
 
 def _plain(

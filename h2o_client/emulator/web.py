@@ -11,10 +11,11 @@ from __future__ import annotations
 import email.parser
 import email.policy
 import json
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 Headers = list[tuple[str, str]]
@@ -23,6 +24,7 @@ FORM_TYPES = frozenset({"multipart/form-data", "application/x-www-form-urlencode
 MODAL = "You need to accept the welcome modal first"
 RATE_LIMITED = "You are sending too many messages. Try again later."
 NO_CONVERSATION = "Conversation not found"
+MAX_DEPTH = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,22 @@ class Request:
         return None
 
     def json(self) -> Any:
-        """The body as JSON; what JavaScript does not take for JSON is a ValueError."""
-        return json.loads(self.body, parse_constant=_no_constant)
+        """The body as JSON, with numbers as JavaScript reads them.
+
+        Raises:
+            ValueError: It is not valid JSON, or nested more than `MAX_DEPTH` deep.
+        """
+        try:
+            value: object = json.loads(
+                self.body,
+                parse_constant=_no_constant,
+                parse_float=_js_number,
+                parse_int=_js_number,
+            )
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+        _check_depth(value)
+        return value
 
     def form(self) -> dict[str, str]:
         """The body as a form, multipart or not; of repeated fields the first."""
@@ -95,7 +111,33 @@ class Request:
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not valid JSON")
+
+
+def _js_number(text: str) -> float | None:
+    """A number; JavaScript writes 1.0 as 1, and a number that is too large as null."""
+    value = float(text)
+    if math.isinf(value):
+        return None
+    if text.lstrip("-").isdigit():
+        return int(text)
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
+
+
+def _check_depth(value: object) -> None:
+    """Refuse what could not be written again: Python's JSON is recursive."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for item in level for inner in _children(item)]
+        if not level:
+            return
+    raise ValueError("nested too deeply")
+
+
+def _children(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return cast("dict[str, object]", value).values()
+    return cast("list[object]", value) if isinstance(value, list) else ()
 
 
 @dataclass(slots=True)

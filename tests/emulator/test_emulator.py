@@ -340,11 +340,16 @@ def test_faults_say_what_the_real_server_says(server: Emulator, client: Client) 
     assert client.say()[0] == 200
 
 
-@pytest.mark.parametrize("status", [200, 302, 401, 403, 405, 410, 413, 422, 424, 500, 503, 599])
+@pytest.mark.parametrize(
+    "status", [200, 302, 401, 403, 405, 410, 413, 422, 424, 500, 503, 599, 799]
+)
 def test_every_status_has_a_body(server: Emulator, client: Client, status: int) -> None:
     server.fault("message", Fault(status=status, headers={"Retry-After": "2"}))
     got, _, headers = client.say()
     assert (got, headers["Retry-After"]) == (status, "2")
+    if status != 200:
+        server.reply(Answer(status=status))
+        assert client.say()[0] == status
 
 
 def test_disconnect_with_and_without_effect(server: Emulator, client: Client) -> None:
@@ -700,6 +705,49 @@ def test_many_streams_at_once(server: Emulator, client: Client) -> None:
 
 def test_garbage_is_a_bad_request(server: Emulator) -> None:
     assert exchange(server, b"what?\r\n\r\n").startswith(b"HTTP/1.1 400 Bad Request")
+
+
+@pytest.mark.parametrize("depth", [250, 1000, 100_000])
+@pytest.mark.parametrize("path", ["", "/share", "/message/x/vote", "/summarize"])
+def test_deeply_nested_json_is_answered(
+    client: Client, path: str, depth: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    nested = "[" * depth + "]" * depth
+    body = f'{{"inputs": "Hi", "stream": true, "options": {{}}, "score": {nested}}}'
+    where = f"/conversation/{client.conversation}{path}"
+    status, answer, _ = client.ask("POST", where, body, Content_Type="application/json")
+    reads_its_body = path in {"", "/message/x/vote"}
+    assert status == (500 if reads_its_body else 200)
+    assert not reads_its_body or json.loads(answer) == {"message": "Internal Error"}
+    assert caplog.text == ""
+
+
+def test_nested_json_is_passed_on(client: Client) -> None:
+    nested = json.loads("[" * 150 + "]" * 150)
+    status, _, _ = client.say("Hi", {"made_up": nested})
+    assert status == 200
+
+
+def test_what_nobody_expected_is_an_internal_error(
+    server: Emulator,
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def share(*_: object) -> None:
+        raise ZeroDivisionError("in the store")
+
+    monkeypatch.setattr(server._store, "share", share)
+    status, body, _ = client.ask("POST", f"/conversation/{client.conversation}/share")
+    assert (status, json.loads(body)) == (500, {"message": "Internal Error"})
+    assert "in the store" in caplog.text
+    assert client.say()[0] == 200
+
+
+def test_head_of_an_endless_answer_has_no_body(client: Client) -> None:
+    path = f"/conversation/{client.conversation}/web-search?prompt=Who"
+    status, body, _ = client.ask("HEAD", path)
+    assert (status, body) == (200, b"")
 
 
 def test_expect_continue(server: Emulator) -> None:

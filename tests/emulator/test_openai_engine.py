@@ -174,32 +174,6 @@ def test_a_value_that_a_server_refuses_is_left_out_once(
     assert [item.json().get("top_k") for item in model_server.asked] == [50, None, 5]
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("temperature", 0),
-        ("top_p", 1.1),
-        ("top_k", -1),
-        ("typical_p", "x"),
-        ("stop", "x"),
-        ("repetition_penalty", 0),
-        ("repetition_penalty", 10**400),
-        ("max_new_tokens", 0.5),
-        ("seed", -1),
-        ("do_sample", "no"),
-    ],
-)
-def test_a_mistake_is_refused_here(
-    server: Emulator, model_server: Server, name: str, value: object
-) -> None:
-    client = Client(server)
-    client.open()
-    status, text, _ = client.say("Hi", {name: value})
-    assert (status, json.loads(text)["error_type"]) == (422, "validation")
-    assert f"`{name}` must " in json.loads(text)["error"]
-    assert model_server.asked == []
-
-
 def test_the_number_of_tokens_is_asked_for_with_the_details(
     server: Emulator, stub: OpenAIStub, model_server: Server
 ) -> None:

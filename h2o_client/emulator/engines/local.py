@@ -36,8 +36,8 @@ from h2o_client.emulator.engine import (
     Token,
     UpstreamError,
 )
-from h2o_client.emulator.engines.parameters import Options, invalid
 from h2o_client.emulator.engines.turns import chat_messages, without_oldest
+from h2o_client.emulator.parameters import Options, invalid
 
 for _needed in ("torch", "transformers"):
     if importlib.util.find_spec(_needed) is None:

@@ -35,8 +35,8 @@ from h2o_client.emulator.engine import (
     UpstreamError,
 )
 from h2o_client.emulator.engines.http import HttpEngine, Opened
-from h2o_client.emulator.engines.parameters import Options
 from h2o_client.emulator.engines.turns import chat_messages
+from h2o_client.emulator.parameters import Options
 from h2o_client.emulator.prompt import END_OF_TEXT
 
 KEY = "OPENAI_API_KEY"
