@@ -5,7 +5,6 @@ folder and loaded as any other. It needs the extra `local-model`; `.ci/run full`
 """
 
 import importlib
-import itertools
 import json
 import math
 import os
@@ -32,7 +31,6 @@ from h2o_client.emulator import (
     Emulator,
     EngineError,
     GenerationRequest,
-    Token,
     WebSearch,
 )
 from h2o_client.emulator.parameters import Options
@@ -281,12 +279,11 @@ def test_the_history_is_in_its_own_template(server: Emulator, reference: Referen
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_models_of_other_kinds(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_of_other_kinds(kind: str, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         make_model(tmp_path, kind=kind)
         reference = Reference(tmp_path)
-        monkeypatch.setattr("h2o_client.emulator.engines.local.AT_ONCE", 16)
         text = "hello there what is your name, and why is it so"
         given = {**GREEDY, "max_new_tokens": 30, "repetition_penalty": 1.2}
         with Emulator(engine=f"transformers:{tmp_path}") as server:
@@ -339,36 +336,11 @@ def test_half_a_character_at_the_end(server: Emulator, reference: Reference, ful
     ids = [*hello, first, *([] if full else [end])]
     request = GenerationRequest("m", "p", {"max_new_tokens": len(ids)}, (("user", "hi"),))
     answer = engine._begin(request)
-    answer._sample = iter([(number, -0.5) for number in ids]).__next__
-    made: list[Token] = []
-    while not made or made[-1].finish is None:
-        made += answer.step()
+    made = [token for number in ids for token in answer.add(number, -0.5)]
     assert [token.id for token in made] == ids
     shown = [token.text for token in made if not token.special]
     assert "".join(shown) == "hello\ufffd" == reference.tokenizer.decode([*hello, first])
     assert made[-1].finish == ("length" if full else "eos_token")
-
-
-def test_long_prompts_let_others_in(
-    server: Emulator, reference: Reference, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A prompt is read in parts, between which others have their turn."""
-    monkeypatch.setattr("h2o_client.emulator.engines.local.AT_ONCE", 8)
-    long = "hello there what is your name " * 6
-    lengths: list[int] = []
-    steps = Steps(engine_in(server), pause=0.005, lengths=lengths)
-    answers: dict[str, list[SdkToken]] = {}
-    try:
-        with H2oClient(server.url) as client, client.stream("hi", max_new_tokens=200) as stream:
-            next(iter(stream))
-            answers["long"] = tokens_of(server, long.strip(), **GREEDY)
-    finally:
-        steps.remove()
-    assert same(answers["long"], reference.generate(reference.prompt(long.strip()), **GREEDY))
-    assert max(lengths) == 8
-    parts = [number for number, length in enumerate(lengths) if length == 8]
-    assert len(parts) > 5
-    assert any(1 in lengths[one:other] for one, other in itertools.pairwise(parts))
 
 
 def test_old_turns_go_where_the_model_has_no_room(server: Emulator) -> None:
@@ -432,6 +404,7 @@ def test_invalid_parameters_do_not_reach_it(server: Emulator) -> None:
     client = Client(server)
     client.open()
     status, body, _ = client.say("Hi", {"temperature": -1})
+    client.ask("DELETE", f"/conversation/{client.conversation}")
     assert (status, json.loads(body)["error_type"]) == (422, "validation")
 
 
@@ -479,7 +452,7 @@ async def test_streams_and_stops(api: Api) -> None:
 class Steps:
     """Counts an engine's steps, and makes them slow enough to be stopped between."""
 
-    def __init__(self, engine: Any, pause: float = 0.01, lengths: list[int] | None = None) -> None:
+    def __init__(self, engine: Any, pause: float = 0.01) -> None:
         self.engine = engine
         self.count = 0
         self.order: list[int] = []
@@ -489,8 +462,6 @@ class Steps:
         def forward(*args: Any, **keywords: Any) -> Any:
             self.count += 1
             self.order.append(id(keywords.get("past_key_values")))
-            if lengths is not None:
-                lengths.append(keywords["input_ids"].shape[-1])
             time.sleep(pause)
             return self._forward(*args, **keywords)
 
@@ -587,7 +558,7 @@ def test_weights_that_are_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./nor/this", "~/nor/that", "a/b/c"])
 def test_a_folder_that_is_not_there_is_not_asked_for_on_the_hub(name: str) -> None:
-    with pytest.raises(EngineError, match=f"cannot load {name}: there is no such folder"):
+    with pytest.raises(EngineError, match=f"cannot load {name}: the folder does not exist"):
         Emulator(engine=f"transformers:{name}").start()
 
 
@@ -647,7 +618,7 @@ def test_a_signal_ends_the_answers(folder: Path, number: int) -> None:
         done.send_signal(number)
         with pytest.raises(H2oError):
             list(stream)
-    _, err = done.communicate(timeout=10)
+    _, err = done.communicate(timeout=60)
     assert done.returncode == 0
     assert "Traceback" not in err
     assert err.endswith("\nstopped\n")
