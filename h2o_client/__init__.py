@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from h2o_client.types import Timeouts as Timeouts
     from h2o_client.types import Token as Token
     from h2o_client.types import WebSearchEntry as WebSearchEntry
+    from h2o_client.types import WebSearchSource as WebSearchSource
 
 _WHERE = {
     "AsyncBatch": "batch",
@@ -100,6 +101,7 @@ _WHERE = {
     "TransportError": "errors",
     "TransportTimeoutError": "errors",
     "WebSearchEntry": "types",
+    "WebSearchSource": "types",
     # For `%load_ext h2o_client`, and nobody else.
     "load_ipython_extension": "magics",
     "unload_ipython_extension": "magics",
@@ -150,6 +152,7 @@ __all__ = [
     "TransportError",
     "TransportTimeoutError",
     "WebSearchEntry",
+    "WebSearchSource",
     "__version__",
 ]
 

@@ -62,12 +62,15 @@ class Settings:
         search_enabled: whether the service's own page searches the web. The measured server,
             which had no key for a search engine, has it False whatever is sent
             [02b_settings_stored].
+        custom_prompts: the session's own system prompts by the names of their models; servers
+            of version 0.6 have them.
     """
 
     share_conversations: bool
     terms_accepted_at: datetime | None
     active_model: str
     search_enabled: bool = False
+    custom_prompts: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -105,19 +105,35 @@ class Reply:
         return self.text.removeprefix(" ")
 
 
-@dataclass(frozen=True, slots=True)
-class WebSearchEntry:
-    """One step of a web search, as the server reports it [16_web_search].
+class WebSearchSource(NamedTuple):
+    """A page that a web search has found.
 
     Attributes:
-        type: "update", "error" or "result".
+        title: its title.
+        link: its URL, as the server wrote it.
+        hostname: the host in that URL.
+    """
+
+    title: str
+    link: str
+    hostname: str
+
+
+@dataclass(frozen=True, slots=True)
+class WebSearchEntry:
+    """One step of a web search, as the server reports it.
+
+    Attributes:
+        type: "update", "error", "sources" or "result".
         message: what is done, or what failed; "" in a result.
         args: details: the search query, the error's text.
+        sources: the pages that the answer rests on, in an entry of the type "sources".
     """
 
     type: str
     message: str = ""
     args: tuple[Any, ...] = ()
+    sources: tuple[WebSearchSource, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

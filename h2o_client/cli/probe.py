@@ -210,6 +210,12 @@ class Requests:
         """
         return self._send("GET", path, None, {})
 
+    def use_other_referer(self) -> str:
+        """Say that requests come from the other scheme's page from now on, and return its URL."""
+        scheme, _, rest = self._headers["Referer"].partition(":")
+        self._headers["Referer"] = f"{'http' if scheme == 'https' else 'https'}:{rest}"
+        return self._headers["Referer"]
+
     def post_form(self, path: str, values: Mapping[str, str]) -> Answered:
         """Post a form; raises what `get()` raises."""
         kind = "application/x-www-form-urlencoded"

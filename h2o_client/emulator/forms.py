@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, cast
 
 from h2o_client.emulator import pages
 from h2o_client.emulator.handlers import Answered, Call, object_id
@@ -47,10 +48,15 @@ async def settings(call: Call) -> Answered:
     form = request.form()
     chosen = form.get("shareConversationsWithModelAuthors")
     share = bool(chosen)  # any text is true, "false" as well
+    prompts: dict[str, str] = {}
     if service.config.version >= "0.6":
         if chosen not in {"true", "on", "false", None}:
             return await broken(call)
         share = chosen in {"true", "on"}
+        try:
+            prompts = _custom_prompts(form.get("customPrompts", "{}"))
+        except ValueError:
+            return await broken(call)
     model = form.get("activeModel", service.models[0].name)
     if service.model(model) is None:
         return await broken(call)
@@ -59,8 +65,16 @@ async def settings(call: Call) -> Answered:
     accepted = service.store.clock() if form.get("ethicsModalAccepted") else None
     if accepted is None and known is not None:
         accepted = known.accepted_at
-    service.store.sessions.put(call.session, Settings(share, model, accepted))
+    service.store.sessions.put(call.session, Settings(share, model, accepted, prompts))
     return _done(request, request.header("referer") or service.config.base_path or "/")
+
+
+def _custom_prompts(text: str) -> dict[str, str]:
+    """The custom prompts of a form, which replace those that were there."""
+    prompts = json.loads(text)
+    if not isinstance(prompts, dict) or not all(isinstance(item, str) for item in prompts.values()):
+        raise ValueError("not an object of texts")
+    return cast("dict[str, str]", prompts)
 
 
 async def delete_all(call: Call) -> Answered:

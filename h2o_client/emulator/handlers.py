@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import anyio
@@ -379,7 +380,7 @@ async def web_search(call: Call) -> Answered:
             end.insert(0, {"type": "error", "message": failed, "args": [json.dumps(error)]})
         elif scripted is not None:
             summary = scripted.summary
-            _succeed(say, scripted)
+            _succeed(say, scripted, sources=service.config.version >= "0.6")
         search = Search(name, found.id, (*entries, *end), summary)
         service.store.searches.put(name, search)
         say(*end)
@@ -388,12 +389,18 @@ async def web_search(call: Call) -> Answered:
     return Stream(200, [("content-type", "application/json")], feed, feed.abandon, endless=True)
 
 
-def _succeed(say: Callable[..., None], search: WebSearch) -> None:
+def _succeed(say: Callable[..., None], search: WebSearch, *, sources: bool) -> None:
     for link in search.links[:1]:
         say({"type": "update", "message": "Browsing result", "args": [json.dumps(link)]})
     say({"type": "update", "message": "Creating summary"})
     summary = json.dumps(search.summary, ensure_ascii=False)
     say({"type": "update", "message": "Injecting summary", "args": [summary]})
+    if sources:
+        found = [
+            {"title": link, "link": link, "hostname": urlsplit(link).hostname or ""}
+            for link in search.links
+        ]
+        say({"type": "sources", "sources": found})
 
 
 async def show_search(call: Call) -> Answered:

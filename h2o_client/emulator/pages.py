@@ -49,7 +49,7 @@ def layout_node(
         "searchEnabled": False,
     }
     if version >= "0.6":
-        chosen["customPrompts"] = {}
+        chosen["customPrompts"] = dict(settings.custom_prompts) if settings else {}
     data = {
         "conversations": [
             {"id": item.id, "title": item.title, "model": item.model} for item in conversations
@@ -112,7 +112,7 @@ def error_node(message: str, status: int | None = None) -> str:
     node: dict[str, Any] = {"type": "error", "error": {"message": message}}
     if status is not None:
         node["status"] = status
-    return compact(node).decode(errors="surrogatepass")
+    return compact(node).decode()
 
 
 def data_response(*nodes: str) -> Response:
@@ -129,7 +129,7 @@ def data_redirect(location: str) -> Response:
 def _data(body: str) -> Response:
     return framed(
         200,
-        body.encode(errors="surrogatepass"),
+        body.encode(errors="backslashreplace"),
         "application/json",
         ("cache-control", "private, no-store"),
     )

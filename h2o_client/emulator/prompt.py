@@ -91,4 +91,5 @@ def stored_text(text: str, prompt: str, stops: Iterable[str] = ()) -> str:
     for stop in (*stops, END_OF_TEXT):
         if stop and text.endswith(stop):
             text = text.removesuffix(stop).rstrip(JS_SPACE)
-    return text
+    # The database keeps UTF-8: half of a surrogate pair becomes U+FFFD.
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -60,6 +60,8 @@ class Emulator:
         stop_lifetime: Seconds that the record of a stop lives, and then until the next sweep.
         sweep: Seconds between sweeps; 0 sweeps all the time.
         cookie_name: The session cookie's name.
+        public_scheme: What it takes its own URL to begin with: ``https`` as a real server does
+            that was not told its ``ORIGIN``. It refuses forms with another referer.
         token: Where set, requests without ``Authorization: Bearer <token>`` get a 401.
         keep_alive: Seconds that a connection may be idle.
         max_sessions: Sessions remembered.
@@ -98,6 +100,7 @@ class Emulator:
         stop_lifetime: float = 30.0,
         sweep: float = 60.0,
         cookie_name: str = "hf-chat",
+        public_scheme: Literal["http", "https"] = "http",
         token: str | None = None,
         keep_alive: float = 5.0,
         max_sessions: int = 1000,
@@ -158,6 +161,7 @@ class Emulator:
             cookie_name=cookie_name,
             token=token,
             base_path=self.base_path,
+            public_scheme=public_scheme,
         )
         self._service = Service(config, self._store, self._script, self._changed)
         self._recorder: Recorder | None = None

@@ -67,6 +67,7 @@ class Config:
     cookie_name: str
     token: str | None
     base_path: str
+    public_scheme: str = "http"
     engines: Mapping[str, EngineLike] = field(default_factory=dict[str, EngineLike])  # by model
     max_generations: int = 1000
 
@@ -127,7 +128,8 @@ class Service:
             referer = request.header("referer")
             if not referer:
                 return hook_error(request, 403, "Non-JSON form requests need to have a referer")
-            if origin_of(referer) != (self.origin if self.one_host else _own_origin(request)):
+            own = self.origin if self.one_host else _own_origin(request)
+            if origin_of(referer) != f"{self.config.public_scheme}:{own.partition(':')[2]}":
                 return hook_error(request, 403, "Invalid referer for POST request")
         open_to_all = found.route is not None and found.route.name in {"settings", "login"}
         if request.method not in {"GET", "HEAD", "OPTIONS"} and not open_to_all:

@@ -120,6 +120,7 @@ class Settings:
     share: bool
     active_model: str
     accepted_at: float | None = None
+    custom_prompts: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)

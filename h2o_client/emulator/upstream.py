@@ -403,7 +403,8 @@ def _cut(pieces: list[Piece], size: int | None) -> Iterator[Piece]:
 
 def _line(event: Mapping[str, Any], tokens: int = 0, *, final: bool = False) -> Piece:
     text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
-    return Piece(f"data:{text}\n\n".encode(errors="surrogatepass"), tokens, final)
+    # Half of a surrogate pair is written as an escape.
+    return Piece(f"data:{text}\n\n".encode(errors="backslashreplace"), tokens, final)
 
 
 def _refused(error: UpstreamError) -> Upstream:

@@ -166,9 +166,9 @@ class InternalError(HttpError):
 
 
 def compact(value: object) -> bytes:
-    """JSON as JavaScript writes it."""
+    """JSON as JavaScript writes it: half of a surrogate pair as an escape."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(
-        errors="surrogatepass"
+        errors="backslashreplace"
     )
 
 

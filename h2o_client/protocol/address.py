@@ -2,11 +2,23 @@
 
 import base64
 import re
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 from urllib.parse import unquote, urlsplit
 
 _HOST = re.compile(r"[a-z0-9._~-]+|\[[0-9a-f:.]+(%25[a-z0-9._~-]+)?\]")
 _PATH = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
+_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+
+
+def is_id(value: object) -> TypeGuard[str]:
+    """Whether this can be an id of the service: it may stand in the path of a URL."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+def with_other_scheme(url: str) -> str:
+    """Return an `http://` URL with `https://`, and the other way round."""
+    scheme, _, rest = url.partition(":")
+    return f"{'http' if scheme == 'https' else 'https'}:{rest}"
 
 
 class Address(NamedTuple):

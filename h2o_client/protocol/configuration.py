@@ -53,7 +53,7 @@ def build_service(
     )
     own = Session(session, new=ambient.uuid4())
     if not share:
-        own.accepted = False  # a choice that was passed is told, to a session taken up too
+        own.accepted = False  # the server is told this choice, in a session that is resumed too
     token = environ.get("H2O_CHAT_TOKEN", "").strip() or None
     if token is not None and not _HEADER_VALUE.fullmatch(token):
         raise ValueError("H2O_CHAT_TOKEN holds characters that a header cannot")

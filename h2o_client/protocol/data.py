@@ -23,9 +23,11 @@ from datetime import datetime
 from typing import Any, NamedTuple, NoReturn, TypeGuard
 
 from h2o_client.errors import ProtocolError
+from h2o_client.protocol.address import is_id
 from h2o_client.protocol.devalue import unflatten
 from h2o_client.protocol.replies import redirect_error, status_error
 from h2o_client.protocol.stream import excerpt
+from h2o_client.protocol.text import load_json
 from h2o_client.stored import ConversationInfo, Model, PromptExample, Settings
 from h2o_client.types import Message
 
@@ -114,7 +116,7 @@ def read_nodes(body: bytes) -> list[object]:
         ProtocolError: it is no `__data.json`.
     """
     try:
-        value: object = json.loads(body.decode(), parse_constant=_refuse_constant)
+        value = load_json(body.decode())
     except (ValueError, RecursionError):
         # Only what is no JSON is shown: an HTML page, not somebody's messages.
         raise ProtocolError(f"__data.json is no JSON: {excerpt(body)}") from None
@@ -190,6 +192,10 @@ class _Fields:
         self._fields = value
         self.where = where
 
+    @property
+    def names(self) -> list[str]:
+        return list(self._fields)
+
     def get(self, name: str) -> object:
         """Return a field of any type; None if it is missing, undefined or null."""
         return self._fields.get(name)
@@ -199,6 +205,15 @@ class _Fields:
         if not isinstance(value, str):
             raise self.wrong(name, "a string")
         return value
+
+    def id(self, name: str) -> str:
+        value = self.text(name)
+        if not is_id(value):
+            raise _error(f"{self.where}.{name} is not a valid id")
+        return value
+
+    def optional_id(self, name: str) -> str | None:
+        return None if self.get(name) is None else self.id(name)
 
     def optional_text(self, name: str) -> str | None:
         return None if self.get(name) is None else self.text(name)
@@ -267,17 +282,20 @@ def _model(fields: _Fields) -> Model:
 
 
 def _settings(fields: _Fields) -> Settings:
+    prompts = fields.get("customPrompts")
+    custom = _Fields({} if prompts is None else prompts, "settings.customPrompts")
     return Settings(
         share_conversations=fields.flag("shareConversationsWithModelAuthors"),
         terms_accepted_at=fields.optional_date("ethicsModalAcceptedAt"),
         active_model=fields.text("activeModel"),
         search_enabled=fields.get("searchEnabled") is not None and fields.flag("searchEnabled"),
+        custom_prompts={name: custom.text(name) for name in custom.names},
     )
 
 
 def _info(fields: _Fields) -> ConversationInfo:
     return ConversationInfo(
-        id=fields.text("id"), title=fields.text("title").strip(), model=fields.text("model")
+        id=fields.id("id"), title=fields.text("title").strip(), model=fields.text("model")
     )
 
 
@@ -285,12 +303,12 @@ def _message(fields: _Fields) -> Message:
     return Message(
         role=fields.text("from"),
         content=fields.text("content"),
-        id=fields.optional_text("id"),
+        id=fields.optional_id("id"),
         score=fields.optional_number("score"),
         created_at=fields.optional_date("createdAt"),
         updated_at=fields.optional_date("updatedAt"),
         # "" where there was no search [13_data_json], nothing in a user's message.
-        web_search_id=fields.optional_text("webSearchId") or None,
+        web_search_id=fields.id("webSearchId") if fields.get("webSearchId") else None,
     )
 
 
@@ -305,11 +323,6 @@ def _is_list(value: object) -> TypeGuard[list[object]]:
 def _kind(value: object) -> str:
     # Never the value: it can be a prompt, and the repr of deep garbage fails.
     return "missing" if value is None else f"of type {type(value).__name__}"
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    # Python reads NaN and Infinity, which are no JSON.
-    raise ValueError(name)
 
 
 def _error(what: str) -> ProtocolError:

@@ -97,6 +97,9 @@ class Endpoints:
         token: a bearer token, or None. User and password of the base URL go before it, an
             `Authorization` in `headers` before both.
         user_agent: what the client calls itself.
+
+    Attributes:
+        referer: the page that requests say they come from; None: the caller gave a header for it.
     """
 
     def __init__(
@@ -114,13 +117,13 @@ class Endpoints:
             "Accept": ACCEPT,
             "Accept-Encoding": "identity",
             "User-Agent": user_agent,
-            "Referer": address.referer,
         }
         if address.authorization is not None:
             common["Authorization"] = address.authorization
         elif token is not None:
             common["Authorization"] = f"Bearer {token}"
         given = {name.lower() for name in headers}
+        self.referer = None if "referer" in given else address.referer
         kept = [(name, value) for name, value in common.items() if name.lower() not in given]
         self._cookies = [value for name, value in headers.items() if name.lower() == "cookie"]
         self._headers = (
@@ -128,11 +131,14 @@ class Endpoints:
             *((name, value) for name, value in headers.items() if name.lower() != "cookie"),
         )
 
-    def settings(self, *, model: str, share: bool) -> Request:
+    def settings(
+        self, *, model: str, share: bool, custom_prompts: Mapping[str, str] | None = None
+    ) -> Request:
         """`POST /settings`: accept the terms, choose the model [01_happy_path].
 
         The server reads any value of the sharing field but an empty one as "yes", the text
         `false` too; to opt out on every version, the field is left out [02b_settings_stored].
+        Custom prompts that are left out are deleted.
         """
         fields = {
             "ethicsModalAccepted": "true",
@@ -143,6 +149,8 @@ class Endpoints:
         }
         if not share:
             del fields["shareConversationsWithModelAuthors"]
+        if custom_prompts:
+            fields["customPrompts"] = encode(dict(custom_prompts)).decode()
         return self._request("settings", "POST", "/settings", urlencode(fields).encode(), _FORM)
 
     def create(self, *, model: str) -> Request:
@@ -151,15 +159,15 @@ class Endpoints:
 
     def message(self, conversation: str, body: bytes) -> Request:
         """`POST /conversation/{id}` with a body of `message_body()`."""
-        return self._request("message", "POST", f"/conversation/{conversation}", body, _JSON)
+        return self._request("message", "POST", _within(conversation), body, _JSON)
 
     def stop(self, conversation: str) -> Request:
         """`POST /conversation/{id}/stop-generating`, without a body [11_stop_generating]."""
-        return self._request("stop", "POST", f"/conversation/{conversation}/stop-generating")
+        return self._request("stop", "POST", _within(conversation, "stop-generating"))
 
     def delete(self, conversation: str) -> Request:
         """`DELETE /conversation/{id}` [15_delete]."""
-        return self._request("delete", "DELETE", f"/conversation/{conversation}")
+        return self._request("delete", "DELETE", _within(conversation))
 
     def copy_share(self, share: str, *, model: str) -> Request:
         """`POST /conversation` with `fromShare`: a copy of a shared conversation [10_share]."""
@@ -168,7 +176,7 @@ class Endpoints:
 
     def data(self, conversation: str) -> Request:
         """`GET /conversation/{id}/__data.json` [13_data_json]."""
-        return self._request("data", "GET", f"/conversation/{conversation}/__data.json")
+        return self._request("data", "GET", _within(conversation, "__data.json"))
 
     def root(self) -> Request:
         """`GET /__data.json`: models, settings, conversations [13_data_json]."""
@@ -176,34 +184,34 @@ class Endpoints:
 
     def shared(self, share: str) -> Request:
         """`GET /r/{id}/__data.json`: a shared conversation [10_share]."""
-        return self._request("shared", "GET", f"/r/{share}/__data.json")
+        return self._request("shared", "GET", f"/r/{quote(share, safe='')}/__data.json")
 
     def summarize(self, conversation: str) -> Request:
         """`POST /conversation/{id}/summarize`, without a body [09_summarize_and_title]."""
-        return self._request("summarize", "POST", f"/conversation/{conversation}/summarize")
+        return self._request("summarize", "POST", _within(conversation, "summarize"))
 
     def rename(self, conversation: str, title: str) -> Request:
         """`PATCH /conversation/{id}` [09_summarize_and_title]."""
         content = encode({"title": title})
-        return self._request("rename", "PATCH", f"/conversation/{conversation}", content, _JSON)
+        return self._request("rename", "PATCH", _within(conversation), content, _JSON)
 
     def share(self, conversation: str) -> Request:
         """`POST /conversation/{id}/share`, without a body [10_share]."""
-        return self._request("share", "POST", f"/conversation/{conversation}/share")
+        return self._request("share", "POST", _within(conversation, "share"))
 
     def vote(self, conversation: str, message: str, score: int) -> Request:
         """`POST /conversation/{id}/message/{id}/vote` [12_vote_and_prompt]."""
-        path = f"/conversation/{conversation}/message/{quote(message, safe='')}/vote"
+        path = _within(conversation, "message", message, "vote")
         return self._request("vote", "POST", path, encode({"score": score}), _JSON)
 
     def prompt(self, conversation: str, message: str) -> Request:
         """`GET /conversation/{id}/message/{id}/prompt` [12_vote_and_prompt]."""
-        path = f"/conversation/{conversation}/message/{quote(message, safe='')}/prompt"
+        path = _within(conversation, "message", message, "prompt")
         return self._request("prompt", "GET", path)
 
     def web_search(self, conversation: str, prompt: str) -> Request:
         """`GET /conversation/{id}/web-search?prompt=…` [16_web_search]."""
-        path = f"/conversation/{conversation}/web-search?{urlencode({'prompt': prompt})}"
+        path = f"{_within(conversation, 'web-search')}?{urlencode({'prompt': prompt})}"
         return self._request("search", "GET", path)
 
     def delete_all(self) -> Request:
@@ -219,10 +227,18 @@ class Endpoints:
         content_type: str | None = None,
     ) -> Request:
         headers = list(self._headers)
+        if self.referer is not None:
+            headers.append(("Referer", self.referer))
         headers.append(("Cookie", "; ".join([self._session.cookie, *self._cookies])))
         if content_type is not None:
             headers.append(("Content-Type", content_type))
         return Request(method, self.address.url + path, tuple(headers), content, operation)
+
+
+def _within(conversation: str, *rest: str) -> str:
+    """Return the path of a conversation, or of something within it."""
+    # Ids are checked where they are read; quoted they stay one segment of the path in any case.
+    return "/".join(["/conversation", *(quote(part, safe="") for part in (conversation, *rest))])
 
 
 def message_body(

@@ -1,17 +1,15 @@
 """The small operations of a client: one request, one value."""
 
-import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from h2o_client.protocol.address import is_id
 from h2o_client.protocol.effects import Flow
 from h2o_client.protocol.replies import read_settings
 from h2o_client.protocol.service import MAX_DATA, Service, reading
 
 if TYPE_CHECKING:
     from h2o_client.stored import ConversationInfo, Model, Settings, SharedConversation
-
-_SHARE = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 def models(service: Service) -> "Flow[list[Model]]":
@@ -36,7 +34,7 @@ def delete_conversations(service: Service) -> Flow[None]:
     """Delete all conversations of the session."""
     retries = service.new_call()
     yield from service.open_session(retries)
-    yield from service.call(service.endpoints.delete_all, read_settings, retries)
+    yield from service.post_form(service.endpoints.delete_all, read_settings, retries)
 
 
 def shared(service: Service, share: str) -> "Flow[SharedConversation]":
@@ -68,6 +66,6 @@ def parse_share(share: object) -> str:
         root, _, number = urlsplit(number).path.rstrip("/").rpartition("/")
         if not root.endswith("/r"):
             number = ""
-    if not _SHARE.fullmatch(number):
-        raise ValueError("this is no shared conversation: its URL ends in /r/ and an id")
+    if not is_id(number):
+        raise ValueError("this is not a shared conversation: its URL ends in /r/ and an id")
     return number

@@ -6,11 +6,9 @@ Errors come in six shapes [22_accept_matrix, 04_message_errors]: `{"error": …}
 decided by its status, and by its words where the status is not enough.
 """
 
-import json
-import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from h2o_client.errors import (
@@ -28,9 +26,10 @@ from h2o_client.errors import (
     StatusError,
     TermsNotAcceptedError,
 )
-from h2o_client.protocol.address import Address
+from h2o_client.protocol.address import Address, is_id
 from h2o_client.protocol.effects import Head, Request
 from h2o_client.protocol.stream import excerpt
+from h2o_client.protocol.text import load_json
 from h2o_client.types import PromptPreview
 
 MAX_BODY = 64 * 1024  # of an error; what is longer is cut
@@ -38,7 +37,6 @@ _MAX_MESSAGE = 500
 _MAX_TYPE = 100
 _MODAL = "accept the welcome modal"
 OWN_LIMIT = "sending too many messages"
-_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 _CLASSES: Mapping[int, tuple[type[StatusError], str]] = {
@@ -197,17 +195,18 @@ def error_message(body: bytes) -> tuple[str, str]:
     """Return the server's words in the body of an error, and the model server's `error_type`."""
     text = _text(body).strip()
     try:
-        value = json.loads(text)
+        value = load_json(text)
     except (ValueError, RecursionError):
         if text.startswith("<"):
             return "(an HTML page)", ""
         return text[:_MAX_MESSAGE], ""
     if not isinstance(value, dict):
         return text[:_MAX_MESSAGE], ""
-    kind = value.get("error_type")
-    found: object = value.get("error", value.get("message"))
+    fields = cast("dict[str, Any]", value)
+    kind = fields.get("error_type")
+    found: object = fields.get("error", fields.get("message"))
     if isinstance(found, dict):
-        found = found.get("message")
+        found = cast("dict[str, Any]", found).get("message")
     message = found if isinstance(found, str) else text[:_MAX_MESSAGE]
     return message, kind if isinstance(kind, str) else ""
 
@@ -277,8 +276,8 @@ def read_id(value: object) -> str:
     Raises:
         ValueError: it is not.
     """
-    if not isinstance(value, str) or not _ID.fullmatch(value):
-        raise ValueError("this is no id of a conversation")
+    if not is_id(value):
+        raise ValueError("this is not a conversation's id: 1 to 64 letters, digits, - and _")
     return value
 
 
@@ -305,7 +304,7 @@ def read_share_url(head: Head, body: bytes, request: Request) -> str:
     """
     check_status(head, body, request)
     url = read_json(head, body).get("url")
-    if not isinstance(url, str):
+    if not isinstance(url, str) or not is_id(url.rpartition("/r/")[2]):
         raise unexpected(head, body, "the URL of the shared conversation")
     return url
 
@@ -343,12 +342,12 @@ def read_json(head: Head, body: bytes) -> dict[str, Any]:
         ProtocolError: it is none.
     """
     try:
-        value = json.loads(body)
+        value = load_json(body.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         raise unexpected(head, body, "an answer that should be JSON") from None
     if not isinstance(value, dict):
         raise unexpected(head, body, "an answer that should be a JSON object")
-    return value
+    return cast("dict[str, Any]", value)
 
 
 def unexpected(head: Head, body: bytes, what: str) -> ProtocolError:

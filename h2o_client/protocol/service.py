@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from h2o_client.errors import (
+    ForbiddenError,
     H2oError,
     ModelUnavailableError,
     NotFoundError,
@@ -22,6 +23,7 @@ from h2o_client.errors import (
     TermsNotAcceptedError,
     TransportTimeoutError,
 )
+from h2o_client.protocol.address import with_other_scheme
 from h2o_client.protocol.effects import (
     CallerStoppedError,
     Claim,
@@ -314,7 +316,7 @@ class Service:
     def session_lost(self, openings: int) -> None:
         """Note that the server does not know the session, as it was after so many openings."""
         if self.session.openings == openings:
-            self.session.accepted = False
+            self.session.accepted = self.session.has_settings = False
 
     def _open(self, openings: int, retries: RetryState, model: str) -> Flow[None]:
         session = self.session
@@ -351,11 +353,49 @@ class Service:
         return (yield from self._choose(model, retries))
 
     def _choose(self, model: str, retries: RetryState) -> Flow[list[str]]:
-        def build() -> Request:
-            return self.endpoints.settings(model=model, share=self._share)
+        prompts: Mapping[str, str] | None = None
+        if self.session.has_settings:
+            # They are sent back: the server replaces all of them.
+            root = yield from self.root(retries, reopen=False)
+            prompts = root.settings.custom_prompts
+            if any(known.id == root.settings.active_model for known in root.models):
+                model = root.settings.active_model
 
-        choice = self.call(build, _read_settings, retries, reopen=False)
+        def build() -> Request:
+            return self.endpoints.settings(model=model, share=self._share, custom_prompts=prompts)
+
+        choice = self.post_form(build, _read_settings, retries, reopen=False)
         return (yield from self._explaining(model, choice, retries.deadline))
+
+    def post_form(
+        self,
+        build: Callable[[], Request],
+        read: Reader[T],
+        retries: RetryState,
+        *,
+        reopen: bool = True,
+    ) -> Flow[T]:
+        """Send a form, once more with the other scheme in its referer if the server refuses that.
+
+        A server to which nobody told its own URL takes itself for `https://host` even where it is
+        reached by `http://`. It checks the referer of forms only. What it accepts is used from
+        then on.
+        """
+        # 02_settings_variants, "referer https instead of http"
+        endpoints = self.endpoints
+        referer = endpoints.referer
+        try:
+            return (yield from self.call(build, read, retries, reopen=reopen))
+        except ForbiddenError as error:
+            if referer is None or "Invalid referer" not in error.message:
+                raise
+            refusal = error
+        endpoints.referer = with_other_scheme(referer)
+        try:
+            return (yield from self.call(build, read, retries, reopen=reopen))
+        except ForbiddenError:
+            endpoints.referer = referer
+            raise refusal from None
 
     def create(
         self,

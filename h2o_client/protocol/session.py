@@ -65,9 +65,10 @@ class Session:
         openings: how often the attempt to open it has ended, well or not.
         failure: how the last of these attempts failed, if it did.
         shared: whether somebody else may have it too.
+        has_settings: whether somebody may have chosen settings in it.
     """
 
-    __slots__ = ("accepted", "failure", "name", "openings", "shared", "value")
+    __slots__ = ("accepted", "failure", "has_settings", "name", "openings", "shared", "value")
 
     def __init__(self, text: str | None, new: str) -> None:
         self.name, self.value = COOKIE_NAME, new
@@ -76,7 +77,7 @@ class Session:
         self.accepted = text is not None
         self.openings = 0
         self.failure: Failure | None = None
-        self.shared = text is not None
+        self.shared = self.has_settings = text is not None
 
     def __repr__(self) -> str:
         return f"<Session accepted={self.accepted}>"

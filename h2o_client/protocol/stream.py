@@ -18,6 +18,8 @@ one too; U+2028, U+2029 and U+0085, which stand raw inside the JSON strings
   also when HTTP says that it ended well [05_upstream_truncate_clean].
 * The text is the join of the texts of the tokens that are not special, verbatim. It is not
   `generated_text`, which can hold the end token's text [05_upstream_eos_in_text].
+* Two halves of a surrogate pair in successive tokens are one character, and belong to the second
+  of them; a half alone becomes U+FFFD. A half at the end of a stream that was cut is left out.
 * What follows the final event is not part of the answer.
 * An error does not swallow the tokens before it: `feed()` returns these, and `error` is set.
 
@@ -35,6 +37,7 @@ from typing import Any, NamedTuple
 
 from h2o_client.errors import GenerationError, H2oError, ProtocolError
 from h2o_client.protocol.arrived import shown_texts
+from h2o_client.protocol.text import join_halves
 from h2o_client.types import Token
 
 MAX_LINE = 1024 * 1024
@@ -164,8 +167,8 @@ class AnswerParser:
     """
 
     __slots__ = (
-        "_fresh", "_latest", "_limit", "_lines", "_longest", "_room", "count", "ended", "error",
-        "final", "text",
+        "_fresh", "_half", "_latest", "_limit", "_lines", "_longest", "_room", "count", "ended",
+        "error", "final", "text",
     )  # fmt: skip
 
     def __init__(
@@ -175,6 +178,7 @@ class AnswerParser:
         self._limit = limit
         self._longest = longest
         self._room = 0  # bytes that cannot exceed a limit; none but between lines
+        self._half = ""  # the first half of a character, whose other half may come
         self._fresh = True
         self._latest: list[re.Match[bytes] | Token] = []  # what came last
         self.text = bytearray() if text is None else text
@@ -226,16 +230,16 @@ class AnswerParser:
                         text = raw.decode()
                     else:
                         text, _ = _raw_decode(event[3].decode())
-                        raw = text.encode("utf-8", "surrogatepass")
+                        raw = text.encode()
                     texts.append(text)
                     latest.append(event)
+                    self.count += 1
                     self.text += raw
                     start = event.end()
             except ValueError:
                 self._room = 0  # the common way says what is wrong
         if start < size:
             self._others(data[start:], texts)
-        self.count += len(latest)
         return [] if self.ended else texts
 
     def tokens(self) -> list[Token]:
@@ -261,7 +265,7 @@ class AnswerParser:
         self._latest += tokens
         texts += shown_texts(tokens)
         self._room = 0
-        if self._lines.between and not self.ended and not self._fresh:
+        if self._lines.between and not (self.ended or self._fresh or self._half):
             self._room = min(self._limit, self._longest - len(self.text))
 
     def finish(self) -> list[Token]:
@@ -284,7 +288,6 @@ class AnswerParser:
         except H2oError as error:
             self.error = error
             self.ended = True
-        self.count += len(tokens)
         return tokens
 
     def _line(self, line: bytes, tokens: list[Token]) -> bool:
@@ -316,21 +319,37 @@ class AnswerParser:
             or type(special) is not bool
         ):
             raise _malformed(line, "a token of the answer is not of the expected shape")
-        raw = b"" if special else shown.encode("utf-8", "surrogatepass")
-        if len(self.text) + len(raw) > self._longest:
-            raise ProtocolError("the answer is longer than any model's: it has no end")
-        token = Token(number, shown, logprob, special)
         generated = event.get("generated_text")
         if generated is not None and type(generated) is not str:
             raise _malformed(line, "the answer's `generated_text` is no text")
+        last = generated is not None
+        if not special:
+            shown = self._whole_characters(shown, last)
+        else:
+            shown = join_halves(shown)
+            if last and self._half:
+                self._add(Token(None, join_halves(self._half)), tokens)
+        token = Token(number, shown, logprob, special)
+        self._add(token, tokens)
+        self.count += 1
+        if last:
+            details = event.get("details")
+            self.final = Final(token, details if type(details) is dict else {})
+            self.ended = True
+        return last
+
+    def _whole_characters(self, text: str, last: bool) -> str:
+        """Return the whole characters that a text completes, and keep half a one at its end."""
+        text = self._half + text
+        self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" and not last else ""
+        return join_halves(text.removesuffix(self._half))
+
+    def _add(self, token: Token, tokens: list[Token]) -> None:
+        raw = b"" if token.special else token.text.encode()
+        if len(self.text) + len(raw) > self._longest:
+            raise ProtocolError("the answer is longer than any model's: it has no end")
         tokens.append(token)
         self.text += raw
-        if generated is None:
-            return False
-        details = event.get("details")
-        self.final = Final(token, details if type(details) is dict else {})
-        self.ended = True
-        return True
 
     def _no_token(self, event: dict[str, Any], line: bytes) -> H2oError:
         error = event.get("error")
@@ -338,8 +357,8 @@ class AnswerParser:
             return _malformed(line, "an event of the answer has neither a token nor an error")
         kind = event.get("error_type")
         kind = kind if isinstance(kind, str) else ""
-        text = error if isinstance(error, str) else excerpt(line)
-        return GenerationError(generation_text(text[:_MAX_MESSAGE], kind), error_type=kind)
+        text = join_halves(error[:_MAX_MESSAGE]) if isinstance(error, str) else excerpt(line)
+        return GenerationError(generation_text(text, kind), error_type=kind)
 
 
 def _token_of(event: re.Match[bytes]) -> Token:

@@ -21,6 +21,7 @@ from h2o_client.errors import (
     TransportError,
     TransportTimeoutError,
 )
+from h2o_client.protocol.address import is_id
 from h2o_client.protocol.effects import Claim, Close, Flow, Head, Read, Send, Sleep
 from h2o_client.protocol.payloads import check_flag, check_model, merge_parameters
 from h2o_client.protocol.prompt import check_prompt
@@ -650,16 +651,16 @@ def new_talk(
 
 
 def check_message_id(message_id: object) -> None:
-    """Raise if this can be no message's id.
+    """Raise if this cannot be a message's id.
 
     Raises:
-        TypeError: it is no text.
-        ValueError: it is blank.
+        TypeError: it is not text.
+        ValueError: it is not 1 to 64 letters, digits, - and _.
     """
     if not isinstance(message_id, str):
         raise TypeError(f"a message id is text, not {type(message_id).__name__}")
-    if not message_id.strip():
-        raise ValueError("the message id is blank")
+    if not is_id(message_id):
+        raise ValueError("this is not a message's id: 1 to 64 letters, digits, - and _")
 
 
 def _message_to_dict(message: Message) -> dict[str, Any]:
@@ -677,6 +678,6 @@ def _message_from_dict(saved: object) -> Message:
     role, content, number = saved.get("role"), saved.get("content"), saved.get("id")
     if not isinstance(role, str) or not isinstance(content, str):
         raise ValueError("the saved conversation has a message without role or content")
-    if number is not None and not isinstance(number, str):
-        raise ValueError("the saved conversation has a message whose id is no text")
+    if number is not None and not is_id(number):
+        raise ValueError("the saved conversation has a message whose id is not valid")
     return Message(role=role, content=content, id=number, partial=saved.get("partial") is True)

@@ -48,6 +48,7 @@ from h2o_client.protocol.replies import check_status, unexpected
 from h2o_client.protocol.retries import RetryState, was_refused
 from h2o_client.protocol.service import Service, in_short
 from h2o_client.protocol.stream import AnswerParser, Final
+from h2o_client.protocol.text import join_halves
 from h2o_client.types import Message, Reply, Token, WebSearchEntry
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class Turn:
     @property
     def text(self) -> str:
         """What has arrived of the answer."""
-        return self._text.decode(errors="surrogatepass")
+        return self._text.decode()
 
     @property
     def ended(self) -> bool:
@@ -332,7 +333,7 @@ class Turn:
                 self._service.ambient.note("the connection was lost, the answer recovered")
                 if missing:
                     token = Token(None, missing)
-                    self._text += missing.encode(errors="surrogatepass")
+                    self._text += missing.encode()
                     yield Emit([token])
                 return True
             if stored is not None:
@@ -437,8 +438,7 @@ class Turn:
     def _reply(self) -> Reply:
         details = self._final.details if self._final is not None else {}
         reason, count = details.get("finish_reason"), details.get("generated_tokens")
-        if not isinstance(reason, str):
-            reason = self._concluded_reason()
+        reason = join_halves(reason) if isinstance(reason, str) else self._concluded_reason()
         return Reply(
             text=self.text,
             model=self._model,

@@ -1,54 +1,58 @@
 """The stream of a web search: JSON objects without anything between them.
 
 `GET /conversation/{id}/web-search?prompt=…` is answered with one object after the other, each of
-them the whole list so far, and the response is never closed [16_web_search]:
+them the whole list so far, and the response is never closed:
 
     {"messages":[A]}{"messages":[A,B]}{"messages":[A,B,C,{"type":"result","id":"6b00…"}]}
 
 So the result is the end, and what the stream does afterwards says nothing. An error entry comes
-before the result and is no failure: the message can be sent all the same.
+before the result and is not a failure: the message can be sent all the same.
 
-`WebSearchParser` is fed bytes, in the manner of h11. To find where an object ends it counts
-brackets, and skips strings, in which they mean nothing. It looks at each byte once, in whatever
-pieces they come: trying to decode after each piece would cost the square of them. All that it
-looks for is ASCII, whose bytes are no part of other characters in UTF-8, so characters can be
-cut anywhere; objects are decoded whole.
+`WebSearchParser` is fed bytes, in the manner of h11. An object ends with a `}`, so an object is
+decoded when a piece with that character has come, and waited for as long as it is not whole.
 """
 
+# What is said here is in 16_web_search; the sources are of chat-ui 0.6.
+
+import codecs
 import json
 import re
-from typing import Any, NoReturn, TypeGuard
+from typing import Any, TypeGuard
 
 from h2o_client.errors import IncompleteStreamError, ProtocolError
+from h2o_client.protocol.address import is_id
 from h2o_client.protocol.stream import excerpt
-from h2o_client.types import WebSearchEntry
+from h2o_client.protocol.text import load_json
+from h2o_client.types import WebSearchEntry, WebSearchSource
 
 MAX_OBJECT = 1024 * 1024
+# Characters looked at in all: an object that grows by single `}` costs the square of its length.
+_MAX_WORK = 256 * MAX_OBJECT
 
-_OUTSIDE = re.compile(rb'[{}\[\]"]')
-_INSIDE = re.compile(rb'["\\]')  # of a string
-_SPACE = re.compile(rb"[ \t\r\n]*")
+_SPACE = re.compile(r"[ \t\r\n]*")
+_PART_OF_A_WORD = re.compile(r"[-+.\\\w\s]*")  # of a literal, a number or an escape
+_raw_decode = json.JSONDecoder().raw_decode
 
 
 class WebSearchParser:
     """Reads the stream of one web search.
 
     Args:
-        limit: bytes that one object may have.
+        limit: characters that one object may have.
 
     Attributes:
         result: the id of the search, once it has come: `web_search_id` for the message.
     """
 
-    __slots__ = ("_buffer", "_depth", "_in_string", "_limit", "_scanned", "_seen", "result")
+    __slots__ = ("_decode", "_limit", "_pieces", "_seen", "_size", "_work", "result")
 
     def __init__(self, limit: int = MAX_OBJECT) -> None:
         self._limit = limit
-        self._buffer = bytearray()  # the object that has not ended
-        self._scanned = 0  # bytes of it that were looked at
-        self._depth = 0  # brackets that are open there
-        self._in_string = False  # whether it is within a string there
-        self._seen = 0  # entries that were given out
+        self._decode = codecs.getincrementaldecoder("utf-8")().decode
+        self._pieces: list[str] = []  # of the object that has not ended
+        self._size = 0  # characters in them
+        self._work = 0
+        self._seen = 0  # entries that were returned
         self.result: str | None = None
 
     def feed(self, data: bytes) -> list[WebSearchEntry]:
@@ -57,24 +61,20 @@ class WebSearchParser:
         What follows the result is ignored. After an error the parser is of no more use.
 
         Raises:
-            ProtocolError: this is no stream of a web search, or an object is over the limit.
+            ProtocolError: this is not the stream of a web search, or an object is over the limit.
         """
-        entries: list[WebSearchEntry] = []
         if self.result is not None:
-            return entries
-        self._buffer += data
-        while self.result is None:
-            end = self._scan()
-            if (end or len(self._buffer)) > self._limit:
-                raise ProtocolError(f"an object of the web search is over {self._limit} bytes")
-            if not end:
-                return entries
-            # Cutting off the front of a bytearray does not move the rest each time.
-            content = bytes(self._buffer[:end])
-            del self._buffer[:end]
-            self._scanned = 0
-            entries += self._read(content)
-        self._buffer.clear()
+            return []
+        try:
+            new = self._decode(data)
+        except ValueError:
+            raise _not_a_search(data) from None
+        self._pieces.append(new)
+        self._size += len(new)
+        # Where nothing has come before, the first character tells an HTML page from an object.
+        entries = self._read_objects() if "}" in new or self._size == len(new) else []
+        if self._size > self._limit:
+            raise self._too_long()
         return entries
 
     def finish(self) -> None:
@@ -86,46 +86,45 @@ class WebSearchParser:
         if self.result is None:
             raise IncompleteStreamError("the web search ended before its result")
 
-    def _scan(self) -> int:
-        """Look at the new bytes; return where the first object ends, 0 if it does not yet."""
-        buffer, at = self._buffer, self._scanned
-        if not self._depth:
-            # Between objects. The separator that there is none of would be white space.
-            space = _SPACE.match(buffer)
-            del buffer[: space.end() if space else 0]
-            if buffer and buffer[0] != ord("{"):
-                raise ProtocolError(f"this is no web search: {excerpt(bytes(buffer[:1000]))}")
-        while True:
-            found = (_INSIDE if self._in_string else _OUTSIDE).search(buffer, at)
-            if found is None:
-                self._scanned = len(buffer)
-                return 0
-            at = found.end()
-            mark = found[0]
-            if mark == b'"':
-                self._in_string = not self._in_string
-            elif mark == b"\\":
-                if at == len(buffer):
-                    # What it escapes has not come: begin with the backslash next time.
-                    self._scanned = at - 1
-                    return 0
-                at += 1
-            elif mark in b"{[":
-                self._depth += 1
-            else:
-                self._depth -= 1
-                if not self._depth:
-                    return at
+    def _read_objects(self) -> list[WebSearchEntry]:
+        """Read the objects that are whole, and keep the rest."""
+        entries: list[WebSearchEntry] = []
+        text = "".join(self._pieces)
+        start = _after_space(text, 0)
+        while start < len(text) and self.result is None and (end := self._end(text, start)):
+            if end - start > self._limit:
+                raise self._too_long()
+            entries += self._read(text[start:end])
+            start = _after_space(text, end)
+        rest = text[start:]
+        self._pieces, self._size = [rest] if rest else [], len(rest)
+        if self.result is not None:
+            self._pieces, self._size = [], 0
+        return entries
 
-    def _read(self, content: bytes) -> list[WebSearchEntry]:
+    def _end(self, text: str, start: int) -> int:
+        """Return where an object ends, or 0 if it is not whole yet."""
+        self._work += len(text) - start
+        if text[start] == "{" and self._work <= _MAX_WORK:
+            try:
+                return _raw_decode(text, start)[1]
+            except json.JSONDecodeError as error:
+                rest = text[error.pos :]
+                if error.msg.startswith("Unterminated") or _PART_OF_A_WORD.fullmatch(rest):
+                    return 0
+            except RecursionError:
+                pass  # it is nested too deeply to be one of the service's
+        raise _not_a_search(text[start:].encode("utf-8", "replace"))
+
+    def _read(self, content: str) -> list[WebSearchEntry]:
         """Read one object; return the entries that the objects before it did not have."""
         try:
-            value: object = json.loads(content.decode(), parse_constant=_refuse_constant)
+            value = load_json(content)
         except (ValueError, RecursionError):
-            raise ProtocolError(f"this is no web search: {excerpt(content)}") from None
+            value = None
         messages = value.get("messages") if _is_dict(value) else None
         if not _is_list(messages):
-            raise ProtocolError(f"this is no web search: {excerpt(content)}")
+            raise _not_a_search(content.encode())
         entries: list[WebSearchEntry] = []
         for message in messages[self._seen :]:
             self._seen += 1
@@ -136,23 +135,47 @@ class WebSearchParser:
 
     def _entry(self, message: object) -> WebSearchEntry:
         if not _is_dict(message):
-            raise _error("an entry that is no object")
+            raise _error("an entry that is not an object")
         kind = message.get("type")
         text = message.get("message")
         args: object = message.get("args")
+        sources: object = message.get("sources")
         if not isinstance(kind, str):
             raise _error("an entry without a type")
         if kind == "result":
             result = message.get("id")
-            if not isinstance(result, str) or not result:
-                raise _error("a result without an id")
+            if not is_id(result):
+                raise _error("a result without a valid id")
             self.result = result
-        # Both are missing in a result, and args in most updates [16_web_search].
+        # All of them are optional: an update mostly has a message only.
         if text is not None and not isinstance(text, str):
-            raise _error("an entry whose message is no text")
+            raise _error("an entry whose message is not text")
         if args is not None and not _is_list(args):
-            raise _error("an entry whose args are no array")
-        return WebSearchEntry(type=kind, message=text or "", args=tuple(args or ()))
+            raise _error("an entry whose args are not an array")
+        if sources is not None and not _is_list(sources):
+            raise _error("an entry whose sources are not an array")
+        return WebSearchEntry(
+            type=kind,
+            message=text or "",
+            args=tuple(args or ()),
+            sources=tuple(_source(source) for source in sources or ()),
+        )
+
+    def _too_long(self) -> ProtocolError:
+        return ProtocolError(f"an object of the web search is over {self._limit} characters")
+
+
+def _source(source: object) -> WebSearchSource:
+    values = [source.get(name) if _is_dict(source) else 0 for name in ("title", "link", "hostname")]
+    title, link, hostname = (value if value is not None else "" for value in values)
+    if not (isinstance(title, str) and isinstance(link, str) and isinstance(hostname, str)):
+        raise _error("a source whose title, link or hostname is not text")
+    return WebSearchSource(title, link, hostname)
+
+
+def _after_space(text: str, start: int) -> int:
+    found = _SPACE.match(text, start)
+    return start if found is None else found.end()
 
 
 def _is_dict(value: object) -> TypeGuard[dict[str, Any]]:
@@ -163,9 +186,8 @@ def _is_list(value: object) -> TypeGuard[list[object]]:
     return isinstance(value, list)
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    # Python reads NaN and Infinity, which are no JSON.
-    raise ValueError(name)
+def _not_a_search(data: bytes) -> ProtocolError:
+    return ProtocolError(f"this is not a web search: {excerpt(data[:1000])}")
 
 
 def _error(what: str) -> ProtocolError:

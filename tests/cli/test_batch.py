@@ -186,6 +186,14 @@ def test_flattened_as_chat_does(server: Emulator) -> None:
 # Failures
 
 
+def test_an_answer_with_half_a_character_is_written(run: Run, server: Emulator) -> None:
+    server.reply(Answer(tokens=(" a\ud83d", " b", "\ud83d", "\ude00")))
+    run.ask("one")
+    assert run() == 0
+    (answer,) = run.answers()
+    assert answer["text"] == " a\ufffd b😀"
+
+
 def test_failed_ones_have_their_error(run: Run, server: Emulator) -> None:
     server.reply(" fine", Answer(" half", ending="error", error="out of memory"), " good")
     run.ask("one", "two", {"id": "bad", "nonsense": 1}, '{"torn', {"id": [1]}, "six")

@@ -378,3 +378,12 @@ def test_reasons() -> None:
     assert examination.reason(OSError(111, "Connection refused")) == "Connection refused"
     assert examination.reason(ValueError("odd")) == "odd"
     assert examination.reason(ConnectionResetError()) == "ConnectionResetError"
+
+
+def test_a_server_that_takes_itself_for_another_scheme(doctor: Doctor) -> None:
+    with Emulator(public_scheme="https") as server:
+        assert doctor(server.url) == 0
+        outcome, text = doctor.found["protocol"]
+        assert outcome == "note"
+        assert f"takes itself for {server.url.replace('http', 'https')}" in text
+        assert "ORIGIN" in doctor.advice

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from h2o_client.errors import ProtocolError, ServerError
 from h2o_client.protocol import data, replies
-from h2o_client.protocol.devalue import unflatten
 from h2o_client.protocol.effects import Head, Request
 from h2o_client.protocol.session import Session
 from h2o_client.protocol.stream import AnswerParser
@@ -70,23 +69,6 @@ def test_the_recordings_are_read_by_their_targets(name: str) -> None:
 
 
 # What the fuzzer cannot see: it knows no clock, and its inputs are small.
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [2**61 - 1, -(2**80), ["BigInt", f"{5 * (2**61 - 1)}"], ["Uint8Array", "AQID"]],
-)
-def test_what_costs_more_to_hash_than_to_write_is_not_hashed(entry: object) -> None:
-    # Whole numbers can be chosen so that all have one hash, and a tuple is hashed anew each time.
-    member = unflatten([entry])
-    assert unflatten([["Set", 1], entry]) == [member]
-    assert unflatten([["Map", 1, 1], entry]) == [(member, member)]
-
-
-@pytest.mark.parametrize("entry", [2**61 - 2, 7, ["BigInt", "9" * 18], "text", 0.5])
-def test_what_is_cheap_to_hash_is(entry: object) -> None:
-    assert isinstance(unflatten([["Set", 1], entry]), set)
-    assert isinstance(unflatten([["Map", 1, 1], entry]), dict)
 
 
 def test_an_error_keeps_little_of_a_long_answer() -> None:

@@ -532,7 +532,7 @@ def test_an_event_in_the_usual_form_means_what_it_would_in_another(
     decoded = AnswerParser()
     for data in (first, odd, odd + odd, last):
         decoded.feed(data)
-    assert decoded.text.decode(errors="surrogatepass") == usual.text
+    assert decoded.text.decode() == usual.text
     assert decoded.count == len(usual.tokens)
 
 
@@ -615,3 +615,83 @@ def test_of_a_read_that_cuts_events_the_whole_ones_are_read_in_the_usual_way(
     ]
     assert texts == [str(number) for number in range(1000)]
     assert len(decoded) <= len(answer) // 5000 + 2
+
+
+# Halves of surrogate pairs.
+
+
+def written(*texts: str, last: str | None = None, special: bool = True) -> list[bytes]:
+    """Events of these texts, halves of a pair as escapes, and the final one."""
+    events = [ESCAPED % json.dumps(text).encode() for text in texts]
+    token = {"id": 7, "text": "</s>" if last is None else last, "logprob": -0.5, "special": special}
+    final = {"token": token, "generated_text": "", "details": None}
+    return [*events, b"data:" + json.dumps(final, separators=(",", ":")).encode() + b"\n\n"]
+
+
+ESCAPED = (
+    b'data:{"token":{"id":5,"text":%s,"logprob":-0.5,"special":false},'
+    b'"generated_text":null,"details":null}\n\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["a\ud83d", "\ude00b"], ["a", "😀b"]),
+        (["\ud83d", "\ude00"], ["", "😀"]),
+        (["\ud83d\ude00"], ["😀"]),
+        (["\ud83d", "\ud83d", "\ude00"], ["", "\ufffd", "😀"]),
+        (["\ud83d", "b"], ["", "\ufffdb"]),
+        (["\ud83d", "", "\ude00"], ["", "", "😀"]),
+        (["\ude00", "b"], ["\ufffd", "b"]),
+        (["a\ud83d"], ["a", "\ufffd"]),
+        (["a", "\ud83d\ude00\ud83d"], ["a", "😀", "\ufffd"]),
+    ],
+)
+def test_halves_of_a_character_in_two_tokens_become_one(
+    texts: list[str], expected: list[str]
+) -> None:
+    data = b"".join(written(*texts))
+    for chunks in (written(*texts), [data], bytewise(data), cut(data, [9, 150, 300])):
+        parser = AnswerParser()
+        tokens = [token for chunk in chunks for token in parser.feed(chunk)]
+        assert [token.text for token in tokens if not token.special] == expected
+        assert parser.text.decode() == "".join(expected)
+        assert parser.final is not None
+        assert parser.count == len(texts) + 1  # what stands for a lone half was not generated
+
+
+def test_reading_on_joins_halves_as_well() -> None:
+    parser = AnswerParser()
+    parser.feed(event("first"))
+    texts = [
+        text
+        for chunk in written("a\ud83d", "\ude00b", " c", " d")
+        for text in parser.read_on(chunk)
+    ]
+    assert "".join(texts) == "a😀b c d"
+    assert parser.text.decode() == "firsta😀b c d"
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "joined"),
+    [("\ud83d", "\ude00", "😀"), ("\ud83d", "x", "\ufffdx"), ("", "\ud83d", "\ufffd")],
+)
+def test_the_last_token_may_end_with_a_half(first: str, last: str, joined: str) -> None:
+    tokens = read(*written(first, last=last, special=False)).tokens
+    assert [token.text for token in tokens] == ["", joined]
+
+
+def test_half_a_character_at_a_cut_is_left_out() -> None:
+    parser = AnswerParser()
+    parser.feed(written("a\ud83d")[0])
+    parser.finish()
+    assert parser.text == b"a"
+
+
+def test_no_text_of_a_stream_holds_half_a_character() -> None:
+    outcome = read(*written("a", last="</s>\ud83d"))
+    assert outcome.tokens[-1] == Token(7, "</s>\ufffd", -0.5, special=True)
+    outcome = read(b'data:{"error":"no \\ud83d","error_type":"generation"}\n\n')
+    assert outcome.error is not None
+    assert "no \ufffd" in outcome.error[1]

@@ -544,12 +544,12 @@ def test_a_deletion_that_failed_is_still_to_be_done() -> None:
         ({"from_share": "PMvsTaJ", "model": "m"}, ValueError, "leave `model` out"),
         ({"model": " "}, ValueError, "blank"),
         ({"model": 7}, TypeError, "model is text"),
-        ({"id": ""}, ValueError, "no id"),
-        ({"id": "../settings"}, ValueError, "no id"),
-        ({"id": "a" * 65}, ValueError, "no id"),
-        ({"id": "a?b"}, ValueError, "no id"),
-        ({"from_share": ""}, ValueError, "no shared conversation"),
-        ({"from_share": "https://x/conversation/abc"}, ValueError, "no shared conversation"),
+        ({"id": ""}, ValueError, "not a conversation.s id"),
+        ({"id": "../settings"}, ValueError, "not a conversation.s id"),
+        ({"id": "a" * 65}, ValueError, "not a conversation.s id"),
+        ({"id": "a?b"}, ValueError, "not a conversation.s id"),
+        ({"from_share": ""}, ValueError, "not a shared conversation"),
+        ({"from_share": "https://x/conversation/abc"}, ValueError, "not a shared conversation"),
         ({"from_share": 7}, TypeError, "URL"),
     ],
 )
@@ -580,7 +580,7 @@ def test_a_share_is_known_by_its_url_or_its_id(share: str) -> None:
 
 @pytest.mark.parametrize("share", ["", "/", "a b", "https://h/r/", "https://h/r/a/b", "x" * 65])
 def test_what_is_no_share(share: str) -> None:
-    with pytest.raises(ValueError, match="no shared conversation"):
+    with pytest.raises(ValueError, match="not a shared conversation"):
         queries.parse_share(share)
 
 
@@ -676,9 +676,9 @@ def test_vote_prompt_and_share_say_what_they_are_about() -> None:
     )
     talk = open_talk(world, id=CONVERSATION)
     for score in (1, -1, 0):
-        world.play(talk.vote("a/b?c", score))
+        world.play(talk.vote("a-b_c", score))
     assert [sent["score"] for sent in world.bodies("vote")] == [1, -1, 0]
-    assert world.requests[0].url.endswith(f"/conversation/{CONVERSATION}/message/a%2Fb%3Fc/vote")
+    assert world.requests[0].url.endswith(f"/conversation/{CONVERSATION}/message/a-b_c/vote")
     found = world.play(talk.prompt("abc"))
     assert (str(found), found.model, found.parameters) == ("<|prompt|>Hi", "m", {"truncate": 1})
     assert world.requests[-1].url.endswith(f"/conversation/{CONVERSATION}/message/abc/prompt")
@@ -813,7 +813,9 @@ def test_retry_of_a_saved_conversation_knows_its_last_message() -> None:
     ],
 )
 def test_what_is_no_saved_conversation(saved: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match=r"saved conversation|no id of a conv|no shared conv"):
+    with pytest.raises(
+        error, match=r"saved conversation|not a conversation.s id|not a shared conv"
+    ):
         Talk.from_dict(new_world().service, saved, keep=None)
 
 
@@ -1082,6 +1084,6 @@ def test_a_share_that_there_is_not() -> None:
 
 def test_a_share_that_is_none_sends_nothing() -> None:
     world = new_world()
-    with pytest.raises(ValueError, match="no shared conversation"):
+    with pytest.raises(ValueError, match="not a shared conversation"):
         world.play(queries.shared(world.service, "https://x/conversation/1"))
     assert world.requests == []

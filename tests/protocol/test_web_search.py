@@ -10,7 +10,7 @@ from recorded import named
 
 from h2o_client.errors import IncompleteStreamError, ProtocolError
 from h2o_client.protocol.web_search import WebSearchParser
-from h2o_client.types import WebSearchEntry
+from h2o_client.types import WebSearchEntry, WebSearchSource
 
 QUERY = WebSearchEntry("update", "Generating search query")
 CAPTURED = named("16_web_search", "web-search")
@@ -112,6 +112,28 @@ def test_what_follows_the_result_is_ignored() -> None:
     assert parser.result == "1"
 
 
+def test_sources() -> None:
+    page = {"title": "Ann won", "link": "https://a.example/x", "hostname": "a.example"}
+    entries, result = read(
+        stream([{"type": "sources", "sources": [page, {**page, "title": None, "more": 1}]}])
+    )
+    assert entries == [
+        WebSearchEntry(
+            "sources",
+            sources=(
+                WebSearchSource("Ann won", "https://a.example/x", "a.example"),
+                WebSearchSource("", "https://a.example/x", "a.example"),
+            ),
+        )
+    ]
+    assert result is None
+
+
+def test_half_a_character_becomes_a_replacement_character() -> None:
+    entries, _ = read(rb'{"messages":[{"type":"update","message":"a\ud83d","args":["\ude00"]}]}')
+    assert entries == [WebSearchEntry("update", "a\ufffd", ("\ufffd",))]
+
+
 def test_white_space_between_objects() -> None:
     entries, result = read(b'\n{"messages":[]}\r\n \t{"messages":[{"type":"result","id":"1"}]}\n')
     assert entries == [WebSearchEntry("result")]
@@ -143,6 +165,10 @@ def test_shrunk_list_gives_nothing_new() -> None:
         b'{"messages":[{"type":"result"}]}',
         b'{"messages":[{"type":"result","id":""}]}',
         b'{"messages":[{"type":"result","id":7}]}',
+        b'{"messages":[{"type":"result","id":"../../admin"}]}',
+        b'{"messages":[{"type":"sources","sources":{}}]}',
+        b'{"messages":[{"type":"sources","sources":["x"]}]}',
+        b'{"messages":[{"type":"sources","sources":[{"title":1,"link":"","hostname":""}]}]}',
         b'{"messages":[{"type":"update","message":"\xff"}]}',
         b'{"messages":[{"type":"update","args":[NaN]}]}',
         b'{"messages":[]},{"messages":[]}',
@@ -177,3 +203,10 @@ def test_work_is_linear() -> None:
     parser = WebSearchParser()
     entries = [entry for n in range(len(data)) for entry in parser.feed(data[n : n + 1])]
     assert len(entries) == 1
+
+
+def test_work_is_bounded_where_each_byte_could_be_the_end() -> None:
+    data = stream([{"type": "update", "message": "}" * 60_000}])
+    parser = WebSearchParser()
+    with pytest.raises(ProtocolError):
+        collections.deque(parser.feed(data[n : n + 1]) for n in range(len(data)))

@@ -408,3 +408,33 @@ def test_limits_that_httpx_is_given(httpx_mock: HTTPXMock) -> None:
     limits = [request.extensions["timeout"] for request in sent]
     assert [limit["connect"] for limit in limits] == [1, 1, 1, 1]
     assert all(request.headers["accept-encoding"] == "identity" for request in sent)
+
+
+async def test_halves_of_a_character_in_two_tokens(api: Api, server: Emulator) -> None:
+    tokens = ("a\ud83d", "\ude00b", " c\ud83d", " d", "\ude00", "\ud83d")
+    expected = "a😀b c\ufffd d\ufffd\ufffd"
+    server.reply(Answer(tokens=tokens), Answer(tokens=tokens), Answer(tokens=tokens))
+    async with api.client() as client, client.conversation() as talk:
+        reply = await talk.send("one")
+        assert reply.text == expected
+        assert reply.generated_tokens == len(tokens) + 1
+        async with talk.stream("two") as stream:
+            given = [token async for token in stream.events()]
+        shown = "".join(token.text for token in given if not token.special)
+        assert shown == stream.reply.text == expected
+        async with talk.stream("three") as stream:
+            texts = [text async for text in stream]
+        assert "".join(texts) == expected
+        assert [message.content for message in await talk.history()][1::2] == [expected] * 3
+        assert [message.content for message in talk.messages][1::2] == [expected] * 3
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+async def test_halves_of_a_character_where_the_connection_is_lost(
+    api: Api, server: Emulator, after: int
+) -> None:
+    server.reply(Answer(tokens=("a\ud83d", "\ude00b", " c\ud83d", " d"), drop_after=after))
+    async with api.client() as client:
+        reply = await client.chat("Hi")
+    assert reply.text == "a😀b c\ufffd d"
+    assert reply.recovered

@@ -19,6 +19,7 @@ from h2o_client import (
     SharedConversation,
     TransportTimeoutError,
     WebSearchEntry,
+    WebSearchSource,
 )
 from h2o_client.emulator import DEFAULT_MODELS, Emulator, Fault, WebSearch
 
@@ -187,7 +188,7 @@ async def test_a_share_that_there_is_not(api: Api, server: Emulator) -> None:
         with pytest.raises(NotFoundError):
             await client.conversation(from_share="zzzzzzz").send("Hi")
         before = len(server.requests)
-        with pytest.raises(ValueError, match="no shared conversation"):
+        with pytest.raises(ValueError, match="not a shared conversation"):
             await client.shared(f"{server.url}/conversation/zzzzzzz")
         assert len(server.requests) == before
     await api.settled()
@@ -273,6 +274,18 @@ async def test_web_search(api: Api, server: Emulator) -> None:
         assert bodies(server)[1]["options"]["web_search_id"] == ""
     assert kinds(server).count("search") == 1
     await api.settled()
+
+
+async def test_the_sources_of_a_web_search(api: Api) -> None:
+    with Emulator(version="0.6") as server:
+        server.search(WebSearch("Ann won.", query="cup", links=("https://a.example/x",)))
+        async with api.client(server.url) as client, client.conversation() as talk:
+            reply = await talk.send("Who won?", web_search=True)
+        (found,) = [entry for entry in reply.web_search if entry.type == "sources"]
+        assert found.sources == (
+            WebSearchSource("https://a.example/x", "https://a.example/x", "a.example"),
+        )
+        assert [entry.sources for entry in reply.web_search if entry is not found] == [()] * 6
 
 
 async def test_a_web_search_that_fails_fails_nothing(api: Api, server: Emulator) -> None:

@@ -1,0 +1,171 @@
+"""Ids that would lead elsewhere: a server that lists them gets no request outside of its path."""
+
+import json
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+from flavours import Api
+
+from h2o_client import AsyncH2oClient, ProtocolError
+
+EVIL = "../../admin/users/1?force=1#"
+GOOD = "6b007c3d1090eb6ec94d77f1"
+IDS = [EVIL, "..", "a/b", "a?b", "a#b", "a%2e", "", "a" * 65, 7, None]
+
+
+class Server:
+    """A server of one page, at `/chat`.
+
+    Attributes:
+        made: the id of the conversation that it makes; None: the answer is lost on the way.
+        listed: the id of the conversation that it lists.
+        message: the id of the message that it has stored.
+        url: where it says that a conversation was shared.
+        lines: the requests, as a server reads them.
+    """
+
+    def __init__(self, **changed: Any) -> None:
+        self.made: Any = GOOD
+        self.listed: Any = GOOD
+        self.message: Any = "m"
+        self.url: Any = f"http://host/chat/r/{GOOD}"
+        self.lines: list[str] = []
+        for name, value in changed.items():
+            assert name in vars(self)
+            setattr(self, name, value)
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.lines.append(f"{request.method} {request.url.raw_path.decode()}")
+        where = request.url.path.removeprefix("/chat")
+        if where == "/settings":
+            return httpx.Response(200, json={"type": "redirect", "status": 303, "location": "/"})
+        if where == "/conversation":
+            if self.made is None:
+                return httpx.Response(502)
+            return httpx.Response(200, json={"conversationId": self.made})
+        if where == "/__data.json":
+            model = {"id": "m", "name": "m"}
+            settings = {"shareConversationsWithModelAuthors": True, "activeModel": "m"}
+            listed = {"id": self.listed, "title": "t", "model": "m"}
+            return page({"models": [model], "settings": settings, "conversations": [listed]})
+        if where.endswith("/__data.json"):
+            message = {"from": "user", "content": "Hi", "id": self.message}
+            return page({"title": "t", "model": "m", "messages": [message]})
+        if where.endswith("/share"):
+            return httpx.Response(200, json={"url": self.url})
+        return httpx.Response(200)
+
+
+def page(value: Any) -> httpx.Response:
+    """`__data.json` of one node."""
+    entries: list[Any] = []
+
+    def place_of(item: Any) -> int:
+        place = len(entries)
+        entries.append(None)
+        if isinstance(item, dict):
+            entries[place] = {name: place_of(part) for name, part in item.items()}
+        elif isinstance(item, list):
+            entries[place] = [place_of(part) for part in item]
+        else:
+            entries[place] = item
+        return place
+
+    place_of(value)
+    body = {"type": "data", "nodes": [{"type": "data", "data": entries}]}
+    return httpx.Response(200, content=json.dumps(body).encode())
+
+
+async def play(
+    api: Api, server: Server, scenario: Callable[[AsyncH2oClient], Awaitable[object]]
+) -> None:
+    """Play a scenario, and look at what the server was sent."""
+    http = api.http_client(transport=httpx.MockTransport(server))
+    async with api.client("http://host/chat", http_client=http, retries=0) as client:
+        await scenario(client)
+    await api.close_http(http)
+    ours = re.compile(r"\w+ /chat/(settings|__data\.json|(conversation|r)(/[\w.-]+)*)")
+    assert [line for line in server.lines if not ours.fullmatch(line)] == []
+    assert not any("admin" in line or ".." in line for line in server.lines)
+
+
+@pytest.mark.parametrize("number", IDS)
+async def test_a_listed_id_is_checked(api: Api, number: Any) -> None:
+    async def scenario(client: AsyncH2oClient) -> None:
+        with pytest.raises(ProtocolError, match=r"conversations\[0\]\.id"):
+            await client.conversations()
+
+    await play(api, Server(listed=number), scenario)
+
+
+@pytest.mark.parametrize("number", IDS)
+async def test_the_id_of_a_new_conversation_is_checked(api: Api, number: Any) -> None:
+    async def scenario(client: AsyncH2oClient) -> None:
+        with pytest.raises(ProtocolError):
+            await client.conversation().rename("t")
+
+    server = Server(made="" if number is None else number, listed=EVIL)
+    await play(api, server, scenario)
+    assert not any(line.startswith("DELETE") for line in server.lines)
+
+
+async def test_an_orphan_with_an_id_that_leads_elsewhere_is_not_deleted(
+    api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(client: AsyncH2oClient) -> None:
+        with pytest.raises(Exception, match="502"):
+            await client.conversation().rename("t")
+
+    server = Server(made=None, listed=EVIL)
+    await play(api, server, scenario)
+    assert not any(line.startswith("DELETE") for line in server.lines)
+    assert "a conversation may be left behind: ProtocolError" in caplog.text
+
+
+async def test_the_ids_of_stored_messages_are_checked(api: Api) -> None:
+    async def history(client: AsyncH2oClient) -> None:
+        with pytest.raises(ProtocolError, match=r"messages\[0\]\.id is not a valid id"):
+            await client.conversation(id=GOOD).history()
+
+    async def copied(client: AsyncH2oClient) -> None:
+        with pytest.raises(ProtocolError, match=r"messages\[0\]\.id is not a valid id"):
+            await client.conversation(from_share=GOOD, keep=True).history()
+
+    async def shared(client: AsyncH2oClient) -> None:
+        with pytest.raises(ProtocolError, match=r"messages\[0\]\.id is not a valid id"):
+            await client.shared(GOOD)
+
+    for scenario in (history, copied, shared):
+        await play(api, Server(message=EVIL), scenario)
+
+
+async def test_the_url_of_a_shared_conversation_is_checked(api: Api) -> None:
+    async def scenario(client: AsyncH2oClient) -> None:
+        with pytest.raises(ProtocolError):
+            await client.conversation(id=GOOD).share()
+
+    await play(api, Server(url="http://host/chat/r/" + EVIL), scenario)
+
+
+@pytest.mark.parametrize("number", [EVIL, "..", "a/b", "", "a" * 65])
+async def test_ids_of_the_caller_are_checked(api: Api, number: str) -> None:
+    async def scenario(client: AsyncH2oClient) -> None:
+        talk = client.conversation(id=GOOD)
+        saved = {**talk.to_dict(), "messages": [{"role": "user", "content": "x", "id": number}]}
+        with pytest.raises(ValueError, match="id"):
+            client.conversation(id=number)
+        with pytest.raises(ValueError, match="id"):
+            client.conversation_from({**saved, "id": number})
+        with pytest.raises(ValueError, match="id"):
+            client.conversation_from(saved)
+        with pytest.raises(ValueError, match="id"):
+            await talk.vote(number, 1)
+        with pytest.raises(ValueError, match="id"):
+            await talk.prompt(number)
+
+    server = Server()
+    await play(api, server, scenario)
+    assert server.lines == []
