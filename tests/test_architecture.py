@@ -22,6 +22,7 @@ LONGER = {
 }
 SYNC, ASYNC = {"_sync", "_sync_player"}, {"_async", "_async_player"}
 SHELLS = SYNC | ASYNC | {"_http"}
+PLAYED_SHELLS = {"_sync", "_sync_player", "_async", "_async_player"}  # each pair of them is a cycle
 OTHER_WORLDS = {"emulator", "testing"}  # no part of the client
 USERS = {"cli", "g4f", "batch", "notebook", "magics", "__main__"}
 PUBLIC_MODULES = {"h2o_client", "h2o_client.errors", "h2o_client.stored", "h2o_client.types"}
@@ -127,6 +128,31 @@ def test_of_the_emulator_one_module_imports_httpx_and_only_when_used() -> None:
 @pytest.mark.parametrize("name", of("emulator"))
 def test_the_emulator_shares_nothing_with_the_client(name: str) -> None:
     assert ours(name) <= {"emulator"}
+
+
+def modules_imported(name: str) -> set[str]:
+    """The modules of this package that a module imports, for types too."""
+    found = set()
+    for module, attribute in imports(name):
+        place = module.removeprefix("h2o_client").removeprefix(".")
+        of_a_package = f"{place}.{attribute}".removeprefix(".")
+        found.add(of_a_package if of_a_package in MODULES else place)
+    return {item for place in found for item in (place, f"{place}.__init__") if item in MODULES}
+
+
+def in_a_cycle(name: str) -> bool:
+    """Whether a module imports itself by way of others."""
+    reached, new = set(), modules_imported(name)
+    while new:
+        reached |= new
+        new = {inner for module in new for inner in modules_imported(module)} - reached
+    return name in reached
+
+
+def test_no_two_files_import_each_other() -> None:
+    """Not for types either."""
+    found = {name for name in MODULES if in_a_cycle(name)}
+    assert found <= PLAYED_SHELLS
 
 
 def test_the_client_does_not_need_the_emulator() -> None:

@@ -12,19 +12,24 @@ closing the socket: all that was written still arrives before the end.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from email.utils import formatdate
 from http.client import responses
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 import h11
 
-from h2o_client.emulator import routes
-from h2o_client.emulator.generation import ClientLostError
-from h2o_client.emulator.handlers import Answered, Stream
 from h2o_client.emulator.recording import Tape
 from h2o_client.emulator.script import Fault
-from h2o_client.emulator.web import Headers, Request, Response
+from h2o_client.emulator.web import (
+    Answered,
+    ClientLostError,
+    Headers,
+    Request,
+    Response,
+    Stream,
+)
 
 if TYPE_CHECKING:
     from anyio.abc import ByteStream
@@ -33,7 +38,7 @@ FIRST_REQUEST = 60.0
 """Seconds that a new connection may be silent."""
 
 GONE = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError)
-"""What reading and writing raise when the other side is no longer there."""
+"""What reading and writing raise when the other side has gone."""
 
 MAX_HEADERS = 64 * 1024
 READ = 64 * 1024
@@ -42,10 +47,13 @@ READ = 64 * 1024
 class Host(Protocol):
     """What a connection needs of the emulator."""
 
-    base_path: str
     keep_alive: float
     max_body: int
     now: Callable[[], float]
+
+    def kind(self, method: str, path: str) -> str:
+        """What kind of request that is."""
+        ...
 
     def received(self, request: Request) -> Fault | None:
         """Record a request, and take the fault that it meets."""
@@ -81,7 +89,7 @@ class Connection:
         self._whole = ""  # and if it is sent to its end
 
     async def serve(self) -> None:
-        """Answer requests until either side has had enough."""
+        """Answer requests until either side closes."""
         patience = FIRST_REQUEST
         while True:
             request = await self._next_request(patience)
@@ -95,7 +103,7 @@ class Connection:
             patience = self.host.keep_alive
 
     async def _next_request(self, patience: float) -> Request | None:
-        """Read one request; None when there is none any more."""
+        """Read one request; None at the end of the connection."""
         try:
             head: object = None
             with anyio.move_on_after(patience):
@@ -116,7 +124,7 @@ class Connection:
             (name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers
         ]
         method = head.method.decode()
-        kind = routes.kind(method, routes.find(path, self.host.base_path))
+        kind = self.host.kind(method, path)
         declared = int(dict(headers).get("content-length", "0"))
         if self._http.they_are_waiting_for_100_continue:
             await self._send(h11.InformationalResponse(status_code=100, headers=[]))
@@ -151,7 +159,7 @@ class Connection:
             self._http.receive_data(data)
 
     async def _answer_watched(self, request: Request) -> bool:
-        """Answer, and give up when the client leaves; tells whether the connection lives on."""
+        """Answer, and give up when the client leaves; return whether the connection stays open."""
         alive = False
         self._tape = self.host.tape(request)
         self._ending = "eof"
@@ -184,7 +192,11 @@ class Connection:
             self._http.receive_data(data)
 
     async def _answer(self, request: Request) -> bool:
-        with _Busy(self.host) as busy:  # before it is recorded: who sees it can wait for it
+        with (
+            ExitStack() as busy
+        ):  # first, so that a test that sees the request can wait for its end
+            self.host.busy(1)
+            busy.callback(self.host.busy, -1)
             fault = self.host.received(request)
             if fault is not None:
                 await anyio.sleep(fault.delay)
@@ -212,11 +224,11 @@ class Connection:
         await self._send(h11.EndOfMessage())
         return True
 
-    async def _send_stream(self, request: Request, answer: Stream, busy: _Busy) -> bool:
+    async def _send_stream(self, request: Request, answer: Stream, busy: ExitStack) -> bool:
         try:
             await self._send_head(answer.status, answer.headers)
             if answer.endless:
-                busy.done()
+                busy.close()
             while request.method != "HEAD" and (data := await answer.feed.get()):
                 await self._send(h11.Data(data=data))
         except ClientLostError:
@@ -261,25 +273,3 @@ class Connection:
             tape.chunk(bytes(event.data))
         elif isinstance(event, h11.EndOfMessage):
             tape.end(self._whole)
-
-
-class _Busy:
-    """One request that is being handled."""
-
-    def __init__(self, host: Host) -> None:
-        self._host = host
-        self._open = False
-
-    def __enter__(self) -> Self:
-        self._open = True
-        self._host.busy(1)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.done()
-
-    def done(self) -> None:
-        """It is no longer being handled, or nobody can tell any more."""
-        if self._open:
-            self._open = False
-            self._host.busy(-1)

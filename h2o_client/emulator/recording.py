@@ -6,7 +6,7 @@ file is written anew after each exchange, under another name first, so that it i
 whole whenever the emulator ends; after `PER_FILE` exchanges comes the next one, or
 when it is `FULL`.  Where it cannot be written, that is logged, and the emulator goes on.
 
-Prompts and answers are in them, so nobody but their owner may read them.  Of headers and
+Prompts and answers are in them, so only their owner may read them.  Of headers and
 query parameters only those that are known to be harmless are kept; another id stands for
 each session's.
 """
@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from h2o_client.emulator.store import Bounded
@@ -61,22 +61,6 @@ QUERY_LEFT_OUT = "left-out"
 logger = logging.getLogger(__name__)
 
 
-class Tape(Protocol):
-    """Takes what is sent in one exchange."""
-
-    def head(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
-        """The response begins."""
-        ...
-
-    def chunk(self, data: bytes) -> None:
-        """Some of its body."""
-        ...
-
-    def end(self, ended: str) -> None:
-        """Nothing comes any more; the first word counts."""
-        ...
-
-
 @dataclass(slots=True)
 class _Take:
     """One file that is being written."""
@@ -108,7 +92,7 @@ class Recorder:
 
     def tape(self, request: Request) -> Tape:
         """Begin to record an exchange."""
-        return _Tape(request, self._done)
+        return Tape(request, self._done)
 
     def asked(self, session: str, body: object, tokens: int, outcome: str) -> None:
         """Note what a model was asked."""
@@ -204,7 +188,7 @@ class Recorder:
         return len(text)
 
 
-class _Tape:
+class Tape:
     """One exchange that is being recorded."""
 
     def __init__(self, request: Request, done: Callable[[Request, dict[str, Any]], None]) -> None:
@@ -219,13 +203,16 @@ class _Tape:
         self._ended = False
 
     def head(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
+        """Note the head of the response."""
         self._status, self._reason, self._headers = status, reason, headers
         self._headers_at = self._now()
 
     def chunk(self, data: bytes) -> None:
+        """Note a part of the body."""
         self._chunks.append((self._now(), data))
 
     def end(self, ended: str) -> None:
+        """Note how the response ended; the first call counts."""
         if self._ended:
             return
         self._ended = True
@@ -286,7 +273,7 @@ def _private(path: str, flags: int) -> int:
 
 
 def _chunk(moment: int, data: bytes) -> dict[str, Any]:
-    """A chunk, as text where it is some; one can end within a character."""
+    """A chunk, as text if possible: it can end within a character."""
     try:
         return {"t_ms": moment, "text": data.decode()}
     except UnicodeDecodeError:

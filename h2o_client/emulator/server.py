@@ -1,4 +1,4 @@
-"""The emulator as its users see it: a server in a thread of its own.
+"""The emulator as its users see it: a server in its own thread.
 
 It runs its own event loop in its own thread, so that it serves synchronous
 tests, asyncio tests and trio tests alike, and is reached over a real socket.
@@ -24,17 +24,17 @@ import anyio
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.from_thread import BlockingPortal
 
+from h2o_client.emulator.chat_ui_2023.face import Face
 from h2o_client.emulator.connection import GONE, Connection
-from h2o_client.emulator.engine import EngineLike, LiveEngine, lives
+from h2o_client.emulator.engine import EngineLike, LiveEngine
 from h2o_client.emulator.engines import engine_of
-from h2o_client.emulator.handlers import Answered
 from h2o_client.emulator.prompt import template
 from h2o_client.emulator.recording import Recorder, Tape
 from h2o_client.emulator.replaying import Replay
 from h2o_client.emulator.script import Answer, Fault, Script, WebSearch
 from h2o_client.emulator.service import Config, Service
 from h2o_client.emulator.store import DEFAULT_MODELS, Conversation, Model, Store
-from h2o_client.emulator.web import Request, Response
+from h2o_client.emulator.web import Answered, Request, Response
 
 R = TypeVar("R")
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Emulator:
             writes prompts otherwise.
         rate_limit: Messages in a window; None does not limit.
         rate_window: Seconds that a message counts, and then until the next sweep.
-        stop_lifetime: Seconds that the record of a stop lives, and then until the next sweep.
+        stop_lifetime: Seconds that the record of a stop is kept, and then until the next sweep.
         sweep: Seconds between sweeps; 0 sweeps all the time.
         cookie_name: The session cookie's name.
         public_scheme: What it takes its own URL to begin with: ``https`` as a real server does
@@ -78,7 +78,7 @@ class Emulator:
         progress: Takes the lines that an engine says while it starts; by default they are logged.
 
     Raises:
-        EngineError: Nonsense in the name of an engine.
+        EngineError: The name of an engine is not valid.
         ImportError: What an engine needs is not installed.
         OSError: A folder cannot be used.
         ValueError: Nothing is recorded in `replay`; `models` have engines, and `engine` is given.
@@ -164,10 +164,11 @@ class Emulator:
             public_scheme=public_scheme,
         )
         self._service = Service(config, self._store, self._script, self._changed)
+        self._face = Face(self._service)
         self._recorder: Recorder | None = None
         self._replay: Replay | None = None
         if replay is not None:
-            self._replay = Replay(Path(replay), cookie_name, self.base_path, pace)
+            self._replay = Replay(Path(replay), cookie_name, self.kind, pace)
         if record is not None:
             server = f"the emulator, as chat-ui {version}"
             self._recorder = Recorder(Path(record), cookie_name, server)
@@ -190,7 +191,7 @@ class Emulator:
         """Start serving; returns when engines are ready and connections are accepted.
 
         Raises:
-            EngineError: An engine cannot be had.
+            EngineError: An engine cannot be started.
             OSError: It cannot listen there.
         """
         if self._thread is not None:
@@ -212,7 +213,7 @@ class Emulator:
         return self
 
     def close(self) -> None:
-        """Stop serving: ends streams and connections, leaves no thread; does no harm twice."""
+        """Stop serving: end streams and connections; leaves no thread. May be called twice."""
         self._ending = True  # first: see _start_engines
         thread, portal = self._thread, self._portal
         if thread is None:
@@ -244,13 +245,13 @@ class Emulator:
         """The template that each model's prompts are written in.
 
         Raises:
-            EngineError: An engine's cannot be had.
+            EngineError: An engine's template cannot be read.
         """
         config = self._service.config
         found: dict[str, str] = {}
         for model in config.models:
-            life = lives(self._service.engine(model.name))
-            own = None if life is None else life.template()
+            engine = self._service.engine(model.name)
+            own = engine.template() if isinstance(engine, LiveEngine) else None
             found[model.name] = own or template(config.version)
         return found
 
@@ -287,17 +288,17 @@ class Emulator:
         self.fault(on, *[Fault(status=status, body=body)] * times)
 
     def cut(self, after: int = 5, *, on: str = "message") -> None:
-        """Lose the client of the next message after some tokens; generation goes on."""
+        """Break the connection of the next message after some tokens; generation goes on."""
         if on != "message":
             raise ValueError("only messages are streamed")
         self._call(lambda: self._script.cuts.append(after))
 
     def search(self, *searches: WebSearch) -> None:
-        """Let the next web searches succeed, with these results."""
+        """Let the next web searches succeed with these results."""
         self._call(lambda: self._script.searches.extend(searches))
 
     def clear(self) -> None:
-        """Forget the requests, and all that was scripted and has not happened."""
+        """Forget the requests, and what was scripted but not used."""
         self._call(self._script.clear)
         with self._changes:
             self._requests.clear()
@@ -333,7 +334,7 @@ class Emulator:
 
     @property
     def held(self) -> int:
-        """Generations that stand still; see `Answer.hold_after`."""
+        """Generations that are held; see `Answer.hold_after`."""
         return self._call(self._count_held)
 
     @property
@@ -358,26 +359,26 @@ class Emulator:
             timeout: Seconds to wait at most.
 
         Raises:
-            TimeoutError: There is still something going on.
+            TimeoutError: A generation or a request still runs.
         """
         self._wait(self._is_idle, timeout, "the emulator is not idle")
 
     def wait_held(self, count: int = 1, timeout: float = 5.0) -> None:
-        """Wait until generations stand still at their `Answer.hold_after`.
+        """Wait until generations are held at their `Answer.hold_after`.
 
         Args:
             count: How many.
             timeout: Seconds to wait at most.
 
         Raises:
-            TimeoutError: Fewer do.
+            TimeoutError: Fewer are held.
         """
         self._wait(lambda: self._count_held() >= count, timeout, "too few generations are held")
 
     # What happens now
 
     def release(self) -> None:
-        """Let go on what is held; also what runs now and would be held later."""
+        """Let held generations continue, and those that would be held later."""
 
         def release() -> None:
             for generation in self._service.generations:
@@ -386,18 +387,19 @@ class Emulator:
         self._call(release)
 
     def forget_sessions(self) -> None:
-        """Lose the sessions, as a server does that was set up anew: the modal is to be accepted.
+        """Lose the sessions, as a server does that was set up anew: the modal must be accepted.
 
         Conversations stay, under their session's id.
         """
         self._call(self._store.sessions.clear)
 
     def retire(self, model: str) -> None:
-        """Serve a model no longer: messages to its conversations are a 410 [25].
+        """Serve a model no longer: messages to its conversations are a 410.
 
         Args:
             model: Its name; the default model cannot go.
         """
+        # 25
         self._call(lambda: self._service.retire(model))
 
     def disconnect_all(self) -> None:
@@ -407,6 +409,10 @@ class Emulator:
             portal.call(self._close_streams)
 
     # For its connections
+
+    def kind(self, method: str, path: str) -> str:
+        """What kind of request that is."""
+        return self._face.kind(method, path)
 
     def received(self, request: Request) -> Fault | None:
         """Record a request, and take the fault that it meets."""
@@ -432,13 +438,13 @@ class Emulator:
     async def handle(self, request: Request) -> Answered:
         """Have the service answer, or the recording."""
         if self._replay is None:
-            return await self._service.handle(request)
-        refused = self._service.refuse_stranger(request)
+            return await self._face.handle(request)
+        refused = self._face.refuse_stranger(request)
         return refused or await self._replay.answer(request, self._service.spawn)
 
     def answer_fault(self, request: Request, fault: Fault) -> Response:
         """The response of a fault."""
-        return self._service.fault(request, fault)
+        return self._face.fault(request, fault)
 
     # Inside
 
@@ -542,7 +548,7 @@ class Emulator:
             await stream.aclose()
 
     def _call(self, function: Callable[[], R]) -> R:
-        """Do something in the loop's thread, or here where there is none."""
+        """Call a function in the loop's thread, or here if it does not run."""
         portal, thread = self._portal, self._thread
         if portal is None or thread is None or thread.ident == threading.get_ident():
             return function()

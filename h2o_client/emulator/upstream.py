@@ -34,11 +34,11 @@ from h2o_client.emulator.engine import (
     EngineLike,
     GenerationError,
     GenerationRequest,
+    LiveEngine,
     RawEngine,
     Token,
     UpstreamDownError,
     UpstreamError,
-    lives,
 )
 from h2o_client.emulator.parameters import check
 from h2o_client.emulator.prompt import END_OF_TEXT
@@ -60,7 +60,8 @@ ERROR_BODIES: Mapping[int, Mapping[str, str]] = {
     429: {"error": "Model is overloaded", "error_type": "overloaded"},
     503: {"error": "unhealthy", "error_type": "healthcheck"},
 }
-"""What a model server says with these statuses [05_upstream_error_422 and its like]."""
+"""What a model server says with these statuses."""
+# 05_upstream_error_422 and its like
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ async def ask(
             answer = Answer.of(made)
         else:
             tokens = made
-            pace = 0.0 if lives(engine) else pace
+            pace = 0.0 if isinstance(engine, LiveEngine) else pace
     if answer is None:
         answer = Answer()
     elif answer.ending == "down":
@@ -137,7 +138,7 @@ async def ask(
             body = ERROR_BODIES.get(answer.status, {"error": responses.get(answer.status, "")})
         return _plain(answer.status, *encode_body(body, answer.content_type), answer.headers)
     # The stub that was recorded said 42; a real model says what it took, or nothing.
-    seed = 42 if tokens is None or lives(engine) is None else None
+    seed = 42 if tokens is None or not isinstance(engine, LiveEngine) else None
     writer = _Writer(request, answer, answer.pace if answer.pace is not None else pace, hold, seed)
     try:
         if not request.stream:
@@ -221,7 +222,8 @@ class _Writer:
             raise ConnectionError("model server died")
 
     async def whole(self, tokens: AsyncIterator[Token | str] | None) -> Upstream:
-        """The answer in one JSON body, as without ``stream: true`` [08]."""
+        """The answer in one JSON body, as without ``stream: true``."""
+        # 08
         async with aclosing(self._timed(tokens)) as timed:
             try:
                 said = [token.text async for token, _ in timed if not token.special]
@@ -313,7 +315,7 @@ class _Writer:
 
 
 MAX_LINE = 1024 * 1024
-"""Bytes of a line, after which it is no longer looked at."""
+"""Bytes of a line, after which it is not parsed."""
 
 
 async def _passed_on(body: AsyncGenerator[bytes]) -> AsyncGenerator[Piece]:

@@ -128,7 +128,7 @@ class HttpEngine(LiveEngine):
         """Send a request; returns when the response's headers are there.
 
         Raises:
-            UpstreamDownError: There is no such server, or it never answered.
+            UpstreamDownError: The server cannot be reached, or did not answer.
         """
         assert self._client is not None, "the engine was not started"  # noqa: S101 -- our mistake
         encoded_headers = [
@@ -166,11 +166,11 @@ class HttpEngine(LiveEngine):
 
 
 def _make_client(secure: bool) -> httpx.AsyncClient:
-    nobody = http.cookiejar.DefaultCookiePolicy(allowed_domains=[])
+    no_domain = http.cookiejar.DefaultCookiePolicy(allowed_domains=[])
     return httpx.AsyncClient(
         verify=secure,
-        # What a model server wants to remember of one client is not told it by another.
-        cookies=http.cookiejar.CookieJar(nobody),
+        # Cookies are not kept: they would mix up the emulator's clients.
+        cookies=http.cookiejar.CookieJar(no_domain),
         timeout=httpx.Timeout(SILENCE, connect=CONNECT, pool=None),
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
     )

@@ -4,7 +4,7 @@
 conversations go on side by side.  A logits processor draws each token, because
 every answer needs random numbers of its own and the log-probability of what was
 drawn.  A stopping criterion hands the token over, and ends the answer when it is
-complete or when nobody reads it any more: a stop takes effect within a token.
+complete or when the reader has left: a stop takes effect within a token.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class TransformersEngine(LiveEngine):
         return _Answer(self._model, self._tokenizer, ids, options, room)
 
     def _prompt(self, request: GenerationRequest, options: Options, most: int) -> list[int]:
-        """The prompt's ids: the oldest turns go where there is no room, then ids for `truncate`."""
+        """The prompt's ids: without the oldest turns, or cut by `truncate`, if need be."""
         turns = chat_messages(request)
         ids = self._encode(turns, request)
         room = min(options.truncate or len(ids), most - 1 if most else len(ids))
@@ -195,7 +195,7 @@ class _Answer:
 
     Attributes:
         made: Its tokens, the last one with a finish reason; or what went wrong.
-        stopped: Set when nobody reads the tokens any more.
+        stopped: Set when the reader has left.
     """
 
     def __init__(
@@ -282,7 +282,7 @@ class _Answer:
         return tokens if self._held is not None else [*tokens, token]
 
     def _new_text(self, *, flush: bool) -> str:
-        """The text that came with the last id; none while a character is unfinished.
+        """The text that came with the last id; empty while a character is unfinished.
 
         An id's text depends on those before it: what is new is the difference that it makes.
         """
