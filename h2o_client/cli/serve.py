@@ -29,7 +29,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option(
     "--engine",
     metavar="ENGINE",
-    help=f"What answers: {ENGINES}.  [default: rote, a few sentences by heart]",
+    help=f"What answers: {ENGINES}.  [default: rote, a few scripted sentences]",
 )
 @click.option(
     "--model",

@@ -11,28 +11,23 @@ closing the socket: all that was written still arrives before the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from email.utils import formatdate
 from http.client import responses
-from typing import TYPE_CHECKING, Protocol
 
 import anyio
+import anyio.abc
 import h11
 
+from h2o_client.emulator.gateway import Gateway
 from h2o_client.emulator.recording import Tape
-from h2o_client.emulator.script import Fault
 from h2o_client.emulator.web import (
-    Answered,
     ClientLostError,
     Headers,
     Request,
     Response,
     Stream,
 )
-
-if TYPE_CHECKING:
-    from anyio.abc import ByteStream
 
 FIRST_REQUEST = 60.0
 """Seconds that a new connection may be silent."""
@@ -44,44 +39,12 @@ MAX_HEADERS = 64 * 1024
 READ = 64 * 1024
 
 
-class Host(Protocol):
-    """What a connection needs of the emulator."""
-
-    keep_alive: float
-    max_body: int
-    now: Callable[[], float]
-
-    def kind(self, method: str, path: str) -> str:
-        """What kind of request that is."""
-        ...
-
-    def received(self, request: Request) -> Fault | None:
-        """Record a request, and take the fault that it meets."""
-        ...
-
-    def busy(self, change: int) -> None:
-        """Count requests that are being handled."""
-        ...
-
-    def tape(self, request: Request) -> Tape | None:
-        """What records the exchange, if it is to be recorded."""
-        ...
-
-    async def handle(self, request: Request) -> Answered:
-        """Have the service answer."""
-        ...
-
-    def answer_fault(self, request: Request, fault: Fault) -> Response:
-        """The response of a fault."""
-        ...
-
-
 class Connection:
     """One connection, from its first byte to its last."""
 
-    def __init__(self, stream: ByteStream, host: Host, address: str) -> None:
+    def __init__(self, stream: anyio.abc.ByteStream, gateway: Gateway, address: str) -> None:
         self.stream = stream
-        self.host = host
+        self.gateway = gateway
         self.address = address
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADERS)
         self._tape: Tape | None = None
@@ -100,7 +63,7 @@ class Connection:
             if self._http.our_state is h11.MUST_CLOSE or self._http.their_state is h11.MUST_CLOSE:
                 return
             self._http.start_next_cycle()
-            patience = self.host.keep_alive
+            patience = self.gateway.keep_alive
 
     async def _next_request(self, patience: float) -> Request | None:
         """Read one request; None at the end of the connection."""
@@ -124,25 +87,25 @@ class Connection:
             (name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers
         ]
         method = head.method.decode()
-        kind = self.host.kind(method, path)
+        kind = self.gateway.face.kind(method, path)
         declared = int(dict(headers).get("content-length", "0"))
         if self._http.they_are_waiting_for_100_continue:
             await self._send(h11.InformationalResponse(status_code=100, headers=[]))
         body = bytearray()
-        too_long = declared > self.host.max_body
+        too_long = declared > self.gateway.max_body
         while isinstance(event := await self._event(), h11.Data):
-            too_long = too_long or len(body) + len(event.data) > self.host.max_body
+            too_long = too_long or len(body) + len(event.data) > self.gateway.max_body
             if not too_long:
                 body += event.data
         if not isinstance(event, h11.EndOfMessage):
             return None
         kept = b"" if too_long else bytes(body)
-        now = self.host.now()
+        now = self.gateway.clock()
         request = Request(kind, method, path, query, headers, kept, now, self.address)
-        if declared <= self.host.max_body:
+        if declared <= self.gateway.max_body:
             return request
         # Refused by its length, before the service sees it: no cookie, no content type.
-        self.host.received(request)
+        self.gateway.received(request)
         text = b"Invalid request body"
         await self._send_whole(request, Response(413, [("content-length", str(len(text)))], text))
         return None
@@ -161,7 +124,7 @@ class Connection:
     async def _answer_watched(self, request: Request) -> bool:
         """Answer, and give up when the client leaves; return whether the connection stays open."""
         alive = False
-        self._tape = self.host.tape(request)
+        self._tape = self.gateway.tape(request)
         self._ending = "eof"
         self._whole = "no-body" if request.method == "HEAD" else ""
         try:
@@ -195,13 +158,13 @@ class Connection:
         with (
             ExitStack() as busy
         ):  # first, so that a test that sees the request can wait for its end
-            self.host.busy(1)
-            busy.callback(self.host.busy, -1)
-            fault = self.host.received(request)
+            self.gateway.count(1)
+            busy.callback(self.gateway.count, -1)
+            fault = self.gateway.received(request)
             if fault is not None:
                 await anyio.sleep(fault.delay)
                 if fault.processed:
-                    answer = await self.host.handle(request)
+                    answer = await self.gateway.handle(request)
                     if isinstance(answer, Stream):
                         answer.leave()
                 if fault.hang:
@@ -209,8 +172,8 @@ class Connection:
                 if fault.disconnect:
                     return False
                 if fault.status is not None:
-                    return await self._send_whole(request, self.host.answer_fault(request, fault))
-            answer = await self.host.handle(request)
+                    return await self._send_whole(request, self.gateway.face.fault(request, fault))
+            answer = await self.gateway.handle(request)
             if answer is None:
                 return False
             if isinstance(answer, Response):
@@ -242,10 +205,10 @@ class Connection:
         names = {name for name, _ in headers}
         full = sorted(headers, key=lambda header: header[0])
         if "date" not in names:
-            full.append(("Date", formatdate(self.host.now(), usegmt=True)))
+            full.append(("Date", formatdate(self.gateway.clock(), usegmt=True)))
         if self._http.their_state is not h11.MUST_CLOSE:
             full.append(("Connection", "keep-alive"))
-            full.append(("Keep-Alive", f"timeout={int(self.host.keep_alive)}"))
+            full.append(("Keep-Alive", f"timeout={int(self.gateway.keep_alive)}"))
         reason = responses.get(status, "")
         if "content-length" not in names:
             full.append(("Transfer-Encoding", "chunked"))

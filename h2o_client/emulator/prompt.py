@@ -1,8 +1,8 @@
 """The prompt that the service builds, and the text that it stores.
 
-The service keeps the history and writes it out in the model's template; of the whole
-only the last words are kept, counted by single spaces.  What the model said is stored without its end token and without
-white space at its end, as JavaScript counts white space.
+The service keeps the history and writes it out in the model's template; only the last
+words of the whole are kept, counted by single spaces.  The model's answer is stored
+without its end token and without white space at its end, as JavaScript defines it.
 """
 # 07_two_turns_and_retry, 05_upstream_newlines
 

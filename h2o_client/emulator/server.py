@@ -12,7 +12,6 @@ import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace as copy
@@ -28,13 +27,14 @@ from h2o_client.emulator.chat_ui_2023.face import Face
 from h2o_client.emulator.connection import GONE, Connection
 from h2o_client.emulator.engine import EngineLike, LiveEngine
 from h2o_client.emulator.engines import engine_of
+from h2o_client.emulator.gateway import Gateway
 from h2o_client.emulator.prompt import template
-from h2o_client.emulator.recording import Recorder, Tape
+from h2o_client.emulator.recording import Recorder
 from h2o_client.emulator.replaying import Replay
 from h2o_client.emulator.script import Answer, Fault, Script, WebSearch
 from h2o_client.emulator.service import Config, Service
 from h2o_client.emulator.store import DEFAULT_MODELS, Conversation, Model, Store
-from h2o_client.emulator.web import Answered, Request, Response
+from h2o_client.emulator.web import Request
 
 R = TypeVar("R")
 logger = logging.getLogger(__name__)
@@ -117,15 +117,9 @@ class Emulator:
         progress: Callable[[str], None] = logger.info,
     ) -> None:
         self.base_path = base_path.rstrip("/")
-        self.keep_alive = keep_alive
-        self.max_body = max_body
-        self.now = clock
         self._host = host
         self._port = port
         self._changes = threading.Condition(threading.RLock())
-        self._requests: deque[Request] = deque(maxlen=max_requests)
-        self._request_bytes = 0
-        self._max_request_bytes = max_request_bytes
         self._script = Script()
         self._store = Store(
             clock,
@@ -164,18 +158,28 @@ class Emulator:
             public_scheme=public_scheme,
         )
         self._service = Service(config, self._store, self._script, self._changed)
-        self._face = Face(self._service)
-        self._recorder: Recorder | None = None
-        self._replay: Replay | None = None
-        if replay is not None:
-            self._replay = Replay(Path(replay), cookie_name, self.kind, pace)
+        face = Face(self._service)
+        recorder = None
         if record is not None:
             server = f"the emulator, as chat-ui {version}"
-            self._recorder = Recorder(Path(record), cookie_name, server)
-            self._service.asked = self._recorder.asked
+            recorder = Recorder(Path(record), cookie_name, server)
+            self._service.asked = recorder.asked
+        self._gateway = Gateway(
+            service=self._service,
+            face=face,
+            recorder=recorder,
+            replay=Replay(Path(replay), cookie_name, face.kind, pace)
+            if replay is not None
+            else None,
+            changes=self._changes,
+            clock=clock,
+            keep_alive=keep_alive,
+            max_body=max_body,
+            max_requests=max_requests,
+            max_request_bytes=max_request_bytes,
+        )
         self._streams: set[SocketStream] = set()
         self._accepted = 0
-        self._busy = 0
         self._thread: threading.Thread | None = None
         self._portal: BlockingPortal | None = None
         self._stop: anyio.Event | None = None
@@ -300,17 +304,14 @@ class Emulator:
     def clear(self) -> None:
         """Forget the requests, and what was scripted but not used."""
         self._call(self._script.clear)
-        with self._changes:
-            self._requests.clear()
-            self._request_bytes = 0
+        self._gateway.clear()
 
     # What happened
 
     @property
     def requests(self) -> list[Request]:
         """The requests in the order in which they arrived, the oldest forgotten first."""
-        with self._changes:
-            return list(self._requests)
+        return self._gateway.requests()
 
     @property
     def conversations(self) -> list[Conversation]:
@@ -408,44 +409,6 @@ class Emulator:
         if portal is not None:
             portal.call(self._close_streams)
 
-    # For its connections
-
-    def kind(self, method: str, path: str) -> str:
-        """What kind of request that is."""
-        return self._face.kind(method, path)
-
-    def received(self, request: Request) -> Fault | None:
-        """Record a request, and take the fault that it meets."""
-        with self._changes:
-            if len(self._requests) == self._requests.maxlen:
-                self._request_bytes -= len(self._requests[0].body)
-            self._requests.append(request)
-            self._request_bytes += len(request.body)
-            while self._request_bytes > self._max_request_bytes:
-                self._request_bytes -= len(self._requests.popleft().body)
-        return self._script.take_fault(request.kind)
-
-    def busy(self, change: int) -> None:
-        """Count requests that are being handled."""
-        with self._changes:
-            self._busy += change
-            self._changes.notify_all()
-
-    def tape(self, request: Request) -> Tape | None:
-        """What records the exchange, if it is to be recorded."""
-        return None if self._recorder is None else self._recorder.tape(request)
-
-    async def handle(self, request: Request) -> Answered:
-        """Have the service answer, or the recording."""
-        if self._replay is None:
-            return await self._face.handle(request)
-        refused = self._face.refuse_stranger(request)
-        return refused or await self._replay.answer(request, self._service.spawn)
-
-    def answer_fault(self, request: Request, fault: Fault) -> Response:
-        """The response of a fault."""
-        return self._face.fault(request, fault)
-
     # Inside
 
     def _run(self) -> None:
@@ -532,7 +495,7 @@ class Emulator:
         self._streams.add(stream)
         try:
             address = str(stream.extra_attributes[SocketAttribute.remote_address]()[0])
-            await Connection(stream, self, address).serve()
+            await Connection(stream, self._gateway, address).serve()
         except GONE:
             logger.debug("client connection broke")
         except Exception:  # one connection must not take the whole server with it
@@ -562,7 +525,7 @@ class Emulator:
         return sum(item.held for item in tuple(self._service.generations))
 
     def _is_idle(self) -> bool:
-        return not self._service.generations and not self._busy
+        return not self._service.generations and not self._gateway.busy
 
     def _wait(self, condition: Callable[[], bool], timeout: float, complaint: str) -> None:
         with self._changes:

@@ -35,7 +35,7 @@ FORM = "application/x-www-form-urlencoded"
 
 
 class Client:
-    """A client that knows the protocol by heart, one connection a request."""
+    """A client of the bare protocol, with one connection for each request."""
 
     def __init__(self, server: Emulator, session: str = "s", base: str = "") -> None:
         self.server = server
@@ -297,7 +297,7 @@ def test_stop_then_delete_stores_nothing(server: Emulator, client: Client) -> No
     assert (server.stops, server.conversations) == (1, [])
 
 
-def test_a_stop_record_lives_and_then_is_swept() -> None:
+def test_a_stop_record_expires_at_the_next_sweep() -> None:
     now = [1000.0]
     options: dict[str, Any] = {"stop_poll": 0.001, "sweep": 0.0, "clock": lambda: now[0]}
     with Emulator(**options) as server, ThreadPoolExecutor() as pool:
@@ -367,7 +367,9 @@ def test_processed_message_is_stored(server: Emulator, client: Client) -> None:
     assert len(client.stored()) == 2
 
 
-def test_star_meets_any_request_and_delay_changes_nothing(server: Emulator, client: Client) -> None:
+def test_star_applies_to_any_request_and_delay_changes_nothing(
+    server: Emulator, client: Client
+) -> None:
     server.fault("*", Fault(delay=0.005), Fault(status=503))
     assert client.ask("GET", "/__data.json")[0] == 200
     assert client.ask("GET", "/__data.json")[0] == 503
@@ -642,7 +644,7 @@ def test_it_shares_nothing_with_the_client() -> None:
                 assert own or name.partition(".")[0] in allowed, f"{path.name} imports {name}"
 
 
-def test_a_second_life() -> None:
+def test_it_can_be_started_again() -> None:
     server = Emulator()
     for _ in range(2):
         with server:
@@ -678,7 +680,7 @@ def test_close_ends_everything() -> None:
         pass
 
 
-def test_a_taken_port_is_an_error(server: Emulator) -> None:
+def test_a_port_in_use_is_an_error(server: Emulator) -> None:
     other = Emulator(port=address(server)[1])
     with pytest.raises(OSError, match="in use"):
         other.start()
@@ -728,7 +730,7 @@ def test_nested_json_is_passed_on(client: Client) -> None:
     assert status == 200
 
 
-def test_what_nobody_expected_is_an_internal_error(
+def test_an_unexpected_error_is_an_internal_error(
     server: Emulator,
     client: Client,
     monkeypatch: pytest.MonkeyPatch,

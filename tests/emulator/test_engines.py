@@ -82,7 +82,7 @@ def test_rote_is_the_default() -> None:
         "x:y",
     ],
 )
-def test_nonsense_is_no_engine(spec: str) -> None:
+def test_an_invalid_engine_name_is_rejected(spec: str) -> None:
     with pytest.raises(EngineError, match=r"engine|URL"):
         Emulator(engine=spec)
 
@@ -105,7 +105,7 @@ def test_no_error_repeats_a_password(spec: str) -> None:
     assert "sEcret" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_no_warning_repeats_what_stands_in_a_url(caplog: pytest.LogCaptureFixture) -> None:
+def test_no_warning_repeats_a_secret_of_a_url(caplog: pytest.LogCaptureFixture) -> None:
     with running(TgiStub()) as gone:
         url = f"http://user:sEcret@{gone.url[7:]}/?key=sEcret"
     with (
@@ -224,7 +224,7 @@ def test_what_a_model_server_accepts_is_accepted(tmp_path: Path) -> None:
         ("stream", "yes", "a boolean"),
     ],
 )
-def test_what_stands_beside_the_parameters_is_checked_too(
+def test_the_fields_beside_the_parameters_are_checked_too(
     answering: tuple[Client, list[Asked]], field: str, value: object, expected: str
 ) -> None:
     client, _ = answering
@@ -234,7 +234,7 @@ def test_what_stands_beside_the_parameters_is_checked_too(
     assert body.decode().endswith(f", expected {expected}")
 
 
-def test_the_readmes_engines_are_some() -> None:
+def test_the_readmes_engine_names_are_valid() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
     specs = re.findall(r"`((?:openai|tgi):http[^`]*)`", readme)
     assert len(specs) >= 4
@@ -281,7 +281,7 @@ def test_the_url_is_taken_as_given(tgi: tuple[Emulator, TgiStub, Server]) -> Non
         assert "cookie" not in model_server.asked[-1].headers
 
 
-def test_one_clients_headers_are_not_anothers(tgi: tuple[Emulator, TgiStub, Server]) -> None:
+def test_headers_of_one_client_do_not_reach_another(tgi: tuple[Emulator, TgiStub, Server]) -> None:
     """A cookie of the model server is passed on, and not sent back to it."""
     server, _, model_server = tgi
     with H2oClient(server.url) as client:
@@ -342,7 +342,7 @@ async def test_tgi_by_the_sdk(api: Api, tgi: tuple[Emulator, TgiStub, Server]) -
             await client.chat("Hi")
 
 
-def test_a_tgi_that_is_not_there() -> None:
+def test_a_tgi_that_cannot_be_reached() -> None:
     with running(TgiStub()) as gone:
         url = gone.url
     with Emulator(engine=f"tgi:{url}/") as server, H2oClient(server.url, retries=0) as client:
@@ -377,7 +377,7 @@ def test_a_stop_reaches_the_tgi() -> None:
 
 
 @pytest.mark.parametrize(("start", "end"), [("data: ", "\n\n"), ("data:", "\r\n\r\n")])
-def test_a_newer_model_server_writes_otherwise(start: str, end: str) -> None:
+def test_a_newer_model_server_writes_differently(start: str, end: str) -> None:
     """A space after the colon, more fields, other line ends: passed on, and stored."""
 
     def answer(_: Asked, handler: Handler) -> None:

@@ -220,7 +220,7 @@ def test_a_seed_repeats_and_another_differs(server: Emulator) -> None:
 
 
 def test_text_is_the_tokens_joined(server: Emulator, reference: Reference) -> None:
-    """Characters of several tokens come whole; the end token is no part of the text."""
+    """Characters of several tokens come whole; the end token is not part of the text."""
     with H2oClient(server.url, retries=0) as client:
         for seed in range(8):
             given: dict[str, Any] = {"do_sample": True, "seed": seed, "max_new_tokens": 40}
@@ -258,7 +258,7 @@ def test_truncate_keeps_the_last_tokens(server: Emulator, reference: Reference) 
     assert same(tokens, reference.generate(ids[-6:], **GREEDY))
 
 
-def test_truncate_lets_whole_turns_go_first(server: Emulator, reference: Reference) -> None:
+def test_truncate_drops_whole_turns_first(server: Emulator, reference: Reference) -> None:
     given = {**GREEDY, "repetition_penalty": 1.0, "temperature": 1.0}
     with H2oClient(server.url) as client, client.conversation() as talk:
         talk.send("hello there", **given)
@@ -291,7 +291,7 @@ def test_models_of_other_kinds(kind: str, tmp_path: Path) -> None:
         assert same(tokens, reference.generate(reference.prompt(text), **given))
 
 
-def test_without_do_sample_the_other_parameters_tell() -> None:
+def test_without_do_sample_other_parameters_decide() -> None:
     """As text-generation-inference has it."""
     assert Options.of({}).do_sample is False
     assert Options.of({"repetition_penalty": 1.2}).do_sample is False
@@ -343,7 +343,7 @@ def test_half_a_character_at_the_end(server: Emulator, reference: Reference, ful
     assert made[-1].finish == ("length" if full else "eos_token")
 
 
-def test_old_turns_go_where_the_model_has_no_room(server: Emulator) -> None:
+def test_old_turns_are_dropped_for_lack_of_room(server: Emulator) -> None:
     """A conversation longer than what the model can see goes on."""
     with H2oClient(server.url, retries=0) as client, client.conversation() as talk:
         for _ in range(6):
@@ -431,7 +431,7 @@ def test_turns_that_the_template_refuses(server: Emulator) -> None:
 
 
 async def test_streams_and_stops(api: Api) -> None:
-    """In three flavours: as it is sampled, and stopped within a token."""
+    """Tokens come as they are drawn, and a stop takes effect within a token."""
     engine = engine_in(api.server)
     async with (
         api.client() as client,
@@ -490,7 +490,7 @@ def test_a_stop_takes_effect_within_a_token(server: Emulator) -> None:
         steps.remove()
 
 
-def test_conversations_go_on_by_turns(server: Emulator, reference: Reference) -> None:
+def test_conversations_go_on_side_by_side(server: Emulator, reference: Reference) -> None:
     steps = Steps(engine_in(server), pause=0.002)
     given = {**GREEDY, "max_new_tokens": 30}
     questions = ["hello there", "what is your name", "why", "The quick brown fox"]
@@ -530,7 +530,7 @@ def test_closing_ends_an_answer_within_a_token(folder: Path) -> None:
 # Loading
 
 
-def test_what_is_said_while_it_loads(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_shown_while_it_loads(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     local = importlib.import_module("h2o_client.emulator.engines.local")
     load = local.TransformersEngine._load
 
@@ -548,7 +548,7 @@ def test_what_is_said_while_it_loads(folder: Path, monkeypatch: pytest.MonkeyPat
     assert "million parameters, on " in said[-1]
 
 
-def test_weights_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_weights(tmp_path: Path) -> None:
     server = Emulator(engine=f"transformers:{tmp_path}")
     with pytest.raises(EngineError, match="cannot load"):
         server.start()
@@ -557,7 +557,7 @@ def test_weights_that_are_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./nor/this", "~/nor/that", "a/b/c"])
-def test_a_folder_that_is_not_there_is_not_asked_for_on_the_hub(name: str) -> None:
+def test_a_missing_folder_is_not_looked_up_on_the_hub(name: str) -> None:
     with pytest.raises(EngineError, match=f"cannot load {name}: the folder does not exist"):
         Emulator(engine=f"transformers:{name}").start()
 

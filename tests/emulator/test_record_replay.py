@@ -227,7 +227,7 @@ def test_what_was_never_asked(tmp_path: Path) -> None:
             client.chat("Hi", temperature=0.1)  # another parameter is another question
 
 
-def test_a_replay_wants_the_token_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replay_requires_the_token_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Emulator(record=tmp_path) as server, H2oClient(server.url) as client:
         client.chat("Hi")
         server.wait_idle()
