@@ -159,22 +159,15 @@ async def ask(
         return _refused(error)
 
 
+@dataclass(frozen=True, slots=True)
 class _Writer:
     """Writes one answer out."""
 
-    def __init__(
-        self,
-        request: GenerationRequest,
-        answer: Answer,
-        pace: float,
-        hold: Hold,
-        seed: int | None,
-    ) -> None:
-        self.request = request
-        self.answer = answer
-        self.pace = pace
-        self.hold = hold
-        self.seed = seed
+    request: GenerationRequest
+    answer: Answer
+    pace: float
+    hold: Hold
+    seed: int | None
 
     async def events(self, tokens: AsyncIterator[Token | str] | None) -> AsyncGenerator[Piece]:
         """The events, one by one, each when its time has come."""
