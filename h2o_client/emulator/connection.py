@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from email.utils import formatdate
-from http.client import responses
 
 import anyio
 import anyio.abc
@@ -27,6 +26,7 @@ from h2o_client.emulator.web import (
     Request,
     Response,
     Stream,
+    reason_phrase,
 )
 
 FIRST_REQUEST = 60.0
@@ -76,7 +76,7 @@ class Connection:
                     return await self._whole_request(head)
         except h11.RemoteProtocolError as error:
             status = error.error_status_hint
-            text = f"HTTP/1.1 {status} {responses[status]}\r\nConnection: close\r\n\r\n"
+            text = f"HTTP/1.1 {status} {reason_phrase(status)}\r\nConnection: close\r\n\r\n"
             await self.stream.send(text.encode())
         return None
 
@@ -209,7 +209,7 @@ class Connection:
         if self._http.their_state is not h11.MUST_CLOSE:
             full.append(("Connection", "keep-alive"))
             full.append(("Keep-Alive", f"timeout={int(self.gateway.keep_alive)}"))
-        reason = responses.get(status, "")
+        reason = reason_phrase(status)
         if "content-length" not in names:
             full.append(("Transfer-Encoding", "chunked"))
         encoded = [(name.encode(), value.encode("latin-1", "replace")) for name, value in full]

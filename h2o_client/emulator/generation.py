@@ -113,8 +113,8 @@ class Generation:
 
     async def run(self, engine: EngineLike, pace: float) -> None:
         """Generate to the end, whoever is still listening."""
-        if self._answer is None and isinstance(engine, LiveEngine):
-            self._patience = STOP_PATIENCE
+        live = isinstance(engine, LiveEngine)
+        self._patience = STOP_PATIENCE if live and self._answer is None else None
         try:
             with self._waiting:
                 upstream = await ask(self.request, self._answer, engine, pace=pace, hold=self._hold)

@@ -24,7 +24,6 @@ from collections.abc import (
 from contextlib import aclosing
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.client import responses
 from typing import Any, cast
 
 import anyio
@@ -43,6 +42,7 @@ from h2o_client.emulator.engine import (
 from h2o_client.emulator.parameters import check
 from h2o_client.emulator.prompt import END_OF_TEXT
 from h2o_client.emulator.script import Answer, encode_body
+from h2o_client.emulator.web import reason_phrase
 
 CORS = (
     ("access-control-allow-origin", "*"),
@@ -135,7 +135,7 @@ async def ask(
         await anyio.sleep(answer.first)
         body = answer.body
         if body is None:
-            body = ERROR_BODIES.get(answer.status, {"error": responses.get(answer.status, "")})
+            body = ERROR_BODIES.get(answer.status, {"error": reason_phrase(answer.status)})
         return _plain(answer.status, *encode_body(body, answer.content_type), answer.headers)
     # The stub that was recorded said 42; a real model says what it took, or nothing.
     seed = 42 if tokens is None or not isinstance(engine, LiveEngine) else None

@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from http.client import responses
 from typing import Any, cast
 from urllib.parse import parse_qsl, unquote
 
@@ -17,6 +18,19 @@ import anyio
 Headers = list[tuple[str, str]]
 
 MAX_DEPTH = 200
+
+# Node's own words (05); those of Python differ between its versions.
+_REASONS = {
+    413: "Payload Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Entity",
+}
+
+
+def reason_phrase(status: int) -> str:
+    """The reason phrase of a status; empty for an unknown one."""
+    return _REASONS.get(status) or responses.get(status, "")
 
 
 @dataclass(frozen=True, slots=True)
