@@ -127,6 +127,31 @@ def test_the_emulator_shares_nothing_with_the_client(name: str) -> None:
     assert ours(name) <= {"emulator"}
 
 
+def modules_imported(name: str) -> set[str]:
+    """The modules of this package that a module imports, for types too."""
+    found = set()
+    for module, attribute in imports(name):
+        place = module.removeprefix("h2o_client").removeprefix(".")
+        of_a_package = f"{place}.{attribute}".removeprefix(".")
+        found.add(of_a_package if of_a_package in MODULES else place)
+    return {item for place in found for item in (place, f"{place}.__init__") if item in MODULES}
+
+
+def in_a_cycle(name: str) -> bool:
+    """Whether a module imports itself by way of others."""
+    reached, new = set(), modules_imported(name)
+    while new:
+        reached |= new
+        new = {inner for module in new for inner in modules_imported(module)} - reached
+    return name in reached
+
+
+def test_no_two_files_import_each_other() -> None:
+    """Not for types either."""
+    found = {name for name in MODULES if in_a_cycle(name)}
+    assert found == set()
+
+
 def test_the_client_does_not_need_the_emulator() -> None:
     found = {name for name in MODULES if ours(name) & OTHER_WORLDS}
     assert {part(name) for name in found} <= {"cli", *OTHER_WORLDS}

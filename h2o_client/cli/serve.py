@@ -30,7 +30,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option(
     "--engine",
     metavar="ENGINE",
-    help=f"What answers: {ENGINES}.  [default: rote, a few sentences by heart]",
+    help=f"What answers: {ENGINES}.  [default: rote, a few scripted sentences]",
 )
 @click.option(
     "--model",
@@ -123,7 +123,8 @@ def _named(models: tuple[str, ...]) -> dict[str, str]:
     for text in models:
         name, equals, engine = text.partition("=")
         if not (name and equals and engine):
-            raise click.UsageError(f"--model wants NAME=ENGINE, not {text!r}; ENGINE: {ENGINES}")
+            # The text is not repeated: a password may stand in it.
+            raise click.UsageError(f"--model wants NAME=ENGINE; ENGINE is {ENGINES}")
         if name in named:
             raise click.UsageError(f"--model names {name!r} twice")
         named[name] = engine
@@ -138,7 +139,7 @@ def _list(emulator: "Emulator", named: dict[str, str], engine: str) -> None:
     except EngineError as error:
         raise OSError(str(error)) from error
     for name, template in templates.items():
-        spec = re.sub(r"(?<=//)[^/@]*@", "", named.get(name, engine))  # not the password
+        spec = re.sub(r"(?<=//)[^/?#]*@|\?[^#]*", "", named.get(name, engine))  # no passwords
         click.echo(f"{name}  ({spec})")
         for line in template.splitlines():
             click.echo(f"    {printable(line)}")

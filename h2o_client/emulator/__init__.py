@@ -1,8 +1,8 @@
-"""A local server of the chat protocol, which behaves as the real one was measured to.
+"""A local server of the chat protocol, which behaves as the real servers did.
 
 It is for tests and for trying things out: it has the real server's sessions,
-statuses, streams and oddities, a model that knows a few sentences by heart, and
-a script for all that can go wrong.  It shares no code with the client, so that
+statuses, streams and oddities, a model with a few scripted sentences, and a
+script for everything that can go wrong.  It shares no code with the client, so that
 a mistake in one does not hide in the other.
 
     with Emulator() as server:

@@ -11,69 +11,40 @@ closing the socket: all that was written still arrives before the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import ExitStack
 from email.utils import formatdate
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Protocol, Self
 
 import anyio
+import anyio.abc
 import h11
 
-from h2o_client.emulator import routes
-from h2o_client.emulator.generation import ClientLostError
-from h2o_client.emulator.handlers import Answered, Stream
+from h2o_client.emulator.gateway import Gateway
 from h2o_client.emulator.recording import Tape
-from h2o_client.emulator.script import Fault
-from h2o_client.emulator.web import Headers, Request, Response
-
-if TYPE_CHECKING:
-    from anyio.abc import ByteStream
+from h2o_client.emulator.web import (
+    ClientLostError,
+    Headers,
+    Request,
+    Response,
+    Stream,
+    reason_phrase,
+)
 
 FIRST_REQUEST = 60.0
 """Seconds that a new connection may be silent."""
 
 GONE = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError)
-"""What reading and writing raise when the other side is no longer there."""
+"""What reading and writing raise when the other side has gone."""
 
 MAX_HEADERS = 64 * 1024
 READ = 64 * 1024
 
 
-class Host(Protocol):
-    """What a connection needs of the emulator."""
-
-    base_path: str
-    keep_alive: float
-    max_body: int
-    now: Callable[[], float]
-
-    def received(self, request: Request) -> Fault | None:
-        """Record a request, and take the fault that it meets."""
-        ...
-
-    def busy(self, change: int) -> None:
-        """Count requests that are being handled."""
-        ...
-
-    def tape(self, request: Request) -> Tape | None:
-        """What records the exchange, if it is to be recorded."""
-        ...
-
-    async def handle(self, request: Request) -> Answered:
-        """Have the service answer."""
-        ...
-
-    def answer_fault(self, request: Request, fault: Fault) -> Response:
-        """The response of a fault."""
-        ...
-
-
 class Connection:
     """One connection, from its first byte to its last."""
 
-    def __init__(self, stream: ByteStream, host: Host, address: str) -> None:
+    def __init__(self, stream: anyio.abc.ByteStream, gateway: Gateway, address: str) -> None:
         self.stream = stream
-        self.host = host
+        self.gateway = gateway
         self.address = address
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADERS)
         self._tape: Tape | None = None
@@ -81,7 +52,7 @@ class Connection:
         self._whole = ""  # and if it is sent to its end
 
     async def serve(self) -> None:
-        """Answer requests until either side has had enough."""
+        """Answer requests until either side closes."""
         patience = FIRST_REQUEST
         while True:
             request = await self._next_request(patience)
@@ -92,10 +63,10 @@ class Connection:
             if self._http.our_state is h11.MUST_CLOSE or self._http.their_state is h11.MUST_CLOSE:
                 return
             self._http.start_next_cycle()
-            patience = self.host.keep_alive
+            patience = self.gateway.keep_alive
 
     async def _next_request(self, patience: float) -> Request | None:
-        """Read one request; None when there is none any more."""
+        """Read one request; None at the end of the connection."""
         try:
             head: object = None
             with anyio.move_on_after(patience):
@@ -105,7 +76,7 @@ class Connection:
                     return await self._whole_request(head)
         except h11.RemoteProtocolError as error:
             status = error.error_status_hint
-            text = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n\r\n"
+            text = f"HTTP/1.1 {status} {reason_phrase(status)}\r\nConnection: close\r\n\r\n"
             await self.stream.send(text.encode())
         return None
 
@@ -116,25 +87,25 @@ class Connection:
             (name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers
         ]
         method = head.method.decode()
-        kind = routes.kind(method, routes.find(path, self.host.base_path))
+        kind = self.gateway.face.kind(method, path)
         declared = int(dict(headers).get("content-length", "0"))
         if self._http.they_are_waiting_for_100_continue:
             await self._send(h11.InformationalResponse(status_code=100, headers=[]))
         body = bytearray()
-        too_long = declared > self.host.max_body
+        too_long = declared > self.gateway.max_body
         while isinstance(event := await self._event(), h11.Data):
-            too_long = too_long or len(body) + len(event.data) > self.host.max_body
+            too_long = too_long or len(body) + len(event.data) > self.gateway.max_body
             if not too_long:
                 body += event.data
         if not isinstance(event, h11.EndOfMessage):
             return None
         kept = b"" if too_long else bytes(body)
-        now = self.host.now()
+        now = self.gateway.clock()
         request = Request(kind, method, path, query, headers, kept, now, self.address)
-        if declared <= self.host.max_body:
+        if declared <= self.gateway.max_body:
             return request
         # Refused by its length, before the service sees it: no cookie, no content type.
-        self.host.received(request)
+        self.gateway.received(request)
         text = b"Invalid request body"
         await self._send_whole(request, Response(413, [("content-length", str(len(text)))], text))
         return None
@@ -151,9 +122,9 @@ class Connection:
             self._http.receive_data(data)
 
     async def _answer_watched(self, request: Request) -> bool:
-        """Answer, and give up when the client leaves; tells whether the connection lives on."""
+        """Answer, and give up when the client leaves; return whether the connection stays open."""
         alive = False
-        self._tape = self.host.tape(request)
+        self._tape = self.gateway.tape(request)
         self._ending = "eof"
         self._whole = "no-body" if request.method == "HEAD" else ""
         try:
@@ -184,12 +155,16 @@ class Connection:
             self._http.receive_data(data)
 
     async def _answer(self, request: Request) -> bool:
-        with _Busy(self.host) as busy:  # before it is recorded: who sees it can wait for it
-            fault = self.host.received(request)
+        with (
+            ExitStack() as busy
+        ):  # first, so that a test that sees the request can wait for its end
+            self.gateway.count(1)
+            busy.callback(self.gateway.count, -1)
+            fault = self.gateway.received(request)
             if fault is not None:
                 await anyio.sleep(fault.delay)
                 if fault.processed:
-                    answer = await self.host.handle(request)
+                    answer = await self.gateway.handle(request)
                     if isinstance(answer, Stream):
                         answer.leave()
                 if fault.hang:
@@ -197,13 +172,13 @@ class Connection:
                 if fault.disconnect:
                     return False
                 if fault.status is not None:
-                    return await self._send_whole(request, self.host.answer_fault(request, fault))
-            answer = await self.host.handle(request)
+                    return await self._send_whole(request, self.gateway.face.fault(request, fault))
+            answer = await self.gateway.handle(request)
             if answer is None:
                 return False
             if isinstance(answer, Response):
                 return await self._send_whole(request, answer)
-            return await self._send_stream(answer, busy)
+            return await self._send_stream(request, answer, busy)
 
     async def _send_whole(self, request: Request, answer: Response) -> bool:
         await self._send_head(answer.status, answer.headers)
@@ -212,12 +187,12 @@ class Connection:
         await self._send(h11.EndOfMessage())
         return True
 
-    async def _send_stream(self, answer: Stream, busy: _Busy) -> bool:
+    async def _send_stream(self, request: Request, answer: Stream, busy: ExitStack) -> bool:
         try:
             await self._send_head(answer.status, answer.headers)
             if answer.endless:
-                busy.done()
-            while data := await answer.feed.get():
+                busy.close()
+            while request.method != "HEAD" and (data := await answer.feed.get()):
                 await self._send(h11.Data(data=data))
         except ClientLostError:
             return False
@@ -230,14 +205,11 @@ class Connection:
         names = {name for name, _ in headers}
         full = sorted(headers, key=lambda header: header[0])
         if "date" not in names:
-            full.append(("Date", formatdate(self.host.now(), usegmt=True)))
+            full.append(("Date", formatdate(self.gateway.clock(), usegmt=True)))
         if self._http.their_state is not h11.MUST_CLOSE:
             full.append(("Connection", "keep-alive"))
-            full.append(("Keep-Alive", f"timeout={int(self.host.keep_alive)}"))
-        try:
-            reason = HTTPStatus(status).phrase
-        except ValueError:
-            reason = ""
+            full.append(("Keep-Alive", f"timeout={int(self.gateway.keep_alive)}"))
+        reason = reason_phrase(status)
         if "content-length" not in names:
             full.append(("Transfer-Encoding", "chunked"))
         encoded = [(name.encode(), value.encode("latin-1", "replace")) for name, value in full]
@@ -264,25 +236,3 @@ class Connection:
             tape.chunk(bytes(event.data))
         elif isinstance(event, h11.EndOfMessage):
             tape.end(self._whole)
-
-
-class _Busy:
-    """One request that is being handled."""
-
-    def __init__(self, host: Host) -> None:
-        self._host = host
-        self._open = False
-
-    def __enter__(self) -> Self:
-        self._open = True
-        self._host.busy(1)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.done()
-
-    def done(self) -> None:
-        """It is no longer being handled, or nobody can tell any more."""
-        if self._open:
-            self._open = False
-            self._host.busy(-1)

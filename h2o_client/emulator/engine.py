@@ -1,4 +1,4 @@
-"""Engines: what stands where the model would be.
+"""Engines: what takes the place of the model.
 
 The service hands an engine one `GenerationRequest` -- the prompt as the real
 service would send it to its model server -- and the engine yields tokens.  How
@@ -12,7 +12,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from h2o_client.emulator.prompt import ASSISTANT, SEPARATOR, SUMMARIZE, USER
 from h2o_client.emulator.script import Answer, split_words
@@ -27,13 +27,15 @@ class GenerationRequest:
     Attributes:
         model: The model's name.
         prompt: The whole prompt, in the model's template.
-        parameters: The client's own: the service adds none [08].
+        parameters: The client's own: the service adds none.
         messages: The same history as (``user`` or ``assistant``, text).
         stream: Whether events are wanted, or one JSON body.
         content_type: The content type that the client sent: it is passed on.
         body: The whole request body to the model server.
         context: What a web search found; `prompt` begins with it.
     """
+
+    # 08
 
     model: str
     prompt: str
@@ -93,7 +95,9 @@ class UpstreamError(Exception):
 
 
 class UpstreamDownError(ConnectionError):
-    """There is no model server: the service answers 500 itself [05_upstream_down]."""
+    """The model server cannot be reached: the service itself answers 500."""
+
+    # 05_upstream_down
 
 
 class GenerationError(Exception):
@@ -111,7 +115,7 @@ class GenerationError(Exception):
 
 
 class EngineError(Exception):
-    """Raised where an engine cannot be had: nonsense in its name, no such weights."""
+    """Raised when an engine cannot be made or started: a wrong name, missing weights."""
 
 
 @runtime_checkable
@@ -124,7 +128,7 @@ class Engine(Protocol):
 
 
 class LiveEngine:
-    """An engine that has a life: it is started and closed, and keeps a pace of its own."""
+    """An engine that is started and closed, and sets its own pace."""
 
     async def start(self, say: Callable[[str], None]) -> None:
         """Get ready, before the emulator accepts connections.
@@ -133,11 +137,11 @@ class LiveEngine:
             say: Takes lines that tell people what takes so long.
 
         Raises:
-            EngineError: It cannot be had.
+            EngineError: It cannot be started.
         """
 
     async def aclose(self) -> None:
-        """Let go of everything; it can be started again."""
+        """Release everything; it can be started again."""
 
     def template(self) -> str | None:
         """The template that its prompts are written in; None: the service's own."""
@@ -177,24 +181,19 @@ EngineLike = (
 """An engine, or a function that makes an answer of a request."""
 
 
-def lives(engine: EngineLike) -> LiveEngine | None:
-    """The engine, if it has a life."""
-    return engine if isinstance(engine, LiveEngine) else None
-
-
 class RoteEngine:
-    """A deterministic engine that knows a few sentences by heart.
+    """A deterministic engine with a few scripted sentences.
 
-    It greets, says what it was told before, and otherwise repeats what it was
-    asked.  It honours `max_new_tokens` and `stop`, as a model server does.
+    It greets, repeats what was said before, and otherwise echoes the question.  It
+    honours `max_new_tokens` and `stop`, as a model server does.
     """
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Token | str]:
         """Yield the answer, cut as the parameters say."""
         text = self.answer(request)
         tokens = split_words(text)
-        limit = _positive(request.parameters.get("max_new_tokens"), 1024)
-        stops = _texts(request.parameters.get("stop"))
+        limit = request.parameters.get("max_new_tokens") or 1024
+        stops = [stop for stop in request.parameters.get("stop") or () if stop]
         said = ""
         for number, token in enumerate(tokens, 1):
             said += token
@@ -231,13 +230,3 @@ def _last_question(prompt: str) -> str:
 
 def _clip(text: str, limit: int = 400) -> str:
     return text if len(text) <= limit else text[:limit] + "…"
-
-
-def _positive(value: object, default: int) -> int:
-    return value if isinstance(value, int) and value > 0 else default
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        return ()
-    return tuple(item for item in cast("list[object]", value) if isinstance(item, str) and item)

@@ -1,7 +1,7 @@
 """One generation: it reads the model server, feeds the client, and stores the turn.
 
 A generation belongs to the service, not to the connection: a client that leaves
-is no longer fed, and that is all [17_disconnect].  What the model server sends
+is no longer fed, and that is all.  What the model server sends
 is read twice, as the real service does: once for the client, untouched, and
 once to find, at the end, the last event and its `generated_text`.  Only then is
 the turn stored, the user's message with it.  With a fast database that is done
@@ -10,13 +10,13 @@ is done after the response has ended, which `store_delay` shows.
 
 A stop is looked for whenever something has arrived.  What arrived last is then
 stored and not delivered, and the client's connection closes abruptly; if
-nothing had been delivered yet, it closes without a response [11, 28].  A real
+nothing had been delivered yet, it closes without a response.  A real
 model that says nothing is not waited for longer than `STOP_PATIENCE`.
 """
+# 17_disconnect, 11, 28
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -25,10 +25,11 @@ from http import HTTPStatus
 import anyio
 import anyio.lowlevel
 
-from h2o_client.emulator.engine import EngineLike, GenerationRequest, UpstreamDownError, lives
+from h2o_client.emulator.engine import EngineLike, GenerationRequest, LiveEngine, UpstreamDownError
 from h2o_client.emulator.prompt import generated_text, partial_text
 from h2o_client.emulator.script import Answer
 from h2o_client.emulator.upstream import Piece, Upstream, ask
+from h2o_client.emulator.web import Feed
 
 MAX_BODY = 16 * 1024 * 1024
 """Bytes of one answer, after which the model server is taken for broken."""
@@ -37,58 +38,12 @@ STOP_PATIENCE = 1.0
 """Seconds that a real model has for one more token, once a stop was noticed."""
 
 
-class ClientLostError(Exception):
-    """The client's connection is to be closed as if it had broken."""
-
-
 @dataclass(frozen=True, slots=True)
 class Head:
     """The status and the headers that the model server answered with."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
-
-
-class Feed:
-    """What the client is still to get."""
-
-    def __init__(self) -> None:
-        self._data: deque[bytes] = deque()
-        self._more = anyio.Event()
-        self._ended = False
-        self._lost = False
-
-    def put(self, data: bytes) -> None:
-        """Add a chunk."""
-        self._data.append(data)
-        self._more.set()
-
-    def end(self, *, lost: bool = False) -> None:
-        """Nothing comes any more; `lost`: and the connection breaks. The first word counts."""
-        if self._ended:
-            return
-        self._ended = True
-        self._lost = lost
-        self._more.set()
-
-    def abandon(self) -> None:
-        """Nobody reads any more."""
-        self._data.clear()
-
-    async def get(self) -> bytes:
-        """The next chunk, empty at the end.
-
-        Raises:
-            ClientLostError: The connection is to be closed here.
-        """
-        while not self._data and not self._ended:
-            self._more = anyio.Event()
-            await self._more.wait()
-        if self._data:
-            return self._data.popleft()
-        if self._lost:
-            raise ClientLostError
-        return b""
 
 
 class Generation:
@@ -163,8 +118,8 @@ class Generation:
 
     async def run(self, engine: EngineLike, pace: float) -> None:
         """Generate to the end, whoever is still listening."""
-        if self._answer is None and lives(engine) is not None:
-            self._patience = STOP_PATIENCE
+        live = isinstance(engine, LiveEngine)
+        self._patience = STOP_PATIENCE if live and self._answer is None else None
         try:
             with self._waiting:
                 upstream = await ask(self.request, self._answer, engine, pace=pace, hold=self._hold)
@@ -174,7 +129,7 @@ class Generation:
         except UpstreamDownError:
             self.down = True
             self.outcome = "down"
-        except Exception:  # of an engine, which may raise anything: it is as good as none
+        except Exception:  # an engine may raise anything: the model server counts as down
             self.down = True
             raise
         finally:

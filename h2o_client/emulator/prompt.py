@@ -1,10 +1,10 @@
 """The prompt that the service builds, and the text that it stores.
 
-The service keeps the history and writes it out in the model's template
-[07_two_turns_and_retry]; of the whole only the last words are kept, counted by
-single spaces.  What the model said is stored without its end token and without
-white space at its end, as JavaScript counts white space [05_upstream_newlines].
+The service keeps the history and writes it out in the model's template; only the last
+words of the whole are kept, counted by single spaces.  The model's answer is stored
+without its end token and without white space at its end, as JavaScript defines it.
 """
+# 07_two_turns_and_retry, 05_upstream_newlines
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ def build_prompt(
 ) -> str:
     """Write a history out in the model's template, cut to its last words.
 
-    On 0.6 the same configuration yields no separator after a message [0.6: 01, 06].
+    On 0.6 the same configuration yields no separator after a message.
     """
+    # 0.6: 01, 06
     separator = SEPARATOR if version < "0.6" else ""
     parts: list[str] = []
     for message in messages:
@@ -73,7 +74,8 @@ def generated_text(body: str) -> str | None:
 
 
 def partial_text(body: str) -> str:
-    """What the service takes for the answer of a stream that it stopped [11]."""
+    """What the service takes for the answer of a stream that it stopped."""
+    # 11
     texts: list[str] = []
     for line in body.split("\n"):
         if line.startswith("data:"):

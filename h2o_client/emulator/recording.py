@@ -6,8 +6,9 @@ file is written anew after each exchange, under another name first, so that it i
 whole whenever the emulator ends; after `PER_FILE` exchanges comes the next one, or
 when it is `FULL`.  Where it cannot be written, that is logged, and the emulator goes on.
 
-Prompts and answers are in them.  Bearer tokens, passwords, keys and other servers'
-cookies are not, and another id stands for each session's.
+Prompts and answers are in them, so only their owner may read them.  Of headers and
+query parameters only those that are known to be harmless are kept; another id stands for
+each session's.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from h2o_client.emulator.store import Bounded
@@ -35,26 +36,29 @@ MAX_OPEN = 100
 FULL = 2 * 1024 * 1024
 """Characters after which a file is not added to."""
 
-SECRET = {"api-key", "authorization", "proxy-authorization", "x-api-key", "x-auth-token"}
+HARMLESS = {
+    "accept", "accept-encoding", "accept-language", "cache-control", "connection",
+    "content-encoding", "content-length", "content-type", "expect", "host", "keep-alive", "origin",
+    "pragma", "priority", "te", "transfer-encoding", "upgrade-insecure-requests", "user-agent",
+    "x-sveltekit-action", "access-control-allow-credentials", "access-control-allow-headers",
+    "access-control-allow-methods", "access-control-allow-origin", "access-control-expose-headers",
+    "access-control-max-age", "age", "allow", "content-language", "date", "etag", "expires",
+    "last-modified", "retry-after", "server", "strict-transport-security", "vary",
+    "x-accel-buffering", "x-compute-characters", "x-compute-time", "x-compute-type",
+    "x-content-type-options", "x-frame-options", "x-inference-time", "x-powered-by",
+    "x-queue-time", "x-sveltekit-normalize", "x-sveltekit-page", "x-time-per-token",
+    "x-total-time", "x-validation-time",
+}  # fmt: skip
+"""Headers of requests and responses whose values are kept."""
+
+URLS = {"location", "referer"}
+"""Headers that are kept with the query of their URL redacted."""
+
+HARMLESS_QUERY = {"model", "prompt", "x-sveltekit-invalidated"}
 LEFT_OUT = "(left out)"
+QUERY_LEFT_OUT = "left-out"
 
 logger = logging.getLogger(__name__)
-
-
-class Tape(Protocol):
-    """Takes what is sent in one exchange."""
-
-    def head(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
-        """The response begins."""
-        ...
-
-    def chunk(self, data: bytes) -> None:
-        """Some of its body."""
-        ...
-
-    def end(self, ended: str) -> None:
-        """Nothing comes any more; the first word counts."""
-        ...
 
 
 @dataclass(slots=True)
@@ -76,7 +80,9 @@ class Recorder:
     """
 
     def __init__(self, folder: Path, cookie_name: str, server: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        for path in (*reversed(folder.parents), folder):
+            if not path.is_dir():
+                path.mkdir(mode=0o700)
         self._folder = folder
         self._cookie = cookie_name
         self._server = server
@@ -86,7 +92,7 @@ class Recorder:
 
     def tape(self, request: Request) -> Tape:
         """Begin to record an exchange."""
-        return _Tape(request, self._done)
+        return Tape(request, self._done)
 
     def asked(self, session: str, body: object, tokens: int, outcome: str) -> None:
         """Note what a model was asked."""
@@ -105,12 +111,19 @@ class Recorder:
 
     def _done(self, request: Request, exchange: dict[str, Any]) -> None:
         session = request.cookie(self._cookie) or self._given(exchange)
+        referer = request.header("referer") or ""
         for part in (exchange["request"], exchange["response"]):
             if part["headers"]:
                 part["headers"] = [
                     [name, self._shown(name.lower(), value, session)]
                     for name, value in part["headers"]
                 ]
+        # A form's answer sends the client back to where it came from, in its body too.
+        response = exchange["response"]
+        for holder in (response, *response.get("chunks", ())):
+            for key in ("text", "body_text"):
+                if referer and key in holder:
+                    holder[key] = holder[key].replace(referer, redacted(referer))
         take = self._take(session)
         take.exchanges.append(exchange)
         full = self._write(take) > FULL
@@ -134,7 +147,9 @@ class Recorder:
             name = pair.partition("=")[0]
             new = cookie if name == self._cookie else f"{name}={LEFT_OUT}"
             return f"{new}{semicolon}{attributes}"
-        return LEFT_OUT if header in SECRET else value
+        if header in URLS:
+            return redacted(value)
+        return value if header in HARMLESS else LEFT_OUT
 
     def _alias(self, session: str) -> str:
         """What stands for a session's id, the same each time."""
@@ -164,14 +179,16 @@ class Recorder:
         text = json.dumps(scenario, ensure_ascii=False, indent=1)
         unfinished = take.path.with_suffix(".part")
         try:
-            unfinished.write_bytes(text.encode(errors="backslashreplace"))
+            unfinished.unlink(missing_ok=True)
+            with open(unfinished, "xb", opener=_private) as file:
+                file.write(text.encode(errors="backslashreplace"))
             os.replace(unfinished, take.path)
         except OSError as error:
             logger.warning("cannot record: %s", error)
         return len(text)
 
 
-class _Tape:
+class Tape:
     """One exchange that is being recorded."""
 
     def __init__(self, request: Request, done: Callable[[Request, dict[str, Any]], None]) -> None:
@@ -186,13 +203,16 @@ class _Tape:
         self._ended = False
 
     def head(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
+        """Note the head of the response."""
         self._status, self._reason, self._headers = status, reason, headers
         self._headers_at = self._now()
 
     def chunk(self, data: bytes) -> None:
+        """Note a part of the body."""
         self._chunks.append((self._now(), data))
 
     def end(self, ended: str) -> None:
+        """Note how the response ended; the first call counts."""
         if self._ended:
             return
         self._ended = True
@@ -206,7 +226,7 @@ class _Tape:
                 "note": "",
                 "request": {
                     "method": request.method,
-                    "path": asked,
+                    "path": redacted(asked),
                     "headers": request.headers,
                     "body": body,
                 },
@@ -231,8 +251,29 @@ class _Tape:
         return round((time.monotonic() - self._begun) * 1000)
 
 
+def redacted(url: str) -> str:
+    """A URL or a path, without what could be secret: user, password, values of the query."""
+    url, question, query = url.partition("#")[0].partition("?")
+    scheme, slashes, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    if slashes:
+        url = f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+    pairs: list[str] = []
+    for pair in query.split("&"):
+        name, equals, _ = pair.partition("=")
+        action = not equals and name.startswith("/")  # of a form, such as ?/delete
+        known = name in HARMLESS_QUERY or action
+        pairs.append(pair if known else f"{name}={QUERY_LEFT_OUT}" if equals else QUERY_LEFT_OUT)
+    return f"{url}?{'&'.join(pairs)}" if question else url
+
+
+def _private(path: str, flags: int) -> int:
+    """Open a file that only its owner may read, whatever the umask is."""
+    return os.open(path, flags, 0o600)
+
+
 def _chunk(moment: int, data: bytes) -> dict[str, Any]:
-    """A chunk, as text where it is some; one can end within a character."""
+    """A chunk, as text if possible: it can end within a character."""
     try:
         return {"t_ms": moment, "text": data.decode()}
     except UnicodeDecodeError:

@@ -25,18 +25,17 @@ from typing import Any, cast
 
 import anyio
 
-from h2o_client.emulator import routes
-from h2o_client.emulator.generation import Feed
-from h2o_client.emulator.handlers import Answered, Stream
 from h2o_client.emulator.prompt import generated_text
+from h2o_client.emulator.recording import redacted
 from h2o_client.emulator.store import Bounded
-from h2o_client.emulator.web import Headers, Request, Response, framed_json
+from h2o_client.emulator.web import Answered, Feed, Headers, Request, Response, Stream
 
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _ID = r"\b[0-9a-f]{24}\b"
 _NAMES = re.compile(f"{_UUID}|{_ID}")
 PER_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 MAX_SESSIONS = 1000
+Kind = Callable[[str, str], str]
 
 
 @dataclass(slots=True, eq=False)
@@ -74,15 +73,15 @@ class Replay:
     Args:
         folder: Where the files are.
         cookie_name: The session cookie's name.
-        base_path: The emulator's.
+        kind: What kind of request a method and a path are.
         pace: Seconds between the chunks of a stream.
 
     Raises:
-        ValueError: There is no exchange in it, or a file is none.
+        ValueError: It holds no exchange, or a file is not a recording.
         OSError: It cannot be read.
     """
 
-    def __init__(self, folder: Path, cookie_name: str, base_path: str, pace: float) -> None:
+    def __init__(self, folder: Path, cookie_name: str, kind: Kind, pace: float) -> None:
         self._cookie = cookie_name
         self._pace = pace
         self._by_shape: defaultdict[str, list[_Exchange]] = defaultdict(list)
@@ -90,7 +89,7 @@ class Replay:
         self._stops: Bounded[anyio.Event] = Bounded(MAX_SESSIONS)
         found = 0
         for path in sorted(folder.rglob("*.json")):
-            for exchange in _load(path, base_path):
+            for exchange in _load(path, kind):
                 self._by_shape[_shape(exchange.request)].append(exchange)
                 found += 1
         if not found:
@@ -104,7 +103,8 @@ class Replay:
         elif request.kind == "message":  # which only what comes after it can stop
             self._stops.pop(_conversation(request.path), None)
         if exchange is None:
-            return framed_json(501, {"message": f"nothing was recorded for: {_title(request)}"})
+            text = json.dumps({"message": f"nothing was recorded for: {_title(request)}"})
+            return Response(501, [("content-type", "application/json")], text.encode())
         exchange.used += 1
         names = self._names(request, exchange)
         response = exchange.response
@@ -127,7 +127,7 @@ class Replay:
             told = _header(response["headers"], "content-length")
             if response["ended"] == "content-length":
                 headers.append(("content-length", str(len(body))))
-            elif told:  # of HEAD: the length of what is not sent
+            elif told:  # for HEAD: the length of the body that is not sent
                 headers.append(("content-length", told))
             return Response(status, headers, body)
         feed, scope = Feed(), anyio.CancelScope()
@@ -195,7 +195,7 @@ class Replay:
         return event
 
 
-def _load(path: Path, base_path: str) -> list[_Exchange]:
+def _load(path: Path, kind_of: Kind) -> list[_Exchange]:
     """The exchanges of one file."""
     made: list[_Exchange] = []
     stopped: set[str] = set()
@@ -207,7 +207,7 @@ def _load(path: Path, base_path: str) -> list[_Exchange]:
             method = str(asked["method"])
             body = (asked["body"] or "").encode(errors="surrogatepass")
             headers = [(str(name).lower(), str(value)) for name, value in asked["headers"]]
-            kind = routes.kind(method, routes.find(where, base_path))
+            kind = kind_of(method, where)
             request = Request(kind, method, where, query, headers, body, 0.0)
             exchange = _Exchange(request, cast("Mapping[str, Any]", item["response"]))
             conversation = _conversation(where)
@@ -219,7 +219,9 @@ def _load(path: Path, base_path: str) -> list[_Exchange]:
                 stopped.discard(conversation)
             made.append(exchange)
     except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{path.name} is no recording: {type(error).__name__}: {error}") from error
+        raise ValueError(
+            f"{path.name} is not a recording: {type(error).__name__}: {error}"
+        ) from error
     return made
 
 
@@ -250,14 +252,13 @@ def _shape(request: Request) -> str:
             body = request.json() if request.body else None
     except ValueError:
         body = request.body.decode(errors="replace")
-    text = json.dumps(
-        [request.method, request.path.rstrip("/"), request.query, body], sort_keys=True
-    )
+    query = redacted(f"?{request.query}") if request.query else ""  # as it was recorded
+    text = json.dumps([request.method, request.path.rstrip("/"), query, body], sort_keys=True)
     return _NAMES.sub("*", text)
 
 
 def _title(request: Request) -> str:
-    """A request in a few words, for who wonders why it was not found."""
+    """A request in a few words, for the message that it was not found."""
     text = " ".join(request.body.decode(errors="replace").split())
     return f"{request.method} {request.path} {text[:200]}".rstrip()
 

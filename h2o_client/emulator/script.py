@@ -1,10 +1,10 @@
-"""What a test can tell the emulator beforehand: answers and faults.
+"""What a test can prepare: answers and faults.
 
 An `Answer` scripts the *model server*: its words, its pace, the way its stream
 ends, and the two places where the way to the client can break.  A `Fault`
 scripts what stands *before* the service: a status out of turn, a delay, a
 connection that closes.  Both are taken in order, each by one request; when
-none is left, the emulator behaves as the real server did.
+all are used, the emulator behaves as the real server did.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Answer:
         text: The answer; a string is split before its spaces, a sequence is taken as the tokens.
         tokens: The tokens, where `text` would be less clear.
         ending: How it ends. ``eos``: a special end token carries `generated_text`;
-            ``length``: the last ordinary token does [05_upstream_length]; ``eos_in_text``: as
+            ``length``: the last ordinary token does; ``eos_in_text``: as
             ``eos``, with the end token's text in it; ``clean``: the stream ends without a final
             event; ``cut``: the same, and without the last HTTP chunk; ``midline``: the same, in
             the middle of a line; ``error``: an error event; ``down``: no model server there
@@ -59,24 +59,27 @@ class Answer:
         finish_reason: What `details` say, when they were asked for; default by `ending`.
         pace: Seconds between tokens; None takes the emulator's.
         first: Seconds of silence before the first token; the response's headers wait for it
-            too [05_upstream_silent].
-        hold_after: Tokens after which generation stands still until `Emulator.release()`, or
+            too.
+        hold_after: Tokens after which generation is held until `Emulator.release()`, or
             until a stop is noticed; the next token then comes, as the real server notices
-            a stop only by one [28]. At the number of tokens it stands before the end.
+            a stop only by one. At the number of tokens it is held before the end.
         drop_after: Tokens after which the *client's* connection is lost; generation goes on and
-            is stored [17]. 0 closes it before any header.
+            is stored. 0 closes it before any header.
         drop_after_bytes: The same, after so many bytes of the body.
-        split: Bytes in a chunk, so that events are cut anywhere [05_upstream_split].
+        split: Bytes in a chunk, so that events are cut anywhere.
         join: Events in a chunk.
-        comments: Token positions before which a comment line comes [05_upstream_keepalive].
+        comments: Token positions before which a comment line comes.
         raw: The body, verbatim, instead of events; see also `split`.
         status: The model server's status; not 200 is passed on, with its body.
-        body: The body of such an error, or of a 200 that is no stream; text, bytes or JSON.
+        body: The body of such an error, or of a 200 that is not a stream; text, bytes or JSON.
         content_type: Its type.
-        headers: More headers of the model server: they are passed on [05_upstream_gzip_header].
+        headers: More headers of the model server: they are passed on.
         store_delay: Seconds from the end of the response until the turn is stored; None takes
-            the emulator's. 0 stores it before the final event is sent [24_race_after_stream].
+            the emulator's. 0 stores it before the final event is sent.
     """
+
+    # 05_upstream_length, 05_upstream_silent, 28, 17, 05_upstream_split, 05_upstream_keepalive,
+    # 05_upstream_gzip_header
 
     text: str | Sequence[str] = ""
     tokens: Sequence[str] | None = None
@@ -124,7 +127,7 @@ class Fault:
         delay: Seconds before anything else happens.
         processed: Whether the request takes effect first.
         disconnect: The connection closes without any response.
-        hang: There is no answer until the client leaves or the emulator closes.
+        hang: No answer comes until the client leaves or the emulator closes.
     """
 
     status: int | None = None

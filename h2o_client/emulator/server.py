@@ -1,4 +1,4 @@
-"""The emulator as its users see it: a server in a thread of its own.
+"""The emulator as its users see it: a server in its own thread.
 
 It runs its own event loop in its own thread, so that it serves synchronous
 tests, asyncio tests and trio tests alike, and is reached over a real socket.
@@ -12,7 +12,6 @@ import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace as copy
@@ -24,17 +23,18 @@ import anyio
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.from_thread import BlockingPortal
 
+from h2o_client.emulator.chat_ui_2023.face import Face
 from h2o_client.emulator.connection import GONE, Connection
-from h2o_client.emulator.engine import EngineLike, LiveEngine, lives
+from h2o_client.emulator.engine import EngineLike, LiveEngine
 from h2o_client.emulator.engines import engine_of
-from h2o_client.emulator.handlers import Answered
+from h2o_client.emulator.gateway import Gateway
 from h2o_client.emulator.prompt import template
-from h2o_client.emulator.recording import Recorder, Tape
+from h2o_client.emulator.recording import Recorder
 from h2o_client.emulator.replaying import Replay
 from h2o_client.emulator.script import Answer, Fault, Script, WebSearch
 from h2o_client.emulator.service import Config, Service
 from h2o_client.emulator.store import DEFAULT_MODELS, Conversation, Model, Store
-from h2o_client.emulator.web import Request, Response
+from h2o_client.emulator.web import Request
 
 R = TypeVar("R")
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Emulator:
             writes prompts otherwise.
         rate_limit: Messages in a window; None does not limit.
         rate_window: Seconds that a message counts, and then until the next sweep.
-        stop_lifetime: Seconds that the record of a stop lives, and then until the next sweep.
+        stop_lifetime: Seconds that the record of a stop is kept, and then until the next sweep.
         sweep: Seconds between sweeps; 0 sweeps all the time.
         cookie_name: The session cookie's name.
         public_scheme: What it takes its own URL to begin with: ``https`` as a real server does
@@ -80,7 +80,7 @@ class Emulator:
         progress: Takes the lines that an engine says while it starts; by default they are logged.
 
     Raises:
-        EngineError: Nonsense in the name of an engine.
+        EngineError: The name of an engine is not valid.
         ImportError: What an engine needs is not installed.
         OSError: A folder cannot be used.
         ValueError: Nothing is recorded in `replay`; `models` have engines, and `engine` is given.
@@ -120,15 +120,9 @@ class Emulator:
         progress: Callable[[str], None] = logger.info,
     ) -> None:
         self.base_path = base_path.rstrip("/")
-        self.keep_alive = keep_alive
-        self.max_body = max_body
-        self.now = clock
         self._host = host
         self._port = port
         self._changes = threading.Condition(threading.RLock())
-        self._requests: deque[Request] = deque(maxlen=max_requests)
-        self._request_bytes = 0
-        self._max_request_bytes = max_request_bytes
         self._script = Script()
         self._store = Store(
             clock,
@@ -168,17 +162,28 @@ class Emulator:
             public_scheme=public_scheme,
         )
         self._service = Service(config, self._store, self._script, self._changed)
-        self._recorder: Recorder | None = None
-        self._replay: Replay | None = None
-        if replay is not None:
-            self._replay = Replay(Path(replay), cookie_name, self.base_path, pace)
+        face = Face(self._service)
+        recorder = None
         if record is not None:
             server = f"the emulator, as chat-ui {version}"
-            self._recorder = Recorder(Path(record), cookie_name, server)
-            self._service.asked = self._recorder.asked
+            recorder = Recorder(Path(record), cookie_name, server)
+            self._service.asked = recorder.asked
+        self._gateway = Gateway(
+            service=self._service,
+            face=face,
+            recorder=recorder,
+            replay=Replay(Path(replay), cookie_name, face.kind, pace)
+            if replay is not None
+            else None,
+            changes=self._changes,
+            clock=clock,
+            keep_alive=keep_alive,
+            max_body=max_body,
+            max_requests=max_requests,
+            max_request_bytes=max_request_bytes,
+        )
         self._streams: set[SocketStream] = set()
         self._accepted = 0
-        self._busy = 0
         self._thread: threading.Thread | None = None
         self._portal: BlockingPortal | None = None
         self._stop: anyio.Event | None = None
@@ -194,7 +199,7 @@ class Emulator:
         """Start serving; returns when engines are ready and connections are accepted.
 
         Raises:
-            EngineError: An engine cannot be had.
+            EngineError: An engine cannot be started.
             OSError: It cannot listen there.
         """
         if self._thread is not None:
@@ -216,7 +221,7 @@ class Emulator:
         return self
 
     def close(self) -> None:
-        """Stop serving: ends streams and connections, leaves no thread; does no harm twice."""
+        """Stop serving: end streams and connections; leaves no thread. May be called twice."""
         self._ending = True  # first: see _start_engines
         thread, portal = self._thread, self._portal
         if thread is None:
@@ -248,13 +253,13 @@ class Emulator:
         """The template that each model's prompts are written in.
 
         Raises:
-            EngineError: An engine's cannot be had.
+            EngineError: An engine's template cannot be read.
         """
         config = self._service.config
         found: dict[str, str] = {}
         for model in config.models:
-            life = lives(self._service.engine(model.name))
-            own = None if life is None else life.template()
+            engine = self._service.engine(model.name)
+            own = engine.template() if isinstance(engine, LiveEngine) else None
             found[model.name] = own or template(config.version)
         return found
 
@@ -291,29 +296,26 @@ class Emulator:
         self.fault(on, *[Fault(status=status, body=body)] * times)
 
     def cut(self, after: int = 5, *, on: str = "message") -> None:
-        """Lose the client of the next message after some tokens; generation goes on."""
+        """Break the connection of the next message after some tokens; generation goes on."""
         if on != "message":
             raise ValueError("only messages are streamed")
         self._call(lambda: self._script.cuts.append(after))
 
     def search(self, *searches: WebSearch) -> None:
-        """Let the next web searches succeed, with these results."""
+        """Let the next web searches succeed with these results."""
         self._call(lambda: self._script.searches.extend(searches))
 
     def clear(self) -> None:
-        """Forget the requests, and all that was scripted and has not happened."""
+        """Forget the requests, and what was scripted but not used."""
         self._call(self._script.clear)
-        with self._changes:
-            self._requests.clear()
-            self._request_bytes = 0
+        self._gateway.clear()
 
     # What happened
 
     @property
     def requests(self) -> list[Request]:
         """The requests in the order in which they arrived, the oldest forgotten first."""
-        with self._changes:
-            return list(self._requests)
+        return self._gateway.requests()
 
     @property
     def conversations(self) -> list[Conversation]:
@@ -337,7 +339,7 @@ class Emulator:
 
     @property
     def held(self) -> int:
-        """Generations that stand still; see `Answer.hold_after`."""
+        """Generations that are held; see `Answer.hold_after`."""
         return self._call(self._count_held)
 
     @property
@@ -362,26 +364,26 @@ class Emulator:
             timeout: Seconds to wait at most.
 
         Raises:
-            TimeoutError: There is still something going on.
+            TimeoutError: A generation or a request still runs.
         """
         self._wait(self._is_idle, timeout, "the emulator is not idle")
 
     def wait_held(self, count: int = 1, timeout: float = 5.0) -> None:
-        """Wait until generations stand still at their `Answer.hold_after`.
+        """Wait until generations are held at their `Answer.hold_after`.
 
         Args:
             count: How many.
             timeout: Seconds to wait at most.
 
         Raises:
-            TimeoutError: Fewer do.
+            TimeoutError: Fewer are held.
         """
         self._wait(lambda: self._count_held() >= count, timeout, "too few generations are held")
 
     # What happens now
 
     def release(self) -> None:
-        """Let go on what is held; also what runs now and would be held later."""
+        """Let held generations continue, and those that would be held later."""
 
         def release() -> None:
             for generation in self._service.generations:
@@ -390,18 +392,19 @@ class Emulator:
         self._call(release)
 
     def forget_sessions(self) -> None:
-        """Lose the sessions, as a server does that was set up anew: the modal is to be accepted.
+        """Lose the sessions, as a server does that was set up anew: the modal must be accepted.
 
         Conversations stay, under their session's id.
         """
         self._call(self._store.sessions.clear)
 
     def retire(self, model: str) -> None:
-        """Serve a model no longer: messages to its conversations are a 410 [25].
+        """Serve a model no longer: messages to its conversations are a 410.
 
         Args:
             model: Its name; the default model cannot go.
         """
+        # 25
         self._call(lambda: self._service.retire(model))
 
     def disconnect_all(self) -> None:
@@ -409,40 +412,6 @@ class Emulator:
         portal = self._portal
         if portal is not None:
             portal.call(self._close_streams)
-
-    # For its connections
-
-    def received(self, request: Request) -> Fault | None:
-        """Record a request, and take the fault that it meets."""
-        with self._changes:
-            if len(self._requests) == self._requests.maxlen:
-                self._request_bytes -= len(self._requests[0].body)
-            self._requests.append(request)
-            self._request_bytes += len(request.body)
-            while self._request_bytes > self._max_request_bytes:
-                self._request_bytes -= len(self._requests.popleft().body)
-        return self._script.take_fault(request.kind)
-
-    def busy(self, change: int) -> None:
-        """Count requests that are being handled."""
-        with self._changes:
-            self._busy += change
-            self._changes.notify_all()
-
-    def tape(self, request: Request) -> Tape | None:
-        """What records the exchange, if it is to be recorded."""
-        return None if self._recorder is None else self._recorder.tape(request)
-
-    async def handle(self, request: Request) -> Answered:
-        """Have the service answer, or the recording."""
-        if self._replay is None:
-            return await self._service.handle(request)
-        refused = self._service.refuse_stranger(request)
-        return refused or await self._replay.answer(request, self._service.spawn)
-
-    def answer_fault(self, request: Request, fault: Fault) -> Response:
-        """The response of a fault."""
-        return self._service.fault(request, fault)
 
     # Inside
 
@@ -530,7 +499,7 @@ class Emulator:
         self._streams.add(stream)
         try:
             address = str(stream.extra_attributes[SocketAttribute.remote_address]()[0])
-            await Connection(stream, self, address).serve()
+            await Connection(stream, self._gateway, address).serve()
         except GONE:
             logger.debug("client connection broke")
         except Exception:  # one connection must not take the whole server with it
@@ -546,7 +515,7 @@ class Emulator:
             await stream.aclose()
 
     def _call(self, function: Callable[[], R]) -> R:
-        """Do something in the loop's thread, or here where there is none."""
+        """Call a function in the loop's thread, or here if it does not run."""
         portal, thread = self._portal, self._thread
         if portal is None or thread is None or thread.ident == threading.get_ident():
             return function()
@@ -560,7 +529,7 @@ class Emulator:
         return sum(item.held for item in tuple(self._service.generations))
 
     def _is_idle(self) -> bool:
-        return not self._service.generations and not self._busy
+        return not self._service.generations and not self._gateway.busy
 
     def _wait(self, condition: Callable[[], bool], timeout: float, complaint: str) -> None:
         with self._changes:

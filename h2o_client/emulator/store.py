@@ -3,11 +3,12 @@
 Everything here is bounded; what was used least recently goes first.  Records
 with a lifetime are removed by a sweep, as the real server's database does it:
 they live for their time and then until the next sweep, which is why a rate
-limit of a minute was free again after two [06_rate_limit].
+limit of a minute was free again after two.
 
 A message is never changed in place: an answer is stored by replacing the whole
-list, and the last to finish overwrites the others [07c_parallel_messages].
+list, and the last to finish overwrites the others.
 """
+# 06_rate_limit, 07c_parallel_messages
 
 from __future__ import annotations
 
@@ -17,8 +18,6 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
-
-from h2o_client.emulator.devalue import date
 
 V = TypeVar("V")
 
@@ -66,11 +65,13 @@ class Message:
         id: The client's id for it, or an invented one.
         sender: ``user`` or ``assistant``.
         content: Its text.
-        created: None on a message that was sent again [07].
+        created: None on a message that was sent again.
         updated: When it was stored.
         web_search_id: As sent along; None when the client sent none.
-        score: The vote, 0 when there is none.
+        score: The vote; 0 without a vote.
     """
+
+    # 07
 
     id: str
     sender: str
@@ -79,25 +80,6 @@ class Message:
     updated: float
     web_search_id: str | None = None
     score: int = 0
-
-    def as_data(self) -> dict[str, Any]:
-        """The message as ``__data.json`` shows it, key order included."""
-        data: dict[str, Any]
-        if self.sender == "user":
-            data = {"content": self.content, "from": "user", "id": self.id}
-        else:
-            data = {
-                "from": self.sender,
-                "content": self.content,
-                "webSearchId": self.web_search_id,
-                "id": self.id,
-            }
-        if self.created is not None:
-            data["createdAt"] = date(self.created)
-        data["updatedAt"] = date(self.updated)
-        if self.score:
-            data["score"] = self.score
-        return data
 
 
 @dataclass(slots=True)
@@ -125,7 +107,9 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A shared conversation: a copy that outlives it [10_share]."""
+    """A shared conversation: a copy that outlives it."""
+
+    # 10_share
 
     id: str
     title: str
@@ -145,13 +129,15 @@ class Search:
 
 @dataclass(slots=True)
 class StopRecord:
-    """The record of a stop: made once, then only touched until it expires [11b].
+    """The record of a stop: made once, then only touched until it expires.
 
     Attributes:
-        order: When it was made, in the order of things.
+        order: When it was made, in the order of events.
         updated: When it was last touched, on the clock.
         seen: Whether the service has looked at it since.
     """
+
+    # 11b
 
     order: int
     updated: float
@@ -219,7 +205,7 @@ class Store:
         return f"{int(self.clock()) & 0xFFFFFFFF:08x}{self._machine}{number:06x}"
 
     def next_order(self) -> int:
-        """A number greater than all before: clocks can stand still."""
+        """A number greater than all before; a clock need not advance."""
         return next(self._order)
 
     def of_session(self, session: str) -> list[Conversation]:
@@ -230,7 +216,8 @@ class Store:
     def create(
         self, session: str, model: str, title: str | None = None, messages: tuple[Message, ...] = ()
     ) -> Conversation:
-        """Make a conversation; without a title it is counted [03]."""
+        """Make a conversation; without a title it is counted."""
+        # 03
         now = self.clock()
         title = title or f"Untitled {len(self.of_session(session)) + 1}"
         made = Conversation(self.new_id(), session, title, model, messages, now, now)
@@ -238,7 +225,8 @@ class Store:
         return made
 
     def save_messages(self, conversation: str, messages: tuple[Message, ...]) -> bool:
-        """Replace a conversation's messages; nothing happens where it is gone [15]."""
+        """Replace a conversation's messages; nothing happens where it is gone."""
+        # 15
         found = self.conversations.use(conversation)
         if found is None:
             return False
@@ -299,7 +287,7 @@ class Store:
             self._events.popleft()
         if address is not None:
             return sum(1 for _, where, _ in self._events if where == address)
-        return sum(1 for who, _, _ in self._events if who == session)
+        return sum(1 for owner, _, _ in self._events if owner == session)
 
     def record_stop(self, conversation: str) -> StopRecord:
         """Record a stop: a record that is still there keeps the time it was made."""
@@ -311,7 +299,7 @@ class Store:
         return record
 
     def stop_record(self, conversation: str) -> StopRecord | None:
-        """The record of a stop, while it lives."""
+        """The record of a stop, until it expires."""
         record = self._stops.get(conversation)
         if record is not None and record.updated + self.stop_lifetime <= self._last_sweep():
             del self._stops[conversation]

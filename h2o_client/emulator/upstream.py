@@ -33,14 +33,16 @@ from h2o_client.emulator.engine import (
     EngineLike,
     GenerationError,
     GenerationRequest,
+    LiveEngine,
     RawEngine,
     Token,
     UpstreamDownError,
     UpstreamError,
-    lives,
 )
+from h2o_client.emulator.parameters import check
 from h2o_client.emulator.prompt import END_OF_TEXT
 from h2o_client.emulator.script import Answer, encode_body
+from h2o_client.emulator.web import reason_phrase
 
 CORS = (
     ("access-control-allow-origin", "*"),
@@ -58,7 +60,8 @@ ERROR_BODIES: Mapping[int, Mapping[str, str]] = {
     429: {"error": "Model is overloaded", "error_type": "overloaded"},
     503: {"error": "unhealthy", "error_type": "healthcheck"},
 }
-"""What a model server says with these statuses [05_upstream_error_422 and its like]."""
+"""What a model server says with these statuses."""
+# 05_upstream_error_422 and its like
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,10 @@ async def ask(
         # The client's content type is passed on, and refused there [08].
         text = "Expected request with `Content-Type: application/json`"
         return _plain(415, text.encode(), "text/plain; charset=utf-8")
+    try:
+        check(request.body)
+    except UpstreamError as error:
+        return _refused(error)
     tokens: AsyncIterator[Token | str] | None = None
     if answer is None:
         assert not isinstance(engine, RawEngine)  # noqa: S101 -- answered above
@@ -118,7 +125,7 @@ async def ask(
             answer = Answer.of(made)
         else:
             tokens = made
-            pace = 0.0 if lives(engine) else pace
+            pace = 0.0 if isinstance(engine, LiveEngine) else pace
     if answer is None:
         answer = Answer()
     elif answer.ending == "down":
@@ -128,10 +135,10 @@ async def ask(
         await anyio.sleep(answer.first)
         body = answer.body
         if body is None:
-            body = ERROR_BODIES.get(answer.status, {"error": HTTPStatus(answer.status).phrase})
+            body = ERROR_BODIES.get(answer.status, {"error": reason_phrase(answer.status)})
         return _plain(answer.status, *encode_body(body, answer.content_type), answer.headers)
     # The stub that was recorded said 42; a real model says what it took, or nothing.
-    seed = 42 if tokens is None or lives(engine) is None else None
+    seed = 42 if tokens is None or not isinstance(engine, LiveEngine) else None
     writer = _Writer(request, answer, answer.pace if answer.pace is not None else pace, hold, seed)
     try:
         if not request.stream:
@@ -149,25 +156,18 @@ async def ask(
         stream = _chunks(await _primed(source), answer)
         return Upstream(200, headers, stream, answer.drop_after, answer.drop_after_bytes)
     except UpstreamError as error:
-        return _plain(error.status, *encode_body(error.body, error.content_type), error.headers)
+        return _refused(error)
 
 
+@dataclass(frozen=True, slots=True)
 class _Writer:
     """Writes one answer out."""
 
-    def __init__(
-        self,
-        request: GenerationRequest,
-        answer: Answer,
-        pace: float,
-        hold: Hold,
-        seed: int | None,
-    ) -> None:
-        self.request = request
-        self.answer = answer
-        self.pace = pace
-        self.hold = hold
-        self.seed = seed
+    request: GenerationRequest
+    answer: Answer
+    pace: float
+    hold: Hold
+    seed: int | None
 
     async def events(self, tokens: AsyncIterator[Token | str] | None) -> AsyncGenerator[Piece]:
         """The events, one by one, each when its time has come."""
@@ -215,7 +215,8 @@ class _Writer:
             raise ConnectionError("model server died")
 
     async def whole(self, tokens: AsyncIterator[Token | str] | None) -> Upstream:
-        """The answer in one JSON body, as without ``stream: true`` [08]."""
+        """The answer in one JSON body, as without ``stream: true``."""
+        # 08
         async with aclosing(self._timed(tokens)) as timed:
             try:
                 said = [token.text async for token, _ in timed if not token.special]
@@ -307,7 +308,7 @@ class _Writer:
 
 
 MAX_LINE = 1024 * 1024
-"""Bytes of a line, after which it is no longer looked at."""
+"""Bytes of a line, after which it is not parsed."""
 
 
 async def _passed_on(body: AsyncGenerator[bytes]) -> AsyncGenerator[Piece]:
@@ -399,6 +400,10 @@ def _line(event: Mapping[str, Any], tokens: int = 0, *, final: bool = False) -> 
     text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
     # Half of a surrogate pair is written as an escape.
     return Piece(f"data:{text}\n\n".encode(errors="backslashreplace"), tokens, final)
+
+
+def _refused(error: UpstreamError) -> Upstream:
+    return _plain(error.status, *encode_body(error.body, error.content_type), error.headers)
 
 
 def _plain(

@@ -1,28 +1,36 @@
-"""Requests, responses, cookies and content negotiation, as the web framework had them.
-
-Two ways of answering look alike and are not: what the service's own endpoints
-return is sent in chunks, what the framework makes (errors, redirects of form
-actions, data) has a content length.  Both are kept, for clients differ in what
-they make of them.
-"""
+"""Requests and responses, as every dialect's face takes and makes them."""
 
 from __future__ import annotations
 
 import email.parser
 import email.policy
 import json
-import re
-from collections.abc import Sequence
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from http.client import responses
+from typing import Any, cast
+from urllib.parse import parse_qsl, unquote
+
+import anyio
 
 Headers = list[tuple[str, str]]
 
-FORM_TYPES = frozenset({"multipart/form-data", "application/x-www-form-urlencoded", "text/plain"})
-MODAL = "You need to accept the welcome modal first"
-RATE_LIMITED = "You are sending too many messages. Try again later."
-NO_CONVERSATION = "Conversation not found"
+MAX_DEPTH = 200
+
+# Node's own words (05); those of Python differ between its versions.
+_REASONS = {
+    413: "Payload Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Entity",
+}
+
+
+def reason_phrase(status: int) -> str:
+    """The reason phrase of a status; empty for an unknown one."""
+    return _REASONS.get(status) or responses.get(status, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +65,8 @@ class Request:
         return None
 
     def json(self) -> Any:
-        """The body as JSON; what JavaScript does not take for JSON is a ValueError."""
-        return json.loads(self.body, parse_constant=_no_constant)
+        """The body as JSON; see `parse_json`."""
+        return parse_json(self.body)
 
     def form(self) -> dict[str, str]:
         """The body as a form, multipart or not; of repeated fields the first."""
@@ -94,8 +102,50 @@ class Request:
         return ""
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Read JSON, with numbers as JavaScript reads them.
+
+    Raises:
+        ValueError: It is not valid JSON, or nested more than `MAX_DEPTH` deep.
+    """
+    try:
+        value: object = json.loads(
+            text, parse_constant=_no_constant, parse_float=_js_number, parse_int=_js_number
+        )
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    _check_depth(value)
+    return value
+
+
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not valid JSON")
+
+
+def _js_number(text: str) -> float | None:
+    """A number; JavaScript writes 1.0 as 1, and a number that is too large as null."""
+    value = float(text)
+    if math.isinf(value):
+        return None
+    if text.lstrip("-").isdigit():
+        return int(text)
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
+
+
+def _check_depth(value: object) -> None:
+    """Refuse what could not be written again: Python's JSON is recursive."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for item in level for inner in _children(item)]
+        if not level:
+            return
+    raise ValueError("nested too deeply")
+
+
+def _children(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return cast("dict[str, object]", value).values()
+    return cast("list[object]", value) if isinstance(value, list) else ()
 
 
 @dataclass(slots=True)
@@ -107,160 +157,70 @@ class Response:
     body: bytes = b""
 
 
-class HttpError(Exception):
-    """An error that the framework makes a response of."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
+class ClientLostError(Exception):
+    """The client's connection is to be closed as if it had broken."""
 
 
-class InternalError(HttpError):
-    """What the service throws where it did not expect something."""
+class Feed:
+    """The part of a body that the client has not received yet."""
 
     def __init__(self) -> None:
-        super().__init__(500, "Internal Error")
+        self._data: deque[bytes] = deque()
+        self._more = anyio.Event()
+        self._ended = False
+        self._lost = False
+
+    def put(self, data: bytes) -> None:
+        """Add a chunk."""
+        self._data.append(data)
+        self._more.set()
+
+    def end(self, *, lost: bool = False) -> None:
+        """End the body; `lost` breaks the connection. The first call counts."""
+        if self._ended:
+            return
+        self._ended = True
+        self._lost = lost
+        self._more.set()
+
+    def abandon(self) -> None:
+        """Drop what is left: the client has gone."""
+        self._data.clear()
+
+    async def get(self) -> bytes:
+        """The next chunk, empty at the end.
+
+        Raises:
+            ClientLostError: The connection is to be closed here.
+        """
+        while not self._data and not self._ended:
+            self._more = anyio.Event()
+            await self._more.wait()
+        if self._data:
+            return self._data.popleft()
+        if self._lost:
+            raise ClientLostError
+        return b""
 
 
-def compact(value: object) -> bytes:
-    """JSON as JavaScript writes it: half of a surrogate pair as an escape."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(
-        errors="backslashreplace"
-    )
+@dataclass(slots=True)
+class Stream:
+    """A response whose body is still being made.
 
-
-def framed(status: int, body: bytes, content_type: str, *extra: tuple[str, str]) -> Response:
-    """A response of the framework, with a content length."""
-    headers = [*extra, ("content-length", str(len(body))), ("content-type", content_type)]
-    return Response(status, sorted(headers), body)
-
-
-def framed_json(status: int, value: object, *extra: tuple[str, str]) -> Response:
-    """The same, in JSON."""
-    return framed(status, compact(value), "application/json", *extra)
-
-
-def endpoint_json(value: object, *, indent: int | None = None) -> Response:
-    """What an endpoint of the service returns: JSON in chunks."""
-    body = compact(value)
-    if indent is not None:
-        body = json.dumps(value, ensure_ascii=False, indent=indent).encode()
-    return Response(200, [("content-type", "application/json")], body)
-
-
-def empty() -> Response:
-    """What an endpoint returns that has nothing to say."""
-    return Response(200)
-
-
-def redirect(status: int, location: str) -> Response:
-    """A redirect."""
-    return Response(status, [("location", location)])
-
-
-def hook_error(request: Request, status: int, message: str) -> Response:
-    """An error from before the routes: no cookie; JSON if either side spoke of it [03, 02]."""
-    accept = request.header("accept") or ""
-    if "application/json" in accept or "application/json" in (request.header("content-type") or ""):
-        return Response(status, [("content-type", "application/json")], compact({"error": message}))
-    return Response(status, [("content-type", "text/plain")], message.encode())
-
-
-def fatal_error(request: Request, status: int, message: str) -> Response:
-    """An error from an endpoint: JSON if that is what is wanted most, else a page [22]."""
-    types = ("application/json", "text/html")
-    if negotiate(request.header("accept") or "text/html", types) == "application/json":
-        return framed_json(status, {"message": message})
-    return framed(status, html(status, message), "text/html; charset=utf-8")
-
-
-def page(status: int, message: str, *extra: tuple[str, str]) -> Response:
-    """A page of the application."""
-    etag = ("etag", f'"{status:x}{len(message):x}"')
-    return framed(
-        status, html(status, message), "text/html", etag, ("x-sveltekit-page", "true"), *extra
-    )
-
-
-def html(status: int, message: str) -> bytes:
-    """A page, much shorter than the real one's."""
-    return (
-        f"<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'><title>{message}</title>"
-        f"</head><body><h1>{status}</h1><p>{message}</p></body></html>\n"
-    ).encode()
-
-
-def method_not_allowed(method: str, allowed: str) -> Response:
-    """A method that an endpoint has not [13]."""
-    return framed(
-        405,
-        f"{method} method not allowed".encode(),
-        "text/plain;charset=UTF-8",
-        ("allow", allowed),
-    )
-
-
-def negotiate(accept: str, types: Sequence[str]) -> str | None:
-    """The framework's content negotiation, its slip included.
-
-    Only the first entry of a list is read without the space before it, so that
-    later ones hardly count [22_accept_matrix].
+    Attributes:
+        status: Its status.
+        headers: Its headers.
+        feed: Its body, as it comes.
+        leave: Called when the client no longer reads.
+        endless: Whether it never ends by itself.
     """
-    parts: list[tuple[float, bool, bool, int, str, str]] = []
-    for index, entry in enumerate(accept.split(",")):
-        match = re.search(r"([^/]+)/([^;]+)(?:;q=([0-9.]+))?", entry)
-        if match is not None:
-            kind, sub, quality = match.group(1), match.group(2), match.group(3) or "1"
-            parts.append((-_number(quality), sub == "*", kind == "*", index, kind, sub))
-    parts.sort()
-    best: tuple[int, str] | None = None
-    for name in types:
-        kind, _, sub = name.partition("/")
-        for place, (*_, accepted_kind, accepted_sub) in enumerate(parts):
-            if accepted_kind in {kind, "*"} and accepted_sub in {sub, "*"}:
-                if best is None or place < best[0]:
-                    best = place, name
-                break
-    return None if best is None else best[1]
+
+    status: int
+    headers: Headers
+    feed: Feed
+    leave: Callable[[], None]
+    endless: bool = False
 
 
-def wants_page(request: Request) -> bool:
-    """Whether a request for a page that is an endpoint too means the page."""
-    if request.method in {"PUT", "PATCH", "DELETE", "OPTIONS"}:
-        return False
-    if request.method == "POST" and request.header("x-sveltekit-action") == "true":
-        return True
-    return negotiate(request.header("accept") or "*/*", ("*", "text/html")) == "text/html"
-
-
-def wants_action_json(request: Request) -> bool:
-    """Whether a form action is to be answered in JSON rather than with a redirect."""
-    types = ("application/json", "text/html")
-    return negotiate(request.header("accept") or "*/*", types) == "application/json"
-
-
-def session_cookie(name: str, value: str, expires: str) -> tuple[str, str]:
-    """The session's cookie: Secure, on plain http too [21]."""
-    text = quote(value, safe="!'()*-._~")
-    return (
-        "set-cookie",
-        f"{name}={text}; Path=/; Expires={expires}; HttpOnly; Secure; SameSite=None",
-    )
-
-
-def origin_of(url: str) -> str:
-    """The origin of an absolute URL; a ValueError if it is none."""
-    parts = urlsplit(url)
-    if not parts.scheme or not parts.hostname:
-        raise ValueError(f"no URL: {url!r}")
-    default = {"http": 80, "https": 443}.get(parts.scheme)
-    port = "" if parts.port in {None, default} else f":{parts.port}"
-    return f"{parts.scheme}://{parts.hostname}{port}"
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0
+Answered = Response | Stream | None
+"""What a request is answered with; None closes the connection without a response."""

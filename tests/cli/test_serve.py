@@ -95,6 +95,22 @@ def test_list(command: Command, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--engine", "tgi:http://user:sEcret@[::1/"),
+        ("--engine", "openai:http://user:sEcret#@host"),
+        ("--engine", "tgi:user:sEcret@host"),
+        ("--engine", "http://user:sEcret@host"),
+        ("--model", "tgi:http://user:sEcret@host"),
+        ("--list", "--engine", "tgi:http://user:sEcret@[::1/"),
+    ],
+)
+def test_no_message_repeats_a_password(command: Command, arguments: tuple[str, ...]) -> None:
+    assert command("serve", *arguments) == 2
+    assert "sEcret" not in command.out + command.err
+
+
+@pytest.mark.parametrize(
     ("arguments", "hint"),
     [
         (("--engine", "rot"), "unknown engine"),

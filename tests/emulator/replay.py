@@ -331,7 +331,7 @@ class Replay:
     def compare_upstream(self) -> None:
         """Compare what the model server was asked, to the byte."""
         asked = [json.dumps(b, ensure_ascii=False, separators=(",", ":")) for b in self.stub.bodies]
-        # What is no JSON is refused before the stub sees it.
+        # Invalid JSON is refused before the stub sees it.
         told = [item["body"] for item in self.capture["upstream"] if item["outcome"] != "415"]
         assert asked == [self.ours(body) for body in told]
 

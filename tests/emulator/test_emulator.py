@@ -35,7 +35,7 @@ FORM = "application/x-www-form-urlencoded"
 
 
 class Client:
-    """A client that knows the protocol by heart, one connection a request."""
+    """A client of the bare protocol, with one connection for each request."""
 
     def __init__(self, server: Emulator, session: str = "s", base: str = "") -> None:
         self.server = server
@@ -307,7 +307,7 @@ def test_stop_then_delete_stores_nothing(server: Emulator, client: Client) -> No
     assert (server.stops, server.conversations) == (1, [])
 
 
-def test_a_stop_record_lives_and_then_is_swept() -> None:
+def test_a_stop_record_expires_at_the_next_sweep() -> None:
     now = [1000.0]
     options: dict[str, Any] = {"stop_poll": 0.001, "sweep": 0.0, "clock": lambda: now[0]}
     with Emulator(**options) as server, ThreadPoolExecutor() as pool:
@@ -350,11 +350,16 @@ def test_faults_say_what_the_real_server_says(server: Emulator, client: Client) 
     assert client.say()[0] == 200
 
 
-@pytest.mark.parametrize("status", [200, 302, 401, 403, 405, 410, 413, 422, 424, 500, 503, 599])
+@pytest.mark.parametrize(
+    "status", [200, 302, 401, 403, 405, 410, 413, 422, 424, 500, 503, 599, 799]
+)
 def test_every_status_has_a_body(server: Emulator, client: Client, status: int) -> None:
     server.fault("message", Fault(status=status, headers={"Retry-After": "2"}))
     got, _, headers = client.say()
     assert (got, headers["Retry-After"]) == (status, "2")
+    if status != 200:
+        server.reply(Answer(status=status))
+        assert client.say()[0] == status
 
 
 def test_disconnect_with_and_without_effect(server: Emulator, client: Client) -> None:
@@ -372,7 +377,9 @@ def test_processed_message_is_stored(server: Emulator, client: Client) -> None:
     assert len(client.stored()) == 2
 
 
-def test_star_meets_any_request_and_delay_changes_nothing(server: Emulator, client: Client) -> None:
+def test_star_applies_to_any_request_and_delay_changes_nothing(
+    server: Emulator, client: Client
+) -> None:
     server.fault("*", Fault(delay=0.005), Fault(status=503))
     assert client.ask("GET", "/__data.json")[0] == 200
     assert client.ask("GET", "/__data.json")[0] == 503
@@ -647,7 +654,7 @@ def test_it_shares_nothing_with_the_client() -> None:
                 assert own or name.partition(".")[0] in allowed, f"{path.name} imports {name}"
 
 
-def test_a_second_life() -> None:
+def test_it_can_be_started_again() -> None:
     server = Emulator()
     for _ in range(2):
         with server:
@@ -683,7 +690,7 @@ def test_close_ends_everything() -> None:
         pass
 
 
-def test_a_taken_port_is_an_error(server: Emulator) -> None:
+def test_a_port_in_use_is_an_error(server: Emulator) -> None:
     other = Emulator(port=address(server)[1])
     with pytest.raises(OSError, match="in use"):
         other.start()
@@ -710,6 +717,49 @@ def test_many_streams_at_once(server: Emulator, client: Client) -> None:
 
 def test_garbage_is_a_bad_request(server: Emulator) -> None:
     assert exchange(server, b"what?\r\n\r\n").startswith(b"HTTP/1.1 400 Bad Request")
+
+
+@pytest.mark.parametrize("depth", [250, 1000, 100_000])
+@pytest.mark.parametrize("path", ["", "/share", "/message/x/vote", "/summarize"])
+def test_deeply_nested_json_is_answered(
+    client: Client, path: str, depth: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    nested = "[" * depth + "]" * depth
+    body = f'{{"inputs": "Hi", "stream": true, "options": {{}}, "score": {nested}}}'
+    where = f"/conversation/{client.conversation}{path}"
+    status, answer, _ = client.ask("POST", where, body, Content_Type="application/json")
+    reads_its_body = path in {"", "/message/x/vote"}
+    assert status == (500 if reads_its_body else 200)
+    assert not reads_its_body or json.loads(answer) == {"message": "Internal Error"}
+    assert caplog.text == ""
+
+
+def test_nested_json_is_passed_on(client: Client) -> None:
+    nested = json.loads("[" * 150 + "]" * 150)
+    status, _, _ = client.say("Hi", {"made_up": nested})
+    assert status == 200
+
+
+def test_an_unexpected_error_is_an_internal_error(
+    server: Emulator,
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def share(*_: object) -> None:
+        raise ZeroDivisionError("in the store")
+
+    monkeypatch.setattr(server._store, "share", share)
+    status, body, _ = client.ask("POST", f"/conversation/{client.conversation}/share")
+    assert (status, json.loads(body)) == (500, {"message": "Internal Error"})
+    assert "in the store" in caplog.text
+    assert client.say()[0] == 200
+
+
+def test_head_of_an_endless_answer_has_no_body(client: Client) -> None:
+    path = f"/conversation/{client.conversation}/web-search?prompt=Who"
+    status, body, _ = client.ask("HEAD", path)
+    assert (status, body) == (200, b"")
 
 
 def test_expect_continue(server: Emulator) -> None:

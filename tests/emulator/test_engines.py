@@ -5,6 +5,7 @@ import json
 import re
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -81,12 +82,159 @@ def test_rote_is_the_default() -> None:
         "x:y",
     ],
 )
-def test_nonsense_is_no_engine(spec: str) -> None:
+def test_an_invalid_engine_name_is_rejected(spec: str) -> None:
     with pytest.raises(EngineError, match=r"engine|URL"):
         Emulator(engine=spec)
 
 
-def test_the_readmes_engines_are_some() -> None:
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "tgi:http://user:sEcret@[::1/",
+        "tgi:http://user:sEcret/more@host/",
+        "tgi:http://user:sEcret@host:port",
+        "openai:http://user:sEcret#@host",
+        "openai:ftp://user:sEcret@host",
+        "tgy:http://user:sEcret@host",
+        "http://user:sEcret@host",
+    ],
+)
+def test_no_error_repeats_a_password(spec: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        engine_of(spec)
+    assert "sEcret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_no_warning_repeats_a_secret_of_a_url(caplog: pytest.LogCaptureFixture) -> None:
+    with running(TgiStub()) as gone:
+        url = f"http://user:sEcret@{gone.url[7:]}/?key=sEcret"
+    with (
+        Emulator(engine=f"tgi:{url}") as server,
+        H2oClient(server.url, retries=0) as client,
+        pytest.raises(ServerError),
+    ):
+        client.chat("Hi")
+    assert "does not answer" in caplog.text
+    assert "sEcret" not in caplog.text
+
+
+# Parameters
+
+
+INPUT = "Input validation error: "
+TYPE = "Failed to deserialize the JSON body into the target type: parameters."
+
+
+@pytest.fixture(scope="module", params=["rote", "function", "scripted", "openai"])
+def answering(request: pytest.FixtureRequest) -> Iterator[tuple[Client, list[Asked]]]:
+    """A client of an emulator with each kind of engine, and what its model server was asked."""
+    with running(OpenAIStub(list(WHOLE))) as model_server:
+        engine: EngineLike | str = lambda asked: f" {asked.model}"  # noqa: E731 -- an engine
+        if request.param != "function":
+            engine = f"openai:{model_server.url}#tiny" if request.param == "openai" else "rote"
+        with Emulator(engine=engine) as server:
+            if request.param == "scripted":
+                server.reply(*[" Hello"] * 100)
+            client = Client(server)
+            client.open()
+            yield client, model_server.asked
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "refusal"),
+    [
+        ("temperature", -1, "`temperature` must be strictly positive"),
+        ("temperature", 0.0, "`temperature` must be strictly positive"),
+        ("repetition_penalty", 0, "`repetition_penalty` must be strictly positive"),
+        ("max_new_tokens", 0, "`max_new_tokens` must be strictly positive"),
+        ("top_k", -1, "`top_k` must be strictly positive"),
+        ("top_p", 2, "`top_p` must be > 0.0 and < 1.0"),
+        ("top_p", 1, "`top_p` must be > 0.0 and < 1.0"),
+        ("typical_p", 0, "`typical_p` must be > 0.0 and < 1.0"),
+        ("truncate", 0, "`truncate` must be strictly positive and less than 1024. Given: 0"),
+        ("stop", ["x"] * 5, "`stop` supports up to 4 stop sequences. Given: 5"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(
+    answering: tuple[Client, list[Asked]], name: str, value: object, refusal: str
+) -> None:
+    client, asked = answering
+    status, body, headers = client.say("Hi", {name: value})
+    assert (status, headers["content-type"]) == (422, "application/json")
+    assert json.loads(body) == {"error": INPUT + refusal, "error_type": "validation"}
+    assert client.stored() == []
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "refusal"),
+    [
+        ("temperature", "x", 'invalid type: string "x", expected f32'),
+        ("temperature", True, "invalid type: boolean `true`, expected f32"),
+        ("typical_p", {}, "invalid type: map, expected f32"),
+        ("stop", "x", 'invalid type: string "x", expected a sequence'),
+        ("stop", [1], "invalid type: integer `1`, expected a string"),
+        ("stop", None, "invalid type: null, expected a sequence"),
+        ("seed", "abc", 'invalid type: string "abc", expected u64'),
+        ("seed", -1, "invalid value: integer `-1`, expected u64"),
+        ("seed", 2**64, "invalid value: integer `18446744073709551616`, expected u64"),
+        ("max_new_tokens", 0.5, "invalid type: floating point `0.5`, expected u32"),
+        ("max_new_tokens", True, "invalid type: boolean `true`, expected u32"),
+        ("top_k", [], "invalid type: sequence, expected i32"),
+        ("do_sample", "no", 'invalid type: string "no", expected a boolean'),
+        ("details", None, "invalid type: null, expected a boolean"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(
+    answering: tuple[Client, list[Asked]], name: str, value: object, refusal: str
+) -> None:
+    client, asked = answering
+    status, body, headers = client.say("Hi", {name: value})
+    assert (status, headers["content-type"]) == (422, "text/plain; charset=utf-8")
+    assert body.decode() == f"{TYPE}{name}: {refusal}"
+    assert asked == []
+
+
+def test_what_a_model_server_accepts_is_accepted(tmp_path: Path) -> None:
+    """Unknown names, null for what is optional, numbers as JavaScript writes them."""
+    # 08_parameters_upstream
+    parameters = (
+        '{"made_up": [1], "temperature": null, "max_new_tokens": 2.0, "seed": 7, "top_k": 5,'
+        ' "truncate": 2048, "stop": [""], "repetition_penalty": 1e999}'
+    )
+    with Emulator(record=tmp_path) as server:
+        client = Client(server)
+        client.open()
+        body = f'{{"inputs": "Hi", "parameters": {parameters}, "stream": true, "options": {{}}}}'
+        path = f"/conversation/{client.conversation}"
+        status, answer, _ = client.ask("POST", path, body, Content_Type="application/json")
+        server.wait_idle()
+    assert status == 200
+    assert answer.count(b"data:") == 2
+    (kept,) = tmp_path.iterdir()
+    told = json.loads(json.loads(kept.read_text("utf-8"))["upstream"][0]["body"])["parameters"]
+    assert (told["max_new_tokens"], told["repetition_penalty"]) == (2, None)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("parameters", "x", "struct GenerateParameters"),
+        ("parameters", None, "struct GenerateParameters"),
+        ("stream", "yes", "a boolean"),
+    ],
+)
+def test_the_fields_beside_the_parameters_are_checked_too(
+    answering: tuple[Client, list[Asked]], field: str, value: object, expected: str
+) -> None:
+    client, _ = answering
+    message = {"inputs": "Hi", "stream": True, "options": {}, field: value}
+    status, body, _ = client.ask("POST", f"/conversation/{client.conversation}", message)
+    assert status == 422
+    assert body.decode().endswith(f", expected {expected}")
+
+
+def test_the_readmes_engine_names_are_valid() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
     specs = re.findall(r"`((?:openai|tgi):http[^`]*)`", readme)
     assert len(specs) >= 4
@@ -133,7 +281,7 @@ def test_the_url_is_taken_as_given(tgi: tuple[Emulator, TgiStub, Server]) -> Non
         assert "cookie" not in model_server.asked[-1].headers
 
 
-def test_one_clients_headers_are_not_anothers(tgi: tuple[Emulator, TgiStub, Server]) -> None:
+def test_headers_of_one_client_do_not_reach_another(tgi: tuple[Emulator, TgiStub, Server]) -> None:
     """A cookie of the model server is passed on, and not sent back to it."""
     server, _, model_server = tgi
     with H2oClient(server.url) as client:
@@ -194,7 +342,7 @@ async def test_tgi_by_the_sdk(api: Api, tgi: tuple[Emulator, TgiStub, Server]) -
             await client.chat("Hi")
 
 
-def test_a_tgi_that_is_not_there() -> None:
+def test_a_tgi_that_cannot_be_reached() -> None:
     with running(TgiStub()) as gone:
         url = gone.url
     with Emulator(engine=f"tgi:{url}/") as server, H2oClient(server.url, retries=0) as client:
@@ -229,7 +377,7 @@ def test_a_stop_reaches_the_tgi() -> None:
 
 
 @pytest.mark.parametrize(("start", "end"), [("data: ", "\n\n"), ("data:", "\r\n\r\n")])
-def test_a_newer_model_server_writes_otherwise(start: str, end: str) -> None:
+def test_a_newer_model_server_writes_differently(start: str, end: str) -> None:
     """A space after the colon, more fields, other line ends: passed on, and stored."""
 
     def answer(_: Asked, handler: Handler) -> None:

@@ -5,7 +5,6 @@ folder and loaded as any other. It needs the extra `local-model`; `.ci/run full`
 """
 
 import importlib
-import itertools
 import json
 import math
 import os
@@ -32,11 +31,9 @@ from h2o_client.emulator import (
     Emulator,
     EngineError,
     GenerationRequest,
-    Token,
-    UpstreamError,
     WebSearch,
 )
-from h2o_client.emulator.engines.parameters import Options
+from h2o_client.emulator.parameters import Options
 
 pytestmark = pytest.mark.long
 
@@ -223,7 +220,7 @@ def test_a_seed_repeats_and_another_differs(server: Emulator) -> None:
 
 
 def test_text_is_the_tokens_joined(server: Emulator, reference: Reference) -> None:
-    """Characters of several tokens come whole; the end token is no part of the text."""
+    """Characters of several tokens come whole; the end token is not part of the text."""
     with H2oClient(server.url, retries=0) as client:
         for seed in range(8):
             given: dict[str, Any] = {"do_sample": True, "seed": seed, "max_new_tokens": 40}
@@ -261,7 +258,7 @@ def test_truncate_keeps_the_last_tokens(server: Emulator, reference: Reference) 
     assert same(tokens, reference.generate(ids[-6:], **GREEDY))
 
 
-def test_truncate_lets_whole_turns_go_first(server: Emulator, reference: Reference) -> None:
+def test_truncate_drops_whole_turns_first(server: Emulator, reference: Reference) -> None:
     given = {**GREEDY, "repetition_penalty": 1.0, "temperature": 1.0}
     with H2oClient(server.url) as client, client.conversation() as talk:
         talk.send("hello there", **given)
@@ -282,12 +279,11 @@ def test_the_history_is_in_its_own_template(server: Emulator, reference: Referen
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_models_of_other_kinds(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_of_other_kinds(kind: str, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         make_model(tmp_path, kind=kind)
         reference = Reference(tmp_path)
-        monkeypatch.setattr("h2o_client.emulator.engines.local.AT_ONCE", 16)
         text = "hello there what is your name, and why is it so"
         given = {**GREEDY, "max_new_tokens": 30, "repetition_penalty": 1.2}
         with Emulator(engine=f"transformers:{tmp_path}") as server:
@@ -295,7 +291,7 @@ def test_models_of_other_kinds(kind: str, tmp_path: Path, monkeypatch: pytest.Mo
         assert same(tokens, reference.generate(reference.prompt(text), **given))
 
 
-def test_without_do_sample_the_other_parameters_tell() -> None:
+def test_without_do_sample_other_parameters_decide() -> None:
     """As text-generation-inference has it."""
     assert Options.of({}).do_sample is False
     assert Options.of({"repetition_penalty": 1.2}).do_sample is False
@@ -340,39 +336,14 @@ def test_half_a_character_at_the_end(server: Emulator, reference: Reference, ful
     ids = [*hello, first, *([] if full else [end])]
     request = GenerationRequest("m", "p", {"max_new_tokens": len(ids)}, (("user", "hi"),))
     answer = engine._begin(request)
-    answer._sample = iter([(number, -0.5) for number in ids]).__next__
-    made: list[Token] = []
-    while not made or made[-1].finish is None:
-        made += answer.step()
+    made = [token for number in ids for token in answer.add(number, -0.5)]
     assert [token.id for token in made] == ids
     shown = [token.text for token in made if not token.special]
     assert "".join(shown) == "hello\ufffd" == reference.tokenizer.decode([*hello, first])
     assert made[-1].finish == ("length" if full else "eos_token")
 
 
-def test_long_prompts_let_others_in(
-    server: Emulator, reference: Reference, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A prompt is read in parts, between which others have their turn."""
-    monkeypatch.setattr("h2o_client.emulator.engines.local.AT_ONCE", 8)
-    long = "hello there what is your name " * 6
-    lengths: list[int] = []
-    steps = Steps(engine_in(server), pause=0.005, lengths=lengths)
-    answers: dict[str, list[SdkToken]] = {}
-    try:
-        with H2oClient(server.url) as client, client.stream("hi", max_new_tokens=200) as stream:
-            next(iter(stream))
-            answers["long"] = tokens_of(server, long.strip(), **GREEDY)
-    finally:
-        steps.remove()
-    assert same(answers["long"], reference.generate(reference.prompt(long.strip()), **GREEDY))
-    assert max(lengths) == 8
-    parts = [number for number, length in enumerate(lengths) if length == 8]
-    assert len(parts) > 5
-    assert any(1 in lengths[one:other] for one, other in itertools.pairwise(parts))
-
-
-def test_old_turns_go_where_the_model_has_no_room(server: Emulator) -> None:
+def test_old_turns_are_dropped_for_lack_of_room(server: Emulator) -> None:
     """A conversation longer than what the model can see goes on."""
     with H2oClient(server.url, retries=0) as client, client.conversation() as talk:
         for _ in range(6):
@@ -429,45 +400,12 @@ def test_an_answer_ends_where_the_model_does(server: Emulator) -> None:
         tokens_of(server, "hello " * CONTEXT)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("temperature", 0),
-        ("temperature", -1.0),
-        ("top_p", 1.5),
-        ("top_k", 0),
-        ("max_new_tokens", 0),
-        ("repetition_penalty", 0.0),
-        ("seed", -1),
-        ("truncate", 0),
-        ("typical_p", 0),
-        ("seed", 2**64),
-        ("temperature", 10**400),
-        ("repetition_penalty", "1"),
-    ],
-)
-def test_what_is_no_parameter(server: Emulator, name: str, value: Any) -> None:
-    engine = engine_in(server)
-    request = GenerationRequest("m", "p", {name: value}, (("user", "hi"),))
-    with pytest.raises(UpstreamError, match="model server answered 422") as caught:
-        engine._begin(request)
-    assert name in json.dumps(caught.value.body)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("temperature", "hot"),
-        ("stop", "x"),
-        ("stop", [1]),
-        ("do_sample", 1),
-        ("top_k", 1.5),
-        ("seed", 1.0),
-        ("max_new_tokens", True),
-    ],
-)
-def test_parameters_of_another_type(server: Emulator, name: str, value: Any) -> None:
-    test_what_is_no_parameter(server, name, value)
+def test_invalid_parameters_do_not_reach_it(server: Emulator) -> None:
+    client = Client(server)
+    client.open()
+    status, body, _ = client.say("Hi", {"temperature": -1})
+    client.ask("DELETE", f"/conversation/{client.conversation}")
+    assert (status, json.loads(body)["error_type"]) == (422, "validation")
 
 
 def engine_in(server: Emulator) -> Any:
@@ -493,7 +431,7 @@ def test_turns_that_the_template_refuses(server: Emulator) -> None:
 
 
 async def test_streams_and_stops(api: Api) -> None:
-    """In three flavours: as it is sampled, and stopped within a token."""
+    """Tokens come as they are drawn, and a stop takes effect within a token."""
     engine = engine_in(api.server)
     async with (
         api.client() as client,
@@ -514,7 +452,7 @@ async def test_streams_and_stops(api: Api) -> None:
 class Steps:
     """Counts an engine's steps, and makes them slow enough to be stopped between."""
 
-    def __init__(self, engine: Any, pause: float = 0.01, lengths: list[int] | None = None) -> None:
+    def __init__(self, engine: Any, pause: float = 0.01) -> None:
         self.engine = engine
         self.count = 0
         self.order: list[int] = []
@@ -524,8 +462,6 @@ class Steps:
         def forward(*args: Any, **keywords: Any) -> Any:
             self.count += 1
             self.order.append(id(keywords.get("past_key_values")))
-            if lengths is not None:
-                lengths.append(keywords["input_ids"].shape[-1])
             time.sleep(pause)
             return self._forward(*args, **keywords)
 
@@ -554,7 +490,7 @@ def test_a_stop_takes_effect_within_a_token(server: Emulator) -> None:
         steps.remove()
 
 
-def test_conversations_go_on_by_turns(server: Emulator, reference: Reference) -> None:
+def test_conversations_go_on_side_by_side(server: Emulator, reference: Reference) -> None:
     steps = Steps(engine_in(server), pause=0.002)
     given = {**GREEDY, "max_new_tokens": 30}
     questions = ["hello there", "what is your name", "why", "The quick brown fox"]
@@ -594,7 +530,7 @@ def test_closing_ends_an_answer_within_a_token(folder: Path) -> None:
 # Loading
 
 
-def test_what_is_said_while_it_loads(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_shown_while_it_loads(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     local = importlib.import_module("h2o_client.emulator.engines.local")
     load = local.TransformersEngine._load
 
@@ -612,7 +548,7 @@ def test_what_is_said_while_it_loads(folder: Path, monkeypatch: pytest.MonkeyPat
     assert "million parameters, on " in said[-1]
 
 
-def test_weights_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_weights(tmp_path: Path) -> None:
     server = Emulator(engine=f"transformers:{tmp_path}")
     with pytest.raises(EngineError, match="cannot load"):
         server.start()
@@ -621,8 +557,8 @@ def test_weights_that_are_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./nor/this", "~/nor/that", "a/b/c"])
-def test_a_folder_that_is_not_there_is_not_asked_for_on_the_hub(name: str) -> None:
-    with pytest.raises(EngineError, match=f"cannot load {name}: there is no such folder"):
+def test_a_missing_folder_is_not_looked_up_on_the_hub(name: str) -> None:
+    with pytest.raises(EngineError, match=f"cannot load {name}: the folder does not exist"):
         Emulator(engine=f"transformers:{name}").start()
 
 
@@ -682,7 +618,7 @@ def test_a_signal_ends_the_answers(folder: Path, number: int) -> None:
         done.send_signal(number)
         with pytest.raises(H2oError):
             list(stream)
-    _, err = done.communicate(timeout=10)
+    _, err = done.communicate(timeout=60)
     assert done.returncode == 0
     assert "Traceback" not in err
     assert err.endswith("\nstopped\n")

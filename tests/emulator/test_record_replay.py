@@ -2,10 +2,12 @@
 
 import http.client
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import needs
 import pytest
 from flavours import Api, endless, new_api
 from replay import CAPTURES, Clock, Replay, Stub, load, names
@@ -13,6 +15,7 @@ from test_emulator_captures import HELD
 
 from h2o_client import H2oClient, H2oError, StatusError
 from h2o_client.emulator import Answer, Emulator, Fault, WebSearch
+from h2o_client.emulator.recording import redacted
 
 
 def files(folder: Path) -> list[dict[str, Any]]:
@@ -224,7 +227,7 @@ def test_what_was_never_asked(tmp_path: Path) -> None:
             client.chat("Hi", temperature=0.1)  # another parameter is another question
 
 
-def test_a_replay_wants_the_token_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replay_requires_the_token_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Emulator(record=tmp_path) as server, H2oClient(server.url) as client:
         client.chat("Hi")
         server.wait_idle()
@@ -278,12 +281,14 @@ def test_secrets_are_not_recorded(tmp_path: Path) -> None:
         body = "ethicsModalAccepted=true"
         headers = {
             "Content-Type": "application/x-www-form-urlencoded",
-            "Referer": f"{server.url}/",
+            "Referer": f"{server.url}/?token=sEcret7&model=some",
             "Cookie": "other=sEcret1; hf-chat=sEcret2; more=sEcret3",
             "Authorization": "Bearer sEcret4",
             "X-API-Key": "sEcret5",
+            "X-Forwarded-Access-Token": "sEcret8",
+            "X-Never-Heard-Of": "sEcret9",
         }
-        connection.request("POST", "/settings", body, headers)
+        connection.request("POST", "/settings?token=sEcret10&sEcret11", body, headers)
         answer = connection.getresponse()
         answer.read()
         made = answer.status, answer.headers.get_all("set-cookie") or []
@@ -292,7 +297,8 @@ def test_secrets_are_not_recorded(tmp_path: Path) -> None:
 
     with Emulator(record=tmp_path) as server, H2oClient(server.url, session="sEcret2") as client:
         first = ask(server)
-        server.reply(Answer(" Hi", headers=[("set-cookie", "upstream=sEcret6; Path=/")]))
+        told = [("set-cookie", "upstream=sEcret6; Path=/"), ("x-upstream-secret", "sEcret12")]
+        server.reply(Answer(" Hi", headers=told))
         client.chat("Hi")
         server.wait_idle()
     assert "sEcret2" in first[1][0]
@@ -301,9 +307,50 @@ def test_secrets_are_not_recorded(tmp_path: Path) -> None:
     text = json.dumps(kept)
     assert "sEcret" not in text
     assert "upstream=(left out); Path=/" in text
+    assert "/settings?token=left-out&left-out" in text
+    assert "/?token=left-out&model=some" in text
     with Emulator(replay=tmp_path) as server:
         again = ask(server)
     assert (again[0], again[1][0].partition(";")[0]) == (first[0], first[1][0].partition(";")[0])
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("/conversations?/delete", "/conversations?/delete"),
+        ("/a/web-search?prompt=Who%3F&x", "/a/web-search?prompt=Who%3F&left-out"),
+        ("/?x-sveltekit-invalidated=01&key=k&empty=", None),
+        ("http://user:pw@host:80/a?token=t#part", "http://host:80/a?token=left-out"),
+        ("https://u:p@ss@host", "https://host"),
+        ("/path", "/path"),
+        ("", ""),
+    ],
+)
+def test_only_known_query_values_are_kept(url: str, shown: str | None) -> None:
+    if shown is None:
+        shown = "/?x-sveltekit-invalidated=01&key=left-out&empty=left-out"
+    assert redacted(url) == shown
+
+
+@needs.posix
+@pytest.mark.parametrize("existing", [False, True])
+def test_only_their_owner_may_read_them(tmp_path: Path, existing: bool) -> None:
+    folder = tmp_path / "new" / "folder"
+    if existing:
+        folder.mkdir(parents=True)
+        (folder / "session-0001.part").write_text("left by another run")
+    before = os.umask(0)
+    try:
+        with Emulator(record=folder) as server, H2oClient(server.url) as client:
+            client.chat("Hi")
+            client.chat("Hi again")
+            server.wait_idle()
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o600]
+    if not existing:
+        made = [folder.stat().st_mode & 0o777, folder.parent.stat().st_mode & 0o777]
+        assert made == [0o700, 0o700]
 
 
 def test_a_full_file_is_not_added_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

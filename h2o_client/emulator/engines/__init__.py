@@ -1,12 +1,12 @@
 """Engines that have a real model behind them, each in a module that is imported when used.
 
-    rote                       a few sentences by heart; needs nothing (`emulator.engine`)
+    rote                       a few scripted sentences; needs nothing   (`emulator.engine`)
     tgi:URL                    a text-generation-inference server (`engines.tgi`)
     openai:URL[#model]         an OpenAI-compatible chat server (`engines.openai`)
     transformers:NAME_OR_PATH  a model in this process (`engines.local`)
 
-They are the only modules of the emulator that need more than anyio and h11: the
-first two httpx, the last one torch and transformers.
+Only these modules need more than anyio and h11: the two servers need httpx, the
+model in this process torch and transformers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def engine_of(spec: EngineLike | str | None) -> EngineLike:
         spec: One of `SPECS`; None is ``rote``; an engine is returned as it is.
 
     Raises:
-        EngineError: It stands for none.
+        EngineError: It is not the name of an engine.
         ImportError: What it needs is not installed.
     """
     if spec is None:
@@ -49,4 +49,5 @@ def engine_of(spec: EngineLike | str | None) -> EngineLike:
 
             return TransformersEngine(rest)
         case _:
-            raise EngineError(f"unknown engine {spec!r}; one of {', '.join(SPECS)}")
+            # Only what stands before the colon: there may be a password after it.
+            raise EngineError(f"unknown engine {kind!r}; it is one of {', '.join(SPECS)}")

@@ -25,6 +25,12 @@ CONNECT = 10.0
 SILENCE = 300.0
 """Seconds that a model server may say nothing, as with the real service's HTTP client."""
 
+INVALID_URL = (
+    "the URL of the model server is not valid: write http://HOST:PORT/PATH or https://HOST/PATH;"
+    " in a user or a password, write special characters as %XX"
+)
+"""It does not repeat the URL: no part of a malformed one is known not to be the password."""
+
 EXCERPT = 64 * 1024
 """Bytes of an error that are looked at."""
 
@@ -79,18 +85,22 @@ class HttpEngine(LiveEngine):
     """An engine that speaks HTTP.
 
     Args:
-        url: Where the model server is. A user and a password in it are sent in a header, and
-            are not part of `url`, which is shown and logged.
+        url: Where the model server is. A user and a password in it are sent in a header.
+
+    Attributes:
+        url: The URL without user and password.
+        place: The same without the query, for messages: a key may stand there.
     """
 
     def __init__(self, url: str) -> None:
         try:
             parsed = httpx.URL(url)
-        except httpx.InvalidURL as error:
-            raise EngineError(f"no URL of a model server: {url!r} ({error})") from None
+        except httpx.InvalidURL:
+            raise EngineError(INVALID_URL) from None
         if parsed.scheme not in {"http", "https"} or not parsed.host:
-            raise EngineError(f"no URL of a model server: {url!r}; it begins with http://")
+            raise EngineError(INVALID_URL)
         self.url = str(parsed.copy_with(userinfo=b"")) if parsed.userinfo else url
+        self.place = str(parsed.copy_with(userinfo=b"", query=None, fragment=None))
         self._login: dict[str, str] = {}
         if parsed.userinfo:
             login = f"{parsed.username}:{parsed.password}".encode()
@@ -118,7 +128,7 @@ class HttpEngine(LiveEngine):
         """Send a request; returns when the response's headers are there.
 
         Raises:
-            UpstreamDownError: There is no such server, or it never answered.
+            UpstreamDownError: The server cannot be reached, or did not answer.
         """
         assert self._client is not None, "the engine was not started"  # noqa: S101 -- our mistake
         encoded_headers = [
@@ -131,7 +141,7 @@ class HttpEngine(LiveEngine):
             response = await self._client.send(request, stream=True)
         except httpx.HTTPError as error:
             text = f"{type(error).__name__}: {error}"
-            logger.warning("the model server at %s does not answer: %s", self.url, text)
+            logger.warning("the model server at %s does not answer: %s", self.place, text)
             raise UpstreamDownError(text) from error
         encoded = "content-encoding" in response.headers
         kept = tuple(
@@ -139,29 +149,28 @@ class HttpEngine(LiveEngine):
             for name, value in response.headers.multi_items()
             if name not in PER_MESSAGE and not (encoded and name == "content-length")
         )
-        return Opened(response.status_code, kept, _read(response))
+        return Opened(response.status_code, kept, self._read(response))
+
+    async def _read(self, response: httpx.Response) -> AsyncGenerator[bytes]:
+        try:
+            async for data in response.aiter_bytes():
+                if data:
+                    yield data
+        except httpx.HTTPError as error:
+            text = f"{type(error).__name__}: {error}"
+            logger.warning("an answer of the model server at %s broke off: %s", self.place, text)
+            raise ConnectionError(text) from error
+        finally:
+            with anyio.CancelScope(shield=True):
+                await response.aclose()
 
 
 def _make_client(secure: bool) -> httpx.AsyncClient:
-    nobody = http.cookiejar.DefaultCookiePolicy(allowed_domains=[])
+    no_domain = http.cookiejar.DefaultCookiePolicy(allowed_domains=[])
     return httpx.AsyncClient(
         verify=secure,
-        # What a model server wants to remember of one client is not told it by another.
-        cookies=http.cookiejar.CookieJar(nobody),
+        # Cookies are not kept: they would mix up the emulator's clients.
+        cookies=http.cookiejar.CookieJar(no_domain),
         timeout=httpx.Timeout(SILENCE, connect=CONNECT, pool=None),
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
     )
-
-
-async def _read(response: httpx.Response) -> AsyncGenerator[bytes]:
-    try:
-        async for data in response.aiter_bytes():
-            if data:
-                yield data
-    except httpx.HTTPError as error:
-        text = f"{type(error).__name__}: {error}"
-        logger.warning("an answer of the model server at %s broke off: %s", response.url, text)
-        raise ConnectionError(text) from error
-    finally:
-        with anyio.CancelScope(shield=True):
-            await response.aclose()

@@ -1,28 +1,27 @@
 """A model in this process: torch and transformers, loaded when the emulator starts.
 
-Every answer has its own cache, random numbers and position; a step reads a part of
-its prompt, or makes one token.  Steps run one at a time, in the order in which
-they were asked for, on a worker thread: so several conversations go on by turns,
-and a stop, which closes the generator, takes effect after the step that runs.
-
-The steps are those of `model.generate`: the same penalties and warpers in the
-same order, and log-probabilities of what was sampled from.  It is not called
-itself, since it cannot be left between two tokens.
+`model.generate` runs on a thread of its own for each answer, so that several
+conversations go on side by side.  A logits processor draws each token, because
+every answer needs random numbers of its own and the log-probability of what was
+drawn.  A stopping criterion hands the token over, and ends the answer when it is
+complete or when the reader has left: a stop takes effect within a token.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-import inspect
 import logging
+import math
+import queue
 import secrets
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import anyio
 import anyio.to_thread
@@ -34,10 +33,9 @@ from h2o_client.emulator.engine import (
     GenerationRequest,
     LiveEngine,
     Token,
-    UpstreamError,
 )
-from h2o_client.emulator.engines.parameters import Options, invalid
 from h2o_client.emulator.engines.turns import chat_messages, without_oldest
+from h2o_client.emulator.parameters import Options, invalid
 
 for _needed in ("torch", "transformers"):
     if importlib.util.find_spec(_needed) is None:
@@ -49,10 +47,6 @@ SUGGESTED = "h2oai/h2o-danube3-500m-chat"
 HEARTBEAT = 5.0
 """Seconds between two lines that say that weights are still being loaded."""
 
-AT_ONCE = 256
-"""Tokens of a prompt that are read in one step: a long one must not keep the others waiting."""
-
-R = TypeVar("R")
 logger = logging.getLogger(__name__)
 
 
@@ -71,35 +65,32 @@ class TransformersEngine(LiveEngine):
         self.device = device
         self._model: Any = None
         self._tokenizer: Any = None
-        self._turn = anyio.CapacityLimiter(1)
 
     async def start(self, say: Callable[[str], None]) -> None:
         """Load the weights; closing the emulator meanwhile does not wait for them."""
-        self._turn = anyio.CapacityLimiter(1)
         say(f"loading {self.name} …")
         began = time.monotonic()
-        loaded: list[tuple[Any, Any]] = []
-        failures: list[Exception] = []
+        loaded: Future[tuple[Any, Any]] = Future()
 
         def load() -> None:
             try:
-                loaded.append(self._load())
+                loaded.set_result(self._load())
             except Exception as error:  # noqa: BLE001 -- raised below, in the caller
-                failures.append(error)
+                loaded.set_exception(error)
 
         # A daemon: what cannot be interrupted must not hold up the end of the process.
-        thread = threading.Thread(target=load, name="h2o-load", daemon=True)
-        thread.start()
+        threading.Thread(target=load, name="h2o-load", daemon=True).start()
         told = 1
-        while thread.is_alive():
+        while not loaded.done():
             await anyio.sleep(0.02)
             passed = time.monotonic() - began
             if passed > told * HEARTBEAT:
                 say(f"loading {self.name}: {passed:.0f} s")
                 told += 1
-        if failures:
-            raise self._cannot_load(failures[0]) from failures[0]
-        self._model, self._tokenizer = loaded[0]
+        try:
+            self._model, self._tokenizer = loaded.result()
+        except Exception as error:
+            raise self._cannot_load(error) from error
         size = sum(weight.numel() for weight in self._model.parameters())
         passed = time.monotonic() - began
         say(
@@ -108,7 +99,7 @@ class TransformersEngine(LiveEngine):
         )
 
     async def aclose(self) -> None:
-        """Let go of the weights."""
+        """Release the weights."""
         self._model = self._tokenizer = None
 
     def template(self) -> str | None:
@@ -121,26 +112,27 @@ class TransformersEngine(LiveEngine):
         return found if isinstance(found, str) else None
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token]:
-        """Yield the tokens as they are sampled."""
-        answer = await self._step(lambda: self._begin(request))
-        while not answer.ready:
-            await self._step(answer.read)
-        while True:
-            for token in await self._step(answer.step):
-                yield token
-                if token.finish is not None:
-                    return
-
-    async def _step(self, function: Callable[[], R]) -> R:
+        """Yield the tokens as they are drawn."""
+        waits = anyio.CapacityLimiter(1)
+        answer = await anyio.to_thread.run_sync(self._begin, request, limiter=waits)
+        thread = threading.Thread(target=answer.run, name="h2o-generate", daemon=True)
+        thread.start()
         try:
-            # The limiter serves in the order of asking: that makes the turns.
-            return await anyio.to_thread.run_sync(function, limiter=self._turn)
-        except UpstreamError:
-            raise
-        except Exception as error:  # such as no memory for it
-            logger.warning("%s failed: %s", self.name, error)
-            text = f"Request failed during generation: Server error: {error}"
-            raise GenerationError(text) from error
+            while True:
+                made = await anyio.to_thread.run_sync(
+                    answer.made.get, abandon_on_cancel=True, limiter=waits
+                )
+                if isinstance(made, Exception):  # such as a lack of memory
+                    logger.warning("%s failed: %s", self.name, made)
+                    text = f"Request failed during generation: Server error: {made}"
+                    raise GenerationError(text) from made
+                yield made
+                if made.finish is not None:
+                    return
+        finally:
+            answer.stopped.set()
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(thread.join, limiter=anyio.CapacityLimiter(1))
 
     def _load(self) -> tuple[Any, Any]:
         tokenizer = self._load_tokenizer()
@@ -157,7 +149,7 @@ class TransformersEngine(LiveEngine):
         if folder.is_dir():
             return str(folder)
         if self.name.startswith(("/", ".", "~")) or self.name.count("/") > 1 or "\\" in self.name:
-            raise FileNotFoundError("there is no such folder")
+            raise FileNotFoundError("the folder does not exist")
         return self.name
 
     def _cannot_load(self, error: Exception) -> EngineError:
@@ -177,7 +169,7 @@ class TransformersEngine(LiveEngine):
         return _Answer(self._model, self._tokenizer, ids, options, room)
 
     def _prompt(self, request: GenerationRequest, options: Options, most: int) -> list[int]:
-        """The prompt's ids: the oldest turns go where there is no room, then ids for `truncate`."""
+        """The prompt's ids: without the oldest turns, or cut by `truncate`, if need be."""
         turns = chat_messages(request)
         ids = self._encode(turns, request)
         room = min(options.truncate or len(ids), most - 1 if most else len(ids))
@@ -202,60 +194,81 @@ class _Answer:
     """One answer that is being made.
 
     Attributes:
-        ready: Whether the prompt is read so far that the next step makes a token.
+        made: Its tokens, the last one with a finish reason; or what went wrong.
+        stopped: Set when the reader has left.
     """
 
     def __init__(
         self, model: Any, tokenizer: Any, ids: list[int], options: Options, room: int
     ) -> None:
+        self.made: queue.SimpleQueue[Token | Exception] = queue.SimpleQueue()
+        self.stopped = threading.Event()
         self._torch = torch = _library("torch")
         self._model = model
         self._tokenizer = tokenizer
+        self._ids = torch.tensor([ids], device=model.device)
         self._options = options
         self._room = room
-        self._ids = torch.tensor([ids], device=model.device)
-        self._next = self._ids
-        self._cache: Any = None
-        self.ready = len(ids) <= AT_ONCE
-        keep = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self._more = {"logits_to_keep": 1} if keep else {}  # of a long prompt only the last
-        self._processors = _processors(options)
         self._ends = _ends(model, tokenizer)
-        self._specials = frozenset(tokenizer.all_special_ids)
+        self._specials = frozenset(tokenizer.all_special_ids) | self._ends
         self._seed: int | None = None
         if options.do_sample:
             self._seed = secrets.randbits(64) if options.seed is None else options.seed
             self._random = torch.Generator(device=model.device).manual_seed(self._seed)
-        self._said: list[int] = []
-        self._from = self._to = 0  # the ids whose text is known, and may change no more
-        self._text = ""
+        self._logprob = 0.0  # of the token that was drawn last
         self._count = 0
-        self._held: Token | None = None  # its text is still to come
+        self._said: list[int] = []
+        self._from = self._to = 0  # the ids whose text is known, and will not change
+        self._text = ""
+        self._held: Token | None = None  # its text is not known yet
 
-    def read(self) -> None:
-        """Read a part of the prompt."""
-        part, rest = self._next[:, :AT_ONCE], self._next[:, AT_ONCE:]
-        self._forward(part)
-        if self._cache is None:  # a model that keeps nothing has to see all at once
-            self.ready = True
+    def run(self) -> None:
+        """Generate to the end."""
+        try:
+            self._model.generate(
+                self._ids,
+                attention_mask=self._torch.ones_like(self._ids),
+                max_new_tokens=self._room,
+                do_sample=False,  # `_draw` leaves one token to choose from
+                repetition_penalty=self._options.repetition_penalty,
+                pad_token_id=0,
+                logits_processor=[*_warpers(self._options), self._draw],
+                stopping_criteria=[self._is_done],
+            )
+        except Exception as error:  # noqa: BLE001 -- raised where the tokens are read
+            self.made.put(error)
+
+    def _draw(self, _: Any, scores: Any) -> Any:
+        """Draw a token: scores that leave no other choice."""
+        torch = self._torch
+        logprobs = torch.log_softmax(scores.float(), dim=-1)
+        if self._options.do_sample:
+            chosen = torch.multinomial(logprobs.exp(), 1, generator=self._random)
         else:
-            self._next = rest
-            self.ready = rest.shape[-1] <= AT_ONCE
+            chosen = logprobs.argmax(dim=-1, keepdim=True)
+        self._logprob = float(logprobs[0, chosen.item()])
+        return torch.full_like(scores, -math.inf).scatter(1, chosen, 0)
 
-    def step(self) -> list[Token]:
-        """Make one token; it is kept back while its text is not known."""
-        number, logprob = self._sample()
+    def _is_done(self, ids: Any, _: Any) -> Any:
+        tokens = self.add(int(ids[0, -1]), self._logprob)
+        for token in tokens:
+            self.made.put(token)
+        done = self.stopped.is_set() or any(token.finish is not None for token in tokens)
+        return self._torch.full((1,), done, device=ids.device)
+
+    def add(self, number: int, logprob: float) -> list[Token]:
+        """Add one id; a token is kept back while its text is not known."""
         self._count += 1
         full = self._count >= self._room
-        special = number in self._specials or number in self._ends
         finish: FinishReason | None = "length" if full else None
         if number in self._ends:
             finish = "eos_token"
-        made: list[Token] = []
+        tokens: list[Token] = []
+        special = number in self._specials
         if special:
             text = str(self._tokenizer.decode([number]))
             if self._held is not None:  # half a character, and the rest does not come
-                made.append(replace(self._held, text=self._new_text(flush=True)))
+                tokens.append(replace(self._held, text=self._new_text(flush=True)))
         else:
             self._said.append(number)
             text = self._new_text(flush=full)
@@ -263,41 +276,13 @@ class _Answer:
             if any(stop in self._text for stop in self._options.stop):
                 finish = "stop_sequence"
             if self._held is not None:
-                made.append(self._held)
-        self._held = None
+                tokens.append(self._held)
         token = Token(text, finish, number, logprob, special, self._seed, self._count)
-        if not special and not text and finish is None:
-            self._held = token
-            return made
-        return [*made, token]
-
-    def _sample(self) -> tuple[int, float]:
-        torch = self._torch
-        logits = self._forward(self._next)
-        with torch.inference_mode():
-            scores = logits[:, -1].to(dtype=torch.float32, copy=True)
-            for processor in self._processors:
-                scores = processor(self._ids, scores)
-            logprobs = torch.log_softmax(scores, dim=-1)
-            if self._options.do_sample:
-                chosen = torch.multinomial(logprobs.exp(), 1, generator=self._random)
-            else:
-                chosen = scores.argmax(dim=-1, keepdim=True)
-            self._ids = torch.cat([self._ids, chosen], dim=-1)
-            self._next = self._ids if self._cache is None else chosen
-            return int(chosen.item()), float(logprobs[0, chosen.item()])
-
-    def _forward(self, ids: Any) -> Any:
-        """Let the model see ids; returns what it makes of them."""
-        with self._torch.inference_mode():
-            output = self._model(
-                input_ids=ids, past_key_values=self._cache, use_cache=True, **self._more
-            )
-        self._cache = getattr(output, "past_key_values", None)
-        return output.logits
+        self._held = None if special or text or finish is not None else token
+        return tokens if self._held is not None else [*tokens, token]
 
     def _new_text(self, *, flush: bool) -> str:
-        """The text that came with the last id; none while a character is unfinished.
+        """The text that came with the last id; empty while a character is unfinished.
 
         An id's text depends on those before it: what is new is the difference that it makes.
         """
@@ -316,12 +301,10 @@ class _Answer:
         )
 
 
-def _processors(options: Options) -> list[Any]:
-    """What `model.generate` does to the scores, in its order."""
+def _warpers(options: Options) -> list[Any]:
+    """What `model.generate` does to the scores before it samples, in its order."""
     transformers = _library("transformers")
     made: list[Any] = []
-    if options.repetition_penalty != 1:
-        made.append(transformers.RepetitionPenaltyLogitsProcessor(options.repetition_penalty))
     if not options.do_sample:
         return made
     if options.temperature != 1:

@@ -1,12 +1,12 @@
 """Any OpenAI-compatible chat server: vLLM, llama.cpp, Ollama, h2oGPT.
 
-The history goes as messages, for such a server has a template of its own, and
+The history goes as messages, because such a server has its own template, and
 the deltas of its stream become tokens as they arrive.  Three things differ from
 text-generation-inference and are bridged here:
 
 - Its `finish_reason` comes after the last delta, when that has long been passed on:
   a last token, the end token or one without text, carries the reason.  An answer that
-  a content filter or the server itself broke off is no whole answer: it ends with an
+  a content filter or the server itself broke off is not complete: it ends with an
   error event.
 - What OpenAI's own parameters do not have (`repetition_penalty`, `top_k`, …) is sent,
   since the servers named above take it.  A server that refuses one is asked again
@@ -24,7 +24,7 @@ import os
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any
 
 from h2o_client.emulator.engine import (
     EngineError,
@@ -35,8 +35,8 @@ from h2o_client.emulator.engine import (
     UpstreamError,
 )
 from h2o_client.emulator.engines.http import HttpEngine, Opened
-from h2o_client.emulator.engines.parameters import Options
 from h2o_client.emulator.engines.turns import chat_messages
+from h2o_client.emulator.parameters import Options
 from h2o_client.emulator.prompt import END_OF_TEXT
 
 KEY = "OPENAI_API_KEY"
@@ -68,7 +68,7 @@ UNKNOWN = re.compile(
 
 REASONS: Mapping[str, FinishReason] = {"length": "length", "max_tokens": "length"}
 BROKEN_OFF = {"abort", "cancelled", "content_filter", "error"}
-"""Reasons of an answer that is not whole; all others are as good as the end token."""
+"""Reasons of an answer that is not whole; all others count as the end token."""
 
 MAX_LINE = 1024 * 1024
 MAX_BODY = 16 * 1024 * 1024
@@ -165,41 +165,37 @@ class OpenAIEngine(HttpEngine):
         return self._listed
 
     async def _streamed(self, opened: Opened, seed: int | None) -> AsyncGenerator[Token]:
-        """Read the events up to the end; a stream without one has broken off."""
+        """Read the events to the end; a stream without one has broken off."""
         number = generated = 0
-        reason = ""
-        ended = False
+        reason = event = ""
         async with aclosing(_events(opened.body)) as events:
             async for event in events:
                 if event == "[DONE]":
-                    ended = True
                     break
-                fields = _object(event)
-                if fields.get("error") or fields.get("object") == "error":
-                    raise GenerationError(*_event_error(fields.get("error") or fields))
+                fields = _parsed(event)
+                if _at(fields, "error") or _at(fields, "object") == "error":
+                    raise GenerationError(*_event_error(_at(fields, "error") or fields))
                 generated = _used(fields) or generated
-                choice = _choice(fields)
-                text = _text(choice.get("delta"))
+                text = _string(_at(fields, "choices", 0, "delta", "content"))
                 if text:
                     yield Token(text, id=number)
                     number += 1
-                reason = _reason(choice) or reason
-        if not reason and not ended:
+                reason = _reason(fields) or reason
+        if not reason and event != "[DONE]":
             raise ConnectionError("the model server's stream has no end")
         yield _last(reason, number, generated, seed)
 
     async def _whole(self, opened: Opened, seed: int | None) -> AsyncGenerator[Token]:
-        """Read the answer of a server that does not stream, if it is one."""
-        data = await opened.read(MAX_BODY)
-        fields = _object(data.decode(errors="replace"))
-        choice = _choice(fields)
-        if fields.get("error") or not choice:
-            text = _event_error(fields["error"])[0] if fields.get("error") else ""
-            raise UpstreamError(424, _error(text or "the model server's answer is no stream"))
-        text = _text(choice.get("message"))
+        """Read the answer of a server that does not stream."""
+        fields = _parsed((await opened.read(MAX_BODY)).decode(errors="replace"))
+        error = _at(fields, "error")
+        if error or not _at(fields, "choices", 0):
+            text = _event_error(error)[0] if error else ""
+            raise UpstreamError(424, _error(text or "the model server's answer is not a stream"))
+        text = _string(_at(fields, "choices", 0, "message", "content"))
         if text:
             yield Token(text, id=0)
-        yield _last(_reason(choice), 1 if text else 0, _used(fields), seed)
+        yield _last(_reason(fields), 1 if text else 0, _used(fields), seed)
 
 
 def _last(reason: str, number: int, generated: int, seed: int | None) -> Token:
@@ -251,44 +247,39 @@ async def _events(body: AsyncGenerator[bytes]) -> AsyncGenerator[str]:
         yield rest[len(b"data:") :].decode(errors="replace").strip(" \r")
 
 
-def _object(text: str) -> dict[str, Any]:
+def _parsed(text: str) -> object:
     try:
-        value: object = json.loads(text)
-    except ValueError:
-        return {}
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
-def _choice(fields: Mapping[str, Any]) -> dict[str, Any]:
-    choices: object = fields.get("choices")
-    if not isinstance(choices, list) or not choices:
-        return {}
-    first: object = cast("list[object]", choices)[0]
-    return cast("dict[str, Any]", first) if isinstance(first, dict) else {}
+def _at(value: Any, *path: str | int) -> Any:
+    """What stands at a place in JSON, or None."""
+    for key in path:
+        try:
+            value = value[key]
+        except (LookupError, TypeError):
+            return None
+    return value
 
 
-def _text(part: object) -> str:
-    text: object = cast("dict[str, Any]", part).get("content") if isinstance(part, dict) else None
-    return text if isinstance(text, str) else ""
+def _string(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
-def _used(fields: Mapping[str, Any]) -> int:
-    """How many tokens were generated; 0 where it is not told."""
-    usage: object = fields.get("usage")
-    known: object = (
-        cast("dict[str, Any]", usage).get("completion_tokens") if isinstance(usage, dict) else 0
-    )
+def _used(fields: object) -> int:
+    """How many tokens were generated; 0 where the server does not say."""
+    known = _at(fields, "usage", "completion_tokens")
     return known if isinstance(known, int) else 0
 
 
-def _reason(choice: Mapping[str, Any]) -> str:
+def _reason(fields: object) -> str:
     """Why an answer ended; empty while it goes on."""
-    reason: object = choice.get("finish_reason")
-    if not isinstance(reason, str):
-        return ""
-    if reason == "stop" and isinstance(choice.get("stop_reason"), str):
-        return "stop_sequence"  # vLLM tells which one
-    return reason
+    choice = _at(fields, "choices", 0)
+    reason = _string(_at(choice, "finish_reason"))
+    named = reason == "stop" and isinstance(_at(choice, "stop_reason"), str)
+    return "stop_sequence" if named else reason  # vLLM says which one it was
 
 
 def _error(text: str, error_type: str = "generation") -> dict[str, str]:
@@ -318,18 +309,17 @@ def _terms(status: int) -> tuple[int, str]:
 
 
 def _message(text: str) -> str:
-    fields = _object(text)
-    return _event_error(fields.get("error") or fields)[0] if fields else ""
+    fields = _parsed(text)
+    return _event_error(_at(fields, "error") or fields)[0] if isinstance(fields, dict) else ""
 
 
 def _event_error(error: object) -> tuple[str, str]:
     """The text and the type of an error that came as JSON."""
     if isinstance(error, str):
         return error, "generation"
-    fields = cast("dict[str, Any]", error) if isinstance(error, dict) else {}
-    message: object = fields.get("message") or fields.get("detail")
+    message = _at(error, "message") or _at(error, "detail")
     if not isinstance(message, str):
         message = "" if message is None else json.dumps(message)
-    code: object = fields.get("code")
+    code = _at(error, "code")
     kind = _terms(code)[1] if isinstance(code, int) else "generation"
     return message, "overloaded" if kind == "healthcheck" else kind

@@ -1,10 +1,11 @@
 """A text-generation-inference server, asked and passed on as the real service did.
 
 The whole request body goes to the URL as it was given, the prompt in the place of
-the inputs [08_parameters_upstream]; the client's content type goes with it, and
+the inputs; the client's content type goes with it, and
 nothing else of the client's.  Status, headers and every byte of the body come
 back, comments and errors included.
 """
+# 08_parameters_upstream
 
 from __future__ import annotations
 

@@ -2,17 +2,19 @@
 
 A page's data is a list of nodes, the layout's first.  A refusal is an error
 node in a 200: with its status where the service threw it, without one where
-something went wrong [13_data_json].
+something went wrong.
 """
+# 13_data_json
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from h2o_client.emulator.devalue import UNDEFINED, date, stringify
-from h2o_client.emulator.store import Conversation, Model, Search, Settings, Share
-from h2o_client.emulator.web import Response, compact, framed
+from h2o_client.emulator.chat_ui_2023.devalue import UNDEFINED, date, stringify
+from h2o_client.emulator.chat_ui_2023.sveltekit import compact, framed
+from h2o_client.emulator.store import Conversation, Message, Model, Search, Settings, Share
+from h2o_client.emulator.web import Response
 
 FORBIDDEN = (
     "You don't have access to this conversation. If someone gave you this link, "
@@ -88,7 +90,7 @@ def conversation_node(
     """The node of a conversation, or of a shared one."""
     wanted = {message.web_search_id for message in item.messages if message.web_search_id}
     data = {
-        "messages": [message.as_data() for message in item.messages],
+        "messages": [_message(message) for message in item.messages],
         "title": item.title,
         "model": item.model,
         "searches": {
@@ -98,6 +100,26 @@ def conversation_node(
         },
     }
     return _node(data, uses)
+
+
+def _message(item: Message) -> dict[str, Any]:
+    """A message, key order included."""
+    data: dict[str, Any]
+    if item.sender == "user":
+        data = {"content": item.content, "from": "user", "id": item.id}
+    else:
+        data = {
+            "from": item.sender,
+            "content": item.content,
+            "webSearchId": item.web_search_id,
+            "id": item.id,
+        }
+    if item.created is not None:
+        data["createdAt"] = date(item.created)
+    data["updatedAt"] = date(item.updated)
+    if item.score:
+        data["score"] = item.score
+    return data
 
 
 def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,7 +144,8 @@ def data_response(*nodes: str) -> Response:
 
 
 def data_redirect(location: str) -> Response:
-    """A redirect instead of data; it is a 200 too [13]."""
+    """A redirect instead of data; it is a 200 too."""
+    # 13
     return _data(compact({"type": "redirect", "location": location}).decode())
 
 

@@ -2,27 +2,26 @@
 
 Where a path is both, the method and the Accept header decide which is meant:
 ``POST /conversation/{id}`` with ``text/html`` first is a form post to the page,
-which has no actions, and so a 405 [04_message_errors].
+which has no actions, and so a 405.
 """
+# 04_message_errors
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from h2o_client.emulator import forms, handlers
-from h2o_client.emulator.handlers import Answered, Call, Handler
-from h2o_client.emulator.web import (
-    Request,
-    Response,
+from h2o_client.emulator.chat_ui_2023 import endpoints, pages
+from h2o_client.emulator.chat_ui_2023.call import Call, Handler
+from h2o_client.emulator.chat_ui_2023.sveltekit import (
     framed_json,
     method_not_allowed,
     page,
+    wants_action_json,
     wants_page,
 )
-
-Page = Callable[[Call], Awaitable[Answered]]
+from h2o_client.emulator.web import Answered, Request, Response
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,37 +40,37 @@ class Route:
     name: str
     pattern: str
     endpoint: Mapping[str, Handler] = field(default_factory=dict[str, Handler])
-    show: Page | None = None
-    act: Page | None = None
-    nodes: Page | None = None
+    show: Handler | None = None
+    act: Handler | None = None
+    nodes: Handler | None = None
     static: bool = False
 
 
 CONVERSATION = r"/conversation/([^/]+)"
 ROUTES = (
-    Route("root", r"/", show=forms.show_root, nodes=forms.root_data),
-    Route("settings", r"/settings", show=forms.show_broken, act=forms.settings),
-    Route("create", r"/conversation", {"GET": handlers.to_root, "POST": handlers.create}),
+    Route("root", r"/", show=pages.show_root, nodes=pages.root_data),
+    Route("settings", r"/settings", show=pages.show_broken, act=pages.settings),
+    Route("create", r"/conversation", {"GET": endpoints.to_root, "POST": endpoints.create}),
     Route(
         "message",
         CONVERSATION,
-        {"POST": handlers.message, "PATCH": handlers.rename, "DELETE": handlers.delete},
-        show=forms.show_conversation,
-        nodes=forms.conversation_data,
+        {"POST": endpoints.message, "PATCH": endpoints.rename, "DELETE": endpoints.delete},
+        show=pages.show_conversation,
+        nodes=pages.conversation_data,
     ),
-    Route("summarize", CONVERSATION + "/summarize", {"POST": handlers.summarize}),
-    Route("share", CONVERSATION + "/share", {"POST": handlers.share}),
-    Route("stop", CONVERSATION + "/stop-generating", {"POST": handlers.stop}),
-    Route("vote", CONVERSATION + r"/message/([^/]+)/vote", {"POST": handlers.vote}),
-    Route("prompt", CONVERSATION + r"/message/([^/]+)/prompt", {"GET": handlers.prompt}),
-    Route("search", CONVERSATION + "/web-search", {"GET": handlers.web_search}),
-    Route("search", r"/search/([^/]+)", {"GET": handlers.show_search}),
-    Route("delete_all", r"/conversations", show=forms.show_broken, act=forms.delete_all),
-    Route("shared", r"/r/([^/]+)", show=forms.show_shared, nodes=forms.shared_data),
-    Route("prompt", r"/r/([^/]+)/message/([^/]+)/prompt", {"GET": handlers.shared_prompt}),
-    Route("other", r"/privacy", show=forms.show_plain, nodes=forms.root_data),
-    Route("login", r"/login", show=forms.show_broken, act=forms.broken),
-    Route("other", r"/logout", show=forms.show_broken, act=forms.logout),
+    Route("summarize", CONVERSATION + "/summarize", {"POST": endpoints.summarize}),
+    Route("share", CONVERSATION + "/share", {"POST": endpoints.share}),
+    Route("stop", CONVERSATION + "/stop-generating", {"POST": endpoints.stop}),
+    Route("vote", CONVERSATION + r"/message/([^/]+)/vote", {"POST": endpoints.vote}),
+    Route("prompt", CONVERSATION + r"/message/([^/]+)/prompt", {"GET": endpoints.prompt}),
+    Route("search", CONVERSATION + "/web-search", {"GET": endpoints.web_search}),
+    Route("search", r"/search/([^/]+)", {"GET": endpoints.show_search}),
+    Route("delete_all", r"/conversations", show=pages.show_broken, act=pages.delete_all),
+    Route("shared", r"/r/([^/]+)", show=pages.show_shared, nodes=pages.shared_data),
+    Route("prompt", r"/r/([^/]+)/message/([^/]+)/prompt", {"GET": endpoints.shared_prompt}),
+    Route("other", r"/privacy", show=pages.show_plain, nodes=pages.root_data),
+    Route("login", r"/login", show=pages.show_broken, act=pages.broken),
+    Route("other", r"/logout", show=pages.show_broken, act=pages.logout),
     Route("other", r"/_app/version\.json", static=True),
 )
 _METHOD_KINDS = {"PATCH": "rename", "DELETE": "delete"}
@@ -154,16 +153,18 @@ async def _endpoint(call: Call, route: Route) -> Answered:
 
 
 def no_actions(request: Request) -> Response:
-    """A form post to a page that takes none [04, 23]."""
+    """The answer to a form post to a page without actions."""
+    # 04, 23
     message = "POST method not allowed. No actions exist for this page"
-    if forms.wants_json(request):
+    if wants_action_json(request):
         error = {"type": "error", "error": {"message": message}}
         return framed_json(405, error, ("allow", "GET"))
     return page(405, message, ("allow", "GET"))
 
 
 def version_file() -> Response:
-    """A file that is served before the service: it sets no cookie [21]."""
+    """A file that is served before the service: it sets no cookie."""
+    # 21
     return framed_json(
         200,
         {"version": "1795193263314"},

@@ -2,46 +2,42 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from h2o_client.emulator import pages
-from h2o_client.emulator.handlers import Answered, Call, object_id
-from h2o_client.emulator.store import Settings
-from h2o_client.emulator.web import (
+from h2o_client.emulator.chat_ui_2023 import data
+from h2o_client.emulator.chat_ui_2023.call import Call, object_id
+from h2o_client.emulator.chat_ui_2023.sveltekit import (
     HttpError,
     InternalError,
-    Request,
-    Response,
     framed_json,
     page,
     redirect,
     wants_action_json,
 )
-
-if TYPE_CHECKING:
-    from h2o_client.emulator.store import Conversation
+from h2o_client.emulator.store import Conversation, Settings
+from h2o_client.emulator.web import Answered, Request, Response, parse_json
 
 NOT_FOUND = "Conversation not found."
-wants_json = wants_action_json
 
 
 def _done(request: Request, location: str) -> Response:
-    """An action's redirect, in either of its forms [02]."""
+    """An action's redirect, in either of its forms."""
+    # 02
     if wants_action_json(request):
         return framed_json(200, {"type": "redirect", "status": 303, "location": location})
     return redirect(303, location)
 
 
 async def broken(call: Call) -> Answered:
-    """An action that failed where nobody expected it."""
+    """An action that failed unexpectedly."""
     if wants_action_json(call.request):
         return framed_json(500, {"type": "error", "error": {"message": "Internal Error"}})
     return page(500, "Internal Error")
 
 
 async def settings(call: Call) -> Answered:
-    """Take the settings: the first request of every session [02, 02b]."""
+    """Take the settings: the first request of every session."""
+    # 02, 02b
     request, service = call.request, call.service
     if request.media_type not in {"application/x-www-form-urlencoded", "multipart/form-data"}:
         return await broken(call)
@@ -71,14 +67,15 @@ async def settings(call: Call) -> Answered:
 
 def _custom_prompts(text: str) -> dict[str, str]:
     """The custom prompts of a form, which replace those that were there."""
-    prompts = json.loads(text)
+    prompts = parse_json(text)
     if not isinstance(prompts, dict) or not all(isinstance(item, str) for item in prompts.values()):
         raise ValueError("not an object of texts")
     return cast("dict[str, str]", prompts)
 
 
 async def delete_all(call: Call) -> Answered:
-    """Delete all of a session's conversations [14]."""
+    """Delete all of a session's conversations."""
+    # 14
     if call.request.query != "/delete" or call.request.media_type not in {
         "application/x-www-form-urlencoded",
         "multipart/form-data",
@@ -91,7 +88,8 @@ async def delete_all(call: Call) -> Answered:
 
 
 async def logout(call: Call) -> Answered:
-    """Delete the cookie, and nothing else [21]."""
+    """Delete the cookie, and nothing else."""
+    # 21
     answer = _done(call.request, call.service.config.base_path or "/")
     name = call.service.config.cookie_name
     cookie = f"{name}=; Max-Age=0; Path=/; HttpOnly; Secure; SameSite=None"
@@ -105,7 +103,8 @@ async def show_plain(_: Call) -> Answered:
 
 
 async def show_broken(_: Call) -> Answered:
-    """A page that only has actions [02]."""
+    """A page that only has actions."""
+    # 02
     return page(500, "Internal Error")
 
 
@@ -135,35 +134,37 @@ async def root_data(call: Call) -> Answered:
     """The layout's data, and nothing of the page's own."""
     location = _choose_model(call)
     if location is not None:
-        return pages.data_redirect(location)
+        return data.data_redirect(location)
     wanted = call.request.parameter("x-sveltekit-invalidated") or "11"
-    return pages.data_response(_layout(call), "null" if wanted[1:2] != "0" else '{"type":"skip"}')
+    return data.data_response(_layout(call), "null" if wanted[1:2] != "0" else '{"type":"skip"}')
 
 
 async def conversation_data(call: Call) -> Answered:
-    """A conversation's data; a refusal is a node [13]."""
+    """A conversation's data; a refusal is a node."""
+    # 13
     try:
         found = _readable(call)
     except InternalError as error:
-        return pages.data_response(_layout(call), pages.error_node(error.message))
+        return data.data_response(_layout(call), data.error_node(error.message))
     except HttpError as error:
-        return pages.data_response(_layout(call), pages.error_node(error.message, error.status))
+        return data.data_response(_layout(call), data.error_node(error.message, error.status))
     service = call.service
     where = f"{service.origin}{service.config.base_path}/conversation/conversation"
     uses = {"dependencies": [where], "params": ["id"]}
-    node = pages.conversation_node(found, service.store.searches, uses)
-    return pages.data_response(_layout(call), node)
+    node = data.conversation_node(found, service.store.searches, uses)
+    return data.data_response(_layout(call), node)
 
 
 async def shared_data(call: Call) -> Answered:
-    """A shared conversation's data, for anybody [10]."""
+    """A shared conversation's data, for anybody."""
+    # 10
     store = call.service.store
     found = store.shares.use(call.ids[0])
     if found is None:
-        node = pages.error_node("Conversation not found", 404)
+        node = data.error_node("Conversation not found", 404)
     else:
-        node = pages.conversation_node(found, store.searches, {"params": ["id"]})
-    return pages.data_response(_layout(call), node)
+        node = data.conversation_node(found, store.searches, {"params": ["id"]})
+    return data.data_response(_layout(call), node)
 
 
 def _readable(call: Call) -> Conversation:
@@ -171,13 +172,13 @@ def _readable(call: Call) -> Conversation:
     if found is None:
         raise HttpError(404, NOT_FOUND)
     if found.session != call.session:
-        raise HttpError(403, pages.FORBIDDEN)
+        raise HttpError(403, data.FORBIDDEN)
     return found
 
 
 def _layout(call: Call) -> str:
     service = call.service
-    return pages.layout_node(
+    return data.layout_node(
         service.store.of_session(call.session),
         service.store.sessions.get(call.session),
         service.models,

@@ -4,36 +4,32 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import replace
+from typing import Any, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import anyio
 import anyio.lowlevel
 
-from h2o_client.emulator.engine import GenerationRequest
-from h2o_client.emulator.generation import MAX_BODY, Feed, Generation
-from h2o_client.emulator.prompt import JS_SPACE, SUMMARIZE, build_prompt, stored_text
-from h2o_client.emulator.store import Conversation, Message, Search
-from h2o_client.emulator.upstream import ask
-from h2o_client.emulator.web import (
+from h2o_client.emulator.chat_ui_2023.call import Call, object_id
+from h2o_client.emulator.chat_ui_2023.sveltekit import (
     NO_CONVERSATION,
-    Headers,
     HttpError,
     InternalError,
-    Request,
-    Response,
     empty,
     endpoint_json,
     redirect,
 )
-
-if TYPE_CHECKING:
-    from h2o_client.emulator.script import WebSearch
-    from h2o_client.emulator.service import Service
+from h2o_client.emulator.engine import GenerationRequest
+from h2o_client.emulator.generation import MAX_BODY, Generation
+from h2o_client.emulator.prompt import JS_SPACE, SUMMARIZE, build_prompt, stored_text
+from h2o_client.emulator.script import WebSearch
+from h2o_client.emulator.store import Message, Search
+from h2o_client.emulator.upstream import ask
+from h2o_client.emulator.web import Answered, Feed, Response, Stream
 
 NO_MESSAGE = "Message not found"
 PREVIEW = (
@@ -41,71 +37,6 @@ PREVIEW = (
     "It may differ from what was sent in the past if the parameters have been updated since"
 )
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-
-
-@dataclass(slots=True)
-class Stream:
-    """A response whose body is still being made.
-
-    Attributes:
-        status: Its status.
-        headers: Its headers.
-        feed: Its body, as it comes.
-        leave: To be called when nobody reads it any more.
-        endless: Whether it never ends by itself.
-    """
-
-    status: int
-    headers: Headers
-    feed: Feed
-    leave: Callable[[], None]
-    endless: bool = False
-
-
-Answered = Response | Stream | None
-"""What a request is answered with; None closes the connection without a response."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request that has passed the gates."""
-
-    service: Service
-    request: Request
-    session: str
-    path: str
-    ids: tuple[str, ...]
-
-    def json(self) -> dict[str, Any]:
-        """The body as a JSON object; a body without a content type is not read [03]."""
-        if self.request.header("content-type") is None:
-            raise InternalError
-        try:
-            value: object = self.request.json()
-        except ValueError:
-            raise InternalError from None
-        if not isinstance(value, dict):
-            raise InternalError
-        return cast("dict[str, Any]", value)
-
-    def conversation(self) -> Conversation:
-        """The conversation of the path, if it is this session's."""
-        found = self.service.store.conversations.use(object_id(self.ids[0]))
-        if found is None or found.session != self.session:
-            raise HttpError(404, NO_CONVERSATION)
-        return found
-
-
-Handler = Callable[[Call], Awaitable[Answered]]
-
-
-def object_id(text: str) -> str:
-    """The database's id of a text: 24 hex digits, or any twelve bytes [04]."""
-    if re.fullmatch(r"[0-9a-fA-F]{24}", text):
-        return text.lower()
-    if len(text.encode()) == 12:
-        return text.encode().hex()
-    raise InternalError
 
 
 def _text(fields: Mapping[str, Any], name: str, *, least: int = 0, most: int = 10**9) -> str:
@@ -125,7 +56,8 @@ async def to_root(call: Call) -> Answered:
 
 
 async def create(call: Call) -> Answered:
-    """``POST /conversation`` [03]."""
+    """``POST /conversation``."""
+    # 03
     fields, service = call.json(), call.service
     model = fields.get("model")
     if not isinstance(model, str) or service.model(model) is None:
@@ -144,33 +76,38 @@ async def create(call: Call) -> Answered:
 
 
 async def delete(call: Call) -> Answered:
-    """``DELETE /conversation/{id}``; what is being generated there goes on [15]."""
+    """``DELETE /conversation/{id}``; what is being generated there goes on."""
+    # 15
     del call.service.store.conversations[call.conversation().id]
     return empty()
 
 
 async def rename(call: Call) -> Answered:
-    """``PATCH /conversation/{id}`` [09]."""
+    """``PATCH /conversation/{id}``."""
+    # 09
     title = _text(call.json(), "title", least=1, most=100)
     call.conversation().title = title
     return empty()
 
 
 async def stop(call: Call) -> Answered:
-    """``POST /conversation/{id}/stop-generating`` [11]."""
+    """``POST /conversation/{id}/stop-generating``."""
+    # 11
     call.service.stop(call.conversation().id)
     return empty()
 
 
 async def share(call: Call) -> Answered:
-    """``POST /conversation/{id}/share`` [10]."""
+    """``POST /conversation/{id}/share``."""
+    # 10
     service = call.service
     made = service.store.share(call.conversation())
     return endpoint_json({"url": f"{service.origin}{service.config.base_path}/r/{made.id}"})
 
 
 async def vote(call: Call) -> Answered:
-    """``POST /conversation/{id}/message/{id}/vote`` [12]."""
+    """``POST /conversation/{id}/message/{id}/vote``."""
+    # 12
     score = call.json().get("score")
     if isinstance(score, bool) or score not in {-1, 0, 1}:
         raise InternalError
@@ -182,13 +119,15 @@ async def vote(call: Call) -> Answered:
 
 
 async def prompt(call: Call) -> Answered:
-    """``GET /conversation/{id}/message/{id}/prompt`` [12]."""
+    """``GET /conversation/{id}/message/{id}/prompt``."""
+    # 12
     found = call.conversation()
     return _preview(call, found.messages, found.model)
 
 
 async def shared_prompt(call: Call) -> Answered:
-    """``GET /r/{id}/message/{id}/prompt`` [10]."""
+    """``GET /r/{id}/message/{id}/prompt``."""
+    # 10
     found = call.service.store.shares.use(call.ids[0])
     if found is None:
         raise HttpError(404, NO_CONVERSATION)
@@ -212,7 +151,7 @@ async def message(call: Call) -> Answered:
     """``POST /conversation/{id}``: the turn itself."""
     service, store = call.service, call.service.store
     found = call.conversation()
-    service.limit(call, message=True)
+    call.limit(message=True)
     model = service.model(found.model)
     if model is None:
         raise HttpError(410, "Model not available anymore")
@@ -270,11 +209,22 @@ async def message(call: Call) -> Answered:
         save=save,
         changed=service.changed,
     )
-    return await service.answer_message(generation)
+    service.start(generation)
+    try:
+        head = await generation.opened()
+    except BaseException:  # a cancellation, too: the client has left
+        generation.leave()
+        raise
+    if generation.down:
+        raise InternalError
+    if head is None:
+        return None
+    return Stream(head.status, list(head.headers), generation.feed, generation.leave)
 
 
 def _options(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The options, checked: what is there has to be of its type, null included [04]."""
+    """The options, checked: what is there has to be of its type, null included."""
+    # 04
     value: object = body.get("options")
     if not isinstance(value, dict):
         raise InternalError
@@ -293,7 +243,8 @@ def _options(body: Mapping[str, Any]) -> Mapping[str, Any]:
 def _history(
     messages: tuple[Message, ...], inputs: str, options: Mapping[str, Any], now: float
 ) -> tuple[Message, ...]:
-    """The history with the new message: at its end, or in the place of its first try [07]."""
+    """The history with the new message: at its end, or in the place of its first try."""
+    # 07
     name = cast("str | None", options.get("id"))
     new = Message(name or str(uuid4()), "user", inputs, now, now)
     if not (options.get("is_retry") and name):
@@ -303,9 +254,10 @@ def _history(
 
 
 async def summarize(call: Call) -> Answered:
-    """``POST /conversation/{id}/summarize``: the model names the conversation [09]."""
+    """``POST /conversation/{id}/summarize``: the model names the conversation."""
+    # 09
     found = call.conversation()
-    call.service.limit(call, message=False)
+    call.limit(message=False)
     first = found.messages[0].content if found.messages else "undefined"
     title = await _generate(call, SUMMARIZE + first)
     found.title = title
@@ -348,10 +300,11 @@ async def _generate(call: Call, question: str) -> str:
 
 
 async def web_search(call: Call) -> Answered:
-    """``GET /conversation/{id}/web-search``: JSON after JSON, and no end [16].
+    """``GET /conversation/{id}/web-search``: JSON after JSON, and no end.
 
     A successful search was not captured: its entries are as the source has them.
     """
+    # 16
     service, found = call.service, call.conversation()
     question = (call.request.parameter("prompt") or "").strip(JS_SPACE)
     if not question:
@@ -406,7 +359,8 @@ def _succeed(say: Callable[..., None], search: WebSearch, *, sources: bool) -> N
 
 
 async def show_search(call: Call) -> Answered:
-    """``GET /search/{id}``: only what was shared, its owner's own as well [16]."""
+    """``GET /search/{id}``: only what was shared, its owner's own as well."""
+    # 16
     store = call.service.store
     found = store.searches.use(object_id(call.ids[0]))
     if found is None:

@@ -1,0 +1,185 @@
+"""SvelteKit, the web framework of the servers of 2023: its responses and its choices.
+
+Two ways of answering look alike and are not: what the service's own endpoints
+return is sent in chunks, what the framework makes (errors, redirects of form
+actions, data) has a content length.  Both are kept, because clients see the
+difference.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from urllib.parse import quote, urlsplit
+
+from h2o_client.emulator.web import Request, Response
+
+MODAL = "You need to accept the welcome modal first"
+RATE_LIMITED = "You are sending too many messages. Try again later."
+NO_CONVERSATION = "Conversation not found"
+FORM_TYPES = frozenset({"multipart/form-data", "application/x-www-form-urlencoded", "text/plain"})
+
+
+class HttpError(Exception):
+    """An error that the framework makes a response of."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class InternalError(HttpError):
+    """What the service throws where it did not expect something."""
+
+    def __init__(self) -> None:
+        super().__init__(500, "Internal Error")
+
+
+def compact(value: object) -> bytes:
+    """JSON as JavaScript writes it: half of a surrogate pair as an escape."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(
+        errors="backslashreplace"
+    )
+
+
+def framed(status: int, body: bytes, content_type: str, *extra: tuple[str, str]) -> Response:
+    """A response of the framework, with a content length."""
+    headers = [*extra, ("content-length", str(len(body))), ("content-type", content_type)]
+    return Response(status, sorted(headers), body)
+
+
+def framed_json(status: int, value: object, *extra: tuple[str, str]) -> Response:
+    """The same, in JSON."""
+    return framed(status, compact(value), "application/json", *extra)
+
+
+def endpoint_json(value: object, *, indent: int | None = None) -> Response:
+    """What an endpoint of the service returns: JSON in chunks."""
+    body = compact(value)
+    if indent is not None:
+        body = json.dumps(value, ensure_ascii=False, indent=indent).encode()
+    return Response(200, [("content-type", "application/json")], body)
+
+
+def empty() -> Response:
+    """What an endpoint returns that has nothing to say."""
+    return Response(200)
+
+
+def redirect(status: int, location: str) -> Response:
+    """A redirect."""
+    return Response(status, [("location", location)])
+
+
+def hook_error(request: Request, status: int, message: str) -> Response:
+    """An error from before the routes: no cookie; JSON if either side spoke of it."""
+    # 03, 02
+    accept = request.header("accept") or ""
+    if "application/json" in accept or "application/json" in (request.header("content-type") or ""):
+        return Response(status, [("content-type", "application/json")], compact({"error": message}))
+    return Response(status, [("content-type", "text/plain")], message.encode())
+
+
+def fatal_error(request: Request, status: int, message: str) -> Response:
+    """An error from an endpoint: JSON if that is what is wanted most, else a page."""
+    # 22
+    types = ("application/json", "text/html")
+    if negotiate(request.header("accept") or "text/html", types) == "application/json":
+        return framed_json(status, {"message": message})
+    return framed(status, html(status, message), "text/html; charset=utf-8")
+
+
+def page(status: int, message: str, *extra: tuple[str, str]) -> Response:
+    """A page of the application."""
+    etag = ("etag", f'"{status:x}{len(message):x}"')
+    return framed(
+        status, html(status, message), "text/html", etag, ("x-sveltekit-page", "true"), *extra
+    )
+
+
+def html(status: int, message: str) -> bytes:
+    """A page, much shorter than the real one's."""
+    return (
+        f"<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'><title>{message}</title>"
+        f"</head><body><h1>{status}</h1><p>{message}</p></body></html>\n"
+    ).encode()
+
+
+def method_not_allowed(method: str, allowed: str) -> Response:
+    """The answer to a method that an endpoint does not support."""
+    # 13
+    return framed(
+        405,
+        f"{method} method not allowed".encode(),
+        "text/plain;charset=UTF-8",
+        ("allow", allowed),
+    )
+
+
+def negotiate(accept: str, types: Sequence[str]) -> str | None:
+    """The framework's content negotiation, its slip included.
+
+    Only the first entry of a list is read without the space before it, so that
+    later ones hardly count.
+    """
+    # 22_accept_matrix
+    parts: list[tuple[float, bool, bool, int, str, str]] = []
+    for index, entry in enumerate(accept.split(",")):
+        match = re.search(r"([^/]+)/([^;]+)(?:;q=([0-9.]+))?", entry)
+        if match is not None:
+            kind, sub, quality = match.group(1), match.group(2), match.group(3) or "1"
+            parts.append((-_number(quality), sub == "*", kind == "*", index, kind, sub))
+    parts.sort()
+    best: tuple[int, str] | None = None
+    for name in types:
+        kind, _, sub = name.partition("/")
+        for place, (*_, accepted_kind, accepted_sub) in enumerate(parts):
+            if accepted_kind in {kind, "*"} and accepted_sub in {sub, "*"}:
+                if best is None or place < best[0]:
+                    best = place, name
+                break
+    return None if best is None else best[1]
+
+
+def wants_page(request: Request) -> bool:
+    """Whether a request for a page that is an endpoint too means the page."""
+    if request.method in {"PUT", "PATCH", "DELETE", "OPTIONS"}:
+        return False
+    if request.method == "POST" and request.header("x-sveltekit-action") == "true":
+        return True
+    return negotiate(request.header("accept") or "*/*", ("*", "text/html")) == "text/html"
+
+
+def wants_action_json(request: Request) -> bool:
+    """Whether a form action is to be answered in JSON rather than with a redirect."""
+    types = ("application/json", "text/html")
+    return negotiate(request.header("accept") or "*/*", types) == "application/json"
+
+
+def session_cookie(name: str, value: str, expires: str) -> tuple[str, str]:
+    """The session's cookie: Secure, on plain http too."""
+    # 21
+    text = quote(value, safe="!'()*-._~")
+    return (
+        "set-cookie",
+        f"{name}={text}; Path=/; Expires={expires}; HttpOnly; Secure; SameSite=None",
+    )
+
+
+def origin_of(url: str) -> str:
+    """The origin of an absolute URL; a ValueError if it is not valid."""
+    parts = urlsplit(url)
+    if not parts.scheme or not parts.hostname:
+        raise ValueError("not a valid URL")
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    port = "" if parts.port in {None, default} else f":{parts.port}"
+    return f"{parts.scheme}://{parts.hostname}{port}"
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

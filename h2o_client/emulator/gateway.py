@@ -1,0 +1,85 @@
+"""What stands between the connections and the service: log, faults, recorder and replay."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from h2o_client.emulator.chat_ui_2023.face import Face
+from h2o_client.emulator.recording import Recorder, Tape
+from h2o_client.emulator.replaying import Replay
+from h2o_client.emulator.script import Fault
+from h2o_client.emulator.service import Service
+from h2o_client.emulator.web import Answered, Request
+
+
+@dataclass(slots=True, kw_only=True)
+class Gateway:
+    """Takes the requests of all connections.
+
+    Attributes:
+        service: What answers, by way of `face`.
+        face: The dialect.
+        recorder: Records the exchanges.
+        replay: Answers in the place of the service.
+        changes: Held while the log or the counter changes; notified of the counter.
+        clock: Seconds since 1970.
+        keep_alive: Seconds that a connection may be idle.
+        max_body: Bytes in a request's body.
+        max_requests: Requests that are logged.
+        max_request_bytes: Bytes of their bodies.
+        busy: Requests that are being handled.
+    """
+
+    service: Service
+    face: Face
+    recorder: Recorder | None
+    replay: Replay | None
+    changes: threading.Condition
+    clock: Callable[[], float]
+    keep_alive: float
+    max_body: int
+    max_requests: int
+    max_request_bytes: int
+    busy: int = 0
+    _log: deque[Request] = field(default_factory=deque[Request])
+    _bytes: int = 0
+
+    def received(self, request: Request) -> Fault | None:
+        """Log a request, and take the fault that it meets."""
+        with self.changes:
+            self._log.append(request)
+            self._bytes += len(request.body)
+            while len(self._log) > self.max_requests or self._bytes > self.max_request_bytes:
+                self._bytes -= len(self._log.popleft().body)
+        return self.service.script.take_fault(request.kind)
+
+    def requests(self) -> list[Request]:
+        """The requests of the log, in the order of their arrival."""
+        with self.changes:
+            return list(self._log)
+
+    def clear(self) -> None:
+        """Forget the requests."""
+        with self.changes:
+            self._log.clear()
+            self._bytes = 0
+
+    def count(self, change: int) -> None:
+        """Count the requests that are being handled."""
+        with self.changes:
+            self.busy += change
+            self.changes.notify_all()
+
+    def tape(self, request: Request) -> Tape | None:
+        """What records the exchange, if it is to be recorded."""
+        return None if self.recorder is None else self.recorder.tape(request)
+
+    async def handle(self, request: Request) -> Answered:
+        """Answer a request, from the recording if there is one."""
+        if self.replay is None:
+            return await self.face.handle(request)
+        refused = self.face.refuse_stranger(request)
+        return refused or await self.replay.answer(request, self.service.spawn)
