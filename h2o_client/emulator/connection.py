@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from email.utils import formatdate
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol, Self
 
 import anyio
@@ -24,7 +23,7 @@ from h2o_client.emulator.generation import ClientLostError
 from h2o_client.emulator.handlers import Answered, Stream
 from h2o_client.emulator.recording import Tape
 from h2o_client.emulator.script import Fault
-from h2o_client.emulator.web import Headers, Request, Response
+from h2o_client.emulator.web import Headers, Request, Response, reason_phrase
 
 if TYPE_CHECKING:
     from anyio.abc import ByteStream
@@ -105,7 +104,7 @@ class Connection:
                     return await self._whole_request(head)
         except h11.RemoteProtocolError as error:
             status = error.error_status_hint
-            text = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n\r\n"
+            text = f"HTTP/1.1 {status} {reason_phrase(status)}\r\nConnection: close\r\n\r\n"
             await self.stream.send(text.encode())
         return None
 
@@ -234,14 +233,11 @@ class Connection:
         if self._http.their_state is not h11.MUST_CLOSE:
             full.append(("Connection", "keep-alive"))
             full.append(("Keep-Alive", f"timeout={int(self.host.keep_alive)}"))
-        try:
-            reason = HTTPStatus(status).phrase
-        except ValueError:
-            reason = ""
         if "content-length" not in names:
             full.append(("Transfer-Encoding", "chunked"))
         encoded = [(name.encode(), value.encode("latin-1", "replace")) for name, value in full]
-        await self._send(h11.Response(status_code=status, headers=encoded, reason=reason.encode()))
+        phrase = reason_phrase(status).encode()
+        await self._send(h11.Response(status_code=status, headers=encoded, reason=phrase))
 
     async def _send(self, event: h11.Event) -> None:
         data = self._http.send(event)

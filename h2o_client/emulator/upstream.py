@@ -41,6 +41,7 @@ from h2o_client.emulator.engine import (
 )
 from h2o_client.emulator.prompt import END_OF_TEXT
 from h2o_client.emulator.script import Answer, encode_body
+from h2o_client.emulator.web import reason_phrase
 
 CORS = (
     ("access-control-allow-origin", "*"),
@@ -128,7 +129,7 @@ async def ask(
         await anyio.sleep(answer.first)
         body = answer.body
         if body is None:
-            body = ERROR_BODIES.get(answer.status, {"error": HTTPStatus(answer.status).phrase})
+            body = ERROR_BODIES.get(answer.status, {"error": reason_phrase(answer.status)})
         return _plain(answer.status, *encode_body(body, answer.content_type), answer.headers)
     # The stub that was recorded said 42; a real model says what it took, or nothing.
     seed = 42 if tokens is None or lives(engine) is None else None

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
@@ -23,6 +24,22 @@ FORM_TYPES = frozenset({"multipart/form-data", "application/x-www-form-urlencode
 MODAL = "You need to accept the welcome modal first"
 RATE_LIMITED = "You are sending too many messages. Try again later."
 NO_CONVERSATION = "Conversation not found"
+
+# Node's own words [05]; those of `http.HTTPStatus` differ between versions of Python.
+_REASONS = {
+    413: "Payload Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Entity",
+}
+
+
+def reason_phrase(status: int) -> str:
+    """The reason phrase of a status; empty for a status that nobody has named."""
+    try:
+        return _REASONS.get(status) or HTTPStatus(status).phrase
+    except ValueError:
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
