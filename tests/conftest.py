@@ -55,9 +55,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             and item.module.__name__ != "test_shells_exits"
         ):
             words = item.callspec.id.split("-")
-            words.remove(item.callspec.params["flavour"])
+            words.remove(str(item.callspec.params["flavour"]))
             if "transport" in item.callspec.params:
-                words.remove(item.callspec.params["transport"] or "")
+                words.remove(str(item.callspec.params["transport"] or ""))
             scenario = scenarios.setdefault(item.nodeid.partition("[")[0], {})
             scenario.setdefault("-".join(words), []).append(item)
     for cases in scenarios.values():
