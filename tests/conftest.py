@@ -8,6 +8,7 @@ import inspect
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
@@ -40,6 +41,33 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the full product of a scenario's cases, flavours and transports to the long run.
+
+    The default run has the first case in every flavour and on every transport, and each other case
+    in one of these, in turn. `test_shells_exits` has a table of its own for this.
+    """
+    scenarios: dict[str, dict[str, list[pytest.Function]]] = {}
+    for item in items:
+        if (
+            isinstance(item, pytest.Function)
+            and "api" in item.fixturenames
+            and item.module.__name__ != "test_shells_exits"
+        ):
+            words = item.callspec.id.split("-")
+            words.remove(str(item.callspec.params["flavour"]))
+            if "transport" in item.callspec.params:
+                words.remove(str(item.callspec.params["transport"] or ""))
+            scenario = scenarios.setdefault(item.nodeid.partition("[")[0], {})
+            scenario.setdefault("-".join(words), []).append(item)
+    for cases in scenarios.values():
+        for number, ways in enumerate(cases.values()):
+            for at, item in enumerate(ways):
+                if number > 0 and at != number % len(ways):
+                    item.add_marker(pytest.mark.long)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a scenario in its flavour."""
     api = pyfuncitem.funcargs.get("api")
@@ -64,6 +92,22 @@ def nothing_left_at_the_end() -> Iterator[None]:
     yield
     gc.unfreeze()
     gc.collect()
+    assert not children_left(), "processes that a test began are still running"
+
+
+def children_left() -> list[str]:
+    """The child processes that were left, where the system can tell: those of multiprocessing stay.
+
+    Its resource tracker and fork server serve this process to its end.
+    """
+    own = Path(f"/proc/self/task/{os.getpid()}/children")
+    if not own.exists():
+        return []
+    commands = [
+        Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        for child in own.read_text().split()
+    ]
+    return [command for command in commands if "multiprocessing" not in command]
 
 
 @pytest.fixture(autouse=True)

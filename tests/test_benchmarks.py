@@ -6,11 +6,41 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import pytest
 from benchmarks.report import from_json, summary, svg
 
 ROOT = Path(__file__).parents[1]
 
 
+def test_the_server_ends_with_its_parent() -> None:
+    command = [sys.executable, "-m", "tests.benchmarks.server"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe) as server:
+        try:
+            assert server.stdin
+            assert server.stdout
+            assert int(server.stdout.readline()) > 0
+            server.stdin.close()
+            assert server.wait(60) == 0
+        finally:
+            server.kill()
+
+
+def test_one_section_with_two_clients() -> None:
+    command = [sys.executable, "-m", "tests.benchmarks", "--smoke"]
+    done = subprocess.run(
+        [*command, "--only", "burst", "limit-sync", "ours-sync"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| h2o_client" in done.stdout
+
+
+@pytest.mark.long
 def test_a_smoke_run(tmp_path: Path) -> None:
     written, chart = tmp_path / "run.json", tmp_path / "run.svg"
     command = [sys.executable, "-m", "tests.benchmarks", "--smoke"]
@@ -21,7 +51,7 @@ def test_a_smoke_run(tmp_path: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -213,7 +213,8 @@ class Connection:
         if "content-length" not in names:
             full.append(("Transfer-Encoding", "chunked"))
         encoded = [(name.encode(), value.encode("latin-1", "replace")) for name, value in full]
-        await self._send(h11.Response(status_code=status, headers=encoded, reason=reason.encode()))
+        phrase = reason_phrase(status).encode()
+        await self._send(h11.Response(status_code=status, headers=encoded, reason=phrase))
 
     async def _send(self, event: h11.Event) -> None:
         data = self._http.send(event)

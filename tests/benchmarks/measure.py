@@ -318,7 +318,7 @@ def serve() -> Iterator[str]:
     """Run a bench server in a process of its own; yield its URL."""
     server = subprocess.Popen(
         [sys.executable, "-m", f"{__package__}.server"],
-        cwd=ROOT, env=_environment(), stdout=subprocess.PIPE, text=True,
+        cwd=ROOT, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     with server:
         try:

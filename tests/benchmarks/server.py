@@ -9,9 +9,11 @@ milliseconds, and a token a millisecond would come in pairs.
 
 import heapq
 import json
+import os
 import selectors
 import socket
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -316,7 +318,14 @@ def _response(body: bytes, headers: bytes = b"") -> bytes:
     return head % (headers, len(body)) + body
 
 
+def end_with_the_parent() -> None:
+    """End this process when whoever began it closes our standard input, or dies."""
+    sys.stdin.read()
+    os._exit(0)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=end_with_the_parent, daemon=True).start()
     server = Server()
     sys.stdout.write(f"{server.port}\n")
     sys.stdout.flush()

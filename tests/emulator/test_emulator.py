@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -360,6 +360,27 @@ def test_every_status_has_a_body(server: Emulator, client: Client, status: int) 
     if status != 200:
         server.reply(Answer(status=status))
         assert client.say()[0] == status
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (413, "Payload Too Large"),
+        (414, "URI Too Long"),
+        (416, "Range Not Satisfiable"),
+        (422, "Unprocessable Entity"),
+        (429, "Too Many Requests"),
+        (599, ""),
+    ],
+)
+def test_reasons_are_those_of_the_server_on_every_python(
+    server: Emulator, status: int, reason: str
+) -> None:
+    server.fault("other", Fault(status=status))
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=5)
+    with closing(connection):
+        connection.request("GET", "/nope")
+        assert connection.getresponse().reason == reason
 
 
 def test_disconnect_with_and_without_effect(server: Emulator, client: Client) -> None:

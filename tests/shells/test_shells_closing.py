@@ -43,9 +43,11 @@ def check_asked(api: Api, server: Emulator, *last: str) -> None:
     assert asked == [*last]
 
 
-@pytest.fixture
-def unraisable(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is raised where nobody can catch it, by name."""
+def collect_unraisable(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Collect what is raised where nobody can catch it, by name.
+
+    Call it in the test itself: before a test begins, some versions of pytest set a hook too.
+    """
     found: list[str] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda args: found.append(args.exc_type.__name__))
     return found
@@ -214,9 +216,10 @@ async def drop_conversation(client: AsyncH2oClient) -> None:
 async def test_what_is_dropped_where_a_warning_is_an_error_is_cleaned_up_at_close(
     api: Api,
     server: Emulator,
-    unraisable: list[str],
+    monkeypatch: pytest.MonkeyPatch,
     drop: Callable[[AsyncH2oClient], Awaitable[None]],
 ) -> None:
+    unraisable = collect_unraisable(monkeypatch)
     server.reply(endless(" One") if drop is drop_stream else " One")
     client = api.client()
     with warnings.catch_warnings():
@@ -283,8 +286,9 @@ async def test_an_interruption_while_a_dropped_response_is_released_loses_nothin
 
 @only(*ASYNC)
 async def test_cancelled_at_any_moment_nothing_is_left(
-    api: Api, server: Emulator, unraisable: list[str]
+    api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    unraisable = collect_unraisable(monkeypatch)
     cancelled = 0
     server.reply(*[Answer(" One two three four", pace=0.002) for _ in range(60)])
     async with api.client() as client:

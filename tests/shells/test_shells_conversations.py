@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
-from asked import bodies, kinds
+from asked import bodies, kinds, requested
 from flavours import ASYNC, Api, endless, only
 
 from h2o_client import (
@@ -457,11 +457,17 @@ async def test_it_is_deleted_on_cancellation(
 
 @only(*ASYNC)
 async def test_it_is_deleted_on_cancellation_while_it_is_made(api: Api, server: Emulator) -> None:
-    server.fault("create", Fault(delay=0.05))
+    server.fault("create", Fault(delay=1))
     async with api.client() as client:
-        with anyio.move_on_after(0.02):
+
+        async def send() -> None:
             async with client.conversation() as talk:
                 await talk.send("Hi")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send)
+            await api.wait(lambda: requested(server, "create"))
+            tasks.cancel_scope.cancel()
         await api.settled()
         assert kinds(server)[-1] == "delete"
 
