@@ -29,6 +29,8 @@ prompt. All of them pickle and copy whole: every argument but the text has a def
 `Exception.__reduce__` can build the error from its text and then restore its attributes.
 """
 
+from typing import ClassVar
+
 
 class H2oError(Exception):
     """Base of all errors of this package.
@@ -172,7 +174,14 @@ class InvalidRequestError(StatusError):
 
 
 class RateLimitError(StatusError):
-    """429: too many messages."""
+    """429: too many messages.
+
+    Attributes:
+        WINDOW: seconds after which the service's own limit is free again. The service does not
+            say so itself: `retry_after` is None then.
+    """
+
+    WINDOW: ClassVar[float] = 120.0  # 06_rate_limit
 
 
 class OverloadedError(StatusError):

@@ -31,7 +31,6 @@ Patience: TypeAlias = tuple[int, float]
 """How often a call may still send something again, and for how many seconds it may wait."""
 
 _GATEWAY = frozenset({502, 504})
-_WINDOW = 120.0  # seconds after which the service's own limit was free again [06_rate_limit]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +160,7 @@ class RetryState:
         if is_own_limit(error):
             if self._window_waited:
                 return None
-            after = max(after or 0.0, _WINDOW)
+            after = max(after or 0.0, RateLimitError.WINDOW)
         delay = policy.delay(self.attempt, self._random(), after)
         if self.waited + delay > policy.budget or (left is not None and delay >= left):
             return None
