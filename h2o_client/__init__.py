@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from h2o_client.errors import TermsNotAcceptedError as TermsNotAcceptedError
     from h2o_client.errors import TransportError as TransportError
     from h2o_client.errors import TransportTimeoutError as TransportTimeoutError
+    from h2o_client.protocol.prompt import build_prompt as build_prompt
     from h2o_client.protocol.retries import Retries as Retries
     from h2o_client.protocol.retries import Retry as Retry
     from h2o_client.stored import ConversationInfo as ConversationInfo
@@ -100,6 +101,7 @@ _WHERE = {
     "TransportError": "errors",
     "TransportTimeoutError": "errors",
     "WebSearchEntry": "types",
+    "build_prompt": "protocol.prompt",
     # For `%load_ext h2o_client`, and nobody else.
     "load_ipython_extension": "magics",
     "unload_ipython_extension": "magics",
@@ -151,6 +153,7 @@ __all__ = [
     "TransportTimeoutError",
     "WebSearchEntry",
     "__version__",
+    "build_prompt",
 ]
 
 
