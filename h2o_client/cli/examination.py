@@ -1,10 +1,9 @@
 """The examination of a server, step by step: what works, what does not, what to do about it.
 
-A step that fails ends it where nothing after that step can work. What each step does below the
+A step that fails ends the examination if nothing after it can work. What each step does below the
 client is in `probe.py`.
 """
 
-import http.client
 import os
 import re
 import socket
@@ -13,6 +12,8 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+import httpx
 
 from h2o_client import (
     DEFAULT_BASE_URL,
@@ -70,36 +71,23 @@ def examine(client: H2oClient, url: str | None, timeout: float) -> Generator[Fin
     try:
         through = probe.Place.of(proxy) if proxy else None
     except ValueError:
-        yield Finding(
-            "failed", "proxy", "the proxy's URL is none", "correct the environment's *_PROXY"
-        )
+        advice = "correct the environment's *_PROXY"
+        yield Finding("failed", "proxy", "the proxy's URL is not valid", advice)
         return
-    if through is not None and through.scheme != "http":
-        # The standard library does not speak to it: the client tries.
-        yield Finding("note", "proxy", f"a {through.scheme} proxy is not examined by itself")
-    else:
-        if not (yield from _reach(through or place, timeout, is_proxy=through is not None)):
-            return
-        requests = probe.Requests(client.base_url, proxy, _authorization(url), timeout)
-        if place.scheme == "https" and not (yield from _check_tls(place, requests)):
-            return
-        if not (yield from _identify(client, requests)):
-            return
-    yield from _use(client)
+    if not (yield from _reach(through or place, timeout, is_proxy=through is not None)):
+        return
+    given = (url or os.environ.get("H2O_CHAT_URL") or client.base_url).strip()
+    requests = probe.Requests(given, timeout)
+    if place.scheme == "https" and not (yield from _check_tls(place, requests)):
+        return
+    if (yield from _identify(client, requests)):
+        yield from _use(client)
 
 
 def _source(client: H2oClient, url: str | None) -> str:
     if url is None and os.environ.get("H2O_CHAT_URL"):
         return " (from $H2O_CHAT_URL)"
     return " (the hosted service)" if client.base_url == DEFAULT_BASE_URL else ""
-
-
-def _authorization(url: str | None) -> str | None:
-    """Return what the client sends as `Authorization`."""
-    given = url or os.environ.get("H2O_CHAT_URL")
-    own = None if given is None else probe.Place.of(given.strip()).authorization
-    token = os.environ.get("H2O_CHAT_TOKEN")
-    return own or (f"Bearer {token}" if token else None)
 
 
 def _look_at_proxies(place: probe.Place, proxy: str | None) -> Generator[Finding]:
@@ -120,7 +108,7 @@ def _look_at_proxies(place: probe.Place, proxy: str | None) -> Generator[Finding
 
 
 def without_password(url: str) -> str:
-    """Return a proxy's URL without user and password, also where it is none."""
+    """Return a proxy's URL without user and password, even if it is not a valid one."""
     return _SECRET.sub(r"\1…@", url)
 
 
@@ -174,7 +162,7 @@ def _check_tls(place: probe.Place, requests: probe.Requests) -> Findings:
         text = f"asked for a connection to {place}, the proxy answered {error.status}"
         yield Finding("failed", "tunnel", text, _tunnel_advice(place, error.status))
         return False
-    except OSError as error:
+    except httpx.HTTPError as error:
         yield Finding("failed", "TLS", reason(error), _tls_advice(place, error))
         return False
     until = certificate.get("notAfter")
@@ -198,9 +186,9 @@ def _tunnel_advice(place: probe.Place, status: int) -> str:
     )
 
 
-def _tls_advice(place: probe.Place, error: OSError) -> str:
+def _tls_advice(place: probe.Place, error: Exception) -> str:
     words = str(error).lower().replace("_", " ")
-    if isinstance(error, ssl.SSLCertVerificationError):
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in probe.causes(error)):
         if "expired" in words or "not yet valid" in words:
             return "the certificate is out of date, or the clock of this machine is wrong"
         if "mismatch" in words or "doesn't match" in words:
@@ -224,13 +212,13 @@ def _identify(client: H2oClient, requests: probe.Requests) -> Findings:
         "searchEnabled": "true",
     }
     try:
-        answer = requests.post_form("/settings", form)
+        answer = requests.send("POST", "/settings", data=form)
         if is_ours(answer):
             yield Finding("ok", step, "a chat-ui server of this protocol (0.3 to 0.6)")
             return True
         if answer.status >= 500:
             del form["activeModel"]
-            again = requests.post_form("/settings", form)
+            again = requests.send("POST", "/settings", data=form)
             if is_ours(again):
                 yield Finding(
                     "note",
@@ -239,7 +227,7 @@ def _identify(client: H2oClient, requests: probe.Requests) -> Findings:
                 )
                 return True
         yield Finding("failed", step, *_kind(requests, answer))
-    except (OSError, http.client.HTTPException) as error:
+    except httpx.HTTPError as error:
         yield Finding(
             "failed",
             step,
@@ -293,7 +281,7 @@ def _kind(requests: probe.Requests, answer: probe.Answered) -> tuple[str, str]:
         return said, "too many requests from this address: wait some minutes"
     if status in (404, 405):
         return f"no chat-ui server: {said}", "does the URL lack a path, such as /chat?"
-    if answer.content_type == "text/html":
+    if answer.headers.get("content-type", "").startswith("text/html"):
         return f"{said} with an HTML page", (
             "a proxy's or a login page stands before the server, or this is another web site"
         )
@@ -304,7 +292,7 @@ def _kind(requests: probe.Requests, answer: probe.Answered) -> tuple[str, str]:
 
 def is_openai(requests: probe.Requests) -> bool:
     """Return whether the server lists models as OpenAI's API does."""
-    answer = requests.get("/v1/models")
+    answer = requests.send("GET", "/v1/models")
     found = answer.json()
     return answer.status in (200, 401) and (
         isinstance(found, dict) and isinstance(found.get("data"), list)
@@ -313,9 +301,8 @@ def is_openai(requests: probe.Requests) -> bool:
 
 def wants_json(requests: probe.Requests) -> bool:
     """Return whether the server takes settings as JSON, as a newer chat-ui does."""
-    return (
-        requests.post_json("/settings", {"shareConversationsWithModelAuthors": False}).status < 300
-    )
+    settings = {"shareConversationsWithModelAuthors": False}
+    return requests.send("POST", "/settings", json=settings).status < 300
 
 
 def _use(client: H2oClient) -> Generator[Finding]:
@@ -395,9 +382,11 @@ def _took(begun: float) -> str:
 
 def reason(error: Exception) -> str:
     """Return why an attempt failed, without Python's own names."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message
-    if isinstance(error, TimeoutError):
-        return "nothing came in time"
-    text = error.strerror if isinstance(error, OSError) else None
-    return text or str(error) or type(error).__name__
+    for cause in probe.causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause.verify_message
+        if isinstance(cause, TimeoutError | httpx.TimeoutException):
+            return "nothing came in time"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+    return str(error) or type(error).__name__

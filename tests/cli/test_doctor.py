@@ -355,7 +355,7 @@ def test_terms_that_are_not_noted(
 )
 def test_answers_that_fail(doctor: Doctor, server: Emulator, fault: Fault, advice: str) -> None:
     server.fault("message", fault)
-    timeout = "0.05" if fault.hang else "10"
+    timeout = "0.3" if fault.hang else "10"
     assert doctor(server.url, "--timeout", timeout) == 1
     assert doctor.found["terms"][0] == "ok"
     assert doctor.found["answer"][0] == "FAILED"
