@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -18,15 +19,17 @@ from typing import Any
 
 import needs
 import pytest
+from asked import eventually, kinds
+from command import PATIENCE, Command, process
 
 from h2o_client import H2oClient, Message, Reply, build_prompt
 from h2o_client import batch as many
-from h2o_client.cli import app, asking
+from h2o_client.cli import asking
 from h2o_client.cli.batch import Progress
+from h2o_client.cli.items import Item
 from h2o_client.cli.journal import Journal
 from h2o_client.emulator import Answer, Emulator, Fault, GenerationRequest
 
-PATIENCE = 30.0
 LIMITED = "You are sending too many messages. Try again later."
 
 
@@ -48,7 +51,7 @@ class Run:
         self.prompts = directory / "prompts.jsonl"
         self.output = directory / "answers.jsonl"
         self.journal = directory / "answers.jsonl.journal"
-        self._capsys = capsys
+        self._command = Command(capsys)
         self.err = ""
 
     def ask(self, *lines: object) -> None:
@@ -60,24 +63,16 @@ class Run:
         return ["batch", str(self.prompts), "-o", str(self.output), *options]
 
     def __call__(self, *options: str) -> int:
-        with pytest.raises(SystemExit) as exit_:
-            app.main(self.arguments(*options), prog_name="h2o-client")
-        out, self.err = self._capsys.readouterr()
-        assert out == ""
-        assert isinstance(exit_.value.code, int)
-        return exit_.value.code
+        status = self._command(*self.arguments(*options))
+        self.err = self._command.err
+        assert self._command.out == ""
+        return status
 
     @contextlib.contextmanager
     def process(self, *options: str) -> "Generator[subprocess.Popen[bytes]]":
         """Run it in a process of its own."""
-        command = [sys.executable, "-X", "dev", "-W", "error", "-m", "h2o_client"]
-        with subprocess.Popen(
-            [*command, *self.arguments(*options)], stderr=subprocess.PIPE, stdout=subprocess.PIPE
-        ) as started:
-            try:
-                yield started
-            finally:
-                started.kill()
+        with process(*self.arguments(*options)) as started:
+            yield started
 
     def answers(self) -> list[dict[str, Any]]:
         lines = self.output.read_text(encoding="utf-8").split("\n")
@@ -104,10 +99,6 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     return Run(tmp_path, capsys)
 
 
-def kinds(server: Emulator) -> list[str]:
-    return [request.kind for request in server.requests]
-
-
 def asked(server: Emulator) -> list[str]:
     """The prompts that arrived, in order of the alphabet."""
     found = [request.json() for request in server.requests if request.kind == "message"]
@@ -117,13 +108,6 @@ def asked(server: Emulator) -> list[str]:
 def deleted(server: Emulator, times: int) -> Callable[[], bool]:
     """Whether so many conversations are deleted, whose answers are in the journal before that."""
     return lambda: kinds(server).count("delete") >= times
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 # Answers
@@ -203,7 +187,7 @@ def test_any_text_is_written(run: Run, server: Emulator) -> None:
     run.ask(half, {"id": 2, "prompt": "bad \ud83d"}, '{"id": 3, "prompt": "\\u0000 \\u2028 z"}')
     with begin(run, server) as journal:
         for number, key in enumerate(["4", "5"], 4):
-            item = asking.Item.read(number, key)
+            item = Item.read(number, key)
             outcome = {"text": "an answer\udc00\ufffe\U0001f600"}
             (journal.answered if number == 4 else journal.failed)(item.key, item.digest, outcome)
     run.prompts.write_text(run.prompts.read_text("utf-8") + "4\n5\n", "utf-8")
@@ -303,7 +287,7 @@ def test_killed(run: Run, server: Emulator) -> None:
     run.ask(*prompts)
     with run.process("--concurrency", "3") as started:
         server.wait_held(3, PATIENCE)
-        until(deleted(server, 5))
+        eventually(deleted(server, 5))
         started.kill()
         out, err = started.communicate(timeout=PATIENCE)
     assert (out, err) == (b"", b"")
@@ -342,7 +326,7 @@ def test_killed_at_any_moment(
     server.reply(*[Answer(f" {answer}", pace=0.002) for answer in ["x y z"] * 30])
     run.ask(*prompts)
     with run.process("--concurrency", "4") as started:
-        until(deleted(server, answered))
+        eventually(deleted(server, answered))
         started.kill()
         started.communicate(timeout=PATIENCE)
     server.wait_idle()
@@ -360,6 +344,39 @@ def test_killed_at_any_moment(
 
 
 @needs.posix
+@pytest.mark.long
+def test_killed_again_and_again(
+    run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten times at a random moment: none is lost, none is asked twice."""
+    monkeypatch.setattr(asking, "SOUGHT", 0.0)
+    main = (
+        "from h2o_client.cli import asking\nasking.SOUGHT = 1.0\n"
+        "from h2o_client.__main__ import main\nmain()"
+    )
+    program = (sys.executable, "-W", "error", "-c", main)
+    prompts = [f"p{number:04}" for number in range(2000)]
+    run.ask(*prompts)
+    moments = random.Random(12)
+    for _ in range(10):
+        before = len(server.requests)
+        with process(*run.arguments(), program=program) as started:
+            wanted = before + moments.randrange(1, 800)
+            while len(server.requests) < wanted:
+                assert started.poll() is None
+                time.sleep(0.01)
+            started.kill()
+            started.communicate(timeout=PATIENCE)
+        assert not run.output.exists(), "too few prompts for ten kills"
+        server.wait_idle(PATIENCE)
+    assert run() == 0
+    assert run.texts() == [f" {prompt}" for prompt in prompts]
+    assert asked(server) == prompts
+    server.wait_idle(PATIENCE)
+    assert server.conversations == []
+
+
+@needs.posix
 def test_killed_before_the_message_was_taken(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -367,7 +384,7 @@ def test_killed_before_the_message_was_taken(
     server.fault("message", Fault(hang=True), Fault(hang=True))
     run.ask("one", "two")
     with run.process() as started:
-        until(lambda: kinds(server).count("message") == 2)
+        eventually(lambda: kinds(server).count("message") == 2)
         started.kill()
         started.communicate(timeout=PATIENCE)
     server.clear()
@@ -387,7 +404,7 @@ def test_the_answer_comes_while_it_is_sought(run: Run, server: Emulator) -> None
         started.kill()
         started.communicate(timeout=PATIENCE)
     with run.process() as started:
-        until(lambda: kinds(server).count("data") >= 1)
+        eventually(lambda: kinds(server).count("data") >= 1)
         server.release()
         out, _ = started.communicate(timeout=PATIENCE)
         assert (out, started.returncode) == (b"", 0)
@@ -402,7 +419,7 @@ def test_interrupted(run: Run, server: Emulator, number: int, status: int) -> No
     run.ask("a", "b", "c", "d")
     with run.process("--concurrency", "2") as started:
         server.wait_held(2, PATIENCE)
-        until(deleted(server, 1))
+        eventually(deleted(server, 1))
         started.send_signal(number)
         out, err = started.communicate(timeout=PATIENCE)
     assert (out, started.returncode) == (b"", status)
@@ -428,7 +445,7 @@ def test_killed_between_creating_and_sending(
     server.fault("rename", *[Fault(hang=True)] * 3)
     run.ask("one", "two", "three")
     with run.process() as started:
-        until(lambda: kinds(server).count("rename") == 3)
+        eventually(lambda: kinds(server).count("rename") == 3)
         started.kill()
         started.communicate(timeout=PATIENCE)
     assert len(server.conversations) == 3
@@ -438,7 +455,7 @@ def test_killed_between_creating_and_sending(
         with H2oClient(server.url, session=session) as client, begin(run, server) as journal:
             conversation = client.conversation(keep=True)
             conversation.send("one")
-            item = asking.Item.read(1, "one")
+            item = Item.read(1, "one")
             journal.asked(item.key, item.digest, str(conversation.id))
     server.clear()
     assert run() == 0
@@ -453,7 +470,7 @@ def test_killed_before_the_last_conversation_was_deleted(run: Run, server: Emula
     with H2oClient(server.url) as client, begin(run, server) as journal:
         client.conversation(keep=True).send("one")
         journal.note_session(client.session)
-        item = asking.Item.read(1, "one")
+        item = Item.read(1, "one")
         journal.answered(item.key, item.digest, {"text": " kept"})
     assert run() == 0
     assert run.texts() == [" kept"]
@@ -465,7 +482,7 @@ def test_conversation_gone(run: Run, server: Emulator) -> None:
     run.ask("one")
     with begin(run, server) as journal:
         journal.note_session("11111111-2222-3333-4444-555555555555")
-        item = asking.Item.read(1, "one")
+        item = Item.read(1, "one")
         journal.asked(item.key, item.digest, "0" * 24)
     assert run() == 0
     assert run.texts() == [" one"]
@@ -478,7 +495,7 @@ def test_server_fails_while_it_is_sought(
         conversation = client.conversation(keep=True)
         conversation.send("one")
         journal.note_session(client.session)
-        item = asking.Item.read(1, "one")
+        item = Item.read(1, "one")
         journal.asked(item.key, item.digest, str(conversation.id))
     run.ask("one")
     monkeypatch.setattr(asking, "SOUGHT", 0.0)
@@ -509,7 +526,7 @@ def test_torn_write(run: Run, server: Emulator, tmp_path: Path) -> None:
     wal = run.journal.with_name(f"{run.journal.name}-wal")
     with begin(run, server) as journal:
         for number, text in enumerate(["one", "two"], 1):
-            item = asking.Item.read(number, text)
+            item = Item.read(number, text)
             journal.answered(item.key, item.digest, {"text": f" kept {text}"})
         for path in (run.journal, wal):
             shutil.copy(path, tmp_path / f"{path.name}.copy")

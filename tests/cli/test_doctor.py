@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import pytest
+from command import Command
 
-from h2o_client.cli import app, examination, probe
+from h2o_client.cli import examination, probe
 from h2o_client.emulator import Answer, Emulator, Fault, Model
 
 Answering = Callable[[str, str, Mapping[str, str], bytes], tuple[int, Mapping[str, str], str]]
@@ -21,19 +22,8 @@ JSON = {"Content-Type": "application/json"}
 HTML = {"Content-Type": "text/html; charset=utf-8"}
 
 
-class Doctor:
+class Doctor(Command):
     """The command in this process; `found` is the outcome and the text of each step."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-        self.out = self.err = ""
-
-    def __call__(self, *arguments: str) -> int:
-        with pytest.raises(SystemExit) as exit_:
-            app.main(["doctor", *arguments], prog_name="h2o-client")
-        self.out, self.err = self._capsys.readouterr()
-        assert isinstance(exit_.value.code, int)
-        return exit_.value.code
 
     @property
     def found(self) -> dict[str, tuple[str, str]]:
@@ -48,7 +38,7 @@ class Doctor:
 
 @pytest.fixture
 def doctor(capsys: pytest.CaptureFixture[str]) -> Doctor:
-    return Doctor(capsys)
+    return Doctor(capsys, "doctor")
 
 
 @contextmanager
@@ -296,7 +286,7 @@ def openai(
     [
         (newer, "a newer chat-ui", "0.3 to 0.6"),
         (openai, "an OpenAI-compatible server", "OpenAI's API"),
-        (always(404, JSON, "{}"), "no chat-ui server", "/chat"),
+        (always(404, JSON, "{}"), "not a chat-ui server", "/chat"),
         (always(200, HTML, "<html>"), "HTML page", "login page"),
         (always(200, JSON, "{}"), "answered 200", "is the URL right"),
         (always(401, JSON), "answered 401", "H2O_CHAT_TOKEN"),

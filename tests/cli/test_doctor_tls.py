@@ -12,19 +12,17 @@ import socket
 import socketserver
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Generator
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from command import PATIENCE, ended, process
 
 trustme = pytest.importorskip("trustme")
 
 from h2o_client.emulator import Emulator  # noqa: E402
-
-PATIENCE = 20.0
 
 
 def pump(
@@ -135,17 +133,10 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def run(*arguments: str, **variables: str) -> tuple[int, str]:
     """Run the command; return its status and all that it wrote."""
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-m", "h2o_client", *arguments],
-        env={**os.environ, **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert "Traceback" not in done.stdout
-    return done.returncode, done.stdout
+    with process(*arguments, env={**os.environ, **variables}, stderr=subprocess.STDOUT) as started:
+        status, out, _ = ended(started)
+    assert "Traceback" not in out
+    return status, out
 
 
 def steps(out: str) -> dict[str, tuple[str, str]]:

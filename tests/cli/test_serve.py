@@ -12,8 +12,9 @@ from pathlib import Path
 
 import needs
 import pytest
+from command import Command, ended, process, read, script
 from model_servers import LEFT, WHOLE, Asked, Handler, OpenAIStub, delta, running
-from test_cli import GREETING, Command, ended, process, python, read
+from test_cli import GREETING
 
 from h2o_client import H2oClient, H2oError, OverloadedError, ServerError
 
@@ -212,12 +213,12 @@ def test_it_can_be_ended_twice() -> None:
 
 
 def test_the_extra_is_missing() -> None:
-    script = (
+    text = (
         "import sys; sys.modules['torch'] = None\n"
         "sys.argv[1:] = ['serve', '--engine', 'transformers:some/model']\n"
         "import h2o_client.__main__ as command\ncommand.main()"
     )
-    status, _, err = ended(python("-c", script))
+    status, _, err = script(text)
     assert status == 1
     assert err == (
         "h2o-client: torch is not installed: pip install 'h2o-chat-client[local-model]'\n"
