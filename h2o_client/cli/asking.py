@@ -11,16 +11,10 @@ run finds the beginning of an answer and takes it for all of it.
 """
 
 import contextlib
-import dataclasses
-import hashlib
-import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
-
-import click
 
 from h2o_client import (
     Batch,
@@ -36,6 +30,7 @@ from h2o_client import (
     TransportError,
     build_prompt,
 )
+from h2o_client.cli.items import Item
 from h2o_client.cli.journal import Journal
 
 SOUGHT = 120.0
@@ -43,71 +38,6 @@ SOUGHT = 120.0
 
 _FIRST_POLL = 0.25
 _LONGEST_POLL = 5.0
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Item:
-    """One line of the input.
-
-    Attributes:
-        number: the number of the line, from 1.
-        key: its name in the journal.
-        id: its id, or None.
-        prompt: the prompt, as a batch takes it.
-        digest: a digest of the prompt.
-        wrong: what is wrong with it, or "".
-    """
-
-    number: int
-    key: str
-    id: str | int | None
-    prompt: Any
-    digest: str
-    wrong: str = ""
-
-    @classmethod
-    def read(cls, number: int, line: str) -> "Item":
-        """Make an item of a line: a JSON object, or else the text of a prompt."""
-        digest = hashlib.sha256(line.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        name: str | int | None = None
-        wrong = ""
-        prompt: Any = line
-        if line.lstrip().startswith("{"):
-            try:
-                prompt = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                wrong = f"the line begins as JSON and is not valid: {error}"
-            else:
-                name = prompt.get("id")
-                if isinstance(name, bool) or not isinstance(name, str | int | None):
-                    name, wrong = None, "an id is text or a whole number"
-        key = f"line:{number}" if name is None else f"id:{json.dumps(name)}"
-        return cls(number, key, name, prompt, digest, wrong)
-
-
-class Items(Iterable[Item]):
-    """The lines of a file that are not blank, read anew each time.
-
-    Args:
-        path: the file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __iter__(self) -> Iterator[Item]:
-        """Iterate the items.
-
-        Raises:
-            click.UsageError: the file is not text in UTF-8.
-        """
-        with self._path.open(encoding="utf-8-sig", newline="\n") as file:
-            try:
-                for number, line in enumerate(file, 1):
-                    if line.strip():
-                        yield Item.read(number, line.rstrip("\r\n"))
-            except UnicodeDecodeError as error:
-                raise click.UsageError(f"{self._path} is not UTF-8: {error.reason}") from None
 
 
 class JournalledBatch(Batch):
@@ -137,7 +67,7 @@ class JournalledBatch(Batch):
         self._on_pause = on_pause
         self._limited: dict[str, Conversation] = {}  # those that met the rate limit, by key
 
-    def stream(self, prompt: Any) -> "Asking":
+    def stream(self, prompt: Any) -> "_Asking":
         """Make what answers an item."""
         item: Item = prompt
         if item.wrong:
@@ -145,7 +75,7 @@ class JournalledBatch(Batch):
         messages, keywords = self.call(item.prompt)
         self._asked_by.stream(messages, **keywords)  # sends nothing, and checks the arguments
         text = build_prompt(messages)
-        return Asking(self._asked_by, self._journal, item, text, keywords, self._limited)
+        return _Asking(self._asked_by, self._journal, item, text, keywords, self._limited)
 
     def pausing(self, seconds: float) -> None:
         """See `Batch`."""
@@ -153,17 +83,8 @@ class JournalledBatch(Batch):
         self._on_pause(seconds)
 
 
-class Asking:
-    """The answer to one item, in a conversation of its own.
-
-    Args:
-        client: sends the prompt.
-        journal: where conversation and answer are written down.
-        item: the item.
-        text: its prompt.
-        keywords: arguments of the call.
-        limited: the conversations whose message met the rate limit, by the items' keys.
-    """
+class _Asking:
+    """The answer to one item, in a conversation of its own. A batch knows it as a stream."""
 
     def __init__(
         self,

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 from h2o_client import Retries
+from h2o_client.cli.items import Item, read_items
 from h2o_client.cli.journal import Journal
 from h2o_client.cli.parameters import param_option
 from h2o_client.cli.server import connected, url_option, wrong_use
 
 if TYPE_CHECKING:
     from h2o_client import BatchResult, H2oClient
-    from h2o_client.cli.asking import Item, Items
 
 _EVERY = 10.0  # seconds between lines, where stderr is not a terminal with a bar
 
@@ -69,9 +69,8 @@ def batch(
 
     The exit status is 1 if a prompt failed.
     """
-    from h2o_client.cli.asking import Items, delete_leftovers
+    from h2o_client.cli.asking import delete_leftovers
 
-    items = Items(prompts)
     path = output.with_name(f"{output.name}.journal")
     if output.exists() and not path.exists():
         raise click.UsageError(f"{output} exists already: name another output, or remove it")
@@ -79,16 +78,16 @@ def batch(
         common = {"server": client.base_url, "model": client.model, "parameters": params}
         with wrong_use():
             client.stream("?", **params)
-    progress = Progress(_count(items))
+    progress = Progress(_count(prompts))
     with Journal(path, common) as journal:
-        wanted = _compare(items, journal, progress, retry_failed=retry_failed)
+        wanted = _compare(prompts, journal, progress, retry_failed=retry_failed)
         if wanted or journal.session is not None:
             options: dict[str, Any] = {"session": journal.session, "retries": Retries()}
             with connected(base_url, model=model, **options) as client:
                 delete_leftovers(client, journal)
                 if wanted:
-                    _ask(client, items, wanted, journal, progress, concurrency, params)
-        failed = _write(output, items, journal)
+                    _ask(client, prompts, wanted, journal, progress, concurrency, params)
+        failed = _write(output, prompts, journal)
     if failed:
         click.echo(f"{failed} failed: --retry-failed asks them again", err=True)
         ctx.exit(1)
@@ -96,14 +95,14 @@ def batch(
     _sync_directory(path.parent)
 
 
-def _count(items: "Items") -> int:
+def _count(prompts: Path) -> int:
     """Return how many prompts there are.
 
     Raises:
         click.UsageError: two have the same id.
     """
     seen: dict[str, int] = {}
-    for item in items:
+    for item in read_items(prompts):
         if item.key in seen:
             raise click.UsageError(f"lines {seen[item.key]} and {item.number} have the same id")
         seen[item.key] = item.number
@@ -111,7 +110,7 @@ def _count(items: "Items") -> int:
 
 
 def _compare(
-    items: "Items", journal: Journal, progress: "Progress", *, retry_failed: bool
+    prompts: Path, journal: Journal, progress: "Progress", *, retry_failed: bool
 ) -> set[str]:
     """Return the keys of the prompts that are to be asked.
 
@@ -119,7 +118,7 @@ def _compare(
         click.UsageError: a prompt that is answered has changed since.
     """
     wanted: set[str] = set()
-    for item in items:
+    for item in read_items(prompts):
         entry = journal.find(item.key)
         state = None if entry is None else entry.state
         if entry is not None and state == "answered":
@@ -137,7 +136,7 @@ def _compare(
 
 def _ask(
     client: "H2oClient",
-    items: "Items",
+    prompts: Path,
     wanted: set[str],
     journal: Journal,
     progress: "Progress",
@@ -150,7 +149,7 @@ def _ask(
     journal.note_session(client.session)
     results = JournalledBatch(
         client,
-        (item for item in items if item.key in wanted),
+        (item for item in read_items(prompts) if item.key in wanted),
         journal,
         on_pause=progress.pause,
         concurrency=concurrency,
@@ -179,13 +178,13 @@ def _ask(
     delete_leftovers(client, journal)
 
 
-def _write(output: Path, items: "Items", journal: Journal) -> int:
+def _write(output: Path, prompts: Path, journal: Journal) -> int:
     """Write the outcomes of all items, in their order; return how many failed."""
     failed = 0
     new = output.with_name(f"{output.name}.new")
     # Half of a surrogate pair is not a character: its escape is the one of JSON.
     with new.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-        for item in items:
+        for item in read_items(prompts):
             entry = journal.find(item.key)
             assert entry is not None  # noqa: S101 -- each was asked, or was found there
             failed += entry.state == "failed"

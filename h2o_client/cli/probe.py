@@ -76,7 +76,7 @@ class Answered(NamedTuple):
 
 
 class TunnelRefusedError(Exception):
-    """A proxy does not make the connection that it was asked for.
+    """A proxy refused to connect to the server.
 
     Attributes:
         status: the status that it answered.
