@@ -185,7 +185,8 @@ def read_prompt(prompt: Prompt, keywords: Mapping[str, Any]) -> tuple[Messages, 
     wrong = sorted(repr(name) for name in own if name in _NO_PARAMETERS)
     if wrong:
         raise TypeError(f"not a generation parameter: {', '.join(wrong)}")
-    return messages, {**call, **own}
+    call.update(own)
+    return messages, call
 
 
 class _Common:

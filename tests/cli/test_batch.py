@@ -317,7 +317,9 @@ def test_killed(run: Run, server: Emulator) -> None:
 
 
 @needs.posix
-@pytest.mark.parametrize("answered", [1, 4, 9])
+@pytest.mark.parametrize(
+    "answered", [4, *(pytest.param(count, marks=pytest.mark.long) for count in (1, 9))]
+)
 def test_killed_at_any_moment(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch, answered: int
 ) -> None:

@@ -460,7 +460,7 @@ def test_ctrl_c(server: Emulator) -> None:
     server.reply(*[endless(" One")] * 3)
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", SCRIPT, server.url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        server.wait_held(3)
+        server.wait_held(3, PATIENCE)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE)
     assert (out, process.returncode) == (b"", -signal.SIGINT)
@@ -468,6 +468,25 @@ def test_ctrl_c(server: Emulator) -> None:
     server.wait_idle()
     assert server.conversations == []
     assert server.stops == 3
+
+
+def test_ctrl_c_while_a_thread_is_started(
+    server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if thread.name == "h2o_client-batch":
+            raise KeyboardInterrupt
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        H2oClient(server.url) as client,
+        client.batch(["a"]) as results,
+    ):
+        next(results)
 
 
 # The service's limit
