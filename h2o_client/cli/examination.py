@@ -206,6 +206,13 @@ def _identify(client: H2oClient, requests: probe.Requests) -> Finding:
     }
     try:
         answer = requests.send("POST", "/settings", data=form)
+        if answer.status == 403 and "Invalid referer" in answer.body:
+            own = requests.use_other_referer().rstrip("/")
+            answer = requests.send("POST", "/settings", data=form)
+            if is_ours(answer):
+                text = f"a chat-ui server of this protocol that takes itself for {own}"
+                advice = "it works; whoever runs the server can set its ORIGIN"
+                return Finding("note", "protocol", text, advice)
         if is_ours(answer):
             return Finding("ok", "protocol", "a chat-ui server of this protocol (0.3 to 0.6)")
         if answer.status >= 500:

@@ -93,11 +93,18 @@ def local_server(pace: float, engine: str | None = None) -> Generator[str]:
         yield server.url
 
 
+class _Shown(logging.Handler):
+    """Shows what is logged on stderr, wherever that is by then."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one record."""
+        click.echo(self.format(record), err=True)
+
+
 @contextlib.contextmanager
 def _warnings_shown() -> Generator[None]:
-    """Show the emulator's warnings on stderr, once each."""
-    logger, shown = logging.getLogger("h2o_client.emulator"), logging.StreamHandler()
-    shown.setLevel(logging.WARNING)
+    """Show on stderr what the emulator warns of, once."""
+    logger, shown = logging.getLogger("h2o_client.emulator"), _Shown(logging.WARNING)
     before = logger.propagate
     logger.addHandler(shown)
     logger.propagate = False

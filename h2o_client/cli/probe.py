@@ -154,6 +154,13 @@ class Requests:
             headers["Authorization"] = f"Bearer {token}"
         self._options: dict[str, Any] = {"base_url": url, "headers": headers, "timeout": timeout}
 
+    def use_other_referer(self) -> str:
+        """Name the other scheme in `Referer` from now on, and return its URL."""
+        headers = self._options["headers"]
+        scheme, _, rest = headers["Referer"].partition(":")
+        headers["Referer"] = f"{'http' if scheme == 'https' else 'https'}:{rest}"
+        return str(headers["Referer"])
+
     def handshake(self) -> tuple[str, Mapping[str, Any]]:
         """Make a TLS connection, through the proxy if there is one.
 

@@ -94,7 +94,7 @@ class Talk:
 
         self._client = client
         self._memory = memory
-        self._system = self._unsent = system
+        self._system = self._unsaid = system
         self._parameters = parameters
         self._raw = raw
         self._keep = keep
@@ -173,8 +173,8 @@ class Talk:
             click.echo(f"{PROGRAM}: {in_a_line(error)}", err=True)
 
     def _ask(self, text: str) -> None:
-        if self._unsent:
-            text = f"{self._unsent}\n\n{text}"
+        if self._unsaid:
+            text = f"{self._unsaid}\n\n{text}"
         self._asked = text
         self._show(self._conversation.stream(text, **self._parameters))
 
@@ -194,7 +194,7 @@ class Talk:
         self._memory.note(self._conversation)
         messages = self._conversation.messages
         if any(message.content == self._asked for message in messages):  # the server has it
-            self._unsent = None
+            self._unsaid = None
         if messages and messages[-1].partial and messages[-1] != self._partial:
             self._partial = messages[-1]
             click.secho("(not the whole answer)", dim=True)
@@ -212,7 +212,7 @@ class Talk:
         self._conversation.close()
         self._conversation = self._client.conversation(model=model, keep=self._keep)
         self._model = model
-        self._unsent = self._system
+        self._unsaid = self._system
 
     def _choose_model(self, name: str) -> None:
         if not name:
@@ -258,7 +258,7 @@ class Talk:
 
     def _set_system(self, text: str) -> None:
         if text:
-            self._system = self._unsent = None if text == "-" else text
+            self._system = self._unsaid = None if text == "-" else text
         click.echo(printable(self._system or "none"))
 
     def _require_messages(self) -> None:

@@ -311,6 +311,22 @@ def test_servers_of_other_kinds(
     assert "answer" not in doctor.found
 
 
+def test_a_server_that_takes_itself_for_another_scheme(doctor: Doctor) -> None:
+    def answering(
+        _method: str, path: str, headers: Mapping[str, str], _body: bytes
+    ) -> tuple[int, Mapping[str, str], str]:
+        if path == "/settings" and headers["Referer"].startswith("https://"):
+            return 303, {"Location": "/"}, ""
+        return 403, JSON, '{"message":"Invalid referer"}'
+
+    with web_server(answering) as url:
+        doctor(url)
+    outcome, text = doctor.found["protocol"]
+    assert outcome == "note"
+    assert f"takes itself for {url.replace('http', 'https')}" in text
+    assert "can set its ORIGIN" in doctor.out
+
+
 # What fails later
 
 
