@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from h2o_client.errors import TransportError as TransportError
     from h2o_client.errors import TransportTimeoutError as TransportTimeoutError
     from h2o_client.options import GenerationOptions as GenerationOptions
+    from h2o_client.protocol.prompt import build_prompt as build_prompt
     from h2o_client.protocol.retries import Retries as Retries
     from h2o_client.protocol.retries import Retry as Retry
     from h2o_client.stored import ConversationInfo as ConversationInfo
@@ -104,6 +105,7 @@ _WHERE = {
     "TransportTimeoutError": "errors",
     "WebSearchEntry": "types",
     "WebSearchSource": "types",
+    "build_prompt": "protocol.prompt",
     # For `%load_ext h2o_client`, and nobody else.
     "load_ipython_extension": "magics",
     "unload_ipython_extension": "magics",
@@ -157,6 +159,7 @@ __all__ = [
     "WebSearchEntry",
     "WebSearchSource",
     "__version__",
+    "build_prompt",
 ]
 
 

@@ -1,24 +1,24 @@
 """Many prompts, several at a time, with any client. Made by `H2oClient.batch()`.
 
-A batch pulls prompts one by one from any iterable, never more ahead than it can hold, and gives
-the results as they finish, so that its memory does not grow with the number of prompts. What goes
-wrong with one prompt is the error of its result.
+A batch pulls prompts one by one from any iterable, never further ahead than it can hold, and gives
+the results as they finish, so its memory does not grow with the number of prompts. What goes wrong
+with one prompt is the error of its result.
 
-`Batch` works with threads. It pulls prompts in the thread that iterates it: iterables need not
-know of threads, and none of ours can be stuck in one. `AsyncBatch` works with tasks, one of which
+`Batch` works with threads. It pulls prompts in the thread that iterates it: iterables need not be
+thread-safe, and no thread of ours can be stuck in one. `AsyncBatch` works with tasks, one of which
 pulls. Both are left through their block alone: leaving closes the streams that run, which tells
 the server to stop and delete, and waits for the threads or tasks.
 
-The service limits messages by session or address. So one refusal is the concern of all: `RateLimit`
-holds when the workers go on, and none sends anything before. The prompt that met the limit is asked
-again after the pause, by the worker that has it. A call's own retries wait for no limit: they end
-where they would, and leave the wait to the batch.
+The service limits messages by session or address, so one refusal concerns all: `RateLimit` says
+until when nobody sends anything. The prompt that met the limit is asked again after the pause, by
+the worker that has it. A call's own retries never wait for the limit: they leave that to the batch.
 """
 
+import contextlib
 import logging
+import queue
 import threading
 import time
-from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -47,11 +47,9 @@ Prompt: TypeAlias = Messages | Mapping[str, Any]
 Prompts: TypeAlias = Iterable[Prompt]
 AsyncPrompts: TypeAlias = Iterable[Prompt] | AsyncIterable[Prompt]
 
-WINDOW = 120.0
-"""Seconds after which the service's own limit was free again; it does not say so itself."""
-
+WINDOW = RateLimitError.WINDOW
 _SHORTEST = 1.0  # seconds of a pause, where the server says 0
-_JOIN = 10.0  # seconds that a thread is waited for which cannot be reached in its socket
+_JOIN = 10.0  # seconds to wait for a thread that cannot be reached in its socket
 _TURN = 1.0  # seconds: where a wait cannot be interrupted (Windows), Ctrl-C is seen between two
 _KEYS = frozenset({"id", "messages", "model", "parameters", "prompt"})
 _NO_PARAMETERS = frozenset({"messages", "model", "parameters", "recover", "retries", "self"})
@@ -61,7 +59,7 @@ _logger = logging.getLogger("h2o_client")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchResult:
-    """What came of one prompt: `reply` or `error`, the other is None.
+    """The outcome of one prompt: `reply` or `error`, the other is None.
 
     Attributes:
         index: which of the prompts it is, from 0.
@@ -79,45 +77,12 @@ class BatchResult:
     error: Exception | None = None
 
 
-class Stream(Protocol):
-    """Of a `ChatStream`, what a batch needs."""
-
-    def read(self) -> Reply:
-        """Read to the end."""
-        ...
-
-    def close(self) -> None:
-        """Leave it, from any thread."""
-        ...
-
-
-class AsyncStream(Protocol):
-    """Of an `AsyncChatStream`, what a batch needs."""
-
-    async def read(self) -> Reply:
-        """Read to the end."""
-        ...
-
-    async def aclose(self) -> None:
-        """Leave it."""
-        ...
-
-
 class Streaming(Protocol):
-    """Of an `H2oClient`, what a batch needs."""
+    """What a batch needs of a client."""
 
     @property
-    def stream(self) -> Callable[..., Stream]:
-        """`H2oClient.stream()`."""
-        ...
-
-
-class AsyncStreaming(Protocol):
-    """Of an `AsyncH2oClient`, what a batch needs."""
-
-    @property
-    def stream(self) -> Callable[..., AsyncStream]:
-        """`AsyncH2oClient.stream()`."""
+    def stream(self) -> Callable[..., Any]:
+        """Makes a stream with `read()`, and `close()` for any thread (async: `aclose()`)."""
         ...
 
 
@@ -126,14 +91,22 @@ class RateLimit:
 
     Args:
         budget: seconds of pause allowed in a row, without an answer between them.
+        tell: called with the seconds of a pause, when it begins or becomes longer.
         clock: the time in seconds.
     """
 
-    def __init__(self, budget: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        budget: float,
+        tell: Callable[[float], object],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._budget = budget
+        self._tell = tell
         self._clock = clock
         self._until = clock()
         self._spent = 0.0
+        self._lock = threading.Lock()
 
     def delay(self) -> float:
         """Return the seconds that are left of the pause."""
@@ -143,16 +116,22 @@ class RateLimit:
         """Note that a message met the limit.
 
         Returns:
-            Whether it is to be asked again after the pause; else the budget is used up.
+            Whether to ask it again after the pause. If not, the budget is used up.
         """
-        now = self._clock()
-        window = WINDOW if error.retry_after is None else max(error.retry_after, _SHORTEST)
-        more = now + window - max(self._until, now)
-        if more > 0:
+        after = error.retry_after
+        pause = WINDOW if after is None else max(after, _SHORTEST)
+        with self._lock:
+            now = self._clock()
+            left = max(0.0, self._until - now)
+            more = pause - left
+            if more <= 0:
+                return True
             if self._spent + more > self._budget:
                 return False
             self._spent += more
-            self._until = now + window
+            self._until = now + pause
+        if more > (_SHORTEST if left else 0.0):
+            self._tell(pause)
         return True
 
     def answered(self) -> None:
@@ -160,16 +139,13 @@ class RateLimit:
         self._spent = 0.0
 
 
-def without_limit(retries: Retries | int) -> Retries:
-    """Return the same retries, but such as leave waiting for a limit to the batch."""
+def leave_limit_to_batch(retries: Retries | int) -> Retries:
+    """Return the same retries, but without any for the rate limit."""
     own = retries if isinstance(retries, Retries) else Retries(attempts=retries)
 
     def on_retry(retry: Retry) -> None:
-        error = retry.error
-        if isinstance(error, RateLimitError) and (
-            error.retry_after is not None or retry.delay >= WINDOW
-        ):
-            raise error
+        if isinstance(retry.error, RateLimitError):
+            raise retry.error
         if own.on_retry is not None:
             own.on_retry(retry)
 
@@ -177,15 +153,15 @@ def without_limit(retries: Retries | int) -> Retries:
 
 
 def read_prompt(prompt: Prompt, keywords: Mapping[str, Any]) -> tuple[Messages, dict[str, Any]]:
-    """Return the arguments of the call that a prompt stands for.
+    """Return messages and keywords of the call that a prompt stands for.
 
     Args:
         prompt: the prompt.
-        keywords: those of the batch; what the prompt says itself goes over them.
+        keywords: those of the batch; what the prompt says itself replaces them.
 
     Raises:
-        TypeError: something is of the wrong type, or has an unknown key.
-        ValueError: there is neither prompt nor messages, or both.
+        TypeError: something is of the wrong type, or a key is unknown.
+        ValueError: it has neither prompt nor messages, or both.
     """
     call = dict(keywords)
     if not isinstance(prompt, Mapping):
@@ -196,32 +172,34 @@ def read_prompt(prompt: Prompt, keywords: Mapping[str, Any]) -> tuple[Messages, 
     given = [key for key in ("prompt", "messages") if prompt.get(key) is not None]
     if len(given) != 1:
         raise ValueError("a prompt that is a mapping has `prompt` or `messages`, one of them")
-    if prompt.get("model") is not None:
-        call["model"] = prompt["model"]
-    own = prompt.get("parameters")
-    if own is not None:
-        if not isinstance(own, Mapping):
-            raise TypeError(f"a prompt's parameters are a mapping, not {type(own).__name__}")
-        wrong = sorted(repr(name) for name in own if name in _NO_PARAMETERS)
-        if wrong:
-            raise TypeError(f"{', '.join(wrong)} is no generation parameter")
-        call.update(as_arguments(own, call.get("parameters")))
     messages = prompt[given[0]]
     if given == ["prompt"] and not isinstance(messages, str):
         raise TypeError(f"`prompt` is text, not {type(messages).__name__}")
+    if prompt.get("model") is not None:
+        call["model"] = prompt["model"]
+    own = prompt.get("parameters")
+    if own is None:
+        return messages, call
+    if not isinstance(own, Mapping):
+        raise TypeError(f"a prompt's parameters are a mapping, not {type(own).__name__}")
+    wrong = sorted(repr(name) for name in own if name in _NO_PARAMETERS)
+    if wrong:
+        raise TypeError(f"not a generation parameter: {', '.join(wrong)}")
+    call.update(as_arguments(own, call.get("parameters")))
     return messages, call
 
 
 class _Common:
-    """What both kinds of batches share: their arguments, and the results they make."""
+    """What both kinds of batches share: their arguments, the limit, and their results."""
 
     def __init__(
         self,
-        client: Streaming | AsyncStreaming,
+        client: Streaming,
         prompts: Any,
-        concurrency: int,
-        limit_wait: float,
-        parameters: Mapping[str, Any],
+        *,
+        concurrency: int = 8,
+        limit_wait: float = 600.0,
+        **parameters: Any,
     ) -> None:
         if isinstance(prompts, str | bytes | Mapping):
             raise TypeError("a batch takes many prompts: put a single one in a list")
@@ -233,21 +211,22 @@ class _Common:
             raise TypeError(f"limit_wait is a number of seconds, not {limit_wait!r}")
         if not limit_wait >= 0:
             raise ValueError(f"limit_wait must not be negative, nor {limit_wait}")
-        # Made and never begun, so nothing is sent: what is wrong for all is to be raised now.
-        client.stream("?", **parameters)
+        client.stream("?", **parameters)  # sends nothing, and raises what is wrong for all
         retries = parameters.get("retries")
         if retries is None:
-            retries = getattr(client, "retries", None)  # not every client has any
+            retries = getattr(client, "retries", None)  # a client need not have any
         if retries is not None:
-            parameters = {**parameters, "retries": without_limit(retries)}
+            parameters = {**parameters, "retries": leave_limit_to_batch(retries)}
+        self._client = client
         self._parameters = parameters
         self._concurrency = concurrency
-        self._limit = RateLimit(limit_wait)
-        self._entered = self._left = False
+        self._limit = RateLimit(limit_wait, self.pausing)
+        self._entered = False
+        self._left = threading.Event()
         self._broken: Exception | None = None  # what iterating the prompts raised
 
     def __repr__(self) -> str:
-        state = "left" if self._left else "open" if self._entered else "new"
+        state = "left" if self._left.is_set() else "open" if self._entered else "new"
         return f"<{type(self).__name__} {state}>"
 
     def call(self, prompt: Prompt) -> tuple[Messages, dict[str, Any]]:
@@ -255,21 +234,18 @@ class _Common:
 
         Raises:
             TypeError: something in it is of the wrong type.
-            ValueError: something in it cannot be meant.
+            ValueError: something in it is not valid.
         """
         return read_prompt(prompt, self._parameters)
 
-    def pausing(self, seconds: float) -> None:
-        """Tell that all pause, for so many seconds; a subclass may tell more than the log."""
-        _logger.info("too many messages: all pause for %.0f s", seconds)
+    def stream(self, prompt: Prompt) -> Any:
+        """Make the stream that answers a prompt; a subclass may make another."""
+        messages, keywords = self.call(prompt)
+        return self._client.stream(messages, **keywords)
 
-    def _refused(self, error: RateLimitError) -> bool:
-        """Note that a message met the limit; return whether to ask it again after the pause."""
-        known = self._limit.delay()
-        again = self._limit.refused(error)
-        if (pause := self._limit.delay()) > known + (_SHORTEST if known else 0):
-            self.pausing(pause)
-        return again
+    def pausing(self, seconds: float) -> None:
+        """Log that all pause so many seconds; a subclass may do more."""
+        _logger.info("too many messages: all pause for %.0f s", seconds)
 
     def _enter(self) -> None:
         if self._entered:
@@ -279,21 +255,28 @@ class _Common:
     def _check_open(self, block: str) -> None:
         if not self._entered:
             raise RuntimeError(f"use the batch in a block: `{block} client.batch(…) as results`")
-        if self._left:
+        if self._left.is_set():
             raise RuntimeError("the batch was left")
 
-    def _end(self) -> None:
-        """Raise what the iterable of the prompts raised, once."""
+    def _raise_broken(self) -> None:
+        """Raise what iterating the prompts raised, once."""
         broken, self._broken = self._broken, None
         if broken is not None:
             raise broken
 
+    def _answered(self, index: int, prompt: Any, reply: Reply) -> BatchResult:
+        self._limit.answered()
+        return BatchResult(index=index, prompt=prompt, id=_id(prompt), reply=reply)
 
-def _result(
-    index: int, prompt: Any, reply: Reply | None = None, error: Exception | None = None
-) -> BatchResult:
-    number = prompt.get("id") if isinstance(prompt, Mapping) else None
-    return BatchResult(index=index, prompt=prompt, id=number, reply=reply, error=error)
+    def _failed(self, index: int, prompt: Any, error: Exception) -> BatchResult | None:
+        """Return the result; None: the prompt met the limit, and is to be asked again."""
+        if isinstance(error, RateLimitError) and self._limit.refused(error):
+            return None
+        return BatchResult(index=index, prompt=prompt, id=_id(prompt), error=error)
+
+
+def _id(prompt: Any) -> Any:
+    return prompt.get("id") if isinstance(prompt, Mapping) else None
 
 
 class Batch(_Common):
@@ -310,26 +293,15 @@ class Batch(_Common):
         **arguments: those of each call.
     """
 
-    def __init__(
-        self,
-        client: Streaming,
-        prompts: Prompts,
-        *,
-        concurrency: int = 8,
-        limit_wait: float = 600.0,
-        **arguments: Any,
-    ) -> None:
-        super().__init__(client, prompts, concurrency, limit_wait, arguments)
-        self._client = client
+    def __init__(self, client: Streaming, prompts: Prompts, **options: Any) -> None:
+        super().__init__(client, prompts, **options)
         self._source: Iterator[Prompt] | None = iter(prompts)
+        self._jobs: queue.SimpleQueue[tuple[int, Prompt]] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[BatchResult] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._work = threading.Condition(self._lock)  # there is something to do for a worker
-        self._done = threading.Condition(self._lock)  # there is a result
-        self._jobs: deque[tuple[int, Prompt]] = deque()
-        self._results: deque[BatchResult] = deque()
-        self._streams: set[Stream] = set()
+        self._streams: set[Any] = set()
         self._threads: list[threading.Thread] = []
-        self._pulled = self._finished = self._given = 0
+        self._pulled = self._given = 0
 
     def __enter__(self) -> Self:
         self._enter()
@@ -342,18 +314,18 @@ class Batch(_Common):
         traceback: TracebackType | None,
     ) -> None:
         with self._lock:
-            self._left = True
+            self._left.set()
             streams = list(self._streams)
-            self._jobs.clear()
-            self._results.clear()
-            self._work.notify_all()
-        # All at once: each has its time limit to tell the server.
+        for _ in self._threads:
+            self._jobs.put(_END)
+        # All at once: each has its time limit to notify the server.
         closers = [_thread(stream.close) for stream in streams]
         for thread in closers:
             thread.start()
         until = time.monotonic() + _JOIN
         for thread in closers + self._threads:
-            thread.join(max(0.0, until - time.monotonic()))
+            if thread.is_alive():  # Ctrl-C can have come before its start
+                thread.join(max(0.0, until - time.monotonic()))
 
     def __iter__(self) -> Self:
         return self
@@ -362,136 +334,96 @@ class Batch(_Common):
         """Return the next result.
 
         Raises:
-            StopIteration: there is one of every prompt.
+            StopIteration: every prompt has had its result.
             RuntimeError: outside of the `with` block.
             Exception: iterating the prompts raised it; what was pulled before is done by then.
         """
         self._check_open("with")
-        while True:
-            while self._has_room():
-                self._pull()
-            with self._lock:
-                if self._results:
-                    self._given += 1
-                    return self._results.popleft()
-                if self._given == self._pulled:
-                    break
-                self._done.wait(_TURN)
-        self._end()
+        while self._has_room():
+            self._pull()
+        while self._given < self._pulled:
+            with contextlib.suppress(queue.Empty):
+                result = self._results.get(timeout=_TURN)
+                self._given += 1
+                return result
+        self._raise_broken()
         raise StopIteration
 
-    def stream(self, prompt: Prompt) -> Stream:
-        """Make the stream that answers a prompt; a subclass may make another."""
-        messages, keywords = self.call(prompt)
-        return self._client.stream(messages, **keywords)
-
     def _has_room(self) -> bool:
-        """Whether another prompt is to be pulled: first for a free worker, then ahead."""
-        with self._lock:
-            if self._source is None or self._pulled - self._given >= 2 * self._concurrency:
-                return False
-            return self._pulled - self._finished < self._concurrency or not self._results
+        """Whether to pull another prompt: first for a free worker, then ahead."""
+        waiting, ready = self._pulled - self._given, self._results.qsize()
+        if self._source is None or waiting >= 2 * self._concurrency:
+            return False
+        return waiting - ready < self._concurrency or not ready
 
     def _pull(self) -> None:
-        assert self._source is not None  # noqa: S101 -- _has_room() saw to it
         try:
-            prompt = next(self._source, _END)
+            prompt = next(self._source or iter(()), _END)
         except Exception as error:  # noqa: BLE001 -- raised again when all that runs is done
             self._broken = error
             prompt = _END
         if prompt is _END:
             self._source = None
             return
-        with self._lock:
-            self._jobs.append((self._pulled, prompt))
-            self._pulled += 1
-            wanted = self._pulled - self._finished > len(self._threads)
-            self._work.notify()
-        if wanted and len(self._threads) < self._concurrency:
+        self._jobs.put((self._pulled, prompt))
+        self._pulled += 1
+        if len(self._threads) < self._concurrency:
             thread = _thread(copy_context().run, self._run)
             self._threads.append(thread)
             thread.start()
 
     def _run(self) -> None:
         """Be a worker."""
-        while (job := self._take()) is not None:
+        while (job := self._jobs.get()) is not _END:
             result = self._ask(*job)
-            with self._lock:
-                if self._left or result is None:
-                    return
-                self._results.append(result)
-                self._finished += 1
-                self._done.notify()
-            del job, result  # not to be held while there is nothing to do
-
-    def _take(self) -> tuple[int, Prompt] | None:
-        with self._lock:
-            while not self._jobs and not self._left:
-                self._work.wait()
-            return None if self._left else self._jobs.popleft()
+            if result is None:
+                return
+            self._results.put(result)
+            del job, result  # so that they can be collected while this waits
 
     def _ask(self, index: int, prompt: Prompt) -> BatchResult | None:
         """Ask a prompt until it is answered or has failed; None: the batch was left."""
-        while self._pause():
+        result: BatchResult | None = None
+        while result is None:
+            # The pause can become longer meanwhile.
+            while not self._left.is_set() and (delay := self._limit.delay()) > 0:
+                self._left.wait(delay)
+            if self._left.is_set():
+                break
             try:
-                reply = self._read(prompt)
-            except RateLimitError as error:
-                with self._lock:
-                    again = self._refused(error)
-                if not again:
-                    return _result(index, prompt, error=error)
+                result = self._answered(index, prompt, self._read(prompt))
             except Exception as error:  # noqa: BLE001 -- the result's, not the batch's
-                return _result(index, prompt, error=error)
-            else:
-                with self._lock:
-                    self._limit.answered()
-                return _result(index, prompt, reply)
-        return None
-
-    def _pause(self) -> bool:
-        """Wait until the limit lets messages through; False: the batch was left."""
-        with self._lock:
-            while not self._left and (delay := self._limit.delay()) > 0:
-                self._work.wait(delay)
-            return not self._left
+                result = self._failed(index, prompt, error)
+        return result
 
     def _read(self, prompt: Prompt) -> Reply:
         stream = self.stream(prompt)
         with self._lock:
-            if self._left:
+            if self._left.is_set():
                 raise RuntimeError("the batch was left")
             self._streams.add(stream)
         try:
-            return stream.read()
+            reply: Reply = stream.read()
+            return reply
         finally:
             with self._lock:
                 self._streams.discard(stream)
 
 
 def _thread(call: Callable[..., object], *args: object) -> threading.Thread:
-    # A daemon: one that hangs in a socket for longer than was waited must not keep the process.
+    # A daemon: one that is stuck in a socket for longer than _JOIN must not keep the process.
     return threading.Thread(target=call, args=args, name="h2o_client-batch", daemon=True)
 
 
 class AsyncBatch(_Common):
-    """The twin of `Batch`, for `async with` and `async for`; `prompts` may be async, too."""
+    """`Batch` for `async with` and `async for`; `prompts` may be an async iterable, too."""
 
-    def __init__(
-        self,
-        client: AsyncStreaming,
-        prompts: AsyncPrompts,
-        *,
-        concurrency: int = 8,
-        limit_wait: float = 600.0,
-        **arguments: Any,
-    ) -> None:
-        super().__init__(client, prompts, concurrency, limit_wait, arguments)
-        self._client = client
+    def __init__(self, client: Streaming, prompts: AsyncPrompts, **options: Any) -> None:
+        super().__init__(client, prompts, **options)
         self._source: Iterator[Prompt] | AsyncIterator[Prompt] = (
             aiter(prompts) if isinstance(prompts, AsyncIterable) else iter(prompts)
         )
-        self._begun = self._exhausted = False
-        self._active = 0
+        self._begun = False
 
     async def __aenter__(self) -> Self:
         self._enter()
@@ -508,11 +440,11 @@ class AsyncBatch(_Common):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        self._left = True
+        self._left.set()
         try:
             if isinstance(exc, anyio.get_cancelled_exc_class()):
                 return await self._group.__aexit__(exc_type, exc, traceback)
-            # The caller's error is not the group's, which would wrap it up.
+            # Without the caller's error, which the group would wrap.
             self._group.cancel_scope.cancel()
             await self._group.__aexit__(None, None, None)
         finally:
@@ -529,29 +461,20 @@ class AsyncBatch(_Common):
         if not self._begun:
             self._begun = True
             self._group.start_soon(self._feed)
-        try:
+        with contextlib.suppress(anyio.EndOfStream):
             return await self._given.receive()
-        except anyio.EndOfStream:
-            pass
-        self._end()
+        self._raise_broken()
         raise StopAsyncIteration
-
-    def stream(self, prompt: Prompt) -> AsyncStream:
-        """The twin of `Batch.stream()`."""
-        messages, keywords = self.call(prompt)
-        return self._client.stream(messages, **keywords)
 
     async def _feed(self) -> None:
         """Pull prompts, and start a task for each as soon as there is room for it."""
         try:
-            index = 0
-            while (prompt := await self._pull()) is not _END:
-                self._active += 1
-                self._group.start_soon(self._run, index, prompt)
-                index += 1
+            async with self._results, anyio.create_task_group() as tasks:
+                index = 0
+                while (prompt := await self._pull()) is not _END:
+                    tasks.start_soon(self._run, index, prompt)
+                    index += 1
         finally:
-            self._exhausted = True
-            self._close_at_the_end()
             if isinstance(self._source, AsyncGenerator):  # left to the collector, it would complain
                 with anyio.move_on_after(_JOIN, shield=True):
                     await self._source.aclose()
@@ -567,34 +490,26 @@ class AsyncBatch(_Common):
             return _END
 
     async def _run(self, index: int, prompt: Prompt) -> None:
-        """Ask a prompt, and hand over its result, as soon as there is room for that."""
+        """Ask a prompt, and give its result as soon as there is room for it."""
         await self._results.send(await self._ask(index, prompt))
         self._room.release()
-        self._active -= 1
-        self._close_at_the_end()
-
-    def _close_at_the_end(self) -> None:
-        if self._exhausted and not self._active:
-            self._results.close()
 
     async def _ask(self, index: int, prompt: Prompt) -> BatchResult:
-        while True:
-            while (delay := self._limit.delay()) > 0:  # noqa: ASYNC110 -- it can grow meanwhile
+        """Ask a prompt until it is answered or has failed."""
+        result: BatchResult | None = None
+        while result is None:
+            while (delay := self._limit.delay()) > 0:  # noqa: ASYNC110 -- it can become longer
                 await anyio.sleep(delay)
             try:
-                reply = await self._read(prompt)
-            except RateLimitError as error:
-                if not self._refused(error):
-                    return _result(index, prompt, error=error)
+                result = self._answered(index, prompt, await self._read(prompt))
             except Exception as error:  # noqa: BLE001 -- the result's, not the batch's
-                return _result(index, prompt, error=error)
-            else:
-                self._limit.answered()
-                return _result(index, prompt, reply)
+                result = self._failed(index, prompt, error)
+        return result
 
     async def _read(self, prompt: Prompt) -> Reply:
         stream = self.stream(prompt)
         try:
-            return await stream.read()
+            reply: Reply = await stream.read()
+            return reply
         finally:
             await stream.aclose()

@@ -31,6 +31,8 @@ the text has a default, so that `Exception.__reduce__` can build the error from 
 restore its attributes.
 """
 
+from typing import ClassVar
+
 
 class H2oError(Exception):
     """Base of all errors of this package.
@@ -174,7 +176,14 @@ class InvalidRequestError(StatusError):
 
 
 class RateLimitError(StatusError):
-    """429: too many messages."""
+    """429: too many messages.
+
+    Attributes:
+        WINDOW: seconds after which the service's own limit is free again. The service does not
+            say so itself: `retry_after` is None then.
+    """
+
+    WINDOW: ClassVar[float] = 120.0  # 06_rate_limit
 
 
 class OverloadedError(StatusError):

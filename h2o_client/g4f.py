@@ -1,23 +1,22 @@
 """A drop-in for `g4f.Provider.H2o`, the provider of this service that gpt4free had in 2023.
 
-Code that was written for it goes on with another import::
+Code that was written for it needs only another import::
 
     from h2o_client.g4f import H2o
 
     async for token in H2o.create_async_generator(None, [{"role": "user", "content": "Hello!"}]):
         print(token, end="")
 
-Names, arguments, defaults and the tokens are the old ones. What is different: a request that
-fails raises an `H2oError`, where some answered with nothing; the conversation is deleted also
-when the answer is broken off; and it runs on trio too. New code is better off with `H2oClient`
-and `AsyncH2oClient`, which keep their session and connections from one call to the next.
+Names, arguments, defaults and the tokens are the old ones. Three things differ: a request that
+fails raises an `H2oError`, where some answered with nothing; the conversation is also deleted when
+the answer is not read to its end; and it runs on trio too. In new code use `H2oClient` or
+`AsyncH2oClient`, which keep their session and connections from one call to the next.
 """
 
 import asyncio
 import contextlib
 import warnings
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeAlias
 
 from h2o_client import (
@@ -27,18 +26,18 @@ from h2o_client import (
     AsyncH2oClient,
     ChatStream,
     H2oClient,
+    build_prompt,
 )
 
 __all__ = ["AsyncResult", "CreateResult", "H2o", "Messages", "format_prompt"]
 
 Messages: TypeAlias = list[dict[str, str]]
 
-# The old base classes and their callers passed these to every provider. They never were
-# generation parameters, and some are secrets of other services: none is sent.
+# The old base class and its callers passed these to every provider. They never were generation
+# parameters, and some are secrets of other services: none is sent.
 _OF_THE_OLD_BASE = frozenset({"api_key", "auth", "cookies", "executor", "loop", "stream"})
 
-# asyncio itself holds its tasks weakly.
-_closing: set[asyncio.Task[None]] = set()
+_closing: set[asyncio.Task[None]] = set()  # asyncio itself holds its tasks weakly
 
 
 def format_prompt(messages: Sequence[Mapping[str, str]], add_special_tokens: bool = False) -> str:
@@ -52,39 +51,53 @@ def format_prompt(messages: Sequence[Mapping[str, str]], add_special_tokens: boo
         `Role: content` lines with `Assistant:` at the end, or the content of the only message.
 
     Raises:
-        IndexError: there is no message.
+        TypeError: something is not a message.
+        ValueError: there is no message, or the prompt is blank.
     """
-    if not add_special_tokens and len(messages) <= 1:
-        return messages[0]["content"]
-    lines = [f"{message['role'].capitalize()}: {message['content']}" for message in messages]
-    return "\n".join([*lines, "Assistant:"])
+    if add_special_tokens and len(messages) == 1:
+        return f"{messages[0]['role'].capitalize()}: {messages[0]['content']}\nAssistant:"
+    return build_prompt(messages)
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One call: what its client is made with, and what is asked of it."""
+class _Result:
+    """What both kinds of results share."""
 
-    client: Mapping[str, Any]
-    messages: Sequence[Mapping[str, Any]]
-    parameters: Mapping[str, Any]
+    _reader: ClassVar[str]
+
+    def __init__(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        parameters: Mapping[str, Any],
+        client: Mapping[str, Any],
+    ) -> None:
+        self._messages = messages
+        self._parameters = parameters
+        self._options = client
+        self._reading = self._closed = False
+
+    @contextlib.contextmanager
+    def _alone(self) -> Generator[None]:
+        if self._reading:
+            raise RuntimeError(f"another {self._reader} is reading this answer")
+        self._reading = True
+        try:
+            yield
+        finally:
+            self._reading = False
 
 
-class AsyncResult:
+class AsyncResult(_Result):
     """The tokens of an answer. Made by `H2o.create_async_generator()`.
 
-    It is what an async generator is to its reader: `async for` it, with `await` before it or
-    without, and `aclose()` it if it is not read to its end (`contextlib.aclosing()`). One that is
-    dropped instead is closed on asyncio, not on trio, as there is nobody left to wait for that.
-    Nothing happens before the first token is asked for.
+    Use it as an async generator: `async for` it, with `await` before it or without, and `aclose()`
+    it if it is not read to its end (`contextlib.aclosing()`). One that is dropped instead is closed
+    on asyncio, but not on trio. Nothing happens before the first token is asked for.
     """
 
-    def __init__(self, call: _Call) -> None:
-        self._call = call
-        self._client: AsyncH2oClient | None = None
-        self._stream: AsyncChatStream | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._reading = False
-        self._closed = False
+    _reader = "task"
+    _client: AsyncH2oClient | None = None
+    _stream: AsyncChatStream
+    _loop: asyncio.AbstractEventLoop | None
 
     def __aiter__(self) -> Self:
         return self
@@ -104,16 +117,16 @@ class AsyncResult:
         """
         if self._closed:
             raise StopAsyncIteration
-        if self._reading:
-            raise RuntimeError("another task is reading this answer")
-        self._reading = True
-        try:
-            return await anext(self._opened())
-        except BaseException:  # a cancellation too: as a generator, it has ended then
-            await self.aclose()
-            raise
-        finally:
-            self._reading = False
+        with self._alone():
+            try:
+                if self._client is None:
+                    self._loop = _running_loop()
+                    self._client = AsyncH2oClient(**self._options)
+                    self._stream = self._client.stream(self._messages, parameters=self._parameters)
+                return await anext(self._stream)
+            except BaseException:  # a cancellation too: a generator would have ended
+                await self.aclose()
+                raise
 
     def __del__(self) -> None:
         if self._client is not None and self._loop is not None and self._loop is _running_loop():
@@ -132,14 +145,6 @@ class AsyncResult:
     async def _itself(self) -> Self:
         return self
 
-    def _opened(self) -> AsyncChatStream:
-        if self._stream is None:
-            call = self._call
-            self._loop = _running_loop()
-            self._client = AsyncH2oClient(**call.client)
-            self._stream = self._client.stream(call.messages, parameters=call.parameters)
-        return self._stream
-
 
 async def _close(client: AsyncH2oClient) -> None:
     # At its end `asyncio.run()` cancels the tasks that are left, and waits for them.
@@ -149,65 +154,50 @@ async def _close(client: AsyncH2oClient) -> None:
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
-    with contextlib.suppress(RuntimeError):  # it is trio's, or there is none
+    with contextlib.suppress(RuntimeError):  # trio, or no loop at all
         return asyncio.get_running_loop()
     return None
 
 
-class CreateResult:
-    """The twin of `AsyncResult` without `await`. Made by `H2o.create_completion()`.
+class CreateResult(_Result):
+    """`AsyncResult` without `await`. Made by `H2o.create_completion()`.
 
-    It is what a generator is to its reader, also where it is dropped: that closes it.
+    Use it as a generator. One that is dropped is closed.
     """
 
-    def __init__(self, call: _Call) -> None:
-        self._call = call
-        self._client: H2oClient | None = None
-        self._stream: ChatStream | None = None
-        self._reading = False
-        self._closed = False
+    _reader = "thread"
+    _client: H2oClient | None = None
+    _stream: ChatStream
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> str:
-        """The twin of `AsyncResult.__anext__()`; the end is `StopIteration`."""
+        """Return the next token; raises what `AsyncResult` does, `StopIteration` at the end."""
         if self._closed:
             raise StopIteration
-        if self._reading:
-            raise RuntimeError("another thread is reading this answer")
-        self._reading = True
-        try:
-            return next(self._opened())
-        except BaseException:  # Ctrl-C too: as a generator, it has ended then
-            self.close()
-            raise
-        finally:
-            self._reading = False
+        with self._alone():
+            try:
+                if self._client is None:
+                    self._client = H2oClient(**self._options)
+                    self._stream = self._client.stream(self._messages, parameters=self._parameters)
+                return next(self._stream)
+            except BaseException:  # Ctrl-C too: a generator would have ended
+                self.close()
+                raise
 
     def __del__(self) -> None:
         if self._client is not None:
-            warnings.warn(
-                f"{type(self).__name__} was not closed: use contextlib.closing()",
-                ResourceWarning,
-                stacklevel=1,
-                source=self,
-            )
+            message = f"{type(self).__name__} was not closed: use contextlib.closing()"
+            warnings.warn(message, ResourceWarning, stacklevel=1, source=self)
             self.close()
 
     def close(self) -> None:
-        """The twin of `AsyncResult.aclose()`."""
+        """Leave the answer: the server is told to stop and delete. May be called twice."""
         self._closed = True
         client, self._client = self._client, None
         if client is not None:
             client.close()
-
-    def _opened(self) -> ChatStream:
-        if self._stream is None:
-            call = self._call
-            self._client = H2oClient(**call.client)
-            self._stream = self._client.stream(call.messages, parameters=call.parameters)
-        return self._stream
 
 
 class _Params:
@@ -223,12 +213,12 @@ class _Params:
 
 
 class H2o:
-    """The old provider. Its methods are of the class; there is nothing to make an object for.
+    """The old provider. Its methods are class methods; do not make an object of it.
 
     Attributes:
-        url: where the service is. A subclass may have another one; while it is the hosted
-            service's, the environment's `H2O_CHAT_URL` goes before it.
-        model: the model of calls that name none; `H2O_CHAT_MODEL` goes before it likewise.
+        url: where the service is. A subclass may have another one. While it is the hosted
+            service's, the environment's `H2O_CHAT_URL` replaces it.
+        model: the model of calls that name none; `H2O_CHAT_MODEL` replaces it likewise.
         params: a text that names the parameters.
     """
 
@@ -266,7 +256,7 @@ class H2o:
         Raises:
             TypeError: there are no messages. Other errors are raised by the iteration.
         """
-        return AsyncResult(cls._call(model, messages, proxy, kwargs))
+        return AsyncResult(*cls._call(model, messages, proxy, kwargs))
 
     @classmethod
     async def create_async(
@@ -300,12 +290,8 @@ class H2o:
     ) -> CreateResult:
         """Ask without `await`, and get the tokens of the answer as they arrive.
 
-        Args:
-            model: as for `create_async_generator()`.
-            messages: as for `create_async_generator()`.
-            stream: makes no difference, as it made none.
-            proxy: as for `create_async_generator()`.
-            **kwargs: as for `create_async_generator()`.
+        The arguments are `create_async_generator()`'s; `stream` makes no difference, as it made
+        none.
 
         Returns:
             The tokens, to be iterated with `for`.
@@ -313,7 +299,7 @@ class H2o:
         Raises:
             TypeError: there are no messages. Other errors are raised by the iteration.
         """
-        return CreateResult(cls._call(model, messages, proxy, kwargs))
+        return CreateResult(*cls._call(model, messages, proxy, kwargs))
 
     @classmethod
     def get_dict(cls) -> dict[str, str]:
@@ -327,16 +313,16 @@ class H2o:
         messages: Sequence[Mapping[str, Any]] | None,
         proxy: str | None,
         kwargs: Mapping[str, Any],
-    ) -> _Call:
+    ) -> tuple[Sequence[Mapping[str, Any]], dict[str, Any], dict[str, Any]]:
+        """Return messages, parameters, and the arguments of the client."""
         if messages is None:
             raise TypeError("there are no messages: give messages=[{'role': …, 'content': …}]")
         client = {
-            # None is what lets the environment speak.
+            # With None the client reads the environment.
             "base_url": None if cls.url == DEFAULT_BASE_URL else cls.url,
             "model": model or (None if cls.model == DEFAULT_MODEL else cls.model),
             "proxy": proxy or None,
             "timeouts": kwargs.get("timeout") or None,
         }
         left_out = {*_OF_THE_OLD_BASE, "timeout"}
-        parameters = {name: value for name, value in kwargs.items() if name not in left_out}
-        return _Call(client, messages, parameters)
+        return messages, {k: v for k, v in kwargs.items() if k not in left_out}, client

@@ -42,7 +42,7 @@ app.add_command(serve)
 def run() -> None:
     """Run the command with the arguments of this process; exits with its status."""
     open_what_is_closed()
-    # A character that the terminal does not know is no reason to lose an answer.
+    # A character that the terminal does not know must not lose the answer.
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="replace")

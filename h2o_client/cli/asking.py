@@ -1,26 +1,20 @@
 """The prompts of `h2o-client batch`, each asked in a conversation that the journal knows.
 
-A conversation is made and written down before its message is sent, so that an answer which nobody
-waited for is found again. It is deleted when its answer is written down.
+A conversation is created and written down before its message is sent, so that a run that is killed
+and resumed finds the answer there. The conversation is deleted when the answer is written down.
 
-An answer that was stopped looks whole where the server stores it. So what is left on purpose is
-written down before the server is told to stop. One moment remains: where a time limit strikes or
-a connection is lost for good, the client tells the server by itself, and `left` is written when
-that is done, some milliseconds later (`Timeouts.cleanup` at the most). A process that is killed
-within them finds, when it goes on, the beginning of an answer, and takes it for all of it.
+The server stores a stopped answer as if it were whole. So a prompt is marked as `left` before the
+server is told to stop. One moment remains: where a time limit is exceeded or a connection is lost
+for good, the client notifies the server by itself, and `left` is written when that is done, some
+milliseconds later (`Timeouts.cleanup` at the most). If the process is killed within them, the next
+run finds the beginning of an answer and takes it for all of it.
 """
 
 import contextlib
-import dataclasses
-import hashlib
-import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
-
-import click
 
 from h2o_client import (
     Batch,
@@ -29,95 +23,31 @@ from h2o_client import (
     H2oClient,
     H2oError,
     IncompleteStreamError,
-    Message,
     NotFoundError,
     RateLimitError,
     Reply,
     StatusError,
     TransportError,
+    build_prompt,
 )
+from h2o_client.cli.items import Item
 from h2o_client.cli.journal import Journal
 
 SOUGHT = 120.0
-"""Seconds from its asking on that an answer may still come, though who asked is gone."""
+"""Seconds after its message was sent in which an answer may still arrive without its reader."""
 
-_FIRST_LOOK = 0.25
-_LONGEST_LOOK = 5.0
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Item:
-    """One line of the input.
-
-    Attributes:
-        number: which line it is, from 1.
-        key: its name in the journal.
-        id: its id, or None.
-        prompt: the prompt, as a batch takes it.
-        digest: of the prompt.
-        wrong: what is wrong with it, or "".
-    """
-
-    number: int
-    key: str
-    id: str | int | None
-    prompt: Any
-    digest: str
-    wrong: str = ""
-
-    @classmethod
-    def read(cls, number: int, line: str) -> "Item":
-        """Make an item of a line: a JSON object, or else the text of a prompt."""
-        digest = hashlib.sha256(line.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        name: str | int | None = None
-        wrong = ""
-        prompt: Any = line
-        if line.lstrip().startswith("{"):
-            try:
-                prompt = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                wrong = f"the line begins as JSON and is none: {error}"
-            else:
-                name = prompt.get("id")
-                if isinstance(name, bool) or not isinstance(name, str | int | None):
-                    name, wrong = None, "an id is text or a whole number"
-        key = f"line:{number}" if name is None else f"id:{json.dumps(name)}"
-        return cls(number, key, name, prompt, digest, wrong)
-
-
-class Items(Iterable[Item]):
-    """The lines of a file that are not blank, read anew each time.
-
-    Args:
-        path: the file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __iter__(self) -> Iterator[Item]:
-        """Iterate the items.
-
-        Raises:
-            click.UsageError: it is no text in UTF-8.
-        """
-        with self._path.open(encoding="utf-8-sig", newline="\n") as file:
-            try:
-                for number, line in enumerate(file, 1):
-                    if line.strip():
-                        yield Item.read(number, line.rstrip("\r\n"))
-            except UnicodeDecodeError as error:
-                raise click.UsageError(f"{self._path} is not UTF-8: {error.reason}") from None
+_FIRST_POLL = 0.25
+_LONGEST_POLL = 5.0
 
 
 class JournalledBatch(Batch):
     """A batch of items whose conversations are in a journal.
 
     Args:
-        client: asks.
+        client: sends the prompts.
         items: the items.
-        journal: knows.
-        on_pause: is told, in any thread, for how many seconds all pause.
+        journal: where their conversations and answers are written down.
+        on_pause: called in any thread with the seconds for which all pause.
         **options: see `Batch`.
     """
 
@@ -135,19 +65,17 @@ class JournalledBatch(Batch):
         self._asked_by = client
         self._journal = journal
         self._on_pause = on_pause
-        self._met_limit: dict[str, Conversation] = {}
+        self._limited: dict[str, Conversation] = {}  # those that met the rate limit, by key
 
-    def stream(self, prompt: Any) -> "Asking":
+    def stream(self, prompt: Any) -> "_Asking":
         """Make what answers an item."""
         item: Item = prompt
         if item.wrong:
             raise ValueError(item.wrong)
         messages, keywords = self.call(item.prompt)
-        # Refuses what cannot be sent; begun it is not.
-        self._asked_by.stream(messages, **keywords)
-        return Asking(
-            self._asked_by, self._journal, item, flatten(messages), keywords, self._met_limit
-        )
+        self._asked_by.stream(messages, **keywords)  # sends nothing, and checks the arguments
+        text = build_prompt(messages)
+        return _Asking(self._asked_by, self._journal, item, text, keywords, self._limited)
 
     def pausing(self, seconds: float) -> None:
         """See `Batch`."""
@@ -155,17 +83,8 @@ class JournalledBatch(Batch):
         self._on_pause(seconds)
 
 
-class Asking:
-    """The answer to one item, in a conversation of its own.
-
-    Args:
-        client: asks.
-        journal: knows.
-        item: the item.
-        text: its prompt.
-        keywords: arguments of the call.
-        refused: the conversations whose message met the rate limit, by the items' keys.
-    """
+class _Asking:
+    """The answer to one item, in a conversation of its own. A batch knows it as a stream."""
 
     def __init__(
         self,
@@ -174,7 +93,7 @@ class Asking:
         item: Item,
         text: str,
         keywords: dict[str, Any],
-        refused: dict[str, Conversation],
+        limited: dict[str, Conversation],
     ) -> None:
         self._client = client
         self._journal = journal
@@ -182,19 +101,19 @@ class Asking:
         self._text = text
         self._model = keywords.pop("model", None)
         self._keywords = keywords
-        self._refused = refused
+        self._limited = limited
         self._lock = threading.Lock()
         self._left = threading.Event()
         self._conversation: Conversation | None = None
         self._stream: Any = None
 
     def read(self) -> Reply:
-        """Find the answer that there is, or ask; write it down before anything else.
+        """Find the answer of an earlier run, or ask; write it down before anything else.
 
         Raises:
-            H2oError: there is none.
+            H2oError: no answer could be had.
         """
-        reply = self._seek()
+        reply = self._find()
         if reply is None:
             reply = self._ask()
         self._journal.answered(self._item.key, self._item.digest, describe_reply(reply))
@@ -211,62 +130,60 @@ class Asking:
             stream.close()
 
     def _note_left(self) -> None:
-        """Write down that the conversation counts no more."""
-        # On a disk that is full it must be left, too: the conversation is deleted then, and what
-        # is not there is not taken for an answer either.
+        # On a full disk it is left all the same: the conversation is deleted then, and what is
+        # not there is not taken for an answer either.
         with contextlib.suppress(OSError):
-            self._journal.left(self._item.key, self._item.digest)
+            self._journal.left(self._item.key)
 
-    def _seek(self) -> Reply | None:
+    def _find(self) -> Reply | None:
         """Look for the answer where an earlier run asked for it."""
-        entry = self._journal.entries.get(self._item.key)
-        if entry is None or entry.conversation is None or self._item.key in self._refused:
+        entry = self._journal.find(self._item.key)
+        if entry is None or entry.conversation is None or self._item.key in self._limited:
             return None
-        if entry.prompt != self._item.digest:
+        if entry.digest != self._item.digest:
             return None
-        conversation = self._conversation = self._client.conversation(id=entry.conversation)
-        delay = _FIRST_LOOK
+        self._conversation = self._client.conversation(id=entry.conversation)
+        delay = _FIRST_POLL
         while True:
             try:
-                reply = found_reply(conversation)
+                reply = find_reply(self._conversation)
             except (NotFoundError, ForbiddenError):
                 return None
+            left = (entry.at or 0.0) + SOUGHT - time.time()
             if reply is not None:
                 return reply
-            left = entry.at + SOUGHT - time.time()
-            if not 0 < left <= SOUGHT:  # nor where the clock was turned back
+            if not 0 < left <= SOUGHT:  # over, or the clock was turned back
                 break
             if self._left.wait(min(delay, left)):
                 raise IncompleteStreamError("the batch was left")
-            delay = min(2 * delay, _LONGEST_LOOK)
+            delay = min(2 * delay, _LONGEST_POLL)
         self._delete()
-        self._conversation = None
         return None
 
     def _ask(self) -> Reply:
-        item = self._item
         try:
-            return self._asked()
-        except RateLimitError:  # it waits for the next attempt
+            return self._send()
+        except RateLimitError:  # the conversation waits for the next attempt
             if self._conversation is not None:
-                self._refused[item.key] = self._conversation
+                self._limited[self._item.key] = self._conversation
             raise
         except Exception as error:
             self._note_left()
-            if not isinstance(error, TransportError):  # the server would not hear it either
+            if not isinstance(error, TransportError):  # the server would not be reached either
                 self._delete()
             raise
 
-    def _asked(self) -> Reply:
+    def _send(self) -> Reply:
         item = self._item
-        conversation = self._refused.pop(item.key, None)
+        conversation = self._limited.pop(item.key, None)
         if conversation is None:
             conversation = self._client.conversation(model=self._model, keep=True)
         self._conversation = conversation
         if conversation.id is None:
-            conversation.rename(f"prompt {item.number}")  # makes it, so that it has an id
+            conversation.rename(f"prompt {item.number}")  # creates it
         stream = conversation.stream(self._text, **self._keywords)
-        self._journal.asking(item.key, item.digest, str(conversation.id), self._client.session)
+        self._journal.note_session(self._client.session)
+        self._journal.asked(item.key, item.digest, str(conversation.id))
         with self._lock:
             if self._left.is_set():
                 raise IncompleteStreamError("the batch was left")
@@ -275,29 +192,33 @@ class Asking:
         return reply
 
     def _delete(self) -> None:
-        """Delete the conversation; what fails, the end of the whole batch makes up for."""
-        if self._conversation is not None:
+        """Delete the conversation. Where this fails, `delete_leftovers()` does it at the end."""
+        conversation, self._conversation = self._conversation, None
+        if conversation is not None:
             with contextlib.suppress(H2oError):
-                self._conversation.delete()
+                conversation.delete()
 
 
-def flatten(messages: str | Sequence[Mapping[str, Any] | Message]) -> str:
-    """Flatten messages as `chat()` does, which has found nothing wrong with them."""
-    if isinstance(messages, str):
-        return messages
-    pairs = [
-        (message.role, message.content)
-        if isinstance(message, Message)
-        else (message["role"], message["content"])
-        for message in messages
-    ]
-    if len(pairs) == 1:
-        return str(pairs[0][1])
-    return "\n".join([*(f"{role.capitalize()}: {text}" for role, text in pairs), "Assistant:"])
+def delete_leftovers(client: H2oClient, journal: Journal) -> None:
+    """Delete what is in the batch's session, except where an answer may still be found.
+
+    The session belongs to the batch alone. A run that was killed can have left conversations that
+    the journal does not know: they were created, and nothing was sent in them yet. In a new
+    session this deletes nothing and opens it, so that it can be written down before it is used.
+    """
+    kept = journal.conversations()
+    with contextlib.suppress(H2oError):  # the next run tries again
+        if not kept:
+            client.delete_conversations()
+            journal.note_session(None)
+            return
+        for found in client.conversations():
+            if found.id not in kept:
+                client.conversation(id=found.id).delete()
 
 
-def found_reply(conversation: Conversation) -> Reply | None:
-    """Return the answer that a conversation of one message has, if it has it."""
+def find_reply(conversation: Conversation) -> Reply | None:
+    """Return the answer in a conversation of one message, or None if it is not there."""
     messages = conversation.history()
     if len(messages) < 2 or messages[-1].role != "assistant":
         return None
@@ -305,7 +226,7 @@ def found_reply(conversation: Conversation) -> Reply | None:
         text=messages[-1].content,
         model=conversation.model,
         finish_reason=None,
-        generated_tokens=0,  # nobody knows
+        generated_tokens=0,  # the server does not store it
         conversation_id=str(conversation.id),
         message_id=messages[-2].id or "",
         response_id=messages[-1].id or "",

@@ -1,32 +1,30 @@
 """`h2o-client batch`: a file of prompts, and a file of their answers in the same order.
 
-What is under way stands in a journal beside the output (see `journal.py`, which has its format).
-While there is one, the same command goes on where the last one ended, however that was. It is
-removed when all prompts are answered; an output without a journal is complete, and not touched.
+What is under way is in a journal beside the output (see `journal.py`). While it exists, the same
+command resumes where the last one ended, however that was. It is removed when all prompts are
+answered. An output without a journal is complete, and is not touched.
 """
 
-import contextlib
 import json
 import os
 import sys
 import time
-from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from h2o_client import H2oError, Retries
-from h2o_client.cli.journal import Journal, sync_directory
+from h2o_client import Retries
+from h2o_client.cli.items import Item, read_items
+from h2o_client.cli.journal import Journal
 from h2o_client.cli.parameters import param_option
 from h2o_client.cli.server import connected, url_option, wrong_use
 
 if TYPE_CHECKING:
     from h2o_client import BatchResult, H2oClient
-    from h2o_client.cli.asking import Item, Items
 
-_EVERY = 10.0  # seconds between lines, where no terminal shows a bar
+_EVERY = 10.0  # seconds between lines, where stderr is not a terminal with a bar
 
 
 @click.command(short_help="Ask all prompts of a file.")
@@ -43,11 +41,11 @@ _EVERY = 10.0  # seconds between lines, where no terminal shows a bar
     type=click.IntRange(min=1),
     default=8,
     show_default=True,
-    help="How many prompts are asked at a time.",
+    help="How many prompts are asked at once.",
 )
 @click.option("--model", metavar="NAME", help="The model.  [default: $H2O_CHAT_MODEL]")
 @param_option
-@click.option("--retry-failed", is_flag=True, help="Ask those again that have failed.")
+@click.option("--retry-failed", is_flag=True, help="Ask those that failed again.")
 @url_option
 @click.pass_context
 def batch(
@@ -66,44 +64,45 @@ def batch(
     "id", "model" and "parameters". A line of the output has the "id", or else the number of the
     "line", and "text", "model", "finish_reason", "generated_tokens" and "recovered", or an "error".
 
-    Interrupted or killed, the same command goes on where it was: no answer is lost, or asked for
+    Interrupted or killed, the same command resumes where it was: no answer is lost, or asked for
     again. The journal for that is beside the output; it holds the session, so keep it to yourself.
 
-    The exit status is 1 where a prompt has failed.
+    The exit status is 1 if a prompt failed.
     """
-    from h2o_client.cli.asking import Items
+    from h2o_client.cli.asking import delete_leftovers
 
-    items = Items(prompts)
     path = output.with_name(f"{output.name}.journal")
     if output.exists() and not path.exists():
-        raise click.UsageError(f"{output} is there already: name another output, or remove it")
+        raise click.UsageError(f"{output} exists already: name another output, or remove it")
     with connected(base_url, model=model) as client:  # which sends nothing
         common = {"server": client.base_url, "model": client.model, "parameters": params}
         with wrong_use():
             client.stream("?", **params)
-    progress = Progress(_check(items))
+    progress = Progress(_count(prompts))
     with Journal(path, common) as journal:
-        wanted = _compare(items, journal, progress, retry_failed=retry_failed)
-        if wanted:
+        wanted = _compare(prompts, journal, progress, retry_failed=retry_failed)
+        if wanted or journal.session is not None:
             options: dict[str, Any] = {"session": journal.session, "retries": Retries()}
             with connected(base_url, model=model, **options) as client:
-                _ask(client, _Wanted(items, wanted), journal, progress, concurrency, params)
-        failed = _write(output, items, journal)
+                delete_leftovers(client, journal)
+                if wanted:
+                    _ask(client, prompts, wanted, journal, progress, concurrency, params)
+        failed = _write(output, prompts, journal)
     if failed:
         click.echo(f"{failed} failed: --retry-failed asks them again", err=True)
         ctx.exit(1)
     path.unlink()
-    sync_directory(path.parent)
+    _sync_directory(path.parent)
 
 
-def _check(items: "Items") -> int:
-    """Return how many prompts there are; no two have the same id.
+def _count(prompts: Path) -> int:
+    """Return how many prompts there are.
 
     Raises:
-        click.UsageError: two have.
+        click.UsageError: two have the same id.
     """
     seen: dict[str, int] = {}
-    for item in items:
+    for item in read_items(prompts):
         if item.key in seen:
             raise click.UsageError(f"lines {seen[item.key]} and {item.number} have the same id")
         seen[item.key] = item.number
@@ -111,95 +110,106 @@ def _check(items: "Items") -> int:
 
 
 def _compare(
-    items: "Items", journal: Journal, progress: "Progress", *, retry_failed: bool
+    prompts: Path, journal: Journal, progress: "Progress", *, retry_failed: bool
 ) -> set[str]:
     """Return the keys of the prompts that are to be asked.
 
     Raises:
-        click.UsageError: a prompt that was answered is another one now.
+        click.UsageError: a prompt that is answered has changed since.
     """
     wanted: set[str] = set()
-    for item in items:
-        kind = journal.kind(item.key)
-        if kind == "answer" and journal.entries[item.key].prompt != item.digest:
-            raise click.UsageError(
-                f"line {item.number} is not what was asked before: name another output"
-            )
-        if kind == "answer":
+    for item in read_items(prompts):
+        entry = journal.find(item.key)
+        state = None if entry is None else entry.state
+        if entry is not None and state == "answered":
+            if entry.digest != item.digest:
+                raise click.UsageError(
+                    f"line {item.number} is not what was asked before: name another output"
+                )
             progress.answered += 1
-        elif kind == "error" and not retry_failed:
+        elif state == "failed" and not retry_failed:
             progress.failed += 1
         else:
             wanted.add(item.key)
     return wanted
 
 
-class _Wanted:
-    """Those of the items that are to be asked."""
-
-    def __init__(self, items: "Items", keys: set[str]) -> None:
-        self._items = items
-        self._keys = keys
-
-    def __iter__(self) -> Iterator["Item"]:
-        return (item for item in self._items if item.key in self._keys)
-
-
 def _ask(
     client: "H2oClient",
-    items: Iterable["Item"],
+    prompts: Path,
+    wanted: set[str],
     journal: Journal,
     progress: "Progress",
     concurrency: int,
     params: dict[str, Any],
 ) -> None:
-    """Ask the items; what comes of them is in the journal then."""
-    from h2o_client.cli.asking import JournalledBatch, describe_error
+    """Ask those of the items that are wanted; the journal has the outcomes then."""
+    from h2o_client.cli.asking import JournalledBatch, delete_leftovers, describe_error
 
+    journal.note_session(client.session)
     results = JournalledBatch(
-        client, items, journal, on_pause=progress.pause, concurrency=concurrency, **params
+        client,
+        (item for item in read_items(prompts) if item.key in wanted),
+        journal,
+        on_pause=progress.pause,
+        concurrency=concurrency,
+        **params,
     )
     try:
-        with progress, results, progress.until_interrupted():
-            for result in results:
-                item: Item = result.prompt
-                if isinstance(result.error, OSError):  # the journal: no answer could be kept
-                    raise result.error
-                if result.error is not None:
-                    journal.failed(item.key, item.digest, describe_error(result.error))
-                progress.show(result)
+        with progress, results:
+            try:
+                for result in results:
+                    item: Item = result.prompt
+                    if isinstance(result.error, OSError):  # the journal's: nothing could be kept
+                        raise result.error
+                    if result.error is not None:
+                        journal.failed(item.key, item.digest, describe_error(result.error))
+                    progress.show(result)
+            except KeyboardInterrupt:
+                progress.stopping = True
+                raise
     except KeyboardInterrupt:
         click.echo(
             f"interrupted: {progress.answered} of {progress.total} are answered and kept; "
-            "the same command goes on",
+            "the same command resumes",
             err=True,
         )
         raise
-    # The session is this batch's own: what a run that was killed left there, goes as well.
-    if not journal.hopes:
-        with contextlib.suppress(H2oError):
-            client.delete_conversations()
+    delete_leftovers(client, journal)
 
 
-def _write(output: Path, items: "Items", journal: Journal) -> int:
-    """Write what came of all items, in their order; return how many failed."""
+def _write(output: Path, prompts: Path, journal: Journal) -> int:
+    """Write the outcomes of all items, in their order; return how many failed."""
     failed = 0
     new = output.with_name(f"{output.name}.new")
-    with new.open("w", encoding="utf-8", newline="\n") as file:
-        for item in items:
-            outcome = journal.outcome(item.key)
-            failed += "error" in outcome
+    # Half of a surrogate pair is not a character: its escape is the one of JSON.
+    with new.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+        for item in read_items(prompts):
+            entry = journal.find(item.key)
+            assert entry is not None  # noqa: S101 -- each was asked, or was found there
+            failed += entry.state == "failed"
             name = {"line": item.number} if item.id is None else {"id": item.id}
-            file.write(json.dumps({**name, **outcome}, ensure_ascii=False) + "\n")
+            file.write(json.dumps({**name, **entry.outcome}, ensure_ascii=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
     new.replace(output)
-    sync_directory(output.parent)
+    _sync_directory(output.parent)
     return failed
 
 
+def _sync_directory(path: Path) -> None:
+    """Keep what was renamed or removed in a directory so, even if the power fails."""
+    if sys.platform == "win32":
+        return
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
 class Progress:
-    """Shows on stderr how far it is: a bar in a terminal, else a line now and then.
+    """Shows the progress on stderr: a bar in a terminal, else a line now and then.
 
     Args:
         total: how many prompts there are.
@@ -207,15 +217,16 @@ class Progress:
     Attributes:
         total: how many prompts there are.
         answered: how many are answered.
-        failed: how many have failed.
+        failed: how many failed.
+        stopping: whether the batch was interrupted, and what runs is being stopped.
     """
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.answered = self.failed = 0
+        self.stopping = False
         self._earlier = self._tokens = 0  # done before this run; tokens of this run
         self._begun = self._shown = self._until = time.monotonic()
-        self._stopping = False
         self._bar: Any = None
         self._task: Any = None
 
@@ -233,7 +244,7 @@ class Progress:
                 def render(self, task: Task) -> Text:  # noqa: ARG002 -- rich's
                     return Text(line())
 
-            # With so short a bar the words stand beside it in 80 columns.
+            # With so short a bar the words fit beside it in 80 columns.
             self._bar = Progress(
                 BarColumn(bar_width=20), Words(), console=Console(stderr=True), transient=True
             )
@@ -253,46 +264,35 @@ class Progress:
             click.echo(self.line(), err=True)
 
     def show(self, result: "BatchResult") -> None:
-        """Show that there is one more."""
-        if result.error is not None:
-            self.failed += 1
-        else:
-            self.answered += 1
+        """Show that there is one more result."""
+        self.failed += result.error is not None
+        self.answered += result.error is None
         if result.reply is not None:
             self._tokens += result.reply.generated_tokens
         now = time.monotonic()
         if self._bar is not None:
-            done = self.answered + self.failed
-            self._bar.update(self._task, completed=done)
+            self._bar.update(self._task, completed=self.answered + self.failed)
         elif now - self._shown >= _EVERY:
             self._shown = now
             click.echo(self.line(), err=True)
 
-    @contextlib.contextmanager
-    def until_interrupted(self) -> Generator[None]:
-        """Show, when Ctrl-C ends the block, that what runs is being stopped: it takes its time."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            self._stopping = True
-            raise
-
     def pause(self, seconds: float) -> None:
-        """Show that all pause for the service's limit, that many seconds."""
+        """Show that all pause so many seconds for the service's limit."""
         self._until = time.monotonic() + seconds
         if self._bar is None:
             click.echo(self.line(), err=True)
 
     def line(self) -> str:
-        """Return how far it is, in words."""
+        """Return the progress in words."""
         seconds = max(time.monotonic() - self._begun, 0.001)
         done = self.answered + self.failed
         parts = [f"{done} of {self.total} done", f"{self.failed} failed"]
-        if self._stopping:
-            return f"{', '.join(parts)}, stopping what runs"
-        if (pause := self._until - time.monotonic()) > 0:
-            return f"{', '.join(parts)}, paused by the service's limit for {pause:.0f} s"
-        if done > self._earlier:  # in this run
+        pause = self._until - time.monotonic()
+        if self.stopping:
+            parts.append("stopping what runs")
+        elif pause > 0:
+            parts.append(f"paused by the service's limit for {pause:.0f} s")
+        elif done > self._earlier:  # in this run
             parts.append(f"{self._tokens / seconds:.1f} tokens/s")
             left = round(seconds / (done - self._earlier) * (self.total - done))
             if left:

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Show the answer to a prompt or converse.")
 @click.argument("prompt", required=False)
-@click.option("-c", "--continue", "resume", is_flag=True, help="Go on with the last conversation.")
+@click.option("-c", "--continue", "resume", is_flag=True, help="Resume the last conversation.")
 @server_options
 @click.option("--model", metavar="NAME", help="The model.  [default: $H2O_CHAT_MODEL]")
-@click.option("--system", metavar="TEXT", help="A message of the system before the prompt.")
+@click.option("--system", metavar="TEXT", help="A system message before the prompt.")
 @param_option
 @click.option("--raw", is_flag=True, help="Show the text as it is, in a terminal too.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object, for scripts.")
@@ -42,12 +42,12 @@ def chat(
 ) -> None:
     """Send PROMPT, or the text on stdin, and show the answer as it arrives.
 
-    In a terminal and without PROMPT it is a conversation; /help in it shows what can be done.
-    Conversations stay on the server, and `-c` goes on with the last one. What PROMPT alone made
-    there is deleted.
+    In a terminal and without PROMPT it is a conversation, and /help in it shows the commands.
+    Conversations stay on the server, and `-c` resumes the last one. A single PROMPT leaves nothing
+    there.
 
     With --json the answer is an object with the fields of a Reply (text, finish_reason, …), and
-    what fails an object {"error": {"type", "message", "status", "partial"}}.
+    a failure is an object {"error": {"type", "message", "status", "partial"}}.
     """
     if resume and (local or model is not None):
         other = "--local" if local else "--model"
@@ -69,7 +69,7 @@ def chat(
             if as_json:
                 _write_json(stream)
             else:
-                # Outside of the stream's block: the screen is done before what leaving it says.
+                # The screen ends before the stream's block does, which can report something.
                 with new_screen(raw=raw) as screen:
                     for token in stream:
                         screen.show(token)
@@ -103,13 +103,13 @@ def _converse(
 ) -> None:
     from h2o_client.cli.talk import Memory, Talk
 
-    with wrong_use():  # now, and not when the first message is typed
+    with wrong_use():  # reports wrong parameters before the first message is typed
         client.stream("nothing is sent", **params).close()
     memory = Memory(client, active=keep)
     last = _last(memory) if resume else None
     talk = Talk(client, memory, system=system, parameters=params, raw=raw, keep=keep)
     if last is not None:
-        talk.take_up(client.conversation(id=last))
+        talk.resume(client.conversation(id=last))
     talk.run()
 
 
@@ -120,7 +120,7 @@ def _last(memory: "Memory") -> str:
 
 
 def _write_json(stream: "ChatStream") -> None:
-    """Read an answer, and write it, or what failed, as one JSON object."""
+    """Read an answer, and write it or its error as one JSON object."""
     try:
         found = dataclasses.asdict(stream.read())
     except H2oError as error:
@@ -136,7 +136,7 @@ def _write_json(stream: "ChatStream") -> None:
 
 
 def _read_prompt(prompt: str | None, *, converse: bool) -> str | None:
-    """Return the prompt of the command line, else of stdin; None: it is to be a conversation."""
+    """Return the prompt of the command line, else of stdin; None for a conversation."""
     if prompt not in (None, "-"):
         return str(prompt)
     if prompt is None and sys.stdin.isatty():
@@ -145,7 +145,7 @@ def _read_prompt(prompt: str | None, *, converse: bool) -> str | None:
         raise click.UsageError(f'give a prompt: {PROGRAM} chat "Hello"')
     try:
         text = sys.stdin.read().removesuffix("\n")
-        text.encode()  # in the C locale, what is no text comes as surrogates
+        text.encode()  # in the C locale, other bytes than UTF-8 arrive as surrogates
     except (UnicodeDecodeError, UnicodeEncodeError) as error:
         raise click.UsageError(f"the text on stdin is not {error.encoding}") from None
     return text

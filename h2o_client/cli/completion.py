@@ -1,4 +1,4 @@
-"""`h2o-client completion`: what a shell has to know to complete this command."""
+"""`h2o-client completion`: the scripts by which shells complete this command."""
 
 import click
 from click.shell_completion import ShellComplete, get_completion_class

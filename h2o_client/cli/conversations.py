@@ -1,4 +1,4 @@
-"""`h2o-client conversations`: those of the session that `chat` keeps."""
+"""`h2o-client conversations`: the conversations of the session that `chat` keeps."""
 
 import sys
 from collections.abc import Generator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def conversations() -> None:
     """List, show, rename, delete and share the conversations that `chat` keeps on the server.
 
-    `last` is the last conversation, and so is an ID that is left out.
+    `last` is the last conversation, and the default where ID is optional.
     """
 
 
@@ -35,7 +35,7 @@ def list_(base_url: str | None, as_json: bool) -> None:
     """List them, the last one marked by `*`; piped, their ids, models and titles between tabs."""
     with connected(base_url, saved=True) as client:
         saved = state.load(client.base_url)
-        # Without a session of ours there are none, and no need to begin one.
+        # Without a session no conversation is kept, and none need be begun to know that.
         found = [] if saved.session is None else client.conversations()
     if as_json:
         listed = [{"id": item.id, "title": item.title, "model": item.model} for item in found]
@@ -62,7 +62,7 @@ def show(number: str, base_url: str | None, raw: bool, as_json: bool) -> None:
     """Show what was said: as Markdown, or as messages in the form that `chat()` takes."""
     from h2o_client.cli.talk import written
 
-    with _taken_up(base_url, number) as (_, conversation):
+    with _resumed(base_url, number) as (_, conversation):
         text = written(conversation.history(), as_json=as_json)
     if as_json:
         click.echo(text, nl=False)
@@ -76,8 +76,8 @@ def show(number: str, base_url: str | None, raw: bool, as_json: bool) -> None:
 @click.argument("title")
 @url_option
 def rename(number: str, title: str, base_url: str | None) -> None:
-    """Give it a TITLE, of 1 to 100 characters."""
-    with _taken_up(base_url, number) as (_, conversation), wrong_use():
+    """Give it a TITLE of 1 to 100 characters."""
+    with _resumed(base_url, number) as (_, conversation), wrong_use():
         conversation.rename(title)
 
 
@@ -85,15 +85,15 @@ def rename(number: str, title: str, base_url: str | None) -> None:
 @_id
 @url_option
 def share(number: str, base_url: str | None) -> None:
-    """Make a page of it as it is now, and show its URL: anyone who has it can read it."""
-    with _taken_up(base_url, number) as (_, conversation):
+    """Make a page of it as it is now, and show its URL: anyone with the URL can read it."""
+    with _resumed(base_url, number) as (_, conversation):
         click.echo(one_line(conversation.share()))
 
 
 @conversations.command(short_help="Delete some or all.")
 @click.argument("numbers", metavar="[ID]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Delete all of the session.")
-@click.option("--yes", is_flag=True, help="Do not ask whether --all is meant.")
+@click.option("--yes", is_flag=True, help="Do not ask to confirm --all.")
 @url_option
 def delete(numbers: tuple[str, ...], everything: bool, yes: bool, base_url: str | None) -> None:
     """Delete some, or --all. Pages that were shared stay."""
@@ -102,9 +102,7 @@ def delete(numbers: tuple[str, ...], everything: bool, yes: bool, base_url: str 
     if everything:
         if not yes:
             if not sys.stdin.isatty():
-                raise click.UsageError(
-                    "nobody can be asked here whether --all is meant: give --yes"
-                )
+                raise click.UsageError("without a terminal, --all has to be confirmed by --yes")
             click.confirm("Delete all conversations of this session?", abort=True, err=True)
         with connected(base_url, saved=True) as client:
             if state.load(client.base_url).session is not None:
@@ -112,17 +110,17 @@ def delete(numbers: tuple[str, ...], everything: bool, yes: bool, base_url: str 
                 _forget(client, None)
         return
     for number in numbers:
-        with _taken_up(base_url, number) as (client, conversation):
+        with _resumed(base_url, number) as (client, conversation):
             conversation.delete()
             _forget(client, conversation.id)
 
 
 @contextmanager
-def _taken_up(base_url: str | None, number: str) -> "Generator[tuple[H2oClient, Conversation]]":
-    """Take up a conversation of the session that is kept.
+def _resumed(base_url: str | None, number: str) -> "Generator[tuple[H2oClient, Conversation]]":
+    """Resume a conversation of the session that is kept.
 
     Raises:
-        click.UsageError: there is none, or this is no id.
+        click.UsageError: it does not exist, or this is not a valid id.
     """
     with connected(base_url, saved=True) as client:
         saved = state.load(client.base_url)
@@ -138,7 +136,7 @@ def _taken_up(base_url: str | None, number: str) -> "Generator[tuple[H2oClient, 
 
 
 def _forget(client: "H2oClient", number: str | None) -> None:
-    """Keep no longer which conversation was the last, if it is this one; None: whichever."""
+    """Forget which conversation was the last, if it is this one; None: whichever it is."""
     saved = state.load(client.base_url)
     if number in (None, saved.conversation):
         state.save(client.base_url, state.Saved(saved.session))

@@ -1,32 +1,25 @@
 """Which variables of the environment keep a client from being made, and what is wrong with them.
 
-httpx reads proxies and certificates from the environment when a client is made, and says of
-nonsense neither where it stands nor, always, what it is. So each variable is tried by itself.
+httpx reads proxies and certificates from the environment when a client is made. Its errors do not
+name the variable, nor always the cause. So each variable is tried by itself.
 """
 
 import os
 import ssl
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import click
 
 import h2o_client
 
-# The certificates first: once some could be read, no client of this process reads others.
+# The certificates first: once some were read, no client of this process reads others.
 NAMES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
-@dataclass(frozen=True)
-class Fault:
-    """What is wrong with a variable. Its value can hold a password, and is not repeated.
-
-    Attributes:
-        name: the variable's name.
-        text: what is wrong.
-        advice: what to do.
-    """
+class Fault(NamedTuple):
+    """What is wrong with a variable. Its value can hold a password and is not repeated."""
 
     name: str
     text: str
@@ -49,11 +42,11 @@ class EnvironmentFaultError(click.ClickException):
 
 
 @contextmanager
-def blamed() -> Generator[None]:
-    """Report a client that cannot be made by the variables that keep it from being made.
+def explained() -> Generator[None]:
+    """Report which variables of the environment keep a client from being made.
 
     Raises:
-        EnvironmentFaultError: there are such variables.
+        EnvironmentFaultError: some do.
     """
     try:
         yield
@@ -65,39 +58,37 @@ def blamed() -> Generator[None]:
 
 
 def _faults() -> list[Fault]:
-    found = {name: value for name, value in os.environ.items() if name.upper() in NAMES and value}
-    attempts = {
-        name: _attempt({name: found[name]})
-        for name in sorted(found, key=lambda name: NAMES.index(name.upper()))
-    }
-    if _attempt({}) is not None:
-        return []  # it is something else
-    return [_explain(name, error) for name, error in attempts.items() if error is not None]
+    with _without_variables() as found:
+        names = sorted(found, key=lambda name: NAMES.index(name.upper()))
+        errors = {name: _attempt({name: found[name]}) for name in names if found[name]}
+        if _attempt({}) is not None:
+            return []  # the cause is another one
+    return [_explain(name, error) for name, error in errors.items() if error is not None]
 
 
 def _attempt(variables: Mapping[str, str]) -> Exception | None:
-    """Return why no client can be made, with these variables alone."""
-    with _only(variables):
-        try:
-            h2o_client.H2oClient("http://localhost").close()
-        except (OSError, ValueError, ImportError) as error:
-            return error
+    """Return why no client can be made with these variables, or None if one can."""
+    os.environ.update(variables)
+    try:
+        h2o_client.H2oClient("http://localhost").close()
+    except (OSError, ValueError, ImportError) as error:
+        return error
+    finally:
+        for name in variables:
+            del os.environ[name]
     return None
 
 
 @contextmanager
-def _only(variables: Mapping[str, str]) -> Generator[None]:
-    """Let the environment have these of the variables, and not the others."""
-    taken = {name: value for name, value in os.environ.items() if name.upper() in NAMES}
-    for name in taken:
+def _without_variables() -> Generator[dict[str, str]]:
+    """Take the variables out of the environment, and give them."""
+    found = {name: value for name, value in os.environ.items() if name.upper() in NAMES}
+    for name in found:
         del os.environ[name]
-    os.environ.update(variables)
     try:
-        yield
+        yield found
     finally:
-        for name in variables:
-            del os.environ[name]
-        os.environ.update(taken)
+        os.environ.update(found)
 
 
 def _explain(name: str, error: Exception) -> Fault:
@@ -108,8 +99,8 @@ def _explain(name: str, error: Exception) -> Fault:
     if isinstance(error, OSError):
         reason = error.strerror or "it cannot be read"
         if isinstance(error, ssl.SSLError):
-            reason = "there is no certificate in it"
+            reason = "it has no certificate"
         return Fault(name, reason, "name a file of certificates (PEM), or unset it")
     if name.upper() == "NO_PROXY":
-        return Fault(name, "one of these is no host", "name hosts, with commas, or unset it")
-    return Fault(name, "this is no proxy's URL", "write http://host:port, or unset it")
+        return Fault(name, "one of these is not a host", "name hosts, with commas, or unset it")
+    return Fault(name, "not a valid proxy URL", "write http://host:port, or unset it")

@@ -1,10 +1,9 @@
 """The examination of a server, step by step: what works, what does not, what to do about it.
 
-A step that fails ends it where nothing after that step can work. What each step does below the
+A step that fails ends the examination if nothing after it can work. What each step does below the
 client is in `probe.py`.
 """
 
-import http.client
 import os
 import re
 import socket
@@ -13,6 +12,8 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+import httpx
 
 from h2o_client import (
     DEFAULT_BASE_URL,
@@ -39,10 +40,10 @@ class Finding:
     """What a step has found.
 
     Attributes:
-        outcome: "ok", "note" (it works, but look at this) or "failed".
-        step: what was looked at.
+        outcome: "ok", "note" (it works, but see this) or "failed".
+        step: what was examined.
         text: what was found.
-        advice: what to do; "" for nothing.
+        advice: what to do, or "".
     """
 
     outcome: str
@@ -51,41 +52,42 @@ class Finding:
     advice: str = ""
 
 
-Findings = Generator[Finding, None, bool]
-"""The findings of a step; returns whether the next one makes sense."""
+class StepFailedError(Exception):
+    """A step failed, and nothing after it can work.
+
+    Args:
+        step: what was examined.
+        text: what was found.
+        advice: what to do, or "".
+    """
+
+    def __init__(self, step: str, text: str, advice: str) -> None:
+        super().__init__(text)
+        self.finding = Finding("failed", step, text, advice)
 
 
 def examine(client: H2oClient, url: str | None, timeout: float) -> Generator[Finding]:
     """Yield what is found, step by step.
 
     Args:
-        client: the client of the server; it tries nothing twice.
-        url: what the user named it by, or None.
+        client: the client of the server, without retries.
+        url: the URL that the user gave, or None.
         timeout: seconds for each step.
     """
     yield Finding("ok", "server", f"{client.base_url}{_source(client, url)}")
     place = probe.Place.of(client.base_url)
     proxy = probe.proxy_for(place)
-    yield from _look_at_proxies(place, proxy)
+    yield _show_proxies(place, proxy)
     try:
-        through = probe.Place.of(proxy) if proxy else None
-    except ValueError:
-        yield Finding(
-            "failed", "proxy", "the proxy's URL is none", "correct the environment's *_PROXY"
-        )
-        return
-    if through is not None and through.scheme != "http":
-        # The standard library does not speak to it: the client tries.
-        yield Finding("note", "proxy", f"a {through.scheme} proxy is not examined by itself")
-    else:
-        if not (yield from _reach(through or place, timeout, is_proxy=through is not None)):
-            return
-        requests = probe.Requests(client.base_url, proxy, _authorization(url), timeout)
-        if place.scheme == "https" and not (yield from _check_tls(place, requests)):
-            return
-        if not (yield from _identify(client, requests)):
-            return
-    yield from _use(client)
+        yield from _reach(place, proxy, timeout)
+        given = (url or os.environ.get("H2O_CHAT_URL") or client.base_url).strip()
+        requests = probe.Requests(given, timeout)
+        if place.scheme == "https":
+            yield _check_tls(place, requests)
+        yield _identify(client, requests)
+        yield from _use(client)
+    except StepFailedError as failure:
+        yield failure.finding
 
 
 def _source(client: H2oClient, url: str | None) -> str:
@@ -94,70 +96,46 @@ def _source(client: H2oClient, url: str | None) -> str:
     return " (the hosted service)" if client.base_url == DEFAULT_BASE_URL else ""
 
 
-def _authorization(url: str | None) -> str | None:
-    """Return what the client sends as `Authorization`."""
-    given = url or os.environ.get("H2O_CHAT_URL")
-    own = None if given is None else probe.Place.of(given.strip()).authorization
-    token = os.environ.get("H2O_CHAT_TOKEN")
-    return own or (f"Bearer {token}" if token else None)
-
-
-def _look_at_proxies(place: probe.Place, proxy: str | None) -> Generator[Finding]:
+def _show_proxies(place: probe.Place, proxy: str | None) -> Finding:
     settings = probe.proxy_settings()
     shown = ", ".join(f"{name}={without_password(value)}" for name, value in settings.items())
     if proxy is not None:
-        shown = shown or "the system's settings"
-        yield Finding(
-            "note",
-            "proxy",
-            f"requests go through {without_password(proxy)} ({shown})",
-            f"if that is not meant: NO_PROXY={place.host}",
-        )
-    elif settings:
-        yield Finding("ok", "proxy", f"none for this server ({shown})")
-    else:
-        yield Finding("ok", "proxy", "none is set in the environment")
+        text = f"requests go through {without_password(proxy)} ({shown or 'set by the system'})"
+        return Finding("note", "proxy", text, f"to go without it: NO_PROXY={place.host}")
+    return Finding(
+        "ok",
+        "proxy",
+        f"none for this server ({shown})" if shown else "none is set in the environment",
+    )
 
 
 def without_password(url: str) -> str:
-    """Return a proxy's URL without user and password, also where it is none."""
+    """Return a proxy's URL without user and password, even if it is not a valid one."""
     return _SECRET.sub(r"\1…@", url)
 
 
-def _reach(place: probe.Place, timeout: float, *, is_proxy: bool) -> Findings:
-    """Look up a host and connect to it."""
-    correct = "correct the environment's *_PROXY, or unset them: this is the proxy's address"
+def _reach(server: probe.Place, proxy: str | None, timeout: float) -> Generator[Finding]:
+    """Look up the server, or the proxy before it, and connect to it."""
+    correct = "correct the environment's *_PROXY, or unset them"
+    try:
+        place = probe.Place.of(proxy) if proxy else server
+    except ValueError:
+        raise StepFailedError("proxy", "the proxy's URL is not valid", correct) from None
+    correct = f"{correct}: this is the proxy's address" if proxy else ""
     begun = time.monotonic()
     try:
         addresses = probe.resolve(place)
     except (OSError, UnicodeError) as error:
-        yield Finding(
-            "failed",
-            "name",
-            f"{place.host}: {reason(error)}",
-            correct if is_proxy else _name_advice(place, error),
-        )
-        return False
+        advice = correct or _name_advice(place, error)
+        raise StepFailedError("name", f"{place.host}: {reason(error)}", advice) from None
     yield Finding("ok", "name", f"{place.host} is {', '.join(addresses[:4])}{_took(begun)}")
     begun = time.monotonic()
     try:
         probe.connect(place, timeout)
     except OSError as error:
-        advice = "is the server running, is the port right, does a firewall stand between?"
-        if isinstance(error, TimeoutError):
-            advice = (
-                "a firewall drops the packets, or the server is down; behind a company's proxy "
-                "set HTTPS_PROXY"
-            )
-        yield Finding(
-            "failed",
-            "connection",
-            f"{place}: {reason(error)}",
-            correct if is_proxy else advice,
-        )
-        return False
+        advice = correct or _connection_advice(error)
+        raise StepFailedError("connection", f"{place}: {reason(error)}", advice) from None
     yield Finding("ok", "connection", f"{place}{_took(begun)}")
-    return True
 
 
 def _name_advice(place: probe.Place, error: Exception) -> str:
@@ -166,25 +144,29 @@ def _name_advice(place: probe.Place, error: Exception) -> str:
     return f"is {place.host} spelt right? Is a VPN, or a proxy (HTTPS_PROXY), needed to see it?"
 
 
-def _check_tls(place: probe.Place, requests: probe.Requests) -> Findings:
+def _connection_advice(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return (
+            "a firewall drops the packets, or the server is down; behind a company's proxy set "
+            "HTTPS_PROXY"
+        )
+    return "is the server running, is the port right, is a firewall in between?"
+
+
+def _check_tls(place: probe.Place, requests: probe.Requests) -> Finding:
     begun = time.monotonic()
     try:
         version, certificate = requests.handshake()
     except probe.TunnelRefusedError as error:
         text = f"asked for a connection to {place}, the proxy answered {error.status}"
-        yield Finding("failed", "tunnel", text, _tunnel_advice(place, error.status))
-        return False
-    except OSError as error:
-        yield Finding("failed", "TLS", reason(error), _tls_advice(place, error))
-        return False
+        raise StepFailedError("tunnel", text, _tunnel_advice(place, error.status)) from None
+    except httpx.HTTPError as error:
+        raise StepFailedError("TLS", reason(error), _tls_advice(place, error)) from None
     until = certificate.get("notAfter")
     text = f"{version}{_took(begun)}"
-    left = None if until is None else ssl.cert_time_to_seconds(until) - time.time()
-    if left is not None and left < _EXPIRES_SOON:
-        yield Finding("note", "TLS", f"{text}; the certificate expires {until}")
-    else:
-        yield Finding("ok", "TLS", text)
-    return True
+    if until is not None and ssl.cert_time_to_seconds(until) - time.time() < _EXPIRES_SOON:
+        return Finding("note", "TLS", f"{text}; the certificate expires {until}")
+    return Finding("ok", "TLS", text)
 
 
 def _tunnel_advice(place: probe.Place, status: int) -> str:
@@ -193,14 +175,14 @@ def _tunnel_advice(place: probe.Place, status: int) -> str:
     if status in (502, 503, 504):
         return f"the proxy does not reach {place.host}: is the name spelt right, and known there?"
     return (
-        f"the proxy lets nobody through to {place}: ask who runs it, or, if the server is to be "
-        f"reached without it, NO_PROXY={place.host}"
+        f"the proxy lets nobody through to {place}: ask who runs it, or, to reach the server "
+        f"without it, set NO_PROXY={place.host}"
     )
 
 
-def _tls_advice(place: probe.Place, error: OSError) -> str:
+def _tls_advice(place: probe.Place, error: Exception) -> str:
     words = str(error).lower().replace("_", " ")
-    if isinstance(error, ssl.SSLCertVerificationError):
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in probe.causes(error)):
         if "expired" in words or "not yet valid" in words:
             return "the certificate is out of date, or the clock of this machine is wrong"
         if "mismatch" in words or "doesn't match" in words:
@@ -210,13 +192,12 @@ def _tls_advice(place: probe.Place, error: OSError) -> str:
             "SSL_CERT_FILE=issuer.pem"
         )
     if "wrong version number" in words or "record layer failure" in words:
-        return "this port speaks no TLS: does http:// instead of https:// work?"
-    return "does a proxy or firewall take TLS connections apart?"
+        return "this port does not speak TLS: does http:// instead of https:// work?"
+    return "does a proxy or firewall intercept TLS connections?"
 
 
-def _identify(client: H2oClient, requests: probe.Requests) -> Findings:
-    """Find out what kind of server it is, by the request that opens a session."""
-    step = "protocol"
+def _identify(client: H2oClient, requests: probe.Requests) -> Finding:
+    """Recognise the kind of server by the request that opens a session."""
     form = {
         "ethicsModalAccepted": "true",
         "ethicsModalAcceptedAt": "",
@@ -224,60 +205,56 @@ def _identify(client: H2oClient, requests: probe.Requests) -> Findings:
         "searchEnabled": "true",
     }
     try:
-        answer = requests.post_form("/settings", form)
+        answer = requests.send("POST", "/settings", data=form)
         if answer.status == 403 and "Invalid referer" in answer.body:
             own = requests.use_other_referer().rstrip("/")
-            answer = requests.post_form("/settings", form)
+            answer = requests.send("POST", "/settings", data=form)
             if is_ours(answer):
                 text = f"a chat-ui server of this protocol that takes itself for {own}"
                 advice = "it works; whoever runs the server can set its ORIGIN"
-                yield Finding("note", step, text, advice)
-                return True
+                return Finding("note", "protocol", text, advice)
         if is_ours(answer):
-            yield Finding("ok", step, "a chat-ui server of this protocol (0.3 to 0.6)")
-            return True
+            return Finding("ok", "protocol", "a chat-ui server of this protocol (0.3 to 0.6)")
         if answer.status >= 500:
             del form["activeModel"]
-            again = requests.post_form("/settings", form)
-            if is_ours(again):
-                yield Finding(
-                    "note",
-                    step,
-                    f"a chat-ui server of this protocol, but it refuses the model {client.model}",
-                )
-                return True
-        yield Finding("failed", step, *_kind(requests, answer))
-    except (OSError, http.client.HTTPException) as error:
-        yield Finding(
-            "failed",
-            step,
+            if is_ours(requests.send("POST", "/settings", data=form)):
+                text = f"a chat-ui server of this protocol, but it rejects the model {client.model}"
+                return Finding("note", "protocol", text)
+        raise StepFailedError("protocol", *_kind(requests, answer))
+    except httpx.HTTPError as error:
+        raise StepFailedError(
+            "protocol",
             f"no answer to POST /settings: {reason(error)}",
             "is this a web server, and one for http:// or for https://? Try --timeout 60 for a "
             "slow one",
-        )
-    return False
+        ) from None
 
 
 def is_ours(answer: probe.Answered) -> bool:
-    """Return whether this is what `POST /settings` says on a server of this protocol."""
+    """Return whether a server of this protocol answers `POST /settings` so."""
     if answer.status == 303:
         return True
     found = answer.json()
     return answer.status == 200 and isinstance(found, dict) and found.get("type") == "redirect"
 
 
+_ADVICE = {
+    401: "the server wants a login: set H2O_CHAT_TOKEN, or put user:password in the URL. If you "
+    "did, they are wrong",
+    403: "a proxy or firewall before the server rejects it, or the server's own address "
+    "(PUBLIC_ORIGIN) is a different one: use that",
+    407: _WITH_PASSWORD,
+    429: "too many requests from this address: wait some minutes",
+}
+
+
 def _kind(requests: probe.Requests, answer: probe.Answered) -> tuple[str, str]:
-    """Return what a server is that did not take the settings, and what to do about it."""
+    """Return what kind of server rejects the settings, and what to do about it."""
     status, said = answer.status, f"POST /settings was answered {answer.status}"
-    location = answer.headers.get("location", "")
-    if status == 407:
-        return said, _WITH_PASSWORD
-    if status == 401:
-        return said, (
-            "the server wants a login: H2O_CHAT_TOKEN=…, or user:password in the URL. If they are "
-            "given, they are wrong"
-        )
+    if status in (401, 407):
+        return said, _ADVICE[status]
     if 300 <= status < 400:
+        location = answer.headers.get("location", "")
         target = urlsplit(location)
         place = f"{target.scheme}://{target.netloc}" if target.netloc else location
         return f"{said}, a redirect to {place}", (
@@ -292,27 +269,22 @@ def _kind(requests: probe.Requests, answer: probe.Answered) -> tuple[str, str]:
         return f"a newer chat-ui: {said} as a form, and it wants JSON", (
             "this package speaks the protocol of chat-ui 0.3 to 0.6, as gpt-gm.h2o.ai has it"
         )
-    if status == 403:
-        return said, (
-            "a proxy or firewall before the server refuses it, or the server's own address "
-            "(PUBLIC_ORIGIN) is another than this one: use that"
-        )
-    if status == 429:
-        return said, "too many requests from this address: wait some minutes"
+    if status in _ADVICE:
+        return said, _ADVICE[status]
     if status in (404, 405):
-        return f"no chat-ui server: {said}", "does the URL lack a path, such as /chat?"
-    if answer.content_type == "text/html":
+        return f"not a chat-ui server: {said}", "does the URL lack a path, such as /chat?"
+    if answer.headers.get("content-type", "").startswith("text/html"):
         return f"{said} with an HTML page", (
-            "a proxy's or a login page stands before the server, or this is another web site"
+            "this is the page of a proxy or a login page, or another web site"
         )
     if status >= 500:
-        return said, "the server is there and out of order; its log says why"
-    return said, "this is no server of this protocol; is the URL right?"
+        return said, "the server runs but fails; its log says why"
+    return said, "this is not a server of this protocol; is the URL right?"
 
 
 def is_openai(requests: probe.Requests) -> bool:
     """Return whether the server lists models as OpenAI's API does."""
-    answer = requests.get("/v1/models")
+    answer = requests.send("GET", "/v1/models")
     found = answer.json()
     return answer.status in (200, 401) and (
         isinstance(found, dict) and isinstance(found.get("data"), list)
@@ -321,9 +293,8 @@ def is_openai(requests: probe.Requests) -> bool:
 
 def wants_json(requests: probe.Requests) -> bool:
     """Return whether the server takes settings as JSON, as a newer chat-ui does."""
-    return (
-        requests.post_json("/settings", {"shareConversationsWithModelAuthors": False}).status < 300
-    )
+    settings = {"shareConversationsWithModelAuthors": False}
+    return requests.send("POST", "/settings", json=settings).status < 300
 
 
 def _use(client: H2oClient) -> Generator[Finding]:
@@ -333,15 +304,15 @@ def _use(client: H2oClient) -> Generator[Finding]:
         yield _judge_models(client, client.models())
         step = "terms"
         with client.conversation() as conversation:
-            conversation.rename("h2o-client doctor")  # which accepts the terms, and makes it
+            conversation.rename("h2o-client doctor")  # which accepts the terms, and creates it
             if client.settings().terms_accepted_at is None:
                 yield Finding("note", step, "the server does not say that they are accepted")
             else:
-                yield Finding("ok", step, "accepted in this session; a conversation was made")
+                yield Finding("ok", step, "accepted in this session; a conversation was created")
             step = "answer"
             yield _ask(conversation)
     except H2oError as error:
-        yield Finding("failed", step, str(error), _advice(error))
+        raise StepFailedError(step, str(error), _advice(error)) from None
 
 
 def _judge_models(client: H2oClient, models: list[Model]) -> Finding:
@@ -352,13 +323,13 @@ def _judge_models(client: H2oClient, models: list[Model]) -> Finding:
     return Finding(
         "failed",
         "models",
-        f"{client.model} is none of {shown or 'none'}",
+        f"{client.model} is not among {shown or 'no models'}",
         f"H2O_CHAT_MODEL={names[0]}" if names else "",
     )
 
 
 def _ask(conversation: Conversation) -> Finding:
-    """Have a short answer."""
+    """Ask for a short answer."""
     begun = time.monotonic()
     first: float | None = None
     with conversation.stream(_QUESTION, max_new_tokens=_LONGEST_ANSWER) as stream:
@@ -379,7 +350,7 @@ def _ask(conversation: Conversation) -> Finding:
 
 
 def _advice(error: H2oError) -> str:
-    """Return what to do about an error of the client, where its text does not say."""
+    """Return what to do about an error of the client, or "" if its text says that."""
     match error:
         case RateLimitError():
             return "the service limits messages by address: wait two minutes without any"
@@ -403,9 +374,11 @@ def _took(begun: float) -> str:
 
 def reason(error: Exception) -> str:
     """Return why an attempt failed, without Python's own names."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message
-    if isinstance(error, TimeoutError):
-        return "nothing came in time"
-    text = error.strerror if isinstance(error, OSError) else None
-    return text or str(error) or type(error).__name__
+    for cause in probe.causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause.verify_message
+        if isinstance(cause, TimeoutError | httpx.TimeoutException):
+            return "nothing came in time"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+    return str(error) or type(error).__name__

@@ -1,6 +1,6 @@
 """The lines of a conversation: edited, recalled and completed, by prompt_toolkit.
 
-What was typed is kept in memory only: it is what was asked, and nobody wants that in a file.
+What was typed is kept in memory only, and never written to a file.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ class Lines:
 
     Args:
         commands: what each command does, by its name.
-        models: returns the names that `/model` is completed to.
+        models: returns the names to which `/model` is completed.
     """
 
     def __init__(self, commands: Mapping[str, str], models: Callable[[], Sequence[str]]) -> None:
@@ -37,7 +37,7 @@ class Lines:
         )
 
     def recall(self, text: str) -> None:
-        """Put something where the up arrow finds it."""
+        """Add a line that the up arrow recalls."""
         self._history.append_string(text)
 
     def read(self) -> str:
@@ -48,15 +48,15 @@ class Lines:
             EOFError: Ctrl-D, with nothing typed.
             Terminated: a signal came.
         """
-        # Raised in the midst of an event loop they would leave it in pieces.
+        # An exception raised inside of the event loop would break it.
         handlers = terminating()
         try:
-            return self._session.prompt("> ", pre_run=lambda: self._heed(handlers))
-        finally:  # the loop has taken its own back, and put none in their place
+            return self._session.prompt("> ", pre_run=lambda: self._handle(handlers))
+        finally:  # the loop has removed its own, and put nothing in their place
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
-    def _heed(self, numbers: Iterable[int]) -> None:
+    def _handle(self, numbers: Iterable[int]) -> None:
         """Let signals end the editing."""
         app = self._session.app
 
@@ -99,7 +99,7 @@ class _Commands(Completer):
         document: Document,
         complete_event: CompleteEvent,  # noqa: ARG002 -- prompt_toolkit's
     ) -> Iterable[Completion]:
-        """Yield what the text before the cursor can become."""
+        """Yield completions of the text before the cursor."""
         text = document.text_before_cursor
         if not text.startswith("/"):
             return

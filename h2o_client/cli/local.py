@@ -42,7 +42,7 @@ def make_emulator(**options: Any) -> "Emulator":
         **options: the emulator's arguments.
 
     Raises:
-        click.UsageError: nonsense in the name of an engine, nothing recorded where it should be.
+        click.UsageError: the name of an engine is not valid, or a folder has no recordings.
     """
     kind = emulator_class()
     from h2o_client.emulator import EngineError
@@ -55,15 +55,15 @@ def make_emulator(**options: Any) -> "Emulator":
 
 @contextlib.contextmanager
 def running(emulator: "Emulator", host: str, port: int) -> Generator[None]:
-    """Run an emulator for as long as the block lasts; what goes wrong behind it is shown.
+    """Run an emulator for as long as the block lasts, and show its warnings.
 
     Args:
-        emulator: it.
-        host: where it is to listen.
-        port: the same.
+        emulator: the emulator.
+        host: the address that it listens on.
+        port: the port.
 
     Raises:
-        OSError: it cannot listen there, or an engine cannot be had.
+        OSError: it cannot listen there, or an engine does not start.
     """
     from h2o_client.emulator import EngineError
 
@@ -86,7 +86,7 @@ def local_server(pace: float, engine: str | None = None) -> Generator[str]:
         engine: what answers.
 
     Yields:
-        Its URL, which no proxy of the environment stands before.
+        Its URL, which is reached without a proxy.
     """
     host = "127.0.0.1"
     server = make_emulator(host=host, pace=pace, engine=engine)
@@ -118,16 +118,13 @@ def _warnings_shown() -> Generator[None]:
 
 @contextlib.contextmanager
 def _without_proxy(host: str) -> Generator[None]:
-    """Take a host out of what the environment's proxies are for."""
+    """Let the environment say that a host is reached without a proxy."""
     before = {name: os.environ.get(name) for name in ("NO_PROXY", "no_proxy")}
     hosts = before["no_proxy"] or before["NO_PROXY"]
-    value = f"{hosts},{host}" if hosts else host
-    os.environ.update(dict.fromkeys(before, value))
+    os.environ.update(dict.fromkeys(before, f"{hosts},{host}" if hosts else host))
     try:
         yield
     finally:
-        for name, old in before.items():
-            if old is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = old
+        for name in before:
+            del os.environ[name]
+        os.environ.update({name: old for name, old in before.items() if old is not None})

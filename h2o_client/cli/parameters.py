@@ -1,4 +1,4 @@
-"""`--param NAME=VALUE`, for the commands that ask."""
+"""`--param NAME=VALUE`, for `chat` and `batch`."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ import click
 
 from h2o_client.options import as_arguments
 
-# Arguments of calls that are no parameters.
+# Arguments of calls that are not parameters.
 _NO_PARAMETERS = frozenset(
     {"concurrency", "limit_wait", "message", "messages", "model", "on_web_search", "parameters"}
     | {"prompts", "recover", "retries", "self", "web_search"}
@@ -35,7 +35,7 @@ def _read(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> 
     for value in values:
         name, equals, text = value.partition("=")
         if not equals or not name or name in _NO_PARAMETERS:
-            raise click.BadParameter(f"{value!r} is no NAME=VALUE of a parameter", ctx, param)
+            raise click.BadParameter(f"{value!r} is not NAME=VALUE of a parameter", ctx, param)
         try:
             parameters[name] = json.loads(text)
         except ValueError:

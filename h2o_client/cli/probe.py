@@ -1,75 +1,65 @@
 """What `doctor` does below the client: names, connections, TLS, single requests.
 
-The client hides what it does to get an answer; here each step is taken by itself, with the
-standard library, and says how it failed.
+The client hides what it does to get an answer. Here each step is taken by itself, with httpx where
+it is HTTP or TLS, and says how it failed.
 """
 
-import base64
-import http.client
 import json
 import os
 import re
 import secrets
 import socket
-import ssl
 import time
 import urllib.request
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import SplitResult, unquote, urlencode, urlsplit
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import httpx
 
 _MOST = 1 << 20  # bytes of a response that are read
-_REFUSED = re.compile(r"Tunnel connection failed: (\d+)")  # `http.client` says it in words
-PORTS = {"http": 80, "https": 443}
+_REFUSED = re.compile(r"(\d{3}) ")  # what httpx says of a proxy's answer begins with its status
+_PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where something listens.
 
     Attributes:
         scheme: http or https, or that of a proxy.
         host: the host name or address.
         port: the port.
-        authorization: what user and password of its URL make, or None.
     """
 
     scheme: str
     host: str
     port: int
-    authorization: str | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, url: str) -> "Place":
         """Take a URL apart.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it is not a valid URL.
         """
-        parts: SplitResult = urlsplit(url if "://" in url else f"http://{url}")
-        host = parts.hostname
-        if not host:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if not parts.hostname:
             raise ValueError("a URL without a host")
-        authorization = None
-        if parts.username is not None:
-            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            authorization = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
-        return cls(parts.scheme, host, parts.port or PORTS.get(parts.scheme, 1080), authorization)
+        port = parts.port or _PORTS.get(parts.scheme, 1080)
+        return cls(parts.scheme, parts.hostname, port)
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
 
-@dataclass(frozen=True)
-class Answered:
+class Answered(NamedTuple):
     """A response.
 
     Attributes:
         status: its status.
-        headers: its headers, by their names in lower case.
+        headers: its headers.
         body: the beginning of its body.
     """
 
@@ -77,17 +67,24 @@ class Answered:
     headers: Mapping[str, str]
     body: str
 
-    @property
-    def content_type(self) -> str:
-        """The type of the body, without parameters."""
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
-
     def json(self) -> Any:
         """Return the body as JSON, or None."""
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError):
             return None
+
+
+class TunnelRefusedError(Exception):
+    """A proxy refused to connect to the server.
+
+    Attributes:
+        status: the status that it answered.
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
 
 
 def proxy_settings() -> dict[str, str]:
@@ -110,8 +107,8 @@ def resolve(place: Place) -> list[str]:
     """Return the addresses of a host.
 
     Raises:
-        OSError: it has none.
-        UnicodeError: it can be no host name.
+        OSError: it has no address.
+        UnicodeError: it cannot be a host name.
     """
     found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
@@ -128,140 +125,90 @@ def connect(place: Place, timeout: float) -> float:
         return time.monotonic() - begun
 
 
-def tls_context() -> ssl.SSLContext:
-    """Return a context that trusts whom httpx trusts."""
-    file, path = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
-    if file or path:
-        return ssl.create_default_context(cafile=file or None, capath=path or None)
-    try:
-        import certifi
-    except ModuleNotFoundError:
-        return ssl.create_default_context()
-    return ssl.create_default_context(cafile=certifi.where())
-
-
-class TunnelRefusedError(Exception):
-    """A proxy does not make the connection that it was asked for.
-
-    Attributes:
-        status: the status that it answered.
-    """
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what caused it, as far as that is known."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 class Requests:
-    """Sends single requests to a server, each in a session that nobody uses afterwards.
+    """Sends single requests to a server, in a session that nobody uses afterwards.
 
     Args:
-        base_url: where it is, without user and password.
-        proxy: the proxy's URL, or None.
-        authorization: the `Authorization` header, or None.
+        url: where it is, perhaps with user and password.
         timeout: seconds for each step of a request.
     """
 
-    def __init__(
-        self, base_url: str, proxy: str | None, authorization: str | None, timeout: float
-    ) -> None:
-        self._base_url = base_url
-        self._place = Place.of(base_url)
-        self._proxy = None if proxy is None else Place.of(proxy)
-        self._timeout = timeout
-        self._headers = {
+    def __init__(self, url: str, timeout: float) -> None:
+        parts = urlsplit(url)
+        place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        headers = {
             "Accept": "application/json, text/event-stream",
             "Cookie": f"hf-chat={uuid.UUID(bytes=secrets.token_bytes(16), version=4)}",
-            "Referer": f"{base_url}/",
-            "Origin": "{0.scheme}://{0.netloc}".format(urlsplit(base_url)),
+            "Referer": f"{place}{parts.path.rstrip('/')}/",
+            "Origin": place,
         }
-        if authorization is not None:
-            self._headers["Authorization"] = authorization
+        token = os.environ.get("H2O_CHAT_TOKEN")
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        self._options: dict[str, Any] = {"base_url": url, "headers": headers, "timeout": timeout}
+
+    def use_other_referer(self) -> str:
+        """Name the other scheme in `Referer` from now on, and return its URL."""
+        headers = self._options["headers"]
+        scheme, _, rest = headers["Referer"].partition(":")
+        headers["Referer"] = f"{'http' if scheme == 'https' else 'https'}:{rest}"
+        return str(headers["Referer"])
 
     def handshake(self) -> tuple[str, Mapping[str, Any]]:
-        """Make a TLS connection, through the proxy if there is one, and close it.
+        """Make a TLS connection, through the proxy if there is one.
 
         Returns:
             Its version, and the server's certificate.
 
         Raises:
             TunnelRefusedError: the proxy does not let it through.
-            OSError: it could not be made; `ssl.SSLError` is one.
+            httpx.HTTPError: it could not be made; see `causes()`.
         """
-        connection = self._connection()
-        try:
-            connection.connect()
-            assert isinstance(connection.sock, ssl.SSLSocket)  # noqa: S101 -- for https:// alone
-            return connection.sock.version() or "TLS", connection.sock.getpeercert() or {}
-        except OSError as error:
-            found = _REFUSED.match(str(error))
-            if found is None:
-                raise
-            raise TunnelRefusedError(int(found[1])) from None
-        finally:
-            connection.close()
+        found: list[tuple[str, Mapping[str, Any]]] = []
 
-    def get(self, path: str) -> Answered:
-        """Get a path below the base URL.
+        def trace(event: str, info: Mapping[str, Any]) -> None:
+            if event.endswith(".start_tls.complete"):
+                connection = info["return_value"].get_extra_info("ssl_object")
+                found.append((connection.version() or "TLS", connection.getpeercert() or {}))
+
+        try:
+            with httpx.Client(**self._options) as client:
+                client.head("/", extensions={"trace": trace})
+        except httpx.ProxyError as error:
+            refused = _REFUSED.match(str(error))
+            if refused is None:
+                raise
+            raise TunnelRefusedError(int(refused[1])) from None
+        except httpx.HTTPError:
+            if not found:
+                raise
+        return found[-1]
+
+    def send(self, method: str, path: str, **content: Any) -> Answered:
+        """Send a request to a path below the base URL.
+
+        Args:
+            method: the method.
+            path: the path.
+            **content: `data` for a form, or `json`.
 
         Raises:
-            OSError: there was no answer.
-            http.client.HTTPException: it was no HTTP.
+            httpx.HTTPError: no valid HTTP response came.
         """
-        return self._send("GET", path, None, {})
-
-    def use_other_referer(self) -> str:
-        """Say that requests come from the other scheme's page from now on, and return its URL."""
-        scheme, _, rest = self._headers["Referer"].partition(":")
-        self._headers["Referer"] = f"{'http' if scheme == 'https' else 'https'}:{rest}"
-        return self._headers["Referer"]
-
-    def post_form(self, path: str, values: Mapping[str, str]) -> Answered:
-        """Post a form; raises what `get()` raises."""
-        kind = "application/x-www-form-urlencoded"
-        return self._send("POST", path, urlencode(values).encode(), {"Content-Type": kind})
-
-    def post_json(self, path: str, value: object) -> Answered:
-        """Post JSON; raises what `get()` raises."""
-        return self._send(
-            "POST", path, json.dumps(value).encode(), {"Content-Type": "application/json"}
-        )
-
-    def _send(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
-    ) -> Answered:
-        url = self._base_url + path
-        more = {**self._headers, **headers}
-        connection = self._connection()
-        try:
-            target = urlsplit(url).path
-            if self._proxy is not None and self._place.scheme == "http":
-                target = url
-                if self._proxy.authorization is not None:
-                    more["Proxy-Authorization"] = self._proxy.authorization
-            connection.request(method, target, body, more)
-            response = connection.getresponse()
-            found = response.read(_MOST).decode("utf-8", "replace")
-            return Answered(
-                response.status,
-                {name.lower(): value for name, value in response.getheaders()},
-                found,
-            )
-        finally:
-            connection.close()
-
-    def _connection(self) -> http.client.HTTPConnection:
-        place = self._proxy or self._place
-        if self._place.scheme == "http":
-            return http.client.HTTPConnection(place.host, place.port, timeout=self._timeout)
-        connection = http.client.HTTPSConnection(
-            place.host, place.port, timeout=self._timeout, context=tls_context()
-        )
-        if self._proxy is not None:
-            given = self._proxy.authorization
-            connection.set_tunnel(
-                self._place.host,
-                self._place.port,
-                {} if given is None else {"Proxy-Authorization": given},
-            )
-        return connection
+        body = b""
+        with (
+            httpx.Client(**self._options) as client,
+            client.stream(method, path, **content) as response,
+        ):
+            for chunk in response.iter_bytes():
+                body += chunk
+                if len(body) >= _MOST:
+                    break
+            return Answered(response.status_code, response.headers, body.decode("utf-8", "replace"))

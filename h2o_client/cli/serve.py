@@ -53,19 +53,21 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     "--token",
     envvar="H2O_CHAT_TOKEN",
     metavar="TEXT",
-    help="Answer only who sends this bearer token.  [env: $H2O_CHAT_TOKEN]",
+    help="Require this bearer token.  [env: $H2O_CHAT_TOKEN]",
 )
 @click.option(
     "--max-generations",
     type=click.IntRange(min=1),
     default=1000,
     show_default=True,
-    help="Answers generated at once; more are refused.",
+    help="Answers generated at once; more are rejected.",
 )
 @click.option(
     "--record", type=FOLDER, metavar="DIR", help="Keep all exchanges, prompts too, in this folder."
 )
-@click.option("--replay", type=FOLDER, metavar="DIR", help="Answer from exchanges kept so.")
+@click.option(
+    "--replay", type=FOLDER, metavar="DIR", help="Answer from exchanges recorded in this folder."
+)
 @debug_option
 def serve(
     host: str,
@@ -87,7 +89,7 @@ def serve(
     transformers:h2oai/h2o-danube3-500m-chat).
     """
     if not token and not _is_loopback(host) and not only_list:
-        raise click.UsageError(f"others can reach {host}: give a --token, too")
+        raise click.UsageError(f"other machines can reach {host}: give a --token, too")
     if engine and models:
         raise click.UsageError("--engine and --model exclude each other")
     if replay and (engine or models):
@@ -114,7 +116,7 @@ def serve(
             _tell(emulator.url, next(iter(named), None), with_token=bool(token))
             while True:
                 time.sleep(3600)
-    except KeyboardInterrupt:  # SIGTERM too: it is how this command ends
+    except KeyboardInterrupt:  # and SIGTERM: this is how the command ends
         click.echo("\nstopped", err=True)
 
 

@@ -65,15 +65,15 @@ def connected(
     """Make a client of a command's options, for as long as the block lasts.
 
     Args:
-        base_url: what `--base-url` says.
-        local: what `--local` says.
-        model: what `--model` says.
-        saved: whether the session that is kept of this server is taken up.
+        base_url: the value of `--base-url`.
+        local: whether `--local` is given.
+        model: the value of `--model`.
+        saved: whether to resume the session that is kept of this server.
         **options: more arguments of the client.
 
     Raises:
-        click.UsageError: the options cannot be meant.
-        EnvironmentFaultError: the environment's proxies or certificates cannot.
+        click.UsageError: an option is not valid, or two exclude each other.
+        EnvironmentFaultError: the environment's proxies or certificates are not valid.
     """
     if local and base_url is not None:
         other = "--engine" if _engine() else "--local"
@@ -87,7 +87,7 @@ def connected(
         if local:
             base_url = stack.enter_context(local_server(_PACE, _engine()))
             model = model or h2o_client.DEFAULT_MODEL  # $H2O_CHAT_MODEL is another server's
-        with wrong_use(), environment.blamed():
+        with wrong_use(), environment.explained():
             client = h2o_client.H2oClient(base_url, model=model, **options)
             session = state.load(client.base_url).session if saved and not local else None
             if session is not None:
@@ -98,14 +98,14 @@ def connected(
 
 
 def _engine() -> str | None:
-    """What `--engine` says."""
+    """Return the value of `--engine`."""
     found: str | None = click.get_current_context().meta.get(_ENGINE)
     return found
 
 
 @contextlib.contextmanager
 def wrong_use() -> Generator[None]:
-    """Report arguments that the client refuses as the caller's mistake (exit status 2)."""
+    """Report arguments that the client rejects as wrong use (exit status 2)."""
     try:
         yield
     except (TypeError, ValueError) as error:

@@ -1,8 +1,8 @@
 """What outlives a command: for each server the session, and which conversation was the last.
 
-Who has a session has its conversations, so the files are readable by the user only, and what is
-in them is never shown. Each server has a file of its own: commands that talk to different servers
-do not meet. A file is replaced as a whole; what is no such file counts as none.
+A session gives access to its conversations, so only the user can read the files, and their contents
+are never shown. Each server has a file of its own, so that commands at different servers do not
+interfere. A file is replaced as a whole, and one that cannot be read is ignored.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ class Saved:
 
 
 def directory() -> Path:
-    """Return the user's state directory for this program; it need not exist."""
+    """Return the user's state directory for this program, which may not exist yet."""
     if sys.platform == "win32":
         root = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     else:
@@ -68,7 +68,7 @@ def save(base_url: str, saved: Saved) -> None:
         with open(handle, "w", encoding="utf-8") as file:
             json.dump({"server": base_url, **asdict(saved)}, file)
         Path(name).replace(path)
-    except BaseException:  # Ctrl-C too: half a file holds the session, and nobody would find it
+    except BaseException:  # Ctrl-C too: an unfinished file holds the session
         with contextlib.suppress(OSError):
             Path(name).unlink()
         raise

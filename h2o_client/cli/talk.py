@@ -1,7 +1,7 @@
 """A conversation in the terminal: `h2o-client chat` without a prompt.
 
-The history is the server's. Ctrl-C ends the answer that is being given, and the conversation goes
-on; a second one in a row leaves.
+The server keeps the history. Ctrl-C ends the current answer, and the conversation goes on; a second
+one in a row leaves.
 """
 
 import contextlib
@@ -27,8 +27,8 @@ COMMANDS = {
     "/models": "show the models that the server has",
     "/new": "begin a new conversation",
     "/title": "TEXT: name the conversation; alone: let the model name it",
-    "/share": "make a page of it that anyone who has its URL can read",
-    "/save": "FILE: write it to a file; .json as messages, all else as Markdown",
+    "/share": "make a page of it that anyone with its URL can read",
+    "/save": "FILE: write it to a file; .json as messages, others as Markdown",
     "/system": "TEXT: put before the first message of each conversation, from the next message on; "
     "- for none; alone: show it",
     "/quit": "leave; so do Ctrl-D and Ctrl-C twice",
@@ -36,11 +36,11 @@ COMMANDS = {
 
 
 class Memory:
-    """Keeps session and conversation in the user's state directory, as soon as there are any.
+    """Keeps session and conversation in the user's state directory, as soon as they exist.
 
     Args:
         client: the client.
-        active: False keeps nothing: the server does not outlive the command.
+        active: False keeps nothing, for a server that ends with the command.
     """
 
     def __init__(self, client: H2oClient, *, active: bool) -> None:
@@ -54,13 +54,13 @@ class Memory:
         return self._saved.conversation
 
     def note(self, conversation: Conversation) -> None:
-        """Keep a conversation, if there is something new to keep."""
+        """Keep a conversation, unless it is kept already."""
         if not self._active or conversation.id is None:
             return
         saved = state.Saved(self._client.session, conversation.id)
         if saved == self._saved:
             return
-        self._saved = saved  # what cannot be written is not tried again for every answer
+        self._saved = saved  # if it cannot be written, this is not tried again for every answer
         try:
             state.save(self._client.base_url, saved)
         except OSError as error:
@@ -69,7 +69,7 @@ class Memory:
 
 
 class Talk:
-    """One conversation after the other, until the user leaves.
+    """One conversation after another, until the user leaves.
 
     Args:
         client: the client.
@@ -116,11 +116,11 @@ class Talk:
             "/system": self._set_system,
         }
 
-    def take_up(self, conversation: Conversation) -> None:
-        """Go on with a conversation that there is.
+    def resume(self, conversation: Conversation) -> None:
+        """Resume a conversation.
 
         Raises:
-            H2oError: the server has it no longer, or could not be asked.
+            H2oError: the server no longer has it, or could not be asked.
         """
         messages = conversation.history()
         self._conversation = conversation
@@ -162,7 +162,7 @@ class Talk:
                 click.secho("Ctrl-C once more leaves.", dim=True)
 
     def _take(self, line: str) -> None:
-        """Do what a line asks for; what fails is shown, and the conversation goes on."""
+        """Do what a line says. A failure is shown, and the conversation goes on."""
         try:
             if line.startswith("/"):
                 name, _, argument = line.strip().partition(" ")
@@ -220,7 +220,7 @@ class Talk:
             click.echo(one_line(self._model))
             return
         if name not in self._fetch_models():
-            raise ValueError(f"the server has no model {name}; /models shows them")
+            raise ValueError(f"the server has no model {name}; /models shows its models")
         self._begin(name)
         click.secho(f"a new conversation, with {one_line(name)}", dim=True)
 
@@ -254,7 +254,7 @@ class Talk:
             with path.open("x", encoding="utf-8") as file:
                 file.write(text)
         except FileExistsError:
-            raise ValueError(f"{path} is there already") from None
+            raise ValueError(f"{path} exists already") from None
         click.secho(f"saved to {path}", dim=True)
 
     def _set_system(self, text: str) -> None:
@@ -263,7 +263,7 @@ class Talk:
         click.echo(printable(self._system or "none"))
 
     def _require_messages(self) -> None:
-        """Raise if nothing was said yet: the server does not know the conversation then."""
+        """Raise if nothing was said yet: the server does not know the conversation."""
         if self._conversation.id is None:
             raise ValueError("nothing was said yet")
 
@@ -277,8 +277,8 @@ class Talk:
 
 def _refuse(_argument: str) -> NoReturn:
     raise ValueError(
-        "there is no such command; /help shows them. A message that begins with a slash is one "
-        "with a space before it"
+        "unknown command; /help shows the commands. To send a message that begins with a slash, "
+        "put a space before it"
     )
 
 
@@ -288,9 +288,9 @@ class Left(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def second_leaves() -> Generator[None]:
-    """Let the second Ctrl-C within the block raise `Left`, however the first is dealt with.
+    """Let the second Ctrl-C within the block raise `Left`, however the first is handled.
 
-    Telling the server to stop takes its time, and the user may not want to wait for it.
+    Telling the server to stop takes time, and the user may not want to wait for it.
     """
     if (
         threading.current_thread() is not threading.main_thread()
@@ -298,12 +298,12 @@ def second_leaves() -> Generator[None]:
     ):
         yield
         return
-    came = 0
+    count = 0
 
     def interrupt(_signum: int, _frame: FrameType | None) -> NoReturn:
-        nonlocal came
-        came += 1
-        raise Left if came > 1 else KeyboardInterrupt
+        nonlocal count
+        count += 1
+        raise Left if count > 1 else KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
     try:

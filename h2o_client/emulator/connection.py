@@ -209,7 +209,6 @@ class Connection:
         if self._http.their_state is not h11.MUST_CLOSE:
             full.append(("Connection", "keep-alive"))
             full.append(("Keep-Alive", f"timeout={int(self.gateway.keep_alive)}"))
-        reason = reason_phrase(status)
         if "content-length" not in names:
             full.append(("Transfer-Encoding", "chunked"))
         encoded = [(name.encode(), value.encode("latin-1", "replace")) for name, value in full]

@@ -33,23 +33,6 @@ def reason_phrase(status: int) -> str:
     return _REASONS.get(status) or responses.get(status, "")
 
 
-# Node's own words [05]; those of `http.HTTPStatus` differ between versions of Python.
-_REASONS = {
-    413: "Payload Too Large",
-    414: "URI Too Long",
-    416: "Range Not Satisfiable",
-    422: "Unprocessable Entity",
-}
-
-
-def reason_phrase(status: int) -> str:
-    """The reason phrase of a status; empty for a status that nobody has named."""
-    try:
-        return _REASONS.get(status) or HTTPStatus(status).phrase
-    except ValueError:
-        return ""
-
-
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request, as it arrived.

@@ -32,7 +32,6 @@ Patience: TypeAlias = tuple[int, float]
 """How often a call may still send something again, and for how many seconds it may wait."""
 
 _GATEWAY = frozenset({502, 504})
-_WINDOW = 120.0  # seconds after which the service's own limit was free again [06_rate_limit]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +161,7 @@ class Call:
         if is_own_limit(error):
             if self._window_waited:
                 return None
-            after = max(after or 0.0, _WINDOW)
+            after = max(after or 0.0, RateLimitError.WINDOW)
         delay = policy.delay(self.attempt, self._ambient.random(), after)
         if self._waited + delay > policy.budget or (left is not None and delay >= left):
             return None

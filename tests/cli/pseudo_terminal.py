@@ -18,7 +18,9 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
-PATIENCE = 15.0
+from command import COMMAND
+
+PATIENCE = 30.0
 PROMPT = "«prompt»"  # stands for the code by which a line editor says that it is ready
 CTRL_C, CTRL_D, TAB, UP, ENTER = "\x03", "\x04", "\t", "\x1b[A", "\r"
 _CODES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_=>])|[\r\x07]")
@@ -27,7 +29,6 @@ import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execvp(sys.argv[1], sys.argv[1:])
 """
-_COMMAND = (sys.executable, "-W", "error", "-m", "h2o_client")
 
 
 class Session:
@@ -111,7 +112,7 @@ def session(
     lines: int = 30,
     columns: int = 100,
     more: Mapping[str, str] | None = None,
-    program: Sequence[str] = _COMMAND,
+    program: Sequence[str] = COMMAND,
     cwd: Path | None = None,
 ) -> Generator[Session]:
     """Run the command, or another program, in a terminal.

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from h2o_client.cli import app
-
 if sys.platform == "win32":
     pytest.skip("these shells and pseudo-terminals are POSIX's", allow_module_level=True)
 
+from command import Command
 from pseudo_terminal import CTRL_D, PROMPT, TAB, session
 
 
@@ -21,10 +20,9 @@ def shell(name: str) -> pytest.MarkDecorator:
 
 
 def script(name: str, capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as exit_:
-        app.main(["completion", name], prog_name="h2o-client")
-    assert exit_.value.code == 0
-    return capsys.readouterr().out
+    command = Command(capsys, "completion")
+    assert command(name) == 0
+    return command.out
 
 
 @pytest.fixture
@@ -55,10 +53,9 @@ def test_the_script(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_another_shell(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        app.main(["completion", "csh"], prog_name="h2o-client")
-    assert exit_.value.code == 2
-    assert "'csh' is not one of" in capsys.readouterr().err
+    command = Command(capsys, "completion")
+    assert command("csh") == 2
+    assert "'csh' is not one of" in command.err
 
 
 @shell("bash")

@@ -9,27 +9,13 @@ from pathlib import Path
 
 import needs
 import pytest
+from command import Command
 
 from h2o_client import H2oClient
-from h2o_client.cli import app, state
+from h2o_client.cli import state
 from h2o_client.emulator import DEFAULT_MODELS, Emulator, Model
 
 MODELS = [model.name for model in DEFAULT_MODELS]
-
-
-class Command:
-    """The command in this process; `out` and `err` are what it wrote."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-        self.out = self.err = ""
-
-    def __call__(self, *arguments: str) -> int:
-        with pytest.raises(SystemExit) as exit_:
-            app.main(list(arguments), prog_name="h2o-client")
-        self.out, self.err = self._capsys.readouterr()
-        assert isinstance(exit_.value.code, int)
-        return exit_.value.code
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """`doctor` and `chat` at servers that speak TLS, and through proxies that make tunnels to them.
 
-The command runs in a process of its own: one process reads the certificates that it trusts once.
+Where certificates are named, the command runs in a process of its own: one process reads those that
+it trusts once.
 """
 
 import contextlib
@@ -12,19 +13,17 @@ import socket
 import socketserver
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Generator
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from command import PATIENCE, Command, ended, process
 
 trustme = pytest.importorskip("trustme")
 
 from h2o_client.emulator import Emulator  # noqa: E402
-
-PATIENCE = 20.0
 
 
 def pump(
@@ -135,17 +134,15 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def run(*arguments: str, **variables: str) -> tuple[int, str]:
     """Run the command; return its status and all that it wrote."""
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-m", "h2o_client", *arguments],
-        env={**os.environ, **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert "Traceback" not in done.stdout
-    return done.returncode, done.stdout
+    with process(*arguments, env={**os.environ, **variables}, stderr=subprocess.STDOUT) as started:
+        status, out, _ = ended(started)
+    assert "Traceback" not in out
+    return status, out
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(capsys)
 
 
 def steps(out: str) -> dict[str, tuple[str, str]]:
@@ -156,17 +153,15 @@ def steps(out: str) -> dict[str, tuple[str, str]]:
 # A server that speaks TLS
 
 
-def test_an_issuer_that_is_not_trusted(server: Emulator, authority: Any) -> None:
+def test_an_issuer_that_is_not_trusted(command: Command, server: Emulator, authority: Any) -> None:
     with tls(server, authority.issue_cert("localhost")) as port:
-        status, out = run("doctor", f"https://localhost:{port}")
-        assert status == 1
-        assert steps(out)["TLS"][0] == "FAILED"
-        assert "certificate" in steps(out)["TLS"][1]
-        assert "set SSL_CERT_FILE=issuer.pem" in out
-        # The one who asked for a chat is told as much.
-        status, out = run("chat", "--base-url", f"https://localhost:{port}", "Hello")
-        assert status == 1
-        assert "certificate" in out
+        assert command("doctor", f"https://localhost:{port}") == 1
+        assert steps(command.out)["TLS"][0] == "FAILED"
+        assert "certificate" in steps(command.out)["TLS"][1]
+        assert "set SSL_CERT_FILE=issuer.pem" in command.out
+        # `chat` says as much.
+        assert command("chat", "--base-url", f"https://localhost:{port}", "Hello") == 1
+        assert "certificate" in command.err
     assert server.requests == []
 
 
@@ -217,10 +212,10 @@ def test_certificates(
     assert hint in out
 
 
-def test_a_server_without_tls(server: Emulator) -> None:
-    status, out = run("doctor", server.url.replace("http:", "https:"))
-    assert (status, steps(out)["TLS"][0]) == (1, "FAILED")
-    assert "does http:// instead of https:// work?" in out
+def test_a_server_without_tls(command: Command, server: Emulator) -> None:
+    assert command("doctor", server.url.replace("http:", "https:")) == 1
+    assert steps(command.out)["TLS"][0] == "FAILED"
+    assert "does http:// instead of https:// work?" in command.out
 
 
 # Through a proxy
@@ -258,10 +253,14 @@ def test_through_a_tunnel(server: Emulator, authority: Any) -> None:
         (502, "does not reach chat.example"),
     ],
 )
-def test_a_tunnel_that_is_refused(answered: int, hint: str) -> None:
+def test_a_tunnel_that_is_refused(
+    command: Command, monkeypatch: pytest.MonkeyPatch, answered: int, hint: str
+) -> None:
     with Proxy(answered).running() as proxy:
-        status, out = run("doctor", "https://chat.example", HTTPS_PROXY=proxy.url)
-    assert (status, steps(out)["tunnel"][0]) == (1, "FAILED")
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        assert command("doctor", "https://chat.example") == 1
+    out = command.out
+    assert steps(out)["tunnel"][0] == "FAILED"
     assert f"answered {answered}" in steps(out)["tunnel"][1]
     assert hint in out
     assert "s3cret" not in out

@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("pseudo-terminals are POSIX's", allow_module_level=True)
 
+from command import Command
 from pseudo_terminal import CTRL_C, session
 
 from h2o_client.emulator import Answer, Emulator
@@ -46,9 +46,8 @@ def test_a_conversation(server: Emulator, tmp_path: Path) -> None:
     assert (tmp_path / "everything.md").read_text().startswith("**User**\n\nTell me everything")
 
 
-def test_doctor() -> None:
-    command = [sys.executable, "-W", "error", "-m", "h2o_client", "doctor", "http://127.0.0.1:1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    assert (done.returncode, done.stderr) == (1, "")
-    shown = re.sub(r"\d+ ms", "0 ms", done.stdout).splitlines()
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    command = Command(capsys, "doctor")
+    assert command("http://127.0.0.1:1") == 1
+    shown = re.sub(r"\d+ ms", "0 ms", command.out).splitlines()
     assert shown == recording("h2o-client doctor")

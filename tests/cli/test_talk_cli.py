@@ -1,12 +1,10 @@
-"""Conversations: typed in a real terminal, and going on with the last one."""
+"""Conversations: typed in a real terminal, and resuming the last one."""
 
 import json
 import os
 import signal
 import stat
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -17,10 +15,12 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("pseudo-terminals are POSIX's", allow_module_level=True)
 
+from asked import requested
+from command import Command, script
 from pseudo_terminal import CTRL_C, CTRL_D, ENTER, PROMPT, TAB, UP, Session, session
 
 from h2o_client import H2oClient
-from h2o_client.cli import app, state
+from h2o_client.cli import state
 from h2o_client.cli.outcome import App
 from h2o_client.emulator import Answer, Emulator, Fault
 
@@ -50,6 +50,15 @@ def talk(server: Emulator, home: Path) -> Talk:
 
     assert not home.exists()
     return start
+
+
+@pytest.fixture
+def chat(
+    server: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """`chat` in this process, at the server."""
+    monkeypatch.setenv("H2O_CHAT_URL", server.url)
+    return Command(capsys, "chat")
 
 
 def prompts(server: Emulator) -> list[str]:
@@ -162,18 +171,11 @@ def test_a_second_ctrl_c_leaves_while_the_stop_is_told(talk: Talk, server: Emula
         terminal.until("one two")
         server.wait_held()
         terminal.type(CTRL_C)
-        wait_for_request(server, "stop")
+        requested(server, "stop")
         terminal.type(CTRL_C)
         assert terminal.ended() == 130
     assert "Traceback" not in terminal.text
     server.release()
-
-
-def wait_for_request(server: Emulator, kind: str) -> None:
-    deadline = time.monotonic() + 5
-    while all(item.kind != kind for item in server.requests):
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def test_ctrl_c_at_the_prompt_leaves_the_second_time(talk: Talk) -> None:
@@ -331,7 +333,7 @@ def test_an_error_does_not_end_it(talk: Talk, server: Emulator) -> None:
         terminal.line("/retry")
         terminal.until("How can I help you?")
         terminal.line("/nonsense")
-        terminal.until("no such command")
+        terminal.until("unknown command")
         terminal.line("/quit")
         assert terminal.ended() == 0
 
@@ -363,7 +365,7 @@ def test_what_commands_do(talk: Talk, server: Emulator, tmp_path: Path) -> None:
         terminal.line(f"/save {saved}")
         terminal.until("saved to")
         terminal.line(f"/save {saved}")
-        terminal.until("is there already")
+        terminal.until("exists already")
         terminal.line(f"/save {text}")
         terminal.until("saved to")
         terminal.line("/system Be long.")
@@ -388,10 +390,10 @@ def test_what_commands_do(talk: Talk, server: Emulator, tmp_path: Path) -> None:
     assert text.read_text().startswith("**User**\n\nBe brief.\n\none\n\n**Assistant**\n\nYou said")
 
 
-# Going on
+# Resuming
 
 
-def test_going_on_with_the_last_conversation(talk: Talk, server: Emulator, home: Path) -> None:
+def test_resuming_the_last_conversation(talk: Talk, server: Emulator, home: Path) -> None:
     with talk() as terminal:
         terminal.line("My name is Ann.")
         terminal.until("turn 1.")
@@ -473,33 +475,18 @@ def test_wrong_use_in_a_terminal(talk: Talk, server: Emulator) -> None:
 )
 @pytest.mark.usefixtures("home")
 def test_wrong_use_of_conversations(
-    server: Emulator,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: tuple[str, ...],
-    hint: str,
+    chat: Command, server: Emulator, arguments: tuple[str, ...], hint: str
 ) -> None:
-    monkeypatch.setenv("H2O_CHAT_URL", server.url)
-    with pytest.raises(SystemExit) as exit_:
-        app.main(["chat", *arguments], prog_name="h2o-client")
-    assert exit_.value.code == 2
-    assert hint in capsys.readouterr().err
+    assert chat(*arguments) == 2
+    assert hint in chat.err
     assert server.requests == []
 
 
-def test_a_conversation_that_is_gone(
-    server: Emulator,
-    home: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert not home.exists()
-    monkeypatch.setenv("H2O_CHAT_URL", server.url)
+@pytest.mark.usefixtures("home")
+def test_a_conversation_that_is_gone(chat: Command, server: Emulator) -> None:
     state.save(server.url, state.Saved("5c1e5ac6-6ea2-4b0e-8a3c-2d0a6c7f3f10", "0" * 24))
-    with pytest.raises(SystemExit) as exit_:
-        app.main(["chat", "-c", "Hello"], prog_name="h2o-client")
-    assert exit_.value.code == 1
-    assert "no longer has this conversation" in capsys.readouterr().err
+    assert chat("-c", "Hello") == 1
+    assert "no longer has this conversation" in chat.err
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"session": 1, "conversation": null}', "\xff", "{}"])
@@ -515,24 +502,16 @@ def test_a_state_that_is_none(server: Emulator, home: Path, text: str) -> None:
 # For scripts
 
 
-def test_json(
-    server: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("H2O_CHAT_URL", server.url)
+def test_json(chat: Command, server: Emulator) -> None:
     server.reply(" naïve", Answer(" One", ending="error", error="out of memory"))
-    with pytest.raises(SystemExit) as exit_:
-        app.main(["chat", "Hello", "--json"], prog_name="h2o-client")
-    out, err = capsys.readouterr()
-    found = json.loads(out)
-    assert (exit_.value.code, err) == (0, "")
+    assert chat("Hello", "--json") == 0
+    found = json.loads(chat.out)
+    assert chat.err == ""
     assert (found["text"], found["model"], found["finish_reason"]) == (" naïve", LARGE, "eos_token")
-    with pytest.raises(SystemExit) as exit_:
-        app.main(["chat", "Hello", "--json"], prog_name="h2o-client")
-    out, err = capsys.readouterr()
-    error = json.loads(out)["error"]
-    assert exit_.value.code == 1
+    assert chat("Hello", "--json") == 1
+    error = json.loads(chat.out)["error"]
     assert (error["type"], error["partial"], error["status"]) == ("GenerationError", " One", None)
-    assert err == f"h2o-client: {error['message']}\n"
+    assert chat.err == f"h2o-client: {error['message']}\n"
 
 
 @pytest.mark.parametrize(
@@ -544,22 +523,17 @@ def test_json(
     ],
 )
 def test_what_needs_no_screen_imports_none(
-    server: Emulator, arguments: tuple[str, ...], heavy: set[str]
+    server: Emulator, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], heavy: set[str]
 ) -> None:
-    script = (
+    text = (
         "import sys; from h2o_client.cli import app\n"
         "app.main(sys.argv[1:], standalone_mode=False)\n"
         "print(*sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        env={**os.environ, "H2O_CHAT_URL": server.url},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-    )
-    assert not heavy & set(done.stdout.splitlines()[-1].split())
+    monkeypatch.setenv("H2O_CHAT_URL", server.url)
+    status, out, err = script(text, *arguments)
+    assert (status, err) == (0, "")
+    assert not heavy & set(out.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize(

@@ -460,7 +460,7 @@ def test_ctrl_c(server: Emulator) -> None:
     server.reply(*[endless(" One")] * 3)
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", SCRIPT, server.url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        server.wait_held(3)
+        server.wait_held(3, PATIENCE)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE)
     assert (out, process.returncode) == (b"", -signal.SIGINT)
@@ -468,6 +468,25 @@ def test_ctrl_c(server: Emulator) -> None:
     server.wait_idle()
     assert server.conversations == []
     assert server.stops == 3
+
+
+def test_ctrl_c_while_a_thread_is_started(
+    server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if thread.name == "h2o_client-batch":
+            raise KeyboardInterrupt
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        H2oClient(server.url) as client,
+        client.batch(["a"]) as results,
+    ):
+        next(results)
 
 
 # The service's limit
@@ -564,18 +583,13 @@ async def test_a_pause_is_in_the_log(
 
 
 def test_a_pause_is_told_once_and_again_when_it_becomes_longer() -> None:
-    class Telling(Batch):
-        def pausing(self, seconds: float) -> None:
-            told.append(round(seconds))
-
-    told: list[int] = []
-    with H2oClient("http://localhost") as client:
-        made = Telling(client, [])
-        refusals = [RateLimitError("wait"), RateLimitError("wait")]
-        for error in [*refusals, RateLimitError("wait", retry_after=300.0), *refusals]:
-            assert made._refused(error)
-        assert not made._refused(RateLimitError("wait", retry_after=900.0))
-    assert told == [120, 300]
+    told: list[float] = []
+    limit = RateLimit(600.0, told.append)
+    refusals = [RateLimitError("wait"), RateLimitError("wait")]
+    for error in [*refusals, RateLimitError("wait", retry_after=300.0), *refusals]:
+        assert limit.refused(error)
+    assert not limit.refused(RateLimitError("wait", retry_after=900.0))
+    assert told == [120.0, 300.0]
 
 
 async def test_the_service_that_limits(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -632,7 +646,7 @@ def refusal(retry_after: float | None = None) -> RateLimitError:
 
 def test_rate_limit() -> None:
     now = 0.0
-    limit = RateLimit(budget=300.0, clock=lambda: now)
+    limit = RateLimit(budget=300.0, tell=lambda _seconds: None, clock=lambda: now)
     assert limit.delay() == 0.0
     assert limit.refused(refusal())
     assert limit.delay() == 120.0

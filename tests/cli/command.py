@@ -1,0 +1,86 @@
+"""The command in this process, and in one of its own where signals, pipes and imports count."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from h2o_client.cli import app
+
+PATIENCE = 30.0
+
+# Without what httpx imports only because it is installed: it takes as long as the rest.
+_MAIN = """
+import sys
+sys.modules.update(dict.fromkeys(("trio", "httpx._main")))
+from h2o_client.__main__ import main
+main()
+"""
+COMMAND = (sys.executable, "-W", "error", "-c", _MAIN)
+
+
+class Command:
+    """The command in this process; `out` and `err` are what it wrote.
+
+    Args:
+        capsys: pytest's fixture.
+        *first: the first of its arguments, each time.
+    """
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], *first: str) -> None:
+        self._capsys = capsys
+        self._first = first
+        self.out = self.err = ""
+
+    def __call__(self, *arguments: str) -> int:
+        with pytest.raises(SystemExit) as exit_:
+            app.main([*self._first, *arguments], prog_name="h2o-client")
+        self.out, self.err = self._capsys.readouterr()
+        assert isinstance(exit_.value.code, int)
+        return exit_.value.code
+
+
+@contextmanager
+def process(
+    *arguments: str, program: tuple[str, ...] = COMMAND, **options: Any
+) -> "Generator[subprocess.Popen[bytes]]":
+    """Start the command, or another program, in a process of its own."""
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    keywords: dict[str, Any] = {**pipes, **options}
+    with subprocess.Popen[bytes]([*program, *arguments], **keywords) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+def ended(started: "subprocess.Popen[bytes]", given: bytes | None = None) -> tuple[int, str, str]:
+    """Wait for a process: its status, what it wrote and what it complained of."""
+    out, err = started.communicate(given, timeout=PATIENCE)
+    return started.returncode, (out or b"").decode(), (err or b"").decode()
+
+
+def run(*arguments: str, **options: Any) -> tuple[int, str, str]:
+    """Run the command to its end: its status, what it wrote and what it complained of."""
+    with process(*arguments, **options) as started:
+        return ended(started)
+
+
+def script(text: str, *arguments: str) -> tuple[int, str, str]:
+    """Run a script to its end, as `run()` does with the command."""
+    return run(*arguments, program=(sys.executable, "-W", "error", "-c", text))
+
+
+def read(started: "subprocess.Popen[bytes]", until: str) -> str:
+    """Read what a process writes, as it comes."""
+    assert started.stdout is not None
+    found = b""
+    while until.encode() not in found:
+        chunk = os.read(started.stdout.fileno(), 4096)
+        assert chunk, f"it ended with {found!r}"
+        found += chunk
+    return found.decode()
