@@ -9,8 +9,8 @@ share. What they play is performed by `_sync_player.py`. Nothing here decides wh
 import threading
 import warnings
 import weakref
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
@@ -28,6 +28,13 @@ from h2o_client._http import (
     new_http,
     new_service,
     rebuild,
+)
+from h2o_client._leaving import (
+    Cleaner,
+    clean_up_at_exit,
+    is_closed,
+    is_reentrant,
+    not_reentrant,
 )
 from h2o_client._registry import Registry
 from h2o_client._sync_player import Player
@@ -133,9 +140,7 @@ class ChatStream:
         # An argument that was refused in __init__ leaves nothing to look at.
         if getattr(self, "_begun", False) and not self._closed and not self._is_inherited():
             self._client._drop(self._operation, self._player)
-            warnings.warn(
-                f"{self!r} was not closed: use `with`", ResourceWarning, stacklevel=1, source=self
-            )
+            self._warn_unclosed()
 
     @property
     def text(self) -> str:
@@ -215,6 +220,12 @@ class ChatStream:
         """
         self._close(self._client._cleanup_deadline())
 
+    def _warn_unclosed(self) -> None:
+        if self.running:
+            warnings.warn(
+                f"{self!r} was not closed: use `with`", ResourceWarning, stacklevel=1, source=self
+            )
+
     def _is_inherited(self) -> bool:
         """Whether this process is a fork of the one that the stream belongs to."""
         if self._pid == PROCESS.id:
@@ -236,14 +247,15 @@ class ChatStream:
         if self._is_inherited():
             self._closed = True
             self._left.set()
+        if is_reentrant():
+            if not (self._operation.done or self._closed):
+                self._player.closing = True
+            if self._begun:
+                self._client._abandon(self._operation, deadline)
+            return
         told = False
         while not self._left.is_set():
             if self._instead_of_reader(partial(self._leave, deadline)):
-                return
-            if self._player.thread == threading.get_ident():
-                # `on_retry` or `on_web_search` closes what it is called from.
-                self._player.closing = True
-                self._client._abandon(self._operation, deadline)
                 return
             if not told and not self._tell_to_close():
                 # The reader waits for a response: what is known can be told the server from here,
@@ -255,6 +267,7 @@ class ChatStream:
                 return
             self._left.wait(min(LOOK, left))
 
+    @not_reentrant
     def _instead_of_reader(self, end: Callable[[], None]) -> bool:
         """End the stream where nobody reads it; False: somebody does."""
         self._enders.append(True)
@@ -276,6 +289,7 @@ class ChatStream:
                 raise StopIteration
         return token
 
+    @not_reentrant
     def _advance(self) -> bool:
         """Read until something has come (True), or to the end (False)."""
         permit = self._permit
@@ -452,6 +466,10 @@ class Conversation:
         # An argument that was refused in __init__ leaves nothing to look at.
         if not getattr(self, "_closed", True) and self._is_to_be_deleted():
             self._client._drop(self._talk, None)
+            self._warn_unclosed()
+
+    def _warn_unclosed(self) -> None:
+        if not self._closed and self._is_to_be_deleted():
             warnings.warn(
                 f"{self!r} was not closed: use `with`", ResourceWarning, stacklevel=1, source=self
             )
@@ -842,11 +860,11 @@ class H2oClient:
         self._opening = threading.RLock()  # `on_retry` may use the client
         self._streams: Registry[ChatStream] = Registry()
         self._conversations: Registry[Conversation] = Registry()
-        self._dropped: deque[tuple[Abandoned, Player | None]] = deque()
         self._owned: weakref.finalize[Any, Any] | None = None
         if http_client is not None:
             check_http_client(http_client, httpx.Client, proxy, transport)
         self._http = http_client or self._own_http()
+        self._cleaner = self._new_cleaner()
 
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""
@@ -1128,9 +1146,11 @@ class H2oClient:
         try:
             self._clean_up()
         finally:
-            if self._owned is not None:
+            if self._owned is not None and not is_reentrant():
                 self._owned()
+        is_closed(self._cleaner)
 
+    @not_reentrant
     def _clean_up(self) -> None:
         if self._pid != PROCESS.id:
             return  # a child that never used it: all that is open is the parent's
@@ -1142,17 +1162,29 @@ class H2oClient:
             stream._close(deadline)
         for conversation in self._conversations.items():
             conversation._close(deadline)
-        self._sweep()
-        self._tell_off(Player(self, self._cleanup_deadline()))
+        self._tell_off(self._cleanup_deadline())
 
-    def _tell_off(self, player: Player) -> None:
+    def _tell_off(self, deadline: float) -> None:
         """Clean up what was left behind; what fails now is given up."""
         if self._forks != PROCESS.forks:
             self._service.session.shared = True  # by a child, which knows what is in it
+        self._service.drop_all()
+        if is_reentrant():
+            self._cleaner.finish(deadline)
+            return
         try:
-            player.play(self._service.sweep())
+            self._cleaner.release()
+            Player(self, deadline).play(self._service.sweep())
         except Exception:  # noqa: BLE001 -- closing must come to its end
             logger.warning("what was left behind could not be cleaned up", exc_info=True)
+
+    def _close_at_exit(self) -> None:
+        """Close what is open, at the interpreter's exit, and warn of it."""
+        for stream in self._streams.items():
+            stream._warn_unclosed()
+        for conversation in self._conversations.items():
+            conversation._warn_unclosed()
+        self.close()
 
     def _cleanup_deadline(self) -> float:
         """Return when a clean-up that begins now must be done."""
@@ -1181,7 +1213,7 @@ class H2oClient:
         if self._closed:
             raise RuntimeError("the client is closed")
         self._settle_in()
-        self._sweep()
+        clean_up_at_exit(self._cleaner)
         if stream is not None:
             self._streams.add(stream)
 
@@ -1212,29 +1244,27 @@ class H2oClient:
         self._conversations = Registry()
         for conversation in mine:
             self._conversations.add(conversation)
-        self._dropped.clear()
         self._service.forget()
         self._http = self._own_http()
+        self._cleaner = self._new_cleaner()
+
+    def _new_cleaner(self) -> Cleaner:
+        if self._owned is None:
+            return Cleaner(self, self._service, partial(nullcontext, self._http))
+        proxy, transport = self._arguments["proxy"], self._arguments["transport"]
+        return Cleaner(self, self._service, partial(new_http, httpx.Client, proxy, transport))
 
     def _drop(self, operation: Abandoned, player: Player | None) -> None:
-        """Keep what was dropped unclosed; called by the garbage collector."""
-        self._dropped.append((operation, player))
-
-    def _sweep(self) -> None:
-        """Clean up after the streams and conversations that were dropped unclosed."""
-        while True:
-            try:
-                operation, player = self._dropped.popleft()
-            except IndexError:  # nothing is left, or another thread has it
-                return
-            try:
-                if player is not None:
-                    player.release()
-            finally:
-                self._abandon(operation, self._cleanup_deadline())
+        """Clean up what was dropped unclosed; called by the garbage collector."""
+        self._service.drop(operation)
+        self._cleaner.drop(player)
 
     def _abandon(self, operation: Abandoned, deadline: float) -> None:
         """Tell the server that the caller broke an operation off; what fails is left behind."""
+        if is_reentrant():
+            self._service.drop(operation)
+            self._cleaner.finish(deadline)
+            return
         try:
             Player(self, deadline).play(operation.abandon())
         except H2oError as error:

@@ -8,7 +8,7 @@ before that it is unknown, and telling the server to stop makes the server close
 import contextvars
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Generic, TypeVar, assert_never
+from typing import Generic, Protocol, TypeVar, assert_never
 
 import httpx
 
@@ -48,10 +48,17 @@ from h2o_client.protocol.effects import (
     Stepper,
 )
 
-if TYPE_CHECKING:
-    from h2o_client._sync import H2oClient
-
 T = TypeVar("T")
+
+
+class ConnectionOwner(Protocol):
+    """What a player uses: connections, and the lock for opening a session."""
+
+    @property
+    def _http(self) -> httpx.Client: ...
+
+    @property
+    def _opening(self) -> threading.RLock: ...
 
 
 class Player:
@@ -65,10 +72,9 @@ class Player:
         closing: set when the stream is closed while its reader is at work: no effect follows.
         reader: reads on without the flow, if it may: see `Emit`.
         next: gives it the next bytes.
-        thread: the thread in which the flow goes on, between its effects; it may be in a callback.
     """
 
-    def __init__(self, client: "H2oClient", deadline: float | None = None) -> None:
+    def __init__(self, client: ConnectionOwner, deadline: float | None = None) -> None:
         self._client = client
         self._deadline = deadline
         self._limits: dict[str, float | None] = {}
@@ -83,7 +89,6 @@ class Player:
         self.closing = False
         self.reader: Reader | None = None
         self.next: Callable[[], bytes]
-        self.thread: int | None = None
 
     def play(self, flow: Flow[T]) -> T:
         """Play a flow to its end; nobody waits for its tokens."""
@@ -113,7 +118,6 @@ class Player:
         effect = steps.step(outcome)
         while effect is not None:
             if type(effect) is Emit:
-                self.thread = None
                 self.reader = effect.reader
                 if self._halted:
                     self.reader = None
@@ -136,7 +140,6 @@ class Player:
 
     def _outcome(self, effect: Effect) -> object:
         """Perform an effect; return its answer, or the error that is to be thrown in."""
-        self.thread = threading.get_ident()
         try:
             outcome = self._perform(effect)
         except (H2oError, *TRANSPORT_ERRORS) as error:

@@ -37,6 +37,11 @@ class Operation(Protocol):
         """Do it all, emitting tokens as they arrive."""
         ...
 
+    @property
+    def creating(self) -> bool:
+        """Whether a request is under way that creates its conversation."""
+        ...
+
     def stop(self) -> Flow[None]:
         """Tell the server that the caller has enough; `run()` ends with what is there."""
         ...
@@ -98,6 +103,11 @@ class Chat:
         """Whether nothing more comes of the answer: what `run()` still does is clean up."""
         return self._turn.done
 
+    @property
+    def creating(self) -> bool:
+        """Whether a request is under way that creates its conversation."""
+        return self._service.is_creating(self._made)
+
     def run(self) -> Flow[Reply]:
         """Do it all, emitting tokens as they arrive."""
         service = self._service
@@ -106,6 +116,7 @@ class Chat:
             if not self._turn.stopping:
                 yield from service.open_session(self._retries, self._model)
             if not self._turn.stopping:
+                service.begin_operation(self)
                 yield from service.create(self._model, self._retries, self._made)
         except CallerStoppedError:
             if not self._turn.stopping:
@@ -142,3 +153,5 @@ class Chat:
         if self._conversation is not None:
             yield from self._service.delete(self._conversation, retries)
             self._conversation = None
+        if not self.creating:
+            self._service.end_operation(self)

@@ -8,8 +8,7 @@ also keeps what was left behind, because the server could not be told when its t
 import contextlib
 import copy
 import weakref
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from h2o_client.errors import (
@@ -63,6 +62,8 @@ Reader = Callable[[Head, bytes, Request], T]
 MAX_ANSWER = 1024 * 1024  # bytes of a successful answer
 MAX_DATA = 64 * 1024 * 1024  # bytes of `__data.json`: a long conversation has megabytes
 _MAX_LEFT_BEHIND = 1000
+_FIRST_PAUSE = 0.05  # seconds until what could not be cleaned up is tried again; doubled each time
+_LONGEST_PAUSE = 0.5
 _LOOK_WITHIN = 5.0  # seconds that one look at what is stored may take: another may follow
 
 
@@ -84,8 +85,13 @@ class Ambient(NamedTuple):
     note: Callable[[str], None]
 
 
-class Abandoned(Protocol):
+class Abandoned(Hashable, Protocol):
     """An operation that the caller broke off."""
+
+    @property
+    def creating(self) -> bool:
+        """Whether a request is under way that creates its conversation."""
+        ...
 
     def abandon(self) -> Flow[None]:
         """Tell the server what must still be told: stop, delete. May be played again."""
@@ -129,7 +135,8 @@ class Service:
         self.recover = recover
         self._share = share
         self.retries = retries
-        self._left_behind: deque[Abandoned] = deque(maxlen=_MAX_LEFT_BEHIND)
+        self._unfinished: dict[Abandoned, bool] = {}  # whether each was left behind
+        self._creating: set[Callable[[str], None]] = set()
         self._known: set[str] = set()  # the conversations that were made or taken up
         self._orphaned = False  # whether one may have been made whose id was lost
         self._claims: weakref.WeakValueDictionary[str, Claim] = weakref.WeakValueDictionary()
@@ -148,7 +155,7 @@ class Service:
         reopen: bool = True,
         largest: int = MAX_ANSWER,
         failed: Callable[[H2oError], None] | None = None,
-        finish: bool = False,
+        creating: Callable[[str], None] | None = None,
     ) -> Flow[T]:
         """Send a request that does no harm twice, and read its answer.
 
@@ -159,8 +166,8 @@ class Service:
             reopen: whether to open the session again, once, where the server has forgotten it.
             largest: bytes that a successful answer may have.
             failed: told of each attempt that fails.
-            finish: whether an attempt that is on its way comes to its end, whatever becomes of
-                the caller; `read` is to note what came of it.
+            creating: what `read` tells the id of the conversation that is created: an attempt
+                that is on its way then comes to its end, whatever becomes of the caller.
 
         Raises:
             H2oError: what the last attempt ended with.
@@ -170,7 +177,8 @@ class Service:
             try:
                 deadline = None if retries is None else retries.deadline
                 attempt = self._attempt(build(), read, deadline, largest)
-                if finish:
+                if creating is not None:
+                    attempt = self._create_once(attempt, creating)
                     answer: T = yield Finish(attempt, self.timeouts.cleanup)
                     return answer
                 return (yield from attempt)
@@ -376,33 +384,37 @@ class Service:
         Raises:
             ModelUnavailableError: the server does not know the model.
         """
-        under_way = False
 
         def build() -> Request:
-            nonlocal under_way
-            under_way = True
             if from_share is not None:
                 return self.endpoints.copy_share(from_share, model=model)
             return self.endpoints.create(model=model)
 
         def read(head: Head, body: bytes, request: Request) -> None:
-            nonlocal under_way
             conversation = read_conversation_id(head, body, request)
-            under_way = False
             self._known.add(conversation)
             made(conversation)
 
         def failed(error: H2oError) -> None:
-            nonlocal under_way
-            under_way = False
             self._orphaned = self._orphaned or may_have_acted(error)
 
-        creation = self.call(build, read, retries, failed=failed, finish=True)
+        creation = self.call(build, read, retries, failed=failed, creating=made)
         try:
             yield from self._explaining(model, creation, retries.deadline)
         except GeneratorExit:
-            self._orphaned = self._orphaned or under_way
+            self._orphaned = self._orphaned or made in self._creating
             raise
+
+    def _create_once(self, attempt: Flow[T], made: Callable[[str], None]) -> Flow[T]:
+        self._creating.add(made)
+        try:
+            return (yield from attempt)
+        finally:
+            self._creating.discard(made)
+
+    def is_creating(self, made: Callable[[str], None]) -> bool:
+        """Whether a request is under way whose answer `made` will be told: see `create()`."""
+        return made in self._creating
 
     def claim(self, conversation: str, mine: Claim) -> Claim:
         """Return the claim to the turns of a conversation, which all who took it up share.
@@ -497,34 +509,83 @@ class Service:
         except NotFoundError:
             return
 
+    def begin_operation(self, operation: Abandoned) -> None:
+        """Note that the server must be told something if the operation is broken off now."""
+        self._unfinished.setdefault(operation, False)
+
+    def end_operation(self, operation: Abandoned) -> None:
+        """Note that the server need not be told anything more."""
+        self._unfinished.pop(operation, None)
+
+    def drop(self, operation: Abandoned) -> None:
+        """Keep an operation that nobody goes on with, for `sweep()`."""
+        self._unfinished[operation] = True
+        if len(self._unfinished) > _MAX_LEFT_BEHIND:
+            left = [oldest for oldest in list(self._unfinished) if self._unfinished.get(oldest)]
+            if len(left) > _MAX_LEFT_BEHIND:
+                self.end_operation(left[0])
+
+    def drop_all(self) -> None:
+        """Keep all that is unfinished for `sweep()`: nobody goes on with it."""
+        for operation in list(self._unfinished):
+            self.drop(operation)
+
     def leave_behind(self, operation: Abandoned, error: BaseException | None) -> None:
         """Keep an operation whose clean-up failed, to try again when the client closes."""
-        self._left_behind.append(operation)
+        self.drop(operation)
         reason = "it was interrupted" if error is None else in_short(error)
         self.ambient.warn(
             f"a conversation could not be cleaned up, and is tried again on close: {reason}"
         )
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether the server need not be told anything."""
+        return not (self._unfinished or self._orphaned)
+
     def forget(self) -> None:
         """Leave what there is to another process, which goes on with the session as well."""
-        self._left_behind.clear()
+        self._unfinished.clear()
         self._claims.clear()
         self.session.shared = True
 
     def sweep(self) -> Flow[None]:
-        """Try again to clean up what was left behind; what fails now is given up."""
-        while self._left_behind:
-            operation = self._left_behind.popleft()
+        """Clean up what was left behind; try again, for the time of a clean-up."""
+        until = self.ambient.clock() + self.timeouts.cleanup
+        pause = _FIRST_PAUSE
+        while True:
+            failures = yield from self._sweep_once()
+            left = until - self.ambient.clock()
+            if failures == [] or left <= 0:
+                break
+            if not any(error is None or _may_pass(error) for error in failures):
+                break
+            yield Sleep(min(pause, left))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        for error in failures:
+            reason = "its creation has not ended" if error is None else in_short(error)
+            self.ambient.warn(f"a conversation may be left behind, as clean-up failed: {reason}")
+
+    def _sweep_once(self) -> Flow[list[H2oError | None]]:
+        """Return why something is not clean yet; None: it is just being created."""
+        failures: list[H2oError | None] = []
+        for operation in [each for each in list(self._unfinished) if self._unfinished.get(each)]:
             try:
                 yield from operation.abandon()
             except H2oError as error:
-                self.ambient.warn(f"a conversation could not be cleaned up: {in_short(error)}")
+                failures.append(error)
+            else:
+                if operation.creating:
+                    failures.append(None)
+                else:
+                    self.end_operation(operation)
         if self._orphaned and not self.session.shared:
-            self._orphaned = False
             try:
                 yield from self._delete_orphans()
+                self._orphaned = False
             except H2oError as error:
-                self.ambient.warn(f"a conversation may be left behind: {in_short(error)}")
+                failures.append(error)
+        return failures
 
     def _delete_orphans(self) -> Flow[None]:
         """Delete the conversations that were made here, but whose ids were lost on the way.
@@ -551,6 +612,13 @@ def _read_settings(head: Head, body: bytes, request: Request) -> list[str]:
     """Return the `Set-Cookie` headers of accepted settings."""
     read_settings(head, body, request)
     return [value for name, value in head.headers if name == "set-cookie"]
+
+
+def _may_pass(error: H2oError) -> bool:
+    """Whether a clean-up that failed like this may succeed when it is tried again."""
+    if isinstance(error, StatusError) and error.status >= 500:
+        return True
+    return isinstance(error, TransportTimeoutError) or is_passing(error)
 
 
 def in_short(error: BaseException) -> str:

@@ -102,6 +102,11 @@ class Talk:
         """Whether there is something to delete at the end."""
         return self.id is not None and not self._keep and not self._deleted
 
+    @property
+    def creating(self) -> bool:
+        """Whether a request is under way that creates it."""
+        return self._service.is_creating(self._made)
+
     def ask(
         self,
         prompt: str | None,
@@ -197,6 +202,8 @@ class Talk:
                 try:
                     yield from self._service.open_session(retries, self._model)
                     if self.id is None:
+                        if not self._keep:
+                            self._service.begin_operation(self)
                         yield from self._service.create(
                             self._model, retries, self._made, from_share=self._share
                         )
@@ -338,6 +345,7 @@ class Talk:
             try:
                 yield from self._service.delete(self.id, self._service.new_call())
                 self._deleted = True
+                self._service.end_operation(self)
             finally:
                 self._claim.free()
 
@@ -346,6 +354,8 @@ class Talk:
         if self.id is not None and self.to_be_deleted:
             yield from self._service.delete(self.id, None)
             self._deleted = True
+        if not self.creating:
+            self._service.end_operation(self)
 
     def explained(self, flow: Flow[Any]) -> Flow[Any]:
         """Play a flow; where the server no longer has the conversation, say what can be done."""
@@ -463,6 +473,11 @@ class Ask:
         """Whether nothing more comes of the answer: what `run()` still does is clean up."""
         return self._turn is not None and self._turn.done
 
+    @property
+    def creating(self) -> bool:
+        """Whether a request is under way that creates its conversation: that is the `Talk`'s."""
+        return False
+
     def run(self) -> Flow[Reply]:
         """Do it all, emitting tokens as they arrive.
 
@@ -473,8 +488,11 @@ class Ask:
         if self._stopping:  # before it began: another may well be running
             return (yield from self._stopped())
         self._talk.begin()
+        self._service.begin_operation(self)
         try:
-            return (yield from self._run())
+            reply = yield from self._run()
+            self._service.end_operation(self)
+            return reply
         finally:
             self._talk.end(self._turn)
 
@@ -525,6 +543,7 @@ class Ask:
         """Tell the server to stop generating."""
         if self._turn is not None:
             yield from self._turn.abandon()
+        self._service.end_operation(self)
 
     def _new_turn(self, prompt: str, message_id: str | None) -> Turn:
         return Turn(
