@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from h2o_client._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from h2o_client._async import AsyncChatStream as AsyncChatStream
-    from h2o_client._async import AsyncConversation as AsyncConversation
-    from h2o_client._async import AsyncH2oClient as AsyncH2oClient
-    from h2o_client._sync import ChatStream as ChatStream
-    from h2o_client._sync import Conversation as Conversation
-    from h2o_client._sync import H2oClient as H2oClient
+    from h2o_client._client._async.client import AsyncH2oClient as AsyncH2oClient
+    from h2o_client._client._async.conversation import AsyncConversation as AsyncConversation
+    from h2o_client._client._async.stream import AsyncChatStream as AsyncChatStream
+    from h2o_client._client._sync.client import H2oClient as H2oClient
+    from h2o_client._client._sync.conversation import Conversation as Conversation
+    from h2o_client._client._sync.stream import ChatStream as ChatStream
     from h2o_client.batch import AsyncBatch as AsyncBatch
     from h2o_client.batch import Batch as Batch
     from h2o_client.batch import BatchResult as BatchResult
@@ -57,20 +57,20 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "AsyncBatch": "batch",
-    "AsyncChatStream": "_async",
-    "AsyncConversation": "_async",
-    "AsyncH2oClient": "_async",
+    "AsyncChatStream": "_client._async.stream",
+    "AsyncConversation": "_client._async.conversation",
+    "AsyncH2oClient": "_client._async.client",
     "Batch": "batch",
     "BatchResult": "batch",
-    "ChatStream": "_sync",
-    "Conversation": "_sync",
+    "ChatStream": "_client._sync.stream",
+    "Conversation": "_client._sync.conversation",
     "ConversationBusyError": "errors",
     "ConversationInfo": "stored",
     "DEFAULT_BASE_URL": "types",
     "DEFAULT_MODEL": "types",
     "ForbiddenError": "errors",
     "GenerationError": "errors",
-    "H2oClient": "_sync",
+    "H2oClient": "_client._sync.client",
     "H2oError": "errors",
     "IncompleteStreamError": "errors",
     "InvalidRequestError": "errors",

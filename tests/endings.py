@@ -1,4 +1,4 @@
-"""A program that ends in many ways without closing what it opened: `endings.py URL NAME COUNT SEED`.
+"""A program that leaves things open, and ends in many ways: `endings.py URL NAME COUNT SEED`.
 
 Each trial is a fork of it that does what one small script would do, and ends as that would: through
 the whole of the interpreter's exit. It prints one line of JSON for each trial: how the child ended,
@@ -6,6 +6,7 @@ what it wrote to stderr, and how long it took.
 """
 
 import asyncio
+import faulthandler
 import json
 import os
 import random
@@ -262,6 +263,7 @@ def main(url: str, name: str, count: str, seed: str) -> object:
             child = os.fork()
             if child == 0:
                 os.dup2(errors.fileno(), 2)
+                faulthandler.dump_traceback_later(HANGS - 5)
                 random.seed(moments.random())
                 if "handler" in name:  # no signal before there is a handler
                     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
@@ -276,7 +278,8 @@ def main(url: str, name: str, count: str, seed: str) -> object:
             seconds = time.monotonic() - begun
             errors.seek(0)
             text = errors.read().decode()
-            print(json.dumps({"status": status, "seconds": seconds, "errors": text}), flush=True)
+            trial = {"status": status, "seconds": seconds, "errors": text}
+            sys.stdout.write(json.dumps(trial) + "\n")
             moments.random()
     return None
 

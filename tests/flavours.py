@@ -28,7 +28,8 @@ import anyio.to_thread
 import httpx
 import pytest
 
-from h2o_client import AsyncH2oClient, H2oClient, _async
+from h2o_client import AsyncH2oClient, H2oClient
+from h2o_client._client._async import client, conversation, stream
 from h2o_client.emulator import Answer, Emulator
 
 T = TypeVar("T")
@@ -189,12 +190,15 @@ class SyncApi(Api):
         assert not thread.is_alive()
 
 
+ASYNC_CLASSES = {**vars(client), **vars(stream), **vars(conversation)}
+
+
 class AsIfAsync:
     """A sync object that can be used as its async twin is."""
 
     def __init__(self, thing: Any) -> None:
         self._thing = thing
-        self._twin = vars(_async)[f"Async{type(thing).__name__}"]
+        self._twin = ASYNC_CLASSES[f"Async{type(thing).__name__}"]
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._thing, "close" if name == "aclose" else name)
@@ -240,7 +244,7 @@ class AsIfAsync:
 
 def as_if_async(thing: T) -> T:
     """Dress a result up, if it has an async twin."""
-    if f"Async{type(thing).__name__}" in vars(_async):
+    if f"Async{type(thing).__name__}" in ASYNC_CLASSES:
         return cast("T", AsIfAsync(thing))
     return thing
 

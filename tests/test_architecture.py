@@ -13,15 +13,9 @@ import h2o_client
 ROOT = Path(h2o_client.__file__).parent
 LONGEST = 600
 LONGER = {
-    # One class for each public class with its docstrings, and no decisions: it grows with the
-    # API alone. Split, its private parts would have to be public to each other.
-    "_sync": 1300,
-    "_async": 1100,
     # What is true of a conversation, and a message in it, which changes that.
     "protocol.talk": 700,
 }
-SYNC, ASYNC = {"_sync", "_sync_player"}, {"_async", "_async_player"}
-SHELLS = SYNC | ASYNC | {"_http"}
 OTHER_WORLDS = {"emulator", "testing"}  # no part of the client
 USERS = {"cli", "g4f", "batch", "notebook", "magics", "__main__"}
 PUBLIC_MODULES = {"h2o_client", "h2o_client.errors", "h2o_client.stored", "h2o_client.types"}
@@ -29,6 +23,8 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): path
     for path in sorted(ROOT.rglob("*.py"))
 }
+SYNC = {name for name in MODULES if name.startswith("_client._sync.")}
+ASYNC = {name for name in MODULES if name.startswith("_client._async.")}
 TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 
 
@@ -97,7 +93,7 @@ def test_the_core_asks_no_clock(name: str) -> None:
 
 def test_of_the_client_the_shells_and_what_they_share_import_httpx() -> None:
     found = {name for name in MODULES if tops(name) & {"httpx", "httpcore"}}
-    assert {name for name in found if part(name) not in {*OTHER_WORLDS, "_fast"}} == SHELLS
+    assert {part(name) for name in found} - {*OTHER_WORLDS, "_fast"} == {"_client"}
 
 
 def test_the_fast_transport_is_httpxs_affair() -> None:
@@ -108,9 +104,11 @@ def test_the_fast_transport_is_httpxs_affair() -> None:
             if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
                 mine = ast.unparse(node.value) in ("self", "asyncio.Protocol")
                 assert mine or node.attr.endswith("__"), f"{name}: {ast.unparse(node)}"
-    assert {name for name in MODULES if "_fast" in ours(name)} - set(of("_fast")) == {"_http"}
+    assert {name for name in MODULES if "_fast" in ours(name)} - set(of("_fast")) == {
+        "_client.http"
+    }
     assert not tops("_fast.framing") & {"httpx", "httpcore", "asyncio", "socket", "ssl", "time"}
-    for node in TREES["_http"].body:  # not those within functions
+    for node in TREES["_client.http"].body:  # not those within functions
         assert "_fast" not in ast.unparse(node) or isinstance(node, ast.FunctionDef)
 
 
@@ -140,12 +138,14 @@ def test_errors_and_types_import_nothing_of_ours() -> None:
 
 
 def test_the_shells_do_not_know_each_other() -> None:
-    assert not ours("_http") & (SYNC | ASYNC)
+    shells = {f"h2o_client.{name}" for name in SYNC | ASYNC}
+    for name in set(of("_client")) - SYNC - ASYNC:
+        assert not imported(name) & shells
     for name in SYNC:
-        assert not ours(name) & ASYNC
+        assert not imported(name) & shells - {f"h2o_client.{name}" for name in SYNC}
         assert not tops(name) & {"anyio", "asyncio", "trio"}
     for name in ASYNC:
-        assert not ours(name) & SYNC
+        assert not imported(name) & shells - {f"h2o_client.{name}" for name in ASYNC}
         assert not tops(name) & {"asyncio", "trio", "threading", "time"}
 
 
@@ -202,7 +202,7 @@ def test_the_rule_on_yield_finds_one() -> None:
     assert list(yields(found[0].finalbody)) == [5]
 
 
-@pytest.mark.parametrize("name", of(*SYNC, *ASYNC, "g4f", "batch", "notebook", "magics"))
+@pytest.mark.parametrize("name", [*sorted(SYNC | ASYNC), *of("g4f", "batch", "notebook", "magics")])
 def test_the_shells_hold_no_generators(name: str) -> None:
     managers = {"contextmanager", "asynccontextmanager"}  # entered and left in one place
     for node in ast.walk(TREES[name]):

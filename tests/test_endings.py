@@ -3,8 +3,6 @@
 import json
 import subprocess
 import sys
-from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import endings
@@ -51,13 +49,16 @@ def check(name: str, trials: list[dict[str, Any]]) -> None:
         if name == "two ctrl-c":
             assert status == -2  # the second may come upon anything, the traceback too
             continue
+        if "thread" in name or "task" in name:
+            assert status == 0  # who reads in the background may tell of it
+            continue
         assert "Exception ignored" not in errors, errors
         if "handler" in name:
             assert json.loads(errors.splitlines()[0])["took"] < FREEZE
             assert len(errors.splitlines()) == 1, errors
             assert status == (3 if "sys.exit" in name else 0)
         elif "ctrl-c" in name:
-            assert (status, errors.splitlines()[-1:]) in [(-2, ["KeyboardInterrupt"])], errors
+            assert (status, errors.splitlines()[-1:]) == (-2, ["KeyboardInterrupt"]), errors
             assert "ExceptionGroup" not in errors
         elif "exception" in name:
             assert status == 1

@@ -8,7 +8,7 @@ also keeps what was left behind, because the server could not be told when its t
 import contextlib
 import copy
 import weakref
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from h2o_client.errors import (
@@ -85,7 +85,7 @@ class Ambient(NamedTuple):
     note: Callable[[str], None]
 
 
-class Abandoned(Hashable, Protocol):
+class Abandoned(Protocol):
     """An operation that the caller broke off."""
 
     @property
@@ -384,25 +384,32 @@ class Service:
         Raises:
             ModelUnavailableError: the server does not know the model.
         """
+        under_way = False
 
         def build() -> Request:
+            nonlocal under_way
+            under_way = True
             if from_share is not None:
                 return self.endpoints.copy_share(from_share, model=model)
             return self.endpoints.create(model=model)
 
         def read(head: Head, body: bytes, request: Request) -> None:
+            nonlocal under_way
             conversation = read_conversation_id(head, body, request)
+            under_way = False
             self._known.add(conversation)
             made(conversation)
 
         def failed(error: H2oError) -> None:
+            nonlocal under_way
+            under_way = False
             self._orphaned = self._orphaned or may_have_acted(error)
 
         creation = self.call(build, read, retries, failed=failed, creating=made)
         try:
             yield from self._explaining(model, creation, retries.deadline)
         except GeneratorExit:
-            self._orphaned = self._orphaned or made in self._creating
+            self._orphaned = self._orphaned or under_way
             raise
 
     def _create_once(self, attempt: Flow[T], made: Callable[[str], None]) -> Flow[T]:

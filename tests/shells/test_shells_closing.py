@@ -23,7 +23,7 @@ from h2o_client import (
     Timeouts,
     TransportTimeoutError,
 )
-from h2o_client._registry import Registry
+from h2o_client._client.registry import Registry
 from h2o_client.emulator import Answer, Emulator, Fault
 
 Call = Callable[[], Awaitable[Any]]

@@ -201,7 +201,7 @@ def test_importing_a_client_does_not_import_the_other() -> None:
         "import sys, h2o_client\n"
         "assert not {'httpx', 'anyio'} & set(sys.modules), 'too early'\n"
         "h2o_client.H2oClient\n"
-        "assert 'h2o_client._async' not in sys.modules\n"
+        "assert 'h2o_client._client._async' not in sys.modules\n"
         "assert 'h2o_client.emulator' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)

@@ -23,7 +23,7 @@ from h2o_client import (
     Timeouts,
     TransportTimeoutError,
 )
-from h2o_client._watchdog import Watchdog
+from h2o_client._client.watchdog import Watchdog
 from h2o_client.emulator import Answer, Emulator, Fault
 
 SLACK = 2.0
@@ -276,13 +276,13 @@ async def test_a_thread_is_watched_no_longer_than_its_limit(
 ) -> None:
     """How late it wakes is the machine's affair, and no proof of what it was told."""
     watched: list[float] = []
-    watch = Watchdog.watch
+    arm = Watchdog.arm
 
     def note(self: Watchdog, seconds: float) -> None:
         watched.append(seconds)
-        watch(self, seconds)
+        arm(self, seconds)
 
-    monkeypatch.setattr(Watchdog, "watch", note)
+    monkeypatch.setattr(Watchdog, "arm", note)
     assert (await strikes(api, Timeouts(**{limit: 0.2}), dripping.url)).limit == limit
     assert watched
     assert watched == sorted(watched, reverse=True)

@@ -18,7 +18,8 @@ from asked import kinds
 from conftest import OpenResponses
 from flavours import ASYNC, Api, endless, only
 
-from h2o_client import H2oClient, Reply, Timeouts, _http
+from h2o_client import H2oClient, Reply, Timeouts
+from h2o_client._client import http
 from h2o_client.emulator import Answer, Emulator
 from h2o_client.emulator.engine import GenerationRequest
 
@@ -139,7 +140,7 @@ async def test_connections_are_used_again(api: Api, server: Emulator) -> None:
 
 
 def test_idle_connections_are_kept_for_less_than_the_server_keeps_them() -> None:
-    limits = _http.client_options(None)["limits"]
+    limits = http.client_options(None)["limits"]
     assert isinstance(limits, httpx.Limits)
     assert limits.keepalive_expiry == 4
     assert limits.max_connections is None
@@ -148,7 +149,7 @@ def test_idle_connections_are_kept_for_less_than_the_server_keeps_them() -> None
 async def test_a_connection_that_was_idle_too_long_is_not_used_again(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_http, "_KEEPALIVE", 0.05)
+    monkeypatch.setattr(http, "_KEEPALIVE", 0.05)
     async with api.client() as client:
         await client.chat("Hi")
         await client.chat("Hi")

@@ -43,8 +43,8 @@ from h2o_client import (
     H2oError,
     IncompleteStreamError,
     TransportError,
-    _http,
 )
+from h2o_client._client import http as client_http
 from h2o_client._fast.asyncio_network import AsyncioBackend
 from h2o_client.emulator import Emulator
 
@@ -207,9 +207,9 @@ def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     path = tmp_path / "ca.pem"
     path.write_text(CERTIFICATE)
     monkeypatch.setenv("SSL_CERT_FILE", str(path))
-    _http.tls_context.cache_clear()
+    client_http.tls_context.cache_clear()
     yield
-    _http.tls_context.cache_clear()
+    client_http.tls_context.cache_clear()
 
 
 @pytest.fixture
@@ -264,13 +264,13 @@ def test_nobody_reads_on_without_tls(secure: Hostile, kind: Literal["fast"] | No
     begun = head(EVENTS, CHUNKED) + b"ffff\r\n" + b"B" * 100
     pieces: list[bytes | float] = [begun, 0.05, b"C" * 100, b"D" * 100, 1.0]
     secure.on("message", Play(pieces))
-    http = _http.new_http(httpx.Client, None, kind)
+    http = client_http.new_http(httpx.Client, None, kind)
     url = f"{secure.url}/conversation/6b007c3d1090eb6ec94d77f1"
     response = http.send(http.build_request("POST", url), stream=True)
-    body = iter(_http.unread_body(response))
+    body = iter(client_http.unread_body(response))
     found = next(body)
     time.sleep(0.1)  # until there is more
-    assert _http.shut_down(response)
+    assert client_http.shut_down(response)
     with contextlib.suppress(httpx.HTTPError):
         for piece in body:
             found += piece
@@ -295,9 +295,9 @@ def test_an_idle_connection_that_ended_is_known_before_the_event_loop_looks() ->
 
 def test_the_context_is_shared(trusted: None) -> None:
     assert trusted is None
-    context = _http.tls_context()
+    context = client_http.tls_context()
     assert isinstance(context, ssl.SSLContext)
-    assert _http.tls_context() is context
+    assert client_http.tls_context() is context
 
 
 @pytest.mark.usefixtures("trusted")
@@ -372,7 +372,7 @@ def test_proxies_of_the_environment_are_httpxs(
 
     mounts = {
         pattern: None if url is None else Note(url)
-        for pattern, url in _http.environment_proxies().items()
+        for pattern, url in client_http.environment_proxies().items()
     }
     with httpx.Client(transport=Note("none"), mounts=mounts) as http:
         mark = http.get(host).headers["mark"]
@@ -478,7 +478,7 @@ def pump(source: socket.socket, sink: socket.socket) -> None:
 async def test_an_idle_connection_is_given_up_before_the_server_does(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_http, "_KEEPALIVE", 0.05)
+    monkeypatch.setattr(client_http, "_KEEPALIVE", 0.05)
     async with api.client() as client:
         await client.chat("Hi")
         await api.wait(lambda: time.sleep(0.1))

@@ -34,6 +34,8 @@ from h2o_client.protocol.service import Ambient, Service
 from h2o_client.types import Timeouts
 
 T = TypeVar("T")
+Connector = Callable[[], contextlib.AbstractContextManager[httpx.Client]]
+"""Makes connections for what outlives its client."""
 
 logger = logging.getLogger("h2o_client")
 logger.addHandler(logging.NullHandler())
@@ -69,6 +71,13 @@ class _Process:
 
 
 PROCESS = _Process()
+
+KEPT_AFTER_FORK: list[object] = []
+"""What a forked child has of its parent: connections and players.
+
+It is kept for good, because the garbage collector would close the sockets, and they are the
+parent's: the end of a TLS connection, for one, would be sent in its name.
+"""
 
 TRANSPORT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)
 

@@ -1,21 +1,16 @@
-"""The twin of `_sync_player.py`: performs effects through `httpx.AsyncClient`."""
+"""Performs the effects of flows through `httpx.AsyncClient`."""
 
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar, assert_never
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, assert_never
 
-import anyio
-import httpx
-
-from h2o_client._http import (
+from h2o_client._client._async._runtime import Connections, Interruptible, finish, not_reentrant
+from h2o_client._client.http import (
     AMBIENT,
     TRANSPORT_ERRORS,
     build_request,
     is_less,
     log_response,
     read_head,
-    shut_down,
-    socket_of,
     time_limits,
     translate,
     unread_body,
@@ -42,14 +37,11 @@ from h2o_client.protocol.effects import (
     Stepper,
 )
 
-if TYPE_CHECKING:
-    from h2o_client._async import AsyncH2oClient
-
 T = TypeVar("T")
 
 
-class AsyncPlayer:
-    """The twin of `Player`.
+class AsyncPlayer(Interruptible):
+    """Performs the effects of flows; holds at most one open response.
 
     Args:
         client: the client, whose connections and lock are used.
@@ -59,25 +51,21 @@ class AsyncPlayer:
         closing: set when the stream is closed while its reader is at work: no effect follows.
         reader: reads on without the flow, if it may: see `Emit`.
         next: gives it the next bytes.
-        thread: None: callbacks cannot await what closes their stream.
     """
 
-    def __init__(self, client: "AsyncH2oClient", deadline: float | None = None) -> None:
+    def __init__(self, client: Connections, deadline: float | None = None) -> None:
+        super().__init__()
         self._client = client
         self._deadline = deadline
         self._limits: dict[str, float | None] = {}
         self._steady: float | None = None  # the limit of a read that httpx watches over
-        self._response: httpx.Response | None = None
-        self._chunks: AsyncIterator[bytes] | None = None
         self._first_read: Read | None = None  # the effect whose limit they have
-        self._effect_scope: anyio.CancelScope | None = None
         self._halted = False
-        self._interrupted = False
         self.closing = False
         self.reader: Reader | None = None
         self.next: Callable[[], Awaitable[bytes]]
-        self.thread: int | None = None
 
+    @not_reentrant
     async def play(self, flow: Flow[T]) -> T:
         """Play a flow to its end; nobody waits for its tokens."""
         steps = Stepper(flow)
@@ -108,7 +96,6 @@ class AsyncPlayer:
         effect = steps.step(outcome)
         while effect is not None:
             if type(effect) is Emit:
-                self.thread = None
                 self.reader = effect.reader
                 if self._halted:
                     self.reader = None
@@ -132,7 +119,7 @@ class AsyncPlayer:
     async def _outcome(self, effect: Effect) -> object:
         """Perform an effect; return its answer, or the error that is to be thrown in."""
         try:
-            outcome = await self._interruptible(effect)
+            outcome = await self._interruptible(self._perform, effect)
         except (H2oError, *TRANSPORT_ERRORS) as error:
             outcome = await self._failure(error, effect)
         except RuntimeError:  # httpx's, of a client that was closed meanwhile
@@ -142,16 +129,6 @@ class AsyncPlayer:
         if self.closing:
             raise IncompleteStreamError("the stream was closed while it was read")
         return outcome
-
-    async def _interruptible(self, effect: Effect) -> object:
-        """Perform an effect where `interrupt()` can reach it."""
-        outer = self._effect_scope
-        try:
-            with anyio.CancelScope() as self._effect_scope:
-                return await self._perform(effect)
-        finally:
-            self._effect_scope = outer
-        raise TransportError("interrupted")
 
     async def _perform(self, effect: Effect) -> object:
         match effect:
@@ -179,18 +156,11 @@ class AsyncPlayer:
         self._limits = time_limits(connect, within)
         request = build_request(self._client._http, effect.request, self._limits)
         begun = AMBIENT.clock()
-        self._response = await self._get_response(request, effect)
+        self._response = await self._get_response(
+            self._client._http, request, connect, within, effect.limit
+        )
         log_response(effect.request, self._response.status_code, begun)
         return read_head(self._response)
-
-    async def _get_response(self, request: httpx.Request, effect: Send) -> httpx.Response:
-        """Send a request, within all of its time: httpx's limits begin anew with every byte."""
-        connect, within = self._within(effect.connect), self._within(effect.within)
-        if within is not None and connect is not None and effect.limit != "total":
-            within += connect
-        with anyio.move_on_after(within):
-            return await self._client._http.send(request, stream=True, follow_redirects=False)
-        raise TransportTimeoutError.struck(effect.limit, None)
 
     async def _read(self, effect: Read) -> bytes:
         within = self._within(effect.within)
@@ -201,7 +171,7 @@ class AsyncPlayer:
             self._limits["read"] = self._steady = within
             self._first_read = effect
             chunks = self._chunks = aiter(unread_body(self._response))
-            self.next = self._next(chunks)
+            self.next = self._interruptible_next(chunks)
         if is_less(within, self._steady, effect.limit):
             chunk = await self._read_within(chunks, within, effect.limit)
         else:
@@ -210,40 +180,10 @@ class AsyncPlayer:
             await self.release()
         return chunk
 
-    def _next(self, chunks: AsyncIterator[bytes]) -> Callable[[], Awaitable[bytes]]:
-        """Return what reads where `interrupt()` can end it.
-
-        A cancel scope costs as much as all the rest of a token's way: it is for transports that
-        do not show their socket.
-        """
-        if socket_of(self._response) is not None:
-            return chunks.__anext__
-
-        async def read() -> bytes:
-            try:
-                with anyio.CancelScope() as self._effect_scope:
-                    return await anext(chunks)
-            finally:
-                self._effect_scope = None
-            raise TransportError("interrupted")
-
-        return read
-
-    async def _read_within(self, chunks: AsyncIterator[bytes], within: float, limit: str) -> bytes:
-        """Read within less than what httpx was told when the body began."""
-        with anyio.move_on_after(within):
-            return await anext(chunks, b"")
-        raise TransportTimeoutError.struck(limit, None)
-
-    async def _sleep(self, effect: Sleep) -> None:
-        await anyio.sleep(effect.seconds)
-
     async def _play_alone(self, effect: Exclusive) -> object:
         """Play a flow while no other task plays such a one."""
         opening = self._client._opening
-        with anyio.move_on_after(self._within(effect.within)) as limit:
-            await opening.acquire()
-        if limit.cancelled_caught:
+        if not await self._acquire(opening, self._within(effect.within)):
             raise TransportTimeoutError.struck(effect.limit, None)
         try:
             return await self.play(effect.flow)
@@ -251,12 +191,12 @@ class AsyncPlayer:
             opening.release()
 
     async def _finish(self, effect: Finish) -> object:
-        """Play a flow that a cancellation does not interrupt at once.
+        """Play a flow that is not interrupted at once: see `finish()`.
 
         It has a player of its own, which nobody closes or interrupts.
         """
         player = AsyncPlayer(self._client, self._deadline)
-        return await shielded(lambda: player.play(effect.flow), after_cancel=effect.within)
+        return await finish(lambda: player.play(effect.flow), after_interruption=effect.within)
 
     def _within(self, seconds: float | None) -> float | None:
         """Return what is left to an effect, if everything has a deadline."""
@@ -266,76 +206,3 @@ class AsyncPlayer:
         if left <= 0:
             raise TransportTimeoutError.struck("cleanup", None)
         return left if seconds is None else min(seconds, left)
-
-    async def release(self) -> None:
-        """Release the open response, if there is one."""
-        response, self._response = self._response, None
-        chunks, self._chunks = self._chunks, None
-        if response is not None:
-            with anyio.CancelScope(shield=True):
-                try:
-                    if chunks is not None:
-                        await exhaust(chunks)
-                finally:  # a native cancellation passes through the shield
-                    await response.aclose()
-
-    def interrupt(self) -> bool:
-        """Wake the task that is performing an effect."""
-        self._interrupted = True
-        if self._effect_scope is None:
-            return shut_down(self._response)
-        self._effect_scope.cancel()
-        return True
-
-
-async def exhaust(chunks: AsyncIterator[bytes]) -> None:
-    """Bring httpx's generators of a body to their end, without waiting for bytes.
-
-    They stand one within another, and closing the outer one leaves those within to the garbage
-    collector, of which trio warns. A cancellation ends them all, from the inside.
-    """
-    with contextlib.suppress(*TRANSPORT_ERRORS), anyio.CancelScope() as scope:
-        scope.cancel()
-        async for _ in chunks:
-            pass
-
-
-async def shielded(call: Callable[[], Awaitable[T]], *, after_cancel: float) -> T:
-    """Await a call in a task of its own, which a cancellation of this one does not interrupt.
-
-    Args:
-        call: what to await.
-        after_cancel: seconds that are left to it once this task is cancelled.
-    """
-    results: list[T] = []
-    errors: list[Exception] = []
-    done = anyio.Event()
-    scope = anyio.CancelScope(shield=True)
-    interruption: BaseException | None = None
-
-    async def run() -> None:
-        with scope:
-            try:
-                results.append(await call())
-            except Exception as error:  # noqa: BLE001 -- raised again below, without a group around
-                errors.append(error)
-        done.set()
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(run)
-        try:
-            await done.wait()
-        except anyio.get_cancelled_exc_class():
-            scope.deadline = anyio.current_time() + after_cancel
-            raise
-        except BaseException as error:  # noqa: BLE001 -- raised below: Ctrl-C, without a group around
-            scope.deadline = anyio.current_time() + after_cancel
-            interruption = error
-    if interruption is not None:
-        try:
-            raise interruption
-        finally:
-            interruption = None  # its traceback holds this frame
-    if errors:
-        raise errors.pop()
-    return results[0]

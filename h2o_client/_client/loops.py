@@ -12,8 +12,8 @@ from types import AsyncGeneratorType
 import anyio
 from anyio.lowlevel import RunVar
 
-_LOOP: RunVar[object] = RunVar("h2o_client._loops._LOOP")
-_GUARDS: RunVar[set[AsyncGenerator[None, None]]] = RunVar("h2o_client._loops._GUARDS")
+_LOOP: RunVar[object] = RunVar("h2o_client._client.loops._LOOP")
+_GUARDS: RunVar[set[AsyncGenerator[None, None]]] = RunVar("h2o_client._client.loops._GUARDS")
 
 
 def this_loop() -> object:

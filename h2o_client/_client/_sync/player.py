@@ -1,31 +1,21 @@
-"""Performs the effects of the sync flows through `httpx.Client`.
+# Generated, do not edit: run `python scripts/unasync.py`.
+"""Performs the effects of flows through `httpx.Client`."""
 
-A sync reader sleeps in the socket, where nothing reaches it. What wakes it from another thread is
-the end of its connection: `Player.interrupt()` shuts the socket down where the response is open;
-before that it is unknown, and telling the server to stop makes the server close it.
-"""
+from collections.abc import Callable
+from typing import TypeVar, assert_never
 
-import contextvars
-import threading
-from collections.abc import Callable, Iterator
-from typing import Generic, Protocol, TypeVar, assert_never
-
-import httpx
-
-from h2o_client._http import (
+from h2o_client._client._sync._runtime import Connections, Interruptible, finish, not_reentrant
+from h2o_client._client.http import (
     AMBIENT,
-    LOOK,
     TRANSPORT_ERRORS,
     build_request,
     is_less,
     log_response,
     read_head,
-    shut_down,
     time_limits,
     translate,
     unread_body,
 )
-from h2o_client._watchdog import Watchdog
 from h2o_client.errors import (
     H2oError,
     IncompleteStreamError,
@@ -51,17 +41,7 @@ from h2o_client.protocol.effects import (
 T = TypeVar("T")
 
 
-class ConnectionOwner(Protocol):
-    """What a player uses: connections, and the lock for opening a session."""
-
-    @property
-    def _http(self) -> httpx.Client: ...
-
-    @property
-    def _opening(self) -> threading.RLock: ...
-
-
-class Player:
+class Player(Interruptible):
     """Performs the effects of flows; holds at most one open response.
 
     Args:
@@ -74,22 +54,19 @@ class Player:
         next: gives it the next bytes.
     """
 
-    def __init__(self, client: ConnectionOwner, deadline: float | None = None) -> None:
+    def __init__(self, client: Connections, deadline: float | None = None) -> None:
+        super().__init__()
         self._client = client
         self._deadline = deadline
         self._limits: dict[str, float | None] = {}
         self._steady: float | None = None  # the limit of a read that httpx watches over
-        self._response: httpx.Response | None = None
-        self._chunks: Iterator[bytes] | None = None
         self._first_read: Read | None = None  # the effect whose limit they have
-        self._awake = threading.Event()
-        self._watchdog: Watchdog | None = None
         self._halted = False
-        self._interrupted = False
         self.closing = False
         self.reader: Reader | None = None
         self.next: Callable[[], bytes]
 
+    @not_reentrant
     def play(self, flow: Flow[T]) -> T:
         """Play a flow to its end; nobody waits for its tokens."""
         steps = Stepper(flow)
@@ -141,7 +118,7 @@ class Player:
     def _outcome(self, effect: Effect) -> object:
         """Perform an effect; return its answer, or the error that is to be thrown in."""
         try:
-            outcome = self._perform(effect)
+            outcome = self._interruptible(self._perform, effect)
         except (H2oError, *TRANSPORT_ERRORS) as error:
             outcome = self._failure(error, effect)
         except RuntimeError:  # httpx's, of a client that was closed meanwhile
@@ -178,16 +155,11 @@ class Player:
         self._limits = time_limits(connect, within)
         request = build_request(self._client._http, effect.request, self._limits)
         begun = AMBIENT.clock()
-        self._response = self._get_response(request, effect)
+        self._response = self._get_response(
+            self._client._http, request, connect, within, effect.limit
+        )
         log_response(effect.request, self._response.status_code, begun)
         return read_head(self._response)
-
-    def _get_response(
-        self,
-        request: httpx.Request,
-        effect: Send,  # noqa: ARG002 -- the limit that a task can keep
-    ) -> httpx.Response:
-        return self._client._http.send(request, stream=True, follow_redirects=False)
 
     def _read(self, effect: Read) -> bytes:
         within = self._within(effect.within)
@@ -198,7 +170,7 @@ class Player:
             self._limits["read"] = self._steady = within
             self._first_read = effect
             chunks = self._chunks = iter(unread_body(self._response))
-            self.next = self._next(chunks)
+            self.next = self._interruptible_next(chunks)
         if is_less(within, self._steady, effect.limit):
             chunk = self._read_within(chunks, within, effect.limit)
         else:
@@ -207,70 +179,23 @@ class Player:
             self.release()
         return chunk
 
-    def _next(self, chunks: Iterator[bytes]) -> Callable[[], bytes]:
-        """Return what reads where `interrupt()` can end it."""
-        return chunks.__next__
-
-    def _read_within(self, chunks: Iterator[bytes], within: float, limit: str) -> bytes:
-        """Read within less than what httpx was told when the body began."""
-        if self._watchdog is None:
-            self._watchdog = Watchdog(lambda: shut_down(self._response))
-        self._watchdog.watch(within)
-        try:
-            chunk = next(chunks, b"")
-        except TRANSPORT_ERRORS:
-            if not self._watchdog.rest():
-                raise
-        else:
-            if not self._watchdog.rest():
-                return chunk
-        raise TransportTimeoutError.struck(limit, None)
-
-    def _sleep(self, effect: Sleep) -> None:
-        if self._awake.wait(effect.seconds) and self._interrupted:
-            raise CallerStoppedError("the stream was stopped")
-
     def _play_alone(self, effect: Exclusive) -> object:
         """Play a flow while no other thread plays such a one."""
         opening = self._client._opening
-        within = self._within(effect.within)
-        until = None if within is None else AMBIENT.clock() + within
-        while not opening.acquire(timeout=LOOK):
-            if self._interrupted:
-                raise CallerStoppedError("the stream was stopped")
-            if until is not None and AMBIENT.clock() >= until:
-                raise TransportTimeoutError.struck(effect.limit, None)
+        if not self._acquire(opening, self._within(effect.within)):
+            raise TransportTimeoutError.struck(effect.limit, None)
         try:
             return self.play(effect.flow)
         finally:
             opening.release()
 
     def _finish(self, effect: Finish) -> object:
-        """Play a flow that Ctrl-C does not interrupt at once.
+        """Play a flow that is not interrupted at once: see `finish()`.
 
-        Python raises KeyboardInterrupt in the main thread only, and there in the midst of the
-        socket's work; in a thread of its own the flow comes to its end all the same. It has a
-        player of its own, which nobody closes or interrupts.
+        It has a player of its own, which nobody closes or interrupts.
         """
         player = Player(self._client, self._deadline)
-        if threading.current_thread() is not threading.main_thread():
-            return player.play(effect.flow)
-        outcome: Outcome[object] = Outcome()
-        context = contextvars.copy_context()
-        worker = threading.Thread(
-            target=context.run,
-            args=(outcome.of, lambda: player.play(effect.flow)),
-            name="h2o_client-finish",
-            daemon=True,
-        )
-        try:
-            worker.start()
-            outcome.done.wait()
-        except BaseException:  # Ctrl-C: what is on its way may still end
-            outcome.done.wait(effect.within)
-            raise
-        worker.join()
-        return outcome.get()
+        return finish(lambda: player.play(effect.flow), after_interruption=effect.within)
 
     def _within(self, seconds: float | None) -> float | None:
         """Return what is left to an effect, if everything has a deadline."""
@@ -280,49 +205,3 @@ class Player:
         if left <= 0:
             raise TransportTimeoutError.struck("cleanup", None)
         return left if seconds is None else min(seconds, left)
-
-    def release(self) -> None:
-        """Release the open response, if there is one."""
-        response, self._response, self._chunks = self._response, None, None
-        watchdog, self._watchdog = self._watchdog, None
-        if watchdog is not None:
-            watchdog.stop()
-        if response is not None:
-            response.close()
-
-    def interrupt(self) -> bool:
-        """Wake the thread that is performing an effect; False: it could not be reached."""
-        self._interrupted = True
-        self._awake.set()
-        return shut_down(self._response)
-
-
-class Outcome(Generic[T]):
-    """What a call in another thread ended with.
-
-    Attributes:
-        done: set when it has ended.
-    """
-
-    def __init__(self) -> None:
-        self.done = threading.Event()
-        self._value: list[T] = []
-        self._error: BaseException | None = None
-
-    def of(self, call: Callable[[], T]) -> None:
-        """Run the call and keep what comes of it."""
-        try:
-            self._value.append(call())
-        except BaseException as error:  # noqa: BLE001 -- raised again by get(), in the other thread
-            self._error = error
-        finally:
-            self.done.set()
-
-    def get(self) -> T:
-        """Return what the call returned, or raise what it raised."""
-        if self._error is not None:
-            try:
-                raise self._error
-            finally:
-                self._error = None  # the error's traceback holds this frame
-        return self._value[0]

@@ -8,29 +8,29 @@ total of a call, a watchdog shuts the socket down from a thread of its own, and 
 import threading
 from collections.abc import Callable
 
-from h2o_client._http import AMBIENT
+from h2o_client._client.http import AMBIENT
 
 
 class Watchdog:
     """Calls a function when a deadline passes. Its thread begins with the first deadline.
 
     Args:
-        bite: what to call.
+        fire: what to call.
     """
 
-    def __init__(self, bite: Callable[[], object]) -> None:
-        self._bite = bite
+    def __init__(self, fire: Callable[[], object]) -> None:
+        self._fire = fire
         self._changed = threading.Condition()
         self._deadline: float | None = None
-        self._wakes: float | None = None  # when the thread looks next; None: when it is told
-        self._bitten = False
+        self._wakes: float | None = None  # when the thread wakes by itself; None: when notified
+        self._fired = False
         self._stopped = False
         self._thread: threading.Thread | None = None
 
-    def watch(self, seconds: float) -> None:
-        """Set the deadline."""
+    def arm(self, seconds: float) -> None:
+        """Call the function in this many seconds, unless it is disarmed before."""
         with self._changed:
-            self._bitten = False
+            self._fired = False
             self._deadline = AMBIENT.clock() + seconds
             if self._thread is None:
                 self._thread = threading.Thread(
@@ -40,11 +40,11 @@ class Watchdog:
             elif self._wakes is None or self._deadline < self._wakes:
                 self._changed.notify()
 
-    def rest(self) -> bool:
-        """Take the deadline away; return whether it had passed."""
+    def disarm(self) -> bool:
+        """Remove the deadline; return whether it had passed."""
         with self._changed:
-            self._deadline = None  # the thread finds out when it looks: waking it would cost more
-            return self._bitten
+            self._deadline = None  # the thread finds out when it wakes: waking it now costs more
+            return self._fired
 
     def stop(self) -> None:
         """End the thread."""
@@ -58,8 +58,8 @@ class Watchdog:
                 left = None if self._deadline is None else self._deadline - AMBIENT.clock()
                 if left is not None and left <= 0:
                     self._deadline = None
-                    self._bitten = True
-                    self._bite()
+                    self._fired = True
+                    self._fire()
                     continue
                 self._wakes = self._deadline
                 self._changed.wait(left)

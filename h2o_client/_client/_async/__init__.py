@@ -1,0 +1,1 @@
+"""One of the two shells: `AsyncH2oClient`, for asyncio and trio."""

@@ -1,0 +1,343 @@
+"""What tasks do in their own way; `_sync/_runtime.py` has the same names for threads.
+
+A cancellation is never thrown into a flow: the flow is closed where it stands, the response is
+released and the server notified, shielded from the cancellation and bounded in time. A native
+cancellation of asyncio, `task.cancel()`, passes through every shield: it makes the clean-up begin
+again. The creation of a conversation, which must not be done twice, runs in a task of its own, so
+that its answer is waited for, the id known, and the conversation deleted.
+"""
+
+import contextlib
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import anyio
+import httpx
+
+from h2o_client._client.http import (
+    KEPT_AFTER_FORK,
+    PROCESS,
+    TRANSPORT_ERRORS,
+    Connector,
+    check_http_client,
+    new_http,
+    shut_down,
+    socket_of,
+)
+from h2o_client._client.registry import Registry
+from h2o_client.errors import TransportError, TransportTimeoutError
+from h2o_client.protocol.effects import Effect, Sleep
+from h2o_client.protocol.service import Service
+
+T = TypeVar("T")
+
+Event = anyio.Event
+F = TypeVar("F")
+
+_TRIES = 3
+
+
+def not_reentrant(function: F) -> F:
+    """Mark a function: see `is_reentrant()`."""
+    return function
+
+
+def is_reentrant() -> bool:
+    """Whether this is called from on top of work of ours: never, as a handler cannot await it."""
+    return False
+
+
+async def wait_for(event: Event, seconds: float) -> None:
+    """Wait for an event, at most for this time."""
+    with anyio.move_on_after(seconds):
+        await event.wait()
+
+
+async def retry_while_shielded(clean_up: Callable[[], Awaitable[None]]) -> None:
+    """Await a clean-up that a cancellation does not interrupt.
+
+    A native cancellation of asyncio passes through every shield, and interrupts a request on its
+    way. The clean-up is then done again, for it tells the server only what it has not been told;
+    after some such cancellations they have their way.
+    """
+    interrupted: BaseException | None = None
+    for _ in range(_TRIES):
+        try:
+            with anyio.CancelScope(shield=True):
+                await clean_up()
+        except anyio.get_cancelled_exc_class() as error:
+            interrupted = error
+        else:
+            break
+    if interrupted is not None:
+        try:
+            raise interrupted
+        finally:
+            interrupted = None  # its traceback holds this frame
+
+
+async def finish(call: Callable[[], Awaitable[T]], *, after_interruption: float) -> T:
+    """Await a call in a task of its own, which a cancellation of this one does not interrupt.
+
+    Args:
+        call: what to await.
+        after_interruption: seconds that are left to it once this task is cancelled.
+    """
+    results: list[T] = []
+    errors: list[Exception] = []
+    done = anyio.Event()
+    scope = anyio.CancelScope(shield=True)
+    interruption: BaseException | None = None
+
+    async def run() -> None:
+        with scope:
+            try:
+                results.append(await call())
+            except Exception as error:  # noqa: BLE001 -- raised again below, without a group around
+                errors.append(error)
+        done.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+        try:
+            await done.wait()
+        except anyio.get_cancelled_exc_class():
+            scope.deadline = anyio.current_time() + after_interruption
+            raise
+        except BaseException as error:  # noqa: BLE001 -- raised below: Ctrl-C, without a group around
+            scope.deadline = anyio.current_time() + after_interruption
+            interruption = error
+    if interruption is not None:
+        try:
+            raise interruption
+        finally:
+            interruption = None  # its traceback holds this frame
+    if errors:
+        raise errors.pop()
+    return results[0]
+
+
+class Interruptible:
+    """The base of the player: its response, and waits that another task can end."""
+
+    def __init__(self) -> None:
+        self._response: httpx.Response | None = None
+        self._chunks: AsyncIterator[bytes] | None = None
+        self._interrupted = False
+        self._effect_scope: anyio.CancelScope | None = None
+
+    def interrupt(self) -> bool:
+        """Wake the task that is waiting; False: it could not be reached."""
+        self._interrupted = True
+        if self._effect_scope is None:
+            return shut_down(self._response)
+        self._effect_scope.cancel()
+        return True
+
+    async def release(self) -> None:
+        """Release the open response, if there is one."""
+        response, self._response = self._response, None
+        chunks, self._chunks = self._chunks, None
+        if response is not None:
+            with anyio.CancelScope(shield=True):
+                try:
+                    if chunks is not None:
+                        await _exhaust(chunks)
+                finally:  # a native cancellation passes through the shield
+                    await response.aclose()
+
+    async def _interruptible(
+        self, perform: Callable[[Effect], Awaitable[object]], effect: Effect
+    ) -> object:
+        """Perform an effect where `interrupt()` can end it."""
+        outer = self._effect_scope
+        try:
+            with anyio.CancelScope() as self._effect_scope:
+                return await perform(effect)
+        except BaseExceptionGroup as group:
+            # On trio, Ctrl-C can come upon a task that connects, or one of `finish()`.
+            if group.subgroup(KeyboardInterrupt) is not None:
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            self._effect_scope = outer
+        raise TransportError("interrupted")
+
+    async def _get_response(
+        self,
+        http: httpx.AsyncClient,
+        request: httpx.Request,
+        connect: float | None,
+        within: float | None,
+        limit: str,
+    ) -> httpx.Response:
+        """Send a request, within all of its time: httpx's limits begin anew with every byte."""
+        if within is not None and connect is not None and limit != "total":
+            within += connect
+        with anyio.move_on_after(within):
+            return await http.send(request, stream=True, follow_redirects=False)
+        raise TransportTimeoutError.struck(limit, None)
+
+    def _interruptible_next(self, chunks: AsyncIterator[bytes]) -> Callable[[], Awaitable[bytes]]:
+        """Return what reads where `interrupt()` can end it.
+
+        A cancel scope costs as much as all the rest of a token's way: it is for transports that
+        do not show their socket.
+        """
+        if socket_of(self._response) is not None:
+            return chunks.__anext__
+
+        async def read() -> bytes:
+            try:
+                with anyio.CancelScope() as self._effect_scope:
+                    return await anext(chunks)
+            finally:
+                self._effect_scope = None
+            raise TransportError("interrupted")
+
+        return read
+
+    async def _read_within(self, chunks: AsyncIterator[bytes], within: float, limit: str) -> bytes:
+        """Read within less than what httpx was told when the body began."""
+        with anyio.move_on_after(within):
+            return await anext(chunks, b"")
+        raise TransportTimeoutError.struck(limit, None)
+
+    async def _sleep(self, effect: Sleep) -> None:
+        await anyio.sleep(effect.seconds)
+
+    async def _acquire(self, lock: anyio.Lock, within: float | None) -> bool:
+        """Acquire a lock; False: not within this time."""
+        with anyio.move_on_after(within):
+            await lock.acquire()
+            return True
+        return False
+
+
+async def _exhaust(chunks: AsyncIterator[bytes]) -> None:
+    """Bring httpx's generators of a body to their end, without waiting for bytes.
+
+    They stand one within another, and closing the outer one leaves those within to the garbage
+    collector, of which trio warns. A cancellation ends them all, from the inside.
+    """
+    with contextlib.suppress(*TRANSPORT_ERRORS), anyio.CancelScope() as scope:
+        scope.cancel()
+        async for _ in chunks:
+            pass
+
+
+class Connections(Protocol):
+    """What a player needs of a client."""
+
+    _http: httpx.AsyncClient
+    _opening: anyio.Lock
+
+
+class ConnectionOwner(ABC):
+    """The base of the client: its connections belong to one process and one event loop."""
+
+    _service: Service
+    _streams: Registry[Any]
+    _closed: bool
+
+    def __init__(
+        self, http_client: httpx.AsyncClient | None, proxy: str | None, transport: str | None
+    ) -> None:
+        self._proxy, self._transport = proxy, transport
+        self._begun = False
+        self._pid, self._forks = PROCESS.id, PROCESS.forks
+        self._loop: object = None
+        self._guard: AsyncGenerator[None, None] | None = None
+        self._opening = anyio.Lock()
+        self._owned = http_client is None
+        if http_client is not None:
+            check_http_client(http_client, httpx.AsyncClient, proxy, transport)
+        self._http = http_client or self._own_http()
+
+    def __del__(self) -> None:
+        # Closing takes an event loop, which the garbage collector does not have.
+        if getattr(self, "_begun", False) and not self._closed:
+            warnings.warn(
+                f"{self!r} was not closed: use `async with`",
+                ResourceWarning,
+                stacklevel=1,
+                source=self,
+            )
+
+    def _own_http(self) -> httpx.AsyncClient:
+        return new_http(httpx.AsyncClient, self._proxy, self._transport)
+
+    @abstractmethod
+    def _forget_streams(self) -> None:
+        """Leave what is open to the process or event loop that it belongs to."""
+
+    def _connector(self) -> Connector | None:
+        """Return what connects without an event loop; None: an `http_client` needs its own."""
+        return (
+            partial(new_http, httpx.Client, self._proxy, self._transport) if self._owned else None
+        )
+
+    def _close_at_exit(self) -> None:
+        """Begin nothing more; what still reads is in a thread that ends with the process."""
+        self._closed = True
+
+    def _is_in_use(self) -> bool:
+        """Whether streams are open on the event loop of before, and it still runs."""
+        from h2o_client._client.loops import is_on_watch
+
+        runs = self._guard is not None and is_on_watch(self._guard)
+        return runs and any(stream.running for stream in self._streams.items())
+
+    async def _settle_in(self) -> None:
+        """On another event loop, or after a fork, begin with new connections.
+
+        Raises:
+            RuntimeError: the client has an `http_client` of the caller's, or is in use elsewhere.
+        """
+        from h2o_client._client.loops import this_loop, watch_over
+
+        loop = this_loop()
+        if self._pid == PROCESS.id and self._loop is loop:
+            self._begun = self._owned
+            return
+        first, forked = self._loop is None, self._pid != PROCESS.id
+        if not first and not forked and self._is_in_use():
+            raise RuntimeError(
+                "this client has streams open on another event loop: make one for each of them"
+            )
+        if not first or forked:
+            if not self._owned:
+                raise RuntimeError(
+                    "this client was used on another event loop or before a fork, with an "
+                    "http_client of your own: make both anew for each event loop and process"
+                )
+            if forked:
+                KEPT_AFTER_FORK.extend([self._http, self._guard])
+                self._service.forget()
+            self._pid, self._forks = PROCESS.id, PROCESS.forks
+            self._opening = anyio.Lock()
+            self._forget_streams()
+            self._http = self._own_http()
+        self._loop = loop
+        if self._owned:
+            self._guard = await watch_over(self._http.aclose)
+        self._begun = self._owned
+
+    async def _settle_in_to_clean_up(self) -> bool:
+        """Be ready to clean up; False: all that is open is another process's."""
+        if self._pid != PROCESS.id:
+            return False
+        await self._settle_in()
+        return True
+
+    async def _close_connections(self) -> None:
+        if self._owned:
+            with anyio.CancelScope(shield=True):
+                await self._http.aclose()
+                if self._guard is not None:
+                    from h2o_client._client.loops import let_go
+
+                    await let_go(self._guard)

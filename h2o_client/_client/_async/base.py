@@ -1,0 +1,162 @@
+"""What a client does for its streams and conversations: begin, play, clean up after them."""
+
+from collections import deque
+from typing import Protocol, TypeVar
+
+import httpx
+
+from h2o_client._client._async._runtime import ConnectionOwner, Interruptible, is_reentrant
+from h2o_client._client._async.player import AsyncPlayer
+from h2o_client._client.cleaner import Cleaner
+from h2o_client._client.http import AMBIENT, PROCESS, logger
+from h2o_client._client.registry import Registry
+from h2o_client.errors import H2oError
+from h2o_client.protocol.effects import Flow
+from h2o_client.protocol.service import Abandoned, Service
+
+T = TypeVar("T")
+
+
+class OpenStream(Protocol):
+    """What a client needs of its streams."""
+
+    @property
+    def running(self) -> bool:
+        """Whether the first request was sent, and the stream has not ended."""
+        ...
+
+    def _tell_to_close(self) -> bool: ...
+
+    def _warn_unclosed(self) -> None: ...
+
+    async def _close(self, deadline: float) -> None: ...
+
+
+class OpenConversation(Protocol):
+    """What a client needs of its conversations."""
+
+    def _is_of_this_process(self) -> bool: ...
+
+    def _warn_unclosed(self) -> None: ...
+
+    async def _close(self, deadline: float) -> None: ...
+
+
+class AsyncBaseClient(ConnectionOwner):
+    """The base of the client: all that its streams and conversations need of it."""
+
+    def __init__(
+        self,
+        service: Service,
+        http_client: httpx.AsyncClient | None,
+        proxy: str | None,
+        transport: str | None,
+    ) -> None:
+        self._service = service
+        self._closed = False
+        self._streams: Registry[OpenStream] = Registry()
+        self._conversations: Registry[OpenConversation] = Registry()
+        self._dropped: deque[Interruptible] = deque()
+        super().__init__(http_client, proxy, transport)
+        self._cleaner = Cleaner(self, service, self._connector())
+
+    async def _begin(self, stream: OpenStream | None) -> None:
+        """Note that the first request of a stream, or of another operation, is sent now.
+
+        Raises:
+            RuntimeError: the client is closed, or cannot be used here.
+        """
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        await self._settle_in()
+        self._cleaner.enlist()
+        await self._release_dropped()
+        if stream is not None:
+            self._streams.add(stream)
+
+    async def _play(self, flow: Flow[T]) -> T:
+        """Play a small operation.
+
+        Raises:
+            RuntimeError: the client is closed.
+        """
+        await self._begin(None)
+        return await AsyncPlayer(self).play(flow)
+
+    def _forget_streams(self) -> None:
+        self._streams = Registry()
+        conversations = self._conversations.items()
+        self._conversations = Registry()
+        for conversation in conversations:
+            if conversation._is_of_this_process():
+                self._conversations.add(conversation)
+        self._dropped.clear()
+        self._cleaner.retire()
+        self._cleaner = Cleaner(self, self._service, self._connector())
+
+    async def _clean_up(self) -> None:
+        if not await self._settle_in_to_clean_up():
+            return  # a child that never used it: all that is open is the parent's
+        deadline = self._cleanup_deadline()
+        for stream in self._streams.items():
+            if stream.running:
+                stream._tell_to_close()
+        for stream in self._streams.items():
+            await stream._close(deadline)
+        for conversation in self._conversations.items():
+            await conversation._close(deadline)
+        self._service.drop_all()
+        await self._sweep(self._cleanup_deadline())
+
+    async def _sweep(self, deadline: float) -> None:
+        """Clean up what was left behind; what fails now is given up."""
+        if self._forks != PROCESS.forks:
+            self._service.session.shared = True  # by a child, which knows what is in it
+        if is_reentrant():
+            self._cleaner.finish(deadline)
+            return
+        try:
+            await self._release_dropped()
+            await AsyncPlayer(self, deadline).play(self._service.sweep())
+        except Exception:  # noqa: BLE001 -- closing must come to its end
+            logger.warning("what was left behind could not be cleaned up", exc_info=True)
+
+    def _cleanup_deadline(self) -> float:
+        """Return when a clean-up that begins now must be done."""
+        return AMBIENT.clock() + self._service.timeouts.cleanup
+
+    def _drop(self, operation: Abandoned, player: Interruptible | None) -> None:
+        """Clean up what was dropped unclosed; called by the garbage collector."""
+        if player is not None:
+            self._dropped.append(player)
+        self._service.drop(operation)
+        self._cleaner.start()
+
+    async def _release_dropped(self) -> None:
+        """Release the responses of streams that were dropped unclosed."""
+        while self._dropped:
+            await self._dropped.popleft().release()
+
+    def _warn_unclosed(self) -> None:
+        """Warn of what is open at the interpreter's exit."""
+        for stream in self._streams.items():
+            stream._warn_unclosed()
+        for conversation in self._conversations.items():
+            conversation._warn_unclosed()
+
+    async def _abandon(self, operation: Abandoned, deadline: float) -> None:
+        """Tell the server that the caller broke an operation off; what fails is left behind."""
+        if is_reentrant():
+            self._service.drop(operation)
+            self._cleaner.finish(deadline)
+            return
+        try:
+            await AsyncPlayer(self, deadline).play(operation.abandon())
+        except H2oError as error:
+            self._service.leave_behind(operation, error)
+        except Exception as error:  # noqa: BLE001 -- must not replace the error that led here
+            logger.warning("the clean-up failed", exc_info=True)
+            self._service.leave_behind(operation, error)
+        except BaseException:  # Ctrl-C or a cancellation goes on, and nothing is forgotten for it
+            self._service.leave_behind(operation, None)
+            raise

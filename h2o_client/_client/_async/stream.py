@@ -1,0 +1,379 @@
+"""The stream of one answer: plays an operation as far as its reader wants.
+
+However that ends, the server is notified. What is played is performed by `player.py`. Nothing here
+decides what is sent.
+"""
+
+import warnings
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from h2o_client._client._async._runtime import (
+    Event,
+    is_reentrant,
+    not_reentrant,
+    retry_while_shielded,
+    wait_for,
+)
+from h2o_client._client._async.base import AsyncBaseClient
+from h2o_client._client._async.player import AsyncPlayer
+from h2o_client._client.http import AMBIENT, KEPT_AFTER_FORK, LOOK, PROCESS, TRANSPORT_ERRORS
+from h2o_client.errors import H2oError, IncompleteStreamError
+from h2o_client.protocol.arrived import Arrived
+from h2o_client.protocol.effects import Stepper
+from h2o_client.protocol.flows import Operation
+from h2o_client.types import Reply, Token
+
+
+class AsyncChatStream:
+    """The answer to one call, as it arrives. Made by `AsyncH2oClient.stream()`.
+
+    Iterating gives the texts of the tokens, as they come; special tokens and empty texts are left
+    out. Nothing is sent before the first. However the iteration ends, the server is told: the
+    generation is stopped if it still ran, the conversation deleted. Use it in an `async with`
+    block, or call `aclose()`, unless it is read to its end.
+
+    One task reads; `stop()` and `aclose()` may be called from any task of the same event loop.
+    """
+
+    def __init__(self, client: AsyncBaseClient, operation: Operation) -> None:
+        self._client = client
+        self._operation = operation
+        self._player = AsyncPlayer(client)
+        self._steps: Stepper[Reply] = Stepper(operation.run())
+        self._permit = self._steps.permit
+        self._arrived = Arrived()
+        self._texts = self._arrived.texts
+        self._begun = False
+        self._closed = False
+        self._enders: list[bool] = []  # stop() and close(), while they may do it for the reader
+        self._left = Event()
+        self._pid = PROCESS.id
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open" if self._begun else "new"
+        return f"<{type(self).__name__} {state}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        """Return the text of the next token that is shown.
+
+        Raises:
+            StopAsyncIteration: the answer is whole, or was stopped.
+            H2oError: the answer broke off; `partial` is what had arrived.
+            RuntimeError: the stream is closed, or another task is reading.
+        """
+        texts = self._texts
+        while not texts:
+            if not await self._advance():
+                raise StopAsyncIteration
+        return texts.popleft()
+
+    def __del__(self) -> None:
+        # An argument that was rejected in __init__ leaves no attributes.
+        if getattr(self, "_begun", False) and not self._closed and not self._is_inherited():
+            self._client._drop(self._operation, self._player)
+            self._warn_unclosed()
+
+    @property
+    def text(self) -> str:
+        """What has arrived so far: more than was iterated, where one packet held many tokens."""
+        return self._operation.text
+
+    @property
+    def reply(self) -> Reply:
+        """The reply, once the stream has ended.
+
+        Raises:
+            RuntimeError: it has not ended, or broke off.
+        """
+        if not self._steps.returned:
+            raise RuntimeError("there is no reply: the stream was not read to its end")
+        return self._steps.result
+
+    @property
+    def running(self) -> bool:
+        """Whether the first request was sent, and the stream has not ended."""
+        return self._begun and not self._closed
+
+    @property
+    def ended(self) -> bool:
+        """Whether the stream was read to its end, broke off, was stopped or closed."""
+        return self._closed
+
+    def events(self) -> "AsyncTokenEvents":
+        """Iterate `Token` objects instead of texts, the special ones too."""
+        return AsyncTokenEvents(self)
+
+    async def read(self) -> Reply:
+        """Read to the end and return the reply.
+
+        Raises:
+            H2oError: the answer broke off; `partial` is what had arrived.
+            RuntimeError: the stream is closed, or another task is reading.
+        """
+        while await self._advance():
+            self._texts.clear()
+        return self.reply
+
+    async def display(self) -> Reply:
+        """Show the answer in a notebook while it grows, and return the reply.
+
+        The notebook's stop button ends the answer as `stop()` does: what has arrived stays on
+        the screen, `finish_reason` is "stopped", and the cell goes on. A second press, while the
+        server is being told, ends the cell. In a terminal the answer is written as text.
+
+        Raises:
+            ModuleNotFoundError: IPython is not installed.
+            H2oError: the answer broke off; `partial` is what had arrived.
+            RuntimeError: the stream is closed, or another task is reading.
+        """
+        from h2o_client import notebook
+
+        return await notebook.display_async(self)
+
+    async def stop(self) -> None:
+        """End the answer here: the server stops generating, and the stream ends at once.
+
+        This is not an error: `reply` has the text that had arrived, and `finish_reason` "stopped".
+        It may be called while another task reads; that task's loop then ends.
+        """
+        if self._closed or self._is_inherited():
+            return
+        self._player.halt()
+        await AsyncPlayer(self._client, self._client._cleanup_deadline()).play(
+            self._operation.stop()
+        )
+        if not await self._instead_of_reader(self._play_out) and not self._operation.done:
+            self._player.interrupt()
+
+    async def aclose(self) -> None:
+        """Leave the stream: tell the server, release the connection. May be called twice.
+
+        Where another task is reading, that task gets an `IncompleteStreamError`. When this
+        returns the server has been told, or the time for it (`Timeouts.cleanup`) was up.
+        """
+        await self._close(self._client._cleanup_deadline())
+
+    def _warn_unclosed(self) -> None:
+        if self.running:
+            what = f"{self!r} was not closed: use `async with`"
+            warnings.warn(what, ResourceWarning, stacklevel=1, source=self)
+
+    def _is_inherited(self) -> bool:
+        """Whether this process is a fork of the one that the stream belongs to."""
+        if self._pid == PROCESS.id:
+            return False
+        KEPT_AFTER_FORK.append(self._player)
+        return True
+
+    def _tell_to_close(self) -> bool:
+        """Make a reader that is at work leave; False: it cannot be reached where it is.
+
+        Once nothing more comes of the answer, the reader is only cleaning up, and is left to it.
+        """
+        if self._operation.done or self._closed:
+            return True
+        self._player.closing = True
+        return self._player.interrupt()
+
+    async def _close(self, deadline: float) -> None:
+        if self._is_inherited():
+            self._closed = True
+            self._left.set()
+        if is_reentrant():
+            # What it interrupted goes on when this has returned, and then notices.
+            self._player.closing = not (self._operation.done or self._closed)
+            if self._begun:
+                await self._client._abandon(self._operation, deadline)
+            return
+        told = False
+        while not self._left.is_set():
+            if await self._instead_of_reader(partial(self._leave, deadline)):
+                return
+            if not told and not self._tell_to_close():
+                # The reader waits for a response: what is known can be told the server from here,
+                # and its answer ends when it has stopped.
+                await retry_while_shielded(lambda: self._client._abandon(self._operation, deadline))
+            told = True
+            left = deadline - AMBIENT.clock()
+            if left <= 0:
+                return
+            await wait_for(self._left, min(LOOK, left))
+
+    @not_reentrant
+    async def _instead_of_reader(self, end: Callable[[], Awaitable[None]]) -> bool:
+        """End the stream where nobody reads it; False: somebody does."""
+        self._enders.append(True)
+        try:
+            if not self._steps.take():
+                return False
+            try:
+                if not self._closed:
+                    await end()
+            finally:
+                self._steps.free()
+        finally:
+            self._enders.pop()
+        return True
+
+    async def _next_token(self) -> Token:
+        while (token := self._arrived.token()) is None:
+            if not await self._advance():
+                raise StopAsyncIteration
+        return token
+
+    @not_reentrant
+    async def _advance(self) -> bool:
+        """Read until something has come (True), or to the end (False)."""
+        permit = self._permit
+        try:
+            mine = permit.pop()
+        except IndexError:
+            mine = False
+        except BaseException:  # Ctrl-C, which Python looks for after the call
+            permit.append(True)
+            raise
+        if not mine:
+            return await self._wait_for_end()
+        try:
+            player = self._player
+            reader = player.reader
+            if reader is None or self._pid != PROCESS.id:
+                return await self._play()
+            # The way of nearly every token: whatever can stand elsewhere does.
+            outcome: float | Exception = AMBIENT.clock()
+            texts: Sequence[str] = ()
+            try:
+                texts = reader.read_on(await player.next())
+            except StopAsyncIteration:
+                reader.read_on(b"")
+            except (H2oError, *TRANSPORT_ERRORS) as error:
+                outcome = error
+            except BaseException as error:
+                await self._break_off(error)
+                raise
+            if texts and not player.closing:
+                self._texts.extend(texts)
+                return True
+            try:
+                return await self._play(outcome)
+            finally:
+                del outcome  # httpx's error, which holds the session
+        finally:
+            permit.append(True)
+
+    async def _wait_for_end(self) -> bool:
+        """Wait where another task is ending the stream; two may not read it."""
+        if not (self._enders or self._left.is_set()):
+            raise self._steps.taken()
+        await wait_for(self._left, self._client._service.timeouts.cleanup)
+        if self._steps.returned:
+            return False
+        if not (self._closed or self._player.closing):
+            raise self._steps.taken()  # who meant to end it had come too late as well
+        raise IncompleteStreamError("the stream was closed", partial=self.text)
+
+    async def _play(self, outcome: float | Exception | None = None) -> bool:
+        """Play until something has come (True), or to the end (False): see `Player.advance()`."""
+        if self._closed:
+            if self._steps.returned:
+                return False
+            raise RuntimeError("the stream is closed")
+        if self._pid != PROCESS.id and self._is_inherited():
+            raise RuntimeError("the stream belongs to the parent process")
+        if not self._begun:
+            await self._begin()
+        try:
+            emit = await self._player.advance(self._steps, outcome)
+        except BaseException as error:
+            await self._break_off(error)
+            raise
+        finally:
+            del outcome  # httpx's error, which holds the session
+        if emit is None:
+            self._end()
+            return False
+        self._arrived.put(emit)
+        return True
+
+    async def _begin(self) -> None:
+        """Tell the client that the first request comes now."""
+        await self._client._begin(self)
+        self._begun = True
+
+    async def _play_out(self) -> None:
+        """Play to the end; nobody waits for the tokens."""
+        if not self._begun:
+            await self._begin()
+        try:
+            while await self._player.advance(self._steps) is not None:
+                pass
+        except BaseException as error:
+            await self._break_off(error)
+            raise
+        self._end()
+
+    async def _break_off(self, error: BaseException) -> None:
+        """Leave the stream, for this error; it is given what had arrived."""
+        await self._leave(self._client._cleanup_deadline())
+        if isinstance(error, H2oError) and not error.partial:
+            error.partial = self.text
+
+    def _end(self) -> None:
+        """Note that the stream has come to its end."""
+        self._closed = True
+        self._forget()
+        self._left.set()
+
+    async def _leave(self, deadline: float) -> None:
+        """Leave the flow where it stands, release the response, tell the server."""
+        self._closed = True
+        self._player.halt()
+        self._forget()
+        try:
+            self._steps.close()
+            await retry_while_shielded(lambda: self._clean_up(deadline))
+        finally:
+            self._left.set()
+
+    def _forget(self) -> None:
+        """Give nothing more out. A reader that is just taking what came next may have that."""
+        self._arrived = Arrived()
+        self._texts = self._arrived.texts
+
+    async def _clean_up(self, deadline: float) -> None:
+        try:
+            await self._player.release()
+        finally:
+            if self._begun:
+                await self._client._abandon(self._operation, deadline)
+
+
+class AsyncTokenEvents:
+    """Iterates the tokens of a stream. Made by `AsyncChatStream.events()`."""
+
+    def __init__(self, stream: AsyncChatStream) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Token:
+        """Return the next token; raises what the stream's own iteration raises."""
+        return await self._stream._next_token()

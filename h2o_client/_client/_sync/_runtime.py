@@ -1,0 +1,291 @@
+"""What threads do in their own way; `_async/_runtime.py` has the same names for tasks.
+
+A reader sleeps in the socket, where nothing reaches it. What wakes it from another thread is the
+end of its connection: `interrupt()` shuts the socket down where the response is open; before that
+it is unknown, and telling the server to stop makes the server close it.
+"""
+
+import contextlib
+import contextvars
+import sys
+import threading
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import CodeType, FrameType
+from typing import Any, Generic, Protocol, TypeVar
+
+import httpx
+
+from h2o_client._client.http import (
+    AMBIENT,
+    KEPT_AFTER_FORK,
+    LOOK,
+    PROCESS,
+    TRANSPORT_ERRORS,
+    Connector,
+    check_http_client,
+    new_http,
+    shut_down,
+)
+from h2o_client._client.watchdog import Watchdog
+from h2o_client.errors import TransportTimeoutError
+from h2o_client.protocol.effects import CallerStoppedError, Effect, Sleep
+from h2o_client.protocol.service import Service
+
+T = TypeVar("T")
+
+Event = threading.Event
+F = TypeVar("F", bound=Callable[..., object])
+
+_AT_WORK: set[CodeType] = set()
+_PACKAGE = __name__.partition(".")[0]
+
+
+def not_reentrant(function: F) -> F:
+    """Mark a function that cannot go on until what is called from on top of it returns."""
+    _AT_WORK.add(function.__code__)
+    return function
+
+
+def is_reentrant() -> bool:
+    """Whether this is called from on top of work of ours, by a signal handler or a callback.
+
+    That work must not be waited for, and the connections and locks that it may just be using must
+    be left alone.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith(_PACKAGE):
+        frame = frame.f_back  # the way from the handler to here
+    while frame is not None and frame.f_code not in _AT_WORK:
+        frame = frame.f_back
+    return frame is not None
+
+
+def wait_for(event: Event, seconds: float) -> None:
+    """Wait for an event, at most for this time."""
+    event.wait(seconds)
+
+
+def retry_while_shielded(clean_up: Callable[[], None]) -> None:
+    """Do a clean-up. Threads are not cancelled, so there is nothing to shield it from."""
+    clean_up()
+
+
+def finish(call: Callable[[], T], *, after_interruption: float) -> T:
+    """Call what Ctrl-C does not interrupt at once.
+
+    Python raises KeyboardInterrupt in the main thread only, and there in the midst of the socket's
+    work; in a thread of its own the call comes to its end all the same.
+
+    Args:
+        call: what to call.
+        after_interruption: seconds that are left to it after Ctrl-C.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return call()
+    outcome: _Outcome[T] = _Outcome()
+    worker = threading.Thread(
+        target=contextvars.copy_context().run,
+        args=(outcome.of, call),
+        name="h2o_client-finish",
+        daemon=True,
+    )
+    try:
+        worker.start()
+        outcome.done.wait()
+    except BaseException:  # Ctrl-C: what is on its way may still end
+        outcome.done.wait(after_interruption)
+        raise
+    worker.join()
+    return outcome.get()
+
+
+class _Outcome(Generic[T]):
+    """What a call in another thread ended with.
+
+    Attributes:
+        done: set when it has ended.
+    """
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self._value: list[T] = []
+        self._error: BaseException | None = None
+
+    def of(self, call: Callable[[], T]) -> None:
+        """Run the call and keep what comes of it."""
+        try:
+            self._value.append(call())
+        except BaseException as error:  # noqa: BLE001 -- raised again by get(), in the other thread
+            self._error = error
+        finally:
+            self.done.set()
+
+    def get(self) -> T:
+        """Return what the call returned, or raise what it raised."""
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                self._error = None  # the error's traceback holds this frame
+        return self._value[0]
+
+
+class Interruptible:
+    """The base of the player: its response, and waits that another thread can end."""
+
+    def __init__(self) -> None:
+        self._response: httpx.Response | None = None
+        self._chunks: Iterator[bytes] | None = None
+        self._interrupted = False
+        self._awake = threading.Event()
+        self._watchdog: Watchdog | None = None
+
+    def interrupt(self) -> bool:
+        """Wake the thread that is waiting; False: it could not be reached."""
+        self._interrupted = True
+        self._awake.set()
+        return shut_down(self._response)
+
+    def release(self) -> None:
+        """Release the open response, if there is one."""
+        response, self._response, self._chunks = self._response, None, None
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog is not None:
+            watchdog.stop()
+        if response is not None:
+            response.close()
+
+    def _interruptible(self, perform: Callable[[Effect], object], effect: Effect) -> object:
+        """Perform an effect; `interrupt()` needs nothing more."""
+        return perform(effect)
+
+    def _get_response(
+        self,
+        http: httpx.Client,
+        request: httpx.Request,
+        connect: float | None,  # noqa: ARG002 -- httpx keeps the limits that the request has; a
+        within: float | None,  # noqa: ARG002 -- thread that waits for a response cannot be told
+        limit: str,  # noqa: ARG002 -- to give up when all of the time is up
+    ) -> httpx.Response:
+        return http.send(request, stream=True, follow_redirects=False)
+
+    def _interruptible_next(self, chunks: Iterator[bytes]) -> Callable[[], bytes]:
+        """Return what reads where `interrupt()` can end it."""
+        return chunks.__next__
+
+    def _read_within(self, chunks: Iterator[bytes], within: float, limit: str) -> bytes:
+        """Read within less than what httpx was told when the body began."""
+        if self._watchdog is None:
+            self._watchdog = Watchdog(lambda: shut_down(self._response))
+        self._watchdog.arm(within)
+        try:
+            chunk = next(chunks, b"")
+        except TRANSPORT_ERRORS:
+            if not self._watchdog.disarm():
+                raise
+        else:
+            if not self._watchdog.disarm():
+                return chunk
+        raise TransportTimeoutError.struck(limit, None)
+
+    def _sleep(self, effect: Sleep) -> None:
+        if self._awake.wait(effect.seconds) and self._interrupted:
+            raise CallerStoppedError("the stream was stopped")
+
+    def _acquire(self, lock: threading.RLock, within: float | None) -> bool:
+        """Acquire a lock; False: not within this time."""
+        until = None if within is None else AMBIENT.clock() + within
+        while not lock.acquire(timeout=LOOK):
+            if self._interrupted:
+                raise CallerStoppedError("the stream was stopped")
+            if until is not None and AMBIENT.clock() >= until:
+                return False
+        return True
+
+
+class Connections(Protocol):
+    """What a player needs of a client."""
+
+    _http: httpx.Client
+    _opening: threading.RLock
+
+
+class ConnectionOwner(ABC):
+    """The base of the client: its connections belong to one process."""
+
+    _service: Service
+
+    def __init__(
+        self, http_client: httpx.Client | None, proxy: str | None, transport: str | None
+    ) -> None:
+        self._proxy, self._transport = proxy, transport
+        self._pid, self._forks = PROCESS.id, PROCESS.forks
+        self._opening = threading.RLock()  # `on_retry` may use the client
+        self._owned = http_client is None
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+        if http_client is not None:
+            check_http_client(http_client, httpx.Client, proxy, transport)
+        self._http = http_client or self._own_http()
+
+    def _own_http(self) -> httpx.Client:
+        http = new_http(httpx.Client, self._proxy, self._transport)
+        # A client that is dropped unclosed leaves no open sockets.
+        self._finalizer = weakref.finalize(self, _close_in_creating_process, http, self._pid)
+        return http
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the client."""
+
+    def _connector(self) -> Connector:
+        """Return what connects elsewhere than the client does, if it can be done without it."""
+        if self._owned:
+            return partial(new_http, httpx.Client, self._proxy, self._transport)
+        http = self._http
+        return lambda: contextlib.nullcontext(http)
+
+    def _close_at_exit(self) -> None:
+        """Close what threads still read, which end with the process."""
+        self.close()
+
+    @abstractmethod
+    def _forget_streams(self) -> None:
+        """Leave what is open to the process that it belongs to."""
+
+    def _settle_in(self) -> None:
+        """After a fork, leave to the parent what is the parent's: connections, chats, locks.
+
+        Raises:
+            RuntimeError: the client has an `http_client` of the caller's.
+        """
+        if self._pid == PROCESS.id:
+            return
+        if not self._owned:
+            raise RuntimeError(
+                "this client was made before the process was forked, with an http_client of your "
+                "own: make both anew in the child"
+            )
+        KEPT_AFTER_FORK.append(self._http)
+        self._pid, self._forks = PROCESS.id, PROCESS.forks
+        self._opening = threading.RLock()  # `on_retry` may use the client
+        self._forget_streams()
+        self._service.forget()
+        self._http = self._own_http()
+
+    def _settle_in_to_clean_up(self) -> bool:
+        """Whether what is open is this process's, and can be cleaned up here."""
+        return self._pid == PROCESS.id
+
+    @not_reentrant
+    def _close_connections(self) -> None:
+        if self._finalizer is not None and not is_reentrant():
+            self._finalizer()
+
+
+def _close_in_creating_process(http: httpx.Client, pid: int) -> None:
+    """Close an httpx client, unless this is a fork of the process that made it."""
+    if pid == PROCESS.id:
+        http.close()

@@ -1,0 +1,371 @@
+# Generated, do not edit: run `python scripts/unasync.py`.
+"""A conversation that remembers: `Conversation`."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from h2o_client._client._sync._runtime import retry_while_shielded
+from h2o_client._client._sync.base import BaseClient
+from h2o_client._client._sync.stream import ChatStream
+from h2o_client._client.http import PROCESS
+from h2o_client._client.registry import Registry
+from h2o_client.protocol.effects import Flow
+from h2o_client.protocol.retries import Retries
+from h2o_client.protocol.talk import Ask, Talk
+from h2o_client.types import Message, PromptPreview, Reply, WebSearchEntry
+
+T = TypeVar("T")
+
+
+class Conversation:
+    """A conversation that remembers. Made by `H2oClient.conversation()`.
+
+    The history is the server's: only the new message is sent. Use it in a `with`
+    block, or call `close()`: a conversation that was made here is then deleted, one that was
+    resumed is kept, unless `keep` says otherwise.
+
+    It takes one message at a time. `stop()` and `close()` may be called from any thread.
+    """
+
+    def __init__(self, client: BaseClient, talk: Talk) -> None:
+        self._client = client
+        self._talk = talk
+        self._streams: Registry[ChatStream] = Registry()
+        self._closed = False
+        self._pid = PROCESS.id
+
+    def __repr__(self) -> str:
+        state = " closed" if self._closed else ""
+        return f"<{type(self).__name__} {self._talk.id or 'new'}{state}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # An argument that was rejected in __init__ leaves no attributes.
+        if not getattr(self, "_closed", True) and self._is_to_be_deleted():
+            self._client._drop(self._talk, None)
+            self._warn_unclosed()
+
+    def _warn_unclosed(self) -> None:
+        if not self._closed and self._is_to_be_deleted():
+            what = f"{self!r} was not closed: use `with`"
+            warnings.warn(what, ResourceWarning, stacklevel=1, source=self)
+
+    @property
+    def id(self) -> str | None:
+        """The service's id of the conversation; None before the first use."""
+        return self._talk.id
+
+    @property
+    def title(self) -> str | None:
+        """The title, as far as it is known; `refresh()` fetches it."""
+        return self._talk.title
+
+    @property
+    def model(self) -> str:
+        """The model; "" for a conversation that was resumed by its id, until `refresh()`."""
+        return self._talk.model
+
+    @property
+    def messages(self) -> list[Message]:
+        """What this object has seen of the conversation, in the form that `chat()` takes.
+
+        An answer that broke off or was stopped is marked `partial`.
+        """
+        return list(self._talk.messages)
+
+    def send(
+        self,
+        message: str,
+        *,
+        temperature: float | None = None,
+        truncate: int | None = None,
+        max_new_tokens: int | None = None,
+        do_sample: bool | None = None,
+        repetition_penalty: float | None = None,
+        return_full_text: bool | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        recover: bool | None = None,
+        retries: Retries | int | None = None,
+        web_search: bool = False,
+        on_web_search: Callable[[WebSearchEntry], object] | None = None,
+        **others: Any,
+    ) -> Reply:
+        """Send a message, and wait for the whole answer.
+
+        Args:
+            message: the message.
+            temperature: as for `H2oClient.chat()`, and so are the others not named here.
+            truncate: see there.
+            max_new_tokens: see there.
+            do_sample: see there.
+            repetition_penalty: see there.
+            return_full_text: see there.
+            parameters: see there.
+            recover: see there.
+            retries: see there.
+            web_search: whether the service searches the web for the answer first.
+            on_web_search: called with each entry of that search as it comes.
+            **others: see there.
+
+        Returns:
+            The reply; its `web_search` has the entries of the search, an error's too.
+
+        Raises:
+            TypeError: an argument is of the wrong type or unknown.
+            ValueError: an argument cannot be sent.
+            ConversationBusyError: the last message is still being answered; nothing was sent.
+            NotFoundError: the server no longer has the conversation.
+            H2oError: as for `chat()`.
+            RuntimeError: the conversation or the client is closed.
+        """
+        with self.stream(
+            message,
+            temperature=temperature,
+            truncate=truncate,
+            max_new_tokens=max_new_tokens,
+            do_sample=do_sample,
+            repetition_penalty=repetition_penalty,
+            return_full_text=return_full_text,
+            parameters=parameters,
+            recover=recover,
+            retries=retries,
+            web_search=web_search,
+            on_web_search=on_web_search,
+            **others,
+        ) as stream:
+            return stream.read()
+
+    def stream(
+        self,
+        message: str,
+        *,
+        temperature: float | None = None,
+        truncate: int | None = None,
+        max_new_tokens: int | None = None,
+        do_sample: bool | None = None,
+        repetition_penalty: float | None = None,
+        return_full_text: bool | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        recover: bool | None = None,
+        retries: Retries | int | None = None,
+        web_search: bool = False,
+        on_web_search: Callable[[WebSearchEntry], object] | None = None,
+        **others: Any,
+    ) -> ChatStream:
+        """Send a message, and get the answer as it arrives. The arguments are those of `send()`.
+
+        Leaving the stream stops the answer; the conversation goes on.
+        """
+        keywords = {
+            "temperature": temperature,
+            "truncate": truncate,
+            "max_new_tokens": max_new_tokens,
+            "do_sample": do_sample,
+            "repetition_penalty": repetition_penalty,
+            "return_full_text": return_full_text,
+            **others,
+        }
+        return self._ask(
+            self._talk.ask(
+                message,
+                recover=recover,
+                retries=retries,
+                parameters=parameters,
+                keywords=keywords,
+                web_search=web_search,
+                on_web_search=on_web_search,
+            )
+        )
+
+    def retry(
+        self,
+        *,
+        temperature: float | None = None,
+        truncate: int | None = None,
+        max_new_tokens: int | None = None,
+        do_sample: bool | None = None,
+        repetition_penalty: float | None = None,
+        return_full_text: bool | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        recover: bool | None = None,
+        retries: Retries | int | None = None,
+        **others: Any,
+    ) -> Reply:
+        """Ask the last message again; the new answer takes the place of the old one.
+
+        Args:
+            temperature: as for `H2oClient.chat()`, and so are the others.
+            truncate: see there.
+            max_new_tokens: see there.
+            do_sample: see there.
+            repetition_penalty: see there.
+            return_full_text: see there.
+            parameters: see there.
+            recover: see there.
+            retries: see there.
+            **others: see there.
+
+        Raises:
+            ValueError: there is no message to ask again.
+            H2oError: as for `send()`.
+        """
+        with self.stream_retry(
+            temperature=temperature,
+            truncate=truncate,
+            max_new_tokens=max_new_tokens,
+            do_sample=do_sample,
+            repetition_penalty=repetition_penalty,
+            return_full_text=return_full_text,
+            parameters=parameters,
+            recover=recover,
+            retries=retries,
+            **others,
+        ) as stream:
+            return stream.read()
+
+    def stream_retry(
+        self,
+        *,
+        temperature: float | None = None,
+        truncate: int | None = None,
+        max_new_tokens: int | None = None,
+        do_sample: bool | None = None,
+        repetition_penalty: float | None = None,
+        return_full_text: bool | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        recover: bool | None = None,
+        retries: Retries | int | None = None,
+        **others: Any,
+    ) -> ChatStream:
+        """Ask the last message again, and get the new answer as it arrives.
+
+        The arguments are those of `retry()`.
+        """
+        keywords = {
+            "temperature": temperature,
+            "truncate": truncate,
+            "max_new_tokens": max_new_tokens,
+            "do_sample": do_sample,
+            "repetition_penalty": repetition_penalty,
+            "return_full_text": return_full_text,
+            **others,
+        }
+        return self._ask(
+            self._talk.ask(
+                None,
+                recover=recover,
+                retries=retries,
+                parameters=parameters,
+                keywords=keywords,
+            )
+        )
+
+    def stop(self) -> None:
+        """End the answer that is running, if there is one: see `ChatStream.stop()`."""
+        for stream in self._streams.items():
+            if stream.running:
+                stream.stop()
+
+    def refresh(self) -> None:
+        """Fetch title and model from the server."""
+        self._play(self._talk.refresh())
+
+    def history(self) -> list[Message]:
+        """Fetch the messages as the server has them, with their ids, votes and dates.
+
+        An answer that was stopped is stored as if it were whole, and may be longer than what was
+        received of it.
+        """
+        return self._play(self._talk.refresh())
+
+    def rename(self, title: str) -> None:
+        """Give the conversation a title, of 1 to 100 characters."""
+        self._play(self._talk.rename(title))
+
+    def summarize(self) -> str:
+        """Let the model give the conversation a title, and return it."""
+        return self._play(self._talk.summarize())
+
+    def vote(self, message_id: str, score: int) -> None:
+        """Vote on a message: +1, -1, or 0 to take the vote back.
+
+        Args:
+            message_id: its id: `Reply.response_id`, or of `history()`.
+            score: the vote.
+        """
+        self._play(self._talk.vote(message_id, score))
+
+    def prompt(self, message_id: str) -> PromptPreview:
+        """Fetch the prompt as the model would get it if a message were asked again."""
+        return self._play(self._talk.prompt(message_id))
+
+    def share(self) -> str:
+        """Share the conversation as it is now; anyone who has the URL returned can read it."""
+        return self._play(self._talk.share())
+
+    def delete(self) -> None:
+        """Delete the conversation now, whatever `keep` says.
+
+        Raises:
+            ConversationBusyError: an answer is running in it: `stop()` it first.
+        """
+        self._play(self._talk.delete())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Save the conversation in a form for JSON, for `H2oClient.conversation_from()`.
+
+        The session is not in it: without that of the client the server does not give it back.
+        """
+        return self._talk.to_dict()
+
+    def close(self) -> None:
+        """End what is running, and delete the conversation if it is not to be kept.
+
+        May be called twice. A clean-up that fails is logged, and tried again when the client
+        closes.
+        """
+        if self._closed:
+            return
+        self._close(self._client._cleanup_deadline())
+
+    def _close(self, deadline: float) -> None:
+        self._closed = True
+        retry_while_shielded(lambda: self._clean_up(deadline))
+
+    def _clean_up(self, deadline: float) -> None:
+        for stream in self._streams.items():
+            stream._close(deadline)
+        if self._is_to_be_deleted():
+            self._client._abandon(self._talk, deadline)
+
+    def _is_to_be_deleted(self) -> bool:
+        """Whether there is something to delete, and this is not a fork of the process that may."""
+        return self._talk.to_be_deleted and self._is_of_this_process()
+
+    def _is_of_this_process(self) -> bool:
+        """Whether this is the process that it was made in, not a fork of it."""
+        return self._pid == PROCESS.id
+
+    def _ask(self, ask: Ask) -> ChatStream:
+        if self._closed:
+            raise RuntimeError("the conversation is closed")
+        stream = ChatStream(self._client, ask)
+        self._streams.add(stream)
+        return stream
+
+    def _play(self, flow: Flow[T]) -> T:
+        if self._closed:
+            raise RuntimeError("the conversation is closed")
+        return self._client._play(flow)
