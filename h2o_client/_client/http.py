@@ -41,6 +41,8 @@ from h2o_client.protocol.replies import status_error
 from h2o_client.safe_text import SafeFormatter
 
 T = TypeVar("T")
+Connector = Callable[[], contextlib.AbstractContextManager[httpx.Client]]
+"""Makes connections for what outlives its client."""
 
 logger = logging.getLogger("h2o_client")
 logger.addHandler(logging.NullHandler())

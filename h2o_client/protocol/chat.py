@@ -40,6 +40,11 @@ class Operation(Protocol):
         """Do it all, emitting tokens as they arrive."""
         ...
 
+    @property
+    def creating(self) -> bool:
+        """Whether a request is under way that creates its conversation."""
+        ...
+
     def stop(self) -> Flow[None]:
         """Tell the server that the caller has enough; `run()` ends with what is there."""
         ...
@@ -101,6 +106,11 @@ class ChatOperation:
         """What has arrived of the answer."""
         return self._turn.text
 
+    @property
+    def creating(self) -> bool:
+        """Whether a request is under way that creates its conversation."""
+        return self._made in self._exchange.session.creating
+
     def run(self) -> Flow[Reply]:
         """Do it all, emitting tokens as they arrive."""
         exchange = self._exchange
@@ -110,6 +120,7 @@ class ChatOperation:
             if self.life.state is not State.STOPPING:
                 yield from exchange.open_session(call, self._model)
             if self.life.state is not State.STOPPING:
+                exchange.session.begin(self)
                 yield from conversations.create(exchange, self._model, call, self._made)
         except CallerStoppedError:
             if self.life.state is not State.STOPPING:
@@ -148,3 +159,5 @@ class ChatOperation:
         if self._conversation is not None:
             yield from conversations.delete(self._exchange, self._conversation, call, reopen=reopen)
             self._conversation = None
+        if not self.creating:
+            self._exchange.session.end(self)

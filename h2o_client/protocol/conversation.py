@@ -88,6 +88,11 @@ class ConversationCore:
         return self.id is not None and not self._keep and not self._deleted
 
     @property
+    def creating(self) -> bool:
+        """Whether a request is under way that creates it."""
+        return self._made in self._exchange.session.creating
+
+    @property
     def stoppable(self) -> bool:
         """Whether a stop takes effect: a second one within a minute or so does not."""
         return self._turns.stoppable(self._exchange.ambient.clock())
@@ -145,6 +150,8 @@ class ConversationCore:
                 try:
                     yield from self._exchange.open_session(call, self._model)
                     if self.id is None:
+                        if not self._keep:
+                            self._exchange.session.begin(self)
                         yield from conversations.create(
                             self._exchange, self._model, call, self._made, from_share=self.copy_of
                         )
@@ -264,6 +271,7 @@ class ConversationCore:
             try:
                 yield from conversations.delete(self._exchange, self.id, self._exchange.call())
                 self._deleted = True
+                self._exchange.session.end(self)
             finally:
                 self._turns.release()
 
@@ -273,6 +281,8 @@ class ConversationCore:
             once = self._exchange.once(deadline)
             yield from conversations.delete(self._exchange, self.id, once, reopen=False)
             self._deleted = True
+        if not self.creating:
+            self._exchange.session.end(self)
 
     def _wait_patiently(self, call: Call) -> Flow[StoredConversation | None]:
         """Wait until the last turn is stored, before something that reads or changes it."""

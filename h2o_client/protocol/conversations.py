@@ -7,13 +7,16 @@ when its turn came is kept there too, and tried again when the client closes.
 import contextlib
 from collections.abc import Callable
 
-from h2o_client.errors import H2oError, NotFoundError
+from h2o_client.errors import H2oError, NotFoundError, StatusError, TransportTimeoutError
 from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.dialect import Query, StoredConversation
-from h2o_client.protocol.effects import Flow, Head, Request
+from h2o_client.protocol.effects import Flow, Head, Request, Sleep
 from h2o_client.protocol.exchange import Exchange, in_short
-from h2o_client.protocol.retries import Call, may_have_acted
+from h2o_client.protocol.retries import Call, is_transient, may_have_acted
 from h2o_client.protocol.session import Abandoned
+
+_FIRST_PAUSE = 0.05  # seconds until what could not be cleaned up is tried again; then doubled
+_LONGEST_PAUSE = 0.5
 
 
 def create(
@@ -58,7 +61,14 @@ def create(
         under_way = False
         session.has_orphans = session.has_orphans or may_have_acted(error)
 
-    creation = exchange.query(build, call, failed=failed, finish=True)
+    def tracked(attempt: Flow[None]) -> Flow[None]:
+        session.creating.add(made)
+        try:
+            return (yield from attempt)
+        finally:
+            session.creating.discard(made)
+
+    creation = exchange.query(build, call, failed=failed, finish=tracked)
     try:
         yield from exchange.explain_model(model, creation, call)
     except GeneratorExit:
@@ -106,7 +116,7 @@ def delete(exchange: Exchange, conversation: str, call: Call, *, reopen: bool = 
 
 def leave_behind(exchange: Exchange, operation: Abandoned, error: BaseException | None) -> None:
     """Keep an operation whose clean-up failed, to try again when the client closes."""
-    exchange.session.left_behind.append(operation)
+    exchange.session.drop(operation)
     reason = "it was interrupted" if error is None else in_short(error)
     exchange.ambient.warn(
         f"a conversation could not be cleaned up, and is tried again on close: {reason}"
@@ -114,20 +124,48 @@ def leave_behind(exchange: Exchange, operation: Abandoned, error: BaseException 
 
 
 def sweep(exchange: Exchange, deadline: Deadline) -> Flow[None]:
-    """Try again to clean up what was left behind; what fails now is given up."""
-    session, warn = exchange.session, exchange.ambient.warn
-    while session.left_behind:
-        operation = session.left_behind.popleft()
+    """Clean up what was left behind; try again until the deadline."""
+    pause = _FIRST_PAUSE
+    while True:
+        failures = yield from _sweep_once(exchange, deadline)
+        may_pass = any(error is None or _may_pass(error) for error in failures)
+        if not may_pass or deadline.expired():
+            break
+        yield Sleep(deadline.at_most(pause))
+        pause = min(2 * pause, _LONGEST_PAUSE)
+    for error in failures:
+        reason = "its creation has not ended" if error is None else in_short(error)
+        exchange.ambient.warn(f"a conversation may be left behind, as clean-up failed: {reason}")
+
+
+def _sweep_once(exchange: Exchange, deadline: Deadline) -> Flow[list[H2oError | None]]:
+    """Return why something is not clean yet; None: it is just being created."""
+    session = exchange.session
+    failures: list[H2oError | None] = []
+    for operation in session.dropped():
         try:
             yield from operation.abandon(deadline)
         except H2oError as error:
-            warn(f"a conversation could not be cleaned up: {in_short(error)}")
+            failures.append(error)
+        else:
+            if operation.creating:
+                failures.append(None)
+            else:
+                session.end(operation)
     if session.has_orphans and not session.shared:
-        session.has_orphans = False
         try:
             yield from _delete_orphans(exchange, deadline)
+            session.has_orphans = False
         except H2oError as error:
-            warn(f"a conversation may be left behind: {in_short(error)}")
+            failures.append(error)
+    return failures
+
+
+def _may_pass(error: H2oError) -> bool:
+    """Whether a clean-up that failed like this may succeed when it is tried again."""
+    if isinstance(error, StatusError) and error.status >= 500:
+        return True
+    return isinstance(error, TransportTimeoutError) or is_transient(error)
 
 
 def _delete_orphans(exchange: Exchange, deadline: Deadline) -> Flow[None]:

@@ -109,7 +109,7 @@ class Exchange:
         call: Call,
         *,
         reopen: bool = True,
-        finish: bool = False,
+        finish: Callable[[Flow[T]], Flow[T]] | None = None,
         failed: Callable[[H2oError], None] | None = None,
     ) -> Flow[T]:
         """Send a request that does no harm when it is sent twice, and read its answer.
@@ -118,8 +118,8 @@ class Exchange:
             build: makes the request; anew for each attempt, as the session can change between.
             call: the call that it is part of.
             reopen: whether to open the session again where the server has forgotten it.
-            finish: whether an attempt that is on its way comes to its end, whatever becomes of
-                the caller; the reader is to note what came of it.
+            finish: plays an attempt that comes to its end once it is on its way, whatever becomes
+                of the caller; the reader is to note what came of it.
             failed: told of each attempt that fails.
 
         Raises:
@@ -129,8 +129,8 @@ class Exchange:
         def attempt() -> Flow[T]:
             inner = self._attempt(build(), call)
             try:
-                if finish:
-                    answer: T = yield Finish(inner, self.configuration.timeouts.cleanup)
+                if finish is not None:
+                    answer: T = yield Finish(finish(inner), self.configuration.timeouts.cleanup)
                     return answer
                 return (yield from inner)
             except H2oError as error:

@@ -80,6 +80,11 @@ class MessageOperation:
     def _stopping(self) -> bool:
         return self.life.state is State.STOPPING
 
+    @property
+    def creating(self) -> bool:
+        """Whether a request is under way that creates its conversation: that is not its affair."""
+        return False
+
     def run(self) -> Flow[Reply]:
         """Do it all, emitting tokens as they arrive.
 
@@ -92,8 +97,11 @@ class MessageOperation:
         if self._stopping:  # before it began: another may well be running
             return (yield from self._stopped(call))
         self._conversation.begin()
+        self._exchange.session.begin(self)
         try:
-            return (yield from self._run(call))
+            reply = yield from self._run(call)
+            self._exchange.session.end(self)
+            return reply
         finally:
             self._conversation.end(self._turn)
 
@@ -140,6 +148,7 @@ class MessageOperation:
         """Tell the server to stop generating."""
         if self._turn is not None:
             yield from self._turn.abandon(deadline)
+        self._exchange.session.end(self)
 
     def _new_turn(self, prompt: str, message_id: str | None) -> Turn:
         return Turn(

@@ -14,8 +14,7 @@ server's own are passed through on answers [05_upstream_gzip_header]. Nor are co
 import operator
 import re
 import weakref
-from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from h2o_client.errors import H2oError, ModelUnavailableError, TransportTimeoutError
@@ -34,6 +33,11 @@ _MAX_LEFT_BEHIND = 1000
 
 class Abandoned(Protocol):
     """An operation that the caller broke off."""
+
+    @property
+    def creating(self) -> bool:
+        """Whether a request is under way that creates its conversation."""
+        ...
 
     def abandon(self, deadline: Deadline) -> Flow[None]:
         """Tell the server what it must still be told: stop, delete. May be played again."""
@@ -82,7 +86,7 @@ class Session:
         has_settings: whether somebody may have chosen settings in it.
         known: the conversations that were made or resumed in it and not deleted.
         has_orphans: whether a conversation may have been made whose id was lost.
-        left_behind: operations whose clean-up failed, to be tried again.
+        creating: who is told the ids of the conversations that are just being created.
     """
 
     def __init__(self, text: str | None, new: str) -> None:
@@ -95,7 +99,8 @@ class Session:
         self.shared = self.has_settings = text is not None
         self.known: set[str] = set()
         self.has_orphans = False
-        self.left_behind: deque[Abandoned] = deque(maxlen=_MAX_LEFT_BEHIND)
+        self.creating: set[Callable[[str], None]] = set()
+        self._unfinished: dict[Abandoned, bool] = {}  # whether each was left behind
         self._turns: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 
     def __repr__(self) -> str:
@@ -111,6 +116,36 @@ class Session:
     def cookie(self) -> str:
         """The value of the `Cookie` header."""
         return f"{self.name}={self.value}"
+
+    def begin(self, operation: Abandoned) -> None:
+        """Note that the server must be told something if the operation is broken off now."""
+        self._unfinished.setdefault(operation, False)
+
+    def end(self, operation: Abandoned) -> None:
+        """Note that the server need not be told anything more."""
+        self._unfinished.pop(operation, None)
+
+    def drop(self, operation: Abandoned) -> None:
+        """Keep an operation that nobody goes on with, for the next clean-up."""
+        self._unfinished[operation] = True
+        if len(self._unfinished) > _MAX_LEFT_BEHIND and len(dropped := self.dropped()) > (
+            _MAX_LEFT_BEHIND
+        ):
+            self.end(dropped[0])
+
+    def drop_all(self) -> None:
+        """Keep all that is unfinished for the next clean-up: nobody goes on with it."""
+        for operation in list(self._unfinished):
+            self.drop(operation)
+
+    def dropped(self) -> list[Abandoned]:
+        """Return the operations that nobody goes on with, the oldest first."""
+        return [each for each in list(self._unfinished) if self._unfinished.get(each)]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the server need not be told anything."""
+        return not (self._unfinished or self.has_orphans)
 
     def turns_of(self, conversation: str, mine: L) -> L:
         """Return what keeps the turns of a conversation, which all who resumed it share.
@@ -137,7 +172,7 @@ class Session:
 
     def leave_to_parent(self) -> None:
         """Forget what there is to clean up: after a fork, that is the parent's."""
-        self.left_behind.clear()
+        self._unfinished.clear()
         self._turns.clear()
         self.shared = True
 

@@ -10,9 +10,9 @@ that its answer is waited for, the id known, and the conversation deleted.
 import contextlib
 import warnings
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import anyio
 import httpx
@@ -21,6 +21,7 @@ from h2o_client._client.http import (
     KEPT_AFTER_FORK,
     PROCESS,
     TRANSPORT_ERRORS,
+    Connector,
     check_http_client,
     new_http,
     shut_down,
@@ -31,11 +32,21 @@ from h2o_client.errors import TransportError
 from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import Effect, Send, Sleep
 from h2o_client.protocol.exchange import Exchange
-from h2o_client.protocol.session import Abandoned
 
 T = TypeVar("T")
+F = TypeVar("F")
 
 _TRIES = 3
+
+
+def not_reentrant(function: F) -> F:
+    """Mark a function: see `is_reentrant()`."""
+    return function
+
+
+def is_reentrant() -> bool:
+    """Whether this is called from on top of work of ours: never, as a handler cannot await it."""
+    return False
 
 
 def new_event() -> "anyio.Event":  # quoted, as anyio imports this when it is looked up
@@ -114,14 +125,9 @@ async def finish(call: Callable[[], Awaitable[T]], *, after_interruption: float)
 
 
 class Interruptible:
-    """The base of the player: its response, and waits that another task can end.
-
-    Attributes:
-        thread: None: a callback cannot await what closes the stream that called it.
-    """
+    """The base of the player: its response, and waits that another task can end."""
 
     def __init__(self) -> None:
-        self.thread: int | None = None
         self._response: httpx.Response | None = None
         self._chunks: AsyncIterator[bytes] | None = None
         self._interrupted = False
@@ -134,10 +140,6 @@ class Interruptible:
             return shut_down(self._response)
         self._effect_scope.cancel()
         return True
-
-    def is_in_callback(self) -> bool:
-        """Whether a callback of the flow calls this: never, as callbacks await nothing."""
-        return False
 
     async def release(self) -> None:
         """Release the open response, if there is one."""
@@ -159,6 +161,11 @@ class Interruptible:
         try:
             with anyio.CancelScope() as self._effect_scope:
                 return await perform(effect)
+        except BaseExceptionGroup as group:
+            # On trio, Ctrl-C can come upon a task that connects, or one of `finish()`.
+            if group.subgroup(KeyboardInterrupt) is not None:
+                raise KeyboardInterrupt from None
+            raise
         finally:
             self._effect_scope = outer
         raise TransportError("interrupted")
@@ -226,11 +233,17 @@ async def _exhaust(chunks: AsyncIterator[bytes]) -> None:
             pass
 
 
+class Connections(Protocol):
+    """What a player needs of a client."""
+
+    _http: httpx.AsyncClient
+    _opening: anyio.Lock
+
+
 class ConnectionOwner(ABC):
     """The base of the client: its connections belong to one process and one event loop."""
 
     _exchange: Exchange
-    _dropped: deque[tuple[Abandoned, Interruptible | None]]
     _streams: Registry[Any]
     _closed: bool
 
@@ -265,6 +278,16 @@ class ConnectionOwner(ABC):
     def _forget_streams(self) -> None:
         """Leave what is open to the process or event loop that it belongs to."""
 
+    def _connector(self) -> Connector | None:
+        """Return what connects without an event loop; None: an `http_client` needs its own."""
+        return (
+            partial(new_http, httpx.Client, self._proxy, self._transport) if self._owned else None
+        )
+
+    def _close_at_exit(self) -> None:
+        """Begin nothing more; what still reads is in a thread that ends with the process."""
+        self._closed = True
+
     def _is_in_use(self) -> bool:
         """Whether streams are open on the event loop of before, and it still runs."""
         from h2o_client._client.loops import is_on_watch
@@ -298,11 +321,9 @@ class ConnectionOwner(ABC):
             if forked:
                 KEPT_AFTER_FORK.extend([self._http, self._guard])
                 self._exchange.session.leave_to_parent()
-                self._dropped.clear()
             self._pid, self._forks = PROCESS.id, PROCESS.forks
             self._opening = anyio.Lock()
             self._forget_streams()
-            self._dropped = deque((operation, None) for operation, _ in self._dropped)
             self._http = self._own_http()
         self._loop = loop
         if self._owned:

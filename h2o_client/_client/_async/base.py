@@ -5,8 +5,9 @@ from typing import Protocol, TypeVar
 
 import httpx
 
-from h2o_client._client._async._runtime import ConnectionOwner, Interruptible
+from h2o_client._client._async._runtime import ConnectionOwner, Interruptible, is_reentrant
 from h2o_client._client._async.player import AsyncPlayer
+from h2o_client._client.cleaner import Cleaner
 from h2o_client._client.http import PROCESS, logger
 from h2o_client._client.registry import Registry
 from h2o_client.errors import H2oError
@@ -29,6 +30,8 @@ class OpenStream(Protocol):
 
     def _tell_to_close(self) -> bool: ...
 
+    def _warn_unclosed(self) -> None: ...
+
     async def _close(self, deadline: Deadline) -> None: ...
 
 
@@ -36,6 +39,8 @@ class OpenConversation(Protocol):
     """What a client needs of its conversations."""
 
     def _is_of_this_process(self) -> bool: ...
+
+    def _warn_unclosed(self) -> None: ...
 
     async def _close(self, deadline: Deadline) -> None: ...
 
@@ -54,8 +59,9 @@ class AsyncBaseClient(ConnectionOwner):
         self._closed = False
         self._streams: Registry[OpenStream] = Registry()
         self._conversations: Registry[OpenConversation] = Registry()
-        self._dropped: deque[tuple[Abandoned, Interruptible | None]] = deque()
+        self._dropped: deque[Interruptible] = deque()
         super().__init__(http_client, proxy, transport)
+        self._cleaner = Cleaner(self, exchange, self._connector())
 
     async def _begin(self, stream: OpenStream | None) -> None:
         """Note that the first request of a stream, or of another operation, is sent now.
@@ -66,7 +72,8 @@ class AsyncBaseClient(ConnectionOwner):
         if self._closed:
             raise RuntimeError("the client is closed")
         await self._settle_in()
-        await self._sweep()
+        self._cleaner.enlist()
+        await self._release_dropped()
         if stream is not None:
             self._streams.add(stream)
 
@@ -81,11 +88,14 @@ class AsyncBaseClient(ConnectionOwner):
 
     def _forget_streams(self) -> None:
         self._streams = Registry()
-        conversations = self._conversations.items()
+        before = self._conversations.items()
         self._conversations = Registry()
-        for conversation in conversations:
+        for conversation in before:
             if conversation._is_of_this_process():
                 self._conversations.add(conversation)
+        self._dropped.clear()
+        self._cleaner.retire()
+        self._cleaner = Cleaner(self, self._exchange, self._connector())
 
     async def _clean_up(self) -> None:
         if not await self._settle_in_to_clean_up():
@@ -98,37 +108,47 @@ class AsyncBaseClient(ConnectionOwner):
             await stream._close(deadline)
         for conversation in self._conversations.items():
             await conversation._close(deadline)
-        await self._sweep()
-        await self._notify_server(AsyncPlayer(self))
+        self._exchange.session.drop_all()
+        await self._sweep(self._exchange.cleanup())
 
-    async def _notify_server(self, player: AsyncPlayer) -> None:
+    async def _sweep(self, deadline: Deadline) -> None:
         """Clean up what was left behind; what fails now is given up."""
         if self._forks != PROCESS.forks:
             self._exchange.session.shared = True  # by a child, which knows what is in it
+        if is_reentrant():
+            self._cleaner.finish(deadline)
+            return
         try:
-            await player.play(conversations.sweep(self._exchange, self._exchange.cleanup()))
+            await self._release_dropped()
+            await AsyncPlayer(self).play(conversations.sweep(self._exchange, deadline))
         except Exception:  # noqa: BLE001 -- closing must come to its end
             logger.warning("what was left behind could not be cleaned up", exc_info=True)
 
     def _drop(self, operation: Abandoned, player: Interruptible | None) -> None:
-        """Keep what was dropped unclosed; called by the garbage collector."""
-        self._dropped.append((operation, player))
+        """Clean up what was dropped unclosed; called by the garbage collector."""
+        if player is not None:
+            self._dropped.append(player)
+        self._exchange.session.drop(operation)
+        self._cleaner.start()
 
-    async def _sweep(self) -> None:
-        """Clean up after the streams and conversations that were dropped unclosed."""
-        while True:
-            try:
-                operation, player = self._dropped.popleft()
-            except IndexError:  # nothing is left, or another thread has it
-                return
-            try:
-                if player is not None:
-                    await player.release()
-            finally:
-                await self._abandon(operation, self._exchange.cleanup())
+    async def _release_dropped(self) -> None:
+        """Release the responses of streams that were dropped unclosed."""
+        while self._dropped:
+            await self._dropped.popleft().release()
+
+    def _warn_unclosed(self) -> None:
+        """Warn of what is open at the interpreter's exit."""
+        for stream in self._streams.items():
+            stream._warn_unclosed()
+        for conversation in self._conversations.items():
+            conversation._warn_unclosed()
 
     async def _abandon(self, operation: Abandoned, deadline: Deadline) -> None:
         """Tell the server that the caller broke an operation off; what fails is left behind."""
+        if is_reentrant():
+            self._exchange.session.drop(operation)
+            self._cleaner.finish(deadline)
+            return
         try:
             await AsyncPlayer(self).play(operation.abandon(deadline))
         except H2oError as error:

@@ -364,6 +364,7 @@ class AsyncH2oClient(AsyncBaseClient):
             await retry_while_shielded(self._clean_up)
         finally:
             await self._close_connections()
+        self._cleaner.retire()
 
     def _converse(self, core: "ConversationCore") -> "AsyncConversation":
         from h2o_client._client._async.conversation import AsyncConversation

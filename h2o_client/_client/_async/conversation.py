@@ -59,12 +59,12 @@ class AsyncConversation:
         # An argument that was rejected in __init__ leaves no attributes.
         if not getattr(self, "_closed", True) and self._is_to_be_deleted():
             self._client._drop(self._core, None)
-            warnings.warn(
-                f"{self!r} was not closed: use `async with`",
-                ResourceWarning,
-                stacklevel=1,
-                source=self,
-            )
+            self._warn_unclosed()
+
+    def _warn_unclosed(self) -> None:
+        if not self._closed and self._is_to_be_deleted():
+            what = f"{self!r} was not closed: use `async with`"
+            warnings.warn(what, ResourceWarning, stacklevel=1, source=self)
 
     @property
     def id(self) -> str | None:

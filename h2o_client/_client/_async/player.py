@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, assert_never
 
-from h2o_client._client._async._runtime import ConnectionOwner, Interruptible, finish
+from h2o_client._client._async._runtime import Connections, Interruptible, finish, not_reentrant
 from h2o_client._client.http import (
     AMBIENT,
     TRANSPORT_ERRORS,
@@ -47,7 +47,7 @@ class AsyncPlayer(Interruptible):
         next: reads the next bytes of the open response, for a `Pump`.
     """
 
-    def __init__(self, client: ConnectionOwner, life: Life | None = None) -> None:
+    def __init__(self, client: Connections, life: Life | None = None) -> None:
         super().__init__()
         self._client = client
         self._life = Life() if life is None else life
@@ -55,6 +55,7 @@ class AsyncPlayer(Interruptible):
         self._steady: float | None = None  # the limit of a read that httpx watches over
         self.next: Callable[[], Awaitable[bytes]]
 
+    @not_reentrant
     async def play(self, flow: Flow[T]) -> T:
         """Play a flow to its end; nobody waits for its tokens."""
         steps = Stepper(flow)
@@ -83,7 +84,6 @@ class AsyncPlayer(Interruptible):
         effect = steps.step(outcome)
         while effect is not None:
             if type(effect) is Emit or type(effect) is Pump:
-                self.thread = None
                 return effect
             effect = steps.step(await self._outcome(effect))
         return None

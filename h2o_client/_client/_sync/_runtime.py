@@ -5,13 +5,16 @@ end of its connection: `interrupt()` shuts the socket down where the response is
 it is unknown, and telling the server to stop makes the server close it.
 """
 
+import contextlib
 import contextvars
+import sys
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from functools import partial
+from types import CodeType, FrameType
+from typing import Any, Generic, Protocol, TypeVar
 
 import httpx
 
@@ -21,6 +24,7 @@ from h2o_client._client.http import (
     LOOK,
     PROCESS,
     TRANSPORT_ERRORS,
+    Connector,
     check_http_client,
     new_http,
     shut_down,
@@ -29,9 +33,32 @@ from h2o_client._client.watchdog import Watchdog
 from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import CallerStoppedError, Effect, Send, Sleep
 from h2o_client.protocol.exchange import Exchange
-from h2o_client.protocol.session import Abandoned
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., object])
+
+_AT_WORK: set[CodeType] = set()
+_PACKAGE = __name__.partition(".")[0]
+
+
+def not_reentrant(function: F) -> F:
+    """Mark a function that cannot go on until what is called from on top of it returns."""
+    _AT_WORK.add(function.__code__)
+    return function
+
+
+def is_reentrant() -> bool:
+    """Whether this is called from on top of work of ours, by a signal handler or a callback.
+
+    That work must not be waited for, and the connections and locks that it may just be using must
+    be left alone.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith(_PACKAGE):
+        frame = frame.f_back  # the way from the handler to here
+    while frame is not None and frame.f_code not in _AT_WORK:
+        frame = frame.f_back
+    return frame is not None
 
 
 def new_event() -> threading.Event:
@@ -110,14 +137,9 @@ class _Outcome(Generic[T]):
 
 
 class Interruptible:
-    """The base of the player: its response, and waits that another thread can end.
-
-    Attributes:
-        thread: the thread in which the flow goes on, between its effects; it may be in a callback.
-    """
+    """The base of the player: its response, and waits that another thread can end."""
 
     def __init__(self) -> None:
-        self.thread: int | None = None
         self._response: httpx.Response | None = None
         self._chunks: Iterator[bytes] | None = None
         self._interrupted = False
@@ -130,10 +152,6 @@ class Interruptible:
         self._awake.set()
         return shut_down(self._response)
 
-    def is_in_callback(self) -> bool:
-        """Whether this is called by a callback of the flow, such as `on_retry`."""
-        return self.thread == threading.get_ident()
-
     def release(self) -> None:
         """Release the open response, if there is one."""
         response, self._response, self._chunks = self._response, None, None
@@ -144,8 +162,7 @@ class Interruptible:
             response.close()
 
     def _interruptible(self, perform: Callable[[Effect], object], effect: Effect) -> object:
-        """Perform an effect, and note in which thread: see `is_in_callback()`."""
-        self.thread = threading.get_ident()
+        """Perform an effect; `interrupt()` needs nothing more."""
         return perform(effect)
 
     def _get_response(
@@ -191,11 +208,17 @@ class Interruptible:
         return True
 
 
+class Connections(Protocol):
+    """What a player needs of a client."""
+
+    _http: httpx.Client
+    _opening: threading.RLock
+
+
 class ConnectionOwner(ABC):
     """The base of the client: its connections belong to one process."""
 
     _exchange: Exchange
-    _dropped: deque[tuple[Abandoned, Interruptible | None]]
 
     def __init__(
         self, http_client: httpx.Client | None, proxy: str | None, transport: str | None
@@ -214,6 +237,21 @@ class ConnectionOwner(ABC):
         # A client that is dropped unclosed leaves no open sockets.
         self._finalizer = weakref.finalize(self, _close_in_creating_process, http, self._pid)
         return http
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the client."""
+
+    def _connector(self) -> Connector:
+        """Return what connects elsewhere than the client does, if it can be done without it."""
+        if self._owned:
+            return partial(new_http, httpx.Client, self._proxy, self._transport)
+        http = self._http
+        return lambda: contextlib.nullcontext(http)
+
+    def _close_at_exit(self) -> None:
+        """Close what threads still read, which end with the process."""
+        self.close()
 
     @abstractmethod
     def _forget_streams(self) -> None:
@@ -236,7 +274,6 @@ class ConnectionOwner(ABC):
         self._pid, self._forks = PROCESS.id, PROCESS.forks
         self._opening = threading.RLock()  # `on_retry` may use the client
         self._forget_streams()
-        self._dropped.clear()
         self._exchange.session.leave_to_parent()
         self._http = self._own_http()
 
@@ -244,8 +281,9 @@ class ConnectionOwner(ABC):
         """Whether what is open is this process's, and can be cleaned up here."""
         return self._pid == PROCESS.id
 
+    @not_reentrant
     def _close_connections(self) -> None:
-        if self._finalizer is not None:
+        if self._finalizer is not None and not is_reentrant():
             self._finalizer()
 
 

@@ -364,6 +364,7 @@ class H2oClient(BaseClient):
             retry_while_shielded(self._clean_up)
         finally:
             self._close_connections()
+        self._cleaner.retire()
 
     def _converse(self, core: "ConversationCore") -> "Conversation":
         from h2o_client._client._sync.conversation import Conversation

@@ -4,7 +4,7 @@
 from collections.abc import Callable
 from typing import TypeVar, assert_never
 
-from h2o_client._client._sync._runtime import ConnectionOwner, Interruptible, finish
+from h2o_client._client._sync._runtime import Connections, Interruptible, finish, not_reentrant
 from h2o_client._client.http import (
     AMBIENT,
     TRANSPORT_ERRORS,
@@ -48,7 +48,7 @@ class Player(Interruptible):
         next: reads the next bytes of the open response, for a `Pump`.
     """
 
-    def __init__(self, client: ConnectionOwner, life: Life | None = None) -> None:
+    def __init__(self, client: Connections, life: Life | None = None) -> None:
         super().__init__()
         self._client = client
         self._life = Life() if life is None else life
@@ -56,6 +56,7 @@ class Player(Interruptible):
         self._steady: float | None = None  # the limit of a read that httpx watches over
         self.next: Callable[[], bytes]
 
+    @not_reentrant
     def play(self, flow: Flow[T]) -> T:
         """Play a flow to its end; nobody waits for its tokens."""
         steps = Stepper(flow)
@@ -84,7 +85,6 @@ class Player(Interruptible):
         effect = steps.step(outcome)
         while effect is not None:
             if type(effect) is Emit or type(effect) is Pump:
-                self.thread = None
                 return effect
             effect = steps.step(self._outcome(effect))
         return None

@@ -11,7 +11,13 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from h2o_client._client._sync._runtime import new_event, retry_while_shielded, wait_for
+from h2o_client._client._sync._runtime import (
+    is_reentrant,
+    new_event,
+    not_reentrant,
+    retry_while_shielded,
+    wait_for,
+)
 from h2o_client._client._sync.base import BaseClient
 from h2o_client._client._sync.player import Player
 from h2o_client._client.http import AMBIENT, KEPT_AFTER_FORK, LOOK, PROCESS, TRANSPORT_ERRORS
@@ -84,12 +90,7 @@ class ChatStream:
         # An argument that was rejected in __init__ leaves no attributes.
         if hasattr(self, "_pid") and self.running and not self._is_inherited():
             self._client._drop(self._operation, self._player)
-            warnings.warn(
-                f"{self!r} was not closed: use `with`",
-                ResourceWarning,
-                stacklevel=1,
-                source=self,
-            )
+            self._warn_unclosed()
 
     @property
     def text(self) -> str:
@@ -168,6 +169,11 @@ class ChatStream:
         """
         self._close(self._client._exchange.cleanup())
 
+    def _warn_unclosed(self) -> None:
+        if self.running:
+            what = f"{self!r} was not closed: use `with`"
+            warnings.warn(what, ResourceWarning, stacklevel=1, source=self)
+
     def _is_inherited(self) -> bool:
         """Whether this process is a fork of the one that the stream belongs to."""
         if self._pid == PROCESS.id:
@@ -188,14 +194,15 @@ class ChatStream:
     def _close(self, deadline: Deadline) -> None:
         if self._is_inherited():
             self._end(State.CLOSED)
+        if is_reentrant():
+            # What it interrupted goes on when this has returned, and then notices.
+            if self._life.state is not State.ANSWERED:
+                self._life.move(State.CLOSING)
+            self._client._abandon(self._operation, deadline)
+            return
         told = False
         while not self._left.is_set():
             if self._instead_of_reader(partial(self._leave, deadline)):
-                return
-            if self._player.is_in_callback():
-                # `on_retry` or `on_web_search` closes what it is called from.
-                self._life.move(State.CLOSING)
-                self._client._abandon(self._operation, deadline)
                 return
             if not told and not self._tell_to_close():
                 # The reader waits for a response: what is known can be told the server from here,
@@ -206,6 +213,7 @@ class ChatStream:
                 return
             wait_for(self._left, deadline.at_most(LOOK))
 
+    @not_reentrant
     def _instead_of_reader(self, end: Callable[[], None]) -> bool:
         """End the stream where nobody reads it; False: somebody does."""
         self._enders.append(True)
@@ -227,6 +235,7 @@ class ChatStream:
                 raise StopIteration
         return token
 
+    @not_reentrant
     def _advance(self) -> bool:
         """Read until something has come (True), or to the end (False)."""
         permit = self._permit

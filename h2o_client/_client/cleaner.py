@@ -1,0 +1,152 @@
+"""What a program leaves open is cleaned up all the same.
+
+Three things can come between a client and its clean-up: what was to be closed is dropped, perhaps
+together with its client; the interpreter exits; or `close()` is called by a signal handler, on top
+of the very frame that is reading, which cannot go on before the handler returns. All three are met
+in one way. What the server must still be told is known to the client's session, and a `Cleaner`,
+which outlives the client, tells it: from a thread of its own, over connections of its own, within
+`Timeouts.cleanup`.
+"""
+
+import atexit
+import contextlib
+import os
+import threading
+import time
+import weakref
+from typing import Protocol
+
+import httpx
+
+from h2o_client._client._sync.player import Player
+from h2o_client._client.http import AMBIENT, Connector, logger
+from h2o_client.protocol import conversations
+from h2o_client.protocol.deadline import Deadline
+from h2o_client.protocol.effects import Lock
+from h2o_client.protocol.exchange import Exchange
+
+_LOOK = 0.005  # seconds between two looks at what another thread is doing
+
+
+class Client(Protocol):
+    """What a cleaner needs of its client."""
+
+    def _warn_unclosed(self) -> None: ...
+
+    def _close_at_exit(self) -> None: ...
+
+
+class OwnConnections:
+    """Connections for a player that has no client."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+        self._opening = threading.RLock()
+
+
+class Cleaner:
+    """Tells the server what one client has left unfinished.
+
+    Args:
+        client: the client; it is held weakly.
+        exchange: what the client knows.
+        connect: makes connections; None: only the client can.
+    """
+
+    def __init__(self, client: Client, exchange: Exchange, connect: Connector | None) -> None:
+        self._client = weakref.ref(client, self._client_dropped)
+        self._exchange = exchange
+        self._connect = connect
+        self._lock = Lock()  # whoever has it cleans up
+        self._wanted = False
+
+    def enlist(self) -> None:
+        """Clean up at the interpreter's exit, if not before."""
+        _ENLISTED.add(self)
+
+    def retire(self) -> None:
+        """Do nothing more by itself: the client has done it all, or is another process's."""
+        _ENLISTED.discard(self)
+
+    def start(self) -> None:
+        """Clean up soon. May be called by the garbage collector, at any moment."""
+        self._wanted = self._connect is not None
+        if self._wanted and self in _ENLISTED and self._lock.acquire():
+            try:
+                threading.Thread(target=self._work, name="h2o_client-cleaner", daemon=True).start()
+            except RuntimeError:  # no thread can begin any more: the interpreter exits
+                self._lock.release()
+
+    def finish(self, deadline: Deadline) -> None:
+        """Clean up, and wait until that is done."""
+        self.start()
+        # There is no lock to wait for: the frame below a signal handler may have it.
+        while not self._lock.permit and not deadline.expired():
+            time.sleep(_LOOK)
+        if self._wanted and not deadline.expired() and self._lock.acquire():
+            self._work()
+
+    def close_client(self) -> None:
+        """Close the client, at the interpreter's exit, and warn of what it has open."""
+        client = self._client()
+        if client is not None:
+            client._warn_unclosed()
+            client._close_at_exit()
+
+    def finish_at_exit(self, begun: float) -> None:
+        """Clean up all that is left."""
+        self._exchange.session.drop_all()
+        cleanup = self._exchange.configuration.timeouts.cleanup
+        self.finish(Deadline(AMBIENT.clock, cleanup, "cleanup", begun))
+
+    def _work(self) -> None:
+        """Clean up for as long as there is something new."""
+        mine = True
+        while mine:
+            try:
+                while self._wanted:
+                    self._wanted = False
+                    self._clean_up()
+            finally:
+                self._lock.release()
+            mine = self._wanted and self._lock.acquire()
+        if self._client() is None:
+            self.retire()
+
+    def _clean_up(self) -> None:
+        if self._connect is None or self._exchange.session.is_clean:
+            return
+        deadline = self._exchange.cleanup()
+        try:
+            with self._connect() as http:
+                Player(OwnConnections(http)).play(conversations.sweep(self._exchange, deadline))
+        except Exception:  # noqa: BLE001 -- there is nobody who could catch it
+            logger.warning("what was left behind could not be cleaned up", exc_info=True)
+
+    def _client_dropped(self, _: object) -> None:
+        if self in _ENLISTED:  # else the client was closed, or is another process's
+            self._exchange.session.drop_all()
+            self.start()
+
+
+_ENLISTED: set[Cleaner] = set()
+"""The cleaners of clients that were used in this process, and are not closed."""
+
+
+def _at_exit() -> None:
+    begun = AMBIENT.clock()
+    cleaners = list(_ENLISTED)
+    try:
+        # Ctrl-C ends the wait for threads that read; a second one ends the clean-up.
+        with contextlib.suppress(KeyboardInterrupt):
+            for cleaner in cleaners:
+                cleaner.close_client()
+        for cleaner in cleaners:
+            cleaner.finish_at_exit(begun)
+    finally:
+        _ENLISTED.clear()  # a thread that began from here on would never end
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ENLISTED.clear)

@@ -1,0 +1,78 @@
+"""However a program ends, the server keeps nothing of what it did not close."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import endings
+import needs
+import pytest
+
+from h2o_client.emulator import Answer, Emulator
+
+pytestmark = needs.fork
+
+NAMES = [
+    *endings.SYNC,
+    *[f"{name} on {backend}" for name in endings.ASYNC for backend in ("asyncio", "trio")],
+]
+NAMES.remove("task on trio")  # there are no tasks of nobody
+
+HANDLERS = [name for name in NAMES if "handler" in name]
+FREEZE = 3.0
+"""Seconds that nothing takes which does not wait for a limit (`Timeouts.cleanup` is 5)."""
+
+
+def run(name: str, count: int) -> list[dict[str, Any]]:
+    """Let a program end so many times; check that nothing is left."""
+    answer = Answer(tokens=[" a", " b"] * 1000, pace=0.001)
+    with Emulator(max_requests=100) as server:
+        server.reply(*[" Warm"] * 3, *[answer] * count)
+        command = [sys.executable, endings.__file__, server.url, name, str(count), name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        trials = [json.loads(line) for line in done.stdout.splitlines()]
+        assert len(trials) == count
+        left = len(server.conversations)
+        hung = [trial for trial in trials if trial["status"] == -9]
+        assert (left, hung) == (0, []), [trial["errors"] for trial in trials][:3]
+        server.wait_idle()  # what was not stopped generates for longer
+    slow = [trial for trial in trials if trial["seconds"] > FREEZE]
+    assert slow == []
+    return trials
+
+
+def check(name: str, trials: list[dict[str, Any]]) -> None:
+    """Check what the children said and ended with."""
+    for trial in trials:
+        status, errors = trial["status"], trial["errors"]
+        if name == "two ctrl-c":
+            assert status == -2  # the second may come upon anything, the traceback too
+            continue
+        if "thread" in name or "task" in name:
+            assert status == 0  # who reads in the background may tell of it
+            continue
+        assert "Exception ignored" not in errors, errors
+        if "handler" in name:
+            assert json.loads(errors.splitlines()[0])["took"] < FREEZE
+            assert len(errors.splitlines()) == 1, errors
+            assert status == (3 if "sys.exit" in name else 0)
+        elif "ctrl-c" in name:
+            assert (status, errors.splitlines()[-1:]) == (-2, ["KeyboardInterrupt"]), errors
+            assert "ExceptionGroup" not in errors
+        elif "exception" in name:
+            assert status == 1
+            assert "OwnError" in errors
+        else:
+            assert (status, errors) == (3 if name == "sys.exit" else 0, "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_left(name: str) -> None:
+    check(name, run(name, 3))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_left_of_two_hundred(name: str) -> None:
+    check(name, run(name, 200))
