@@ -18,7 +18,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
-PATIENCE = 15.0
+PATIENCE = 60.0
 PROMPT = "«prompt»"  # stands for the code by which a line editor says that it is ready
 CTRL_C, CTRL_D, TAB, UP, ENTER = "\x03", "\x04", "\t", "\x1b[A", "\r"
 _CODES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_=>])|[\r\x07]")

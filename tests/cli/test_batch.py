@@ -24,7 +24,7 @@ from h2o_client.cli.batch import Progress
 from h2o_client.cli.journal import Journal
 from h2o_client.emulator import Answer, Emulator, Fault, GenerationRequest
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 LIMITED = "You are sending too many messages. Try again later."
 
 
@@ -269,7 +269,7 @@ def test_killed(run: Run, server: Emulator) -> None:
     prompts = [f"p{number:02}" for number in range(20)]
     run.ask(*prompts)
     with run.process("--concurrency", "3") as started:
-        server.wait_held(3)
+        server.wait_held(3, PATIENCE)
         until(lambda: run.journalled("answer") == 5)
         started.kill()
         out, err = started.communicate(timeout=PATIENCE)
@@ -349,7 +349,7 @@ def test_the_answer_comes_while_it_is_sought(run: Run, server: Emulator) -> None
     server.reply(Answer(" in time", hold_after=1))
     run.ask("one")
     with run.process() as started:
-        server.wait_held()
+        server.wait_held(timeout=PATIENCE)
         started.kill()
         started.communicate(timeout=PATIENCE)
     with run.process() as started:
@@ -367,7 +367,7 @@ def test_interrupted(run: Run, server: Emulator, number: int, status: int) -> No
     server.reply(" early", *[Answer(" cut off here", hold_after=2)] * 2)
     run.ask("a", "b", "c", "d")
     with run.process("--concurrency", "2") as started:
-        server.wait_held(2)
+        server.wait_held(2, PATIENCE)
         until(lambda: run.journalled("answer") == 1)
         started.send_signal(number)
         out, err = started.communicate(timeout=PATIENCE)
@@ -544,7 +544,7 @@ def test_one_process_at_a_time(run: Run, server: Emulator) -> None:
     server.reply(Answer(" one", hold_after=0))
     run.ask("one")
     with run.process() as started:
-        server.wait_held()
+        server.wait_held(timeout=PATIENCE)
         assert run() == 2
         assert "another process" in run.err
         server.release()

@@ -24,7 +24,7 @@ from h2o_client.cli import app
 from h2o_client.cli.render import Screen
 from h2o_client.emulator import Answer, Emulator
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 GREETING = "Hello! I am the emulator of an h2oGPT chat server. How can I help you?\n"
 
 
@@ -450,7 +450,7 @@ def test_interrupted_in_an_answer(served: Emulator, number: int, status: int) ->
     served.reply(Answer(" one two three", hold_after=2))
     with process("chat", "Hello") as chat:
         assert read(chat, "two") == "one two"
-        served.wait_held()
+        served.wait_held(timeout=PATIENCE)
         chat.send_signal(number)
         assert ended(chat) == (status, "\n", "")
     served.wait_idle()
@@ -462,7 +462,7 @@ def test_interrupted_in_an_answer(served: Emulator, number: int, status: int) ->
 def test_interrupted_before_an_answer(served: Emulator) -> None:
     served.reply(Answer(" one", hold_after=0))
     with process("chat", "Hello") as chat:
-        served.wait_held()
+        served.wait_held(timeout=PATIENCE)
         chat.send_signal(signal.SIGINT)
         assert ended(chat) == (130, "", "")
     served.wait_idle()

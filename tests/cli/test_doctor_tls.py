@@ -24,7 +24,7 @@ trustme = pytest.importorskip("trustme")
 
 from h2o_client.emulator import Emulator  # noqa: E402
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def pump(

@@ -48,7 +48,7 @@ def test_a_conversation(server: Emulator, tmp_path: Path) -> None:
 
 def test_doctor() -> None:
     command = [sys.executable, "-W", "error", "-m", "h2o_client", "doctor", "http://127.0.0.1:1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (1, "")
     shown = re.sub(r"\d+ ms", "0 ms", done.stdout).splitlines()
     assert shown == recording("h2o-client doctor")

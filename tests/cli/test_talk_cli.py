@@ -556,7 +556,7 @@ def test_what_needs_no_screen_imports_none(
         env={**os.environ, "H2O_CHAT_URL": server.url},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=True,
     )
     assert not heavy & set(done.stdout.splitlines()[-1].split())
