@@ -47,19 +47,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     The default run has the first case in every flavour and on every transport, and each other case
     in one of these, in turn. `test_shells_exits` has a table of its own for this.
     """
-    scenarios: dict[str, dict[str, list[pytest.Function]]] = {}
+    scenarios: dict[str, dict[tuple[tuple[str, int], ...], list[pytest.Function]]] = {}
     for item in items:
         if (
             isinstance(item, pytest.Function)
             and "api" in item.fixturenames
             and item.module.__name__ != "test_shells_exits"
         ):
-            words = item.callspec.id.split("-")
-            words.remove(str(item.callspec.params["flavour"]))
-            if "transport" in item.callspec.params:
-                words.remove(str(item.callspec.params["transport"] or ""))
+            places = item.callspec.indices.items()
+            case = tuple(place for place in places if place[0] not in ("flavour", "transport"))
             scenario = scenarios.setdefault(item.nodeid.partition("[")[0], {})
-            scenario.setdefault("-".join(words), []).append(item)
+            scenario.setdefault(case, []).append(item)
     for cases in scenarios.values():
         for number, ways in enumerate(cases.values()):
             for at, item in enumerate(ways):

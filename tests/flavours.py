@@ -39,7 +39,7 @@ FLAVOURS = ("sync", *ASYNC)
 ONCE: dict[str, Any] = {"retries": 0, "recover": False}
 """Keywords of a client that tries everything once, so that each error shows."""
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds after which a test that hangs has failed."""
 
 
@@ -138,12 +138,12 @@ class Api:
 
     async def held(self, count: int = 1) -> None:
         """Wait until the server's generations stand still, and what they said has arrived."""
-        await self.wait(lambda: self.server.wait_held(count))
+        await self.wait(lambda: self.server.wait_held(count, PATIENCE))
         await self.wait(lambda: None)
 
     async def settled(self) -> None:
         """Check that the server was told all: it keeps nothing and generates nothing."""
-        await self.wait(self.server.wait_idle)
+        await self.wait(lambda: self.server.wait_idle(PATIENCE))
         assert await self.wait(lambda: self.server.conversations) == []
         assert await self.wait(lambda: self.server.generating) == 0
 

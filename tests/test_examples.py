@@ -21,7 +21,7 @@ def run(name: str, *arguments: str, url: str, **environ: str) -> "subprocess.Com
         env={**os.environ, "H2O_CHAT_URL": url, **environ},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 

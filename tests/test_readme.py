@@ -24,7 +24,7 @@ def test_each_python_block_runs(code: str, server: Emulator) -> None:
         env={"H2O_CHAT_URL": server.url, "PYTHONUTF8": "1"},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 
@@ -45,7 +45,7 @@ def test_the_demo_prints_what_the_readme_shows() -> None:
         [sys.executable, "-W", "error", "-m", "h2o_client", *shlex.split(command)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 

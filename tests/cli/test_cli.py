@@ -397,7 +397,7 @@ def test_interrupted_in_an_answer(served: Emulator, number: int, status: int) ->
     served.reply(Answer(" one two three", hold_after=2))
     with process("chat", "Hello") as chat:
         assert read(chat, "two") == "one two"
-        served.wait_held()
+        served.wait_held(timeout=PATIENCE)
         chat.send_signal(number)
         assert ended(chat) == (status, "\n", "")
     served.wait_idle()
@@ -409,7 +409,7 @@ def test_interrupted_in_an_answer(served: Emulator, number: int, status: int) ->
 def test_interrupted_before_an_answer(served: Emulator) -> None:
     served.reply(Answer(" one", hold_after=0))
     with process("chat", "Hello") as chat:
-        served.wait_held()
+        served.wait_held(timeout=PATIENCE)
         chat.send_signal(signal.SIGINT)
         assert ended(chat) == (130, "", "")
     served.wait_idle()

@@ -37,7 +37,7 @@ def installed(tmp_path: Path) -> dict[str, str]:
 
 def run(*arguments: str, given: str, env: dict[str, str]) -> str:
     done = subprocess.run(
-        arguments, input=given, env=env, capture_output=True, text=True, timeout=30, check=True
+        arguments, input=given, env=env, capture_output=True, text=True, timeout=120, check=True
     )
     assert done.stderr == ""
     return done.stdout
@@ -49,7 +49,7 @@ def test_the_script(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"_H2O_CLIENT_COMPLETE={name}_complete" in text
     program = shutil.which(name)
     if program is not None:
-        subprocess.run([program, "-n"], input=text, text=True, check=True, timeout=10)
+        subprocess.run([program, "-n"], input=text, text=True, check=True, timeout=120)
 
 
 def test_another_shell(capsys: pytest.CaptureFixture[str]) -> None:
