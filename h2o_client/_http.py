@@ -20,12 +20,18 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, Self, TypeGuard, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import httpx
 
 from h2o_client._version import __version__
-from h2o_client.errors import H2oError, TransportError, TransportTimeoutError
+from h2o_client.errors import (
+    H2oError,
+    PromptTooLargeError,
+    ProtocolError,
+    TransportError,
+    TransportTimeoutError,
+)
 from h2o_client.protocol.configuration import build_service
 from h2o_client.protocol.effects import Effect, Head, Read, Request, Send
 from h2o_client.protocol.replies import status_error
@@ -80,6 +86,8 @@ LOOK = 0.05  # seconds between two looks where nothing wakes the one who waits
 
 _HANDLER = "h2o_client.script"
 _QUOTED = re.compile(r"[\s:]*(?:bytearray\()?\bb['\"].*", re.DOTALL)
+
+_LARGEST = 524_288  # bytes of a body that the measured servers take
 
 # Before the response the request is written, which takes no time worth a limit of its own.
 _WRITE = 60.0
@@ -154,11 +162,10 @@ def client_options(proxy: str | None) -> dict[str, Any]:
     Raises:
         ValueError: the proxy is no URL. The text does not repeat it, as it can hold a password.
     """
-    if proxy is not None:
-        try:
-            httpx.Proxy(proxy)
-        except (ValueError, TypeError, httpx.InvalidURL):
-            raise ValueError("proxy is no URL with a scheme such as http:// or socks5://") from None
+    if proxy is not None and not is_proxy(proxy):
+        raise ValueError(
+            "proxy is not a URL with a scheme such as http:// or socks5:// and a valid port"
+        )
     return {
         "verify": tls_context(),
         "proxy": proxy,
@@ -169,6 +176,15 @@ def client_options(proxy: str | None) -> dict[str, Any]:
         "follow_redirects": False,
         "timeout": None,
     }
+
+
+def is_proxy(url: object) -> bool:
+    """Whether this can be the URL of a proxy; httpx itself takes ports that do not exist."""
+    try:
+        port = httpx.Proxy(url).url.port  # type: ignore[arg-type]  # it checks the type
+    except (ValueError, TypeError, httpx.InvalidURL):
+        return False
+    return port is None or 0 < port < 2**16
 
 
 def check_http_client(
@@ -244,35 +260,39 @@ def build_request(
 
 
 class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """The body of a request, iterated without a generator.
+    """The body of a request, iterated without a generator, once.
 
     httpx's own is an async generator, which a cancellation while it is sent leaves to the garbage
     collector, and trio warns of that.
+
+    Attributes:
+        size: its length in bytes.
+        sent: whether all of it was written.
     """
 
     def __init__(self, content: bytes) -> None:
-        self._content = content
+        self.size = len(content)
+        self.sent = False
+        # In one piece: asyncio goes on reading only while it waits for room to write.
+        self._pieces = [content]
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter((self._content,))
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return _Once(self._content)
-
-
-class _Once:
-    """An async iterator over one piece."""
-
-    def __init__(self, piece: bytes) -> None:
-        self._pieces = [piece]
-
-    def __aiter__(self) -> Self:
         return self
 
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._pieces:
+            return self._pieces.pop()
+        self.sent = True
+        raise StopIteration
+
     async def __anext__(self) -> bytes:
-        if not self._pieces:
-            raise StopAsyncIteration
-        return self._pieces.pop()
+        if self._pieces:
+            return self._pieces.pop()
+        self.sent = True
+        raise StopAsyncIteration
 
 
 def new_http(kind: Callable[..., T], proxy: str | None, transport: str | None) -> T:
@@ -282,12 +302,13 @@ def new_http(kind: Callable[..., T], proxy: str | None, transport: str | None) -
         ValueError: the proxy, or one in the environment, is no URL.
     """
     options = client_options(proxy)
-    try:
-        if transport is not None:
-            options |= fast_transports(kind, options)
-        return kind(**options)
-    except httpx.InvalidURL:
-        raise ValueError("a proxy in the environment (HTTP_PROXY, …) is no URL") from None
+    if proxy is None and not all(
+        url is None or is_proxy(url) for url in environment_proxies().values()
+    ):
+        raise ValueError("a proxy in the environment (HTTP_PROXY, …) is not a valid URL")
+    if transport is not None:
+        options |= fast_transports(kind, options)
+    return kind(**options)
 
 
 def check_transport(transport: object) -> None:
@@ -435,7 +456,26 @@ def translate(error: Exception, effect: Effect | None) -> H2oError:
             sent=False,
             passing=not _is_lasting(error),
         )
+    if isinstance(error, httpx.RemoteProtocolError) and reason.startswith(
+        "Invalid URL in location"
+    ):
+        return ProtocolError("the server sent a redirect, and where to is not a valid URL")
+    if isinstance(effect, Send) and _was_cut_short(error):
+        # Its words, if it had any, are lost: asyncio drops what has come when a write fails.
+        return PromptTooLargeError(
+            f"the server closed the connection while the request was being sent: it is larger than "
+            f"the {_LARGEST} bytes that servers of this kind take (make the prompt shorter)",
+            status=413,
+        )
     return TransportError(f"the connection broke: {reason}")
+
+
+def _was_cut_short(error: Exception) -> bool:
+    """Whether the connection was closed while a body was sent that is larger than servers take."""
+    if not isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError):
+        return False
+    body = error.request.stream
+    return isinstance(body, Body) and body.size > _LARGEST and not body.sent
 
 
 def _words(error: BaseException) -> str:

@@ -13,20 +13,22 @@
     │   ├── TermsNotAcceptedError   405 with the text of the welcome modal
     │   ├── ModelUnavailableError   410
     │   ├── PromptTooLargeError     413
-    │   ├── InvalidRequestError     422
+    │   ├── InvalidRequestError     422, and the model server's `validation`, in an answer too
     │   ├── RateLimitError          429
-    │   ├── OverloadedError         503, and the model server's `overloaded`
+    │   ├── OverloadedError         503, and the model server's `overloaded`, in an answer too
     │   └── ServerError             the other 5xx
     ├── ConversationBusyError       the last message of this conversation is still being answered
     └── StreamError
         ├── IncompleteStreamError   the answer ended before its final event
-        ├── GenerationError         the model server reported an error; .error_type
+        ├── GenerationError         the model server failed, by 424 too; .error_type
         └── ProtocolError           what came is not this protocol
 
 Wrong arguments are no part of it: they are `ValueError` and `TypeError`, raised before anything
 is sent. No error holds an object of the HTTP library, a session id, a password, a token or the
-prompt. All of them pickle and copy whole: every argument but the text has a default, so that
-`Exception.__reduce__` can build the error from its text and then restore its attributes.
+prompt. One cause has one class, whether the model server reports it with a status or inside the
+stream of an answer, where the status is 200. All of them pickle and copy whole: every argument but
+the text has a default, so that `Exception.__reduce__` can build the error from its text and then
+restore its attributes.
 """
 
 
@@ -95,8 +97,8 @@ class StatusError(H2oError):
     """The server answered with an error status.
 
     Attributes:
-        status: the HTTP status; the one inside the body where the service answers 200 and puts
-            the error there.
+        status: the HTTP status. Where the service answers 200 and puts the error in the body, it
+            is the one that stands there, else 200.
         message: the server's own words.
         body: the beginning of the body as text.
         retry_after: seconds to wait before the next try, if the server said so, else None.
@@ -168,7 +170,7 @@ class PromptTooLargeError(StatusError):
 
 
 class InvalidRequestError(StatusError):
-    """422: the model server refused the prompt or a parameter."""
+    """422, or the model server's `validation`: it refused the prompt or a parameter."""
 
 
 class RateLimitError(StatusError):
@@ -176,7 +178,10 @@ class RateLimitError(StatusError):
 
 
 class OverloadedError(StatusError):
-    """503, or the model server's `overloaded`: it has no room for now."""
+    """503, or the model server's `overloaded`: it has no room for now.
+
+    Inside an answer it can come after some text, which is in `partial`.
+    """
 
 
 class ServerError(StatusError):
@@ -199,11 +204,11 @@ class IncompleteStreamError(StreamError):
 
 
 class GenerationError(StreamError):
-    """The model server reported an error inside the answer.
+    """The model server failed: it said so inside the answer, or with the status 424.
 
     Attributes:
-        error_type: its kind, as the model server names it: "validation", "generation",
-            "overloaded", "incomplete_generation", or "" if it named none.
+        error_type: its kind, as the model server names it: "generation",
+            "incomplete_generation", or another one; "" if it named none.
     """
 
     def __init__(self, message: str, *, partial: str = "", error_type: str = "") -> None:

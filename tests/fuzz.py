@@ -42,6 +42,8 @@ from h2o_client.errors import (  # noqa: E402 -- the same
     GenerationError,
     H2oError,
     IncompleteStreamError,
+    InvalidRequestError,
+    OverloadedError,
     ProtocolError,
     StatusError,
     TransportError,
@@ -128,7 +130,7 @@ def answer(content: bytes) -> None:
     tokens, final, error = whole
     assert final is None or error is None
     if error is not None:
-        assert type(error) in (ProtocolError, GenerationError)
+        assert type(error) in (ProtocolError, GenerationError, OverloadedError, InvalidRequestError)
         check_error(error)
     for token in tokens:
         assert (type(token.id), type(token.text), type(token.special)) == (int, str, bool)

@@ -130,7 +130,14 @@ def event(text: str, final: str = "null", *, special: str = "false") -> bytes:
 END = event("</s>", '""', special="true")
 HELLO = event(" Hel") + event("lo") + END
 
+# A session that has chosen nothing, on a server without models.
+_ROOT = (
+    b'{"type":"data","nodes":[{"type":"data","data":[{"models":1,"settings":2,"conversations":1},'
+    b'[],{"shareConversationsWithModelAuthors":3,"activeModel":4},true,""]}]}'
+)
+
 WELL = {
+    "root": answer(_ROOT, JSON),
     "settings": answer(b'{"type":"redirect","status":303,"location":"/"}', JSON),
     "create": answer(b'{"conversationId":"%b"}' % CONVERSATION.encode(), JSON),
     "message": answer(HELLO, EVENTS),

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from h2o_client.types import Message, Messages
 
+_ROLES = ("user", "assistant", "system")
+
 JS_SPACE = (
     "\t\n\v\f\r \xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007"
     "\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
@@ -29,8 +31,8 @@ def build_prompt(messages: Messages) -> str:
 
     Raises:
         TypeError: something is neither text nor a message, or a role or content is no text.
-        ValueError: there is no message, a message lacks a key, the prompt is blank, or it cannot
-            be written as UTF-8.
+        ValueError: there is no message, a message lacks a key, its role is not one of "user",
+            "assistant" and "system", the prompt is blank, or it cannot be written as UTF-8.
     """
     if isinstance(messages, str):
         prompt = messages
@@ -90,6 +92,8 @@ def _pair(message: object, index: int) -> tuple[str, str]:
             raise TypeError(f"messages[{index}][{key!r}] is text, not {type(value).__name__}")
         values.append(value)
     role, content = values
-    if not role.strip():
-        raise ValueError(f"messages[{index}]['role'] is blank")
+    if role not in _ROLES:
+        raise ValueError(
+            f"messages[{index}]['role'] is 'user', 'assistant' or 'system', not {role[:40]!r}"
+        )
     return role, content

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from h2o_client.errors import (
     ForbiddenError,
+    GenerationError,
     InvalidRequestError,
     LoginRequiredError,
     ModelUnavailableError,
@@ -101,7 +102,7 @@ def status_error(
     kind: str = "",
     body: str = "",
     retry_after: float | None = None,
-) -> StatusError:
+) -> StatusError | GenerationError:
     """Make the error of a status.
 
     Args:
@@ -118,6 +119,14 @@ def status_error(
         )
     elif kind == "overloaded":
         found = (OverloadedError, "the model server has too many requests: try again later")
+    elif kind == "validation":
+        found = _CLASSES[422]
+    elif status == 424 or kind in ("generation", "incomplete_generation"):
+        words = f": {message[:_MAX_MESSAGE]}" if message else ""
+        return GenerationError(
+            f"the server answered {status}{words} (the model server failed: try again)",
+            error_type=kind or "generation",
+        )
     elif status == 429 and OWN_LIMIT in message:
         found = (
             RateLimitError,

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from h2o_client.errors import (
-    GenerationError,
     H2oError,
     OverloadedError,
     ProtocolError,
@@ -53,8 +52,9 @@ class Retry:
 class Retries:
     """How often failed requests are sent again, and how long is waited for that.
 
-    The waiting time is drawn between 0 and a bound that doubles each time (full jitter), and is
-    never less than what the server asks for in `Retry-After`.
+    The waiting time has a bound that doubles each time. Half of it is always waited, the other half
+    at random (equal jitter), so that the default survives a server that restarts for 3 seconds. It
+    is never less than what the server asks for in `Retry-After`.
 
     Attributes:
         attempts: how often in one call something is sent again; 0 switches retries off.
@@ -66,7 +66,7 @@ class Retries:
             the sync client itself, in its own thread.
     """
 
-    attempts: int = 3
+    attempts: int = 4
     budget: float = 30.0
     base: float = 0.5
     cap: float = 8.0
@@ -88,7 +88,7 @@ class Retries:
             retry_after: seconds that the server asked for, if it did.
         """
         bound = min(self.cap, self.base * 2.0 ** min(attempt, 30))
-        return max(draw * bound, retry_after or 0.0)
+        return max((1 + draw) / 2 * bound, retry_after or 0.0)
 
 
 def as_retries(value: Retries | int | None) -> Retries:
@@ -180,11 +180,9 @@ def was_refused(error: H2oError) -> bool:
     """Whether the request did nothing: it did not arrive, or there was no room for it."""
     if isinstance(error, TransportError):
         return not error.sent and error.passing
-    if isinstance(error, GenerationError):
-        return error.error_type == "overloaded" and not error.partial
     if isinstance(error, RateLimitError):
         return error.retry_after is not None or is_own_limit(error)
-    return isinstance(error, OverloadedError)
+    return isinstance(error, OverloadedError) and not error.partial
 
 
 def is_passing(error: H2oError) -> bool:

@@ -35,7 +35,13 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from h2o_client.errors import GenerationError, H2oError, ProtocolError
+from h2o_client.errors import (
+    GenerationError,
+    H2oError,
+    InvalidRequestError,
+    OverloadedError,
+    ProtocolError,
+)
 from h2o_client.protocol.arrived import shown_texts
 from h2o_client.protocol.text import join_halves
 from h2o_client.types import Token
@@ -358,7 +364,7 @@ class AnswerParser:
         kind = event.get("error_type")
         kind = kind if isinstance(kind, str) else ""
         text = join_halves(error[:_MAX_MESSAGE]) if isinstance(error, str) else excerpt(line)
-        return GenerationError(generation_text(text, kind), error_type=kind)
+        return model_error(text, kind)
 
 
 def _token_of(event: re.Match[bytes]) -> Token:
@@ -368,15 +374,20 @@ def _token_of(event: re.Match[bytes]) -> Token:
     return _new_token(Token, (int(number), text, float(logprob), False))
 
 
-def generation_text(message: str, kind: str) -> str:
-    """Return the text of an error that the model server reported, with what to do about it."""
+def model_error(message: str, kind: str) -> H2oError:
+    """Make the error that a model server reported inside an answer; by status it is the same."""
     advice = {
         "validation": "change the prompt or the parameters",
         "overloaded": "it has too many requests; try again later",
         "generation": "it failed while generating; try again",
         "incomplete_generation": "it broke off; try again",
     }.get(kind, "the answer is not complete; try again")
-    return f"the model server reported an error: {message} ({advice})"
+    text = f"the model server reported an error: {message} ({advice})"
+    if kind == "overloaded":
+        return OverloadedError(text, status=200, message=message)
+    if kind == "validation":
+        return InvalidRequestError(text, status=200, message=message)
+    return GenerationError(text, error_type=kind)
 
 
 def _malformed(line: bytes, what: str) -> ProtocolError:

@@ -216,8 +216,8 @@ def test_after_a_time_limit_it_is_looked_for_once(answer: Answer, partial: str, 
 @pytest.mark.parametrize(
     ("answer", "error", "times"),
     [
-        pytest.param(lost(sent=False), TransportError, 4, id="no connection"),
-        pytest.param(says({"error": "Model is overloaded"}, 503), OverloadedError, 4, id="503"),
+        pytest.param(lost(sent=False), TransportError, 5, id="no connection"),
+        pytest.param(says({"error": "Model is overloaded"}, 503), OverloadedError, 5, id="503"),
         pytest.param(says({"message": "Internal Error"}, 500), ServerError, 1, id="500"),
         pytest.param(
             streams(token(" One"), b'data:{"error":"x","error_type":"generation"}\n\n'),

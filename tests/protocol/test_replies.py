@@ -10,6 +10,7 @@ from world import MODAL, OWN_LIMIT
 
 from h2o_client.errors import (
     ForbiddenError,
+    GenerationError,
     H2oError,
     InvalidRequestError,
     LoginRequiredError,
@@ -35,6 +36,7 @@ from h2o_client.protocol.replies import (
     read_nothing,
     read_settings,
     retry_after,
+    status_error,
 )
 
 SETTINGS = Request("POST", "https://host/chat/settings", (), None, "settings")
@@ -59,7 +61,8 @@ def failure(head: Head, body: bytes, request: Request = CREATE) -> StatusError:
 
 # Every error that was captured.
 
-REFUSALS = [e for e in everything() if e.status is not None and e.status >= 400]
+FAILED = "Request failed during generation: Server error: boom"
+REFUSALS = [e for e in everything() if e.status is not None and e.status >= 400 and e.status != 424]
 
 # By status, and where that is not enough by the beginning of the message.
 CAPTURED: dict[tuple[int, str], type[StatusError]] = {
@@ -86,7 +89,6 @@ CAPTURED: dict[tuple[int, str], type[StatusError]] = {
         422,
         BAD_JSON,
     ): InvalidRequestError,
-    (424, "Request failed during generation: Server error: boom"): StatusError,
     (429, OWN_LIMIT): RateLimitError,
     (429, "Model is overloaded"): OverloadedError,
     (429, HTML): RateLimitError,
@@ -106,6 +108,28 @@ def test_a_captured_refusal_gets_its_class_and_the_servers_words(exchange: Excha
     assert error.message in str(error)
     assert str(error.status) in str(error)
     assert error.retry_after is None
+
+
+def test_a_captured_failure_of_the_model_server_is_a_generation_error() -> None:
+    for exchange in everything():
+        if exchange.status == 424:
+            with pytest.raises(GenerationError, match=f"answered 424: {FAILED}") as caught:
+                check_status(exchange.head, exchange.body, exchange.request)
+            assert caught.value.error_type == "generation"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "cls"),
+    [
+        (424, "", GenerationError),
+        (424, "generation", GenerationError),
+        (500, "incomplete_generation", GenerationError),
+        (503, "overloaded", OverloadedError),
+        (400, "validation", InvalidRequestError),
+    ],
+)
+def test_the_kind_of_a_failure_decides(status: int, kind: str, cls: type[H2oError]) -> None:
+    assert type(status_error(status, "x", kind=kind)) is cls
 
 
 def test_every_kind_of_refusal_was_captured() -> None:

@@ -9,6 +9,7 @@ from h2o_client.errors import (
     GenerationError,
     H2oError,
     IncompleteStreamError,
+    InvalidRequestError,
     NotFoundError,
     OverloadedError,
     ProtocolError,
@@ -29,7 +30,7 @@ from h2o_client.protocol.retries import (
 
 
 def test_the_defaults() -> None:
-    assert Retries() == Retries(attempts=3, budget=30.0, base=0.5, cap=8.0)
+    assert Retries() == Retries(attempts=4, budget=30.0, base=0.5, cap=8.0)
 
 
 @pytest.mark.parametrize(
@@ -41,8 +42,8 @@ def test_the_defaults() -> None:
         (4, 1.0, None, 8.0),
         (5, 1.0, None, 8.0),
         (10**6, 1.0, None, 8.0),
-        (2, 0.25, None, 0.5),
-        (2, 0.0, None, 0.0),
+        (2, 0.25, None, 1.25),
+        (2, 0.0, None, 1.0),
         (0, 0.0, 3.0, 3.0),
         (0, 1.0, 0.1, 0.5),
         (0, 1.0, 0.0, 0.5),
@@ -96,6 +97,18 @@ def failure(retry_after: float | None = None) -> StatusError:
 def test_the_attempts_are_counted() -> None:
     state = state_of(Retries(attempts=2))
     assert [state.next_delay(failure()) for _ in range(4)] == [0.5, 1.0, None, None]
+
+
+def test_the_defaults_survive_a_restart_of_three_seconds_whatever_is_drawn() -> None:
+    refused = TransportError("x", sent=False)
+    least = RetryState(Retries(), random=lambda: 0.0, note=lambda _: None)
+    while least.next_delay(refused) is not None:
+        pass
+    assert least.waited > 3.0
+    most = RetryState(Retries(), random=lambda: 1.0, note=lambda _: None)
+    while most.next_delay(refused) is not None:
+        pass
+    assert most.waited < 10.0
 
 
 def test_no_attempts_are_no_retries() -> None:
@@ -154,10 +167,10 @@ def test_the_caller_is_told_before_each_wait() -> None:
         (TransportTimeoutError("x", sent=True, limit="idle"), False, False),
         (OverloadedError("x", status=503), True, True),
         (OverloadedError("x", status=429), True, True),
-        (GenerationError("x", error_type="overloaded"), True, True),
-        (GenerationError("x", error_type="overloaded", partial="a"), False, False),
+        (OverloadedError("x", status=200), True, True),
+        (OverloadedError("x", status=200, partial="a"), False, False),
         (GenerationError("x", error_type="generation"), False, False),
-        (GenerationError("x", error_type="validation"), False, False),
+        (InvalidRequestError("x", status=200), False, False),
         (RateLimitError("x", status=429, message="slow down"), False, True),
         (RateLimitError("x", status=429, message="slow down", retry_after=1.0), True, True),
         (RateLimitError("x", status=429, message=OWN_LIMIT), True, True),

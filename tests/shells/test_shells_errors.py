@@ -44,7 +44,6 @@ STATUSES: list[tuple[int, type[StatusError]]] = [
     (413, PromptTooLargeError),
     (415, StatusError),
     (422, InvalidRequestError),
-    (424, StatusError),
     (429, RateLimitError),
     (500, ServerError),
     (502, ServerError),
@@ -151,7 +150,7 @@ async def test_a_session_that_is_forgotten_again_and_again(api: Api, server: Emu
         ({"error": "One"}, "One"),
         ({"message": "Two"}, "Two"),
         ({"type": "error", "error": {"message": "Three"}}, "Three"),
-        ({"error": "Four", "error_type": "generation"}, "Four"),
+        ({"error": "Four", "error_type": "new"}, "Four"),
         ("Five", "Five"),
         ("<html><body>Six</body></html>", "(an HTML page)"),
         (b"\xff\xfe\x00", "\ufffd\ufffd\x00"),
@@ -330,12 +329,21 @@ async def test_a_connection_lost_after_the_final_event(api: Api, server: Emulato
     await api.settled()
 
 
-@pytest.mark.parametrize("kind", ["validation", "generation", "overloaded"])
-async def test_an_error_event(api: Api, server: Emulator, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("validation", InvalidRequestError),
+        ("generation", GenerationError),
+        ("overloaded", OverloadedError),
+    ],
+)
+async def test_an_error_event(
+    api: Api, server: Emulator, kind: str, expected: type[H2oError]
+) -> None:
     server.reply(Answer(" One two", ending="error", error="It broke", error_type=kind))
     error = await fails(api)
-    assert type(error) is GenerationError
-    assert (error.error_type, error.partial) == (kind, " One two")
+    assert type(error) is expected
+    assert error.partial == " One two"
     assert "It broke" in str(error)
 
 

@@ -155,7 +155,7 @@ async def test_an_id_that_could_not_stand_in_a_path(
     number = number.replace("127.0.0.1", elsewhere.origin)
     hostile.on("create", answer(f'{{"conversationId":{number}}}'.encode(), JSON))
     assert (await chat(api, hostile)).kind is ProtocolError
-    assert hostile.operations == ["settings", "create"]
+    assert hostile.operations == ["root", "settings", "create"]
 
 
 # Redirects
@@ -525,7 +525,7 @@ async def test_responses_without_a_length(api: Api, hostile: Hostile, version: s
     outcome = await chat(api, hostile)
     assert outcome.reply is not None
     assert outcome.reply.text == " Hello"
-    assert hostile.operations == [*OPERATIONS]
+    assert hostile.operations == ["root", *OPERATIONS]
 
     hostile.on("message", head(EVENTS, version=version) + HELLO[:-30])
     outcome = await chat(api, hostile)
@@ -802,7 +802,7 @@ async def test_a_certificate_that_nobody_vouches_for(api: Api, secure: Hostile) 
 async def test_a_certificate_that_the_callers_own_client_trusts(api: Api, secure: Hostile) -> None:
     own = {"verify": ssl.create_default_context(cadata=CERTIFICATE)}
     assert (await chat(api, secure, own=own)).kind is Reply
-    assert secure.operations == [*OPERATIONS]
+    assert secure.operations == ["root", *OPERATIONS]
 
 
 async def test_plain_http_where_tls_was_meant(api: Api, hostile: Hostile) -> None:
@@ -818,6 +818,7 @@ async def test_plain_http_where_tls_was_meant(api: Api, hostile: Hostile) -> Non
 async def test_what_a_chat_asks_for(api: Api, hostile: Hostile) -> None:
     await chat(api, hostile)
     assert {heard.target for heard in hostile.heard} == {
+        "/__data.json",
         "/settings",
         "/conversation",
         f"/conversation/{CONVERSATION}",

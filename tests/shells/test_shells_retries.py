@@ -172,24 +172,26 @@ async def test_overloaded_as_an_event_before_any_token(api: Api, server: Emulato
     server.reply(full, full, " One")
     async with api.client(retries=told.retries) as client:
         assert (await client.chat("Hi")).text == " One"
-    assert told.errors == [GenerationError] * 2
+    assert told.errors == [OverloadedError] * 2
     assert [each["is_retry"] for each in options(server)] == [False] * 3
     assert len({each["id"] for each in options(server)}) == 1
     await api.settled()
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("text", "kind", "error"),
     [
-        Answer(" One", ending="error", error_type="overloaded"),  # it had begun
-        Answer("", ending="error", error_type="generation"),
-        Answer("", ending="error", error_type="validation"),
+        (" One", "overloaded", OverloadedError),  # it had begun
+        ("", "generation", GenerationError),
+        ("", "validation", InvalidRequestError),
     ],
 )
-async def test_other_error_events_are_raised(api: Api, server: Emulator, answer: Answer) -> None:
-    server.reply(answer)
+async def test_other_error_events_are_raised(
+    api: Api, server: Emulator, text: str, kind: str, error: type[Exception]
+) -> None:
+    server.reply(Answer(text, ending="error", error_type=kind))
     async with api.client(retries=QUICK) as client:
-        with pytest.raises(GenerationError):
+        with pytest.raises(error):
             await client.chat("Hi")
     assert kinds(server) == ["settings", "create", "message", "delete"]
 

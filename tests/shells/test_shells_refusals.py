@@ -1,0 +1,170 @@
+"""Refusals that look like lost connections: a body that is refused early, a bad redirect."""
+
+import json
+import socketserver
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import cast
+
+import pytest
+from flavours import Api, only
+
+from h2o_client import (
+    GenerationError,
+    InvalidRequestError,
+    OverloadedError,
+    PromptTooLargeError,
+    ProtocolError,
+    Timeouts,
+)
+from h2o_client.emulator import Answer, Emulator
+
+LARGEST = 524_288
+WELL = {
+    b"POST /settings ": {"type": "redirect", "status": 303, "location": "/"},
+    b"POST /conversation ": {"conversationId": "6b007c3d1090eb6ec94d77f1"},
+}
+REFUSAL = b"Invalid request body"
+
+
+class Handler(socketserver.BaseRequestHandler):
+    """Refuses what is too large once its head has come, and closes, as the real server does."""
+
+    @property
+    def owner(self) -> "Server":
+        return cast("Server", self.server)
+
+    def handle(self) -> None:
+        with self.request.makefile("rb") as file:
+            while line := file.readline():
+                length = 0
+                while (header := file.readline()) not in (b"\r\n", b""):
+                    name, _, value = header.partition(b":")
+                    length = int(value) if name.lower() == b"content-length" else length
+                if length > LARGEST:
+                    self.owner.refused += 1
+                    if self.owner.answers:
+                        self.respond(b"413 Payload Too Large", REFUSAL)
+                    return
+                file.read(length)
+                value = next((WELL[start] for start in WELL if line.startswith(start)), {})
+                self.respond(b"200 OK", json.dumps(value).encode())
+
+    def respond(self, status: bytes, body: bytes) -> None:
+        head = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\n" % status
+        if location := self.owner.location:
+            head = b"HTTP/1.1 302 Found\r\nLocation: %s\r\n" % location
+        self.request.sendall(head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+
+
+class Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    answers = True
+    refused = 0
+    location = b""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+@contextmanager
+def serving() -> Generator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+# Recovery would take the whole of its limit, and with it the test.
+PATIENT = Timeouts(recovery=600.0)
+
+
+@pytest.mark.parametrize("transport", [None, "fast"])
+@pytest.mark.parametrize("size", [600_000, 6_000_000])
+async def test_a_prompt_that_is_refused_while_it_is_sent(
+    api: Api, transport: str | None, size: int
+) -> None:
+    api.transport = transport
+    with serving() as server:
+        async with api.client(server.url, timeouts=PATIENT) as client:
+            with pytest.raises(PromptTooLargeError) as caught:
+                await client.chat("x" * size)
+        assert caught.value.status == 413
+        assert server.refused == 1
+
+
+async def test_a_prompt_whose_connection_is_closed_without_a_word(api: Api) -> None:
+    with serving() as server:
+        server.answers = False
+        async with api.client(server.url, timeouts=PATIENT) as client:
+            with pytest.raises(PromptTooLargeError, match="524288 bytes"):
+                await client.chat("x" * 20_000_000)
+
+
+@pytest.mark.parametrize("location", [b"http://[::1", b"http://host:port/", b"http://a\x01b/"])
+async def test_a_redirect_whose_location_is_not_a_url(api: Api, location: bytes) -> None:
+    with serving() as server:
+        server.location = location
+        async with api.client(server.url) as client:
+            with pytest.raises(ProtocolError, match="redirect"):
+                await client.chat("Hi")
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "99999", "-1"])
+@pytest.mark.parametrize("transport", [None, "fast"])
+async def test_a_proxy_with_a_port_that_does_not_exist(
+    api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch, transport: str | None, port: str
+) -> None:
+    api.transport = transport
+    with pytest.raises(ValueError, match="proxy is not a URL"):
+        api.client(proxy=f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
+    with pytest.raises(ValueError, match="a proxy in the environment"):
+        api.client()
+    assert server.requests == []
+
+
+# What the model server reports has one class, by its status or inside the answer.
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "expected"),
+    [
+        (424, "generation", GenerationError),
+        (500, "incomplete_generation", GenerationError),
+        (429, "overloaded", OverloadedError),
+        (422, "validation", InvalidRequestError),
+    ],
+)
+async def test_one_cause_has_one_class(
+    api: Api, server: Emulator, status: int, kind: str, expected: type[Exception]
+) -> None:
+    server.reply(
+        Answer(status=status, body={"error": "the cause", "error_type": kind}),
+        Answer(" one two", ending="error", error="the cause", error_type=kind),
+    )
+    async with api.client(retries=0) as client:
+        for partial in ("", " one two"):
+            with pytest.raises(expected, match="the cause") as caught:
+                await client.chat("Hi")
+            assert type(caught.value) is expected
+            assert getattr(caught.value, "partial", None) == partial
+    await api.settled()
+
+
+@only("sync")
+async def test_an_answer_that_began_is_not_asked_again_for_an_overload(
+    api: Api, server: Emulator
+) -> None:
+    server.reply(Answer(" one", ending="error", error="full", error_type="overloaded"))
+    async with api.client() as client:
+        with pytest.raises(OverloadedError) as caught:
+            await client.chat("Hi")
+    assert caught.value.partial == " one"
+    assert server.generations == 1
