@@ -50,6 +50,7 @@ AMBIENT = Ambient(
     uuid4=lambda: str(uuid.uuid4()),
     warn=logger.warning,
     note=logger.info,
+    wait=logging.getLogger("h2o_client.waits").info,  # which the commands show
 )
 
 

@@ -191,7 +191,9 @@ class ServerError(StatusError):
 class ConversationBusyError(H2oError):
     """A conversation takes one message at a time: of two at once the server would lose one.
 
-    Nothing was sent [07c_parallel_messages].
+    Its last message is still being answered, here or by the server: a generation that was left or
+    stopped in vain runs on, and what it stores at its end would overwrite a newer turn. Or the
+    server has not stored the last answer. Nothing was sent.
     """
 
 

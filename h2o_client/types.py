@@ -150,8 +150,10 @@ class Timeouts:
     Attributes:
         connect: for making a connection.
         first_token: from sending the message to the answer's first bytes. The service sends
-            its headers with the first token, and not before [20_slow_stream_timing].
-        idle: between two tokens, and for each of the small requests around the message. Where
+            its headers with the first token, and not before [20_slow_stream_timing]. Where `total`
+            is not set, a message also waits as long as this until the turn before it is stored.
+        idle: between two tokens, and for each of the small requests around the message; without
+            `total`, `history()` and its like wait so long until the last turn is stored. Where
             this or `first_token` strikes, the answer is looked for once; the message is not
             asked again, as the server was about to answer it.
         total: for one whole call, without telling the server at its end.

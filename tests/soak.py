@@ -48,7 +48,7 @@ import anyio
 
 from h2o_client import AsyncChatStream, AsyncH2oClient, H2oError, Reply, Retries, Timeouts
 from h2o_client.emulator import Answer, Emulator, Fault, GenerationRequest
-from h2o_client.protocol import talk, turn
+from h2o_client.protocol import turn
 
 if TYPE_CHECKING:
     from flavours import Api
@@ -332,8 +332,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     # What a client logs of clean-ups that are tried again is expected here.
     importlib.import_module("logging").getLogger("h2o_client").setLevel("ERROR")
-    pauses = turn._STOPPED, talk._SETTLE
-    turn._STOPPED, talk._SETTLE = 0.1, 0.5
+    pauses = turn._STOPPED, turn._STORED_RUNNING
+    turn._STOPPED, turn._STORED_RUNNING = 0.1, 0.5
     failed = False
     try:
         for flavour in FLAVOURS if options.flavour == "all" else (options.flavour,):
@@ -359,7 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for example in tally.examples[:10]:
                 print_line("", example)
     finally:
-        turn._STOPPED, talk._SETTLE = pauses
+        turn._STOPPED, turn._STORED_RUNNING = pauses
     return int(failed)
 
 

@@ -8,6 +8,7 @@ A terminal is not left silent: where nothing comes for some seconds, or somethin
 a dim line says so, which no pipe or file gets.
 """
 
+import logging
 import os
 import re
 import shutil
@@ -69,7 +70,18 @@ def show_hanging(head: str, text: str, *, colour: str | None = None, dim: bool =
 
 def show_retry(retry: "Retry") -> None:
     """Say that something is about to be sent again; the commands' `Retries.on_retry`."""
-    text = f"trying again in {retry.delay:.1f} s: {in_a_line(retry.error)}"
+    _tell(f"trying again in {retry.delay:.1f} s: {in_a_line(retry.error)}")
+
+
+class Waits(logging.Handler):
+    """Says in the terminal what the client waits for, as its log does."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        _tell(record.getMessage())
+
+
+def _tell(text: str) -> None:
     if _shown:
         _shown[-1].note(text)
     else:

@@ -1,6 +1,7 @@
 """Which server a command talks to, and in which session."""
 
 import contextlib
+import logging
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
@@ -10,7 +11,7 @@ import h2o_client
 from h2o_client.cli import environment, state
 from h2o_client.cli.local import ENGINES, local_server
 from h2o_client.cli.outcome import debug_option
-from h2o_client.cli.render import show_retry
+from h2o_client.cli.render import Waits, show_retry
 
 _ENGINE = "h2o_client.engine"
 _PACE = 0.03  # seconds between tokens of `--local`, so that the streaming is seen
@@ -78,7 +79,11 @@ def connected(
         other = "--engine" if _engine() else "--local"
         raise click.UsageError(f"{other} and --base-url exclude each other")
     options.setdefault("retries", h2o_client.Retries(on_retry=show_retry))
+    waits, shown = logging.getLogger("h2o_client.waits"), Waits()
+    waits.addHandler(shown)
+    waits.setLevel(logging.INFO)
     with contextlib.ExitStack() as stack:
+        stack.callback(waits.removeHandler, shown)
         if local:
             base_url = stack.enter_context(local_server(_PACE, _engine()))
             model = model or h2o_client.DEFAULT_MODEL  # $H2O_CHAT_MODEL is another server's

@@ -193,7 +193,8 @@ class Talk:
     def _after_answer(self) -> None:
         self._memory.note(self._conversation)
         messages = self._conversation.messages
-        if any(message.content == self._asked for message in messages):  # the server has it
+        asked = self._asked.strip()
+        if any(message.content.strip() == asked for message in messages):  # the server has it
             self._unsaid = None
         if messages and messages[-1].partial and messages[-1] != self._partial:
             self._partial = messages[-1]

@@ -4,13 +4,16 @@ A generation belongs to the service, not to the connection: a client that leaves
 is no longer fed, and that is all.  What the model server sends
 is read twice, as the real service does: once for the client, untouched, and
 once to find, at the end, the last event and its `generated_text`.  Only then is
-the turn stored, the user's message with it.
+the turn stored, the user's message with it.  With a fast database that is done
+before the client has the last event; with a slow one it
+is done after the response has ended, which `store_delay` shows.
 
 A stop is looked for whenever something has arrived.  What arrived last is then
 stored and not delivered, and the client's connection closes abruptly; if
 nothing had been delivered yet, it closes without a response.  A real
 model that says nothing is not waited for longer than `STOP_PATIENCE`.
 """
+# 24_race_after_stream
 # 17_disconnect, 11, 28
 
 from __future__ import annotations
@@ -56,6 +59,7 @@ class Generation:
         order: int,
         answer: Answer | None,
         cut: int | None,
+        store_delay: float,
         stopped: Callable[[], bool],
         save: Callable[[str], None],  # the answer, as its last event has it
         changed: Callable[[], None],
@@ -73,6 +77,8 @@ class Generation:
         self.feed = Feed()
         self._answer = answer
         self._cut = cut
+        self._store_delay = store_delay
+        self._unsaved: str | None = None  # what is stored once the response has ended
         self._stopped = stopped
         self._save = save
         self._changed = changed
@@ -130,6 +136,9 @@ class Generation:
         finally:
             self._opened.set()
             self.feed.end(lost=self.head is None)
+        if self._unsaved is not None:
+            await anyio.sleep(self._store_delay)
+            self._save(self._unsaved)
 
     async def _hold(self) -> None:
         self.held = True
@@ -170,7 +179,7 @@ class Generation:
     def _end_stopped(self) -> None:
         self.was_stopped = True
         self.outcome = "peer gone: stopped"
-        self._save(partial_text(self._text()))
+        self._store(partial_text(self._text()))
         self._lose()
 
     def _count(self, size: int) -> None:
@@ -214,4 +223,10 @@ class Generation:
         text = generated_text(self._text())
         if text is not None:
             self.outcome = "complete"
+            self._store(text)
+
+    def _store(self, text: str) -> None:
+        if self._store_delay > 0:
+            self._unsaved = text
+        else:
             self._save(text)

@@ -74,10 +74,12 @@ class Answer:
         body: The body of such an error, or of a 200 that is not a stream; text, bytes or JSON.
         content_type: Its type.
         headers: More headers of the model server: they are passed on.
+        store_delay: Seconds from the end of the response until the turn is stored; None takes
+            the emulator's. 0 stores it before the final event is sent.
     """
 
     # 05_upstream_length, 05_upstream_silent, 28, 17, 05_upstream_split, 05_upstream_keepalive,
-    # 05_upstream_gzip_header
+    # 05_upstream_gzip_header, 24_race_after_stream
 
     text: str | Sequence[str] = ""
     tokens: Sequence[str] | None = None
@@ -99,6 +101,7 @@ class Answer:
     body: str | bytes | Mapping[str, Any] | None = None
     content_type: str | None = None
     headers: Sequence[tuple[str, str]] = ()
+    store_delay: float | None = None
 
     @classmethod
     def of(cls, answer: Answer | str | Sequence[str]) -> Answer:

@@ -53,6 +53,8 @@ class Emulator:
             ``rote``, ``tgi:URL``, ``openai:URL[#model]`` or ``transformers:NAME_OR_PATH``.
         pace: Seconds between tokens; a real model's come at its own pace.
         stop_poll: Seconds until a stop is noticed; about 1 on the real server.
+        store_delay: Seconds from the end of a response until its turn is stored, drawn at random
+            between 0 and this, as with a slow database; 0 stores it before the final event.
         version: ``0.4``, or ``0.6``, which reads the sharing choice, limits rates and
             writes prompts otherwise.
         rate_limit: Messages in a window; None does not limit.
@@ -94,6 +96,7 @@ class Emulator:
         engine: EngineLike | str | None = None,
         pace: float = 0.0,
         stop_poll: float = 0.02,
+        store_delay: float = 0.0,
         version: Literal["0.4", "0.6"] = "0.4",
         rate_limit: int | None = None,
         rate_window: float = 60.0,
@@ -148,6 +151,7 @@ class Emulator:
             engine=engine_of(engine),
             engines=engines,
             max_generations=max_generations,
+            store_delay=store_delay,
             pace=pace,
             stop_poll=stop_poll,
             version=version,

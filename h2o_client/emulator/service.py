@@ -6,6 +6,7 @@ A face (`chat_ui_2023`) turns requests into calls of it.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +39,7 @@ class Config:
     public_scheme: str = "http"
     engines: Mapping[str, EngineLike] = field(default_factory=dict[str, EngineLike])  # by model
     max_generations: int = 1000
+    store_delay: float = 0.0
 
 
 class Service:
@@ -81,6 +83,12 @@ class Service:
     def take_answer(self) -> Answer | None:
         """The answer of the next message, if the engine is not to be asked."""
         return Answer(status=429) if self.full else self.script.take_answer()
+
+    def store_delay(self, answer: Answer | None) -> float:
+        """Seconds from the end of a response until its turn is stored."""
+        if answer is not None and answer.store_delay is not None:
+            return answer.store_delay
+        return random.uniform(0, self.config.store_delay)  # noqa: S311 -- guards nothing
 
     def retire(self, name: str) -> None:
         """Serve a model no longer."""

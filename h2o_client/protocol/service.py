@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from h2o_client.protocol.data import ConversationData, Root
 
 T = TypeVar("T")
+C = TypeVar("C", bound=Claim)
 Reader = Callable[[Head, bytes, Request], T]
 MAX_ANSWER = 1024 * 1024  # bytes of a successful answer
 MAX_DATA = 64 * 1024 * 1024  # bytes of `__data.json`: a long conversation has megabytes
@@ -77,6 +78,7 @@ class Ambient(NamedTuple):
         uuid4: makes a random UUID, as text.
         warn: takes a sentence for the log that tells of a problem.
         note: takes a sentence for the log that does not.
+        wait: takes a sentence for log and terminal that says what is waited for.
     """
 
     clock: Callable[[], float]
@@ -84,6 +86,7 @@ class Ambient(NamedTuple):
     uuid4: Callable[[], str]
     warn: Callable[[str], None]
     note: Callable[[str], None]
+    wait: Callable[[str], None]
 
 
 class Abandoned(Protocol):
@@ -134,7 +137,7 @@ class Service:
         self._left_behind: deque[Abandoned] = deque(maxlen=_MAX_LEFT_BEHIND)
         self._known: set[str] = set()  # the conversations that were made or taken up
         self._orphaned = False  # whether one may have been made whose id was lost
-        self._claims: weakref.WeakValueDictionary[str, Claim] = weakref.WeakValueDictionary()
+        self._claims: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 
     def retry_state(self, retries: Retries | int | None = None) -> RetryState:
         """Begin the retries of one call, its own or the client's."""
@@ -444,15 +447,16 @@ class Service:
             self._orphaned = self._orphaned or under_way
             raise
 
-    def claim(self, conversation: str, mine: Claim) -> Claim:
-        """Return the claim to the turns of a conversation, which all who took it up share.
+    def claim(self, conversation: str, mine: C) -> C:
+        """Return the claim to the turns of a conversation, which all who resumed it share.
 
         Args:
             conversation: its id.
             mine: what becomes the claim if there is none yet.
         """
         self._known.add(conversation)
-        return self._claims.setdefault(conversation, mine)
+        claim: C = self._claims.setdefault(conversation, mine)
+        return claim
 
     def _explaining(self, model: str, flow: Flow[T], deadline: float | None) -> Flow[T]:
         """Play a flow; where it fails because the server does not know the model, say so.

@@ -4,14 +4,13 @@ The server keeps the history and builds the model's prompt from it, so only the 
 sent [07_two_turns_and_retry]. `Talk` is what is true of one conversation: whether it exists yet,
 what was seen of it, whether it is to be deleted at the end. `Ask` is one message in it.
 
-Two things about turns bind it. The server takes one message at a time: of two at once, the one
-that ends last overwrites the other [07c_parallel_messages], so a second is refused here. And a
-turn that was stopped is stored about a second later, so that the next message, which would
-otherwise not know of it, waits until it shows.
+The server takes one message at a time, and a message is sent only when the fate of the turn before
+it is known: `Turns` sees to both.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from h2o_client.errors import (
     ConversationBusyError,
@@ -24,7 +23,7 @@ from h2o_client.errors import (
 from h2o_client.protocol.address import is_id
 from h2o_client.protocol.effects import Claim, Close, Flow, Head, Read, Send, Sleep
 from h2o_client.protocol.payloads import check_flag, check_model, merge_parameters
-from h2o_client.protocol.prompt import check_prompt
+from h2o_client.protocol.prompt import JS_SPACE, check_prompt
 from h2o_client.protocol.queries import parse_share
 from h2o_client.protocol.replies import (
     check_status,
@@ -37,15 +36,15 @@ from h2o_client.protocol.replies import (
 )
 from h2o_client.protocol.retries import Retries, RetryState, is_passing
 from h2o_client.protocol.service import Service
-from h2o_client.protocol.turn import Turn, find_message
+from h2o_client.protocol.turn import Turn
+from h2o_client.protocol.turns import Turns
 from h2o_client.protocol.web_search import WebSearchParser
 from h2o_client.types import Message, PromptPreview, Reply, WebSearchEntry
 
-_SETTLE = 30.0  # seconds that the next message waits for a stopped turn to be stored
-_ENDED = 2.0  # the same, where its response had come to an end of its own
-_STOP_AGAIN = 120.0  # seconds after which a stop in the same conversation surely works again
-_FIRST_LOOK = 0.05
-_LONGEST_LOOK = 1.0
+if TYPE_CHECKING:
+    from h2o_client.protocol.data import ConversationData
+
+_FIRST_POLL = 0.05
 _MAX_TITLE = 100
 _FORMAT = 1
 
@@ -85,12 +84,9 @@ class Talk:
         self._share = share
         self._keep = conversation is not None if keep is None else check_flag("keep", keep)
         self._deleted = False
-        # Whoever takes up the same conversation by its id shares it.
-        self._claim = Claim() if conversation is None else service.claim(conversation, Claim())
+        # Whoever resumes the same conversation by its id shares it.
+        self._turns = Turns() if conversation is None else service.claim(conversation, Turns())
         self._opening = Claim()
-        self._unsettled: str | None = None
-        self._settle_within = _SETTLE
-        self._stopped_at: float | None = None
         self.unanswered: Message | None = None
         self.id = conversation
         taken_up = conversation is not None or share is not None
@@ -141,8 +137,7 @@ class Talk:
     @property
     def stoppable(self) -> bool:
         """Whether a stop takes effect: a second one within a minute or so does not [11b]."""
-        now = self._service.ambient.clock()
-        return self._stopped_at is None or now - self._stopped_at > _STOP_AGAIN
+        return self._turns.stoppable(self._service.ambient.clock())
 
     def begin(self) -> None:
         """Begin a turn.
@@ -150,7 +145,7 @@ class Talk:
         Raises:
             ConversationBusyError: another has not ended.
         """
-        if not self._claim.take():
+        if not self._turns.take():
             raise ConversationBusyError(
                 "the last message of this conversation is still being answered: read the answer "
                 "to its end, or stop() it"
@@ -162,26 +157,25 @@ class Talk:
             if turn is not None and turn.prompt:  # not stopped before it was known what to ask
                 self._note(turn)
         finally:
-            self._claim.free()
+            self._turns.free()
 
     def _note(self, turn: Turn) -> None:
-        self.unanswered = Message(role="user", content=turn.prompt, id=turn.message_id)
+        # Stored is what JavaScript's trim() leaves of the message, and its trimEnd() of the answer.
+        prompt = turn.prompt.strip(JS_SPACE)
+        self.unanswered = Message(role="user", content=prompt, id=turn.message_id)
         if not turn.asked:
             return
-        if turn.generating or turn.stop_told:
-            self._unsettled = turn.response_id
-            self._settle_within = _ENDED if turn.ended or turn.unseen else _SETTLE
-            self._stopped_at = self._service.ambient.clock()
+        self._turns.note(turn, self._service.ambient.clock())
         if turn.whole or turn.text or turn.stopping:
             self.unanswered = None
             before = [message.id for message in self.messages]
             if turn.message_id in before:  # asked again: it takes the place of the first
                 del self.messages[before.index(turn.message_id) :]
             self.messages += [
-                Message(role="user", content=turn.prompt, id=turn.message_id),
+                Message(role="user", content=prompt, id=turn.message_id),
                 Message(
                     role="assistant",
-                    content=turn.text,
+                    content=turn.text.rstrip(JS_SPACE),
                     id=turn.response_id,
                     partial=not turn.whole,
                     web_search_id=turn.web_search_id or None,
@@ -204,44 +198,48 @@ class Talk:
                 finally:
                     self._opening.free()
             else:
-                yield Sleep(_FIRST_LOOK)
+                yield Sleep(_FIRST_POLL)
         return self.id
 
     def _made(self, conversation: str) -> None:
         self.id = conversation
-        self._claim = self._service.claim(conversation, self._claim)
+        self._turns = self._service.claim(conversation, self._turns)
 
     @property
     def _model(self) -> str:
         """The model to ask for."""
         return self.model or self._service.model
 
-    def settle(self, retries: RetryState, stopping: Callable[[], bool]) -> Flow[None]:
-        """Wait until the server has stored the turn that was stopped last.
+    def wait_until_stored(
+        self,
+        retries: RetryState,
+        patience: float | None,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> "Flow[ConversationData | None]":
+        """Wait until the server has stored the last turn, or surely will not.
 
         Args:
             retries: those of the call that waits: it may have a time limit.
+            patience: seconds that a call without one waits at the most, or None.
             stopping: whether that call is to be stopped.
+
+        Returns:
+            What the server has stored, if it was read and the turn is in it.
+
+        Raises:
+            ConversationBusyError: it is not known in time, or a whole answer is not stored.
         """
-        clock = self._service.ambient.clock
-        until = clock() + self._settle_within
-        delay = _FIRST_LOOK
-        while self._unsettled is not None and self.id is not None and not stopping():
-            stored = yield from self._service.look(self.id, retries.deadline)
-            if find_message(stored, self._unsettled) is not None:
-                self._unsettled = None
-                return
-            left = until - clock()
-            if left <= 0:
-                self._service.ambient.warn("the server has not stored the turn that was stopped")
-                self._unsettled = None
-                return
-            if retries.deadline is not None:
-                left = min(left, retries.deadline - clock())
-                if left <= 0:
-                    raise TransportTimeoutError.struck("total", None)
-            yield Sleep(min(delay, left))
-            delay = min(delay * 2, _LONGEST_LOOK)
+        if self.id is None:
+            return None
+        waiting = self._turns.wait_until_stored(self._service, self.id, retries, patience, stopping)
+        stored: ConversationData | None = yield from self.explained(waiting)
+        known = () if stored is None else stored.messages
+        found = {item.id: item.content for item in known if item.id is not None}
+        self.messages = [
+            replace(message, content=found.get(message.id or "", message.content))
+            for message in self.messages
+        ]
+        return stored
 
     def refresh(self) -> Flow[list[Message]]:
         """Read title, model and messages from the server, and return the messages."""
@@ -249,7 +247,9 @@ class Talk:
             return []
         retries = self._service.new_call()
         conversation = yield from self.open(retries)
-        data = yield from self.explained(self._service.data(conversation, retries))
+        data = yield from self.wait_until_stored(retries, self._service.timeouts.idle)
+        if data is None:
+            data = yield from self.explained(self._service.data(conversation, retries))
         self.title = data.title
         self.model = data.model
         return list(data.messages)
@@ -278,6 +278,7 @@ class Talk:
         """Let the model name the conversation, and return the title."""
         retries = self._service.new_call()
         conversation = yield from self.open(retries)
+        yield from self.wait_until_stored(retries, self._service.timeouts.idle)
         endpoints = self._service.endpoints
         title: str = yield from self.explained(
             self._service.call(lambda: endpoints.summarize(conversation), read_title, retries)
@@ -289,6 +290,7 @@ class Talk:
         """Share the conversation as it is now, and return the URL."""
         retries = self._service.new_call()
         conversation = yield from self.open(retries)
+        yield from self.wait_until_stored(retries, self._service.timeouts.idle)
         endpoints = self._service.endpoints
         url: str = yield from self.explained(
             self._service.call(lambda: endpoints.share(conversation), read_share_url, retries)
@@ -307,6 +309,7 @@ class Talk:
             raise ValueError(f"a vote is -1, 0 or 1, not {score!r}")
         retries = self._service.new_call()
         conversation = yield from self.open(retries)
+        yield from self.wait_until_stored(retries, self._service.timeouts.idle)
         endpoints = self._service.endpoints
         yield from self.explained(
             self._service.call(
@@ -319,6 +322,7 @@ class Talk:
         check_message_id(message_id)
         retries = self._service.new_call()
         conversation = yield from self.open(retries)
+        yield from self.wait_until_stored(retries, self._service.timeouts.idle)
         endpoints = self._service.endpoints
         preview: PromptPreview = yield from self.explained(
             self._service.call(
@@ -340,7 +344,7 @@ class Talk:
                 yield from self._service.delete(self.id, self._service.new_call())
                 self._deleted = True
             finally:
-                self._claim.free()
+                self._turns.free()
 
     def abandon(self) -> Flow[None]:
         """Delete the conversation, if it is not to be kept."""
@@ -505,7 +509,8 @@ class Ask:
         if self._stopping:
             return
         conversation = yield from talk.open(self._retries)
-        yield from talk.explained(talk.settle(self._retries, lambda: self._stopping))
+        patience = self._service.timeouts.first_token
+        yield from talk.wait_until_stored(self._retries, patience, lambda: self._stopping)
         if self._stopping:
             return
         if self._prompt is not None:

@@ -62,6 +62,10 @@ _FIRST_LOOK = 0.1  # seconds until a lost answer is looked for again; doubled ea
 _LONGEST_LOOK = 2.0
 _STOPPED = 2.0  # seconds that a stop is given to take effect; it takes about one
 _ENDED = 2.0  # seconds that an answer is looked for whose response the server itself has ended
+# Seconds after its end here within which a turn may still be stored:
+_STORED_WHOLE = 30.0  # one whose final event has come
+_STORED_SHOWN = 5.0  # one of which nothing is generated any more, as far as can be seen
+_STORED_RUNNING = 300.0  # one whose generation may run on; it may not have begun to speak
 
 
 class Turn:
@@ -84,7 +88,6 @@ class Turn:
         generating: whether the server may be generating this answer.
         stopping: whether the caller asked to stop.
         stop_told: whether the server was told to stop.
-        unseen: whether the connection was lost, and the server showed no sign of the message.
         whole: whether the answer is whole.
         web_search_id: the web search that the answer shall rest on, or "".
         web_search: the entries of that search.
@@ -125,9 +128,9 @@ class Turn:
         self.generating = False
         self.stopping = False
         self.stop_told = False
-        self.unseen = False
         self._over = False
         self._ended = False  # the response came to an end of its own
+        self._sought = False  # it was looked for in vain, for as long as there was hope
         self._begun: float | None = None
 
     @property
@@ -136,9 +139,24 @@ class Turn:
         return self._text.decode()
 
     @property
-    def ended(self) -> bool:
-        """Whether the response came to an end of its own, before its final event."""
-        return self._ended
+    def stored_within(self) -> float:
+        """Seconds after its end here within which it may be stored; 0: it is, or never will be.
+
+        Nothing is stored of a turn that the server refused, that ended in an error event, or whose
+        response came to a regular end without a final event [05_upstream_truncate_clean]. All
+        others run on, whatever becomes of the connection [17_disconnect]. A stop ends one at its
+        next token, unless it is the second within a minute or so [11b_stop_again_later,
+        28_stop_variants].
+        """
+        if self.whole:
+            return 0.0 if self._recovered else _STORED_WHOLE
+        if not (self.generating or self.stop_told):
+            return 0.0
+        if self._ended:
+            return 0.0 if self._sought else _STORED_SHOWN
+        if self._sought and self._parser.count and self.stop_told and self._stoppable:
+            return _STORED_SHOWN
+        return _STORED_RUNNING
 
     @property
     def whole(self) -> bool:
@@ -307,9 +325,6 @@ class Turn:
         clock = self._service.ambient.clock
         limits = self._service.timeouts
         deadline = self._retries.deadline
-        self._service.ambient.note(
-            "the answer was lost: looking for it in what the server has stored"
-        )
         going = clock() - (clock() if self._begun is None else self._begun)
         shown: ConversationData | None = None
         until = clock() + limits.recovery + going
@@ -317,6 +332,10 @@ class Turn:
             until = clock() + min(limits.recovery, _ENDED)
         if isinstance(error, TransportTimeoutError):
             until = clock()  # the caller's patience is at its end: one look
+        self._service.ambient.wait(
+            "the answer was lost: looking for it in what is stored, for at most "
+            f"{until - clock():.0f} s"
+        )
         delay = _FIRST_LOOK
         while not self.stopping:
             try:
@@ -344,12 +363,12 @@ class Turn:
                 raise self._too_late(error)
             left = until - clock()
             if left <= 0:
+                self._sought = not isinstance(error, TransportTimeoutError)
                 break
             if deadline is not None:
                 left = min(left, deadline - clock())
             yield Sleep(min(delay, left))
             delay = min(delay * 2, _LONGEST_LOOK)
-        self.unseen = self._parser.count == 0
         return False
 
     def _make_way(self, error: H2oError) -> Flow[None]:
@@ -377,7 +396,7 @@ class Turn:
             raise error from None
         yield Sleep(delay)
         # Should this attempt be lost too, what is stored may be what the first one was stopped at.
-        self._recover = False
+        self._recover = self._sought = False
         self.stop_told = False
         self._is_retry = True
 

@@ -9,9 +9,11 @@ import pytest
 from rich.console import Console
 
 from h2o_client import OverloadedError, Retry
+from h2o_client._http import AMBIENT
 from h2o_client.cli import render
 from h2o_client.cli.markdown import Block
 from h2o_client.cli.render import MarkdownScreen, Screen
+from h2o_client.cli.server import connected
 
 
 class Terminal(io.StringIO):
@@ -150,6 +152,20 @@ def test_a_retry_is_told(
     assert "of it." in terminal.getvalue().rpartition("trying")[2]
     render.show_retry(retry)
     assert "trying again" in terminal.getvalue().splitlines()[-1]
+
+
+def test_what_is_waited_for_is_told(
+    screen: Callable[[], Terminal], caplog: pytest.LogCaptureFixture
+) -> None:
+    terminal = screen()
+    with connected("http://127.0.0.1:1"):
+        caplog.set_level("INFO", "h2o_client")
+        AMBIENT.wait("waiting until something is there")
+        AMBIENT.note("not for the terminal")
+    AMBIENT.wait("nobody is there to read this")
+    (line,) = terminal.getvalue().splitlines()
+    assert "waiting until something is there" in line
+    assert len(caplog.records) == 3
 
 
 @pytest.mark.usefixtures("soon")

@@ -284,6 +284,16 @@ def test_stop_delivers_one_token_less_than_is_stored(server: Emulator, client: C
     assert server.stops == 1
 
 
+def test_a_turn_stored_late_overwrites_a_newer_one(server: Emulator, client: Client) -> None:
+    server.reply(Answer(" One", store_delay=0.5), " Two")
+    assert texts(client.say("First")[1])[0] == " One"
+    assert client.stored() == []
+    client.say("Second")
+    assert client.stored() == [("user", "Second"), ("assistant", " Two")]
+    server.wait_idle()
+    assert client.stored() == [("user", "First"), ("assistant", " One")]
+
+
 def test_stop_then_delete_stores_nothing(server: Emulator, client: Client) -> None:
     server.reply(Answer(" a b c d", hold_after=2))
     with ThreadPoolExecutor() as pool:

@@ -36,6 +36,7 @@ from h2o_client.errors import (
     ServerError,
     TermsNotAcceptedError,
     TransportError,
+    TransportTimeoutError,
 )
 from h2o_client.protocol import queries
 from h2o_client.protocol.prompt import build_prompt
@@ -43,6 +44,7 @@ from h2o_client.protocol.talk import Ask, Talk, new_talk
 from h2o_client.types import DEFAULT_MODEL, Message, Reply, Timeouts, WebSearchEntry
 
 OTHER = "6b007c3d1090eb6ec94d77f2"
+Play = Callable[[Talk], Any]
 ANSWER = streams(whole(" Hello"))
 ERROR_EVENT = b'data:{"error":"CUDA out of memory","error_type":"generation"}\n\n'
 INTERNAL = says({"message": "Internal Error"}, 500)
@@ -84,6 +86,7 @@ def test_only_the_new_message_is_sent() -> None:
     talk = open_talk(world)
     assert (talk.id, talk.title, talk.model, talk.messages) == (None, None, DEFAULT_MODEL, [])
     first = send(world, talk, "My name is Ann.")
+    world.pass_time(5.0)
     second = send(world, talk, "What is my name?")
     assert world.operations == ["create", "message", "message"]
     bodies = world.bodies("message")
@@ -311,35 +314,265 @@ def test_a_stop_keeps_the_partial_answer() -> None:
 
 def test_the_next_message_waits_until_the_stopped_turn_is_stored() -> None:
     nothing, there = says(data()), says(data(("assistant", " One two", RESPONSE)))
-    world = new_world({"message": STOPPED, "data": [nothing, lost(), says(b"<html>"), there]})
+    looks = [nothing, lost(), says(b"<html>"), nothing, there]
+    world = new_world({"message": STOPPED, "data": looks})
     talk = open_talk(world)
     stopped(world, talk)
     send(world, talk, "Next")
-    assert world.operations == ["create", "message", "stop", *["data"] * 4, "message"]
-    assert world.slept == [0.05, 0.1, 0.2]
+    assert world.operations == ["create", "message", "stop", *["data"] * 5, "message"]
+    assert world.slept == [0.05, 0.1, 0.2, 0.4]
     send(world, talk, "And so on")
-    assert world.operations[-2:] == ["message", "message"]
+    assert world.operations[-3:] == ["message", "data", "message"]
+    assert world.notes == ["waiting until the last turn is stored, for at most 120 s"]
 
 
-def test_the_wait_for_a_stopped_turn_is_bounded() -> None:
+@pytest.mark.parametrize(
+    ("timeouts", "seconds"),
+    [
+        (Timeouts(), 120.0),
+        (Timeouts(first_token=3.0), 3.0),
+        (Timeouts(total=10.0), 10.0),
+        (Timeouts(total=200.0), 200.0),
+    ],
+)
+@pytest.mark.parametrize("answer", [says(data()), lost(), Answer(delay=100.0)])
+def test_a_message_is_not_sent_while_the_previous_turn_may_be_generated(
+    timeouts: Timeouts, seconds: float, answer: Answer
+) -> None:
+    world = new_world({"message": STOPPED, "data": answer}, timeouts=timeouts)
+    talk = open_talk(world)
+    stopped(world, talk)
+    begun = world.now
+    with pytest.raises(ConversationBusyError, match=r"nothing was sent.*wait and call again"):
+        send(world, talk, "Next")
+    assert world.now - begun == pytest.approx(seconds, abs=0.1)
+    assert max(world.slept, default=0.0) <= 1.0
+    assert world.operations.count("message") == 1
+    assert said(talk) == [("user", "Hi", False), ("assistant", " One", True)]
+    # What the caller is told to do.
+    world.script["data"] = iter([says(data(("assistant", " One two", RESPONSE)))])
+    assert send(world, talk, "Next").text == " Hello"
+
+
+@pytest.mark.parametrize(
+    "play",
+    [
+        lambda talk: talk.refresh(),
+        lambda talk: talk.vote(RESPONSE, 1),
+        lambda talk: talk.prompt(RESPONSE),
+        lambda talk: talk.share(),
+        lambda talk: talk.summarize(),
+    ],
+    ids=["refresh", "vote", "prompt", "share", "summarize"],
+)
+def test_what_reads_or_changes_the_messages_waits_as_well(play: Play) -> None:
+    # 60 s, `Timeouts.idle`: as long as a small operation may take.
     world = new_world({"message": STOPPED, "data": says(data())})
     talk = open_talk(world)
     stopped(world, talk)
     begun = world.now
+    with pytest.raises(ConversationBusyError):
+        world.play(play(talk))
+    assert world.now - begun == pytest.approx(60.0)
+    assert set(world.operations[3:]) == {"data"}
+
+
+def test_a_vote_waits_for_the_answer_that_was_stopped() -> None:
+    there = says(data(("assistant", " One two", RESPONSE)))
+    world = new_world({"message": STOPPED, "data": [says(data()), there], "vote": says(b"")})
+    talk = open_talk(world)
+    stopped(world, talk)
+    world.play(talk.vote(RESPONSE, 1))
+    assert world.operations == ["create", "message", "stop", "data", "data", "vote"]
+
+
+def left_before_the_first_token(world: World, talk: Talk) -> None:
+    """Cancel a call whose answer has not begun; the server is told to stop."""
+    question = ask(talk)
+    steps = Player(world).drive(question.run())
+    while next(steps) != "read" or "message" not in world.operations:
+        pass
+    steps.close()
+    world.play(question.abandon())
+
+
+def stopped_in_vain(world: World, talk: Talk) -> None:
+    """Stop twice within a minute: the second time the server generates to the end [11b]."""
+    world.script["message"] = iter([STOPPED[0], STOPPED[0]])
+    stopped(world, talk)
+    world.store(CONVERSATION, " One")
+    stopped(world, talk)
+
+
+def timed_out(world: World, talk: Talk) -> None:
+    """Lose patience with a model that is silent."""
+    world.script["message"] = iter([Answer(delay=45.0)])
+    question = ask(talk)
+    with pytest.raises(TransportTimeoutError):
+        world.play(question.run())
+    world.play(question.abandon())
+
+
+def lost_unrecovered(world: World, talk: Talk) -> None:
+    """Lose the connection, and look for nothing."""
+    world.script["message"] = iter([streams(token(" One"), cut())])
+    question = ask(talk, recover=False)
+    with pytest.raises(IncompleteStreamError):
+        world.play(question.run())
+    world.play(question.abandon())
+
+
+def lost_with_a_server_that_cannot_be_told(world: World, talk: Talk) -> None:
+    """Lose the connection, look for the answer in vain, and fail to tell the server to stop."""
+    world.script["message"] = iter([streams(token(" One"), cut())])
+    world.script["stop"] = iter([INTERNAL])
+    question = ask(talk)
+    with pytest.raises(IncompleteStreamError):
+        world.play(question.run())
+    with pytest.raises(ServerError):
+        world.play(question.abandon())
+
+
+Leave = Callable[[World, Talk], None]
+LEAVE: list[Leave] = [
+    left_before_the_first_token,
+    stopped_in_vain,
+    timed_out,
+    lost_unrecovered,
+    lost_with_a_server_that_cannot_be_told,
+]
+
+
+@pytest.mark.parametrize("leave", LEAVE)
+@pytest.mark.parametrize("prompt", ["Next", None])
+def test_the_generation_that_was_left_overwrites_nothing(leave: Leave, prompt: str | None) -> None:
+    world = World(timeouts=Timeouts(first_token=3.0))
+    talk = open_talk(world)
+    leave(world, talk)
+    asked = world.operations.count("message")
+    with pytest.raises(ConversationBusyError):
+        send(world, talk, prompt)
+    assert world.operations.count("message") == asked
+    world.on_sleep = lambda: world.store(CONVERSATION, " One two")
+    assert send(world, talk, prompt).text == " Hello"
+    assert world.operations[-3:] == ["data", "data", "message"]
+
+
+@pytest.mark.parametrize("leave", LEAVE)
+def test_a_generation_that_never_stores_anything_blocks_nothing_for_ever(leave: Leave) -> None:
+    world = World(timeouts=Timeouts(first_token=3.0))
+    talk = open_talk(world)
+    leave(world, talk)
+    world.pass_time(300.0)
+    assert send(world, talk, "Next").text == " Hello"
+    assert world.operations[-2] != "data"
+
+
+@pytest.mark.parametrize(
+    "answer", [streams(token(" One"), ERROR_EVENT), says({"error": "x"}, 424), INTERNAL, LOST_ID]
+)
+def test_a_turn_that_failed_is_not_waited_for(answer: Answer) -> None:
+    world = new_world({"message": [answer, ANSWER]}, retries=0)
+    talk = open_talk(world)
+    with pytest.raises(H2oError):
+        send(world, talk)
     send(world, talk, "Next")
-    assert 30.0 <= world.now - begun <= 31.0
-    assert max(world.slept) == 1.0
-    assert world.warnings == ["the server has not stored the turn that was stopped"]
+    assert world.operations == ["create", "message", "message"]
 
 
-def test_the_wait_for_a_stopped_turn_keeps_to_the_total_limit() -> None:
+def test_what_was_looked_for_in_vain_is_not_waited_for_again() -> None:
+    # The model server has died. A stop that comes too late takes its second, and no more.
+    world = World({"message": [streams(token(" One"), cut()), ANSWER]}, retries=0)
+    talk = open_talk(world)
+    question = ask(talk)
+    with pytest.raises(IncompleteStreamError):
+        world.play(question.run())
+    assert world.elapsed == pytest.approx(30.0)
+    world.play(question.abandon())
+    send(world, talk, "Next")
+    assert world.elapsed <= 35.1
+    assert world.notes == [
+        "the answer was lost: looking for it in what is stored, for at most 30 s",
+        "waiting until the last turn is stored, for at most 5 s",
+    ]
+
+
+def test_another_object_of_the_conversation_waits_as_well() -> None:
     world = new_world({"message": STOPPED, "data": says(data())}, timeouts=Timeouts(total=10.0))
     talk = open_talk(world)
     stopped(world, talk)
+    with pytest.raises(ConversationBusyError):
+        send(world, open_talk(world, id=CONVERSATION), "Next")
+    assert world.operations.count("message") == 1
+
+
+# A turn that was answered
+
+
+def test_the_next_message_looks_first_whether_the_last_answer_is_stored() -> None:
+    world = World()
+    talk = open_talk(world)
+    send(world, talk)
+    (stored,) = world.stored.values()
+    world.stored.clear()
+    world.on_sleep = lambda: world.stored.update({CONVERSATION: stored})
+    send(world, talk, "Next")
+    assert world.operations == ["create", "message", "data", "data", "message"]
+    assert world.slept == [0.05]
+
+
+def test_the_history_is_never_short() -> None:
+    world = World()
+    talk = open_talk(world)
+    send(world, talk)
+    (stored,) = world.stored.values()
+    world.stored.clear()
+    world.on_sleep = lambda: world.stored.update({CONVERSATION: stored})
+    assert [m.content for m in world.play(talk.refresh())] == ["Hi", " Hello"]
+    assert world.operations == ["create", "message", "data", "data"]
+    world.play(talk.refresh())
+    assert world.operations[4:] == ["data"]
+
+
+def test_a_whole_answer_that_is_not_stored_is_told_once() -> None:
+    world = new_world({"data": says(data())})
+    talk = open_talk(world)
+    send(world, talk)
     begun = world.now
-    with pytest.raises(H2oError):
+    with pytest.raises(ConversationBusyError, match="has not stored the last answer"):
         send(world, talk, "Next")
-    assert world.now - begun == pytest.approx(10.0, abs=1.0)
+    assert world.now - begun == pytest.approx(30.0)
+    assert world.operations.count("message") == 1
+    assert send(world, talk, "Next").text == " Hello"
+
+
+def test_where_nothing_can_be_read_a_whole_answer_is_trusted() -> None:
+    world = new_world({"data": says(b"<html>")})
+    talk = open_talk(world)
+    send(world, talk)
+    begun = world.now
+    send(world, talk, "Next")
+    assert world.now - begun == pytest.approx(5.0)
+
+
+def test_messages_are_what_the_history_will_say() -> None:
+    # The server trims as JavaScript does: a line separator goes, a unit separator stays.
+    text = " One \x1f\n\u2028 "
+    world = World({"message": streams(whole(text))})
+    talk = open_talk(world)
+    reply = send(world, talk, "\n Hi \x1f ")
+    assert reply.text == text
+    contents = [message.content for message in talk.messages]
+    assert contents == ["Hi \x1f", " One \x1f"]
+
+
+def test_messages_of_a_stopped_turn_are_what_is_stored_once_that_was_seen() -> None:
+    world = new_world({"message": STOPPED, "data": says(data(("assistant", " One two", RESPONSE)))})
+    talk = open_talk(world)
+    stopped(world, talk)
+    assert said(talk)[1] == ("assistant", " One", True)
+    world.play(talk.refresh())
+    assert said(talk)[1] == ("assistant", " One two", True)
 
 
 class LeftError(Exception):
@@ -375,9 +608,18 @@ def test_an_answer_that_the_model_server_broke_off_is_not_waited_for() -> None:
     with pytest.raises(IncompleteStreamError):
         world.play(question.run())
     world.play(question.abandon())
-    begun = world.now
+    assert world.elapsed == pytest.approx(2.0)
     send(world, talk, "Next")
-    assert world.now - begun <= 5.0
+    assert world.elapsed == pytest.approx(2.0)
+
+
+def test_an_answer_that_was_broken_off_and_not_looked_for_is_given_5_seconds() -> None:
+    world = new_world({"message": [streams(token(" One")), ANSWER], "data": says(data())})
+    talk = open_talk(world)
+    with pytest.raises(IncompleteStreamError):
+        send(world, talk, recover=False)
+    send(world, talk, "Next")
+    assert world.elapsed == pytest.approx(5.0)
 
 
 def test_a_conversation_gone_while_the_stopped_turn_is_waited_for() -> None:
@@ -624,8 +866,6 @@ def test_the_parameters_of_client_and_call_are_joined() -> None:
 
 
 # The rest of what a conversation can do
-
-Play = Callable[[Talk], Any]
 
 
 @pytest.mark.parametrize(

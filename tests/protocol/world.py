@@ -12,9 +12,10 @@ What a request is answered with is looked up by its operation ("settings", "mess
     World({"data": chain([NOTHING] * 3, repeat(STORED))})   # each once, of which the last for ever
     World({"stop": lambda request: …})                 # whatever that makes of the request
 
-A server that is well opens sessions, makes conversations, says " Hello", stops and deletes. It
-keeps account of the conversations that it has and of the answers that it is at work on, so that a
-test can ask what it was not told. What it was not expected to be asked fails the test.
+A server that is well opens sessions, makes conversations, says " Hello", stores what it has said
+whole, stops and deletes. It keeps account of the conversations that it has and of the answers that
+it is at work on, so that a test can ask what it was not told. What it was not expected to be asked
+fails the test.
 """
 
 import copy
@@ -135,7 +136,7 @@ def whole(*texts: str) -> bytes:
 
 
 END = end()
-HELLO = (token(" Hel"), token("lo"), END)
+HELLO = (token(" Hel"), token("lo"), end(" Hello"))
 
 
 def data(*messages: tuple[str, str, str], title: str = "Untitled 1", model: str = "m") -> bytes:
@@ -184,6 +185,7 @@ class World:
         notes: what was logged beside them.
         conversations: those that the server has made and that were not deleted.
         generating: the conversations in which it is at work on an answer.
+        stored: the messages that it has stored of each conversation, as `data()` takes them.
         busy: whether an exclusive flow is being played.
         reads_on: whether what `Emit.reader` allows is done; else each read is a step of the flow. A
             shell that is told to halt ends it where it stands.
@@ -217,11 +219,13 @@ class World:
         self.notes: list[str] = []
         self.conversations: set[str] = set()
         self.generating: set[str] = set()
+        self.stored: dict[str, list[tuple[str, str, str]]] = {}
         self.busy = False
         self.reads_on = False
         self.on_sleep: Callable[[], None] = lambda: None
         self.on_emit: Callable[[], None] = lambda: None
         self._well = well or {}
+        self._asked: dict[str, dict[str, Any]] = {}  # the last message, by conversation
         self._made = itertools.count(int(CONVERSATION, 16))
         self._ids = itertools.chain([SESSION], ids or map(uuid, itertools.count(1)))
         names = ("model", "share_conversations", "timeouts", "retries", "headers")
@@ -238,6 +242,7 @@ class World:
                 uuid4=lambda: next(self._ids),
                 warn=self.warnings.append,
                 note=self.notes.append,
+                wait=self.notes.append,
             ),
         )
         self._base_url = self.service.endpoints.address.url
@@ -297,6 +302,15 @@ class World:
         parts = request.url.removeprefix(self._base_url + "/").split("/")
         return parts[1] if len(parts) > 1 else ""
 
+    def store(self, where: str, text: str) -> None:
+        """Store the last message of a conversation, and its answer."""
+        self.generating.discard(where)
+        asked = self._asked[where]
+        number, response = asked["options"]["id"], asked["options"]["response_id"]
+        before = [found for found in self.stored.get(where, []) if found[2] != number]
+        turn = [("user", asked["inputs"], number), ("assistant", text.rstrip(), response)]
+        self.stored[where] = [*before, *turn]
+
     def _answer_well(self, request: Request) -> Answer:
         match request.operation:
             case operation if operation in self._well:
@@ -314,6 +328,8 @@ class World:
                 return says(b"")
             case "delete":
                 return says(b"")
+            case "data":
+                return says(data(*self.stored.get(self.conversation_of(request), [])))
         raise AssertionError(f"nobody expected {request.operation}")
 
     def _keep_account(self, request: Request, answer: Answer) -> None:
@@ -322,6 +338,7 @@ class World:
         arrived = fault is None or (isinstance(fault, TransportError) and fault.sent)
         if request.operation == "message" and arrived:
             self.generating.add(where)
+            self._asked[where] = json.loads(request.content or b"{}")
         done = fault is None and (200 <= answer.status < 300 or answer.status == 404)
         if request.operation == "delete" and done:
             self.conversations.discard(where)
@@ -472,7 +489,8 @@ class Player:
             if isinstance(found, H2oError):
                 raise copy.copy(found)
             if b'"generated_text": "' in found:
-                self._world.generating.discard(self._where)
+                events = found.strip().split(b"\n\n")
+                self._world.store(self._where, json.loads(events[-1][5:])["generated_text"])
             if found:
                 return found
         self.release()

@@ -72,7 +72,8 @@ async def test_a_conversation(api: Api, server: Emulator) -> None:
         "What is my name?",
     ]
     assert [body["options"]["is_retry"] for body in bodies(server)] == [False, False, True]
-    assert kinds(server) == ["settings", "create", *["message"] * 3, "data", "delete"]
+    # Each message, and the history, looks first whether the answer before it is stored.
+    assert kinds(server) == ["settings", "create", *["message", "data"] * 3, "delete"]
     await api.settled()
 
 

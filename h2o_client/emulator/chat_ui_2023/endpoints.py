@@ -196,13 +196,15 @@ async def message(call: Call) -> Answered:
         )
         store.save_messages(found.id, (*history, answer))
 
+    scripted = service.take_answer()
     generation = Generation(
         request,
         session=call.session,
         conversation=found.id,
         order=order,
-        answer=service.take_answer(),
+        answer=scripted,
         cut=service.script.take_cut(),
+        store_delay=service.store_delay(scripted),
         stopped=lambda: service.was_stopped(found.id, order),
         save=save,
         changed=service.changed,

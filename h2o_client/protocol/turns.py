@@ -1,0 +1,123 @@
+"""The turns of one conversation: one at a time, and each waits until the one before it is stored.
+
+The server takes one message at a time: of two at once, the one that ends last overwrites the other
+[07c_parallel_messages]. And it stores a turn only at its end or after it: a whole one when its
+response ends or some hundred milliseconds later, a stopped one about a second after the stop, one
+that it could not be told to stop when its generation has run to the end. A message that is sent
+before that is built on a history without the turn, and is itself overwritten by it.
+
+So a message is sent only when the fate of the previous turn is known, and so it is with all that
+reads or changes what is stored of the messages. `Turns` remembers the last turn until then.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from h2o_client.errors import ConversationBusyError
+from h2o_client.protocol.effects import Claim, Flow, Sleep
+from h2o_client.protocol.retries import RetryState
+from h2o_client.protocol.service import Service
+from h2o_client.protocol.turn import Turn, find_message
+
+if TYPE_CHECKING:
+    from h2o_client.protocol.data import ConversationData
+
+_TRUSTED = 5.0  # seconds after which a whole answer counts as stored, without a poll
+_STOP_AGAIN = 120.0  # seconds after which a stop in the same conversation surely works again
+_FIRST_POLL = 0.05
+_LONGEST_POLL = 1.0
+_TOLD = 8 * _FIRST_POLL  # the pause before which it is told that there is a wait
+_MAY_BE_STORED = (
+    "the server has not stored the last turn of this conversation yet, and may still be "
+    "generating its answer: nothing was sent, as one of the two would be lost (wait and call "
+    "again, or begin a new conversation, with client.chat(messages))"
+)
+_NOT_STORED = (
+    "the server has not stored the last answer of this conversation: nothing was sent (call again "
+    "to go on without that answer, or begin a new conversation, with client.chat(messages))"
+)
+
+
+class Turns(Claim):
+    """The turns of one conversation, shared by all who resumed it; the claim to the next one.
+
+    Attributes:
+        unconfirmed: the last turn, as long as the server may still store it.
+    """
+
+    __slots__ = ("_ended_at", "_stopped_at", "unconfirmed")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unconfirmed: Turn | None = None
+        self._ended_at = 0.0
+        self._stopped_at: float | None = None
+
+    def stoppable(self, now: float) -> bool:
+        """Whether a stop takes effect: a second one within a minute or so does not [11b]."""
+        return self._stopped_at is None or now - self._stopped_at > _STOP_AGAIN
+
+    def note(self, turn: Turn, now: float) -> None:
+        """Note that a turn has ended here; the server is told to stop it, if it may run."""
+        if turn.generating or turn.stop_told:
+            self._stopped_at = now
+        if turn.stored_within > 0:
+            self.unconfirmed, self._ended_at = turn, now
+
+    def wait_until_stored(
+        self,
+        service: Service,
+        conversation: str,
+        retries: RetryState,
+        patience: float | None,
+        stopping: Callable[[], bool],
+    ) -> "Flow[ConversationData | None]":
+        """Wait until the server has stored the last turn, or surely will not.
+
+        Args:
+            service: the service.
+            conversation: the id of the conversation.
+            retries: those of the call that waits: it may have a time limit.
+            patience: seconds that a call without one waits at the most, or None.
+            stopping: whether that call is to be stopped.
+
+        Returns:
+            What the server has stored, if it was read and the turn is in it.
+
+        Raises:
+            ConversationBusyError: it is not known in time, or a whole answer is not stored.
+            NotFoundError: the conversation is gone.
+        """
+        turn, clock = self.unconfirmed, service.ambient.clock
+        if turn is None:
+            return None
+        until = retries.deadline
+        if until is None and patience is not None:
+            until = clock() + patience
+        missing = polled = False  # whether a poll has shown that it is not stored
+        delay = _FIRST_POLL
+        while self.unconfirmed is turn and not stopping():
+            within = turn.stored_within if missing or not turn.whole else _TRUSTED
+            left = self._ended_at + within - clock()
+            if left <= 0:
+                self.unconfirmed = None
+                if turn.whole and missing:
+                    raise ConversationBusyError(_NOT_STORED)
+                return None
+            if polled:
+                if until is not None:
+                    left = min(left, until - clock())
+                if left <= 0:
+                    raise ConversationBusyError(_MAY_BE_STORED)
+                if delay == _TOLD:
+                    service.ambient.wait(
+                        f"waiting until the last turn is stored, for at most {left:.0f} s"
+                    )
+                yield Sleep(min(delay, left))
+                delay = min(delay * 2, _LONGEST_POLL)
+            stored = yield from service.look(conversation, until)
+            polled, missing = True, missing or stored is not None
+            if find_message(stored, turn.response_id) is not None:
+                self.unconfirmed = None
+                return stored
+        return None
