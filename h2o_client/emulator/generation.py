@@ -5,7 +5,7 @@ is no longer fed, and that is all.  What the model server sends
 is read twice, as the real service does: once for the client, untouched, and
 once to find, at the end, the last event and its `generated_text`.  Only then is
 the turn stored, the user's message with it.  With a fast database that is done
-before the client has the last event [24_race_after_stream]; with a slow one it
+before the client has the last event; with a slow one it
 is done after the response has ended, which `store_delay` shows.
 
 A stop is looked for whenever something has arrived.  What arrived last is then
@@ -13,6 +13,7 @@ stored and not delivered, and the client's connection closes abruptly; if
 nothing had been delivered yet, it closes without a response.  A real
 model that says nothing is not waited for longer than `STOP_PATIENCE`.
 """
+# 24_race_after_stream
 # 17_disconnect, 11, 28
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote
 
 import anyio
 
@@ -174,7 +175,7 @@ class Replay:
             self._sessions.put(session, found)
         recorded = exchange.request
         if session and recorded.cookie(self._cookie):
-            found.known[recorded.cookie(self._cookie)] = session
+            found.known[recorded.cookie(self._cookie)] = quote(session)  # it goes into a header
         theirs = _NAMES.findall(recorded.body.decode(errors="replace"))
         ours = _NAMES.findall(request.body.decode(errors="replace"))
         if len(theirs) == len(ours):

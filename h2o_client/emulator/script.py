@@ -79,7 +79,7 @@ class Answer:
     """
 
     # 05_upstream_length, 05_upstream_silent, 28, 17, 05_upstream_split, 05_upstream_keepalive,
-    # 05_upstream_gzip_header
+    # 05_upstream_gzip_header, 24_race_after_stream
 
     text: str | Sequence[str] = ""
     tokens: Sequence[str] | None = None

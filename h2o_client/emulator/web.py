@@ -77,7 +77,10 @@ class Request:
             head = f"Content-Type: {content_type}\r\n\r\n".encode()
             for part in parser.parsebytes(head + self.body).iter_parts():
                 name = part.get_param("name", header="content-disposition")
-                fields.setdefault(str(name), str(part.get_content()).removesuffix("\n"))
+                # Not `get_content`: it refuses types that it does not know.
+                content: object = part.get_payload(decode=True)
+                text = content.decode(errors="replace") if isinstance(content, bytes) else ""
+                fields.setdefault(str(name), text.removesuffix("\n"))
             return fields
         for name, value in parse_qsl(self.body.decode(errors="replace"), keep_blank_values=True):
             fields.setdefault(name, value)

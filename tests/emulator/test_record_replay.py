@@ -11,6 +11,7 @@ import needs
 import pytest
 from flavours import Api, endless, new_api
 from replay import CAPTURES, Clock, Replay, Stub, load, names
+from test_emulator import Client
 from test_emulator_captures import HELD
 
 from h2o_client import H2oClient, H2oError, StatusError
@@ -225,6 +226,37 @@ def test_what_was_never_asked(tmp_path: Path) -> None:
         assert caught.value.status == 501
         with pytest.raises(StatusError, match="nothing was recorded"):
             client.chat("Hi", temperature=0.1)  # another parameter is another question
+
+
+def test_a_session_id_cannot_add_a_header(tmp_path: Path) -> None:
+    with Emulator(record=tmp_path) as server:
+        Client(server).ask("GET", "/privacy")
+        server.wait_idle()
+    with Emulator(replay=tmp_path) as server:
+        client = Client(server, session="a%0d%0aX-Injected:%20y")
+        status, _, headers = client.ask("GET", "/privacy")
+    assert status == 200
+    assert headers["set-cookie"].startswith("hf-chat=a%0D%0AX-Injected%3A%20y;")
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("application/json", "[" * 1000 + "]" * 1000),
+        ("multipart/form-data; boundary=x", "--x\r\nContent-Type: multipart/mixed\r\n\r\n--x--"),
+        ("multipart/form-data; boundary=x", "--x\r\nContent-Type: a/b; charset=z\r\n\r\n--x--"),
+        ("multipart/form-data", "x"),
+    ],
+)
+def test_an_unreadable_body_was_never_asked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content_type: str, body: str
+) -> None:
+    _one_file(tmp_path, "0.4/01_happy_path")
+    with Emulator(replay=tmp_path) as server:
+        headers = {"Content_Type": content_type}
+        status, answer, _ = Client(server).ask("POST", "/settings", body, **headers)
+    assert (status, "nothing was recorded" in answer.decode()) == (501, True)
+    assert caplog.text == ""
 
 
 def test_a_replay_requires_the_token_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
