@@ -69,7 +69,7 @@ def as_arguments(
     others = {
         name: value
         for name, value in given.items()
-        if name not in OPTION_TYPES and similar_option(name) is None
+        if name not in OPTION_TYPES and similar_option(str(name)) is None
     }
     options = {name: value for name, value in given.items() if name not in others}
     if others:
