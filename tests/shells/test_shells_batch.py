@@ -470,6 +470,23 @@ def test_ctrl_c(server: Emulator) -> None:
     assert server.stops == 3
 
 
+def test_ctrl_c_as_a_thread_begins(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if thread.name == "h2o_client-batch":
+            raise KeyboardInterrupt
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with (
+        H2oClient(server.url) as client,
+        pytest.raises(KeyboardInterrupt),
+        client.batch(["a", "b"]) as results,
+    ):
+        next(results)
+
+
 # The service's limit
 
 

@@ -361,7 +361,7 @@ class AsyncConversation:
     def _ask(self, ask: Ask) -> AsyncChatStream:
         if self._closed:
             raise RuntimeError("the conversation is closed")
-        stream = AsyncChatStream(self._client, ask)
+        stream = AsyncChatStream(self._client, ask, self)
         self._streams.add(stream)
         return stream
 

@@ -361,7 +361,7 @@ class Conversation:
     def _ask(self, ask: Ask) -> ChatStream:
         if self._closed:
             raise RuntimeError("the conversation is closed")
-        stream = ChatStream(self._client, ask)
+        stream = ChatStream(self._client, ask, self)
         self._streams.add(stream)
         return stream
 
