@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from h2o_client.errors import TermsNotAcceptedError as TermsNotAcceptedError
     from h2o_client.errors import TransportError as TransportError
     from h2o_client.errors import TransportTimeoutError as TransportTimeoutError
+    from h2o_client.options import GenerationOptions as GenerationOptions
     from h2o_client.protocol.retries import Retries as Retries
     from h2o_client.protocol.retries import Retry as Retry
     from h2o_client.stored import ConversationInfo as ConversationInfo
@@ -70,6 +71,7 @@ _WHERE = {
     "DEFAULT_MODEL": "types",
     "ForbiddenError": "errors",
     "GenerationError": "errors",
+    "GenerationOptions": "options",
     "H2oClient": "_client._sync.client",
     "H2oError": "errors",
     "IncompleteStreamError": "errors",
@@ -120,6 +122,7 @@ __all__ = [
     "ConversationInfo",
     "ForbiddenError",
     "GenerationError",
+    "GenerationOptions",
     "H2oClient",
     "H2oError",
     "IncompleteStreamError",

@@ -36,8 +36,8 @@ from typing import Any, Protocol, Self, TypeAlias
 
 import anyio
 
-from h2o_client import Retries, Retry
-from h2o_client.errors import RateLimitError
+from h2o_client import RateLimitError, Retries, Retry
+from h2o_client.options import as_arguments
 from h2o_client.types import Message, Reply
 
 Messages: TypeAlias = str | Sequence[Mapping[str, Any] | Message]
@@ -205,7 +205,7 @@ def read_prompt(prompt: Prompt, keywords: Mapping[str, Any]) -> tuple[Messages, 
         wrong = sorted(repr(name) for name in own if name in _NO_PARAMETERS)
         if wrong:
             raise TypeError(f"{', '.join(wrong)} is no generation parameter")
-        call.update(own)
+        call.update(as_arguments(own, call.get("parameters")))
     messages = prompt[given[0]]
     if given == ["prompt"] and not isinstance(messages, str):
         raise TypeError(f"`prompt` is text, not {type(messages).__name__}")
@@ -307,7 +307,7 @@ class Batch(_Common):
         prompts: the prompts.
         concurrency: how many are asked at a time.
         limit_wait: seconds that all pause, in a row, for the service's limit.
-        **parameters: arguments of each call.
+        **arguments: those of each call.
     """
 
     def __init__(
@@ -317,9 +317,9 @@ class Batch(_Common):
         *,
         concurrency: int = 8,
         limit_wait: float = 600.0,
-        **parameters: Any,
+        **arguments: Any,
     ) -> None:
-        super().__init__(client, prompts, concurrency, limit_wait, parameters)
+        super().__init__(client, prompts, concurrency, limit_wait, arguments)
         self._client = client
         self._source: Iterator[Prompt] | None = iter(prompts)
         self._lock = threading.Lock()
@@ -483,9 +483,9 @@ class AsyncBatch(_Common):
         *,
         concurrency: int = 8,
         limit_wait: float = 600.0,
-        **parameters: Any,
+        **arguments: Any,
     ) -> None:
-        super().__init__(client, prompts, concurrency, limit_wait, parameters)
+        super().__init__(client, prompts, concurrency, limit_wait, arguments)
         self._client = client
         self._source: Iterator[Prompt] | AsyncIterator[Prompt] = (
             aiter(prompts) if isinstance(prompts, AsyncIterable) else iter(prompts)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from h2o_client import Conversation, H2oClient, H2oError
+from h2o_client.options import as_arguments
 
 USAGE = "%chat [--model NAME] [--param NAME=VALUE]... [-c | --conversation] [--new] PROMPT"
 
@@ -129,10 +130,12 @@ class Chat:
         if options.new:
             self._forget()
         if not (options.conversation or options.new):
-            stream = self._client.stream(prompt, model=options.model, parameters=options.parameters)
+            stream = self._client.stream(
+                prompt, model=options.model, **as_arguments(options.parameters)
+            )
         elif prompt.strip():
             stream = self._going_on(self._client, options.model).stream(
-                prompt, parameters=options.parameters
+                prompt, **as_arguments(options.parameters)
             )
         else:
             return  # `%chat --new` alone: the next question begins one

@@ -81,7 +81,7 @@ def test_the_core_does_no_io(name: str) -> None:
         "ssl", "subprocess", "sys", "threading", "time", "trio", "uuid", "warnings",
     }  # fmt: skip
     assert not tops(name) & worldly
-    assert ours(name) <= {"protocol", "errors", "stored", "types"}
+    assert ours(name) <= {"protocol", "errors", "options", "stored", "types"}
 
 
 @pytest.mark.parametrize("name", of("protocol"))
@@ -151,7 +151,7 @@ def test_the_shells_do_not_know_each_other() -> None:
 
 @pytest.mark.parametrize("name", of(*USERS))
 def test_what_is_built_upon_the_client_uses_its_public_names(name: str) -> None:
-    assert ours(name) <= {"", "errors", "stored", "types", "emulator", part(name), "cli"}
+    assert ours(name) <= {"", "errors", "options", "stored", "types", "emulator", part(name), "cli"}
     for module, attribute in imports(name):
         if module in PUBLIC_MODULES and attribute is not None:
             known = attribute in h2o_client.__all__ or f"{attribute}.__init__" in MODULES

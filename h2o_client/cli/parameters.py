@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import click
 
+from h2o_client.options import as_arguments
+
 # Arguments of calls that are no parameters.
 _NO_PARAMETERS = frozenset(
     {"concurrency", "limit_wait", "message", "messages", "model", "on_web_search", "parameters"}
@@ -28,7 +30,7 @@ def param_option(command: F) -> F:
 
 
 def _read(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> dict[str, Any]:
-    """Return what `NAME=VALUE` says; a value is JSON, or else text."""
+    """Return the arguments that `NAME=VALUE` says; a value is JSON, or else text."""
     parameters: dict[str, Any] = {}
     for value in values:
         name, equals, text = value.partition("=")
@@ -38,4 +40,4 @@ def _read(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> 
             parameters[name] = json.loads(text)
         except ValueError:
             parameters[name] = text
-    return parameters
+    return as_arguments(parameters)

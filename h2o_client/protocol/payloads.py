@@ -8,10 +8,11 @@ Compression is declined: the service uses none, and a small body could unpack to
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from h2o_client.options import OPTION_TYPES, similar_option
 from h2o_client.protocol.address import Address
 from h2o_client.protocol.effects import Request
 from h2o_client.protocol.session import Session
@@ -29,20 +30,6 @@ DEFAULT_PARAMETERS: Mapping[str, Any] = {
     "return_full_text": False,
 }
 
-# What else text-generation-inference takes; used to tell a misspelt name from an unknown one.
-_OTHER_PARAMETERS = (
-    "best_of",
-    "decoder_input_details",
-    "details",
-    "seed",
-    "stop",
-    "top_k",
-    "top_n_tokens",
-    "top_p",
-    "typical_p",
-    "watermark",
-)
-
 _HABITS = {
     "timeout": "time limits are the client's: H2oClient(timeouts=30.0)",
     "timeouts": "time limits are the client's: H2oClient(timeouts=30.0)",
@@ -58,7 +45,7 @@ _HABITS = {
     "http_client": "the HTTP client is the client's: H2oClient(http_client=…)",
     "share_conversations": "sharing is the client's: H2oClient(share_conversations=…)",
     "keep": "a conversation is kept, not a message: client.conversation(keep=…)",
-    "id": "a conversation is taken up with client.conversation(id=…)",
+    "id": "a conversation is resumed with client.conversation(id=…)",
     "from_share": "a shared conversation is copied with client.conversation(from_share=…)",
     "model": "a conversation has its model: client.conversation(model=…)",
     "messages": "a conversation remembers: send() takes the new message as text",
@@ -68,7 +55,7 @@ _HABITS = {
     "prompts": "client.batch(prompts) asks many",
     "concurrency": "client.batch(prompts, concurrency=…) asks many at a time",
     "limit_wait": "client.batch(prompts, limit_wait=…) waits for the service's limit",
-    "saved": "client.conversation_from(saved) takes up a saved conversation",
+    "saved": "client.conversation_from(saved) resumes a saved conversation",
     "share": "client.shared(share) reads a shared conversation",
     "title": "a conversation has a title: talk.rename(title)",
     "message_id": "talk.vote(message_id, score) and talk.prompt(message_id) take it",
@@ -273,7 +260,7 @@ def merge_parameters(
     A keyword that is None does not count. What stands in a mapping is passed on as given.
 
     Raises:
-        TypeError: a keyword is a habit from elsewhere, a misspelt name, or of the wrong type.
+        TypeError: a keyword is not one of `GenerationOptions`, or of the wrong type.
         ValueError: a parameter is not finite.
     """
     merged = {**DEFAULT_PARAMETERS, **client}
@@ -347,28 +334,33 @@ def encode(value: object) -> bytes:
 def _check_keyword(name: str, value: object) -> None:
     if name in _HABITS:
         raise TypeError(f"there is no argument {name!r}: {_HABITS[name]}")
-    if name not in DEFAULT_PARAMETERS and name not in _OTHER_PARAMETERS:
-        import difflib  # needed once in a while, and all would wait for it
-
-        known = [*DEFAULT_PARAMETERS, *_OTHER_PARAMETERS]
-        close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.75)
-        if close:
-            raise TypeError(
-                f"there is no argument {name!r}: did you mean {close[0]!r}? "
-                "(parameters={…} passes any name on)"
-            )
-    expected: tuple[type, ...]
-    if name in ("temperature", "repetition_penalty"):
-        expected, words = (int, float), "a number"
-    elif name in ("truncate", "max_new_tokens"):
-        expected, words = (int,), "a whole number"
-    elif name in ("do_sample", "return_full_text"):
-        expected, words = (bool,), "True or False"
-    else:
-        return
+    if name not in OPTION_TYPES:
+        similar = similar_option(name)
+        hint = "" if similar is None else f"did you mean {similar!r}? "
+        raise TypeError(
+            f"there is no argument {name!r}: {hint}anything else goes in parameters={{…}}"
+        )
     if value is None:
         return
-    if not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected):
+    kind = OPTION_TYPES[name]
+    expected, words = _KINDS[kind]
+    if (
+        not isinstance(value, expected)
+        or (isinstance(value, bool) and kind is not bool)
+        or (isinstance(value, Sequence) and not _are_texts(value))
+    ):
         raise TypeError(f"{name} is {words}, not {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name} must be finite, not {value!r}")
+
+
+def _are_texts(values: Sequence[object]) -> bool:
+    return not isinstance(values, str) and all(isinstance(value, str) for value in values)
+
+
+_KINDS: Mapping[object, tuple[Any, str]] = {
+    float: (int | float, "a number"),
+    int: (int, "a whole number"),
+    bool: (bool, "True or False"),
+    Sequence[str]: (Sequence, "a list of texts"),
+}

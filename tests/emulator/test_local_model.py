@@ -168,7 +168,7 @@ class Reference:
 
 def tokens_of(server: Emulator, text: str, **parameters: Any) -> list[SdkToken]:
     """The tokens of an answer, by the SDK."""
-    defaults = {"repetition_penalty": 1.0, "temperature": 1.0}
+    defaults: dict[str, Any] = {"repetition_penalty": 1.0, "temperature": 1.0}
     with (
         H2oClient(server.url, retries=0) as client,
         client.stream(text, **{**defaults, **parameters}) as stream,

@@ -33,8 +33,6 @@ from h2o_client.protocol.effects import Effect, Sleep
 from h2o_client.protocol.service import Service
 
 T = TypeVar("T")
-
-Event = anyio.Event
 F = TypeVar("F")
 
 _TRIES = 3
@@ -50,7 +48,12 @@ def is_reentrant() -> bool:
     return False
 
 
-async def wait_for(event: Event, seconds: float) -> None:
+def new_event() -> "anyio.Event":  # quoted, as anyio imports this when it is looked up
+    """Make an event."""
+    return anyio.Event()
+
+
+async def wait_for(event: "anyio.Event", seconds: float) -> None:
     """Wait for an event, at most for this time."""
     with anyio.move_on_after(seconds):
         await event.wait()
@@ -209,7 +212,7 @@ class Interruptible:
     async def _sleep(self, effect: Sleep) -> None:
         await anyio.sleep(effect.seconds)
 
-    async def _acquire(self, lock: anyio.Lock, within: float | None) -> bool:
+    async def _acquire(self, lock: "anyio.Lock", within: float | None) -> bool:
         """Acquire a lock; False: not within this time."""
         with anyio.move_on_after(within):
             await lock.acquire()

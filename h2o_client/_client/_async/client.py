@@ -5,7 +5,7 @@ Nothing here decides what is sent: that is the core's, and the shell plays its f
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 import httpx
 
@@ -13,6 +13,7 @@ from h2o_client._client._async._runtime import retry_while_shielded
 from h2o_client._client._async.base import AsyncBaseClient
 from h2o_client._client._async.stream import AsyncChatStream
 from h2o_client._client.http import check_transport, new_service, rebuild
+from h2o_client.options import GenerationOptions
 from h2o_client.protocol import queries
 from h2o_client.protocol.flows import Chat
 from h2o_client.protocol.retries import Retries
@@ -154,16 +155,10 @@ class AsyncH2oClient(AsyncBaseClient):
         messages: Messages,
         *,
         model: str | None = None,
-        temperature: float | None = None,
-        truncate: int | None = None,
-        max_new_tokens: int | None = None,
-        do_sample: bool | None = None,
-        repetition_penalty: float | None = None,
-        return_full_text: bool | None = None,
         parameters: Mapping[str, Any] | None = None,
         recover: bool | None = None,
         retries: Retries | int | None = None,
-        **others: Any,
+        **options: Unpack[GenerationOptions],
     ) -> Reply:
         """Ask, and wait for the whole answer.
 
@@ -174,17 +169,11 @@ class AsyncH2oClient(AsyncBaseClient):
             messages: the prompt, or a sequence of messages: mappings with `role` and `content`,
                 or `Message` objects.
             model: the model. None: the client's.
-            temperature: randomness of the choice of tokens; the service's default is 0.4.
-            truncate: tokens of the prompt that count, the last ones; 2048.
-            max_new_tokens: the longest answer, in tokens; 1024.
-            do_sample: whether tokens are drawn, instead of the likeliest taken; True.
-            repetition_penalty: above 1 repetition is made less likely; 1.2.
-            return_full_text: asks the model server to repeat the prompt; False.
-            parameters: any parameters, passed on as given.
+            parameters: any generation parameters, passed on as given.
             recover: whether to get the rest of an answer from the server if the connection is
                 lost under it. None: as the client says.
             retries: what is sent again in this call. None: as the client says.
-            **others: more parameters, passed on as given: `stop=[…]`, `seed=…`, `details=True`.
+            **options: `temperature`, `max_new_tokens`, `stop`, … : see `GenerationOptions`.
 
         Returns:
             The reply.
@@ -199,16 +188,10 @@ class AsyncH2oClient(AsyncBaseClient):
         async with self.stream(
             messages,
             model=model,
-            temperature=temperature,
-            truncate=truncate,
-            max_new_tokens=max_new_tokens,
-            do_sample=do_sample,
-            repetition_penalty=repetition_penalty,
-            return_full_text=return_full_text,
             parameters=parameters,
             recover=recover,
             retries=retries,
-            **others,
+            **options,
         ) as stream:
             return await stream.read()
 
@@ -217,16 +200,10 @@ class AsyncH2oClient(AsyncBaseClient):
         messages: Messages,
         *,
         model: str | None = None,
-        temperature: float | None = None,
-        truncate: int | None = None,
-        max_new_tokens: int | None = None,
-        do_sample: bool | None = None,
-        repetition_penalty: float | None = None,
-        return_full_text: bool | None = None,
         parameters: Mapping[str, Any] | None = None,
         recover: bool | None = None,
         retries: Retries | int | None = None,
-        **others: Any,
+        **options: Unpack[GenerationOptions],
     ) -> AsyncChatStream:
         """Ask, and get the answer as it arrives. The arguments are those of `chat()`.
 
@@ -237,15 +214,6 @@ class AsyncH2oClient(AsyncBaseClient):
             TypeError: an argument is of the wrong type or unknown.
             ValueError: an argument cannot be sent: no messages, a blank prompt.
         """
-        keywords = {
-            "temperature": temperature,
-            "truncate": truncate,
-            "max_new_tokens": max_new_tokens,
-            "do_sample": do_sample,
-            "repetition_penalty": repetition_penalty,
-            "return_full_text": return_full_text,
-            **others,
-        }
         chat = Chat(
             self._service,
             messages,
@@ -253,7 +221,7 @@ class AsyncH2oClient(AsyncBaseClient):
             recover=recover,
             retries=retries,
             parameters=parameters,
-            keywords=keywords,
+            keywords=options,
         )
         return AsyncChatStream(self, chat)
 
@@ -307,7 +275,11 @@ class AsyncH2oClient(AsyncBaseClient):
         *,
         concurrency: int = 8,
         limit_wait: float = 600.0,
-        **parameters: Any,
+        model: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        recover: bool | None = None,
+        retries: Retries | int | None = None,
+        **options: Unpack[GenerationOptions],
     ) -> "AsyncBatch":
         """Ask many prompts, several at a time, and get the results as they finish.
 
@@ -326,7 +298,11 @@ class AsyncH2oClient(AsyncBaseClient):
             concurrency: how many are asked at a time.
             limit_wait: seconds that all pause at most, with no answer in between, before the
                 service's limit is the error of who meets it.
-            **parameters: arguments of `chat()` for each of them.
+            model: as for `chat()`, for each of them; and so are the others.
+            parameters: see there.
+            recover: see there.
+            retries: see there.
+            **options: see there.
 
         Returns:
             The batch. Nothing is sent before its first result is asked for.
@@ -338,7 +314,15 @@ class AsyncH2oClient(AsyncBaseClient):
         from h2o_client import batch
 
         return batch.AsyncBatch(
-            self, prompts, concurrency=concurrency, limit_wait=limit_wait, **parameters
+            self,
+            prompts,
+            concurrency=concurrency,
+            limit_wait=limit_wait,
+            model=model,
+            parameters=parameters,
+            recover=recover,
+            retries=retries,
+            **options,
         )
 
     async def conversations(self) -> "list[ConversationInfo]":

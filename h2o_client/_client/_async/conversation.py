@@ -3,13 +3,14 @@
 import warnings
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 from h2o_client._client._async._runtime import retry_while_shielded
 from h2o_client._client._async.base import AsyncBaseClient
 from h2o_client._client._async.stream import AsyncChatStream
 from h2o_client._client.http import PROCESS
 from h2o_client._client.registry import Registry
+from h2o_client.options import GenerationOptions
 from h2o_client.protocol.effects import Flow
 from h2o_client.protocol.retries import Retries
 from h2o_client.protocol.talk import Ask, Talk
@@ -89,35 +90,23 @@ class AsyncConversation:
         self,
         message: str,
         *,
-        temperature: float | None = None,
-        truncate: int | None = None,
-        max_new_tokens: int | None = None,
-        do_sample: bool | None = None,
-        repetition_penalty: float | None = None,
-        return_full_text: bool | None = None,
         parameters: Mapping[str, Any] | None = None,
         recover: bool | None = None,
         retries: Retries | int | None = None,
         web_search: bool = False,
         on_web_search: Callable[[WebSearchEntry], object] | None = None,
-        **others: Any,
+        **options: Unpack[GenerationOptions],
     ) -> Reply:
         """Send a message, and wait for the whole answer.
 
         Args:
             message: the message.
-            temperature: as for `AsyncH2oClient.chat()`, and so are the others not named here.
-            truncate: see there.
-            max_new_tokens: see there.
-            do_sample: see there.
-            repetition_penalty: see there.
-            return_full_text: see there.
-            parameters: see there.
+            parameters: as for `AsyncH2oClient.chat()`.
             recover: see there.
             retries: see there.
             web_search: whether the service searches the web for the answer first.
             on_web_search: called with each entry of that search as it comes.
-            **others: see there.
+            **options: see there.
 
         Returns:
             The reply; its `web_search` has the entries of the search, an error's too.
@@ -132,18 +121,12 @@ class AsyncConversation:
         """
         async with self.stream(
             message,
-            temperature=temperature,
-            truncate=truncate,
-            max_new_tokens=max_new_tokens,
-            do_sample=do_sample,
-            repetition_penalty=repetition_penalty,
-            return_full_text=return_full_text,
             parameters=parameters,
             recover=recover,
             retries=retries,
             web_search=web_search,
             on_web_search=on_web_search,
-            **others,
+            **options,
         ) as stream:
             return await stream.read()
 
@@ -151,39 +134,24 @@ class AsyncConversation:
         self,
         message: str,
         *,
-        temperature: float | None = None,
-        truncate: int | None = None,
-        max_new_tokens: int | None = None,
-        do_sample: bool | None = None,
-        repetition_penalty: float | None = None,
-        return_full_text: bool | None = None,
         parameters: Mapping[str, Any] | None = None,
         recover: bool | None = None,
         retries: Retries | int | None = None,
         web_search: bool = False,
         on_web_search: Callable[[WebSearchEntry], object] | None = None,
-        **others: Any,
+        **options: Unpack[GenerationOptions],
     ) -> AsyncChatStream:
         """Send a message, and get the answer as it arrives. The arguments are those of `send()`.
 
         Leaving the stream stops the answer; the conversation goes on.
         """
-        keywords = {
-            "temperature": temperature,
-            "truncate": truncate,
-            "max_new_tokens": max_new_tokens,
-            "do_sample": do_sample,
-            "repetition_penalty": repetition_penalty,
-            "return_full_text": return_full_text,
-            **others,
-        }
         return self._ask(
             self._talk.ask(
                 message,
                 recover=recover,
                 retries=retries,
                 parameters=parameters,
-                keywords=keywords,
+                keywords=options,
                 web_search=web_search,
                 on_web_search=on_web_search,
             )
@@ -192,83 +160,50 @@ class AsyncConversation:
     async def retry(
         self,
         *,
-        temperature: float | None = None,
-        truncate: int | None = None,
-        max_new_tokens: int | None = None,
-        do_sample: bool | None = None,
-        repetition_penalty: float | None = None,
-        return_full_text: bool | None = None,
         parameters: Mapping[str, Any] | None = None,
         recover: bool | None = None,
         retries: Retries | int | None = None,
-        **others: Any,
+        **options: Unpack[GenerationOptions],
     ) -> Reply:
         """Ask the last message again; the new answer takes the place of the old one.
 
         Args:
-            temperature: as for `AsyncH2oClient.chat()`, and so are the others.
-            truncate: see there.
-            max_new_tokens: see there.
-            do_sample: see there.
-            repetition_penalty: see there.
-            return_full_text: see there.
-            parameters: see there.
+            parameters: as for `AsyncH2oClient.chat()`.
             recover: see there.
             retries: see there.
-            **others: see there.
+            **options: see there.
 
         Raises:
             ValueError: there is no message to ask again.
             H2oError: as for `send()`.
         """
         async with self.stream_retry(
-            temperature=temperature,
-            truncate=truncate,
-            max_new_tokens=max_new_tokens,
-            do_sample=do_sample,
-            repetition_penalty=repetition_penalty,
-            return_full_text=return_full_text,
             parameters=parameters,
             recover=recover,
             retries=retries,
-            **others,
+            **options,
         ) as stream:
             return await stream.read()
 
     def stream_retry(
         self,
         *,
-        temperature: float | None = None,
-        truncate: int | None = None,
-        max_new_tokens: int | None = None,
-        do_sample: bool | None = None,
-        repetition_penalty: float | None = None,
-        return_full_text: bool | None = None,
         parameters: Mapping[str, Any] | None = None,
         recover: bool | None = None,
         retries: Retries | int | None = None,
-        **others: Any,
+        **options: Unpack[GenerationOptions],
     ) -> AsyncChatStream:
         """Ask the last message again, and get the new answer as it arrives.
 
         The arguments are those of `retry()`.
         """
-        keywords = {
-            "temperature": temperature,
-            "truncate": truncate,
-            "max_new_tokens": max_new_tokens,
-            "do_sample": do_sample,
-            "repetition_penalty": repetition_penalty,
-            "return_full_text": return_full_text,
-            **others,
-        }
         return self._ask(
             self._talk.ask(
                 None,
                 recover=recover,
                 retries=retries,
                 parameters=parameters,
-                keywords=keywords,
+                keywords=options,
             )
         )
 

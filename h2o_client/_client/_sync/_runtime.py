@@ -35,8 +35,6 @@ from h2o_client.protocol.effects import CallerStoppedError, Effect, Sleep
 from h2o_client.protocol.service import Service
 
 T = TypeVar("T")
-
-Event = threading.Event
 F = TypeVar("F", bound=Callable[..., object])
 
 _AT_WORK: set[CodeType] = set()
@@ -63,7 +61,12 @@ def is_reentrant() -> bool:
     return frame is not None
 
 
-def wait_for(event: Event, seconds: float) -> None:
+def new_event() -> threading.Event:
+    """Make an event."""
+    return threading.Event()
+
+
+def wait_for(event: threading.Event, seconds: float) -> None:
     """Wait for an event, at most for this time."""
     event.wait(seconds)
 

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Self
 
 from h2o_client._client._sync._runtime import (
-    Event,
     is_reentrant,
+    new_event,
     not_reentrant,
     retry_while_shielded,
     wait_for,
@@ -53,7 +53,7 @@ class ChatStream:
         self._begun = False
         self._closed = False
         self._enders: list[bool] = []  # stop() and close(), while they may do it for the reader
-        self._left = Event()
+        self._left = new_event()
         self._pid = PROCESS.id
 
     def __repr__(self) -> str:

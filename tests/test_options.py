@@ -1,0 +1,101 @@
+"""Generation options: one list, used by every call, by files and by the command line."""
+
+import inspect
+import re
+import typing
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from h2o_client import (
+    AsyncConversation,
+    AsyncH2oClient,
+    Conversation,
+    GenerationOptions,
+    H2oClient,
+)
+from h2o_client.options import as_arguments
+from h2o_client.protocol.payloads import DEFAULT_PARAMETERS, merge_parameters
+
+NAMES = list(typing.get_type_hints(GenerationOptions))
+METHODS: list[Callable[..., Any]] = [
+    getattr(kind, name)
+    for client, conversation in [(H2oClient, Conversation), (AsyncH2oClient, AsyncConversation)]
+    for kind, names in [
+        (client, ("chat", "stream", "batch")),
+        (conversation, ("send", "stream", "retry", "stream_retry")),
+    ]
+    for name in names
+]
+GOOD: dict[str, Any] = {
+    "temperature": 1,
+    "truncate": 10,
+    "max_new_tokens": 10,
+    "do_sample": False,
+    "repetition_penalty": 1.1,
+    "return_full_text": True,
+    "top_p": 0.9,
+    "top_k": 5,
+    "typical_p": 0.9,
+    "seed": 7,
+    "stop": ["###"],
+    "watermark": True,
+    "details": True,
+}
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__qualname__)
+def test_every_call_takes_the_options(method: Callable[..., Any]) -> None:
+    options = inspect.signature(method).parameters["options"]
+    assert options.kind is inspect.Parameter.VAR_KEYWORD
+    assert options.annotation == typing.Unpack[GenerationOptions]
+    assert not set(NAMES) & inspect.signature(method).parameters.keys()
+
+
+def test_every_option_is_documented() -> None:
+    documented = re.findall(r"^        (\w+): .", GenerationOptions.__doc__ or "", re.MULTILINE)
+    assert documented == NAMES
+
+
+def test_the_defaults_are_options() -> None:
+    assert set(DEFAULT_PARAMETERS) <= set(NAMES)
+
+
+def test_all_options_are_sent() -> None:
+    assert set(GOOD) == set(NAMES)
+    assert merge_parameters({}, None, GOOD) == GOOD
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_type_of_every_option_is_checked(name: str) -> None:
+    with pytest.raises(TypeError, match=f"^{name} is (a|True)"):
+        merge_parameters({}, None, {name: "x"})
+    with pytest.raises(TypeError, match=f"^{name} is (a|True)"):
+        merge_parameters({}, None, {name: [1]})
+    assert merge_parameters({}, None, {name: None}) == DEFAULT_PARAMETERS
+
+
+@pytest.mark.parametrize("name", ["top_k", "seed", "top_p"])
+def test_a_flag_is_not_a_number(name: str) -> None:
+    with pytest.raises(TypeError, match=f"^{name} is a"):
+        merge_parameters({}, None, {name: True})
+
+
+def test_names_from_a_file_become_arguments() -> None:
+    given = {"temperature": 0.2, "best_of": 2, "temprature": 1}
+    assert as_arguments(given) == {
+        "temperature": 0.2,
+        "temprature": 1,  # the call rejects it with a hint
+        "parameters": {"best_of": 2},
+    }
+    assert as_arguments({"seed": 7}) == {"seed": 7}
+
+
+def test_a_prompt_of_a_batch_may_have_any_parameter() -> None:
+    with H2oClient("http://127.0.0.1:9") as client:
+        batch = client.batch([], parameters={"best_of": 2, "top_n_tokens": 3}, seed=7)
+        prompt = {"prompt": "Hi", "parameters": {"best_of": 4, "seed": 8}}
+        _, arguments = batch.call(prompt)
+    assert arguments["parameters"] == {"best_of": 4, "top_n_tokens": 3}
+    assert arguments["seed"] == 8
