@@ -369,8 +369,8 @@ class Batch(_Common):
         self._pulled += 1
         if len(self._threads) < self._concurrency:
             thread = _thread(copy_context().run, self._run)
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)  # not before: Ctrl-C may come upon start()
 
     def _run(self) -> None:
         """Be a worker."""

@@ -642,7 +642,7 @@ def test_a_deletion_that_fails_spoils_no_answer_and_is_tried_again_by_the_sweep(
 
 
 def test_what_the_sweep_cannot_clean_up_is_given_up_with_a_warning_and_the_rest_is_not() -> None:
-    scene = Scene({"delete": [says({}, 500)] * 3}, retries=0)
+    scene = Scene({"delete": [says({}, 403)] * 3}, retries=0)
     for _ in range(2):
         scene.play(chat_of(scene).run())
     scene.play(conversations.sweep(scene.exchange, scene.exchange.cleanup()))
@@ -650,6 +650,43 @@ def test_what_the_sweep_cannot_clean_up_is_given_up_with_a_warning_and_the_rest_
     assert len(scene.conversations) == 1
     assert len(scene.warnings) == 3
     assert scene.operations.count("delete") == 4
+
+
+@pytest.mark.parametrize("failure", [says({}, 500), says({}, 503), lost(), lost(sent=False)])
+def test_the_sweep_tries_again_for_as_long_as_a_clean_up_may_take(failure: Answer) -> None:
+    scene = Scene({"delete": [failure] * 4}, retries=0)
+    scene.play(chat_of(scene).run())
+    scene.play(scene.service.sweep())
+    assert scene.conversations == set()
+    assert scene.operations.count("delete") == 5
+    assert 0 < scene.elapsed < 1
+
+
+def test_the_sweep_gives_up_when_the_time_of_a_clean_up_is_over() -> None:
+    scene = Scene({"delete": says({}, 500)}, retries=0, timeouts=Timeouts(cleanup=3))
+    scene.play(chat_of(scene).run())
+    begun = scene.elapsed
+    scene.play(scene.service.sweep())
+    assert scene.elapsed - begun == pytest.approx(3)
+    assert "may be left behind" in scene.warnings[-1]
+
+
+def test_the_sweep_waits_for_a_conversation_that_is_being_created() -> None:
+    scene = Scene()
+    steps = scene.player.drive(scene.chat.run())
+    while next(steps) != "send create":
+        pass
+
+    def go_on() -> None:
+        while scene.chat.creating:
+            next(steps)
+
+    scene.service.drop_all()
+    scene.on_sleep = go_on
+    Player(scene).play(scene.service.sweep())
+    steps.close()
+    assert "message" not in scene.operations
+    assert scene.conversations == set()
 
 
 def test_warnings_show_no_session_and_no_prompt() -> None:

@@ -464,7 +464,8 @@ async def test_a_failed_clean_up_replaces_no_error(
         with pytest.raises(StatusError) as caught:
             await client.chat("Hi")
         assert caught.value.status == 422
-    assert caplog.text.count("could not be cleaned up") == 2
+    assert caplog.text.count("could not be cleaned up") == 1
+    await api.settled()
 
 
 async def test_a_server_that_hangs_at_the_clean_up(
@@ -537,18 +538,38 @@ async def begin_and_drop(client: AsyncH2oClient) -> None:
     assert not any(item.category is not ResourceWarning for item in caught)
 
 
-async def test_a_dropped_stream_is_told_off_with_the_next_call(api: Api, server: Emulator) -> None:
+async def test_a_dropped_stream_is_cleaned_up_soon(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"), " Two")
     async with api.client() as client:
         await begin_and_drop(client)
+        await api.wait(lambda: eventually(lambda: not server.conversations))
         assert (await client.chat("Hi")).text == " Two"
         await api.settled()
 
 
-async def test_a_dropped_stream_is_told_off_at_close(api: Api, server: Emulator) -> None:
+async def test_closing_waits_for_the_clean_up_of_a_dropped_stream(
+    api: Api, server: Emulator
+) -> None:
     server.reply(endless(" One"))
+    server.fault("stop", Fault(delay=0.05))
     async with api.client() as client:
         await begin_and_drop(client)
+    assert await api.wait(lambda: server.conversations) == []
+    await api.settled()
+
+
+async def test_a_conversation_is_not_dropped_before_its_stream(api: Api, server: Emulator) -> None:
+    async with api.client() as client:
+        conversation = client.conversation()
+        await conversation.send("Hi")
+        stream = conversation.stream("Hi")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            del conversation
+            gc.collect()
+            assert await texts(stream)
+        assert len(await api.wait(lambda: server.conversations)) == 1
+        await client.aclose()
     await api.settled()
 
 

@@ -303,7 +303,7 @@ class AsyncConversation:
     def _ask(self, operation: MessageOperation) -> AsyncChatStream:
         if self._closed:
             raise RuntimeError("the conversation is closed")
-        stream = AsyncChatStream(self._client, operation)
+        stream = AsyncChatStream(self._client, operation, self)
         self._streams.add(stream)
         return stream
 

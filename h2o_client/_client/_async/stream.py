@@ -40,8 +40,11 @@ class AsyncChatStream:
     One task reads; `stop()` and `aclose()` may be called from any task of the same event loop.
     """
 
-    def __init__(self, client: AsyncBaseClient, operation: Operation) -> None:
+    def __init__(
+        self, client: AsyncBaseClient, operation: Operation, conversation: object = None
+    ) -> None:
         self._client = client
+        self._conversation = conversation  # it is not dropped for as long as the stream is read
         self._operation = operation
         self._life = operation.life
         self._player = AsyncPlayer(client, self._life)

@@ -303,7 +303,7 @@ class Conversation:
     def _ask(self, operation: MessageOperation) -> ChatStream:
         if self._closed:
             raise RuntimeError("the conversation is closed")
-        stream = ChatStream(self._client, operation)
+        stream = ChatStream(self._client, operation, self)
         self._streams.add(stream)
         return stream
 

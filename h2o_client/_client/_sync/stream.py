@@ -41,8 +41,11 @@ class ChatStream:
     One thread reads; `stop()` and `close()` may be called from any thread.
     """
 
-    def __init__(self, client: BaseClient, operation: Operation) -> None:
+    def __init__(
+        self, client: BaseClient, operation: Operation, conversation: object = None
+    ) -> None:
         self._client = client
+        self._conversation = conversation  # it is not dropped for as long as the stream is read
         self._operation = operation
         self._life = operation.life
         self._player = Player(client, self._life)
