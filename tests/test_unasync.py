@@ -113,6 +113,7 @@ def members(owner: Any) -> dict[str, Any]:
         for name, value in vars(owner).items()
         if inspect.isfunction(value) or inspect.isclass(value)
         if value.__module__ == module and not name.startswith("_")
+        if not getattr(value, "__isabstractmethod__", False)
     }
 
 

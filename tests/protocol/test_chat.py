@@ -656,7 +656,7 @@ def test_what_the_sweep_cannot_clean_up_is_given_up_with_a_warning_and_the_rest_
 def test_the_sweep_tries_again_for_as_long_as_a_clean_up_may_take(failure: Answer) -> None:
     scene = Scene({"delete": [failure] * 4}, retries=0)
     scene.play(chat_of(scene).run())
-    scene.play(scene.service.sweep())
+    scene.play(conversations.sweep(scene.exchange, scene.exchange.cleanup()))
     assert scene.conversations == set()
     assert scene.operations.count("delete") == 5
     assert 0 < scene.elapsed < 1
@@ -666,7 +666,7 @@ def test_the_sweep_gives_up_when_the_time_of_a_clean_up_is_over() -> None:
     scene = Scene({"delete": says({}, 500)}, retries=0, timeouts=Timeouts(cleanup=3))
     scene.play(chat_of(scene).run())
     begun = scene.elapsed
-    scene.play(scene.service.sweep())
+    scene.play(conversations.sweep(scene.exchange, scene.exchange.cleanup()))
     assert scene.elapsed - begun == pytest.approx(3)
     assert "may be left behind" in scene.warnings[-1]
 
@@ -681,9 +681,9 @@ def test_the_sweep_waits_for_a_conversation_that_is_being_created() -> None:
         while scene.chat.creating:
             next(steps)
 
-    scene.service.drop_all()
+    scene.exchange.session.drop_all()
     scene.on_sleep = go_on
-    Player(scene).play(scene.service.sweep())
+    Player(scene).play(conversations.sweep(scene.exchange, scene.exchange.cleanup()))
     steps.close()
     assert "message" not in scene.operations
     assert scene.conversations == set()
@@ -691,7 +691,7 @@ def test_the_sweep_waits_for_a_conversation_that_is_being_created() -> None:
 
 def test_warnings_show_no_session_and_no_prompt() -> None:
     world = World(
-        {"delete": [says({}, 500)], "stop": [lost()], "message": [streams(token("a"), 99.0)]},
+        {"delete": [says({}, 403)], "stop": [lost()], "message": [streams(token("a"), 99.0)]},
         session="hunter2",
     )
     chat = chat_of(world, "hunter3", recover=False)

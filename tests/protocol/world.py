@@ -484,7 +484,7 @@ class Player:
             found = part() if callable(part) else part
             if isinstance(found, H2oError):
                 raise copy.copy(found)
-            if b'"generated_text": "' in found:
+            if b'"generated_text": "' in found and self._where in self._world.generating:
                 events = found.strip().split(b"\n\n")
                 self._world.store(self._where, json.loads(events[-1][5:])["generated_text"])
             if found:
