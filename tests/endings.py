@@ -263,10 +263,10 @@ def main(url: str, count: str, *names: str) -> object:
             child = os.fork()
             if child == 0:
                 os.dup2(errors.fileno(), 2)
-                faulthandler.dump_traceback_later(HANGS - 5)
                 random.seed(moments.random())
                 if "handler" in name:  # no signal before there is a handler
                     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+                faulthandler.dump_traceback_later(HANGS - 5)
                 os.close(read)
                 os.close(write)  # which tells the parent that the script begins
                 return script(url)
