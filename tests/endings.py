@@ -1,4 +1,4 @@
-"""A program that leaves things open, and ends in many ways: `endings.py URL NAME COUNT SEED`.
+"""A program that leaves things open, and ends in many ways: `endings.py URL COUNT NAME…`.
 
 Each trial is a fork of it that does what one small script would do, and ends as that would: through
 the whole of the interpreter's exit. It prints one line of JSON for each trial: how the child ended,
@@ -253,20 +253,20 @@ def warm_up(url: str) -> None:
     trio.run(chat_async, url)
 
 
-def main(url: str, name: str, count: str, seed: str) -> object:
-    script = script_of(name)
+def main(url: str, count: str, *names: str) -> object:
     warm_up(url)
-    moments = random.Random(seed)
-    for _ in range(int(count)):
+    moments = random.Random(0)
+    for name in names * int(count):
+        script = script_of(name)
         with tempfile.TemporaryFile() as errors:
             read, write = os.pipe()
             child = os.fork()
             if child == 0:
                 os.dup2(errors.fileno(), 2)
-                faulthandler.dump_traceback_later(HANGS - 5)
                 random.seed(moments.random())
                 if "handler" in name:  # no signal before there is a handler
                     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+                faulthandler.dump_traceback_later(HANGS - 5)
                 os.close(read)
                 os.close(write)  # which tells the parent that the script begins
                 return script(url)
@@ -278,7 +278,7 @@ def main(url: str, name: str, count: str, seed: str) -> object:
             seconds = time.monotonic() - begun
             errors.seek(0)
             text = errors.read().decode()
-            trial = {"status": status, "seconds": seconds, "errors": text}
+            trial = {"name": name, "status": status, "seconds": seconds, "errors": text}
             sys.stdout.write(json.dumps(trial) + "\n")
             moments.random()
     return None

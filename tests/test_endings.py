@@ -19,20 +19,19 @@ NAMES = [
 ]
 NAMES.remove("task on trio")  # there are no tasks of nobody
 
-HANDLERS = [name for name in NAMES if "handler" in name]
 FREEZE = 3.0
 """Seconds that nothing takes which does not wait for a limit (`Timeouts.cleanup` is 5)."""
 
 
-def run(name: str, count: int) -> list[dict[str, Any]]:
-    """Let a program end so many times; check that nothing is left."""
+def run(count: int, *names: str) -> list[dict[str, Any]]:
+    """Let programs end so many times; check that nothing is left."""
     answer = Answer(tokens=[" a", " b"] * 1000, pace=0.001)
     with Emulator(max_requests=100) as server:
-        server.reply(*[" Warm"] * 3, *[answer] * count)
-        command = [sys.executable, endings.__file__, server.url, name, str(count), name]
+        server.reply(*[" Warm"] * 3, *[answer] * count * len(names))
+        command = [sys.executable, endings.__file__, server.url, str(count), *names]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         trials = [json.loads(line) for line in done.stdout.splitlines()]
-        assert len(trials) == count
+        assert len(trials) == count * len(names)
         left = len(server.conversations)
         hung = [trial for trial in trials if trial["status"] == -9]
         assert (left, hung) == (0, []), [trial["errors"] for trial in trials][:3]
@@ -42,10 +41,10 @@ def run(name: str, count: int) -> list[dict[str, Any]]:
     return trials
 
 
-def check(name: str, trials: list[dict[str, Any]]) -> None:
+def check(trials: list[dict[str, Any]]) -> None:
     """Check what the children said and ended with."""
     for trial in trials:
-        status, errors = trial["status"], trial["errors"]
+        name, status, errors = trial["name"], trial["status"], trial["errors"]
         if name == "two ctrl-c":
             assert status == -2  # the second may come upon anything, the traceback too
             continue
@@ -64,15 +63,16 @@ def check(name: str, trials: list[dict[str, Any]]) -> None:
             assert status == 1
             assert "OwnError" in errors
         else:
-            assert (status, errors) == (3 if name == "sys.exit" else 0, "")
+            assert (status, errors) == (3 if name == "sys.exit" else 0, ""), name
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_nothing_is_left(name: str) -> None:
-    check(name, run(name, 3))
+@pytest.mark.parametrize("flavour", ["sync", "asyncio", "trio"])
+def test_nothing_is_left(flavour: str) -> None:
+    names = [name for name in NAMES if name.endswith(f" on {flavour}")]
+    check(run(1, *(names or endings.SYNC)))
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_left_of_two_hundred(name: str) -> None:
-    check(name, run(name, 200))
+    check(run(200, name))

@@ -278,6 +278,10 @@ class ConnectionOwner(ABC):
     def _forget_streams(self) -> None:
         """Leave what is open to the process or event loop that it belongs to."""
 
+    @abstractmethod
+    async def _clean_up(self) -> None:
+        """Close what is open, and notify the server."""
+
     def _connector(self) -> Connector | None:
         """Return what connects without an event loop; None: an `http_client` needs its own."""
         return (

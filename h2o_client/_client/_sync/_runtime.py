@@ -219,6 +219,7 @@ class ConnectionOwner(ABC):
     """The base of the client: its connections belong to one process."""
 
     _exchange: Exchange
+    _closed: bool
 
     def __init__(
         self, http_client: httpx.Client | None, proxy: str | None, transport: str | None
@@ -239,8 +240,8 @@ class ConnectionOwner(ABC):
         return http
 
     @abstractmethod
-    def close(self) -> None:
-        """Close the client."""
+    def _clean_up(self) -> None:
+        """Close what is open, and notify the server."""
 
     def _connector(self) -> Connector:
         """Return what connects elsewhere than the client does, if it can be done without it."""
@@ -251,7 +252,8 @@ class ConnectionOwner(ABC):
 
     def _close_at_exit(self) -> None:
         """Close what threads still read, which end with the process."""
-        self.close()
+        self._closed = True
+        self._clean_up()
 
     @abstractmethod
     def _forget_streams(self) -> None:
