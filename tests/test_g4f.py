@@ -213,7 +213,7 @@ async def test_any_parameter_passes(served: Emulator) -> None:
         "top_p": 0.9,
         "max_tokens": 3,
         "temprature": 1,
-        "details": None,
+        "seed": None,
     }
     await H2o.create_async(None, MESSAGES, **given)
     assert body(served)["parameters"] == {**DEFAULTS, **given}

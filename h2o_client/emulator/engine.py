@@ -1,9 +1,8 @@
 """Engines: what takes the place of the model.
 
-The service hands an engine one `GenerationRequest` -- the prompt as the real
-service would send it to its model server -- and the engine yields tokens.  How
-they become server-sent events is `upstream`'s business, so that an engine that
-passes a real model server through has nothing to know of this protocol.
+The service gives an engine one `GenerationRequest`, with the prompt as the real
+service would send it to its model server, and the engine yields tokens.  How
+they become server-sent events is the business of `upstream`.
 """
 
 from __future__ import annotations
@@ -171,14 +170,14 @@ class RawEngine(LiveEngine, ABC):
         """Send it the request.
 
         Raises:
-            UpstreamDownError: It is not there.
+            UpstreamDownError: It cannot be reached.
         """
 
 
 EngineLike = (
     Engine | RawEngine | Callable[[GenerationRequest], Answer | str | AsyncIterator[Token | str]]
 )
-"""An engine, or a function that makes an answer of a request."""
+"""An engine, or a function that answers a request."""
 
 
 class RoteEngine:

@@ -1,20 +1,18 @@
 """One generation: it reads the model server, feeds the client, and stores the turn.
 
-A generation belongs to the service, not to the connection: a client that leaves
-is no longer fed, and that is all.  What the model server sends
-is read twice, as the real service does: once for the client, untouched, and
-once to find, at the end, the last event and its `generated_text`.  Only then is
-the turn stored, the user's message with it.  With a fast database that is done
-before the client has the last event; with a slow one it
-is done after the response has ended, which `store_delay` shows.
+A generation belongs to the service, not to the connection: it goes on without a
+client that leaves.  What the model server sends is read twice, as the real service
+does: once for the client, untouched, and once to find, at the end, the last event
+and its `generated_text`.  Only then is the turn stored, the user's message with it.
+With a fast database that is done before the client has the last event; with a slow
+one after the response has ended, which `store_delay` shows.
 
 A stop is looked for whenever something has arrived.  What arrived last is then
-stored and not delivered, and the client's connection closes abruptly; if
-nothing had been delivered yet, it closes without a response.  A real
-model that says nothing is not waited for longer than `STOP_PATIENCE`.
+stored and not delivered, and the client's connection closes abruptly; if nothing
+had been delivered yet, it closes without a response.  A real model that is silent
+is not waited for longer than `STOP_PATIENCE`.
 """
-# 24_race_after_stream
-# 17_disconnect, 11, 28
+# 11, 17_disconnect, 24_race_after_stream, 28
 
 from __future__ import annotations
 

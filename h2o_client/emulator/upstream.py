@@ -104,7 +104,7 @@ async def ask(
     """Ask the model server.
 
     Raises:
-        UpstreamDownError: It is not there.
+        UpstreamDownError: It cannot be reached.
     """
     if answer is None and isinstance(engine, RawEngine):
         response = await engine.respond(request)
