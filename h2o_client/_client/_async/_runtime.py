@@ -60,7 +60,10 @@ async def wait_for(event: "anyio.Event", seconds: float) -> None:
         await event.wait()
 
 
-async def retry_while_shielded(clean_up: Callable[[], Awaitable[None]]) -> None:
+async def retry_while_shielded(
+    clean_up: Callable[[], Awaitable[None]],
+    deadline: Deadline,  # noqa: ARG001 -- the clean-up keeps it by itself
+) -> None:
     """Await a clean-up that a cancellation does not interrupt.
 
     A native cancellation of asyncio passes through every shield, and interrupts a request on its

@@ -361,10 +361,11 @@ class AsyncH2oClient(AsyncBaseClient):
             return
         self._closed = True
         try:
-            await retry_while_shielded(self._clean_up)
+            await retry_while_shielded(self._clean_up, self._exchange.cleanup())
         finally:
             await self._close_connections()
-        self._cleaner.retire()
+        if self._exchange.session.is_clean:
+            self._cleaner.retire()
 
     def _converse(self, core: "ConversationCore") -> "AsyncConversation":
         from h2o_client._client._async.conversation import AsyncConversation

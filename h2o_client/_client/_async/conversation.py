@@ -284,7 +284,7 @@ class AsyncConversation:
 
     async def _close(self, deadline: Deadline) -> None:
         self._closed = True
-        await retry_while_shielded(lambda: self._clean_up(deadline))
+        await retry_while_shielded(lambda: self._clean_up(deadline), deadline)
 
     async def _clean_up(self, deadline: Deadline) -> None:
         for stream in self._streams.items():

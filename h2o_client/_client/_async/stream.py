@@ -209,7 +209,9 @@ class AsyncChatStream:
             if not told and not self._tell_to_close():
                 # The reader waits for a response: what is known can be told the server from here,
                 # and its answer ends when it has stopped.
-                await retry_while_shielded(lambda: self._client._abandon(self._operation, deadline))
+                await retry_while_shielded(
+                    partial(self._client._abandon, self._operation, deadline), deadline
+                )
             told = True
             if deadline.expired():
                 return
@@ -348,7 +350,7 @@ class AsyncChatStream:
         self._forget()
         try:
             self._steps.close()
-            await retry_while_shielded(lambda: self._clean_up(deadline))
+            await retry_while_shielded(partial(self._clean_up, deadline), deadline)
         finally:
             self._end(State.CLOSED)
 

@@ -71,9 +71,18 @@ def wait_for(event: threading.Event, seconds: float) -> None:
     event.wait(seconds)
 
 
-def retry_while_shielded(clean_up: Callable[[], None]) -> None:
-    """Do a clean-up. Threads are not cancelled, so there is nothing to shield it from."""
-    clean_up()
+def retry_while_shielded(clean_up: Callable[[], object], deadline: Deadline) -> None:
+    """Do a clean-up. Threads are not cancelled, so there is nothing to shield it from.
+
+    After Ctrl-C it is done in a thread of its own and waited for until the deadline: Ctrl-C may
+    have come upon httpcore as it took a lock of its connections, which nobody releases any more.
+    """
+    if not isinstance(sys.exception(), KeyboardInterrupt):
+        clean_up()
+        return
+    worker = threading.Thread(target=clean_up, name="h2o_client-clean-up", daemon=True)
+    worker.start()
+    worker.join(deadline.left())
 
 
 def finish(call: Callable[[], T], *, after_interruption: float) -> T:
@@ -286,7 +295,7 @@ class ConnectionOwner(ABC):
     @not_reentrant
     def _close_connections(self) -> None:
         if self._finalizer is not None and not is_reentrant():
-            self._finalizer()
+            retry_while_shielded(self._finalizer, self._exchange.cleanup())
 
 
 def _close_in_creating_process(http: httpx.Client, pid: int) -> None:

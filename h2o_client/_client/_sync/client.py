@@ -361,10 +361,11 @@ class H2oClient(BaseClient):
             return
         self._closed = True
         try:
-            retry_while_shielded(self._clean_up)
+            retry_while_shielded(self._clean_up, self._exchange.cleanup())
         finally:
             self._close_connections()
-        self._cleaner.retire()
+        if self._exchange.session.is_clean:
+            self._cleaner.retire()
 
     def _converse(self, core: "ConversationCore") -> "Conversation":
         from h2o_client._client._sync.conversation import Conversation

@@ -284,7 +284,7 @@ class Conversation:
 
     def _close(self, deadline: Deadline) -> None:
         self._closed = True
-        retry_while_shielded(lambda: self._clean_up(deadline))
+        retry_while_shielded(lambda: self._clean_up(deadline), deadline)
 
     def _clean_up(self, deadline: Deadline) -> None:
         for stream in self._streams.items():

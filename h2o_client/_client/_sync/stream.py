@@ -210,7 +210,9 @@ class ChatStream:
             if not told and not self._tell_to_close():
                 # The reader waits for a response: what is known can be told the server from here,
                 # and its answer ends when it has stopped.
-                retry_while_shielded(lambda: self._client._abandon(self._operation, deadline))
+                retry_while_shielded(
+                    partial(self._client._abandon, self._operation, deadline), deadline
+                )
             told = True
             if deadline.expired():
                 return
@@ -349,7 +351,7 @@ class ChatStream:
         self._forget()
         try:
             self._steps.close()
-            retry_while_shielded(lambda: self._clean_up(deadline))
+            retry_while_shielded(partial(self._clean_up, deadline), deadline)
         finally:
             self._end(State.CLOSED)
 
