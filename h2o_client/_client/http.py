@@ -302,7 +302,10 @@ def new_http(kind: Callable[..., T], proxy: str | None, transport: str | None) -
         raise ValueError("a proxy in the environment (HTTP_PROXY, …) is not a valid URL")
     if transport is not None:
         options |= fast_transports(kind, options)
-    return kind(**options)
+    try:
+        return kind(**options)
+    except httpx.InvalidURL:  # a name in `NO_PROXY`
+        raise ValueError("a proxy in the environment (NO_PROXY, …) is not a valid URL") from None
 
 
 def check_transport(transport: object) -> None:

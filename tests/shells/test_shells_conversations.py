@@ -344,7 +344,7 @@ async def test_what_cannot_be_sent_is_refused_at_once(api: Api, server: Emulator
             client.conversation(id="../x")
         with pytest.raises(ValueError, match="not both"):
             client.conversation(id="a", from_share="b")
-        with pytest.raises(ValueError, match="not a shared conversation"):
+        with pytest.raises(ValueError, match="not a share link"):
             client.conversation(from_share="")
     assert "message" not in kinds(server)
 

@@ -9,7 +9,7 @@ import re
 import ssl
 import tracemalloc
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pytest
@@ -102,6 +102,9 @@ async def chat(
     """Have one chat, and check what holds for all of them; `own`: through an own httpx client."""
     outcome = Outcome(None, None, "")
     options = {"session": SESSION, "share_conversations": False, **ONCE, **options}
+    # What cannot be cleaned up is tried again for as long as that.
+    limits = options.get("timeouts", Timeouts())
+    options["timeouts"] = replace(limits, cleanup=min(limits.cleanup, 1.0))
     if own is not None:
         options["http_client"] = api.http_client(**own)
     async with api.client(hostile.url, **options) as client:
@@ -277,7 +280,7 @@ async def test_a_head_without_end(
     if operation == "message" and kind.startswith(("chunk", "trailers")):
         expected = ProtocolError  # it is refused for its type, before the rest of it
     assert outcome.kind in (expected, IncompleteStreamError)
-    assert hostile.sent[operation] < IN_FLIGHT
+    assert hostile.sent[operation] < IN_FLIGHT * hostile.operations.count(operation)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -292,7 +295,7 @@ async def test_an_error_body_without_end(
     else:
         assert isinstance(outcome.error, StatusError)
         assert len(outcome.error.body) == 65536
-    assert hostile.sent[operation] < IN_FLIGHT
+    assert hostile.sent[operation] < IN_FLIGHT * hostile.operations.count(operation)
 
 
 @pytest.mark.parametrize("start", [b'{"conversationId":"', b"[" * 1000, b"<html>"])

@@ -672,7 +672,7 @@ async def test_ctrl_c_as_the_conversation_begins_to_be_made(
 
     def start_and_press(self: threading.Thread) -> None:
         start(self)
-        if self.name.startswith("h2o_client"):
+        if self.name == "h2o_client-finish":
             raise KeyboardInterrupt
 
     monkeypatch.setattr(threading.Thread, "start", start_and_press)

@@ -75,7 +75,7 @@ class Told:
 @pytest.fixture
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop is given no time to take effect before a message is asked again."""
-    monkeypatch.setattr(turn, "_STOPPED", 0.0)
+    monkeypatch.setattr(turn, "_STOPPING", 0.0)
 
 
 # Nobody is there
@@ -214,9 +214,11 @@ async def test_other_statuses_are_raised(
 Ask = Callable[[AsyncH2oClient], Awaitable[object]]
 
 
-async def reads(client: AsyncH2oClient) -> object:
+async def reads(client: AsyncH2oClient, fail_data: Callable[[], None] = lambda: None) -> object:
     async with client.conversation() as talk:
         await talk.send("Hi")
+        assert await talk.history()  # looks first whether the turn is stored
+        fail_data()
         assert await talk.history()
     return await client.models()
 
@@ -231,13 +233,18 @@ async def test_a_small_request_is_sent_again(
     api: Api, server: Emulator, on: str, fault: Fault
 ) -> None:
     told = Told()
-    server.fault(on, fault, fault)
+
+    def fail() -> None:
+        server.clear()
+        server.fault(on, fault, fault)
+
     async with api.client(retries=told.retries) as client:
-        if on == "delete":
-            await client.chat("Hi")
-            await api.settled()
+        if on == "data":
+            await reads(client, fail)
         else:
-            await reads(client)
+            fail()
+            await (client.chat("Hi") if on == "delete" else reads(client))
+            await api.settled()
     assert len(told.seen) == 2
     assert kinds(server).count(on) == 3
     await api.settled()
@@ -247,10 +254,15 @@ async def test_a_small_request_is_sent_again(
 async def test_a_small_request_is_sent_again_only_so_often(
     api: Api, server: Emulator, on: str
 ) -> None:
-    server.fault(on, *[Fault(503)] * 10)
+    def fail() -> None:
+        server.clear()
+        server.fault(on, *[Fault(503)] * 10)
+
     async with api.client(retries=QUICK) as client:
+        if on != "data":
+            fail()
         with pytest.raises(OverloadedError):
-            await reads(client)
+            await reads(client, fail if on == "data" else lambda: None)
         assert kinds(server).count(on) == 1 + QUICK.attempts
     await api.settled()
 
@@ -408,7 +420,7 @@ async def test_one_that_still_generates_is_stopped_before_it_is_asked_again(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is never a second generation beside the first: one of the answers would be lost."""
-    monkeypatch.setattr(turn, "_STOPPED", 0.15)  # the emulator notices a stop after 0.02 s
+    monkeypatch.setattr(turn, "_STOPPING", 0.15)  # the emulator notices a stop after 0.02 s
     server.reply(Answer(" One two", drop_after=0, hold_after=1), " Whole")
     async with api.client(retries=QUICK, timeouts=SHORT) as client, client.conversation() as talk:
         reply = await talk.send("Hi")
@@ -468,7 +480,7 @@ async def test_a_forgotten_session_is_opened_again_once(api: Api, server: Emulat
         server.fault("message", *[Fault(405)] * 3)
         with pytest.raises(TermsNotAcceptedError):
             await talk.send("And again")
-        assert kinds(server)[:3] == ["message", "settings", "message"]
+        assert kinds(server)[:4] == ["data", "message", "settings", "message"]
     await api.settled()
 
 

@@ -188,7 +188,7 @@ async def test_a_share_that_there_is_not(api: Api, server: Emulator) -> None:
         with pytest.raises(NotFoundError):
             await client.conversation(from_share="zzzzzzz").send("Hi")
         before = len(server.requests)
-        with pytest.raises(ValueError, match="not a shared conversation"):
+        with pytest.raises(ValueError, match="not a share link"):
             await client.shared(f"{server.url}/conversation/zzzzzzz")
         assert len(server.requests) == before
     await api.settled()

@@ -63,8 +63,8 @@ async def wait_for(event: "anyio.Event", seconds: float) -> None:
 async def retry_while_shielded(
     clean_up: Callable[[], Awaitable[None]],
     deadline: Deadline,  # noqa: ARG001 -- the clean-up keeps it by itself
-) -> None:
-    """Await a clean-up that a cancellation does not interrupt.
+) -> bool:
+    """Await a clean-up that a cancellation does not interrupt; return whether it has ended.
 
     A native cancellation of asyncio passes through every shield, and interrupts a request on its
     way. The clean-up is then done again, for it tells the server only what it has not been told;
@@ -84,6 +84,7 @@ async def retry_while_shielded(
             raise interrupted
         finally:
             interrupted = None  # its traceback holds this frame
+    return True
 
 
 async def finish(call: Callable[[], Awaitable[T]], *, after_interruption: float) -> T:

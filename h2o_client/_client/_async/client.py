@@ -361,10 +361,10 @@ class AsyncH2oClient(AsyncBaseClient):
             return
         self._closed = True
         try:
-            await retry_while_shielded(self._clean_up, self._exchange.cleanup())
+            ended = await retry_while_shielded(self._clean_up, self._exchange.cleanup())
         finally:
             await self._close_connections()
-        if self._exchange.session.is_clean:
+        if ended:
             self._cleaner.retire()
 
     def _converse(self, core: "ConversationCore") -> "AsyncConversation":

@@ -71,18 +71,19 @@ def wait_for(event: threading.Event, seconds: float) -> None:
     event.wait(seconds)
 
 
-def retry_while_shielded(clean_up: Callable[[], object], deadline: Deadline) -> None:
-    """Do a clean-up. Threads are not cancelled, so there is nothing to shield it from.
+def retry_while_shielded(clean_up: Callable[[], object], deadline: Deadline) -> bool:
+    """Do a clean-up; return whether it has ended. Threads are not cancelled, only interrupted.
 
     After Ctrl-C it is done in a thread of its own and waited for until the deadline: Ctrl-C may
     have come upon httpcore as it took a lock of its connections, which nobody releases any more.
     """
     if not isinstance(sys.exception(), KeyboardInterrupt):
         clean_up()
-        return
+        return True
     worker = threading.Thread(target=clean_up, name="h2o_client-clean-up", daemon=True)
     worker.start()
     worker.join(deadline.left())
+    return not worker.is_alive()
 
 
 def finish(call: Callable[[], T], *, after_interruption: float) -> T:

@@ -361,10 +361,10 @@ class H2oClient(BaseClient):
             return
         self._closed = True
         try:
-            retry_while_shielded(self._clean_up, self._exchange.cleanup())
+            ended = retry_while_shielded(self._clean_up, self._exchange.cleanup())
         finally:
             self._close_connections()
-        if self._exchange.session.is_clean:
+        if ended:
             self._cleaner.retire()
 
     def _converse(self, core: "ConversationCore") -> "Conversation":
