@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if (
             isinstance(item, pytest.Function)
             and "api" in item.fixturenames
-            and item.module.__name__ != "test_shells_exits"
+            and item.path.stem != "test_shells_exits"
         ):
             places = item.callspec.indices.items()
             case = tuple(place for place in places if place[0] not in ("flavour", "transport"))
