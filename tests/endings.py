@@ -280,6 +280,7 @@ def main(url: str, count: str, *names: str) -> object:
             text = errors.read().decode()
             trial = {"name": name, "status": status, "seconds": seconds, "errors": text}
             sys.stdout.write(json.dumps(trial) + "\n")
+            sys.stdout.flush()  # the next child must not have it too
             moments.random()
     return None
 

@@ -28,7 +28,8 @@ def run(count: int, *names: str) -> list[dict[str, Any]]:
     answer = Answer(tokens=[" a", " b"] * 1000, pace=0.001)
     with Emulator(max_requests=100) as server:
         server.reply(*[" Warm"] * 3, *[answer] * count * len(names))
-        command = [sys.executable, endings.__file__, server.url, str(count), *names]
+        # Unbuffered: a daemon thread that prints at the exit would abort the interpreter.
+        command = [sys.executable, "-u", endings.__file__, server.url, str(count), *names]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         trials = [json.loads(line) for line in done.stdout.splitlines()]
         assert len(trials) == count * len(names)

@@ -131,6 +131,10 @@ def _fail(ctx: click.Context, error: Exception) -> NoReturn:
     if ctx.meta.get(_DEBUG):
         click.echo(printable("".join(traceback.format_exception(error))), err=True, nl=False)
     click.echo(f"{PROGRAM}: {in_a_line(error)}", err=True)
+    try:
+        sys.stdout.flush()
+    except OSError:  # what cannot be written would be tried again at the exit
+        _hush()
     ctx.exit(1)
 
 

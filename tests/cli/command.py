@@ -50,7 +50,9 @@ def process(
 ) -> "Generator[subprocess.Popen[bytes]]":
     """Start the command, or another program, in a process of its own."""
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    keywords: dict[str, Any] = {**pipes, **options}
+    # As a person's Python is, which holds back what it writes to a file or pipe.
+    environment = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    keywords: dict[str, Any] = {**pipes, "env": environment, **options}
     with subprocess.Popen[bytes]([*program, *arguments], **keywords) as started:
         try:
             yield started
