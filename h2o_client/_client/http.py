@@ -93,7 +93,7 @@ TRANSPORT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)
 # request can meet a connection that is just being closed; a second earlier is safe.
 _KEEPALIVE = 4.0
 
-LOOK = 0.05  # seconds between two looks where nothing wakes the one who waits
+POLL_INTERVAL = 0.05  # seconds between two polls where nothing wakes the one who waits
 
 _HANDLER = "h2o_client.script"
 _QUOTED = re.compile(r"[\s:]*(?:bytearray\()?\bb['\"].*", re.DOTALL)

@@ -90,7 +90,7 @@ def poll(
         NotFoundError: the conversation is gone.
     """
     try:
-        return (yield from stored(exchange, conversation, exchange.glance(deadline)))
+        return (yield from stored(exchange, conversation, exchange.poll(deadline)))
     except NotFoundError:
         raise
     except H2oError:
@@ -173,7 +173,7 @@ def _delete_orphans(exchange: Exchange, deadline: Deadline) -> Flow[None]:
 
     They are those that this client does not know, in a session that nobody else has.
     """
-    overview = yield from exchange.overview(exchange.glance(deadline), reopen=False)
+    overview = yield from exchange.overview(exchange.poll(deadline), reopen=False)
     for listed in overview.conversations:
         if listed.id not in exchange.session.known:
             yield from delete(exchange, listed.id, exchange.once(deadline), reopen=False)

@@ -82,7 +82,7 @@ class MessageOperation:
 
     @property
     def creating(self) -> bool:
-        """Whether a request is under way that creates its conversation: that is not its affair."""
+        """Always False: the conversation itself knows whether it is being created."""
         return False
 
     def run(self) -> Flow[Reply]:

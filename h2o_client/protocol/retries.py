@@ -31,7 +31,7 @@ from h2o_client.protocol.replies import OWN_LIMIT
 Patience: TypeAlias = tuple[int, float]
 """How often a call may still send something again, and for how many seconds it may wait."""
 
-_GATEWAY = frozenset({502, 504})
+GATEWAY = frozenset({502, 504})  # from a proxy: what became of the request is unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ def is_transient(error: H2oError) -> bool:
     if was_rejected(error):
         return True
     if isinstance(error, StatusError):
-        return error.status in _GATEWAY or isinstance(error, RateLimitError)
+        return error.status in GATEWAY or isinstance(error, RateLimitError)
     lost = isinstance(error, TransportError) and error.transient
     return lost and not isinstance(error, TransportTimeoutError)
 
@@ -202,7 +202,7 @@ def is_transient(error: H2oError) -> bool:
 def may_have_acted(error: H2oError) -> bool:
     """Whether a request that failed like this may have done its work all the same."""
     if isinstance(error, StatusError):
-        return error.status in _GATEWAY
+        return error.status in GATEWAY
     if isinstance(error, TransportError):
         return error.sent
     return isinstance(error, ProtocolError)  # it is done, only the answer cannot be read

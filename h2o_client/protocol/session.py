@@ -57,7 +57,7 @@ class Failure(NamedTuple):
     model: str
     patience: Patience
 
-    def settles(self, model: str, patience: Patience) -> bool:
+    def applies_to(self, model: str, patience: Patience) -> bool:
         """Whether a call of this model and with this patience would have ended in the same way."""
         error = self.error
         if isinstance(error, TransportTimeoutError) and error.limit == "total":

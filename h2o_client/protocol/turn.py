@@ -56,14 +56,13 @@ from h2o_client.protocol.effects import (
 from h2o_client.protocol.exchange import Exchange, in_short
 from h2o_client.protocol.prompt import JS_SPACE
 from h2o_client.protocol.replies import check_status, unexpected
-from h2o_client.protocol.retries import Call, was_rejected
+from h2o_client.protocol.retries import GATEWAY, Call, was_rejected
 from h2o_client.protocol.state import Life, State
 from h2o_client.types import Message, Reply, Token, WebSearchEntry
 
 _EXCERPT = 1024  # bytes read of an answer that is not a stream
 _MAX_TAIL = 64 * 1024  # bytes read after the final event
 _TAIL_WITHIN = 1.0  # seconds waited for the end of the response after the final event
-_GATEWAY = frozenset({502, 504})
 _FIRST_POLL = 0.1  # seconds until a lost answer is looked for again; doubled each time
 _LONGEST_POLL = 2.0
 _STOPPING = 2.0  # seconds that a stop is given to take effect; it takes about one
@@ -489,7 +488,7 @@ def _can_be_recovered(error: H2oError) -> bool:
     if isinstance(error, TransportTimeoutError):
         return error.limit != "total" and error.sent
     if isinstance(error, StatusError):
-        return error.status in _GATEWAY
+        return error.status in GATEWAY
     return isinstance(error, IncompleteStreamError)
 
 
@@ -498,5 +497,5 @@ def _may_be_generating(error: H2oError) -> bool:
     if isinstance(error, GenerationError):
         return False
     if isinstance(error, StatusError):
-        return error.status in _GATEWAY
+        return error.status in GATEWAY
     return not isinstance(error, TransportError) or error.sent

@@ -19,7 +19,13 @@ from h2o_client._client._async._runtime import (
 )
 from h2o_client._client._async.base import AsyncBaseClient
 from h2o_client._client._async.player import AsyncPlayer
-from h2o_client._client.http import AMBIENT, KEPT_AFTER_FORK, LOOK, PROCESS, TRANSPORT_ERRORS
+from h2o_client._client.http import (
+    AMBIENT,
+    KEPT_AFTER_FORK,
+    POLL_INTERVAL,
+    PROCESS,
+    TRANSPORT_ERRORS,
+)
 from h2o_client.errors import H2oError, IncompleteStreamError
 from h2o_client.protocol.chat import Operation
 from h2o_client.protocol.deadline import Deadline
@@ -215,7 +221,7 @@ class AsyncChatStream:
             told = True
             if deadline.expired():
                 return
-            await wait_for(self._left, deadline.at_most(LOOK))
+            await wait_for(self._left, deadline.at_most(POLL_INTERVAL))
 
     @not_reentrant
     async def _instead_of_reader(self, end: Callable[[], Awaitable[None]]) -> bool:

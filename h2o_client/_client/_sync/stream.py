@@ -20,7 +20,13 @@ from h2o_client._client._sync._runtime import (
 )
 from h2o_client._client._sync.base import BaseClient
 from h2o_client._client._sync.player import Player
-from h2o_client._client.http import AMBIENT, KEPT_AFTER_FORK, LOOK, PROCESS, TRANSPORT_ERRORS
+from h2o_client._client.http import (
+    AMBIENT,
+    KEPT_AFTER_FORK,
+    POLL_INTERVAL,
+    PROCESS,
+    TRANSPORT_ERRORS,
+)
 from h2o_client.errors import H2oError, IncompleteStreamError
 from h2o_client.protocol.chat import Operation
 from h2o_client.protocol.deadline import Deadline
@@ -216,7 +222,7 @@ class ChatStream:
             told = True
             if deadline.expired():
                 return
-            wait_for(self._left, deadline.at_most(LOOK))
+            wait_for(self._left, deadline.at_most(POLL_INTERVAL))
 
     @not_reentrant
     def _instead_of_reader(self, end: Callable[[], None]) -> bool:

@@ -138,7 +138,7 @@ class AnswerParser:
         return self.tokens()
 
     def read_on(self, data: bytes) -> list[str]:
-        """Take bytes of a stream that need not be looked after while texts come: see `Reader`."""
+        """Take the next bytes and return the texts in them: see `TextParser`."""
         event = _one_event(data)
         if event is None or (raw := event[2]) is None or len(data) > self._room:
             return self._read_on(data)
@@ -185,7 +185,7 @@ class AnswerParser:
         return [] if self.ended else texts
 
     def tokens(self) -> list[Token]:
-        """Return the tokens of the bytes that came last, once: see `Reader`."""
+        """Return the tokens of the bytes that came last, once: see `TextParser`."""
         latest, self._latest = self._latest, []
         return [event if isinstance(event, Token) else _token_of(event) for event in latest]
 
