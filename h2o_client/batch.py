@@ -9,7 +9,7 @@ thread-safe, and no thread of ours can be stuck in one. `AsyncBatch` works with 
 pulls. Both are left through their block alone: leaving closes the streams that run, which tells
 the server to stop and delete, and waits for the threads or tasks.
 
-The service limits messages by session or address, so one refusal concerns all: `RateLimit` says
+The service limits messages by session or address, so one rejection concerns all: `RateLimit` says
 until when nobody sends anything. The prompt that met the limit is asked again after the pause, by
 the worker that has it. A call's own retries never wait for the limit: they leave that to the batch.
 """

@@ -290,8 +290,7 @@ class H2o:
     ) -> CreateResult:
         """Ask without `await`, and get the tokens of the answer as they arrive.
 
-        The arguments are `create_async_generator()`'s; `stream` makes no difference, as it made
-        none.
+        The arguments are `create_async_generator()`'s; `stream` makes no difference.
 
         Returns:
             The tokens, to be iterated with `for`.

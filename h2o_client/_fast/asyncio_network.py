@@ -229,7 +229,7 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
         """Return what is known of the connection."""
         if info == "is_readable":
             # Whoever asks has read a response to its end: what has come since is its end. What
-            # the event loop has not looked at yet, the socket knows.
+            # the event loop has not read yet, the socket knows.
             known = self._held or self._protocol.received or self._protocol.ended
             return bool(known) or _is_readable(self._transport.get_extra_info("socket"))
         names = {"client_addr": "sockname", "server_addr": "peername"}

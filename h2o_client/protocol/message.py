@@ -179,7 +179,7 @@ class MessageOperation:
     # The web search
 
     def _search(self, conversation_id: str, turn: Turn, call: Call) -> Flow[None]:
-        """Search the web; again, where that is safe and no entry was given out yet."""
+        """Search the web; again, where that is safe and the caller has no entry yet."""
 
         def may_repeat(error: H2oError) -> bool:
             return is_transient(error) and not turn.web_search

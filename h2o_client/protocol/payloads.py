@@ -96,7 +96,7 @@ def check_model(model: object) -> str:
     """Return the name of a model if it can be one.
 
     Raises:
-        TypeError: it is no text.
+        TypeError: it is not text.
         ValueError: it is blank.
     """
     if not isinstance(model, str):
@@ -110,7 +110,7 @@ def check_parameters(parameters: object) -> dict[str, Any]:
     """Return a mapping of parameters if it can be sent.
 
     Raises:
-        TypeError: it is no mapping of names to what JSON can say.
+        TypeError: it is not a mapping of names to what JSON can say.
         ValueError: a value is not finite.
     """
     if not isinstance(parameters, Mapping) or not all(isinstance(key, str) for key in parameters):

@@ -1,14 +1,16 @@
 """When a request is sent again, and after what time.
 
 A request is sent again only where that cannot make a second answer. Whatever never reached the
-server, and what the server refused for want of room, can be repeated at once. What may have
+server, and what the server rejected as overloaded, can be repeated at once. What may have
 reached it can be repeated where a second time does no harm: the settings, a new conversation, a
 deletion, everything that reads. A message is not among them: a second generation beside the first
-loses an answer. The service's own limit is not hammered either, as refused attempts can count
-[chat-ui-0.6/06_rate_limit]: where the budget allows for it, one whole window is waited for.
+loses an answer. The service's own limit is not hammered either, as rejected attempts can count:
+where the budget allows for it, one whole window is waited for.
 
 All requests of one call draw on one count and one budget, so that no retry multiplies another.
 """
+
+# chat-ui-0.6/06_rate_limit: rejected attempts count.
 
 from collections.abc import Callable
 from dataclasses import dataclass

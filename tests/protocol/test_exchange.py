@@ -242,11 +242,11 @@ def test_one_that_is_known_is_not_looked_at() -> None:
     assert world.operations[-1] == "root"
 
 
-@pytest.mark.parametrize("how", ["taken up", "handed out", "forked"])
+@pytest.mark.parametrize("how", ["resumed", "exported", "forked"])
 def test_a_session_that_somebody_else_may_have_is_let_be(how: str) -> None:
-    world = World({"create": [lost()]}, session="taken-up" if how == "taken up" else None)
+    world = World({"create": [lost()]}, session="resumed" if how == "resumed" else None)
     world.play(chat(world))
-    if how == "handed out":
+    if how == "exported":
         world.exchange.session.export()
     if how == "forked":
         world.exchange.session.leave_to_parent()

@@ -49,7 +49,7 @@ def is_reentrant() -> bool:
     return False
 
 
-def new_event() -> "anyio.Event":  # quoted, as anyio imports this when it is looked up
+def new_event() -> "anyio.Event":  # quoted, as anyio imports this on first access
     """Make an event."""
     return anyio.Event()
 
@@ -297,7 +297,7 @@ class ConnectionOwner(ABC):
         self._closed = True
 
     def _is_in_use(self) -> bool:
-        """Whether streams are open on the event loop of before, and it still runs."""
+        """Whether streams are open on the previous event loop, and it still runs."""
         from h2o_client._client.loops import is_on_watch
 
         runs = self._guard is not None and is_on_watch(self._guard)

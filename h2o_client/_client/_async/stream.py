@@ -59,7 +59,7 @@ class AsyncChatStream:
         self._pump: Pump | None = None  # what the flow waits for, while it pumps
         self._queue = TokenQueue()
         self._texts = self._queue.texts
-        self._enders: list[bool] = []  # stop() and close(), while they may do it for the reader
+        self._enders: list[bool] = []  # an entry for each stop() or close() that may end it
         self._left = new_event()
         self._pid = PROCESS.id
 
@@ -253,7 +253,7 @@ class AsyncChatStream:
             mine = permit.pop()
         except IndexError:
             mine = False
-        except BaseException:  # Ctrl-C, which Python looks for after the call
+        except BaseException:  # Ctrl-C, which Python checks for after the call
             permit.append(True)
             raise
         if not mine:
@@ -361,7 +361,7 @@ class AsyncChatStream:
             self._end(State.CLOSED)
 
     def _forget(self) -> None:
-        """Give nothing more out. A reader that is just taking what came next may have that."""
+        """Give the caller nothing more; a reader may still get the text that it is just taking."""
         self._queue = TokenQueue()
         self._texts = self._queue.texts
 
