@@ -9,7 +9,7 @@ thread-safe, and no thread of ours can be stuck in one. `AsyncBatch` works with 
 pulls. Both are left through their block alone: leaving closes the streams that run, which tells
 the server to stop and delete, and waits for the threads or tasks.
 
-The service limits messages by session or address, so one refusal concerns all: `RateLimit` says
+The service limits messages by session or address, so one rejection concerns all: `RateLimit` says
 until when nobody sends anything. The prompt that met the limit is asked again after the pause, by
 the worker that has it. A call's own retries never wait for the limit: they leave that to the batch.
 """
@@ -112,7 +112,7 @@ class RateLimit:
         """Return the seconds that are left of the pause."""
         return max(0.0, self._until - self._clock())
 
-    def refused(self, error: RateLimitError) -> bool:
+    def rejected(self, error: RateLimitError) -> bool:
         """Note that a message met the limit.
 
         Returns:
@@ -270,7 +270,7 @@ class _Common:
 
     def _failed(self, index: int, prompt: Any, error: Exception) -> BatchResult | None:
         """Return the result; None: the prompt met the limit, and is to be asked again."""
-        if isinstance(error, RateLimitError) and self._limit.refused(error):
+        if isinstance(error, RateLimitError) and self._limit.rejected(error):
             return None
         return BatchResult(index=index, prompt=prompt, id=_id(prompt), error=error)
 
@@ -288,9 +288,8 @@ class Batch(_Common):
     Args:
         client: asks the prompts.
         prompts: the prompts.
-        concurrency: how many are asked at a time.
-        limit_wait: seconds that all pause, in a row, for the service's limit.
-        **arguments: those of each call.
+        **options: `concurrency` (how many are asked at a time), `limit_wait` (seconds that all
+            pause, in a row, for the service's limit), and the arguments of each call.
     """
 
     def __init__(self, client: Streaming, prompts: Prompts, **options: Any) -> None:

@@ -23,7 +23,7 @@
         ├── GenerationError         the model server failed, by 424 too; .error_type
         └── ProtocolError           what came is not this protocol
 
-Wrong arguments are no part of it: they are `ValueError` and `TypeError`, raised before anything
+Wrong arguments are not part of it: they are `ValueError` and `TypeError`, raised before anything
 is sent. No error holds an object of the HTTP library, a session id, a password, a token or the
 prompt. One cause has one class, whether the model server reports it with a status or inside the
 stream of an answer, where the status is 200. All of them pickle and copy whole: every argument but
@@ -52,7 +52,7 @@ class TransportError(H2oError):
     Attributes:
         sent: False when the request cannot have reached the server (no connection was made).
         transient: False when trying again cannot help: the host name is unknown, the certificate
-            is refused.
+            is rejected.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class PromptTooLargeError(StatusError):
 
 
 class InvalidRequestError(StatusError):
-    """422, or the model server's `validation`: it refused the prompt or a parameter."""
+    """422, or the model server's `validation`: it rejected the prompt or a parameter."""
 
 
 class RateLimitError(StatusError):
@@ -200,9 +200,9 @@ class ServerError(StatusError):
 class ConversationBusyError(H2oError):
     """A conversation takes one message at a time: of two at once the server would lose one.
 
-    Its last message is still being answered, here or by the server: a generation that was left or
-    stopped in vain runs on, and what it stores at its end would overwrite a newer turn. Or the
-    server has not stored the last answer. Nothing was sent.
+    Its last message is still being answered, here or by the server: a generation that was left, or
+    that could not be stopped, runs on, and what it stores at its end would overwrite a newer turn.
+    Or the server has not stored the last answer. Nothing was sent.
     """
 
 

@@ -7,10 +7,11 @@ Code that was written for it needs only another import::
     async for token in H2o.create_async_generator(None, [{"role": "user", "content": "Hello!"}]):
         print(token, end="")
 
-Names, arguments, defaults and the tokens are the old ones. Three things differ: a request that
-fails raises an `H2oError`, where some answered with nothing; the conversation is also deleted when
-the answer is not read to its end; and it runs on trio too. In new code use `H2oClient` or
-`AsyncH2oClient`, which keep their session and connections from one call to the next.
+Names, arguments, defaults and the tokens are the old ones. Four things differ: a request that
+fails raises an `H2oError`, where some answered with nothing; a role other than user, assistant and
+system raises `ValueError`; the conversation is also deleted when the answer is not read to its end;
+and it runs on trio too. In new code use `H2oClient` or `AsyncH2oClient`, which keep their session
+and connections from one call to the next.
 """
 
 import asyncio
@@ -52,7 +53,7 @@ def format_prompt(messages: Sequence[Mapping[str, str]], add_special_tokens: boo
 
     Raises:
         TypeError: something is not a message.
-        ValueError: there is no message, or the prompt is blank.
+        ValueError: there is no message, a role is unknown, or the prompt is blank.
     """
     if add_special_tokens and len(messages) == 1:
         return f"{messages[0]['role'].capitalize()}: {messages[0]['content']}\nAssistant:"
@@ -290,8 +291,7 @@ class H2o:
     ) -> CreateResult:
         """Ask without `await`, and get the tokens of the answer as they arrive.
 
-        The arguments are `create_async_generator()`'s; `stream` makes no difference, as it made
-        none.
+        The arguments are `create_async_generator()`'s; `stream` makes no difference.
 
         Returns:
             The tokens, to be iterated with `for`.

@@ -1,7 +1,7 @@
 """Live display in Jupyter: what `ChatStream.display()` and `AsyncChatStream.display()` do.
 
-A thread or task of its own reads the stream. The cell looks ten times a second at what has
-arrived. So fast tokens do not flood the browser, and a token before a long silence is shown.
+A thread or task of its own reads the stream. Ten times a second the cell shows what has arrived.
+So fast tokens do not flood the browser, and a token before a long silence is shown.
 
 The notebook's stop button sends SIGINT, which would raise KeyboardInterrupt in the cell or cancel
 its task. While an answer is shown, the first press stops the stream instead, which is not an error:
@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from h2o_client.safe_text import printable, to_html
 from h2o_client.types import Reply
 
-EVERY = 0.1  # seconds between two looks at what has arrived
+EVERY = 0.1  # seconds between two polls of what has arrived
 
 
 class _AnyStream(Protocol):
@@ -68,7 +68,7 @@ def display(
         with _stop_button() as was_pressed:
             reader.start()
             while not wait(done, EVERY):
-                output.look()
+                output.update()
                 if was_pressed():
                     stream.stop()
             reply = answer.result()
@@ -98,7 +98,7 @@ async def display_async(
     async def follow() -> None:
         while True:
             await pause(EVERY)
-            output.look()
+            output.update()
             if was_pressed():
                 with anyio.CancelScope(shield=True):  # so that the server gets the request
                     await stream.stop()
@@ -169,7 +169,7 @@ class Output:
         self._stream = stream
         self._shown = ""
 
-    def look(self) -> None:
+    def update(self) -> None:
         """Show what has arrived, if it is not what is shown."""
         text = self._stream.text.removeprefix(" ")
         if text != self._shown:

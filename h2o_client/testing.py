@@ -26,7 +26,7 @@ def h2o_server() -> "Iterator[Emulator]":
     proxy of the environment stands before it.
 
         h2o_server.reply(" Hello!", " Bye!")    # the next answers; without: a few stock phrases
-        h2o_server.fail(status=429)             # the next message is refused
+        h2o_server.fail(status=429)             # the next message is rejected
         h2o_server.cut(after=5)                 # the next answer's connection is lost
         h2o_server.requests                     # what was asked, in order
         h2o_server.conversations                # what was left behind

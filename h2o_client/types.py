@@ -152,17 +152,19 @@ class Timeouts:
     Attributes:
         connect: for making a connection.
         first_token: from sending the message to the answer's first bytes. The service sends
-            its headers with the first token, and not before [20_slow_stream_timing]. Where `total`
-            is not set, a message also waits as long as this until the turn before it is stored.
+            its headers with the first token, and not before. Where `total` is not set, a message
+            also waits as long as this until the turn before it is stored.
         idle: between two tokens, and for each of the small requests around the message; without
-            `total`, `history()` and its like wait so long until the last turn is stored. Where
-            this or `first_token` strikes, the answer is looked for once; the message is not
-            asked again, as the server was about to answer it.
+            `total`, `history()` and its like wait so long until the last turn is stored. When
+            this or `first_token` is exceeded, the server is polled once for the answer; the
+            message is not asked again, as the server was about to answer it.
         total: for one whole call, without telling the server at its end.
         cleanup: for telling the server, at the end of a call, to stop and delete.
         recovery: for a sign of an answer whose connection was lost; as long again as the answer
             had been going, and anew whenever the server shows more of it.
     """
+
+    # 20_slow_stream_timing: when the headers come.
 
     connect: float | None = 10.0
     first_token: float | None = 120.0
@@ -184,7 +186,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptPreview:
-    """The prompt as the model would get it if a message were asked again [12_vote_and_prompt].
+    """The prompt as the model would get it if a message were asked again.
 
     Attributes:
         prompt: the prompt, with the model's own marks around each message.

@@ -12,10 +12,6 @@ import h2o_client
 
 ROOT = Path(h2o_client.__file__).parent
 LONGEST = 600
-LONGER = {
-    # What is true of a conversation, and a message in it, which changes that.
-    "protocol.talk": 700,
-}
 OTHER_WORLDS = {"emulator", "testing"}  # no part of the client
 USERS = {"cli", "g4f", "batch", "notebook", "magics", "__main__"}
 PUBLIC_MODULES = {"h2o_client", "h2o_client.errors", "h2o_client.stored", "h2o_client.types"}
@@ -255,12 +251,27 @@ def _own_nodes(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast
 
 @pytest.mark.parametrize("name", list(MODULES))
 def test_no_module_is_too_long(name: str) -> None:
-    assert len(MODULES[name].read_text().splitlines()) <= LONGER.get(name, LONGEST)
+    assert len(MODULES[name].read_text().splitlines()) <= LONGEST
 
 
 @pytest.mark.parametrize("name", list(MODULES))
 def test_every_module_says_what_it_is(name: str) -> None:
     assert ast.get_docstring(TREES[name])
+
+
+RECORDING = re.compile(r"\b\d\d[a-z]?_[a-z]\w+")
+
+
+@pytest.mark.parametrize("name", list(MODULES))
+def test_what_help_prints_names_no_recording(name: str) -> None:
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, documented):
+            assert RECORDING.findall(ast.get_docstring(node) or "") == []
+
+
+def test_the_rule_on_recordings_finds_one() -> None:
+    assert RECORDING.findall("as seen [02b_settings_stored].") == ["02b_settings_stored"]
 
 
 def test_all_is_sorted_and_importable() -> None:

@@ -25,7 +25,7 @@ from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import Lock
 from h2o_client.protocol.exchange import Exchange
 
-_LOOK = 0.005  # seconds between two looks at what another thread is doing
+_POLL_INTERVAL = 0.005  # seconds between two polls of what another thread is doing
 
 
 class Client(Protocol):
@@ -82,7 +82,7 @@ class Cleaner:
         self.start()
         # There is no lock to wait for: the frame below a signal handler may have it.
         while not self._lock.permit and not deadline.expired():
-            time.sleep(_LOOK)
+            time.sleep(_POLL_INTERVAL)
         if self._wanted and not deadline.expired() and self._lock.acquire():
             self._work()
 

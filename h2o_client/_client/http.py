@@ -93,7 +93,7 @@ TRANSPORT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)
 # request can meet a connection that is just being closed; a second earlier is safe.
 _KEEPALIVE = 4.0
 
-LOOK = 0.05  # seconds between two looks where nothing wakes the one who waits
+POLL_INTERVAL = 0.05  # seconds between two polls where nothing wakes the one who waits
 
 _HANDLER = "h2o_client.script"
 _QUOTED = re.compile(r"[\s:]*(?:bytearray\()?\bb['\"].*", re.DOTALL)
@@ -153,7 +153,8 @@ def client_options(proxy: str | None) -> dict[str, Any]:
     lasts, and with httpx's default of 100 the 101st would wait for one of them to end.
 
     Raises:
-        ValueError: the proxy is no URL. The text does not repeat it, as it can hold a password.
+        ValueError: the proxy is not a valid URL. The text does not repeat it, as it can hold a
+            password.
     """
     if proxy is not None and not is_proxy(proxy):
         raise ValueError(
@@ -293,7 +294,7 @@ def new_http(kind: Callable[..., T], proxy: str | None, transport: str | None) -
     """Make an httpx client of our own.
 
     Raises:
-        ValueError: the proxy, or one in the environment, is no URL.
+        ValueError: the proxy, or one in the environment, is not a valid URL.
     """
     options = client_options(proxy)
     if proxy is None and not all(
@@ -312,8 +313,8 @@ def check_transport(transport: object) -> None:
     """Check which transport is asked for.
 
     Raises:
-        TypeError: it is no name.
-        ValueError: there is none of this name.
+        TypeError: it is not a name.
+        ValueError: no transport has this name.
     """
     if transport is not None and not isinstance(transport, str):
         raise TypeError(
@@ -347,7 +348,7 @@ def fast_transports(kind: Callable[..., Any], options: dict[str, Any]) -> dict[s
 
 
 def environment_proxies() -> dict[str, str | None]:
-    """Return the proxies of the environment as httpx mounts them; None: none for these hosts.
+    """Return the proxies of the environment as httpx mounts them; None: no proxy for these hosts.
 
     They are `HTTP_PROXY`, `HTTPS_PROXY` and `ALL_PROXY`; `NO_PROXY` has hosts, domains, addresses
     or URLs, or "*" for all.
@@ -420,7 +421,7 @@ def shut_down(response: httpx.Response | None) -> bool:
 
 
 def translate(error: Exception, effect: Effect | None) -> H2oError:
-    """Make an error of ours of one of httpx's, for the effect in which it came.
+    """Translate an error of httpx into one of ours, for the effect in which it came.
 
     The new error does not hold the old one, which holds the request, and so the session.
     """

@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """A weak set that threads may add to while another looks at it.
+    """A weak set that threads may add to while another reads it.
 
     The lock can be taken again by the thread that has it: the garbage collector may run an
     object's end at any moment, in any thread.

@@ -145,17 +145,17 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
         self._deadline = deadline = self._loop.time() + timeout
         if self._timer is not None:
             if self._timer.when() <= deadline:
-                return  # it looks then whether there is time left
+                return  # it then checks whether there is time left
             self._timer.cancel()
-        self._timer = self._loop.call_at(deadline, self._look)
+        self._timer = self._loop.call_at(deadline, self._on_timer)
 
-    def _look(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
         deadline, reader = self._deadline, self._protocol.reader
         if deadline is None or reader is None or reader.done():
             return
         if deadline > self._loop.time():
-            self._timer = self._loop.call_at(deadline, self._look)
+            self._timer = self._loop.call_at(deadline, self._on_timer)
             return
         self._late = True
         reader.set_result(None)
@@ -229,7 +229,7 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
         """Return what is known of the connection."""
         if info == "is_readable":
             # Whoever asks has read a response to its end: what has come since is its end. What
-            # the event loop has not looked at yet, the socket knows.
+            # the event loop has not read yet, the socket knows.
             known = self._held or self._protocol.received or self._protocol.ended
             return bool(known) or _is_readable(self._transport.get_extra_info("socket"))
         names = {"client_addr": "sockname", "server_addr": "peername"}

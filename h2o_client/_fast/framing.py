@@ -18,10 +18,10 @@ _START = b"HTTP/1.1 200"
 class HeadWatch:
     """Watches the bytes of a connection for the end of a response's head.
 
-    Only heads of status 200 are looked for: such a response is the last to its request.
+    Only heads of status 200 count: such a response is the last to its request.
 
     Attributes:
-        at_body: whether what was given out last ended with such a head.
+        at_body: whether what was returned last ended with such a head.
         held: what was read beyond it.
     """
 
@@ -44,9 +44,9 @@ class HeadWatch:
         if self._head is None:
             return data
         head = self._head
-        looked_through = max(0, len(head) - 2)
+        searched = max(0, len(head) - 2)
         head += data
-        blank = _BLANK_LINE.search(head, looked_through)
+        blank = _BLANK_LINE.search(head, searched)
         if blank is None:
             known = head.startswith(_START[: len(head)]) and len(head) <= MAX_HEAD
             self._head = head if known else None
@@ -85,7 +85,7 @@ class Dechunker:
         self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """Return the bytes of the body in these; look at `ended` and `error` afterwards."""
+        """Return the bytes of the body in these; check `ended` and `error` afterwards."""
         if self._line:
             data = self._line + data
             self._line = b""
@@ -128,7 +128,7 @@ class Dechunker:
                 continue
             line = _SIZE_LINE.fullmatch(data, start, end)
             if line is None:
-                self.error = "the line of a chunk's size has none"
+                self.error = "the line of a chunk's size has no valid number"
                 break
             count = int(line[1], 16)
             start = end + 2

@@ -46,7 +46,7 @@ class Body(httpx.SyncByteStream):
     Args:
         network: where its bytes come from.
         stream: the body as httpcore has it.
-        timeouts: the limits of the request; they are looked at when the body is begun.
+        timeouts: the limits of the request; they are read when the body is begun.
     """
 
     def __init__(self, network: BodyStream, stream: Any, timeouts: Any) -> None:

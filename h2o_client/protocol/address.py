@@ -39,7 +39,7 @@ class Address(NamedTuple):
 
     @property
     def referer(self) -> str:
-        """The page that requests say they come from; form posts are refused without it."""
+        """The page that requests say they come from; form posts are rejected without it."""
         return self.url + "/"
 
     @classmethod
@@ -51,8 +51,9 @@ class Address(NamedTuple):
                 and a path.
 
         Raises:
-            TypeError: it is no text.
-            ValueError: it is no such URL. The text does not repeat it, as it can hold a password.
+            TypeError: it is not text.
+            ValueError: it is not such a URL. The text does not repeat it, as it can hold a
+                password.
         """
         if not isinstance(base_url, str):
             raise TypeError(f"base_url is text, not {type(base_url).__name__}")
@@ -61,7 +62,7 @@ class Address(NamedTuple):
             port = parts.port
             host = (parts.hostname or "").encode("idna").decode("ascii")
         except ValueError:  # UnicodeError is one
-            raise ValueError("base_url is no URL: its host or port is not valid") from None
+            raise ValueError("base_url is not a URL: its host or port is not valid") from None
         if parts.scheme not in ("http", "https"):
             raise ValueError("base_url must begin with http:// or https://")
         if ":" in host:

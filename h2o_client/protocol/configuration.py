@@ -116,7 +116,7 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return headers if they can be sent; an error does not repeat a value.
 
     Raises:
-        TypeError: it is no mapping of text to text.
+        TypeError: it is not a mapping of text to text.
         ValueError: a name or value holds characters that a header cannot.
     """
     if not isinstance(headers, Mapping):

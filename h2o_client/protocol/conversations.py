@@ -90,7 +90,7 @@ def poll(
         NotFoundError: the conversation is gone.
     """
     try:
-        return (yield from stored(exchange, conversation, exchange.glance(deadline)))
+        return (yield from stored(exchange, conversation, exchange.poll(deadline)))
     except NotFoundError:
         raise
     except H2oError:
@@ -128,8 +128,8 @@ def sweep(exchange: Exchange, deadline: Deadline) -> Flow[None]:
     pause = _FIRST_PAUSE
     while True:
         failures = yield from _sweep_once(exchange, deadline)
-        may_pass = any(error is None or _may_pass(error) for error in failures)
-        if not may_pass or deadline.expired():
+        repeat = any(error is None or _may_succeed_later(error) for error in failures)
+        if not repeat or deadline.expired():
             break
         yield Sleep(deadline.at_most(pause))
         pause = min(2 * pause, _LONGEST_PAUSE)
@@ -161,7 +161,7 @@ def _sweep_once(exchange: Exchange, deadline: Deadline) -> Flow[list[H2oError | 
     return failures
 
 
-def _may_pass(error: H2oError) -> bool:
+def _may_succeed_later(error: H2oError) -> bool:
     """Whether a clean-up that failed like this may succeed when it is tried again."""
     if isinstance(error, StatusError) and error.status >= 500:
         return True
@@ -173,7 +173,7 @@ def _delete_orphans(exchange: Exchange, deadline: Deadline) -> Flow[None]:
 
     They are those that this client does not know, in a session that nobody else has.
     """
-    overview = yield from exchange.overview(exchange.glance(deadline), reopen=False)
+    overview = yield from exchange.overview(exchange.poll(deadline), reopen=False)
     for listed in overview.conversations:
         if listed.id not in exchange.session.known:
             yield from delete(exchange, listed.id, exchange.once(deadline), reopen=False)

@@ -8,11 +8,11 @@ and their limits, statuses and errors, retries, the life of a turn.
 A small request is a `Query`: the request, and the function that makes a value of its answer.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from h2o_client.errors import H2oError
-from h2o_client.protocol.effects import Head, Request
+from h2o_client.protocol.effects import Head, Request, TextParser
 from h2o_client.types import Message, PromptPreview, Token, WebSearchEntry
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Final(Protocol):
         ...
 
 
-class AnswerParser(Protocol):
+class AnswerParser(TextParser, Protocol):
     """Reads the stream of one answer; it is fed bytes and never asks for any.
 
     Attributes:
@@ -81,14 +81,6 @@ class AnswerParser(Protocol):
 
     def finish(self) -> list[Token]:
         """Note that nothing more comes; return the tokens of a last line without its end."""
-        ...
-
-    def read_on(self, data: bytes, /) -> Sequence[str]:
-        """Take the next bytes, b"" at their end, and return the texts that they hold."""
-        ...
-
-    def tokens(self) -> Sequence[Token]:
-        """Return the tokens of the bytes that came last, special ones too; once."""
         ...
 
 

@@ -112,9 +112,9 @@ class Read(NamedTuple):
 
 
 class Close(NamedTuple):
-    """Release the open response; nothing happens if there is none.
+    """Release the open response; nothing happens if no response is open.
 
-    It is an empty tuple, and so false: that there is no effect is `None`.
+    It is an empty tuple, and so false: test for the absence of an effect with `is None`.
     """
 
 
@@ -145,7 +145,7 @@ class TextParser(Protocol):
         """Take the next bytes, b"" at their end, and return the texts that they hold.
 
         Returns:
-            The texts to give to the caller; none: the flow has to go on.
+            The texts to give to the caller; empty: the flow has to go on.
         """
         ...
 
@@ -174,7 +174,7 @@ class Exclusive(NamedTuple):
     """Play a flow while no other exclusive flow of the same client is played.
 
     Attributes:
-        flow: the flow; it looks first whether there is still anything to do.
+        flow: the flow; it checks first whether there is still anything to do.
         deadline: until when to wait for the others.
     """
 
@@ -209,8 +209,8 @@ class Lock:
     """A lock that does not block, for any thread: `list.pop()` is atomic.
 
     Attributes:
-        permit: empty while somebody holds it. Who takes it for every token pops and appends in
-            person: a call costs as much as all the rest of it.
+        permit: empty while somebody holds it. The code that runs for every token pops from and
+            appends to it directly: a method call would double the cost.
         release: releases it. Not a function of ours, which Ctrl-C could interrupt before it has.
     """
 
@@ -226,7 +226,7 @@ class Lock:
             return self.permit.pop()
         except IndexError:
             return False
-        except BaseException:  # Ctrl-C, which Python looks for after the call
+        except BaseException:  # Ctrl-C, which Python checks for after the call
             self.release()
             raise
 

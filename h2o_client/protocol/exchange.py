@@ -42,7 +42,7 @@ from h2o_client.protocol.retries import Call, Retries, is_transient
 from h2o_client.protocol.session import Failure, Session
 
 T = TypeVar("T")
-_POLL_WITHIN = 5.0  # seconds that one look at what is stored may take: another may follow
+_POLL_WITHIN = 5.0  # seconds that one poll of what is stored may take: another may follow
 
 
 class Exchange:
@@ -97,8 +97,8 @@ class Exchange:
         """Begin something that is tried once."""
         return Call(Retries(attempts=0), deadline, self.ambient)
 
-    def glance(self, deadline: Deadline) -> Call:
-        """Begin a single look that may not take long, as it is not what the caller waits for."""
+    def poll(self, deadline: Deadline) -> Call:
+        """Begin a single read that may not take long, as it is not what the caller waits for."""
         return self.once(deadline.or_earlier(_POLL_WITHIN, deadline.limit))
 
     # Requests
@@ -257,7 +257,7 @@ class Exchange:
             return
         failure = session.failure
         waited = failure is not None and session.openings != openings  # for another call's attempt
-        if failure is not None and waited and failure.settles(model, call.patience):
+        if failure is not None and waited and failure.applies_to(model, call.patience):
             raise copy.copy(failure.error)
         patience = call.patience
         try:
@@ -334,7 +334,7 @@ class Exchange:
                 raise
             error = failure
         try:
-            overview = yield from self.overview(self.glance(call.deadline), reopen=False)
+            overview = yield from self.overview(self.poll(call.deadline), reopen=False)
         except H2oError:
             raise error from None
         names = [known.id for known in overview.models]

@@ -43,7 +43,7 @@ class LineSplitter:
         return not (self._pending or self._after_cr or self.overlong)
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the lines that end within `data`; look at `overlong` afterwards."""
+        """Return the lines that end within `data`; check `overlong` afterwards."""
         if self.overlong:
             return []
         if self._after_cr and data:
@@ -69,7 +69,7 @@ class LineSplitter:
         return lines
 
     def finish(self) -> bytes:
-        """Return the last line, which had no end; b"" if there is none."""
+        """Return the last line, which had no end; b"" if nothing is left."""
         rest = b"".join(self._pending)
         self._pending.clear()
         self._size = 0

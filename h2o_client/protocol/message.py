@@ -82,7 +82,7 @@ class MessageOperation:
 
     @property
     def creating(self) -> bool:
-        """Whether a request is under way that creates its conversation: that is not its affair."""
+        """Always False: the conversation itself knows whether it is being created."""
         return False
 
     def run(self) -> Flow[Reply]:
@@ -179,7 +179,7 @@ class MessageOperation:
     # The web search
 
     def _search(self, conversation_id: str, turn: Turn, call: Call) -> Flow[None]:
-        """Search the web; again, where that is safe and no entry was given out yet."""
+        """Search the web; again, where that is safe and the caller has no entry yet."""
 
         def may_repeat(error: H2oError) -> bool:
             return is_transient(error) and not turn.web_search

@@ -16,7 +16,7 @@ DEFAULT_PARAMETERS: Mapping[str, Any] = {
     "return_full_text": False,
 }
 
-_HABITS = {
+_HINTS = {
     "timeout": "time limits are the client's: H2oClient(timeouts=30.0)",
     "timeouts": "time limits are the client's: H2oClient(timeouts=30.0)",
     "stream": "use client.stream(messages) instead of client.chat(messages)",
@@ -43,9 +43,9 @@ _HABITS = {
     "limit_wait": "client.batch(prompts, limit_wait=…) waits for the service's limit",
     "saved": "client.conversation_from(saved) resumes a saved conversation",
     "share": "client.shared(share) reads a shared conversation",
-    "title": "a conversation has a title: talk.rename(title)",
-    "message_id": "talk.vote(message_id, score) and talk.prompt(message_id) take it",
-    "score": "talk.vote(message_id, score) takes it",
+    "title": "a conversation has a title: conversation.rename(title)",
+    "message_id": "vote(message_id, score) and prompt(message_id) of a conversation take it",
+    "score": "vote(message_id, score) of a conversation takes it",
     "logprobs": "stream.events() gives each token with its logprob",
     "stop_sequence": "it is called stop here",
     "max_tokens": "it is called max_new_tokens here",
@@ -96,7 +96,7 @@ def check_model(model: object) -> str:
     """Return the name of a model if it can be one.
 
     Raises:
-        TypeError: it is no text.
+        TypeError: it is not text.
         ValueError: it is blank.
     """
     if not isinstance(model, str):
@@ -110,7 +110,7 @@ def check_parameters(parameters: object) -> dict[str, Any]:
     """Return a mapping of parameters if it can be sent.
 
     Raises:
-        TypeError: it is no mapping of names to what JSON can say.
+        TypeError: it is not a mapping of names to what JSON can say.
         ValueError: a value is not finite.
     """
     if not isinstance(parameters, Mapping) or not all(isinstance(key, str) for key in parameters):
@@ -121,8 +121,8 @@ def check_parameters(parameters: object) -> dict[str, Any]:
 
 
 def _check_keyword(name: str, value: object) -> None:
-    if name in _HABITS:
-        raise TypeError(f"there is no argument {name!r}: {_HABITS[name]}")
+    if name in _HINTS:
+        raise TypeError(f"there is no argument {name!r}: {_HINTS[name]}")
     if name not in OPTION_TYPES:
         similar = similar_option(name)
         hint = "" if similar is None else f"did you mean {similar!r}? "

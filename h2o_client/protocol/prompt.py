@@ -2,7 +2,7 @@
 
 The service's message request has a single string, `inputs`. One message goes as its content;
 several are flattened into `Role: content` lines that end where the answer begins. Anything that
-is no message is refused here, before a request exists.
+is not a message is rejected here, before a request exists.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ def build_prompt(messages: Messages) -> str:
         joined by newlines, and `Assistant:` at the end.
 
     Raises:
-        TypeError: something is neither text nor a message, or a role or content is no text.
+        TypeError: something is neither text nor a message, or a role or content is not text.
         ValueError: there is no message, a message lacks a key, its role is not one of "user",
             "assistant" and "system", the prompt is blank, or it cannot be written as UTF-8.
     """
@@ -52,13 +52,14 @@ def check_prompt(prompt: str) -> str:
     """Return the prompt if the service can take it.
 
     Raises:
-        ValueError: it is blank, which the service answers with 500 [04_message_errors], or it
-            cannot be written as UTF-8.
+        ValueError: it is blank, which the service answers with 500, or it cannot be written as
+            UTF-8.
     """
+    # 04_message_errors: the answer to a blank prompt.
     if not prompt.strip(JS_SPACE):
         raise ValueError("the prompt is blank: the service takes no empty message")
     if any("\ud800" <= char <= "\udfff" for char in prompt):
-        raise ValueError("the prompt holds half of a surrogate pair, which is no character")
+        raise ValueError("the prompt holds half of a surrogate pair, which is not a character")
     return prompt
 
 

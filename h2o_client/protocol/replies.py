@@ -1,10 +1,12 @@
 """Status, headers, body -> a value or an error.
 
-Errors come in six shapes [22_accept_matrix, 04_message_errors]: `{"error": …}`,
-`{"message": …}`, `{"type": "error", "error": {"message": …}}`, the model server's
+Errors come in six shapes: `{"error": …}`, `{"message": …}`,
+`{"type": "error", "error": {"message": …}}`, the model server's
 `{"error": …, "error_type": …}`, plain text and, from a proxy, HTML. Which class an error gets is
 decided by its status, and by its words where the status is not enough.
 """
+
+# 22_accept_matrix, 04_message_errors: the shapes of errors.
 
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
@@ -143,7 +145,7 @@ def status_error(
     elif status >= 500:
         found = (ServerError, "the server failed: try again later")
     else:
-        found = (StatusError, "the request was refused")
+        found = (StatusError, "the request was rejected")
     cls, advice = found
     words = f": {message[:_MAX_MESSAGE]}" if message else ""
     return cls(
@@ -184,7 +186,7 @@ def other_base_url(location: str, request: Request) -> str | None:
     """Return the base URL that makes of `request` what `location` says, if there is one."""
     try:
         target = urlsplit(location)
-    except ValueError:  # it is no URL
+    except ValueError:  # it is not a valid URL
         return None
     if not target.scheme or not target.netloc or "@" in target.netloc:
         return None
@@ -254,13 +256,13 @@ def read_nothing(head: Head, body: bytes, request: Request) -> None:
     """Check an answer that has no content.
 
     Raises:
-        StatusError: it was refused.
+        StatusError: it was rejected.
     """
     check_status(head, body, request)
 
 
 def reading(read: Callable[[bytes], T]) -> Callable[[Head, bytes, Request], T]:
-    """Make a reader of a function that reads the body of a successful answer."""
+    """Make a reader of answers from a function that reads the body of a successful one."""
 
     def reader(head: Head, body: bytes, request: Request) -> T:
         check_status(head, body, request)
@@ -273,7 +275,7 @@ def read_json(head: Head, body: bytes) -> dict[str, Any]:
     """Return the JSON object that a body is.
 
     Raises:
-        ProtocolError: it is none.
+        ProtocolError: it is not a JSON object.
     """
     try:
         value = load_json(body.decode("utf-8-sig"))

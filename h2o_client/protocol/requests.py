@@ -1,7 +1,7 @@
 """What every request of one client has in common: where it goes and who sends it.
 
 Every request carries the referer of the service's own page, the session's cookie, and `Accept`
-with JSON first: servers look at its first entry only, and answer `text/html` with a page.
+with JSON first: servers read its first entry only, and answer `text/html` with a page.
 Compression is declined: answers are small, and a small body could unpack to a huge one.
 """
 

@@ -1,14 +1,16 @@
 """When a request is sent again, and after what time.
 
 A request is sent again only where that cannot make a second answer. Whatever never reached the
-server, and what the server refused for want of room, can be repeated at once. What may have
+server, and what the server rejected as overloaded, can be repeated at once. What may have
 reached it can be repeated where a second time does no harm: the settings, a new conversation, a
 deletion, everything that reads. A message is not among them: a second generation beside the first
-loses an answer. The service's own limit is not hammered either, as refused attempts can count
-[chat-ui-0.6/06_rate_limit]: where the budget allows for it, one whole window is waited for.
+loses an answer. The service's own limit is not hammered either, as rejected attempts can count:
+where the budget allows for it, one whole window is waited for.
 
 All requests of one call draw on one count and one budget, so that no retry multiplies another.
 """
+
+# chat-ui-0.6/06_rate_limit: rejected attempts count.
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +33,7 @@ from h2o_client.protocol.replies import OWN_LIMIT
 Patience: TypeAlias = tuple[int, float]
 """How often a call may still send something again, and for how many seconds it may wait."""
 
-_GATEWAY = frozenset({502, 504})
+GATEWAY = frozenset({502, 504})  # from a proxy: what became of the request is unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +196,7 @@ def is_transient(error: H2oError) -> bool:
     if was_rejected(error):
         return True
     if isinstance(error, StatusError):
-        return error.status in _GATEWAY or isinstance(error, RateLimitError)
+        return error.status in GATEWAY or isinstance(error, RateLimitError)
     lost = isinstance(error, TransportError) and error.transient
     return lost and not isinstance(error, TransportTimeoutError)
 
@@ -202,7 +204,7 @@ def is_transient(error: H2oError) -> bool:
 def may_have_acted(error: H2oError) -> bool:
     """Whether a request that failed like this may have done its work all the same."""
     if isinstance(error, StatusError):
-        return error.status in _GATEWAY
+        return error.status in GATEWAY
     if isinstance(error, TransportError):
         return error.sent
     return isinstance(error, ProtocolError)  # it is done, only the answer cannot be read

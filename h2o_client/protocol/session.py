@@ -1,15 +1,18 @@
 """What is true of one session with the service.
 
-A session is a cookie. The server takes any value that a client sends and echoes it
-[26_own_cookie], so the client chooses one up front and sends it in a header of its own making:
-the server marks the cookie `Secure` even on plain http, where no cookie jar would send it back
-[21_cookie]. Conversations, and whether the welcome modal's terms were accepted, belong to it.
+A session is a cookie. The server takes any value that a client sends and echoes it, so the client
+chooses one up front and sends it in a header of its own making: the server marks the cookie
+`Secure` even on plain http, where no cookie jar would send it back. Conversations, and whether the
+welcome modal's terms were accepted, belong to it.
 
 A deployment can rename the cookie. The session is then the cookie that echoes our value, else the
 one marked `HttpOnly` whose value is a UUID. Cookies of other names are not the session; the model
-server's own are passed through on answers [05_upstream_gzip_header]. Nor are cookies with a
-`Domain`: the service sets its own without one, and a gateway's can be for a whole company.
+server's own are passed through on answers. Nor are cookies with a `Domain`: the service sets its
+own without one, and a gateway's can be for a whole company.
 """
+
+# 26_own_cookie: any value is echoed. 21_cookie: `Secure` on plain http.
+# 05_upstream_gzip_header: the model server's cookies.
 
 import operator
 import re
@@ -57,7 +60,7 @@ class Failure(NamedTuple):
     model: str
     patience: Patience
 
-    def settles(self, model: str, patience: Patience) -> bool:
+    def applies_to(self, model: str, patience: Patience) -> bool:
         """Whether a call of this model and with this patience would have ended in the same way."""
         error = self.error
         if isinstance(error, TransportTimeoutError) and error.limit == "total":

@@ -1,8 +1,8 @@
 """The life of a stream, as one state.
 
-    NEW ──begin──▶ OPEN ──the reply is settled──▶ ANSWERED ──the clean-up is done──▶ ENDED
-     │              │ ╲                              ▲
-     │            close  stop──▶ STOPPING────────────┘
+    NEW ──begin──▶ OPEN ──the reply is known──▶ ANSWERED ──the clean-up is done──▶ ENDED
+     │              │ ╲                            ▲
+     │            close  stop──▶ STOPPING──────────┘
      │              │               │
      └────close────▶└▶ CLOSING ◀────┘close, or an error, from OPEN, STOPPING or ANSWERED
                         │
@@ -11,10 +11,10 @@
     NEW        nothing was sent
     OPEN       the message is on its way, or its answer
     STOPPING   the caller has enough: what has arrived becomes the reply
-    ANSWERED   the reply is settled; the operation cleans up
+    ANSWERED   the reply is known; the operation cleans up
     CLOSING    the caller left, or the operation failed; the server is being notified
     ENDED      there is a reply
-    CLOSED     there is none
+    CLOSED     there is no reply
 
 The operation moves it to OPEN, STOPPING and ANSWERED, the shell that plays it to the rest. Two
 threads or tasks may ask for an end at the same time, so a move that is not drawn here is not an

@@ -9,20 +9,20 @@ A turn asks, reads the stream, and knows at each moment what has become of it on
                       └──the server was told to stop──▶ STOPPED
 
 When the connection is lost under it, the server goes on all the same and stores the whole answer.
-The turn then *recovers*: it looks for its answer among what is stored, by the id that it chose for
-it, and gives out exactly what is missing. Only where nothing at all had arrived, and the server
-shows no sign of the turn, is the message asked again, in its place; never while the first
+The turn then *recovers*: it searches what is stored for its answer, by the id that it chose for
+it, and gives the caller exactly what is missing. Only where nothing at all had arrived, and the
+server shows no sign of the turn, is the message asked again, in its place; never while the first
 generation may run, because one of the two answers would overwrite the other.
 
 The server stores an answer only when it is whole, and shows nothing before that. So a lost answer
 is waited for as long as it had been going, and `Timeouts.recovery` on top; from then on as long
 as the server shows signs of it. One whose response came to a regular end without its final event
-is looked for only briefly: as a rule the model server has broken it off, and nothing is stored.
-After a time limit there is one look: the caller has waited long enough, and the server was about
+is searched for only briefly: as a rule the model server has broken it off, and nothing is stored.
+After a time limit there is one poll: the caller has waited long enough, and the server was about
 to answer. Stored text has lost the white space at its end, by JavaScript's idea of white space,
 which is not Python's.
 
-Nothing marks a stored answer that another process has stopped half way: such a one looks whole.
+Nothing marks a stored answer that another process has stopped half way: it appears whole.
 """
 
 # 17_disconnect: the server goes on. 05_upstream_truncate_clean: nothing is stored of an answer
@@ -56,18 +56,17 @@ from h2o_client.protocol.effects import (
 from h2o_client.protocol.exchange import Exchange, in_short
 from h2o_client.protocol.prompt import JS_SPACE
 from h2o_client.protocol.replies import check_status, unexpected
-from h2o_client.protocol.retries import Call, was_rejected
+from h2o_client.protocol.retries import GATEWAY, Call, was_rejected
 from h2o_client.protocol.state import Life, State
 from h2o_client.types import Message, Reply, Token, WebSearchEntry
 
 _EXCERPT = 1024  # bytes read of an answer that is not a stream
 _MAX_TAIL = 64 * 1024  # bytes read after the final event
 _TAIL_WITHIN = 1.0  # seconds waited for the end of the response after the final event
-_GATEWAY = frozenset({502, 504})
-_FIRST_POLL = 0.1  # seconds until a lost answer is looked for again; doubled each time
+_FIRST_POLL = 0.1  # seconds until a lost answer is polled for again; doubled each time
 _LONGEST_POLL = 2.0
 _STOPPING = 2.0  # seconds that a stop is given to take effect; it takes about one
-_ENDED = 2.0  # seconds that an answer is looked for whose response the server itself has ended
+_ENDED = 2.0  # seconds to poll for an answer whose response the server itself has ended
 # Seconds after its end here within which a turn may still be stored:
 _STORED_WHOLE = 30.0  # one whose final event has come
 _STORED_SHOWN = 5.0  # one of which nothing is generated any more, as far as can be seen
@@ -137,7 +136,7 @@ class Turn:
         self._final: Final | None = None
         self._recovered = False
         self._ended = False  # the response came to an end of its own
-        self._searched = False  # it was looked for in vain, for as long as there was hope
+        self._searched = False  # it was polled for until the time for that was up
         self._begun: float | None = None
         self.fate = Fate.UNSENT
         self.asked = False
@@ -317,7 +316,7 @@ class Turn:
             self.fate = Fate.OVER
 
     def _find_rest(self, error: H2oError, call: Call) -> Flow[bool]:
-        """Look for the answer in what the server has stored, and give out what is missing.
+        """Search what the server has stored for the answer, and give the caller what is missing.
 
         Args:
             error: what the stream ended with.
@@ -333,9 +332,9 @@ class Turn:
         if self._ended:
             patience = min(recovery, _ENDED)
         if isinstance(error, TransportTimeoutError):
-            patience = 0.0  # the caller's is at its end: one look
+            patience = 0.0  # the caller has waited long enough: poll once
         self._exchange.ambient.wait(
-            f"the answer was lost: looking for it in what is stored, for at most {patience:.0f} s"
+            f"the answer was lost: searching what is stored for it, for at most {patience:.0f} s"
         )
         until = self._exchange.deadline(patience, "recovery")
         shown: StoredConversation | None = None
@@ -489,7 +488,7 @@ def _can_be_recovered(error: H2oError) -> bool:
     if isinstance(error, TransportTimeoutError):
         return error.limit != "total" and error.sent
     if isinstance(error, StatusError):
-        return error.status in _GATEWAY
+        return error.status in GATEWAY
     return isinstance(error, IncompleteStreamError)
 
 
@@ -498,5 +497,5 @@ def _may_be_generating(error: H2oError) -> bool:
     if isinstance(error, GenerationError):
         return False
     if isinstance(error, StatusError):
-        return error.status in _GATEWAY
+        return error.status in GATEWAY
     return not isinstance(error, TransportError) or error.sent

@@ -441,7 +441,7 @@ def test_what_the_server_refused_as_an_argument_is_refused_here(exchange: Exchan
 def talk_of(
     name: str, answers: dict[str, Any], ids: list[str], **options: Any
 ) -> tuple[World, ConversationCore]:
-    """A conversation taken up as it was recorded."""
+    """A conversation resumed as it was recorded."""
     world = World(answers, ids=ids, **options)
     number = scenario(name)[1].body
     conversation = json.loads(number)["conversationId"]

@@ -494,7 +494,7 @@ def test_what_was_looked_for_in_vain_is_not_waited_for_again() -> None:
     send(world, talk, "Next")
     assert world.elapsed <= 35.1
     assert world.notes == [
-        "the answer was lost: looking for it in what is stored, for at most 30 s",
+        "the answer was lost: searching what is stored for it, for at most 30 s",
         "waiting until the last turn is stored, for at most 5 s",
     ]
 
@@ -977,7 +977,7 @@ def test_a_message_that_there_is_not_is_no_lost_conversation() -> None:
         world.play(open_talk(world, id=CONVERSATION).vote("m", 1))
 
 
-# Saved and taken up again
+# Saved and resumed
 
 
 def test_a_conversation_comes_back_as_it_was_saved() -> None:

@@ -90,7 +90,7 @@ def test_what_counts_is_what_was_left_to_the_one_who_failed(
     patience: Patience, settled: bool
 ) -> None:
     failure = Failure(OverloadedError("x", status=503), "m", (0, 30.0))
-    assert failure.settles("m", patience) == settled
+    assert failure.applies_to("m", patience) == settled
 
 
 def test_what_a_call_has_left_is_what_it_has_not_used() -> None:
@@ -102,7 +102,7 @@ def test_what_a_call_has_left_is_what_it_has_not_used() -> None:
 
 def test_a_total_settles_nothing_for_others() -> None:
     failure = Failure(TransportTimeoutError.exceeded("total", None), "m", (0, 30.0))
-    assert not failure.settles("m", (0, 30.0))
+    assert not failure.applies_to("m", (0, 30.0))
 
 
 def test_what_on_retry_raised_is_not_shared() -> None:
@@ -242,11 +242,11 @@ def test_one_that_is_known_is_not_looked_at() -> None:
     assert world.operations[-1] == "root"
 
 
-@pytest.mark.parametrize("how", ["taken up", "handed out", "forked"])
+@pytest.mark.parametrize("how", ["resumed", "exported", "forked"])
 def test_a_session_that_somebody_else_may_have_is_let_be(how: str) -> None:
-    world = World({"create": [lost()]}, session="taken-up" if how == "taken up" else None)
+    world = World({"create": [lost()]}, session="resumed" if how == "resumed" else None)
     world.play(chat(world))
-    if how == "handed out":
+    if how == "exported":
         world.exchange.session.export()
     if how == "forked":
         world.exchange.session.leave_to_parent()

@@ -500,7 +500,7 @@ async def test_all_pause_for_the_limit(
     server.fault("message", Fault(), Fault(), *[limited] * 3)
     refusals: list[float] = []
     begun: list[float] = []
-    refused, delay = RateLimit.refused, RateLimit.delay
+    refused, delay = RateLimit.rejected, RateLimit.delay
 
     def note_refused(self: RateLimit, error: RateLimitError) -> bool:
         again = refused(self, error)
@@ -514,7 +514,7 @@ async def test_all_pause_for_the_limit(
             begun.append(now)
         return left
 
-    monkeypatch.setattr(RateLimit, "refused", note_refused)
+    monkeypatch.setattr(RateLimit, "rejected", note_refused)
     monkeypatch.setattr(RateLimit, "delay", note_begun)
     async with api.client() as client:
         results = await everything(many(client, [f"p{n}" for n in range(12)], concurrency=3))
@@ -542,7 +542,7 @@ async def test_no_call_waits_for_the_limit_by_itself(
     told: list[Retry] = []
     pauses: list[float] = []
     monkeypatch.setattr(batch._Common, "pausing", lambda _, seconds: pauses.append(seconds))
-    monkeypatch.setattr(RateLimit, "refused", in_no_time(RateLimit.refused))
+    monkeypatch.setattr(RateLimit, "rejected", in_no_time(RateLimit.rejected))
     retries = Retries(attempts=3, budget=600, base=0.001, on_retry=told.append)
     of_client: dict[str, Any] = {"retries": retries} if by == "client" else {}
     of_call: dict[str, Any] = {} if of_client else {"retries": retries}
@@ -587,8 +587,8 @@ def test_a_pause_is_told_once_and_again_when_it_becomes_longer() -> None:
     limit = RateLimit(600.0, told.append)
     refusals = [RateLimitError("wait"), RateLimitError("wait")]
     for error in [*refusals, RateLimitError("wait", retry_after=300.0), *refusals]:
-        assert limit.refused(error)
-    assert not limit.refused(RateLimitError("wait", retry_after=900.0))
+        assert limit.rejected(error)
+    assert not limit.rejected(RateLimitError("wait", retry_after=900.0))
     assert told == [120.0, 300.0]
 
 
@@ -648,25 +648,25 @@ def test_rate_limit() -> None:
     now = 0.0
     limit = RateLimit(budget=300.0, tell=lambda _seconds: None, clock=lambda: now)
     assert limit.delay() == 0.0
-    assert limit.refused(refusal())
+    assert limit.rejected(refusal())
     assert limit.delay() == 120.0
     now = 5.0  # another that was on its way: one pause, that ends a window after it
-    assert limit.refused(refusal())
+    assert limit.rejected(refusal())
     assert limit.delay() == 120.0
-    assert limit.refused(refusal(10.0))
+    assert limit.rejected(refusal(10.0))
     assert limit.delay() == 120.0
     now = 125.0
     assert limit.delay() == 0.0
-    assert limit.refused(refusal())  # 245 s in a row
-    assert not limit.refused(refusal(200.0))
+    assert limit.rejected(refusal())  # 245 s in a row
+    assert not limit.rejected(refusal(200.0))
     assert limit.delay() == 120.0
     limit.answered()
     now = 245.0
-    assert limit.refused(refusal(200.0))
+    assert limit.rejected(refusal(200.0))
     assert limit.delay() == 200.0
-    assert limit.refused(refusal(0.0))
+    assert limit.rejected(refusal(0.0))
     now = 445.0
-    assert limit.refused(refusal(0.0))
+    assert limit.rejected(refusal(0.0))
     assert limit.delay() == 1.0
 
 

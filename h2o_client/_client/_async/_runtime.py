@@ -49,7 +49,7 @@ def is_reentrant() -> bool:
     return False
 
 
-def new_event() -> "anyio.Event":  # quoted, as anyio imports this when it is looked up
+def new_event() -> "anyio.Event":  # quoted, as anyio imports this on first access
     """Make an event."""
     return anyio.Event()
 
@@ -297,13 +297,13 @@ class ConnectionOwner(ABC):
         self._closed = True
 
     def _is_in_use(self) -> bool:
-        """Whether streams are open on the event loop of before, and it still runs."""
+        """Whether streams are open on the previous event loop, and it still runs."""
         from h2o_client._client.loops import is_on_watch
 
         runs = self._guard is not None and is_on_watch(self._guard)
         return runs and any(stream.running for stream in self._streams.items())
 
-    async def _settle_in(self) -> None:
+    async def _prepare(self) -> None:
         """On another event loop, or after a fork, begin with new connections.
 
         Raises:
@@ -338,11 +338,11 @@ class ConnectionOwner(ABC):
             self._guard = await watch_over(self._http.aclose)
         self._begun = self._owned
 
-    async def _settle_in_to_clean_up(self) -> bool:
+    async def _prepare_to_clean_up(self) -> bool:
         """Be ready to clean up; False: all that is open is another process's."""
         if self._pid != PROCESS.id:
             return False
-        await self._settle_in()
+        await self._prepare()
         return True
 
     async def _close_connections(self) -> None:

@@ -71,7 +71,7 @@ class AsyncBaseClient(ConnectionOwner):
         """
         if self._closed:
             raise RuntimeError("the client is closed")
-        await self._settle_in()
+        await self._prepare()
         self._cleaner.enlist()
         await self._release_dropped()
         if stream is not None:
@@ -98,7 +98,7 @@ class AsyncBaseClient(ConnectionOwner):
         self._cleaner = Cleaner(self, self._exchange, self._connector())
 
     async def _clean_up(self) -> None:
-        if not await self._settle_in_to_clean_up():
+        if not await self._prepare_to_clean_up():
             return  # a child that never used it: all that is open is the parent's
         deadline = self._exchange.cleanup()
         for stream in self._streams.items():

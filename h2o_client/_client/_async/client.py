@@ -55,7 +55,7 @@ class AsyncH2oClient(AsyncBaseClient):
             half of the CPU. None: httpx's own transport.
         parameters: generation parameters for every call.
         recover: whether the rest of an answer is got from the server when the connection is lost
-            under it. An answer that another process stopped half way looks whole then.
+            under it. An answer that another process stopped half way then appears whole.
 
     The environment's `H2O_CHAT_TOKEN` is sent as a bearer token, unless `base_url` has a user or
     `headers` an `Authorization`.
@@ -180,8 +180,8 @@ class AsyncH2oClient(AsyncBaseClient):
         Raises:
             TypeError: an argument is of the wrong type or unknown.
             ValueError: an argument cannot be sent: no messages, a blank prompt.
-            H2oError: the server could not be reached, refused, or broke off; `partial` is what
-                had arrived of the answer.
+            H2oError: the server could not be reached, rejected the request, or broke off;
+                `partial` is what had arrived of the answer.
             RuntimeError: the client is closed.
         """
         async with self.stream(

@@ -21,7 +21,7 @@ import httpx
 from h2o_client._client.http import (
     AMBIENT,
     KEPT_AFTER_FORK,
-    LOOK,
+    POLL_INTERVAL,
     PROCESS,
     TRANSPORT_ERRORS,
     Connector,
@@ -210,7 +210,7 @@ class Interruptible:
     def _acquire(self, lock: threading.RLock, within: float | None) -> bool:
         """Acquire a lock; False: not within this time."""
         until = None if within is None else AMBIENT.clock() + within
-        while not lock.acquire(timeout=LOOK):
+        while not lock.acquire(timeout=POLL_INTERVAL):
             if self._interrupted:
                 raise CallerStoppedError("the stream was stopped")
             if until is not None and AMBIENT.clock() >= until:
@@ -269,7 +269,7 @@ class ConnectionOwner(ABC):
     def _forget_streams(self) -> None:
         """Leave what is open to the process that it belongs to."""
 
-    def _settle_in(self) -> None:
+    def _prepare(self) -> None:
         """After a fork, leave to the parent what is the parent's: connections, chats, locks.
 
         Raises:
@@ -289,7 +289,7 @@ class ConnectionOwner(ABC):
         self._exchange.session.leave_to_parent()
         self._http = self._own_http()
 
-    def _settle_in_to_clean_up(self) -> bool:
+    def _prepare_to_clean_up(self) -> bool:
         """Whether what is open is this process's, and can be cleaned up here."""
         return self._pid == PROCESS.id
 

@@ -72,7 +72,7 @@ class BaseClient(ConnectionOwner):
         """
         if self._closed:
             raise RuntimeError("the client is closed")
-        self._settle_in()
+        self._prepare()
         self._cleaner.enlist()
         self._release_dropped()
         if stream is not None:
@@ -99,7 +99,7 @@ class BaseClient(ConnectionOwner):
         self._cleaner = Cleaner(self, self._exchange, self._connector())
 
     def _clean_up(self) -> None:
-        if not self._settle_in_to_clean_up():
+        if not self._prepare_to_clean_up():
             return  # a child that never used it: all that is open is the parent's
         deadline = self._exchange.cleanup()
         for stream in self._streams.items():

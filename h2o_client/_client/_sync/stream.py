@@ -20,7 +20,13 @@ from h2o_client._client._sync._runtime import (
 )
 from h2o_client._client._sync.base import BaseClient
 from h2o_client._client._sync.player import Player
-from h2o_client._client.http import AMBIENT, KEPT_AFTER_FORK, LOOK, PROCESS, TRANSPORT_ERRORS
+from h2o_client._client.http import (
+    AMBIENT,
+    KEPT_AFTER_FORK,
+    POLL_INTERVAL,
+    PROCESS,
+    TRANSPORT_ERRORS,
+)
 from h2o_client.errors import H2oError, IncompleteStreamError
 from h2o_client.protocol.chat import Operation
 from h2o_client.protocol.deadline import Deadline
@@ -54,7 +60,7 @@ class ChatStream:
         self._pump: Pump | None = None  # what the flow waits for, while it pumps
         self._queue = TokenQueue()
         self._texts = self._queue.texts
-        self._enders: list[bool] = []  # stop() and close(), while they may do it for the reader
+        self._enders: list[bool] = []  # an entry for each stop() or close() that may end it
         self._left = new_event()
         self._pid = PROCESS.id
 
@@ -216,7 +222,7 @@ class ChatStream:
             told = True
             if deadline.expired():
                 return
-            wait_for(self._left, deadline.at_most(LOOK))
+            wait_for(self._left, deadline.at_most(POLL_INTERVAL))
 
     @not_reentrant
     def _instead_of_reader(self, end: Callable[[], None]) -> bool:
@@ -248,7 +254,7 @@ class ChatStream:
             mine = permit.pop()
         except IndexError:
             mine = False
-        except BaseException:  # Ctrl-C, which Python looks for after the call
+        except BaseException:  # Ctrl-C, which Python checks for after the call
             permit.append(True)
             raise
         if not mine:
@@ -356,7 +362,7 @@ class ChatStream:
             self._end(State.CLOSED)
 
     def _forget(self) -> None:
-        """Give nothing more out. A reader that is just taking what came next may have that."""
+        """Give the caller nothing more; a reader may still get the text that it is just taking."""
         self._queue = TokenQueue()
         self._texts = self._queue.texts
 

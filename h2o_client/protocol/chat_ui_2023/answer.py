@@ -64,9 +64,11 @@ class Final(NamedTuple):
 
     Attributes:
         token: the last token; ordinary when the answer stopped for length.
-        details: what the model server tells of the answer, where it was asked to
-            [05_upstream_details]: `finish_reason`, `generated_tokens`, `seed`; else empty.
+        details: what the model server tells of the answer, where it was asked to:
+            `finish_reason`, `generated_tokens`, `seed`; else empty.
     """
+
+    # 05_upstream_details
 
     token: Token
     details: Mapping[str, Any]
@@ -132,13 +134,13 @@ class AnswerParser:
     def feed(self, data: bytes) -> list[Token]:
         """Return the tokens whose events end within `data`, special ones too.
 
-        Look at `final` and `error` afterwards.
+        Check `final` and `error` afterwards.
         """
         self.read_on(data)
         return self.tokens()
 
     def read_on(self, data: bytes) -> list[str]:
-        """Take bytes of a stream that need not be looked after while texts come: see `Reader`."""
+        """Take the next bytes and return the texts in them: see `TextParser`."""
         event = _one_event(data)
         if event is None or (raw := event[2]) is None or len(data) > self._room:
             return self._read_on(data)
@@ -185,7 +187,7 @@ class AnswerParser:
         return [] if self.ended else texts
 
     def tokens(self) -> list[Token]:
-        """Return the tokens of the bytes that came last, once: see `Reader`."""
+        """Return the tokens of the bytes that came last, once: see `TextParser`."""
         latest, self._latest = self._latest, []
         return [event if isinstance(event, Token) else _token_of(event) for event in latest]
 
@@ -225,7 +227,7 @@ class AnswerParser:
                 self._line(rest, tokens)
         except ProtocolError:
             # Half a line is what a stream that was cut leaves [05_upstream_truncate_midline]:
-            # that is no breach of the protocol, and the missing final event tells of it.
+            # that does not break the protocol, and the missing final event tells of it.
             return tokens
         except H2oError as error:
             self.error = error
@@ -243,12 +245,12 @@ class AnswerParser:
             text = line[5:].strip().decode()
             event, end = _raw_decode(text)
         except (ValueError, RecursionError):
-            raise _malformed(line, "a line of the answer is no JSON") from None
+            raise _malformed(line, "a line of the answer is not JSON") from None
         if end != len(text):
             raise _malformed(line, "a line of the answer holds more than one JSON value")
         # `type(…) is` costs less than isinstance(), and JSON makes no subclasses.
         if type(event) is not dict:
-            raise _malformed(line, "an event of the answer is no JSON object")
+            raise _malformed(line, "an event of the answer is not a JSON object")
         data = event.get("token")
         if type(data) is not dict:
             raise self._no_token(event, line)
@@ -263,7 +265,7 @@ class AnswerParser:
             raise _malformed(line, "a token of the answer is not of the expected shape")
         generated = event.get("generated_text")
         if generated is not None and type(generated) is not str:
-            raise _malformed(line, "the answer's `generated_text` is no text")
+            raise _malformed(line, "the answer's `generated_text` is not text")
         last = generated is not None
         if not special:
             shown = self._whole_characters(shown, last)

@@ -7,7 +7,7 @@ array, it holds numbers, and each of them is the place of another entry:
 
 -1 stands for undefined, and `["Date", iso]` for a date. The format knows more: sets, maps, big
 numbers, sparse arrays, cycles. No server of this protocol has ever sent any of that, and it is
-refused with an error that names it.
+rejected with an error that names it.
 """
 
 # Objects, arrays, undefined and dates: 13_data_json, 16_web_search and all others.

@@ -28,15 +28,16 @@ def read_session_cookies(head: Head, body: bytes, request: Request) -> list[str]
 
 
 def read_settings(head: Head, body: bytes, request: Request) -> None:
-    """Check the answer to `POST /settings` [02_settings_variants].
+    """Check the answer to `POST /settings`.
 
     Success is 303, or 200 with `{"type":"redirect","status":303,…}`, by what was accepted first.
 
     Raises:
-        StatusError: it was refused, with the status or inside a 200.
+        StatusError: it was rejected, with the status or inside a 200.
         RedirectError: it leads away from this service.
         ProtocolError: it is neither.
     """
+    # 02_settings_variants
     if head.status == 303 and _is_ours(head.get("location"), request):
         return
     check_status(head, body, request)
@@ -54,12 +55,13 @@ def read_settings(head: Head, body: bytes, request: Request) -> None:
 
 
 def read_conversation_id(head: Head, body: bytes, request: Request) -> str:
-    """Return the id in the answer to `POST /conversation` [03_create_conversation].
+    """Return the id in the answer to `POST /conversation`.
 
     Raises:
-        StatusError: it was refused.
+        StatusError: it was rejected.
         ProtocolError: there is no id in it, or one that could not stand in a path.
     """
+    # 03_create_conversation
     check_status(head, body, request)
     found = read_json(head, body).get("conversationId")
     try:
@@ -69,12 +71,13 @@ def read_conversation_id(head: Head, body: bytes, request: Request) -> str:
 
 
 def read_title(head: Head, body: bytes, request: Request) -> str:
-    """Return the title that the model gave [09_summarize_and_title], which begins with a space.
+    """Return the title that the model gave, which begins with a space.
 
     Raises:
-        StatusError: it was refused.
+        StatusError: it was rejected.
         ProtocolError: there is no title in the answer.
     """
+    # 09_summarize_and_title
     check_status(head, body, request)
     title = read_json(head, body).get("title")
     if not isinstance(title, str):
@@ -83,12 +86,13 @@ def read_title(head: Head, body: bytes, request: Request) -> str:
 
 
 def read_share_url(head: Head, body: bytes, request: Request) -> str:
-    """Return the URL of a conversation that was shared [10_share].
+    """Return the URL of a conversation that was shared.
 
     Raises:
-        StatusError: it was refused.
+        StatusError: it was rejected.
         ProtocolError: there is no URL in the answer.
     """
+    # 10_share
     check_status(head, body, request)
     url = read_json(head, body).get("url")
     if not isinstance(url, str) or not is_id(url.rpartition("/r/")[2]):
@@ -97,12 +101,13 @@ def read_share_url(head: Head, body: bytes, request: Request) -> str:
 
 
 def read_prompt_preview(head: Head, body: bytes, request: Request) -> PromptPreview:
-    """Return the preview of a prompt [12_vote_and_prompt].
+    """Return the preview of a prompt.
 
     Raises:
-        StatusError: it was refused.
+        StatusError: it was rejected.
         ProtocolError: there is no prompt in the answer.
     """
+    # 12_vote_and_prompt
     check_status(head, body, request)
     answer = read_json(head, body)
     prompt, model, parameters = (answer.get(key) for key in ("prompt", "model", "parameters"))
@@ -117,6 +122,6 @@ def _is_ours(location: str, request: Request) -> bool:
     """Whether a location stays at the origin of the request."""
     try:
         target, source = urlsplit(location), urlsplit(request.url)
-    except ValueError:  # it is no URL
+    except ValueError:  # it is not a valid URL
         return False
     return not target.netloc or target.netloc.rpartition("@")[2] == source.netloc

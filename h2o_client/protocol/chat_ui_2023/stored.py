@@ -1,14 +1,14 @@
 """`__data.json`: what the service knows, as its pages load it.
 
 A page of SvelteKit is made by nodes, the layout first and the page itself last, and
-`__data.json` is what each of them loaded [13_data_json]:
+`__data.json` is what each of them loaded:
 
     {"type": "data", "nodes": [
         {"type": "data", "data": [<flattened, see devalue.py>], "uses": …},
         null, or {"type": "skip"}, or
         {"type": "error", "error": {"message": "Conversation not found."}, "status": 404}]}
 
-All of that comes with status 200, refusals too; for a bad id the error has no status. And the
+All of that comes with status 200, errors too; for a bad id the error has no status. And the
 whole body can be `{"type": "redirect", "location": "/"}`.
 
 `read_nodes()` takes off this wrapping: an error in any node is raised, what is left are values.
@@ -16,6 +16,8 @@ The other functions find in them what they are for by its fields, not by the nod
 check each field that they take. Fields that they do not know are ignored; one that is missing
 or of another type is a `ProtocolError` that names it.
 """
+
+# 13_data_json
 
 import json
 from collections.abc import Iterable
@@ -36,12 +38,12 @@ _MAX_ERROR = 1000  # characters of an error node that its error keeps
 
 
 def read_root(body: bytes) -> Overview:
-    """Read the answer to `GET /__data.json` [13_data_json].
+    """Read the answer to `GET /__data.json`.
 
     Raises:
-        StatusError: a node says that it was refused.
+        StatusError: a node says that it was rejected.
         RedirectError: the body sends the request elsewhere.
-        ProtocolError: it is no such answer.
+        ProtocolError: it is not such an answer.
     """
     fields = _find(read_nodes(body), "models", "the models")
     return Overview(
@@ -52,12 +54,12 @@ def read_root(body: bytes) -> Overview:
 
 
 def read_conversation(body: bytes) -> StoredConversation:
-    """Read the answer to `GET /conversation/{id}/__data.json` [13_data_json].
+    """Read the answer to `GET /conversation/{id}/__data.json`.
 
     Raises:
-        StatusError: a node says that it was refused: it was deleted, or is another session's.
+        StatusError: a node says that it was rejected: it was deleted, or is another session's.
         RedirectError: the body sends the request elsewhere.
-        ProtocolError: it is no such answer.
+        ProtocolError: it is not such an answer.
     """
     # From the end: the page itself is the last node.
     fields = _find(reversed(read_nodes(body)), "messages", "a conversation")
@@ -73,17 +75,17 @@ def read_nodes(body: bytes) -> list[object]:
     """Return what each node of a page loaded; None for one that loaded nothing.
 
     Raises:
-        StatusError: a node says that it was refused; without a status, it counts as 500.
+        StatusError: a node says that it was rejected; without a status, it counts as 500.
         RedirectError: the body sends the request elsewhere.
-        ProtocolError: it is no `__data.json`.
+        ProtocolError: it is not a `__data.json`.
     """
     try:
         value = load_json(body.decode())
     except (ValueError, RecursionError):
-        # Only what is no JSON is shown: an HTML page, not somebody's messages.
-        raise ProtocolError(f"__data.json is no JSON: {excerpt(body)}") from None
+        # Only what is not JSON is shown: an HTML page, not somebody's messages.
+        raise ProtocolError(f"__data.json is not JSON: {excerpt(body)}") from None
     if not _is_dict(value):
-        raise _error("it is no object")
+        raise _error("it is not an object")
     kind = value.get("type")
     if kind == "redirect":
         _raise_redirect(value)
@@ -92,7 +94,7 @@ def read_nodes(body: bytes) -> list[object]:
     nodes = value.get("nodes")
     if kind != "data" or not _is_list(nodes):
         raise _error("it has no nodes")
-    # Errors first: a refusal stands behind the layout's data, and is what the caller must know.
+    # Errors first: one stands behind the layout's data, and is what the caller must know.
     for node in nodes:
         if _is_dict(node) and node.get("type") == "error":
             _raise_error(node)
@@ -115,7 +117,7 @@ def _raise_error(node: dict[str, object]) -> NoReturn:
     status = node.get("status", 500)
     # The range is SvelteKit's own; a bool is an int, and not in it.
     if not isinstance(status, int) or not 400 <= status <= 599:
-        raise _error("an error in it has a status that is none")
+        raise _error("an error in it has a status that is not valid")
     error = node.get("error")
     message = error.get("message") if _is_dict(error) else error
     try:

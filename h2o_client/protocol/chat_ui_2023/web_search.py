@@ -26,7 +26,7 @@ from h2o_client.protocol.text import load_json
 from h2o_client.types import WebSearchEntry, WebSearchSource
 
 MAX_OBJECT = 1024 * 1024
-# Characters looked at in all: an object that grows by single `}` costs the square of its length.
+# Characters read in all: an object that grows by single `}` costs the square of its length.
 _MAX_WORK = 256 * MAX_OBJECT
 
 _SPACE = re.compile(r"[ \t\r\n]*")
