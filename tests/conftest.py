@@ -46,7 +46,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave the full product of a scenario's cases, flavours and transports to the long run.
 
     The default run has the first case in every flavour and on every transport, and each other case
-    in one of these, in turn. `test_shells_exits` has a table of its own for this.
+    in one of these, in turn; of more than a dozen cases, a dozen of them that are spread over all.
+    `test_shells_exits` has a table of its own for this.
     """
     scenarios: dict[str, dict[tuple[tuple[str, int], ...], list[pytest.Function]]] = {}
     for item in items:
@@ -60,9 +61,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             scenario = scenarios.setdefault(item.nodeid.partition("[")[0], {})
             scenario.setdefault(case, []).append(item)
     for cases in scenarios.values():
+        step = -(-len(cases) // 12)
         for number, ways in enumerate(cases.values()):
             for at, item in enumerate(ways):
-                if number > 0 and at != number % len(ways):
+                if number % step or (number > 0 and at != number // step % len(ways)):
                     item.add_marker(pytest.mark.long)
 
 

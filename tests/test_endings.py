@@ -19,7 +19,7 @@ NAMES = [
 ]
 NAMES.remove("task on trio")  # there are no tasks of nobody
 
-FREEZE = 3.0
+FREEZE = 4.5
 """Seconds that nothing takes which does not wait for a limit (`Timeouts.cleanup` is 5)."""
 
 
@@ -47,7 +47,7 @@ def check(trials: list[dict[str, Any]]) -> None:
     for trial in trials:
         name, status, errors = trial["name"], trial["status"], trial["errors"]
         if name == "two ctrl-c":
-            assert status == -2  # the second may come upon anything, the traceback too
+            assert status in (-2, 1)  # the second may come upon anything, the traceback too
             continue
         if "thread" in name or "task" in name:
             assert status == 0  # who reads in the background may tell of it
@@ -58,7 +58,8 @@ def check(trials: list[dict[str, Any]]) -> None:
             assert len(errors.splitlines()) == 1, errors
             assert status == (3 if "sys.exit" in name else 0)
         elif "ctrl-c" in name:
-            assert (status, errors.splitlines()[-1:]) == (-2, ["KeyboardInterrupt"]), errors
+            assert errors.splitlines()[-1:] == ["KeyboardInterrupt"], errors
+            assert status in (-2, 1)  # of a fork in trio's hands the interpreter may make 1
             assert "ExceptionGroup" not in errors
         elif "exception" in name:
             assert status == 1

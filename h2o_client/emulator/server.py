@@ -357,7 +357,7 @@ class Emulator:
         """Client connections so far."""
         return self._call(lambda: self._accepted)
 
-    def wait_idle(self, timeout: float = 5.0) -> None:
+    def wait_idle(self, timeout: float = 30.0) -> None:
         """Wait until no generation runs and no request is being handled.
 
         Args:
@@ -368,7 +368,7 @@ class Emulator:
         """
         self._wait(self._is_idle, timeout, "the emulator is not idle")
 
-    def wait_held(self, count: int = 1, timeout: float = 5.0) -> None:
+    def wait_held(self, count: int = 1, timeout: float = 30.0) -> None:
         """Wait until generations are held at their `Answer.hold_after`.
 
         Args:

@@ -138,8 +138,8 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The log goes to stderr, all of it."""
     logger = logging.getLogger("h2o_client")
     monkeypatch.setenv("H2O_CHAT_LOG", "debug")
+    monkeypatch.setattr(logger, "handlers", [])
     yield
-    logger.handlers.clear()
     logger.setLevel(logging.NOTSET)
 
 

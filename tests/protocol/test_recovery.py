@@ -112,9 +112,13 @@ RECORDINGS = [
     Recording("05_upstream_empty"),
     Recording("05_upstream_keepalive"),
 ]
+SOME_RECORDINGS = [
+    pytest.param(recording, marks=[pytest.mark.long] if number > 2 else [])
+    for number, recording in enumerate(RECORDINGS)
+]
 
 
-@pytest.mark.parametrize("recording", RECORDINGS, ids=str)
+@pytest.mark.parametrize("recording", SOME_RECORDINGS, ids=str)
 def test_cut_at_every_byte_the_whole_text_comes_exactly_once(recording: Recording) -> None:
     for size in range(len(recording.body) + 1):
         world = World(

@@ -104,7 +104,7 @@ async def chat(
     options = {"session": SESSION, "share_conversations": False, **ONCE, **options}
     # What cannot be cleaned up is tried again for as long as that.
     limits = options.get("timeouts", Timeouts())
-    options["timeouts"] = replace(limits, cleanup=min(limits.cleanup, 1.0))
+    options["timeouts"] = replace(limits, cleanup=min(limits.cleanup, 0.3))
     if own is not None:
         options["http_client"] = api.http_client(**own)
     async with api.client(hostile.url, **options) as client:

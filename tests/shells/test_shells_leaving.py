@@ -514,7 +514,7 @@ async def test_a_server_that_is_gone_at_the_clean_up(
 ) -> None:
     with Emulator() as other:
         other.reply(endless(" One"))
-        client = api.client(other.url)
+        client = api.client(other.url, timeouts=Timeouts(cleanup=0.5))
         stream = client.stream("Hi")
         await anext(stream)
     await stream.aclose()
