@@ -25,7 +25,7 @@ FREEZE = 4.5
 
 def run(count: int, *names: str) -> list[dict[str, Any]]:
     """Let programs end so many times; check that nothing is left."""
-    answer = Answer(tokens=[" a", " b"] * 1000, pace=0.001)
+    answer = Answer(tokens=[" a", " b"] * 1000, pace=0.01)
     with Emulator(max_requests=100) as server:
         server.reply(*[" Warm"] * 3, *[answer] * count * len(names))
         # Unbuffered: a daemon thread that prints at the exit would abort the interpreter.

@@ -33,7 +33,7 @@ class Client(Protocol):
 
     def _warn_unclosed(self) -> None: ...
 
-    def _close_at_exit(self) -> None: ...
+    def _close_at_exit(self, deadline: Deadline) -> None: ...
 
 
 class OwnConnections:
@@ -86,18 +86,21 @@ class Cleaner:
         if self._wanted and not deadline.expired() and self._lock.acquire():
             self._work()
 
-    def close_client(self) -> None:
+    def close_client(self, begun: float) -> None:
         """Close the client, at the interpreter's exit, and warn of what it has open."""
         client = self._client()
         if client is not None:
             client._warn_unclosed()
-            client._close_at_exit()
+            client._close_at_exit(self._deadline(begun))
 
     def finish_at_exit(self, begun: float) -> None:
         """Clean up all that is left."""
         self._exchange.session.drop_all()
+        self.finish(self._deadline(begun))
+
+    def _deadline(self, begun: float) -> Deadline:
         cleanup = self._exchange.configuration.timeouts.cleanup
-        self.finish(Deadline(AMBIENT.clock, cleanup, "cleanup", begun))
+        return Deadline(AMBIENT.clock, cleanup, "cleanup", begun)
 
     def _work(self) -> None:
         """Clean up for as long as there is something new."""
@@ -140,7 +143,7 @@ def _at_exit() -> None:
         # Ctrl-C ends the wait for threads that read; a second one ends the clean-up.
         with contextlib.suppress(KeyboardInterrupt):
             for cleaner in cleaners:
-                cleaner.close_client()
+                cleaner.close_client(begun)
         for cleaner in cleaners:
             cleaner.finish_at_exit(begun)
     finally:

@@ -18,12 +18,13 @@ from h2o_client.protocol.exchange import Exchange
 from h2o_client.protocol.payloads import check_flag, check_model, merge_parameters
 from h2o_client.protocol.prompt import build_prompt
 from h2o_client.protocol.retries import Call, Retries, as_retries
+from h2o_client.protocol.session import Abandoned
 from h2o_client.protocol.state import Life, State
 from h2o_client.protocol.turn import Turn
 from h2o_client.types import Messages, Reply
 
 
-class Operation(Protocol):
+class Operation(Abandoned, Protocol):
     """What a stream plays."""
 
     @property
@@ -40,17 +41,8 @@ class Operation(Protocol):
         """Do it all, emitting tokens as they arrive."""
         ...
 
-    @property
-    def creating(self) -> bool:
-        """Whether a request is under way that creates its conversation."""
-        ...
-
     def stop(self) -> Flow[None]:
         """Tell the server that the caller has enough; `run()` ends with what is there."""
-        ...
-
-    def abandon(self, deadline: Deadline) -> Flow[None]:
-        """Tell the server what must still be told once `run()` was broken off."""
         ...
 
 
@@ -105,6 +97,11 @@ class ChatOperation:
     def text(self) -> str:
         """What has arrived of the answer."""
         return self._turn.text
+
+    @property
+    def only_deletes(self) -> bool:
+        """Whether it deletes a conversation, and another operation stops its answers."""
+        return False
 
     @property
     def creating(self) -> bool:

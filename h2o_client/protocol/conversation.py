@@ -88,6 +88,11 @@ class ConversationCore:
         return self.id is not None and not self._keep and not self._deleted
 
     @property
+    def only_deletes(self) -> bool:
+        """Whether it deletes a conversation, and another operation stops its answers."""
+        return True
+
+    @property
     def creating(self) -> bool:
         """Whether a request is under way that creates it."""
         return self._made in self._exchange.session.creating
@@ -158,6 +163,7 @@ class ConversationCore:
                 finally:
                     self._opening.release()
             else:
+                call.deadline.check()
                 yield Sleep(_FIRST_POLL)
         return self.id
 
@@ -190,8 +196,9 @@ class ConversationCore:
             return None
         waiting = self._turns.wait_until_stored(self._exchange, self.id, call, patience, stopping)
         stored = yield from self.explained(waiting)
-        known = () if stored is None else stored.messages
-        found = {item.id: item.content for item in known if item.id is not None}
+        if stored is None:
+            return None
+        found = {item.id: item.content for item in stored.messages if item.id is not None}
         self.messages = [
             replace(message, content=found.get(message.id or "", message.content))
             for message in self.messages

@@ -111,7 +111,7 @@ def delete(exchange: Exchange, conversation: str, call: Call, *, reopen: bool = 
         yield from exchange.query(
             lambda: exchange.dialect.delete(conversation), call, reopen=reopen
         )
-    exchange.session.known.discard(conversation)
+    exchange.session.deleted(conversation)
 
 
 def leave_behind(exchange: Exchange, operation: Abandoned, error: BaseException | None) -> None:
@@ -154,8 +154,9 @@ def _sweep_once(exchange: Exchange, deadline: Deadline) -> Flow[list[H2oError | 
                 session.end(operation)
     if session.has_orphans and not session.shared:
         try:
-            yield from _delete_orphans(exchange, deadline)
-            session.has_orphans = False
+            session.has_orphans = not (yield from _delete_orphans(exchange, deadline))
+            if session.has_orphans:
+                failures.append(None)
         except H2oError as error:
             failures.append(error)
     return failures
@@ -168,12 +169,18 @@ def _may_succeed_later(error: H2oError) -> bool:
     return isinstance(error, TransportTimeoutError) or is_transient(error)
 
 
-def _delete_orphans(exchange: Exchange, deadline: Deadline) -> Flow[None]:
+def _delete_orphans(exchange: Exchange, deadline: Deadline) -> Flow[bool]:
     """Delete the conversations that were made here, but whose ids were lost on the way.
 
     They are those that this client does not know, in a session that nobody else has.
+
+    Returns:
+        Whether that is done: while one is just being created, its id is not known either.
     """
     overview = yield from exchange.overview(exchange.poll(deadline), reopen=False)
+    if exchange.session.creating:
+        return False
     for listed in overview.conversations:
         if listed.id not in exchange.session.known:
             yield from delete(exchange, listed.id, exchange.once(deadline), reopen=False)
+    return True

@@ -81,6 +81,11 @@ class MessageOperation:
         return self.life.state is State.STOPPING
 
     @property
+    def only_deletes(self) -> bool:
+        """Whether it deletes a conversation, and another operation stops its answers."""
+        return False
+
+    @property
     def creating(self) -> bool:
         """Always False: the conversation itself knows whether it is being created."""
         return False

@@ -16,7 +16,6 @@ own without one, and a gateway's can be for a whole company.
 
 import operator
 import re
-import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -40,6 +39,11 @@ class Abandoned(Protocol):
     @property
     def creating(self) -> bool:
         """Whether a request is under way that creates its conversation."""
+        ...
+
+    @property
+    def only_deletes(self) -> bool:
+        """Whether it deletes a conversation, and another operation stops its answers."""
         ...
 
     def abandon(self, deadline: Deadline) -> Flow[None]:
@@ -104,7 +108,7 @@ class Session:
         self.has_orphans = False
         self.creating: set[Callable[[str], None]] = set()
         self._unfinished: dict[Abandoned, bool] = {}  # whether each was left behind
-        self._turns: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+        self._turns: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         return f"<Session accepted={self.accepted}>"
@@ -142,13 +146,22 @@ class Session:
             self.drop(operation)
 
     def dropped(self) -> list[Abandoned]:
-        """Return the operations that nobody goes on with, the oldest first."""
-        return [each for each in list(self._unfinished) if self._unfinished.get(each)]
+        """Return the operations that nobody goes on with, those first that stop an answer.
+
+        What is deleted cannot be stopped any more.
+        """
+        dropped = [each for each in list(self._unfinished) if self._unfinished.get(each)]
+        return sorted(dropped, key=lambda each: each.only_deletes)
 
     @property
     def is_clean(self) -> bool:
         """Whether the server need not be told anything."""
         return not (self._unfinished or self.has_orphans)
+
+    def deleted(self, conversation: str) -> None:
+        """Note that a conversation was deleted."""
+        self.known.discard(conversation)
+        self._turns.pop(conversation, None)
 
     def turns_of(self, conversation: str, mine: L) -> L:
         """Return what keeps the turns of a conversation, which all who resumed it share.

@@ -1,5 +1,6 @@
 """What the calls of one client share: how their session is opened, and what was lost on the way."""
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
@@ -273,6 +274,43 @@ def test_a_creation_that_was_broken_off_is_looked_for() -> None:
     flow.close()
     world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
     assert world.operations == ["root"]
+
+
+def test_an_orphan_is_not_looked_for_while_another_conversation_is_created() -> None:
+    world = World({"root": listing()}, session=None)
+    broken_off = conversations.create(world.exchange, "m", world.exchange.call(), lambda _: None)
+    next(broken_off)
+    broken_off.close()
+    made: list[str] = []
+    creation = conversations.create(world.exchange, "m", world.exchange.call(), made.append)
+    steps = Player(world).drive(creation)
+    while next(steps) != "read":  # its answer is on the way, its id not known
+        pass
+    world.on_sleep = lambda: None if made else deque(steps, maxlen=0).clear()
+    world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
+    assert made
+    assert world.operations == ["create", "root", "root"]
+    assert not world.exchange.session.has_orphans
+
+
+def test_a_sweep_stops_an_answer_before_it_deletes_its_conversation() -> None:
+    world = World(session=None)
+    talk = new_conversation(world.exchange, model=None, keep=None, id=None, from_share=None)
+
+    def ask() -> MessageOperation:
+        return MessageOperation(
+            world.exchange, talk, "Hi", recover=None, retries=None, parameters=None, keywords={}
+        )
+
+    world.play(ask().run())
+    steps = Player(world).drive(ask().run())  # the second turn: the conversation is known
+    while not next(steps).startswith("emit"):
+        pass
+    steps.close()
+    world.exchange.session.drop_all()
+    before = len(world.requests)
+    world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
+    assert world.operations[before:] == ["stop", "delete"]
 
 
 def test_a_server_that_does_not_tell_is_given_up_with_a_warning() -> None:

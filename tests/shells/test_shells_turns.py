@@ -52,6 +52,16 @@ async def test_no_turn_is_lost_where_answers_are_stored_late(api: Api) -> None:
         assert slow.generations == 20
 
 
+async def test_who_resumes_a_conversation_by_its_id_waits_for_its_last_turn(api: Api) -> None:
+    with Emulator(store_delay=0.2) as slow:
+        async with api.client(slow.url) as client:
+            first = await client.conversation(keep=True).send("first")
+            async with client.conversation(id=first.conversation_id) as talk:
+                await talk.send("second")
+                history = await talk.history()
+    assert [message.content for message in history if message.role == "user"] == ["first", "second"]
+
+
 @pytest.mark.long
 def test_none_of_2000_turns_is_lost_where_answers_are_stored_late() -> None:
     async def scenario() -> None:

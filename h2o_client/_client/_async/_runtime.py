@@ -283,7 +283,7 @@ class ConnectionOwner(ABC):
         """Leave what is open to the process or event loop that it belongs to."""
 
     @abstractmethod
-    async def _clean_up(self) -> None:
+    async def _clean_up(self, deadline: Deadline) -> None:
         """Close what is open, and notify the server."""
 
     def _connector(self) -> Connector | None:
@@ -292,7 +292,7 @@ class ConnectionOwner(ABC):
             partial(new_http, httpx.Client, self._proxy, self._transport) if self._owned else None
         )
 
-    def _close_at_exit(self) -> None:
+    def _close_at_exit(self, deadline: Deadline) -> None:  # noqa: ARG002 -- nothing takes time
         """Begin nothing more; what still reads is in a thread that ends with the process."""
         self._closed = True
 

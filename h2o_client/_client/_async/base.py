@@ -97,10 +97,9 @@ class AsyncBaseClient(ConnectionOwner):
         self._cleaner.retire()
         self._cleaner = Cleaner(self, self._exchange, self._connector())
 
-    async def _clean_up(self) -> None:
+    async def _clean_up(self, deadline: Deadline) -> None:
         if not await self._prepare_to_clean_up():
             return  # a child that never used it: all that is open is the parent's
-        deadline = self._exchange.cleanup()
         for stream in self._streams.items():
             if stream.running:
                 stream._tell_to_close()
@@ -109,7 +108,7 @@ class AsyncBaseClient(ConnectionOwner):
         for conversation in self._conversations.items():
             await conversation._close(deadline)
         self._exchange.session.drop_all()
-        await self._sweep(self._exchange.cleanup())
+        await self._sweep(deadline)
 
     async def _sweep(self, deadline: Deadline) -> None:
         """Clean up what was left behind; what fails now is given up."""

@@ -74,10 +74,11 @@ def wait_for(event: threading.Event, seconds: float) -> None:
 def retry_while_shielded(clean_up: Callable[[], object], deadline: Deadline) -> bool:
     """Do a clean-up; return whether it has ended. Threads are not cancelled, only interrupted.
 
-    After Ctrl-C it is done in a thread of its own and waited for until the deadline: Ctrl-C may
-    have come upon httpcore as it took a lock of its connections, which nobody releases any more.
+    After Ctrl-C, or SystemExit by a signal handler, it is done in a thread of its own and waited
+    for until the deadline: that may have come upon httpcore as it took a lock of its connections,
+    which nobody releases any more.
     """
-    if not isinstance(sys.exception(), KeyboardInterrupt):
+    if isinstance(sys.exception(), Exception | None):
         clean_up()
         return True
     worker = threading.Thread(target=clean_up, name="h2o_client-clean-up", daemon=True)
@@ -247,10 +248,11 @@ class ConnectionOwner(ABC):
         http = new_http(httpx.Client, self._proxy, self._transport)
         # A client that is dropped unclosed leaves no open sockets.
         self._finalizer = weakref.finalize(self, _close_in_creating_process, http, self._pid)
+        self._finalizer.atexit = False  # the cleaner closes it then, when it was used
         return http
 
     @abstractmethod
-    def _clean_up(self) -> None:
+    def _clean_up(self, deadline: Deadline) -> None:
         """Close what is open, and notify the server."""
 
     def _connector(self) -> Connector:
@@ -260,10 +262,11 @@ class ConnectionOwner(ABC):
         http = self._http
         return lambda: contextlib.nullcontext(http)
 
-    def _close_at_exit(self) -> None:
+    def _close_at_exit(self, deadline: Deadline) -> None:
         """Close what threads still read, which end with the process."""
         self._closed = True
-        self._clean_up()
+        self._clean_up(deadline)
+        self._close_connections()
 
     @abstractmethod
     def _forget_streams(self) -> None:

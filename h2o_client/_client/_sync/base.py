@@ -98,10 +98,9 @@ class BaseClient(ConnectionOwner):
         self._cleaner.retire()
         self._cleaner = Cleaner(self, self._exchange, self._connector())
 
-    def _clean_up(self) -> None:
+    def _clean_up(self, deadline: Deadline) -> None:
         if not self._prepare_to_clean_up():
             return  # a child that never used it: all that is open is the parent's
-        deadline = self._exchange.cleanup()
         for stream in self._streams.items():
             if stream.running:
                 stream._tell_to_close()
@@ -110,7 +109,7 @@ class BaseClient(ConnectionOwner):
         for conversation in self._conversations.items():
             conversation._close(deadline)
         self._exchange.session.drop_all()
-        self._sweep(self._exchange.cleanup())
+        self._sweep(deadline)
 
     def _sweep(self, deadline: Deadline) -> None:
         """Clean up what was left behind; what fails now is given up."""

@@ -5,6 +5,7 @@ Nothing here decides what is sent: that is the core's, and the shell plays its f
 """
 
 from collections.abc import Mapping
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
@@ -361,7 +362,8 @@ class H2oClient(BaseClient):
             return
         self._closed = True
         try:
-            ended = retry_while_shielded(self._clean_up, self._exchange.cleanup())
+            deadline = self._exchange.cleanup()
+            ended = retry_while_shielded(partial(self._clean_up, deadline), deadline)
         finally:
             self._close_connections()
         if ended:

@@ -166,6 +166,10 @@ class ChatStream:
         """
         if self._life.state in OVER or self._is_inherited():
             return
+        if is_reentrant():  # what it interrupted goes on when this has returned, and stops
+            self._life.move(State.STOPPING)
+            self._player.interrupt()
+            return
         Player(self._client).play(self._operation.stop())
         if not self._instead_of_reader(self._play_out) and self._life.state is State.STOPPING:
             self._player.interrupt()
