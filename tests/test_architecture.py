@@ -264,9 +264,8 @@ RECORDING = re.compile(r"\b\d\d[a-z]?_[a-z]\w+")
 
 @pytest.mark.parametrize("name", list(MODULES))
 def test_what_help_prints_names_no_recording(name: str) -> None:
-    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     for node in ast.walk(TREES[name]):
-        if isinstance(node, documented):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             assert RECORDING.findall(ast.get_docstring(node) or "") == []
 
 
