@@ -54,7 +54,8 @@ def test_every_call_takes_the_options(method: Callable[..., Any]) -> None:
 
 
 def test_every_option_is_documented() -> None:
-    documented = re.findall(r"^        (\w+): .", GenerationOptions.__doc__ or "", re.MULTILINE)
+    text = inspect.cleandoc(GenerationOptions.__doc__ or "")  # Python 3.13 does that by itself
+    documented = re.findall(r"^    (\w+): .", text, re.MULTILINE)
     assert documented == NAMES
 
 
