@@ -14,7 +14,7 @@ AT_ONCE = 3
 
 
 async def ask(client: AsyncH2oClient, room: asyncio.Semaphore, question: str) -> str:
-    """Return the answer, or why there is none: one failure is not the others'."""
+    """Return the answer, or the reason why it failed; the other questions go on."""
     async with room:
         try:
             reply = await client.chat(question, max_new_tokens=200)

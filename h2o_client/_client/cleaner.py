@@ -80,7 +80,7 @@ class Cleaner:
     def finish(self, deadline: Deadline) -> None:
         """Clean up, and wait until that is done."""
         self.start()
-        # There is no lock to wait for: the frame below a signal handler may have it.
+        # This polls: a lock may be held by the frame that the signal handler interrupted.
         while not self._lock.permit and not deadline.expired():
             time.sleep(_POLL_INTERVAL)
         if self._wanted and not deadline.expired() and self._lock.acquire():

@@ -115,7 +115,7 @@ def _converse(
 
 def _last(memory: "Memory") -> str:
     if memory.last is None:
-        raise click.UsageError("there is no last conversation with this server")
+        raise click.UsageError("no conversation with this server has been kept yet")
     return memory.last
 
 

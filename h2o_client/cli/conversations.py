@@ -126,7 +126,7 @@ def _resumed(base_url: str | None, number: str) -> "Generator[tuple[H2oClient, C
         saved = state.load(client.base_url)
         if number == "last":
             if saved.conversation is None:
-                raise click.UsageError("there is no last conversation with this server")
+                raise click.UsageError("no conversation with this server has been kept yet")
             number = saved.conversation
         elif saved.session is None:
             raise click.UsageError("there are no conversations with this server")

@@ -95,7 +95,7 @@ class MessageOperation:
 
         Raises:
             ConversationBusyError: the last message is still being answered.
-            ValueError: there is no message to ask again.
+            ValueError: nothing has been asked yet.
         """
         call = self._exchange.call(self._retries)
         self.life.move(State.OPEN)
@@ -179,7 +179,7 @@ class MessageOperation:
         for message in reversed(messages):
             if message.role == "user" and message.id is not None:
                 return message
-        raise ValueError("there is no message to ask again: send one first")
+        raise ValueError("nothing has been asked in this conversation yet: send a message first")
 
     # The web search
 

@@ -53,7 +53,7 @@ def test_no_conversations(command: Command, server: Emulator) -> None:
     assert command.out == "[]\n"
     assert command("conversations", "delete", "--all", "--yes") == 0
     assert command("conversations", "show") == 2
-    assert "no last conversation" in command.err
+    assert "no conversation with this server" in command.err
     assert command("conversations", "show", "0" * 24) == 2
     assert server.requests == []
 
@@ -90,7 +90,7 @@ def test_delete(command: Command, kept: list[str], server: Emulator) -> None:
     assert command("conversations", "delete", "last") == 0
     assert [item.id for item in server.conversations] == [kept[0]]
     assert command("chat", "-c", "Hello") == 2
-    assert "no last conversation" in command.err
+    assert "no conversation with this server" in command.err
     assert command("conversations", "delete") == 2
     assert command("conversations", "delete", "--all", kept[0]) == 2
     assert command("conversations", "delete", "no/id") == 2

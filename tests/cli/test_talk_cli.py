@@ -467,7 +467,7 @@ def test_wrong_use_in_a_terminal(talk: Talk, server: Emulator) -> None:
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
-        (("-c", "Hello"), "no last conversation"),
+        (("-c", "Hello"), "no conversation with this server"),
         (("-c", "--local", "Hello"), "exclude"),
         (("-c", "--model", SMALL, "Hello"), "exclude"),
         (("Hello", "--param", "web_search=true"), "NAME=VALUE"),

@@ -277,7 +277,7 @@ def test_retry_of_a_shared_conversation_copies_it_first() -> None:
 def test_retry_where_nothing_was_sent_yet(taken_up: bool) -> None:
     world = new_world({"data": says(data())})
     talk = open_talk(world, id=CONVERSATION if taken_up else None)
-    with pytest.raises(ValueError, match="no message to ask again"):
+    with pytest.raises(ValueError, match="nothing has been asked"):
         send(world, talk, None)
     assert "message" not in world.operations
     assert send(world, talk).text == " Hello"  # it is not busy

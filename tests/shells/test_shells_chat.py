@@ -138,17 +138,17 @@ async def test_text_and_reply_before_the_end(api: Api, server: Emulator) -> None
     server.reply(endless(" One", " two"))
     async with api.client() as client, client.stream("Count") as stream:
         assert stream.text == ""
-        with pytest.raises(RuntimeError, match="not read to its end"):
+        with pytest.raises(RuntimeError, match="not been read to its end"):
             _ = stream.reply
         assert server.requests == []
         async for text in stream:
             assert stream.text.startswith(text)
-            with pytest.raises(RuntimeError, match="not read to its end"):
+            with pytest.raises(RuntimeError, match="not been read to its end"):
                 _ = stream.reply
             break
         assert await anext(stream) == " two"
         assert stream.text == " One two"
-    with pytest.raises(RuntimeError, match="not read to its end"):
+    with pytest.raises(RuntimeError, match="not been read to its end"):
         _ = stream.reply
     with pytest.raises(RuntimeError, match="closed"):
         await anext(stream)

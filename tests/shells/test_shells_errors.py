@@ -355,7 +355,7 @@ async def test_the_tokens_before_an_error_come_out_first(api: Api, server: Emula
             async for text in stream:
                 texts.append(text)  # noqa: PERF401 -- the same
         assert stream.text == " One two"
-        with pytest.raises(RuntimeError, match="not read to its end"):
+        with pytest.raises(RuntimeError, match="not been read to its end"):
             _ = stream.reply
         with pytest.raises(RuntimeError, match="closed"):
             await anext(stream)

@@ -179,7 +179,7 @@ class AsyncConversation:
             **options: see there.
 
         Raises:
-            ValueError: there is no message to ask again.
+            ValueError: nothing has been asked yet.
             H2oError: as for `send()`.
         """
         async with self.stream_retry(

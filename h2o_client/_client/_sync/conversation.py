@@ -179,7 +179,7 @@ class Conversation:
             **options: see there.
 
         Raises:
-            ValueError: there is no message to ask again.
+            ValueError: nothing has been asked yet.
             H2oError: as for `send()`.
         """
         with self.stream_retry(

@@ -114,7 +114,7 @@ class ChatStream:
             RuntimeError: it has not ended, or broke off.
         """
         if not self._steps.returned:
-            raise RuntimeError("there is no reply: the stream was not read to its end")
+            raise RuntimeError("the stream has not been read to its end, so it has no reply yet")
         return self._steps.result
 
     @property
