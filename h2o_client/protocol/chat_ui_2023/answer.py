@@ -114,6 +114,8 @@ class AnswerParser:
         "_fresh", "_half", "_latest", "_limit", "_lines", "_longest", "_room", "count", "ended",
         "error", "final", "text",
     )  # fmt: skip
+    revised = False
+    title = None
 
     def __init__(
         self, limit: int = MAX_LINE, longest: int = MAX_TEXT, text: bytearray | None = None

@@ -1,0 +1,100 @@
+"""Which dialect a server speaks.
+
+A client that was not told assumes the dialect of 2023. On such a server that costs nothing, and to
+others its requests do no harm: these reject them, or answer with what no server of 2023 does. Then
+one more request decides, the list of the models, which only servers of 2025 give. So they take
+two requests more than they need, in the first call.
+"""
+
+# 15_detect, 16_old_client of all versions; chat-ui-main-2026-08/31_login.
+
+from typing import TYPE_CHECKING
+
+from h2o_client.errors import (
+    H2oError,
+    LoginRequiredError,
+    NotFoundError,
+    ProtocolError,
+    RedirectError,
+    StatusError,
+    TermsNotAcceptedError,
+    UnsupportedServerError,
+)
+from h2o_client.protocol.dialect import Dialect, Query
+from h2o_client.protocol.requests import Site
+
+if TYPE_CHECKING:
+    from h2o_client.stored import Model
+
+OLD, NEW = "chat-ui-2023", "chat-ui-2025"
+DIALECTS = (OLD, NEW)
+_ORIGIN = "need to have an origin"
+_TELLING = frozenset({200, 302, 400, 403, 404, 405, 500, 501})
+_VERSIONS = "this client speaks to versions 0.3 to 0.6, and 0.9.6 and later"
+
+
+def load_dialect(name: str, site: Site) -> Dialect:
+    """Make a dialect; one that is not used is not imported.
+
+    Args:
+        name: its name.
+        site: builds its requests.
+    """
+    if name == NEW:
+        from h2o_client.protocol.chat_ui_2025.dialect import Dialect2025
+
+        return Dialect2025(site)
+    from h2o_client.protocol.chat_ui_2023.dialect import Dialect2023
+
+    return Dialect2023(site)
+
+
+def is_sign(error: H2oError) -> bool:
+    """Whether an error, in the dialect of 2023, may come of a server that speaks another one."""
+    if isinstance(error, TermsNotAcceptedError):
+        return False
+    if isinstance(error, ProtocolError):
+        return True
+    if not isinstance(error, StatusError) or error.status not in _TELLING:
+        return False
+    if error.status == 403:
+        return _ORIGIN in error.message
+    if error.status == 500:
+        # Only servers of 2023 give this of an unknown model in an error of an error.
+        return error.message == "An error occurred" or error.body.startswith('{"message"')
+    # Both kinds say so of a conversation.
+    return not (isinstance(error, NotFoundError) and error.message.startswith("Conversation"))
+
+
+def question(site: Site) -> "Query[tuple[Model, ...]]":
+    """Make the request that only a server of 2025 answers with a list of models."""
+    from h2o_client.protocol.chat_ui_2025.stored import read_models, reading_json
+
+    request = site.request("models", "GET", "/api/v2/models")
+    return Query(request, reading_json(read_models))
+
+
+def explain(sign: H2oError, answer: H2oError, operation: str) -> H2oError:
+    """Return the error for a server that does not list its models as one of 2025.
+
+    Args:
+        sign: the error in the dialect of 2023.
+        answer: the error that the list of the models ended with.
+        operation: "settings" for the first request of a session, which every server of 2023 knows.
+    """
+    if not isinstance(answer, StatusError | ProtocolError):
+        return sign  # nothing was learned
+    if isinstance(answer, LoginRequiredError):
+        return answer
+    if isinstance(sign, StatusError) and not isinstance(sign, RedirectError):
+        if _ORIGIN in sign.message or sign.message == "An error occurred":
+            return UnsupportedServerError(
+                f"this server is a chat-ui of a version from 0.8 to 0.9.5, which cannot be used: "
+                f"it reports broken answers as whole ({_VERSIONS}: upgrade the server)"
+            )
+        if sign.message == "Internal Error" and operation == "settings":
+            return UnsupportedServerError(
+                f"this server seems to be a chat-ui of version 0.7, which cannot be used "
+                f"({_VERSIONS}: upgrade the server)"
+            )
+    return sign
