@@ -198,7 +198,7 @@ class AsyncChatStream:
 
         Once nothing more comes of the answer, the reader is only cleaning up, and is left to it.
         """
-        if self._life.state is State.ANSWERED or self._life.state in OVER:
+        if self._life.state is State.ANSWERED or self._steps.finished:
             return True
         self._life.move(State.CLOSING)
         return self._player.interrupt()
