@@ -5,15 +5,22 @@ when its turn came is kept there too, and tried again when the client closes.
 """
 
 import contextlib
+import itertools
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 from h2o_client.errors import H2oError, NotFoundError, StatusError, TransportTimeoutError
 from h2o_client.protocol.deadline import Deadline
-from h2o_client.protocol.dialect import Query, StoredConversation
+from h2o_client.protocol.dialect import Created, Query, StoredConversation
 from h2o_client.protocol.effects import Flow, Head, Request, Sleep
 from h2o_client.protocol.exchange import Exchange, in_short
+from h2o_client.protocol.recognition import NEW
 from h2o_client.protocol.retries import Call, is_transient, may_have_acted
 from h2o_client.protocol.session import Abandoned
+
+if TYPE_CHECKING:
+    from h2o_client.stored import ConversationInfo
 
 _FIRST_PAUSE = 0.05  # seconds until what could not be cleaned up is tried again; then doubled
 _LONGEST_PAUSE = 0.5
@@ -26,7 +33,8 @@ def create(
     made: Callable[[str], None],
     *,
     from_share: str | None = None,
-) -> Flow[None]:
+    preprompt: str | None = None,
+) -> Flow[str | None]:
     """Open a conversation, or a copy of a shared one.
 
     Args:
@@ -35,33 +43,45 @@ def create(
         call: the call that it is part of.
         made: told the id, even where the caller breaks off meanwhile.
         from_share: the id of the shared conversation.
+        preprompt: what the model is told before the first message, where the server takes that.
+
+    Returns:
+        The id of the message that the first one follows, where the server tells it.
 
     Raises:
         ModelUnavailableError: the server does not know the model.
     """
-    session, dialect = exchange.session, exchange.dialect
+    session = exchange.session
     under_way = False
 
-    def build() -> Query[None]:
+    def new() -> Query[Created]:
+        return exchange.dialect.create(model=model, from_share=from_share, preprompt=preprompt)
+
+    def build() -> Query[str | None]:
         nonlocal under_way
         under_way = True
-        query = dialect.create(model=model, from_share=from_share)
+        query = new()
 
-        def read(head: Head, body: bytes, request: Request) -> None:
+        def read(head: Head, body: bytes, request: Request) -> str | None:
             nonlocal under_way
-            conversation = query.read(head, body, request)
+            created = query.read(head, body, request)
             under_way = False
-            session.known.add(conversation)
-            made(conversation)
+            if created.is_newer and not exchange.recognised:
+                exchange.use(NEW)
+                created = new().read(head, body, request)
+            session.known.add(created.id)
+            session.adopt(created.set_cookies)
+            made(created.id)
+            return created.tip
 
-        return Query(query.request, read)
+        return Query(query.request, read, query.largest)
 
     def failed(error: H2oError) -> None:
         nonlocal under_way
         under_way = False
         session.has_orphans = session.has_orphans or may_have_acted(error)
 
-    def tracked(attempt: Flow[None]) -> Flow[None]:
+    def tracked(attempt: Flow[str | None]) -> Flow[str | None]:
         session.creating.add(made)
         try:
             return (yield from attempt)
@@ -70,7 +90,7 @@ def create(
 
     creation = exchange.query(build, call, failed=failed, finish=tracked)
     try:
-        yield from exchange.explain_model(model, creation, call)
+        return (yield from exchange.explain_model(model, creation, call))
     except GeneratorExit:
         session.has_orphans = session.has_orphans or under_way
         raise
@@ -97,11 +117,23 @@ def poll(
         return None
 
 
-def stop(exchange: Exchange, conversation: str, deadline: Deadline) -> Flow[None]:
-    """Stop what is generated in a conversation; one that is gone is not an error."""
+def stop(
+    exchange: Exchange, conversation: str, response_id: str, seen: str, deadline: Deadline
+) -> Flow[None]:
+    """Stop what is generated in a conversation; one that is gone is not an error.
+
+    Args:
+        exchange: sends the request.
+        conversation: the id of the conversation.
+        response_id: the answer.
+        seen: what was given to the caller of it.
+        deadline: when it must be done.
+    """
     with contextlib.suppress(NotFoundError):
         yield from exchange.query(
-            lambda: exchange.dialect.stop(conversation), exchange.once(deadline), reopen=False
+            lambda: exchange.dialect.stop(conversation, response_id, seen),
+            exchange.once(deadline),
+            reopen=False,
         )
 
 
@@ -112,6 +144,25 @@ def delete(exchange: Exchange, conversation: str, call: Call, *, reopen: bool = 
             lambda: exchange.dialect.delete(conversation), call, reopen=reopen
         )
     exchange.session.deleted(conversation)
+
+
+def _page(exchange: Exchange, page: int) -> "Query[tuple[tuple[ConversationInfo, ...], bool]]":
+    return exchange.dialect.conversations(page)
+
+
+def listed(
+    exchange: Exchange, call: Call, *, reopen: bool = True
+) -> "Flow[list[ConversationInfo]]":
+    """Read which conversations the session has, on all pages of the list."""
+    found: dict[str, ConversationInfo] = {}
+    for page in itertools.count():
+        query = partial(_page, exchange, page)
+        infos, more = yield from exchange.query(query, call, reopen=reopen)
+        new = {info.id: info for info in infos if info.id not in found}
+        found |= new
+        if not (more and new):
+            break
+    return list(found.values())
 
 
 def leave_behind(exchange: Exchange, operation: Abandoned, error: BaseException | None) -> None:
@@ -177,10 +228,10 @@ def _delete_orphans(exchange: Exchange, deadline: Deadline) -> Flow[bool]:
     Returns:
         Whether that is done: while one is just being created, its id is not known either.
     """
-    overview = yield from exchange.overview(exchange.poll(deadline), reopen=False)
+    infos = yield from listed(exchange, exchange.poll(deadline), reopen=False)
     if exchange.session.creating:
         return False
-    for listed in overview.conversations:
-        if listed.id not in exchange.session.known:
-            yield from delete(exchange, listed.id, exchange.once(deadline), reopen=False)
+    for info in infos:
+        if info.id not in exchange.session.known:
+            yield from delete(exchange, info.id, exchange.once(deadline), reopen=False)
     return True

@@ -86,8 +86,6 @@ class AnswerParser(TextParser, Protocol):
         count: how many tokens have come.
         ended: whether nothing that comes now can change the answer.
         error: what is wrong with the stream, once something is: nothing follows it.
-        revised: whether texts that were given before are not in the answer.
-        title: the title of the conversation, once it has come; None where it does not come.
     """
 
     count: int
@@ -95,10 +93,14 @@ class AnswerParser(TextParser, Protocol):
     error: H2oError | None
 
     @property
-    def revised(self) -> bool: ...
+    def revised(self) -> bool:
+        """Whether texts that were given before are not in the answer."""
+        ...
 
     @property
-    def title(self) -> str | None: ...
+    def title(self) -> str | None:
+        """The title of the conversation, once it has come; None where it does not come."""
+        ...
 
     @property
     def final(self) -> Final | None:
@@ -111,6 +113,10 @@ class AnswerParser(TextParser, Protocol):
 
     def finish(self) -> list[Token]:
         """Note that nothing more comes; return the tokens of a last line without its end."""
+        ...
+
+    def mute(self) -> None:
+        """Take nothing more, where the server cuts a stopped answer back to what was taken."""
         ...
 
 

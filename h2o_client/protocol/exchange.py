@@ -45,7 +45,7 @@ from h2o_client.protocol.recognition import (
     load_dialect,
     question,
 )
-from h2o_client.protocol.replies import MAX_BODY, check_encoding
+from h2o_client.protocol.replies import LOGIN, MAX_BODY, check_encoding
 from h2o_client.protocol.requests import Site
 from h2o_client.protocol.retries import Call, Retries, is_transient
 from h2o_client.protocol.session import Failure, Session
@@ -119,7 +119,7 @@ class Exchange:
             UnsupportedServerError: it is of a version between the two that the client can use.
             LoginRequiredError: it is for those who have logged in.
         """
-        if self.recognised or not is_sign(sign):
+        if self.recognised or not is_sign(sign, operation):
             return False
         try:
             self.models = yield from self._attempt(question(self.site), call)
@@ -134,18 +134,22 @@ class Exchange:
             raise LoginRequiredError(LOGIN, status=sign.status)
         return True
 
-    def require(self, capability: str) -> None:
-        """Raise if the server cannot do something.
+    def require(self, **wanted: object) -> None:
+        """Raise if the server cannot do what is wanted.
+
+        Args:
+            **wanted: capabilities; each that has a value is wanted.
 
         Raises:
             UnsupportedError: it cannot.
         """
-        if capability not in self.dialect.capabilities:
-            raise unsupported(capability)
+        for capability, value in wanted.items():
+            if value and capability not in self.dialect.capabilities:
+                raise unsupported(capability)
 
     def read_models(self, call: Call) -> "Flow[tuple[Model, ...]]":
         """Read which models the server has."""
-        self.models = yield from self.query(self.dialect.models, call)
+        self.models = yield from self.query(lambda: self.dialect.models(), call)
         return self.models
 
     def choose_model(self, model: str | None, call: Call) -> Flow[str]:
@@ -255,7 +259,7 @@ class Exchange:
             H2oError: what the last attempt ended with.
         """
         while True:
-            openings = self.session.openings
+            openings, dialect = self.session.openings, self.dialect
             error: H2oError | None = None
             try:
                 return (yield from attempt())
@@ -271,9 +275,11 @@ class Exchange:
                 if may_repeat(error) and not is_limit:
                     delay = call.next_delay(error)
             if error is not None and delay is None:
-                if reopen and (yield from self.recognise(error, call)):
-                    continue
-                raise error
+                if dialect is self.dialect and not (
+                    reopen and (yield from self.recognise(error, call))
+                ):
+                    raise error
+                continue
             if delay is None:
                 reopen = False
                 self.session.lost(openings)
@@ -379,14 +385,11 @@ class Exchange:
         usual = self.model
         try:
             return (yield from self._choose(usual, call))
-        except ModelUnavailableError:
-            if model is None or model == usual:
-                raise
         except H2oError as failure:
             error = failure
-        else:
-            error = None
-        if error is None:
+        if isinstance(error, ModelUnavailableError):
+            if model is None or model == usual:
+                raise error
             return (yield from self._choose(model, call))
         if not (yield from self.recognise(error, call, "settings")):
             raise error
@@ -395,7 +398,8 @@ class Exchange:
     def _choose(self, model: str | None, call: Call) -> Flow[list[str]]:
         kept: dict[str, Any] | None = None
         share = self.configuration.share
-        if self.dialect.accept_terms(model=model, share=share) is None:
+        opening = self.dialect.accept_terms(model=model, share=share)
+        if opening is None:
             return []
         if self.session.has_settings:
             # They are sent back: the server replaces all of them.
@@ -403,9 +407,7 @@ class Exchange:
             model = kept.get("activeModel", model)
 
         def build() -> Query[list[str]]:
-            query = self.dialect.accept_terms(model=model, share=share, kept=kept)
-            assert query is not None
-            return query
+            return self.dialect.accept_terms(model=model, share=share, kept=kept) or opening
 
         choice = self.post_form(build, call, reopen=False)
         return (yield from self.explain_model(model, choice, call))

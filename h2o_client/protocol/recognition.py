@@ -49,19 +49,27 @@ def load_dialect(name: str, site: Site) -> Dialect:
     return Dialect2023(site)
 
 
-def is_sign(error: H2oError) -> bool:
-    """Whether an error, in the dialect of 2023, may come of a server that speaks another one."""
+def is_sign(error: H2oError, operation: str) -> bool:
+    """Whether an error, in the dialect of 2023, may come of a server that speaks another one.
+
+    Args:
+        error: the error.
+        operation: "settings" for the first request of a session.
+    """
     if isinstance(error, TermsNotAcceptedError):
         return False
     if isinstance(error, ProtocolError):
         return True
     if not isinstance(error, StatusError) or error.status not in _TELLING:
         return False
+    if isinstance(error, RedirectError) and error.base_url is not None:
+        return False
     if error.status == 403:
         return _ORIGIN in error.message
     if error.status == 500:
-        # Only servers of 2023 give this of an unknown model in an error of an error.
-        return error.message == "An error occurred" or error.body.startswith('{"message"')
+        # Servers of 2023 wrap the error of an unknown model, those of 0.7 do not.
+        plain = operation == "settings" and error.body.startswith('{"message"')
+        return plain or error.message == "An error occurred"
     # Both kinds say so of a conversation.
     return not (isinstance(error, NotFoundError) and error.message.startswith("Conversation"))
 

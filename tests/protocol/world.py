@@ -325,6 +325,8 @@ class World:
                 return says({"conversationId": made})
             case "message":
                 return streams(*HELLO)
+            case "models":  # no server of 2023 has it [chat-ui-0.8.4/15_detect]
+                return Answer(404, (b"<!doctype html>",), (("content-type", "text/html"),))
             case "stop":
                 self.generating.discard(self.conversation_of(request))
                 return says(b"")

@@ -137,8 +137,8 @@ class AsyncH2oClient(AsyncBaseClient):
 
     @property
     def model(self) -> str:
-        """The model of calls that name none."""
-        return self._exchange.configuration.model
+        """The model of calls that name none; "" while the server's own default is not known."""
+        return self._exchange.model or ""
 
     @property
     def retries(self) -> Retries:

@@ -236,6 +236,9 @@ class AnswerParser:
             self.ended = True
         return tokens
 
+    def mute(self) -> None:
+        """Do nothing: the server stores a stopped answer as far as it came."""
+
     def _line(self, line: bytes, tokens: list[Token]) -> bool:
         """Read one line; return whether it was the last that counts."""
         if self._fresh:

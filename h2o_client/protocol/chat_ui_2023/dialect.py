@@ -40,7 +40,7 @@ class Dialect2023:
     name = "chat-ui-2023"
     stream_type = "text/event-stream"
     capabilities = frozenset({"parameters", "prompt", "summarize", "vote", "web_search"})
-    default_model = DEFAULT_MODEL
+    default_model: str | None = DEFAULT_MODEL
     has_tree = False
     retries_limit = True
 

@@ -21,7 +21,7 @@ and from its beginning on: as many bytes of its text are dropped as have been gi
 
 import json
 import re
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from h2o_client.errors import GenerationError, H2oError, ProtocolError
 from h2o_client.protocol.lines import MAX_LINE, LineSplitter, excerpt
@@ -72,8 +72,8 @@ class AnswerParser:
     """
 
     __slots__ = (
-        "_between", "_empty", "_half", "_latest", "_lines", "_reattached", "_skip", "count",
-        "ended", "error", "final", "revised", "text", "title",
+        "_between", "_empty", "_half", "_latest", "_lines", "_muted", "_reattached", "_skip",
+        "count", "ended", "error", "final", "revised", "text", "title",
     )  # fmt: skip
 
     def __init__(self, text: bytearray, *, reattached: bool = False) -> None:
@@ -81,6 +81,7 @@ class AnswerParser:
         self._between = not reattached  # whether an event in the usual form may come next
         self._reattached = reattached
         self._skip = len(text) if reattached else 0
+        self._muted = False
         self._half = ""  # the first half of a character, whose other half may come
         self._empty = False  # the answer is empty, and the stream has not finished
         self._latest: list[re.Match[bytes] | Token] = []
@@ -116,7 +117,7 @@ class AnswerParser:
         """Take bytes that are not just one event in the usual form."""
         texts: list[str] = []
         latest = self._latest = []
-        start, size = 0, len(data)
+        start, size = 0, 0 if self._muted else len(data)
         try:
             if len(self.text) > MAX_TEXT:
                 raise ProtocolError("the answer is longer than any model's: it has no end")
@@ -160,6 +161,10 @@ class AnswerParser:
             self.final = Final()
         return tokens
 
+    def mute(self) -> None:
+        """Take nothing more: the server cuts a stopped answer back to what was taken."""
+        self._muted, self._between = True, False
+
     def _fail(self, error: H2oError) -> None:
         self.final = None
         self.error = error
@@ -174,8 +179,9 @@ class AnswerParser:
             raise ProtocolError(f"a line of the answer is longer than {MAX_LINE} bytes")
         latest += tokens
         texts += shown_texts(tokens)
-        usual = self._lines.between and not (self.ended or self._half or self._reattached)
-        self._between = usual
+        self._between = self._lines.between and not (
+            self.ended or self._half or self._reattached or self._muted
+        )
 
     def _line(self, line: bytes, tokens: list[Token]) -> None:
         """Read one line."""
@@ -258,23 +264,20 @@ def _text_of(event: re.Match[bytes]) -> str:
     """Return the text of an event that `_EVENT` has matched."""
     plain, escaped = event.groups()
     if plain is not None:
-        return plain.decode("utf-8", "replace")  # type: ignore[no-any-return]
+        return plain.decode("utf-8", "replace")
     text: str = json.loads(escaped.decode("utf-8", "replace"))
     return text.rstrip("\0")
 
 
 def _load_object(text: str) -> dict[str, Any]:
     """Return a JSON object whose texts can all be written as UTF-8."""
-    value = load_json(text)
-    assert isinstance(value, dict)
-    return value
+    return cast("dict[str, Any]", load_json(text))
 
 
 def _model_error(message: object, status: object) -> H2oError:
     """Make the error that the model server's failure is."""
     words = join_halves(message[:_MAX_MESSAGE]) if isinstance(message, str) else "it gave no reason"
-    if status in (429, 503):
-        assert isinstance(status, int)
+    if isinstance(status, int) and status in (429, 503):
         return status_error(status, f"the model server: {words}")
     return GenerationError(
         f"the model server failed: {words} (the server has tried again already; wait, or choose "

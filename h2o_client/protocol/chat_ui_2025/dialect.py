@@ -35,7 +35,7 @@ class Dialect2025:
     name = "chat-ui-2025"
     capabilities = frozenset({"branches", "files", "preprompt", "prompt", "titles"})
     stream_type = "application/jsonl"
-    default_model = None
+    default_model: str | None = None
     has_tree = True
     retries_limit = False
 
@@ -181,8 +181,11 @@ class Dialect2025:
     def is_unknown_model(self, error: H2oError) -> bool:
         """Whether an error may mean that the server does not know the model."""
         # 08_wrong_model
-        invalid = isinstance(error, StatusError) and error.message == "Invalid request"
-        return invalid and error.status == 400
+        return (
+            isinstance(error, StatusError)
+            and error.status == 400
+            and error.message == "Invalid request"
+        )
 
     def stored(self, conversation: str) -> Query[StoredConversation]:
         """`GET /api/v2/conversations/{id}`."""  # 11_history
