@@ -9,11 +9,12 @@ import click
 
 import h2o_client
 from h2o_client.cli import environment, state
-from h2o_client.cli.local import ENGINES, local_server
+from h2o_client.cli.local import DIALECTS, ENGINES, local_server
 from h2o_client.cli.outcome import debug_option
 from h2o_client.cli.render import Waits, show_retry
 
 _ENGINE = "h2o_client.engine"
+_DIALECT = "h2o_client.dialect"
 _PACE = 0.03  # seconds between tokens of `--local`, so that the streaming is seen
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -27,11 +28,14 @@ def url_option(command: F) -> F:
 
 
 def server_options(command: F) -> F:
-    """Add `--local`, `--engine`, `--base-url` and `--debug`."""
+    """Add `--local`, `--engine`, `--dialect`, `--base-url` and `--debug`."""
 
     def note(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
         if value is not None:
             ctx.meta[_ENGINE] = value
+
+    def note_dialect(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+        ctx.meta[_DIALECT] = value
 
     def local(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
         return value or _ENGINE in ctx.meta
@@ -50,7 +54,14 @@ def server_options(command: F) -> F:
         callback=note,
         help=f"The same, with a model behind it: {ENGINES}.",
     )
-    return local_option(engine_option(url_option(command)))
+    dialect_option = click.option(
+        "--dialect",
+        type=click.Choice(DIALECTS),
+        expose_value=False,
+        callback=note_dialect,
+        help=f"What --local behaves as.  [default: {DIALECTS[0]}]",
+    )
+    return local_option(engine_option(dialect_option(url_option(command))))
 
 
 @contextlib.contextmanager
@@ -78,6 +89,9 @@ def connected(
     if local and base_url is not None:
         other = "--engine" if _engine() else "--local"
         raise click.UsageError(f"{other} and --base-url exclude each other")
+    dialect: str | None = click.get_current_context().meta.get(_DIALECT)
+    if dialect is not None and not local:
+        raise click.UsageError("--dialect says what --local behaves as: give --local, too")
     options.setdefault("retries", h2o_client.Retries(on_retry=show_retry))
     waits, shown = logging.getLogger("h2o_client.waits"), Waits()
     waits.addHandler(shown)
@@ -85,7 +99,7 @@ def connected(
     with contextlib.ExitStack() as stack:
         stack.callback(waits.removeHandler, shown)
         if local:
-            base_url = stack.enter_context(local_server(_PACE, _engine()))
+            base_url = stack.enter_context(local_server(_PACE, _engine(), dialect or DIALECTS[0]))
             model = model or h2o_client.DEFAULT_MODEL  # $H2O_CHAT_MODEL is another server's
         with wrong_use(), environment.explained():
             client = h2o_client.H2oClient(base_url, model=model, **options)

@@ -35,6 +35,13 @@ KINDS = frozenset(
         "search",
         "delete_all",
         "shared",
+        "flags",
+        "models",
+        "list",
+        "reattach",
+        "import",
+        "file",
+        "user",
         "other",
     }
 )
@@ -75,7 +82,12 @@ class Answer:
         content_type: Its type.
         headers: More headers of the model server: they are passed on.
         store_delay: Seconds from the end of the response until the turn is stored; None takes
-            the emulator's. 0 stores it before the final event is sent.
+            the emulator's. 0 stores it before the final event is sent. A server of 2025 keeps
+            the response open until then.
+        again: What the model server answers when it is asked again for the same message, as
+            servers of 2025 do when it refuses or breaks off; None answers the same again.
+        hold_title: Whether the title of a new conversation is held until `Emulator.release()`;
+            a server of 2025 keeps the response open for it.
     """
 
     # 05_upstream_length, 05_upstream_silent, 28, 17, 05_upstream_split, 05_upstream_keepalive,
@@ -102,6 +114,8 @@ class Answer:
     content_type: str | None = None
     headers: Sequence[tuple[str, str]] = ()
     store_delay: float | None = None
+    again: Answer | str | None = None
+    hold_title: bool = False
 
     @classmethod
     def of(cls, answer: Answer | str | Sequence[str]) -> Answer:

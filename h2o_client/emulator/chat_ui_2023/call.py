@@ -7,14 +7,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from h2o_client.emulator.chat_ui_2023.sveltekit import (
+from h2o_client.emulator.service import Service
+from h2o_client.emulator.store import Conversation
+from h2o_client.emulator.sveltekit import (
     NO_CONVERSATION,
     RATE_LIMITED,
     HttpError,
     InternalError,
 )
-from h2o_client.emulator.service import Service
-from h2o_client.emulator.store import Conversation
 from h2o_client.emulator.web import Answered, Request
 
 

@@ -118,7 +118,8 @@ class OpenAIEngine(HttpEngine):
         options = Options.of(request.parameters)
         model = self.model or self._listed or await self._first_model()
         payload = {"model": model, "messages": chat_messages(request), "stream": True}
-        payload |= _standard(request.parameters, options)
+        if request.parameters or not request.chat:  # a server of 2025 leaves all to the model's
+            payload |= _standard(request.parameters, options)
         more = {
             name: value
             for name, value in _extensions(request.parameters).items()
