@@ -7,6 +7,7 @@ pickle and copy.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from os import PathLike
 from typing import Any, NamedTuple, Self, TypeAlias
 
 from h2o_client.safe_text import to_html
@@ -120,6 +121,9 @@ class File(NamedTuple):
     name: str
     content: bytes
     type: str = ""
+
+
+FileLike: TypeAlias = "str | PathLike[str] | File"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
