@@ -123,8 +123,8 @@ class AnswerParser:
                 raise ProtocolError("the answer is longer than any model's: it has no end")
             while start < size and self.error is None:
                 event = _event_at(data, start) if self._between else None
-                if event is not None:
-                    text = _text_of(event)
+                text = None if event is None else _text_of(event)
+                if event is not None and text is not None:
                     if text:
                         texts.append(text)
                         self.text += text.encode()
@@ -143,7 +143,8 @@ class AnswerParser:
         """Return the tokens of the bytes that came last, once: see `TextParser`."""
         latest, self._latest = self._latest, []
         return [
-            event if isinstance(event, Token) else Token(None, _text_of(event)) for event in latest
+            event if isinstance(event, Token) else Token(None, _text_of(event) or "")
+            for event in latest
         ]
 
     def finish(self) -> list[Token]:
@@ -166,7 +167,7 @@ class AnswerParser:
         self._muted, self._between = True, False
 
     def _fail(self, error: H2oError) -> None:
-        self.final = None
+        self.final, self._empty = None, False
         self.error = error
         self.ended = True
 
@@ -260,13 +261,14 @@ class AnswerParser:
                 self.final = Final()
 
 
-def _text_of(event: re.Match[bytes]) -> str:
-    """Return the text of an event that `_EVENT` has matched."""
+def _text_of(event: re.Match[bytes]) -> str | None:
+    """Return the text of an event that `_EVENT` has matched; None: it is not UTF-8."""
     plain, escaped = event.groups()
-    if plain is not None:
-        return plain.decode("utf-8", "replace")
-    text: str = json.loads(escaped.decode("utf-8", "replace"))
-    return text.rstrip("\0")
+    try:
+        text: str = json.loads(escaped) if plain is None else plain.decode()
+    except ValueError:
+        return None
+    return text.rstrip("\0") if plain is None else text
 
 
 def _load_object(text: str) -> dict[str, Any]:
