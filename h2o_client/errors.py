@@ -19,11 +19,11 @@
     │   └── ServerError             the other 5xx
     ├── ConversationBusyError       the last message of this conversation is still being answered
     ├── UnsupportedError            this kind of server cannot do that; nothing was sent
-    ├── UnsupportedServerError      this is not a server that the client can speak to
     └── StreamError
         ├── IncompleteStreamError   the answer ended before its final event
         ├── GenerationError         the model server failed, by 424 too; .error_type
         └── ProtocolError           what came is not this protocol
+            └── UnsupportedServerError  another site, or a version that is not supported
 
 Wrong arguments are not part of it: they are `ValueError` and `TypeError`, raised before anything
 is sent. No error holds an object of the HTTP library, a session id, a password, a token or the
@@ -216,10 +216,6 @@ class UnsupportedError(H2oError):
     """
 
 
-class UnsupportedServerError(H2oError):
-    """This is not a server that the client can speak to: another site, or a version between."""
-
-
 class StreamError(H2oError):
     """The answer did not come whole."""
 
@@ -243,3 +239,7 @@ class GenerationError(StreamError):
 
 class ProtocolError(StreamError):
     """What came is not what this protocol says; the text shows its beginning."""
+
+
+class UnsupportedServerError(ProtocolError):
+    """This is not a server that the client can speak to: another site, or a version between."""

@@ -140,15 +140,16 @@ class ChatOperation:
         """Make the conversation."""
         exchange, turn = self._exchange, self._turn
         turn.check()
-        turn.model = yield from exchange.choose_model(self._model, call)
-        yield from check_files(exchange, turn.files, turn.model, call)
+        model = yield from exchange.choose_model(self._model, call)
+        yield from check_files(exchange, turn.files, model, call)
         exchange.session.begin(self)
         if "preprompt" in exchange.dialect.capabilities:
             self._preprompt, messages = split_preprompt(self._messages)
             turn.prompt = build_prompt(messages)
         turn.parent = yield from conversations.create(
-            exchange, turn.model, call, self._made, preprompt=self._preprompt
+            exchange, self._model, call, self._made, preprompt=self._preprompt
         )
+        turn.model = self._model or exchange.model or model
 
     def stop(self) -> Flow[None]:
         """Tell the server that the caller has enough; `run()` ends with what is there."""

@@ -172,10 +172,14 @@ class ConversationCore:
                         if not self._keep:
                             self._exchange.session.begin(self)
                         self.tip = yield from conversations.create(
-                            self._exchange, model, call, self._made, from_share=self.copy_of
+                            self._exchange,
+                            self._named_model,
+                            call,
+                            self._made,
+                            from_share=self.copy_of,
                         )
                         if self.copy_of is None:
-                            self.model = model
+                            self.model = self._named_model or self._exchange.model or model
                 finally:
                     self._opening.release()
             else:

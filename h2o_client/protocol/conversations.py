@@ -18,6 +18,7 @@ from h2o_client.protocol.exchange import Exchange, in_short
 from h2o_client.protocol.recognition import NEW
 from h2o_client.protocol.retries import Call, is_transient, may_have_acted
 from h2o_client.protocol.session import Abandoned
+from h2o_client.types import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from h2o_client.stored import ConversationInfo
@@ -28,7 +29,7 @@ _LONGEST_PAUSE = 0.5
 
 def create(
     exchange: Exchange,
-    model: str,
+    model: str | None,
     call: Call,
     made: Callable[[str], None],
     *,
@@ -39,7 +40,7 @@ def create(
 
     Args:
         exchange: sends the request.
-        model: its model.
+        model: its model; None: the client's.
         call: the call that it is part of.
         made: told the id, even where the caller breaks off meanwhile.
         from_share: the id of the shared conversation.
@@ -55,7 +56,9 @@ def create(
     under_way = False
 
     def new() -> Query[Created]:
-        return exchange.dialect.create(model=model, from_share=from_share, preprompt=preprompt)
+        # A server that turns out to be another than assumed has another default.
+        named = model or exchange.model or DEFAULT_MODEL
+        return exchange.dialect.create(model=named, from_share=from_share, preprompt=preprompt)
 
     def build() -> Query[str | None]:
         nonlocal under_way
@@ -90,7 +93,7 @@ def create(
 
     creation = exchange.query(build, call, failed=failed, finish=tracked)
     try:
-        return (yield from exchange.explain_model(model, creation, call))
+        return (yield from exchange.explain_model(model or exchange.model, creation, call))
     except GeneratorExit:
         session.has_orphans = session.has_orphans or under_way
         raise

@@ -279,6 +279,10 @@ class Dialect(Protocol):
         """Send a message; it is answered with a stream."""
         ...
 
+    def check(self, head: Head, body: bytes, request: Request) -> None:
+        """Raise the error that the response to a message is, if it is one."""
+        ...
+
     def answer_parser(self, text: bytearray) -> AnswerParser:
         """Make the parser of an answer, which adds to `text`."""
         ...

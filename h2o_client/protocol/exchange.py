@@ -410,7 +410,7 @@ class Exchange:
             return self.dialect.accept_terms(model=model, share=share, kept=kept) or opening
 
         choice = self.post_form(build, call, reopen=False)
-        return (yield from self.explain_model(model, choice, call))
+        return (yield from self.explain_model(model, choice, call, "settings"))
 
     def post_form(
         self, build: Callable[[], Query[T]], call: Call, *, reopen: bool = True
@@ -437,12 +437,15 @@ class Exchange:
             site.referer = referer
             raise rejection from None
 
-    def explain_model(self, model: str | None, flow: Flow[T], call: Call) -> Flow[T]:
+    def explain_model(
+        self, model: str | None, flow: Flow[T], call: Call, operation: str = ""
+    ) -> Flow[T]:
         """Play a flow; where it fails because the server does not know the model, say so."""
         try:
             return (yield from flow)
         except StatusError as failure:
-            if not self.dialect.is_unknown_model(failure):
+            foreign = not self.recognised and is_sign(failure, operation)
+            if foreign or not self.dialect.is_unknown_model(failure):
                 raise
             error = failure
         try:

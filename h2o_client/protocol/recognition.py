@@ -105,4 +105,9 @@ def explain(sign: H2oError, answer: H2oError, operation: str) -> H2oError:
                 f"this server seems to be a chat-ui of version 0.7, which cannot be used "
                 f"({_VERSIONS}: upgrade the server)"
             )
-    return sign
+    if operation != "settings":
+        return sign
+    return UnsupportedServerError(
+        f"this is not a chat-ui server, or something stands before it: {sign} (check the base URL; "
+        f"{_VERSIONS})"
+    )

@@ -73,7 +73,7 @@ from h2o_client.protocol.outcomes import (
     missing_text,
 )
 from h2o_client.protocol.prompt import JS_SPACE
-from h2o_client.protocol.replies import check_status, unexpected
+from h2o_client.protocol.replies import unexpected
 from h2o_client.protocol.retries import GATEWAY, Call, was_rejected
 from h2o_client.protocol.state import Life, State
 from h2o_client.types import File, Message, Reply, Revision, Token, WebSearchEntry
@@ -337,7 +337,7 @@ class Turn:
         if head.status != 200:
             body = yield from exchange.read_body(head, deadline)
             self._closed = head.status not in GATEWAY
-            check_status(head, body, request)
+            exchange.dialect.check(head, body, request)
             raise unexpected(head, body, "the answer")
         kind = head.get("content-type").partition(";")[0].strip().lower()
         if kind != exchange.dialect.stream_type:
@@ -414,7 +414,7 @@ class Turn:
         """Find out which message a new one follows, or beside which answer another goes."""
         if self.asked:
             self.response_id = self._exchange.ambient.uuid4()  # each request has one of its own
-        elif self.parent is None or self._branches:
+        if self.parent is None or self._branches:
             stored = yield from conversations.stored(self._exchange, self._conversation, call)
             self.follow(stored)
 

@@ -47,6 +47,7 @@ from h2o_client.errors import (
     TermsNotAcceptedError,
     TransportError,
     TransportTimeoutError,
+    UnsupportedServerError,
 )
 from h2o_client.protocol import conversations
 from h2o_client.protocol.effects import Pump
@@ -391,7 +392,7 @@ LOST_ANSWERS: dict[str, tuple[Answer, type[H2oError], str]] = {
 
 PLACES: dict[str, tuple[str, Answer, type[H2oError], str, list[str]]] = {
     "settings refused": ("settings", says({}, 401), LoginRequiredError, "", []),
-    "settings not understood": ("settings", HTML, ProtocolError, "", []),
+    "settings not understood": ("settings", HTML, UnsupportedServerError, "", []),
     "settings elsewhere": (
         "settings",
         Answer(301, (), (("location", "https://other/settings"),)),

@@ -17,9 +17,9 @@ from h2o_client.protocol.dialect import (
     StoredAnswer,
     StoredConversation,
 )
-from h2o_client.protocol.effects import Request
+from h2o_client.protocol.effects import Head, Request
 from h2o_client.protocol.payloads import DEFAULT_PARAMETERS
-from h2o_client.protocol.replies import read_nothing, read_prompt_preview, reading
+from h2o_client.protocol.replies import check_status, read_nothing, read_prompt_preview, reading
 from h2o_client.protocol.requests import FORM, JSON, Site, encode, in_path
 from h2o_client.types import DEFAULT_MODEL, PromptPreview
 
@@ -105,6 +105,10 @@ class Dialect2023:
             }
         )
         return self._request("message", "POST", conversation, content=content)
+
+    def check(self, head: Head, body: bytes, request: Request) -> None:
+        """Raise the error that a response is, if it is one."""
+        check_status(head, body, request)
 
     def answer_parser(self, text: bytearray) -> AnswerParser:
         """Make the parser of an answer."""

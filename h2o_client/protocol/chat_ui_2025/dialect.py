@@ -106,6 +106,10 @@ class Dialect2025:
             f"multipart/form-data; boundary={boundary}",
         )
 
+    def check(self, head: Head, body: bytes, request: Request) -> None:
+        """Raise the error that a response is, if it is one."""
+        stored.check(head, body, request)
+
     def answer_parser(self, text: bytearray) -> AnswerParser:
         """Make the parser of an answer."""
         return AnswerParser(text)

@@ -11,16 +11,24 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeGuard, TypeVar
 
-from h2o_client.errors import LoginRequiredError, ProtocolError, RedirectError
+from h2o_client.errors import LoginRequiredError, ProtocolError, RateLimitError, RedirectError
 from h2o_client.protocol.address import is_id
 from h2o_client.protocol.dialect import Created, Reader, Stage, StoredAnswer, StoredConversation
 from h2o_client.protocol.effects import Head, Request
-from h2o_client.protocol.replies import LOGIN, check_status, read_id, read_json, unexpected
+from h2o_client.protocol.replies import (
+    LOGIN,
+    OWN_LIMIT,
+    check_status,
+    read_id,
+    read_json,
+    unexpected,
+)
 from h2o_client.protocol.text import load_json
 from h2o_client.stored import ConversationInfo, Model, PromptExample, Settings
 from h2o_client.types import Message
 
 T = TypeVar("T")
+_WINDOW = 61.0  # seconds without a message after which one passes [30_rate_limit]
 
 
 def login_required(status: int) -> LoginRequiredError:
@@ -29,7 +37,7 @@ def login_required(status: int) -> LoginRequiredError:
 
 
 def check(head: Head, body: bytes, request: Request) -> None:
-    """Raise the error that an answer is; a redirect leads to the login.
+    """Raise the error that an answer is, if it is one; a redirect leads to the login.
 
     Raises:
         StatusError: it was rejected.
@@ -42,6 +50,20 @@ def check(head: Head, body: bytes, request: Request) -> None:
         raise login_required(error.status) from None
     except LoginRequiredError as error:
         raise login_required(error.status) from None
+    except RateLimitError as error:
+        if OWN_LIMIT not in error.message:
+            raise
+        limit = error
+    else:
+        return
+    raise RateLimitError(
+        f"the server answered 429: {limit.message} (this is the service's own limit, and rejected "
+        f"messages count as well: send none for {_WINDOW:g} seconds)",
+        status=429,
+        message=limit.message,
+        body=limit.body,
+        retry_after=_WINDOW,
+    )
 
 
 def reading_json(read: "Callable[[Any], T]") -> Reader[T]:
