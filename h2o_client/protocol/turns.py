@@ -25,7 +25,7 @@ from h2o_client.protocol.turn import Fate, Turn
 
 _TRUSTED = 5.0  # seconds after which a whole answer counts as stored, without a poll
 _STOP_AGAIN = 120.0  # seconds after which a stop in the same conversation surely works again
-_STOP_KEPT = 5.0  # seconds for which a server keeps a stop that came when nothing was generated
+_STOP_KEPT = 5.5  # seconds for which a server surely keeps a stop that found nothing to stop
 _ABSENT = 1.0  # seconds between two polls that show that a message has not arrived
 _FIRST_POLL = 0.05
 _LONGEST_POLL = 1.0

@@ -228,7 +228,8 @@ class TreeWorld(World):
         for run in running:
             ours = self._main and body.get("generationId") == run.answer.get("generationId")
             text = "".join(event.get("token", "") for event in run.events)
-            run.kept = body["seenContentLength"] if ours else len(text)
+            units = body["seenContentLength"] * 2 if ours else None
+            run.kept = len(text.encode("utf-16-le")[:units].decode("utf-16-le"))
         return says(b"")
 
     def _reattach(self, tree: Tree, query: str) -> Answer:

@@ -48,7 +48,7 @@ from h2o_client.protocol.effects import (
     Stepper,
 )
 from h2o_client.protocol.exchange import new_exchange
-from h2o_client.types import Messages, Reply, Token
+from h2o_client.types import File, Messages, Reply, Token
 
 T = TypeVar("T")
 
@@ -526,7 +526,12 @@ def _word(effect: Effect) -> str:
 
 
 def chat_of(
-    world: World, messages: Messages = "Hi", *, recover: bool | None = None, **keywords: Any
+    world: World,
+    messages: Messages = "Hi",
+    *,
+    recover: bool | None = None,
+    files: tuple[File, ...] = (),
+    **keywords: Any,
 ) -> ChatOperation:
     """A chat in a world."""
     return ChatOperation(
@@ -537,6 +542,7 @@ def chat_of(
         retries=None,
         parameters=None,
         keywords=keywords,
+        files=files,
     )
 
 
