@@ -317,7 +317,7 @@ def test_keep_alives_are_not_an_answer() -> None:
 # Stopping and leaving
 
 
-def stopped_after(world: TreeWorld, op: Any, count: int = 1) -> Reply:
+def stopped_after(world: TreeWorld, op: MessageOperation, count: int = 1) -> Reply:
     """Play an operation that is stopped once so many texts have come."""
     seen = itertools.count(1)
 
