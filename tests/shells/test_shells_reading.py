@@ -108,12 +108,12 @@ async def test_the_time_that_the_caller_takes_is_not_the_servers(
     api: Api, server: Emulator
 ) -> None:
     server.reply(Answer(tokens=TOKENS, pace=0.02, comments=range(len(TOKENS))))
-    limits = Timeouts(idle=0.15)
+    limits = Timeouts(idle=1)
     async with api.client(timeouts=limits, recover=False) as client, client.stream("Hi") as stream:
         for index, token in enumerate(TOKENS):
             assert await anext(stream) == token
             if index == 2:
-                await api.wait(lambda: time.sleep(0.2))
+                await api.wait(lambda: time.sleep(1.1))
         assert (await stream.read()).text == "".join(TOKENS)
 
 
