@@ -372,7 +372,7 @@ EXITS: list[Way] = [
         "deadline of the client",
         answers=HELD,
         raises=TransportTimeoutError,
-        timeouts=Timeouts(total=0.1, recovery=0.02),
+        timeouts=Timeouts(total=1.5, recovery=0.02),
     ),
     Way("deadline of the caller", is_timed_out, HELD, needs=frozenset({"tasks"})),
     *[

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from flavours import ASYNC, Api, endless, only
+from flavours import ASYNC, PATIENCE, Api, endless, only
 from interrupted import CtrlC, Permit
 
 from h2o_client import IncompleteStreamError, Timeouts
@@ -29,7 +29,7 @@ async def test_stop_does_not_wait_for_the_next_token(api: Api, server: Emulator)
         await stream.stop()
         assert stream.reply.finish_reason == "stopped"
         assert stream.reply.text == "".join(TOKENS)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < PATIENCE / 2
 
 
 @pytest.mark.parametrize("join", [1, 2, 3, 20])
