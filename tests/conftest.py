@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import httpx
 import pytest
-from flavours import FLAVOURS, Api, new_api
+from flavours import ASYNC, FLAVOURS, Api, new_api
 
 from h2o_client._fast import AsyncFastTransport, FastTransport
 from h2o_client.emulator import Emulator
@@ -45,26 +45,35 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave the full product of a scenario's cases, flavours and transports to the long run.
 
-    The default run has the first case in every flavour and on every transport, and each other case
-    in one of these, in turn; of more than a dozen cases, a dozen of them that are spread over all.
-    `test_shells_exits` has a table of its own for this.
+    The default run has the first case with threads, and with tasks on asyncio or trio, in turn; and
+    up to a dozen of the other cases in one flavour each. A scenario marked `heavy` is run in one
+    flavour only. `test_an_exit` has a table of its own for this.
     """
-    scenarios: dict[str, dict[tuple[tuple[str, int], ...], list[pytest.Function]]] = {}
+    scenarios: dict[str, dict[tuple[int, ...], list[pytest.Function]]] = {}
     for item in items:
         if (
             isinstance(item, pytest.Function)
             and "api" in item.fixturenames
-            and item.path.stem != "test_shells_exits"
+            and item.originalname != "test_an_exit"
         ):
-            places = item.callspec.indices.items()
-            case = tuple(place for place in places if place[0] not in ("flavour", "transport"))
+            # The values are the same objects in all flavours.
+            case = tuple(
+                id(value)
+                for name, value in item.callspec.params.items()
+                if name not in ("flavour", "transport")
+            )
             scenario = scenarios.setdefault(item.nodeid.partition("[")[0], {})
             scenario.setdefault(case, []).append(item)
-    for cases in scenarios.values():
+    for turn, cases in enumerate(scenarios.values()):
         step = -(-len(cases) // 12)
         for number, ways in enumerate(cases.values()):
+            one_only = number > 0 or ways[0].get_closest_marker("heavy") is not None
             for at, item in enumerate(ways):
-                if number % step or (number > 0 and at != number // step % len(ways)):
+                if number % step or (
+                    at != number // step % len(ways)
+                    if one_only
+                    else item.callspec.params["flavour"] == ASYNC[turn % len(ASYNC)]
+                ):
                     item.add_marker(pytest.mark.long)
 
 
@@ -112,16 +121,20 @@ def children_left() -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
+def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """Collect what was dropped here and now: a socket or stream left open fails this very test.
 
     Only what the test made is gone through. All that was there before is frozen, after what the
     test before had dropped by its very end is collected: else each test takes longer than the last.
+    The core opens nothing.
     """
-    gc.collect()
-    gc.freeze()
+    opens = "protocol" not in request.path.parts
+    if opens:
+        gc.collect()
+        gc.freeze()
     yield
-    gc.collect()
+    if opens:
+        gc.collect()
 
 
 @pytest.fixture

@@ -166,7 +166,7 @@ class OpenAIStub:
 
     def _say(self, event: Any, handler: Handler) -> None:
         if event == HOLD:
-            assert self.go.wait(10)
+            assert self.go.wait(30)
         elif event == FLOOD:
             while True:
                 self._say(delta(" more"), handler)

@@ -1,6 +1,7 @@
 """The rules of the tree, read off the code: who may import whom, and what may stand where."""
 
 import ast
+import functools
 import importlib
 import re
 from collections.abc import Iterator
@@ -125,6 +126,7 @@ def test_the_emulator_shares_nothing_with_the_client(name: str) -> None:
     assert ours(name) <= {"emulator"}
 
 
+@functools.cache
 def modules_imported(name: str) -> set[str]:
     """The modules of this package that a module imports, for types too."""
     found = set()

@@ -71,7 +71,7 @@ def check(trials: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("flavour", ["sync", "asyncio", "trio"])
 def test_nothing_is_left(flavour: str) -> None:
     names = [name for name in NAMES if name.endswith(f" on {flavour}")]
-    check(run(1, *(names or endings.SYNC)))
+    check(run(1, *(names or list(endings.SYNC))[::3]))
 
 
 @pytest.mark.long

@@ -297,7 +297,7 @@ class Words:
         )
 
     def read(self) -> Reply:
-        assert self.whole.wait(5)
+        assert self.whole.wait(30)
         return self.reply()
 
     def stop(self) -> None:

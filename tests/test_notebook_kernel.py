@@ -154,7 +154,7 @@ class Kernel:
                 break
             if kind not in ("status", "execute_input"):
                 published.append({"kind": kind, **content})
-        return published, self.client.get_shell_msg(timeout=10)["content"]
+        return published, self.client.get_shell_msg(timeout=60)["content"]
 
     def value(self, code: str) -> str:
         """Evaluate an expression, and return how it is shown as text."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import soak
+from spread import every
 
 ROOT = Path(__file__).parent.parent
 
@@ -17,7 +18,7 @@ def figures(text: str) -> dict[str, int]:
     return {name: int(value) for name, value in found}
 
 
-@pytest.mark.parametrize("flavour", soak.FLAVOURS)
+@pytest.mark.parametrize("flavour", every(3, soak.FLAVOURS))
 def test_a_short_run(flavour: str, capsys: pytest.CaptureFixture[str]) -> None:
     status = soak.main(["--streams", "20", "--workers", "5", "--seed", "3", "--flavour", flavour])
     text = capsys.readouterr().out
@@ -52,9 +53,8 @@ def test_a_failed_check_fails_the_command(
     assert "answers lost: one" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "flavours", [("sync",), pytest.param(soak.FLAVOURS, marks=pytest.mark.long)], ids=len
-)
+@pytest.mark.long
+@pytest.mark.parametrize("flavours", [("sync",), soak.FLAVOURS], ids=len)
 def test_the_command(flavours: tuple[str, ...]) -> None:
     which = flavours[0] if len(flavours) == 1 else "all"
     arguments = ["--streams", "4", "--workers", "2", "--flavour", which]

@@ -276,5 +276,5 @@ def test_a_signal_ends_streams(number: int) -> None:
                 with pytest.raises(H2oError):
                     list(stream)
             assert ended(serve)[::2] == (0, "\nstopped\n")
-            assert time.monotonic() - begun < 5
-        assert model_server.left.wait(5)
+            assert time.monotonic() - begun < 20
+        assert model_server.left.wait(20)

@@ -56,7 +56,7 @@ class Client:
         if body is not None and text is None:
             text = json.dumps(body)
             headers.setdefault("Content-Type", "application/json")
-        connection = http.client.HTTPConnection(self.address, timeout=5)
+        connection = http.client.HTTPConnection(self.address, timeout=30)
         try:
             connection.request(method, self.base + path, text, headers)
             with connection.getresponse() as answer:
@@ -377,7 +377,7 @@ def test_reasons_are_those_of_the_server_on_every_python(
     server: Emulator, status: int, reason: str
 ) -> None:
     server.fault("other", Fault(status=status))
-    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=5)
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=30)
     with closing(connection):
         connection.request("GET", "/nope")
         assert connection.getresponse().reason == reason
@@ -608,7 +608,7 @@ def test_long_histories_are_cut_to_their_last_words() -> None:
 
 def test_scripted_search(server: Emulator, client: Client) -> None:
     server.search(WebSearch("It was us.", query=" who won", links=["https://example.com/a"]))
-    connection = http.client.HTTPConnection(client.address, timeout=5)
+    connection = http.client.HTTPConnection(client.address, timeout=30)
     path = f"/conversation/{client.conversation}/web-search?prompt=Who"
     connection.request("GET", path, headers={"Cookie": "hf-chat=s"})
     answer = connection.getresponse()
@@ -816,7 +816,7 @@ def raw(server: Emulator, method: str, path: str, body: str) -> bytes:
 
 def exchange(server: Emulator, data: bytes, until_end: bytes = b"") -> bytes:
     """Send bytes; read up to an ending, or what comes first."""
-    with socket.create_connection(address(server), timeout=5) as sock:
+    with socket.create_connection(address(server), timeout=30) as sock:
         sock.sendall(data)
         received = sock.recv(65536)
         while until_end and not received.endswith(until_end):
@@ -829,7 +829,7 @@ def sockets(server: Emulator, count: int) -> Iterator[list[socket.socket]]:
     opened: list[socket.socket] = []
     try:
         for _ in range(count):
-            opened.append(socket.create_connection(address(server), timeout=5))  # noqa: PERF401
+            opened.append(socket.create_connection(address(server), timeout=30))  # noqa: PERF401
         yield opened
     finally:
         for sock in opened:

@@ -143,7 +143,7 @@ def test_keepalive() -> None:
         replay.exchanges[0]["request"]["body"] = form
         idle = replay.index("after 6.5 s idle")
         address = server.url.removeprefix("http://")
-        one = http.client.HTTPConnection(address, timeout=5)
+        one = http.client.HTTPConnection(address, timeout=30)
         one.auto_open = 0
         one.connect()
         for index in range(idle):
@@ -170,7 +170,7 @@ def test_race_after_stream() -> None:
         replay.compare(*replay.play(0))
         address = server.url.removeprefix("http://")
         session = server.sessions[0]
-        one = http.client.HTTPConnection(address, timeout=5)
+        one = http.client.HTTPConnection(address, timeout=30)
         headers = {"Cookie": f"hf-chat={session}", "Content-Type": "application/json"}
         one.request("POST", "/conversation", f'{{"model":"{DEFAULT_MODELS[0].name}"}}', headers)
         made = one.getresponse().read().decode().split('"')[3]

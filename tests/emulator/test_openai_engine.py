@@ -75,7 +75,7 @@ async def test_a_stop_reaches_the_model_server(
         assert await anext(aiter(stream)) == " Hello"
         stub.go.set()
         await stream.stop()
-        assert await api.wait(lambda: model_server.left.wait(5))
+        assert await api.wait(lambda: model_server.left.wait(20))
     await api.settled()
     assert await api.wait(lambda: api.server.stops) == 1
 
@@ -88,7 +88,7 @@ async def test_leaving_reaches_the_model_server(
         async with client.stream("Hi") as stream:
             async for _ in stream:
                 break
-        assert await api.wait(lambda: model_server.left.wait(5))
+        assert await api.wait(lambda: model_server.left.wait(20))
     await api.settled()
 
 
@@ -419,7 +419,7 @@ def test_a_server_that_hangs(
         with pytest.raises(IncompleteStreamError) as caught:
             client.chat("Hi", recover=False)
         assert caught.value.partial == " Hello"
-        assert model_server.left.wait(5)
+        assert model_server.left.wait(20)
 
 
 @pytest.mark.parametrize("said", [[delta(" Hello")], [delta(" Hello"), delta("")], []])
@@ -449,7 +449,7 @@ def test_a_stop_reaches_a_server_that_says_nothing(
     running = server._service.generations
     eventually(lambda: [item.tokens for item in tuple(running)] == [min(len(said), 1)])
     assert client.ask("POST", f"/conversation/{client.conversation}/stop-generating")[0] == 200
-    assert model_server.left.wait(5)
+    assert model_server.left.wait(20)
     thread.join()
     server.wait_idle()
     (failure,) = failures
@@ -468,7 +468,7 @@ def test_a_server_slower_than_the_clients_limits(
         with pytest.raises(H2oError) as caught:
             client.chat("Hi", recover=False)
         assert caught.value.partial == " Hello"
-        assert model_server.left.wait(5)
+        assert model_server.left.wait(20)
     server.wait_idle()
 
 
@@ -478,7 +478,7 @@ def test_a_client_that_is_lost(server: Emulator, stub: OpenAIStub) -> None:
     client = Client(server)
     client.open()
     body = json.dumps({"inputs": "Hi", "stream": True, "options": {}})
-    connection = http.client.HTTPConnection(client.address, timeout=5)
+    connection = http.client.HTTPConnection(client.address, timeout=30)
     headers = {"Cookie": "hf-chat=s", "Content-Type": "application/json"}
     connection.request("POST", f"/conversation/{client.conversation}", body, headers)
     answer = connection.getresponse()
@@ -623,7 +623,7 @@ def test_closing_the_emulator_reaches_the_model_server(
     with H2oClient(server.url, retries=0) as client, client.stream("Hi", recover=False) as stream:
         assert next(iter(stream)) == " Hello"
         server.close()
-        assert model_server.left.wait(5)
+        assert model_server.left.wait(20)
         with pytest.raises(H2oError):
             list(stream)
 
@@ -635,7 +635,7 @@ def test_the_model_sets_the_pace(model_server: Server) -> None:
         H2oClient(server.url) as client,
     ):
         assert client.chat("Hi").text == " Hello there"
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
 
 
 def test_a_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,7 +162,7 @@ def test_details_come_with_the_final_event_where_they_were_asked_for() -> None:
 # Cut anywhere.
 
 
-@pytest.mark.parametrize("stream", [s for s in streams() if len(s.body) < 3000], ids=str)
+@pytest.mark.parametrize("stream", [s for s in streams() if len(s.body) < 1500], ids=str)
 def test_a_stream_cut_at_any_byte_comes_to_the_same(stream: Exchange) -> None:
     data = stream.body
     whole = read(data)

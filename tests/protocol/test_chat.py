@@ -961,7 +961,7 @@ SCRIPTS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=250)
+@settings(deadline=None, max_examples=100)
 @given(
     script=SCRIPTS,
     breaks=st.none() | st.integers(0, 30),

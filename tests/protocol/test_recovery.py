@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from recorded import HELLO, scenario
+from spread import every
 from world import (
     CONVERSATION,
     GONE,
@@ -112,13 +113,9 @@ RECORDINGS = [
     Recording("05_upstream_empty"),
     Recording("05_upstream_keepalive"),
 ]
-SOME_RECORDINGS = [
-    pytest.param(recording, marks=[pytest.mark.long] if number > 2 else [])
-    for number, recording in enumerate(RECORDINGS)
-]
 
 
-@pytest.mark.parametrize("recording", SOME_RECORDINGS, ids=str)
+@pytest.mark.parametrize("recording", every(len(RECORDINGS), RECORDINGS), ids=str)
 def test_cut_at_every_byte_the_whole_text_comes_exactly_once(recording: Recording) -> None:
     for size in range(len(recording.body) + 1):
         world = World(
@@ -146,7 +143,7 @@ def test_cut_at_every_byte_the_whole_text_comes_exactly_once(recording: Recordin
 
 @pytest.mark.parametrize("recording", RECORDINGS, ids=str)
 def test_cut_at_every_byte_with_an_end_as_it_should_be(recording: Recording) -> None:
-    for size in range(0, len(recording.body) + 1, 7):
+    for size in range(0, len(recording.body) + 1, 29):
         world = World(
             {"message": streams(recording.body[:size]), "data": says(recording.data)},
             ids=[recording.message, recording.response],

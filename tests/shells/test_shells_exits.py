@@ -2,8 +2,9 @@
 
 After each the server was told all that the client could know: it holds no conversation of ours
 but those to be kept, it generates nothing, the pool has no busy connection, and neither Python
-nor our own log had anything to warn of. The default run has each combination once; the marker
-`long` adds recovery, kept conversations, and the exits that strike at other requests.
+nor our own log had anything to warn of. The default run has each way in each form, in one flavour
+in turn; the marker `long` adds the others, recovery, kept conversations, and the exits that strike
+at other requests.
 
 What makes no sense is left out by `WHY_NOT`, a rule with its reason, and by nothing else.
 """
@@ -371,7 +372,7 @@ EXITS: list[Way] = [
         "deadline of the client",
         answers=HELD,
         raises=TransportTimeoutError,
-        timeouts=Timeouts(total=0.1, recovery=0.02),
+        timeouts=Timeouts(total=1.5, recovery=0.02),
     ),
     Way("deadline of the caller", is_timed_out, HELD, needs=frozenset({"tasks"})),
     *[
@@ -439,7 +440,14 @@ class Case:
 
     @property
     def long(self) -> bool:
-        return self.way.long or self.recover or self.keep
+        flavours = [
+            flavour
+            for flavour in FLAVOURS
+            if not why_not(Case(self.way, self.form, flavour, recover=False, keep=False))
+        ]
+        turn = EXITS.index(self.way) + FORMS.index(self.form)
+        its_turn = flavours[turn % len(flavours)] == self.flavour
+        return self.way.long or self.recover or self.keep or not its_turn
 
 
 WHY_NOT: Sequence[tuple[str, Callable[[Case], bool]]] = [
@@ -482,13 +490,13 @@ TABLE = [case for case in ALL if not why_not(case)]
 def test_nothing_is_left_out_silently() -> None:
     for reason, applies in WHY_NOT:
         assert any(map(applies, ALL)), f"a rule that leaves nothing out: {reason}"
-    played = {(case.way.name, case.form, case.flavour) for case in TABLE if not case.long}
+    played = {(case.way.name, case.form) for case in TABLE if not case.long}
     long = {(case.way.name, case.form, case.flavour) for case in TABLE}
     for way, form, flavour in itertools.product(EXITS, FORMS, FLAVOURS):
         reasons = why_not(Case(way, form, flavour, recover=False, keep=False))
         if not reasons:
             assert (way.name, form, flavour) in long
-            assert way.long or (way.name, form, flavour) in played
+            assert way.long or (way.name, form) in played
 
 
 @pytest.mark.parametrize(
@@ -562,8 +570,8 @@ async def test_a_clean_up_at_which_the_server_hangs_is_bounded(
             assert await anext(stream) == " One"
         took = time.monotonic() - begun
     # The stream, the conversation and the client have a clean-up each.
-    assert 0.1 <= took < 2
-    assert time.monotonic() - begun < 3
+    assert 0.1 <= took < PATIENCE / 2
+    assert time.monotonic() - begun < PATIENCE / 2
     assert "could not be cleaned up" in caplog.text
     await api.wait(server.disconnect_all)
 
@@ -619,7 +627,7 @@ async def test_a_clean_up_that_finds_no_connection_is_done_later(
         assert caught.value.limit == "connect"
         await one.aclose()
         await talk.aclose()
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < PATIENCE / 2
         await two.aclose()
         await api.settled()
     assert "could not be cleaned up" not in caplog.text

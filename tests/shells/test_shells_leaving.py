@@ -302,7 +302,7 @@ async def test_ended_from_elsewhere_at_any_moment(
     sys.setswitchinterval(1e-5)
     try:
         async with api.client() as client:
-            for _ in range(30):
+            for _ in range(10):
                 join = moments.choice([1, 1, 3])
                 server.reply(Answer(tokens=[" a", " b"] * 40, pace=0.0002, join=join))
                 stream = client.stream("Hi")
@@ -504,7 +504,7 @@ async def test_a_whole_or_stopped_answer_does_not_wait_for_a_server_that_hangs(
         reply = await stream.read()
         assert reply.text == " One"
         assert reply.finish_reason == ("stopped" if how == "stopped" else "eos_token")
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < PATIENCE / 2
     hung = on == "delete" or how == "stopped"
     assert ("could not be" in caplog.text) == hung
 
@@ -776,6 +776,7 @@ async def test_cancelled_while_the_server_is_silent(
 async def test_a_deadline(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     async with api.client() as client, client.stream("Hi") as stream:
+        assert await anext(stream) == " One"
         with anyio.move_on_after(0.1) as scope:
             await stream.read()
         assert scope.cancelled_caught

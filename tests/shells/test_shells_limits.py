@@ -51,21 +51,21 @@ SLOW = {"settings": Fault(delay=0.2), "create": Fault(delay=0.2), "message": Fau
     [
         (Timeouts(first_token=0.05), {}, endless(held=0), "first_token", ""),
         (Timeouts(first_token=0.05, idle=9), {}, endless(held=0), "first_token", ""),
-        (Timeouts(idle=0.2, first_token=9), {}, endless(" One"), "idle", " One"),
+        (Timeouts(idle=1, first_token=9), {}, endless(" One"), "idle", " One"),
         (Timeouts(idle=0.05), {"settings": Fault(hang=True)}, " x", "idle", ""),
         (Timeouts(idle=0.05), {"create": Fault(hang=True)}, " x", "idle", ""),
         (Timeouts(total=0.15), {}, endless(held=0), "total", ""),
-        (Timeouts(total=0.3), {}, endless(" One"), "total", " One"),
+        (Timeouts(total=1.5), {}, endless(" One"), "total", " One"),
         (Timeouts(total=0.15), {"settings": Fault(hang=True)}, " x", "total", ""),
         (Timeouts(total=0.15), {"create": Fault(hang=True)}, " x", "total", ""),
         # Each request is well within any limit of its own; together they take too long.
         (Timeouts(total=1.5), SLOW, " x", "total", ""),
         # Of two the shorter one.
-        (Timeouts(total=0.3, idle=5), {}, endless(" One"), "total", " One"),
-        (Timeouts(total=5, idle=0.2), {}, endless(" One"), "idle", " One"),
+        (Timeouts(total=1.5, idle=5), {}, endless(" One"), "total", " One"),
+        (Timeouts(total=9, idle=1), {}, endless(" One"), "idle", " One"),
         (Timeouts(total=5, first_token=0.05), {}, endless(held=0), "first_token", ""),
         (0.2, {}, endless(held=0), "first_token", ""),
-        (0.2, {}, endless(" One"), "idle", " One"),
+        (1.0, {}, endless(" One"), "idle", " One"),
     ],
 )  # fmt: skip
 async def test_the_limit_that_strikes(
@@ -90,7 +90,7 @@ async def test_the_limit_that_strikes(
 async def test_a_conversation_keeps_what_had_arrived(api: Api, server: Emulator) -> None:
     server.reply(endless(" One", " two"), " Fine.")
     async with (
-        api.client(timeouts=Timeouts(idle=0.2), retries=0, recover=False) as client,
+        api.client(timeouts=Timeouts(idle=1), retries=0, recover=False) as client,
         client.conversation() as talk,
     ):
         with pytest.raises(TransportTimeoutError) as caught:
@@ -160,25 +160,23 @@ async def test_a_full_pool_is_a_connection_that_is_not_made(api: Api, server: Em
 async def test_the_callers_own_time_is_not_idle(api: Api, server: Emulator) -> None:
     server.reply(Answer([" One", " two"]))
     async with (
-        api.client(timeouts=Timeouts(idle=0.2), retries=0, recover=False) as client,
+        api.client(timeouts=Timeouts(idle=1), retries=0, recover=False) as client,
         client.stream("Hi") as stream,
     ):
-        texts = []
-        async for text in stream:
-            texts.append(text)
-            await api.wait(lambda: time.sleep(0.25))
-    assert texts == [" One", " two"]
+        assert await anext(stream) == " One"
+        await api.wait(lambda: time.sleep(1.1))
+        assert (await stream.read()).text == " One two"
 
 
 async def test_the_callers_own_time_is_part_of_the_total(api: Api, server: Emulator) -> None:
     server.reply(Answer([" One", " two", " three"], pace=0.02))
-    timeouts = Timeouts(total=0.3, idle=5)
+    timeouts = Timeouts(total=1.5, idle=5)
     async with (
         api.client(timeouts=timeouts, retries=0) as client,
         client.stream("Hi") as stream,
     ):
         assert await anext(stream) == " One"
-        await api.wait(lambda: time.sleep(0.31))
+        await api.wait(lambda: time.sleep(1.51))
         with pytest.raises(TransportTimeoutError) as caught:
             await stream.read()
         assert caught.value.limit == "total"
@@ -188,15 +186,15 @@ async def test_the_callers_own_time_is_part_of_the_total(api: Api, server: Emula
 async def test_a_whole_answer_is_not_spoilt_by_the_total(api: Api, server: Emulator) -> None:
     """The deletion after it is the clean-up, which has its own limit."""
     server.reply(" One")
-    server.fault("delete", Fault(delay=0.35))
-    async with api.client(timeouts=Timeouts(total=0.3), retries=0) as client:
+    server.fault("delete", Fault(delay=1.6))
+    async with api.client(timeouts=Timeouts(total=1.5), retries=0) as client:
         assert (await client.chat("Hi")).text == " One"
         await api.settled()
 
 
-async def test_slow_tokens_are_no_idle_server(api: Api, server: Emulator) -> None:
-    server.reply(Answer([" x"] * 8, pace=0.04))
-    async with api.client(timeouts=Timeouts(idle=0.25, first_token=0.25), retries=0) as client:
+async def test_slow_tokens_are_not_silence(api: Api, server: Emulator) -> None:
+    server.reply(Answer([" x"] * 8, pace=0.15))
+    async with api.client(timeouts=Timeouts(idle=1, first_token=1), retries=0) as client:
         assert (await client.chat("Hi")).text == " x" * 8
 
 
@@ -212,13 +210,14 @@ async def test_a_wait_for_another_attempt_that_exceeds_the_total_is_not_begun(
     assert time.monotonic() - begun < SLACK
 
 
+@pytest.mark.heavy
 async def test_each_call_has_a_total_of_its_own(api: Api, server: Emulator) -> None:
-    server.reply(*[Answer(" x", first=0.08)] * 4)
+    server.reply(*[Answer(" x", first=0.7)] * 3)
     async with (
-        api.client(timeouts=Timeouts(total=0.3), retries=0) as client,
+        api.client(timeouts=Timeouts(total=2), retries=0) as client,
         client.conversation() as talk,
     ):
-        for _ in range(4):
+        for _ in range(3):
             assert (await talk.send("Hi")).text == " x"
 
 
@@ -251,10 +250,10 @@ def dripping() -> Iterator[Hostile]:
 @pytest.mark.parametrize(
     ("timeouts", "limit", "after"),
     [
-        (Timeouts(idle=0.2, first_token=5), "idle", 0.2),
-        (Timeouts(idle=5, total=0.2), "total", 0.2),
-        (Timeouts(idle=0.2, total=0.4), "idle", 0.2),
-        (Timeouts(idle=None, total=0.2), "total", 0.2),
+        (Timeouts(idle=1, first_token=9), "idle", 1),
+        (Timeouts(idle=9, total=1), "total", 1),
+        (Timeouts(idle=1, total=4), "idle", 1),
+        (Timeouts(idle=None, total=1), "total", 1),
     ],
 )
 async def test_comments_feed_no_limit(
@@ -282,10 +281,10 @@ async def test_a_thread_is_watched_no_longer_than_its_limit(
         arm(self, seconds)
 
     monkeypatch.setattr(Watchdog, "arm", note)
-    assert (await strikes(api, Timeouts(**{limit: 0.2}), dripping.url)).limit == limit
+    assert (await strikes(api, Timeouts(**{limit: 1.0}), dripping.url)).limit == limit
     assert watched
     assert watched == sorted(watched, reverse=True)
-    assert watched[0] < 0.2
+    assert watched[0] < 1
 
 
 async def test_comments_before_the_first_token(api: Api, dripping: Hostile) -> None:
@@ -301,7 +300,7 @@ async def test_many_under_one_watch_are_struck_each_at_its_time(
     api: Api, dripping: Hostile
 ) -> None:
     async with api.client(
-        dripping.url, timeouts=Timeouts(idle=0.25), retries=0, recover=False
+        dripping.url, timeouts=Timeouts(idle=1), retries=0, recover=False
     ) as client:
 
         async def chat() -> float:
@@ -312,7 +311,7 @@ async def test_many_under_one_watch_are_struck_each_at_its_time(
             return time.monotonic() - begun
 
         times = await api.concurrently([chat] * 8)
-    assert all(0.25 <= took < 0.25 + SLACK for took in times), times
+    assert all(1 <= took < 1 + SLACK for took in times), times
 
 
 async def test_no_watch_is_left(api: Api, dripping: Hostile) -> None:

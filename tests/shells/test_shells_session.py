@@ -18,7 +18,7 @@ from h2o_client import (
 )
 from h2o_client.emulator import Emulator, Fault, Model
 
-MANY = 32
+MANY = 12
 
 
 async def test_many_on_a_fresh_client_open_one_session(api: Api, server: Emulator) -> None:

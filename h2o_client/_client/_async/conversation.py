@@ -58,8 +58,10 @@ class AsyncConversation:
     def __del__(self) -> None:
         # An argument that was rejected in __init__ leaves no attributes.
         if not getattr(self, "_closed", True) and self._is_to_be_deleted():
-            self._client._drop(self._core, None)
-            self._warn_unclosed()
+            try:
+                self._warn_unclosed()
+            finally:
+                self._client._drop(self._core, None)
 
     def _warn_unclosed(self) -> None:
         if not self._closed and self._is_to_be_deleted():

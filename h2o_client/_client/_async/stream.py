@@ -97,8 +97,10 @@ class AsyncChatStream:
     def __del__(self) -> None:
         # An argument that was rejected in __init__ leaves no attributes.
         if hasattr(self, "_pid") and self.running and not self._is_inherited():
-            self._client._drop(self._operation, self._player)
-            self._warn_unclosed()
+            try:
+                self._warn_unclosed()
+            finally:
+                self._client._drop(self._operation, self._player)
 
     @property
     def text(self) -> str:
