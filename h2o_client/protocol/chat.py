@@ -146,7 +146,7 @@ class ChatOperation:
         if "preprompt" in exchange.dialect.capabilities:
             self._preprompt, messages = split_preprompt(self._messages)
             turn.prompt = build_prompt(messages)
-        turn.parent = yield from conversations.create(
+        turn.place.parent = yield from conversations.create(
             exchange, self._model, call, self._made, preprompt=self._preprompt
         )
         turn.model = self._model or exchange.model or model

@@ -139,11 +139,11 @@ class ConversationCore:
         self._turns.note(turn, self._exchange.ambient.clock())
         if turn.whole or turn.text or turn.answered:
             self.unanswered = None
-            if turn.branch is not None:
-                self.messages = list(turn.branch)
+            if turn.place.branch is not None:
+                self.messages = list(turn.place.branch)
             before = [message.id for message in self.messages]
             if has_tree:
-                if turn.again:
+                if turn.place.again:
                     del self.messages[-2:]
             elif turn.message_id in before:  # asked again: it takes the place of the first
                 del self.messages[before.index(turn.message_id) :]

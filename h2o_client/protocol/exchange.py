@@ -19,6 +19,7 @@ from h2o_client.errors import (
     RedirectError,
     StatusError,
     TermsNotAcceptedError,
+    TransportError,
 )
 from h2o_client.protocol.address import with_other_scheme
 from h2o_client.protocol.ambient import Ambient
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from h2o_client.stored import Model
 
 T = TypeVar("T")
+_EXCERPT = 1024  # bytes read of an answer that is not what it should be
 _POLL_WITHIN = 5.0  # seconds that one poll of what is stored may take: another may follow
 
 
@@ -331,6 +333,20 @@ class Exchange:
                 if successful:
                     raise ProtocolError(f"an answer is longer than {size} bytes")
                 return bytes(body[:size])
+
+    def read_excerpt(self, deadline: Deadline) -> Flow[bytes]:
+        """Read the beginning of what is not an answer, as far as it comes until then."""
+        body = b""
+        try:
+            while len(body) < _EXCERPT and not deadline.expired():
+                chunk: bytes = yield Read(deadline)
+                if not chunk:
+                    return body
+                body += chunk
+        except TransportError:
+            return body  # what is wrong is what came, not how it ended
+        yield Close()
+        return body
 
     def _attempt(self, query: Query[T], call: Call) -> Flow[T]:
         """Send a request and read the whole of its answer, within the idle limit in all."""

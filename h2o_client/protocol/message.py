@@ -11,6 +11,7 @@ from h2o_client.protocol.effects import Close, Flow, Read
 from h2o_client.protocol.exchange import Exchange
 from h2o_client.protocol.files import check_files
 from h2o_client.protocol.payloads import check_flag, merge_parameters
+from h2o_client.protocol.place import Place
 from h2o_client.protocol.prompt import check_prompt
 from h2o_client.protocol.replies import check_status, unexpected
 from h2o_client.protocol.retries import Call, Retries, as_retries, is_transient
@@ -162,7 +163,7 @@ class MessageOperation:
                 model = yield from conversation.known_model(call)
                 yield from check_files(exchange, self._files, model, call)
             if stored is not None:
-                turn.follow(stored)
+                turn.place.follow(stored, turn.prompt)
         self._turn = turn
         if self._web_search and not self._stopping:
             yield from conversation.explained(self._search(conversation_id, self._turn, call))
@@ -189,9 +190,11 @@ class MessageOperation:
             life=self.life,
             message_id=message_id,
             stoppable=self._conversation.stoppable,
-            parent=self._parent or (self._conversation.tip if self._prompt is not None else None),
-            branches=self._parent is not None,
-            again=self._prompt is None,
+            place=Place(
+                self._parent or (self._conversation.tip if self._prompt is not None else None),
+                chosen=self._parent is not None,
+                again=self._prompt is None,
+            ),
             files=self._files,
         )
 

@@ -72,13 +72,12 @@ from h2o_client.protocol.outcomes import (
     may_be_generating,
     missing_text,
 )
-from h2o_client.protocol.prompt import JS_SPACE
+from h2o_client.protocol.place import Place
 from h2o_client.protocol.replies import unexpected
 from h2o_client.protocol.retries import GATEWAY, Call, was_rejected
 from h2o_client.protocol.state import Life, State
-from h2o_client.types import File, Message, Reply, Revision, Token, WebSearchEntry
+from h2o_client.types import File, Reply, Revision, Token, WebSearchEntry
 
-_EXCERPT = 1024  # bytes read of an answer that is not a stream
 _MAX_TAIL = 64 * 1024  # bytes read after the final event
 _TAIL_WITHIN = 1.0  # seconds waited for the end of the response after the final event
 _FIRST_POLL = 0.1  # seconds until a lost answer is polled for again; doubled each time
@@ -113,16 +112,12 @@ class Turn:
         life: the state of the stream that it is the turn of.
         message_id: the id of a message that is asked again, in its place; None: a new message.
         stoppable: whether a stop would take effect in this conversation.
-        parent: in a tree, the message that it follows; None: the newest.
-        branches: whether the caller has chosen that message.
-        again: whether a message is asked again, which the server may have.
+        place: in a tree, where it goes; None: behind the newest message.
         files: the files that go with it.
 
     Attributes:
-        parent: in a tree, the id of the message that it follows, once it is known.
-        again: whether a message is asked again.
+        place: in a tree, where it goes.
         files: the files that go with it.
-        branch: in a tree, what was said before, if it was read.
         message_id: the id of the message.
         response_id: the id of its answer.
         fate: what has become of it on the server.
@@ -143,9 +138,7 @@ class Turn:
         life: Life,
         message_id: str | None = None,
         stoppable: bool = True,
-        parent: str | None = None,
-        branches: bool = False,
-        again: bool = False,
+        place: Place | None = None,
         files: tuple[File, ...] = (),
     ) -> None:
         self._exchange = exchange
@@ -156,12 +149,8 @@ class Turn:
         self._life = life
         self._stoppable = stoppable
         self._is_retry = message_id is not None
-        self.again = again or message_id is not None
-        self.parent = parent
-        self.branch: tuple[Message, ...] | None = None
-        self._known: frozenset[str] = frozenset()
+        self.place = place or Place(None, chosen=False, again=False)
         self.files = files
-        self._branches = branches
         self._closed = False  # the server has done all that it does for the message
         self.message_id = message_id or exchange.ambient.uuid4()
         self.response_id = exchange.ambient.uuid4()
@@ -195,7 +184,7 @@ class Turn:
             UnsupportedError: it cannot; nothing was sent.
         """
         self._exchange.require(
-            parameters=self._parameters, files=self.files, branches=self._branches
+            parameters=self._parameters, files=self.files, branches=self.place.chosen
         )
 
     @property
@@ -291,7 +280,9 @@ class Turn:
         self.check()
         has_tree = self._exchange.dialect.has_tree
         if has_tree and not self._stopping:
-            yield from self._find_place(call)
+            if self.asked:
+                self.response_id = self._exchange.ambient.uuid4()  # each request has its own
+            yield from self.place.find(self._exchange, self._conversation, self.prompt, call)
         if self._stopping:
             return
         try:
@@ -341,7 +332,7 @@ class Turn:
             raise unexpected(head, body, "the answer")
         kind = head.get("content-type").partition(";")[0].strip().lower()
         if kind != exchange.dialect.stream_type:
-            body = yield from self._read_excerpt(deadline)
+            body = yield from exchange.read_excerpt(deadline)
             raise unexpected(head, body, "the answer")
         self._begun_stream = exchange.recognised = True
         parser = exchange.dialect.answer_parser(self._text)
@@ -409,36 +400,6 @@ class Turn:
             yield from self._read_tail()  # it is stored at the end
         else:
             yield Close()
-
-    def _find_place(self, call: Call) -> Flow[None]:
-        """Find out which message a new one follows, or beside which answer another goes."""
-        if self.asked:
-            self.response_id = self._exchange.ambient.uuid4()  # each request has one of its own
-        if self.parent is None or self._branches:
-            stored = yield from conversations.stored(self._exchange, self._conversation, call)
-            self.follow(stored)
-
-    def follow(self, stored: StoredConversation) -> None:
-        """Note what the server has stored before the message is sent.
-
-        Raises:
-            ValueError: it has no message of the id that this one is to follow.
-        """
-        self.branch = stored.messages
-        self._known = frozenset(message.id for message in stored.tree if message.id is not None)
-        if self.parent is None:
-            self.parent = stored.tip
-        elif self.parent not in self._known:
-            given, ids = self.parent, {each.generation: each.message.id for each in stored.answers}
-            self.parent = ids.get(given)
-            if self.parent is None:
-                raise ValueError(f"this conversation has no message {given!r} to follow")
-        self._branches = False
-        if self.again:
-            last = stored.messages[-2:]
-            answered = len(last) == 2 and last[1].role == "assistant"
-            asked = answered and last[0].content.strip(JS_SPACE) == self.prompt.strip(JS_SPACE)
-            self._is_retry = asked
 
     def _find_rest(self, error: H2oError, call: Call) -> Flow[bool]:
         """Search what the server has stored for the answer, and give the caller what is missing.
@@ -590,10 +551,10 @@ class Turn:
             self._parameters,
             message_id=self.message_id,
             response_id=self.response_id,
-            is_retry=self._is_retry,
+            is_retry=self._is_retry or self.place.beside,
             web_search_id=self.web_search_id,
-            parent=self.parent,
-            known=self._known,
+            parent=self.place.parent,
+            known=self.place.known,
             files=self.files,
         )
 
@@ -615,20 +576,6 @@ class Turn:
         except TransportError:
             return  # the answer is whole; only the connection is lost
         yield Close()
-
-    def _read_excerpt(self, deadline: Deadline) -> Flow[bytes]:
-        """Read the beginning of what is not an answer, as far as it comes until then."""
-        body = b""
-        try:
-            while len(body) < _EXCERPT and not deadline.expired():
-                chunk: bytes = yield Read(deadline)
-                if not chunk:
-                    return body
-                body += chunk
-        except TransportError:
-            return body  # what is wrong is what came, not how it ended
-        yield Close()
-        return body
 
     def _reply(self) -> Reply:
         count, reason = None, None if self._recovered else "stopped"
