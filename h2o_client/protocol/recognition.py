@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from h2o_client.errors import (
     H2oError,
     LoginRequiredError,
-    NotFoundError,
     ProtocolError,
     RedirectError,
     StatusError,
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 OLD, NEW = "chat-ui-2023", "chat-ui-2025"
 DIALECTS = (OLD, NEW)
 _ORIGIN = "need to have an origin"
-_TELLING = frozenset({200, 302, 400, 403, 404, 405, 500, 501})
+_FOREIGN = ("no node of it has", "the answer to sharing")
 _VERSIONS = "this client speaks to versions 0.3 to 0.6, and 0.9.6 and later"
 
 
@@ -56,22 +55,26 @@ def is_sign(error: H2oError, operation: str) -> bool:
         error: the error.
         operation: "settings" for the first request of a session.
     """
-    if isinstance(error, TermsNotAcceptedError):
-        return False
+    opening = operation == "settings"
     if isinstance(error, ProtocolError):
-        return True
-    if not isinstance(error, StatusError) or error.status not in _TELLING:
+        return opening or any(words in str(error) for words in _FOREIGN)
+    if not isinstance(error, StatusError) or isinstance(error, TermsNotAcceptedError):
         return False
-    if isinstance(error, RedirectError) and error.base_url is not None:
-        return False
-    if error.status == 403:
-        return _ORIGIN in error.message
-    if error.status == 500:
-        # Servers of 2023 wrap the error of an unknown model, those of 0.7 do not.
-        plain = operation == "settings" and error.body.startswith('{"message"')
-        return plain or error.message == "An error occurred"
-    # Both kinds say so of a conversation.
-    return not (isinstance(error, NotFoundError) and error.message.startswith("Conversation"))
+    if isinstance(error, RedirectError):
+        return opening and error.status == 302 and error.base_url is None
+    match error.status:
+        case 400:
+            return error.message == "Invalid request"  # an unknown model
+        case 403:
+            return _ORIGIN in error.message
+        case 404:
+            return opening or error.message == "(an HTML page)"
+        case 500:
+            # Servers of 2023 wrap the error of an unknown model, those of 0.7 do not.
+            plain = error.message == "Internal Error" and error.body.startswith('{"message"')
+            return (opening and plain) or error.message == "An error occurred"
+        case status:
+            return opening and status in (405, 501)
 
 
 def question(site: Site) -> "Query[tuple[Model, ...]]":
@@ -105,7 +108,8 @@ def explain(sign: H2oError, answer: H2oError, operation: str) -> H2oError:
                 f"this server seems to be a chat-ui of version 0.7, which cannot be used "
                 f"({_VERSIONS}: upgrade the server)"
             )
-    if operation != "settings":
+    neither = isinstance(sign, ProtocolError) or getattr(sign, "status", 0) in (404, 405, 501)
+    if operation != "settings" or not neither:
         return sign
     return UnsupportedServerError(
         f"this is not a chat-ui server, or something stands before it: {sign} (check the base URL; "

@@ -99,7 +99,10 @@ def read_share_url(head: Head, body: bytes, request: Request) -> str:
     """
     # 10_share
     check_status(head, body, request)
-    url = read_json(head, body).get("url")
+    answer = read_json(head, body)
+    if "url" not in answer:  # chat-ui-main-2026-08/13_share
+        raise unexpected(head, body, "the answer to sharing")
+    url = answer["url"]
     if not isinstance(url, str) or not is_id(url.rpartition("/r/")[2]):
         raise unexpected(head, body, "the URL of the shared conversation")
     return url
