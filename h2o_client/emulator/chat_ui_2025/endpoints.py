@@ -356,6 +356,7 @@ async def reattach(call: Call) -> Answered:
     service.spawn(play)
     headers = [
         ("cache-control", "no-cache, no-transform"),
+        ("connection", "keep-alive"),
         ("content-type", "text/event-stream"),
         ("x-accel-buffering", "no"),
     ]

@@ -36,7 +36,7 @@ from h2o_client.emulator.sveltekit import (
     unspecific,
     wants_action_json,
 )
-from h2o_client.emulator.web import Answered, Request, Response
+from h2o_client.emulator.web import Answered, Request, Response, Stream
 
 logger = logging.getLogger(__name__)
 
@@ -77,9 +77,8 @@ class Face2025(Face):
         answer = await self._answer(request, found)
         if isinstance(answer, Response) and self._main:
             _compress(request, answer)
-        static = found.route is not None and found.route.static
         if answer is not None:
-            answer.headers += self._extra(request, found, static=static)
+            self._add_headers(found, answer)
         return answer
 
     async def _answer(self, request: Request, found: Found[Handler]) -> Answered:
@@ -104,8 +103,13 @@ class Face2025(Face):
             logger.exception("emulator: %s %s failed", request.method, request.path)
             answer = _unexpected(request)
         if answer is not None:
+            route = found.route
             if found.path.startswith("/api/"):
                 answer.headers += CORS
+            if found.path == "/login":
+                answer.headers.append(("cache-control", "no-store"))
+            if route is not None and route.endpoint and route.show is not None:
+                answer.headers += [("vary", "Accept")] if request.method in {"GET", "HEAD"} else []
             if request.method == "POST" or found.path.startswith(("/login", "/models/")):
                 answer.headers.append(self._cookie(self._config.cookie_name, session, TWO_WEEKS))
         return answer
@@ -155,25 +159,27 @@ class Face2025(Face):
             answer = Response(302, [("location", location)])
         if found.path == "/login":
             answer.headers.append(("cache-control", "no-store"))
-        answer.headers.append(self._cookie("hfChat-codeVerifier", secrets.token_urlsafe(32), HOUR))
+        answer.headers += [
+            self._cookie(self._config.cookie_name, session, TWO_WEEKS),
+            self._cookie("hfChat-codeVerifier", secrets.token_urlsafe(32), HOUR),
+        ]
         return answer
 
     def _cookie(self, name: str, value: str, lifetime: int) -> tuple[str, str]:
         expires = formatdate(self._service.store.clock() + lifetime, usegmt=True)
         return session_cookie(name, value, expires, secure=self._config.cookie_secure)
 
-    def _extra(
-        self, request: Request, found: Found[Handler], *, static: bool
-    ) -> list[tuple[str, str]]:
-        """The headers of all answers."""
-        route = found.route
-        both = route is not None and route.show is not None and bool(route.endpoint)
-        varies = ["Accept"] if both and request.method in {"GET", "HEAD"} else []
-        varies += ["Accept-Encoding"] if self._main else []
-        extra = [("vary", ", ".join(varies))] if varies else []
+    def _add_headers(self, found: Found[Handler], answer: Response | Stream) -> None:
+        """Add what all answers have."""
+        static = found.route is not None and found.route.static
+        varies = [value for name, value in answer.headers if name == "vary"]
+        varies += ["Accept-Encoding"] if self._main or static else []
+        kept = [(name, value) for name, value in answer.headers if name != "vary"]
+        answer.headers = [*kept, ("vary", ", ".join(varies))] if varies else kept
         if not self._main and not static:
-            extra.append(("content-security-policy", "frame-ancestors https://huggingface.co;"))
-        return extra
+            answer.headers.append(
+                ("content-security-policy", "frame-ancestors https://huggingface.co;")
+            )
 
     def usual(self, request: Request, status: int) -> Response:
         """What the real server says with a status."""
