@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 from asked import eventually
-from model_servers import WHOLE, OpenAIStub, running
+from model_servers import WHOLE, OpenAIStub, delta, running
 from peer_2025 import BOUNDARY, MODEL, Got, Peer, form, said
 from replay_2025 import tokens_of
 
@@ -879,6 +879,68 @@ def test_an_openai_server_is_asked_as_the_real_one_asks(monkeypatch: pytest.Monk
     asked = [item.json() for item in model_server.asked if b"titling" not in item.body]
     messages = [{"role": "system", "content": "P\n\nP"}, {"role": "user", "content": "Hello"}]
     assert asked == [{"model": "m", "messages": messages, "stream": True}]
+
+
+@pytest.mark.parametrize(
+    ("events", "end"),
+    [
+        ([delta(" x", "content_filter")], FINISHED),
+        ([delta(" x", "stop")], FINISHED),
+        ([delta(" x")], FINISHED),
+        ([delta(" x"), "[DONE]"], FINISHED),
+    ],
+)
+def test_how_an_answer_of_an_openai_server_ends(
+    events: list[Any], end: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    with (
+        running(OpenAIStub(events)) as model_server,
+        emulator(engine=f"openai:{model_server.url}#m") as server,
+    ):
+        peer = Peer(server)
+        peer.create()
+        got = peer.say()
+        assert got.events[-1] == end
+        assert (got.final is not None) is ("stop" in str(events))
+
+
+def test_thoughts_that_come_apart_become_a_part_of_the_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    events: list[Any] = [delta(None) for _ in "ab"]
+    for event, text in zip(events, ("Let", " me."), strict=True):
+        event["choices"][0]["delta"]["reasoning_content"] = text
+    stub = OpenAIStub([*events, delta("Hello"), delta("!", "stop")])
+    with (
+        running(stub) as model_server,
+        emulator(engine=f"openai:{model_server.url}#m") as server,
+    ):
+        peer = Peer(server)
+        peer.create()
+        got = peer.say()
+    tokens = [event["token"].rstrip("\0") for event in got.events if event["type"] == "stream"]
+    assert tokens == ["<think>Let", " me.", "</think>Hello", "!"]
+
+
+def test_a_recorded_stop_waits_for_the_stop(tmp_path: Path) -> None:
+    with emulator(record=tmp_path) as server:
+        server.reply(SLOW)
+        peer = Peer(server)
+        peer.create()
+        stream = peer.send("Hi")
+        server.wait_held()
+        peer.stop()
+        whole = stream.rest().events
+    with emulator(replay=tmp_path) as server:
+        peer = Peer(server)
+        peer.create()
+        peer.last = lambda: peer.root  # type: ignore[method-assign]
+        stream = peer.send("Hi")
+        assert b"finalAnswer" not in stream.until('" b')
+        peer.stop()
+        assert stream.rest().events == whole[-2:]
 
 
 def test_what_was_recorded_is_replayed(tmp_path: Path) -> None:
