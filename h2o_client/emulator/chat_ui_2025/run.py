@@ -260,7 +260,7 @@ class Run(Generation):
                 *lines, rest = (rest + piece.data).split(b"\n")
                 for line in lines:
                     self._take(_parsed(line))
-                    await anyio.lowlevel.checkpoint()
+                await anyio.lowlevel.checkpoint()
 
     def _take(self, event: Event) -> None:
         """Take one event of the model server's."""
