@@ -10,6 +10,7 @@ from __future__ import annotations
 from h2o_client.emulator.call import Handler
 from h2o_client.emulator.chat_ui_2025 import about, endpoints
 from h2o_client.emulator.chat_ui_2025.call import Call
+from h2o_client.emulator.chat_ui_2025.endpoints import newer
 from h2o_client.emulator.chat_ui_2025.message import message
 from h2o_client.emulator.routing import Route
 from h2o_client.emulator.sveltekit import (
@@ -83,12 +84,12 @@ ROUTES: tuple[Route, ...] = (
         V2 + ID,
         {
             "GET": endpoints.show,
-            "PATCH": endpoints.newer(endpoints.rename_v2),
-            "DELETE": endpoints.newer(endpoints.delete),
+            "PATCH": newer(endpoints.rename_v2),
+            "DELETE": newer(endpoints.delete),
         },
         kinds={"PATCH": "rename", "DELETE": "delete"},
     ),
-    Route("other", V2 + f"{ID}/message{ID}", {"DELETE": endpoints.newer(endpoints.delete_message)}),
+    Route("other", V2 + f"{ID}/message{ID}", {"DELETE": newer(endpoints.delete_message)}),
     Route("models", "/api/v2/models", {"GET": about.models}),
     Route("models", "/api/v2/models/(.+)", {"GET": about.model}),
     Route("flags", "/api/v2/feature-flags", {"GET": about.flags}),
