@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 from asked import eventually
-from model_servers import WHOLE, OpenAIStub, delta, running
+from model_servers import WHOLE, Asked, Handler, OpenAIStub, delta, running
 from peer_2025 import BOUNDARY, MODEL, Got, Peer, form, said
 from replay_2025 import tokens_of
 
@@ -26,6 +26,7 @@ from h2o_client.emulator import (
     Intervals,
     Model,
 )
+from h2o_client.emulator.engines.turns import without_system
 
 WORDS = [" a", " b", " c", " d"]
 SLOW = Answer(WORDS, hold_after=2)
@@ -879,6 +880,31 @@ def test_an_openai_server_is_asked_as_the_real_one_asks(monkeypatch: pytest.Monk
     asked = [item.json() for item in model_server.asked if b"titling" not in item.body]
     messages = [{"role": "system", "content": "P\n\nP"}, {"role": "user", "content": "Hello"}]
     assert asked == [{"model": "m", "messages": messages, "stream": True}]
+
+
+def test_a_text_generation_inference_server() -> None:
+    def tgi(asked: Asked, handler: Handler) -> None:
+        if not asked.json().get("stream"):
+            handler.whole(200, b'[{"generated_text":" Its title"}]', "application/json")
+            return
+        token = {"id": 1, "text": " Hi", "logprob": -0.1, "special": False}
+        event = {"token": token, "generated_text": " Hi", "details": None}
+        handler.whole(200, f"data:{json.dumps(event)}\n\n".encode(), "text/event-stream")
+
+    with running(tgi) as model_server, emulator(engine=f"tgi:{model_server.url}/") as server:
+        peer = Peer(server)
+        peer.create(preprompt="P")
+        assert peer.say().final == {"type": "finalAnswer", "text": " Hi", "interrupted": False}
+        assert peer.history()["title"] == "Its title"
+        asked = next(item.json() for item in model_server.asked if item.json().get("stream"))
+        assert asked["inputs"] == "P\n\nP\n\n<|prompt|>Hello<|answer|>"
+    assert server.generations == 1
+
+
+def test_a_model_in_this_process_gets_the_system_message_in_the_question() -> None:
+    chat = [{"role": "system", "content": "P"}, {"role": "user", "content": "Hi"}]
+    assert without_system(chat) == [{"role": "user", "content": "P\n\nHi"}]
+    assert without_system(chat[1:]) == chat[1:]
 
 
 @pytest.mark.parametrize(
