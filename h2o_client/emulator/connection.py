@@ -204,7 +204,7 @@ class Connection:
         full = sorted(headers, key=lambda header: header[0])
         if "date" not in names:
             full.append(("Date", formatdate(self.gateway.clock(), usegmt=True)))
-        if self._http.their_state is not h11.MUST_CLOSE:
+        if "connection" not in names and self._http.their_state is not h11.MUST_CLOSE:
             full.append(("Connection", "keep-alive"))
             full.append(("Keep-Alive", f"timeout={int(self.gateway.keep_alive)}"))
         if "content-length" not in names:

@@ -36,6 +36,10 @@ _ID = r"\b[0-9a-f]{24}\b"
 _NAMES = re.compile(f"{_UUID}|{_ID}")
 PER_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 MAX_SESSIONS = 1000
+STREAMS = ("text/event-stream", "application/jsonl")
+STOPPED = b'"interrupted":true'
+"""What stands in the last events of an answer that was stopped, in 2025."""
+
 Kind = Callable[[str, str], str]
 
 
@@ -119,7 +123,7 @@ class Replay:
             if name.lower() not in PER_CONNECTION
         ]
         status = int(response["status"])
-        stream = _header(response["headers"], "content-type").startswith("text/event-stream")
+        stream = _header(response["headers"], "content-type").startswith(STREAMS)
         chunks = _chunks(response)
         if not stream:
             chunks = [_renamed(chunk.decode(errors="replace"), names).encode() for chunk in chunks]
@@ -150,6 +154,8 @@ class Replay:
         for number, chunk in enumerate(chunks):
             if number and self._pace:
                 await anyio.sleep(self._pace)
+            if exchange.until_stop and STOPPED in chunk:
+                await self._stop_event(request.path).wait()
             feed.put(chunk)
         if exchange.until_stop:
             await self._stop_event(request.path).wait()
@@ -215,8 +221,9 @@ def _load(path: Path, kind_of: Kind) -> list[_Exchange]:
             if kind == "stop":
                 stopped.add(conversation)
             elif kind == "message":
-                exchange.until_stop = conversation in stopped and not exchange.whole
-                exchange.until_stop &= exchange.response["ended"] == "eof"
+                cut = exchange.response["ended"] == "eof"
+                told = STOPPED in str(exchange.response.get("body_text")).encode()
+                exchange.until_stop = conversation in stopped and (cut or told)
                 stopped.discard(conversation)
             made.append(exchange)
     except (ValueError, LookupError, TypeError) as error:

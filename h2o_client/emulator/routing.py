@@ -5,14 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
 
-H = TypeVar("H")
+from h2o_client.emulator.call import Call, Handler
+from h2o_client.emulator.sveltekit import (
+    method_not_allowed,
+    no_actions,
+    page,
+    wants_page,
+)
+from h2o_client.emulator.web import Answered
+
 _DATA = "/__data.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Route(Generic[H]):
+class Route:
     """One route.
 
     Attributes:
@@ -28,25 +35,16 @@ class Route(Generic[H]):
 
     name: str
     pattern: str
-    endpoint: Mapping[str, H] = field(default_factory=dict[str, H])
-    show: H | None = None
-    act: H | None = None
-    nodes: H | None = None
+    endpoint: Mapping[str, Handler] = field(default_factory=dict[str, Handler])
+    show: Handler | None = None
+    act: Handler | None = None
+    nodes: Handler | None = None
     static: bool = False
     kinds: Mapping[str, str] = field(default_factory=dict[str, str])
 
-    @property
-    def methods(self) -> list[str]:
-        """The methods that its endpoint allows."""
-        return [*self.endpoint, *(["HEAD"] if "GET" in self.endpoint else [])]
-
-    def handler(self, method: str) -> H | None:
-        """What its endpoint does with a method."""
-        return self.endpoint.get("GET" if method == "HEAD" else method)
-
 
 @dataclass(frozen=True, slots=True)
-class Found(Generic[H]):
+class Found:
     """The route of one request.
 
     Attributes:
@@ -57,7 +55,7 @@ class Found(Generic[H]):
         normal: Where the path goes without its trailing slash, if it had one.
     """
 
-    route: Route[H] | None
+    route: Route | None
     path: str
     ids: tuple[str, ...] = ()
     data: bool = False
@@ -70,7 +68,7 @@ class Found(Generic[H]):
         return self.route.kinds.get("GET" if self.data else method, self.route.name)
 
 
-def find(routes: Sequence[Route[H]], path: str, base: str) -> Found[H]:
+def find(routes: Sequence[Route], path: str, base: str) -> Found:
     """Find a path's route."""
     if base and path != base and not path.startswith(base + "/"):
         return Found(None, path)
@@ -85,3 +83,23 @@ def find(routes: Sequence[Route[H]], path: str, base: str) -> Found[H]:
             normal = base + bare if bare != local and not data else None
             return Found(route, bare, match.groups(), data, normal)
     return Found(None, local, data=data)
+
+
+async def dispatch(call: Call, found: Found) -> Answered:
+    """Do what a request asks for."""
+    route, request = found.route, call.request
+    if route is None or (found.data and route.nodes is None):
+        return page(404, "Not found")
+    if found.data and route.nodes is not None:
+        return await route.nodes(call)
+    if route.endpoint and not (route.show is not None and wants_page(request)):
+        handler = route.endpoint.get("GET" if request.method == "HEAD" else request.method)
+        if handler is not None:
+            return await handler(call)
+        allowed = [*route.endpoint, *(["HEAD"] if "GET" in route.endpoint else [])]
+        return method_not_allowed(request.method, ", ".join(allowed))
+    if request.method in {"GET", "HEAD"} and route.show is not None:
+        return await route.show(call)
+    if request.method == "POST":
+        return await route.act(call) if route.act is not None else no_actions(request)
+    return method_not_allowed(request.method, "GET, HEAD")

@@ -17,34 +17,11 @@ from typing import Any, Literal
 
 Ending = Literal["eos", "length", "eos_in_text", "clean", "cut", "midline", "error", "down"]
 
-KINDS = frozenset(
-    {
-        "*",
-        "settings",
-        "create",
-        "message",
-        "delete",
-        "stop",
-        "data",
-        "root",
-        "summarize",
-        "rename",
-        "share",
-        "vote",
-        "prompt",
-        "search",
-        "delete_all",
-        "shared",
-        "flags",
-        "models",
-        "list",
-        "reattach",
-        "import",
-        "file",
-        "user",
-        "other",
-    }
-)
+KINDS = {
+    "*", "settings", "create", "message", "delete", "stop", "data", "root", "summarize", "rename",
+    "share", "vote", "prompt", "search", "delete_all", "shared", "flags", "models", "list",
+    "reattach", "import", "file", "user", "other",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

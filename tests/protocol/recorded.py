@@ -116,7 +116,7 @@ def lines(exchange: Exchange) -> list[Any]:
 
 @cache
 def everything() -> tuple[Exchange, ...]:
-    """All exchanges of all scenarios of 2023."""
+    """All exchanges of all scenarios of the servers of 2023."""
     return tuple(
         exchange
         for path in sorted(CAPTURES.glob("chat-ui-0.[46]/*.json"))

@@ -10,7 +10,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from h2o_client.emulator.chat_ui_2023.call import Call, object_id
+from h2o_client.emulator.chat_ui_2023.call import Call
 from h2o_client.emulator.chat_ui_2023.generation import PassedOn
 from h2o_client.emulator.engine import GenerationRequest
 from h2o_client.emulator.prompt import JS_SPACE, SUMMARIZE, build_prompt, stored_text
@@ -106,7 +106,7 @@ async def vote(call: Call) -> Answered:
     score = call.json().get("score")
     if isinstance(score, bool) or score not in {-1, 0, 1}:
         raise InternalError
-    found = call.service.store.conversations.use(object_id(call.ids[0]))
+    found = call.service.store.conversations.use(call.object_id(call.ids[0]))
     mine = found is not None and found.session == call.session
     if found is None or not mine or not call.service.store.vote(found, call.ids[1], int(score)):
         raise HttpError(404, NO_MESSAGE)
@@ -158,7 +158,7 @@ async def message(call: Call) -> Answered:
     history = _history(found.messages, inputs, options, now)
     context = ""
     if search_id:
-        search = store.searches.use(object_id(search_id))
+        search = store.searches.use(call.object_id(search_id))
         if search is None:
             raise InternalError
         if search.summary:
@@ -342,7 +342,7 @@ async def show_search(call: Call) -> Answered:
     """``GET /search/{id}``: only what was shared, its owner's own as well."""
     # 16
     store = call.service.store
-    found = store.searches.use(object_id(call.ids[0]))
+    found = store.searches.use(call.object_id(call.ids[0]))
     if found is None:
         raise HttpError(404, "Search query not found")
     shared = any(

@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import logging
 from email.utils import formatdate
-from uuid import uuid4
 
-from h2o_client.emulator.chat_ui_2023 import routes
-from h2o_client.emulator.chat_ui_2023.call import Call, Handler
+from h2o_client.emulator.chat_ui_2023.call import Call
+from h2o_client.emulator.chat_ui_2023.routes import ROUTES
 from h2o_client.emulator.face import Face
-from h2o_client.emulator.routing import Found, find
+from h2o_client.emulator.routing import Found
 from h2o_client.emulator.sveltekit import (
     FORM_TYPES,
     MODAL,
     NO_CONVERSATION,
     RATE_LIMITED,
-    HttpError,
     fatal_error,
     framed_json,
     hook_error,
@@ -32,7 +30,7 @@ from h2o_client.emulator.sveltekit import (
     unspecific,
 )
 from h2o_client.emulator.upstream import ERROR_BODIES
-from h2o_client.emulator.web import Answered, Request, Response
+from h2o_client.emulator.web import Request, Response, Stream
 
 logger = logging.getLogger(__name__)
 
@@ -46,44 +44,25 @@ class Face2023(Face):
     max_body = 524_288
     stop_lifetime = 30.0
     sweeps = True
+    routes = ROUTES
 
-    def kind(self, method: str, path: str) -> str:
-        """What kind of request that is, for faults and for those who look at the requests."""
-        return find(routes.ROUTES, path, self._config.base_path).kind(method)
+    def call(self, request: Request, found: Found, session: str) -> Call:
+        """A request as the endpoints of this face see it."""
+        return Call(self._service, request, session, found.path, found.ids)
 
-    async def handle(self, request: Request) -> Answered:
-        """Answer one request."""
-        found = find(routes.ROUTES, request.path, self._config.base_path)
-        if found.normal is not None:
-            location = f"{found.normal}?{request.query}" if request.query else found.normal
-            return Response(308, [("location", location), ("x-sveltekit-normalize", "1")])
-        if found.route is not None and found.route.static:
-            return routes.version_file()
-        session = request.cookie(self._config.cookie_name) or str(uuid4())
-        try:
-            refused = self._refuse(request, found, session)
-        except ValueError:
-            return fatal_error(request, 500, "Internal Error")  # such as a malformed Referer [02]
-        if refused is not None:
-            return refused
-        try:
-            call = Call(self._service, request, session, found.path, found.ids)
-            answer = await routes.dispatch(call, found)
-        except HttpError as error:
-            answer = fatal_error(request, error.status, error.message)
-        except Exception:  # the web framework, too, answers an unexpected error so
-            logger.exception("emulator: %s %s failed", request.method, request.path)
-            answer = fatal_error(request, 500, "Internal Error")
-        if answer is not None and not (found.path == "/logout" and request.method == "POST"):
+    def unexpected(self, request: Request) -> Response:
+        """The answer where something went wrong."""
+        return fatal_error(request, 500, "Internal Error")
+
+    def mark(self, request: Request, found: Found, session: str, answer: Response | Stream) -> None:
+        """Add the session's cookie."""
+        if not (found.path == "/logout" and request.method == "POST"):
             expires = formatdate(self._service.store.clock() + YEAR, usegmt=True)
             answer.headers.append(session_cookie(self._config.cookie_name, session, expires))
-        return answer
 
-    def _refuse(self, request: Request, found: Found[Handler], session: str) -> Response | None:
+    def refuse(self, request: Request, found: Found, session: str) -> Response | None:
+        """Refuse forms from elsewhere, and who has not accepted the welcome modal."""
         service = self._service
-        refused = self.refuse_stranger(request)
-        if refused is not None:
-            return refused
         if request.method == "POST" and request.media_type in FORM_TYPES:
             referer = request.header("referer")
             if not referer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from h2o_client.emulator.chat_ui_2023 import data
-from h2o_client.emulator.chat_ui_2023.call import Call, object_id
+from h2o_client.emulator.chat_ui_2023.call import Call
 from h2o_client.emulator.store import Conversation, Settings
 from h2o_client.emulator.sveltekit import (
     HttpError,
@@ -171,7 +171,7 @@ async def shared_data(call: Call) -> Answered:
 
 
 def _readable(call: Call) -> Conversation:
-    found = call.service.store.conversations.use(object_id(call.ids[0]))
+    found = call.service.store.conversations.use(call.object_id(call.ids[0]))
     if found is None:
         raise HttpError(404, NOT_FOUND)
     if found.session != call.session:

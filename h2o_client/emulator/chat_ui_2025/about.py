@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from h2o_client.emulator.call import Handler
 from h2o_client.emulator.chat_ui_2025.call import Call
 from h2o_client.emulator.chat_ui_2025.superjson import UNDEFINED, moment
 from h2o_client.emulator.store import Model, Settings
@@ -13,37 +14,16 @@ from h2o_client.emulator.web import Answered, Response
 CACHED = ("cache-control", "private, max-age=60")
 SITE = "https://huggingface.co"
 CONFIG = {
-    "PUBLIC_APPLE_APP_ID": "",
     "PUBLIC_APP_ASSETS": "chatui",
     "PUBLIC_APP_DESCRIPTION": "Making the community's best AI chat models available to everyone.",
     "PUBLIC_APP_NAME": "ChatUI",
-    "PUBLIC_CAVEAT": "",
-    "PUBLIC_COMMIT_SHA": "",
-    "PUBLIC_FEATURE_ANNOUNCEMENTS": "",
-    "PUBLIC_GOOGLE_ANALYTICS_ID": "",
     "PUBLIC_LLM_ROUTER_ALIAS_ID": "omni",
     "PUBLIC_LLM_ROUTER_DISPLAY_NAME": "Omni",
-    "PUBLIC_LLM_ROUTER_LOGO_URL": "",
-    "PUBLIC_ORIGIN": "",
-    "PUBLIC_PLAUSIBLE_SCRIPT_URL": "",
-    "PUBLIC_SHARE_PREFIX": "",
 }
-SETTINGS: dict[str, Any] = {
-    "streamingMode": "smooth",
-    "directPaste": False,
-    "hapticsEnabled": True,
-    "hidePromptExamples": {},
-    "customPrompts": {},
-    "customPromptsEnabled": {},
-    "multimodalOverrides": {},
-    "toolsOverrides": {},
-    "artifactsOverrides": {},
-    "providerOverrides": {},
-    "reasoningEffortOverrides": {},
-    "reasoningOverrides": {},
-    "billingOrganization": UNDEFINED,
-}
-"""What is not looked at here."""
+UNSET = "APPLE_APP_ID COMMIT_SHA GOOGLE_ANALYTICS_ID LLM_ROUTER_LOGO_URL ORIGIN"
+UNSET_TOO = "PLAUSIBLE_SCRIPT_URL SHARE_PREFIX"
+NEWER = "CAVEAT FEATURE_ANNOUNCEMENTS"
+OVERRIDES = "multimodal tools artifacts provider reasoningEffort reasoning"
 
 
 def _cached(call: Call) -> list[tuple[str, str]]:
@@ -94,7 +74,7 @@ async def model(call: Call) -> Answered:
     return call.superjson(_model(call, found) | _details())
 
 
-async def models_1(call: Call) -> Answered:
+async def models_v1(call: Call) -> Answered:
     """``GET /api/models``: the older form."""
     shown = [
         {
@@ -126,8 +106,8 @@ async def flags(call: Call) -> Answered:
 
 async def public_config(call: Call) -> Answered:
     """``GET /api/v2/public-config``."""
-    newer = {"PUBLIC_CAVEAT", "PUBLIC_FEATURE_ANNOUNCEMENTS"}
-    told = {name: text for name, text in CONFIG.items() if call.main or name not in newer}
+    unset = [*UNSET.split(), *UNSET_TOO.split(), *(NEWER.split() if call.main else [])]
+    told = CONFIG | {f"PUBLIC_{name}": "" for name in unset}
     return call.superjson(told, *_cached(call))
 
 
@@ -138,15 +118,16 @@ async def user(call: Call) -> Answered:
     return call.superjson({"id": "1", "username": "user", "isAdmin": False} if known else None)
 
 
-async def user_1(_: Call) -> Answered:
+async def user_v1(_: Call) -> Answered:
     """``GET /api/user``."""
-    return _plain(401, b'{"message":"Must be signed in"}', "application/json")
+    body = b'{"message":"Must be signed in"}'
+    return Response(401, [("content-type", "application/json")], body)
 
 
 async def settings(call: Call) -> Answered:
     """Take the settings: all are set, those that are not there to their defaults."""
     # 01b_settings_first
-    fields = call.fields()
+    fields = call.json()
     share = fields.get("shareConversationsWithModelAuthors", True)
     active = fields.get("activeModel", call.service.models[0].name)
     if not isinstance(share, bool) or not isinstance(active, str):
@@ -166,31 +147,27 @@ async def show_settings(call: Call) -> Answered:
         "welcomeModalSeenAt": None if seen is None else moment(seen),
         "activeModel": chosen.active_model,
         "shareConversationsWithModelAuthors": chosen.share,
-        **SETTINGS,
+        # What is not looked at here.
+        "streamingMode": "smooth",
+        "directPaste": False,
+        "hapticsEnabled": True,
+        "billingOrganization": UNDEFINED,
+        **{name: {} for name in ("hidePromptExamples", "customPrompts", "customPromptsEnabled")},
+        **{f"{name}Overrides": {} for name in OVERRIDES.split()},
     }
     return call.superjson(told)
 
 
-async def healthcheck(_: Call) -> Answered:
-    """``GET /healthcheck``."""
-    return _plain(200, b"OK")
+def plain(status: int, body: bytes) -> Handler:
+    """What always says the same."""
 
+    async def tell(_: Call) -> Answered:
+        return Response(status, [("content-type", "text/plain;charset=UTF-8")], body)
 
-async def metrics(_: Call) -> Answered:
-    """``GET /metrics``, which is elsewhere."""
-    return _plain(404, b"Not Found")
-
-
-async def oauth(_: Call) -> Answered:
-    """``GET /.well-known/oauth-cimd``."""
-    return _plain(404, b"Client ID not found")
+    return tell
 
 
 async def login(_: Call) -> Answered:
     """``GET /login``, where there is no login."""
     # 15_detect
     raise InternalError
-
-
-def _plain(status: int, body: bytes, kind: str = "text/plain;charset=UTF-8") -> Response:
-    return Response(status, [("content-type", kind)], body)

@@ -8,8 +8,9 @@ from typing import Any
 
 import anyio
 
+from h2o_client.emulator.call import OBJECT_ID, Handler
 from h2o_client.emulator.chat_ui_2025 import tree
-from h2o_client.emulator.chat_ui_2025.call import OBJECT_ID, Call, valid
+from h2o_client.emulator.chat_ui_2025.call import Call, valid
 from h2o_client.emulator.chat_ui_2025.message import NEW_CHAT, NO_MESSAGE, stop_soon
 from h2o_client.emulator.chat_ui_2025.run import Journal, Run
 from h2o_client.emulator.chat_ui_2025.superjson import UNDEFINED, ObjectId, moment, superjson
@@ -22,6 +23,8 @@ from h2o_client.emulator.sveltekit import (
     compact,
     empty,
     endpoint_json,
+    framed,
+    page,
 )
 from h2o_client.emulator.web import Answered, Feed, Response, Stream
 
@@ -79,7 +82,7 @@ def _message(item: Message, call: Call) -> dict[str, Any]:
 async def create(call: Call) -> Answered:
     """``POST /conversation``."""
     # 08_wrong_model
-    fields = call.json()
+    fields = call.body()
     service, store = call.service, call.service.store
     strings = [("model", str), ("preprompt", str), ("fromShare", str)]
     if not isinstance(fields, dict) or not valid(fields, strings):
@@ -114,7 +117,7 @@ def _copy(call: Call, share_id: str) -> Conversation:
 
 async def import_share(call: Call) -> Answered:
     """``POST /api/v2/conversations/import-share``: a copy made before is given again."""
-    share_id = str(call.fields().get("shareId"))
+    share_id = str(call.json().get("shareId"))
     mine = call.service.store.of_session(call.session)
     known = next((item for item in mine if item.from_share == share_id), None)
     return call.superjson({"conversationId": (known or _copy(call, share_id)).id})
@@ -127,30 +130,24 @@ async def delete(call: Call) -> Answered:
     return empty()
 
 
-async def delete_2(call: Call) -> Answered:
-    """The same, in the newer form."""
-    if not OBJECT_ID.fullmatch(call.ids[0]):
-        raise HttpError(400, "Invalid conversation ID")
-    await delete(call)
-    return call.superjson({"success": True})
+def newer(handler: Handler) -> Handler:
+    """An endpoint in its newer form: it tells a malformed id apart, and that all went well."""
 
+    async def done(call: Call) -> Answered:
+        if not OBJECT_ID.fullmatch(call.ids[0]):
+            raise HttpError(400, "Invalid conversation ID")
+        await handler(call)
+        return call.superjson({"success": True})
 
-def _delete_all(call: Call) -> int:
-    mine = call.service.store.of_session(call.session)
-    for item in mine:
-        del call.service.store.conversations[item.id]
-    return len(mine)
+    return done
 
 
 async def delete_all(call: Call) -> Answered:
-    """``DELETE /api/conversations``."""
-    _delete_all(call)
-    return empty()
-
-
-async def delete_all_2(call: Call) -> Answered:
-    """The same, in the newer form: tells how many they were."""
-    return call.superjson(_delete_all(call))
+    """``DELETE /api/conversations``, and of v2, which tells how many they were."""
+    mine = call.service.store.of_session(call.session)
+    for item in mine:
+        del call.service.store.conversations[item.id]
+    return call.superjson(len(mine)) if call.path.startswith("/api/v2/") else empty()
 
 
 async def delete_message(call: Call) -> Answered:
@@ -161,31 +158,23 @@ async def delete_message(call: Call) -> Answered:
     return empty()
 
 
-async def delete_message_2(call: Call) -> Answered:
-    """The same, in the newer form."""
-    await delete_message(call)
-    return call.superjson({"success": True})
-
-
 async def rename(call: Call) -> Answered:
     """``PATCH /conversation/{id}``; another model was not measured."""
     # 12_title
-    found, title = call.conversation(), call.fields().get("title")
+    found, title = call.conversation(), call.json().get("title")
     if not isinstance(title, str) or not 1 <= tree.units(title.strip(JS_SPACE)) <= 100:
         raise InternalError
     found.title = title.strip(JS_SPACE)
     return empty()
 
 
-async def rename_2(call: Call) -> Answered:
-    """The same, in the newer form: a blank title is taken."""
-    if not OBJECT_ID.fullmatch(call.ids[0]):
-        raise HttpError(400, "Invalid conversation ID")
-    found, title = call.conversation(), call.fields().get("title")
+async def rename_v2(call: Call) -> Answered:
+    """The same of v2: a blank title is taken."""
+    found, title = call.conversation(), call.json().get("title")
     if not isinstance(title, str) or not 1 <= tree.units(title) <= 100:
         raise HttpError(400, "Invalid title")
     found.title = title.strip(JS_SPACE)
-    return call.superjson({"success": True})
+    return empty()
 
 
 async def stop(call: Call) -> Answered:
@@ -234,55 +223,34 @@ async def show(call: Call) -> Answered:
     return call.superjson(_shown(call, found))
 
 
-async def show_1(call: Call) -> Answered:
+async def show_v1(call: Call) -> Answered:
     """``GET /api/conversation/{id}``: the older form, without the tree."""
-    try:
-        found = call.conversation()
-    except InternalError:
-        raise
-    except HttpError as error:
-        return Response(
-            error.status,
-            [("content-type", "application/json")],
-            compact({"message": error.message}),
-        )
-    left_out = {"children", "ancestors", "generationId", "interrupted", "materializedSeq"}
+    store = call.service.store
+    found = store.conversations.get(call.object_id(call.ids[0]))
+    if found is None or found.session != call.session:
+        told = [("content-type", "application/json")]
+        return Response(404, told, compact({"message": NO_CONVERSATION}))
+    shown = {name: _shown(call, found)[name] for name in ("id", "title", "updatedAt", "modelId")}
+    kept = ("id", "from", "content", "createdAt", "updatedAt", "files", "updates")
     messages = [_message(item, call) for item in found.messages]
-    shown = {
-        "id": found.id,
-        "title": found.title,
-        "updatedAt": moment(found.updated),
-        "modelId": found.model,
-        "messages": [
-            {name: value for name, value in item.items() if name not in left_out}
-            for item in messages
-        ],
-    }
+    shown["messages"] = [{n: item[n] for n in kept if n in item} for item in messages]
     return endpoint_json(superjson(shown, numbered=False)["json"])
 
 
-def _list(call: Call) -> tuple[list[dict[str, Any]], bool]:
-    page = call.request.parameter("p") or "0"
-    start = PAGE * int(page) if page.isdecimal() else 0
+async def show_list(call: Call) -> Answered:
+    """``GET /api/v2/conversations``, a page of them, and its older form."""
+    # 11_history
+    page_number = call.request.parameter("p") or "0"
+    start = PAGE * int(page_number) if page_number.isdecimal() else 0
     mine = call.service.store.of_session(call.session)
     shown: list[dict[str, Any]] = []
     for item in mine[start : start + PAGE]:
-        name = ObjectId(item.id)
-        dates = {"title": item.title, "updatedAt": moment(item.updated)}
-        shown.append({"_id": name, "id": name, **dates, "model": item.model, "modelId": item.model})
-    return shown, len(mine) > start + PAGE
-
-
-async def show_list(call: Call) -> Answered:
-    """``GET /api/v2/conversations``, a page of them."""
-    # 11_history
-    shown, more = _list(call)
-    return call.superjson({"conversations": shown, "hasMore": more})
-
-
-async def show_list_1(call: Call) -> Answered:
-    """``GET /api/conversations``: the older form."""
-    return endpoint_json(superjson(_list(call)[0], numbered=False)["json"])
+        name, updated = ObjectId(item.id), moment(item.updated)
+        same = {"_id": name, "id": name, "model": item.model, "modelId": item.model}
+        shown.append({**same, "title": item.title, "updatedAt": updated})
+    if call.path.startswith("/api/v2/"):
+        return call.superjson({"conversations": shown, "hasMore": len(mine) > start + PAGE})
+    return endpoint_json(superjson(shown, numbered=False)["json"])
 
 
 async def prompt(call: Call) -> Answered:
@@ -318,22 +286,17 @@ async def output(call: Call) -> Answered:
         raise HttpError(404, "File not found")
     data, mime = kept
     name = f"{call.ids[1][:8]}.{mime.rpartition('/')[2]}"
-    headers = [
-        ("accept-range", "bytes"),
-        ("content-disposition", f'attachment; filename="{name}"'),
-        ("content-length", str(len(data))),
-        (
-            "content-security-policy",
-            "default-src 'none'; script-src 'none'; style-src 'none'; sandbox;",
-        ),
-        ("content-type", mime),
-    ]
-    return Response(200, headers, data)
+    policy = "default-src 'none'; script-src 'none'; style-src 'none'; sandbox;"
+    extra = ("accept-range", "bytes"), ("content-security-policy", policy)
+    named = "content-disposition", f'attachment; filename="{name}"'
+    return framed(200, data, mime, *extra, named)
 
 
 async def reattach(call: Call) -> Answered:
     """``GET /conversation/{id}/stream``: a run's events from a number on, as they come."""
-    # 06_disconnect
+    # 06_disconnect; 0.10/15_detect
+    if not call.main:
+        return page(404, "Not found")
     found, service = call.conversation(), call.service
     name = call.request.parameter("generationId")
     if name is not None:
@@ -356,6 +319,7 @@ async def reattach(call: Call) -> Answered:
     service.spawn(play)
     headers = [
         ("cache-control", "no-cache, no-transform"),
+        ("connection", "keep-alive"),
         ("content-type", "text/event-stream"),
         ("x-accel-buffering", "no"),
     ]

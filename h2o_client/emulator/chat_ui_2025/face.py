@@ -15,19 +15,17 @@ from email.utils import formatdate
 from urllib.parse import quote
 from uuid import uuid4
 
-from h2o_client.emulator.chat_ui_2025 import routes
-from h2o_client.emulator.chat_ui_2025.call import Call, Handler
+from h2o_client.emulator.chat_ui_2025.call import Call
+from h2o_client.emulator.chat_ui_2025.routes import ROUTES
 from h2o_client.emulator.chat_ui_2025.run import Journal
 from h2o_client.emulator.face import Face
-from h2o_client.emulator.routing import Found, find
+from h2o_client.emulator.routing import Found
 from h2o_client.emulator.service import Service
 from h2o_client.emulator.store import Bounded
 from h2o_client.emulator.sveltekit import (
     FORM_TYPES,
     NO_CONVERSATION,
     RATE_LIMITED,
-    HttpError,
-    InternalError,
     fatal_error,
     framed_json,
     hook_error,
@@ -36,7 +34,7 @@ from h2o_client.emulator.sveltekit import (
     unspecific,
     wants_action_json,
 )
-from h2o_client.emulator.web import Answered, Request, Response
+from h2o_client.emulator.web import Request, Response, Stream
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +42,7 @@ TWO_WEEKS = 14 * 24 * 3600
 HOUR = 3600
 LOGIN = "You have to be logged in."
 PROVIDER = "https://login.example.com"
+PLAIN = ("content-type", "text/plain;charset=UTF-8")
 MIN_COMPRESSED = 1024
 """Bytes of a body; smaller ones are not compressed."""
 
@@ -61,59 +60,35 @@ class Face2025(Face):
     max_body = 15 * 1024 * 1024
     stop_lifetime = 5.0
     sweeps = False
+    routes = ROUTES
 
     def __init__(self, service: Service) -> None:
         super().__init__(service)
         self._journals: Bounded[Journal] = Bounded(service.store.conversations.limit)
         self._main = self._config.version == "main"
 
-    def kind(self, method: str, path: str) -> str:
-        """What kind of request that is, for faults and for those who look at the requests."""
-        return find(routes.ROUTES, path, self._config.base_path).kind(method)
+    def call(self, request: Request, found: Found, session: str) -> Call:
+        """A request as the endpoints of this face see it."""
+        return Call(self._service, request, session, found.path, found.ids, self._journals)
 
-    async def handle(self, request: Request) -> Answered:
-        """Answer one request."""
-        found = find(routes.ROUTES, request.path, self._config.base_path)
-        answer = await self._answer(request, found)
-        if isinstance(answer, Response) and self._main:
-            _compress(request, answer)
-        static = found.route is not None and found.route.static
-        if answer is not None:
-            answer.headers += self._extra(request, found, static=static)
-        return answer
+    def unexpected(self, request: Request, status: int = 500) -> Response:
+        """The answer where something went wrong."""
+        return fatal_error(request, status, "An error occurred", errorId=str(uuid4()))
 
-    async def _answer(self, request: Request, found: Found[Handler]) -> Answered:
-        if found.normal is not None:
-            location = f"{found.normal}?{request.query}" if request.query else found.normal
-            return Response(308, [("location", location), ("x-sveltekit-normalize", "1")])
-        session = request.cookie(self._config.cookie_name) or str(uuid4())
-        try:
-            refused = self._refuse(request, found, session)
-        except ValueError:  # an Origin that is not a URL
-            return _unexpected(request)
-        if refused is not None:
-            return refused
-        try:
-            call = Call(self._service, self._journals, request, session, found.ids)
-            answer = await routes.dispatch(call, found)
-        except InternalError:
-            answer = _unexpected(request)
-        except HttpError as error:
-            answer = fatal_error(request, error.status, error.message)
-        except Exception:  # the web framework, too, answers an unexpected error so
-            logger.exception("emulator: %s %s failed", request.method, request.path)
-            answer = _unexpected(request)
-        if answer is not None:
-            if found.path.startswith("/api/"):
-                answer.headers += CORS
-            if request.method == "POST" or found.path.startswith(("/login", "/models/")):
-                answer.headers.append(self._cookie(self._config.cookie_name, session, TWO_WEEKS))
-        return answer
+    def mark(self, request: Request, found: Found, session: str, answer: Response | Stream) -> None:
+        """Add what goes by the route; few answers but those to POST set the cookie."""
+        if found.path.startswith("/api/"):
+            answer.headers += CORS
+        if found.path == "/login":
+            answer.headers.append(("cache-control", "no-store"))
+        both = found.route is not None and found.route.endpoint and found.route.show is not None
+        if both and request.method in {"GET", "HEAD"}:
+            answer.headers.append(("vary", "Accept"))
+        if request.method == "POST" or found.path.startswith(("/login", "/models/")):
+            answer.headers.append(self._cookie(self._config.cookie_name, session, TWO_WEEKS))
 
-    def _refuse(self, request: Request, found: Found[Handler], session: str) -> Response | None:
-        refused = self.refuse_stranger(request)
-        if refused is not None:
-            return refused
+    def refuse(self, request: Request, found: Found, session: str) -> Response | None:
+        """Refuse forms from elsewhere, and who is not logged in."""
         api = found.path.startswith("/api/")
         origin = request.header("origin")
         if request.method == "POST" and request.media_type in FORM_TYPES:
@@ -128,12 +103,10 @@ class Face2025(Face):
         token = (request.header("authorization") or "").startswith("Bearer ")
         given = request.cookie(self._config.cookie_name)
         if api and token and self._config.token is None and not given:
-            return _unexpected(request)  # it would be checked elsewhere
+            return self.unexpected(request)  # it would be checked elsewhere
         return self._refuse_anonymous(request, found, session)
 
-    def _refuse_anonymous(
-        self, request: Request, found: Found[Handler], session: str
-    ) -> Response | None:
+    def _refuse_anonymous(self, request: Request, found: Found, session: str) -> Response | None:
         """Send those to the login provider who are not logged in, where that is asked for."""
         # 31_login
         if self._config.login is None or session == self._config.login:
@@ -155,25 +128,30 @@ class Face2025(Face):
             answer = Response(302, [("location", location)])
         if found.path == "/login":
             answer.headers.append(("cache-control", "no-store"))
-        answer.headers.append(self._cookie("hfChat-codeVerifier", secrets.token_urlsafe(32), HOUR))
+        answer.headers += [
+            self._cookie(self._config.cookie_name, session, TWO_WEEKS),
+            self._cookie("hfChat-codeVerifier", secrets.token_urlsafe(32), HOUR),
+        ]
         return answer
 
     def _cookie(self, name: str, value: str, lifetime: int) -> tuple[str, str]:
         expires = formatdate(self._service.store.clock() + lifetime, usegmt=True)
         return session_cookie(name, value, expires, secure=self._config.cookie_secure)
 
-    def _extra(
-        self, request: Request, found: Found[Handler], *, static: bool
-    ) -> list[tuple[str, str]]:
-        """The headers of all answers."""
-        route = found.route
-        both = route is not None and route.show is not None and bool(route.endpoint)
-        varies = ["Accept"] if both and request.method in {"GET", "HEAD"} else []
-        varies += ["Accept-Encoding"] if self._main else []
-        extra = [("vary", ", ".join(varies))] if varies else []
+    def finish(self, request: Request, found: Found, answer: Response | Stream) -> None:
+        """Compress, and add what all answers have."""
+        static = found.route is not None and found.route.static
+        if isinstance(answer, Response) and self._main:
+            _compress(request, answer)
+        varies = [value for name, value in answer.headers if name == "vary"]
+        varies += ["Accept-Encoding"] if self._main or static else []
+        # Who asks with a wrong method is told so without a content type.
+        unwanted = PLAIN if answer.status == 405 else None
+        kept = [pair for pair in answer.headers if pair[0] != "vary" and pair != unwanted]
+        answer.headers = [*kept, ("vary", ", ".join(varies))] if varies else kept
         if not self._main and not static:
-            extra.append(("content-security-policy", "frame-ancestors https://huggingface.co;"))
-        return extra
+            policy = "frame-ancestors https://huggingface.co;"
+            answer.headers.append(("content-security-policy", policy))
 
     def usual(self, request: Request, status: int) -> Response:
         """What the real server says with a status."""
@@ -184,12 +162,8 @@ class Face2025(Face):
         if status in own:
             return fatal_error(request, status, own[status])
         if status in {413, 500}:
-            return _unexpected(request, status if self._main else 500)
+            return self.unexpected(request, status if self._main else 500)
         return unspecific(status)
-
-
-def _unexpected(request: Request, status: int = 500) -> Response:
-    return fatal_error(request, status, "An error occurred", errorId=str(uuid4()))
 
 
 def _compress(request: Request, answer: Response) -> None:

@@ -16,7 +16,7 @@ import anyio
 
 from h2o_client.emulator.chat_ui_2025 import tree
 from h2o_client.emulator.chat_ui_2025.call import Call, valid
-from h2o_client.emulator.chat_ui_2025.run import Run, Turn
+from h2o_client.emulator.chat_ui_2025.run import Run
 from h2o_client.emulator.engine import GenerationRequest
 from h2o_client.emulator.forms import Part
 from h2o_client.emulator.parameters import DEFAULT_NEW_TOKENS
@@ -69,23 +69,17 @@ async def message(call: Call) -> Answered:
     async def entitle() -> str:
         return await _title(call, first)
 
-    turn = Turn(
-        conversation=found.id,
-        title=found.title,
-        messages=messages,
-        answer=answer,
-        entitle=entitle if found.title == NEW_CHAT else None,
-        lost_file=any(store.file(found.id, file["value"]) is None for file in files),
-    )
     store.save(found.id, messages)
-    scripted = service.take_answer()
     run = Run(
         service,
         request,
-        turn,
+        found,
+        messages,
+        answer,
         session=call.session,
-        answer=scripted,
-        store_delay=service.store_delay(scripted),
+        answer=service.take_answer(),
+        entitle=entitle if found.title == NEW_CHAT else None,
+        lost_file=any(store.file(found.id, file["value"]) is None for file in files),
     )
     if call.main:
         call.journals.put(f"{found.id} {generation_id}", run.journal)

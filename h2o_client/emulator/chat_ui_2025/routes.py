@@ -7,28 +7,25 @@ Where a path is an endpoint and a page, the Accept header decides which is meant
 
 from __future__ import annotations
 
+from h2o_client.emulator.call import Handler
 from h2o_client.emulator.chat_ui_2025 import about, endpoints
-from h2o_client.emulator.chat_ui_2025.call import Call, Handler
+from h2o_client.emulator.chat_ui_2025.call import Call
+from h2o_client.emulator.chat_ui_2025.endpoints import newer
 from h2o_client.emulator.chat_ui_2025.message import message
-from h2o_client.emulator.routing import Found, Route
+from h2o_client.emulator.routing import Route
 from h2o_client.emulator.sveltekit import (
     framed,
     framed_json,
-    no_actions,
     page,
     redirect,
-    wants_page,
 )
-from h2o_client.emulator.web import Answered, Response
+from h2o_client.emulator.web import Answered
 
 
-async def _page(_: Call) -> Answered:
-    return page(200, "ChatUI")
-
-
-async def _shared_page(call: Call) -> Answered:
-    found = call.ids[0] in call.service.store.shares
-    return page(200, "ChatUI") if found else redirect(302, call.service.config.base_path or "/")
+async def _page(call: Call) -> Answered:
+    """A page; that of an unknown share leads to the first one."""
+    unknown = call.path.startswith("/r/") and call.ids[0] not in call.service.store.shares
+    return await _to_root(call) if unknown else page(200, "ChatUI")
 
 
 async def _to_root(call: Call) -> Answered:
@@ -56,7 +53,7 @@ ID = "/([^/]+)"
 CONVERSATION = "/conversation" + ID
 V2 = "/api/v2/conversations"
 TWO, FOUR = _nodes(2), _nodes(4)
-ROUTES: tuple[Route[Handler], ...] = (
+ROUTES: tuple[Route, ...] = (
     Route("root", "/", show=_page, nodes=TWO),
     Route("settings", "/settings", {"POST": about.settings}, show=_page, nodes=FOUR),
     Route("create", "/conversation", {"GET": _to_root, "POST": endpoints.create}),
@@ -73,22 +70,26 @@ ROUTES: tuple[Route[Handler], ...] = (
     Route("reattach", CONVERSATION + "/stream", {"GET": endpoints.reattach}),
     Route("prompt", CONVERSATION + f"/message{ID}/prompt", {"GET": endpoints.prompt}),
     Route("file", CONVERSATION + "/output" + ID, {"GET": endpoints.output}),
-    Route("shared", "/r" + ID, show=_shared_page, nodes=TWO),
+    Route("shared", "/r" + ID, show=_page, nodes=TWO),
     Route("other", "/models/(.+)", show=_page, nodes=TWO),
     Route(
         "list",
         V2,
-        {"GET": endpoints.show_list, "DELETE": endpoints.delete_all_2},
+        {"GET": endpoints.show_list, "DELETE": endpoints.delete_all},
         kinds={"DELETE": "delete_all"},
     ),
     Route("import", V2 + "/import-share", {"POST": endpoints.import_share}),
     Route(
         "data",
         V2 + ID,
-        {"GET": endpoints.show, "PATCH": endpoints.rename_2, "DELETE": endpoints.delete_2},
+        {
+            "GET": endpoints.show,
+            "PATCH": newer(endpoints.rename_v2),
+            "DELETE": newer(endpoints.delete),
+        },
         kinds={"PATCH": "rename", "DELETE": "delete"},
     ),
-    Route("other", V2 + f"{ID}/message{ID}", {"DELETE": endpoints.delete_message_2}),
+    Route("other", V2 + f"{ID}/message{ID}", {"DELETE": newer(endpoints.delete_message)}),
     Route("models", "/api/v2/models", {"GET": about.models}),
     Route("models", "/api/v2/models/(.+)", {"GET": about.model}),
     Route("flags", "/api/v2/feature-flags", {"GET": about.flags}),
@@ -103,42 +104,20 @@ ROUTES: tuple[Route[Handler], ...] = (
     Route(
         "list",
         "/api/conversations",
-        {"GET": endpoints.show_list_1, "DELETE": endpoints.delete_all},
+        {"GET": endpoints.show_list, "DELETE": endpoints.delete_all},
         kinds={"DELETE": "delete_all"},
     ),
-    Route("data", "/api/conversation" + ID, {"GET": endpoints.show_1}),
+    Route("data", "/api/conversation" + ID, {"GET": endpoints.show_v1}),
     Route(
         "other",
         f"/api/conversation{ID}/message{ID}",
         {"DELETE": endpoints.delete_message},
     ),
-    Route("models", "/api/models", {"GET": about.models_1}),
-    Route("user", "/api/user", {"GET": about.user_1}),
+    Route("models", "/api/models", {"GET": about.models_v1}),
+    Route("user", "/api/user", {"GET": about.user_v1}),
     Route("login", "/login", {"GET": about.login}),
-    Route("other", "/healthcheck", {"GET": about.healthcheck}),
-    Route("other", "/metrics", {"GET": about.metrics}),
-    Route("other", r"/\.well-known/oauth-cimd", {"GET": about.oauth}),
+    Route("other", "/healthcheck", {"GET": about.plain(200, b"OK")}),
+    Route("other", "/metrics", {"GET": about.plain(404, b"Not Found")}),
+    Route("other", r"/\.well-known/oauth-cimd", {"GET": about.plain(404, b"Client ID not found")}),
     Route("other", r"/_app/version\.json", {"GET": _version}, static=True),
 )
-
-
-async def dispatch(call: Call, found: Found[Handler]) -> Answered:
-    """Do what a request asks for."""
-    route, request = found.route, call.request
-    gone = route is not None and route.name == "reattach" and not call.main
-    if route is None or gone or (found.data and route.nodes is None):
-        return page(404, "Not found")
-    if found.data and route.nodes is not None:
-        return await route.nodes(call)
-    if route.endpoint and not (route.show is not None and wants_page(request)):
-        handler = route.handler(request.method)
-        return _not_allowed(request.method, route) if handler is None else await handler(call)
-    if request.method in {"GET", "HEAD"} and route.show is not None:
-        return await route.show(call)
-    return no_actions(request)
-
-
-def _not_allowed(method: str, route: Route[Handler]) -> Response:
-    body = f"{method} method not allowed".encode()
-    headers = [("allow", ", ".join(route.methods)), ("content-length", str(len(body)))]
-    return Response(405, headers, body)

@@ -29,7 +29,7 @@ from h2o_client.emulator.generation import MAX_BODY, Generation
 from h2o_client.emulator.prompt import END_OF_TEXT, JS_SPACE
 from h2o_client.emulator.script import Answer
 from h2o_client.emulator.service import Service
-from h2o_client.emulator.store import Message
+from h2o_client.emulator.store import Conversation, Message
 from h2o_client.emulator.sveltekit import compact
 from h2o_client.emulator.upstream import Upstream, ask
 
@@ -82,27 +82,6 @@ class Journal:
             self._tokens.clear()
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What a run writes.
-
-    Attributes:
-        conversation: The conversation's id.
-        title: Its title.
-        messages: Its messages, the answer among them.
-        answer: The answer, still empty.
-        entitle: Asks for a title; None where there is one already.
-        lost_file: Whether a file was referred to that is not there.
-    """
-
-    conversation: str
-    title: str
-    messages: Messages
-    answer: Message
-    entitle: Callable[[], Awaitable[str]] | None = None
-    lost_file: bool = False
-
-
 class _FailedError(Exception):
     """The model server refused, or broke off."""
 
@@ -112,34 +91,52 @@ class _FailedError(Exception):
 
 
 class Run(Generation):
-    """One run of the model."""
+    """One run of the model.
+
+    Args:
+        service: The service.
+        request: What the model is asked.
+        found: The conversation as it is now.
+        messages: Its messages, the new question and the answer among them.
+        written: The answer, still empty.
+        session: Who asked.
+        answer: What is scripted.
+        entitle: Asks for a title; None where there is one already.
+        lost_file: Whether a file was referred to that is not there.
+    """
 
     def __init__(
         self,
         service: Service,
         request: GenerationRequest,
-        turn: Turn,
+        found: Conversation,
+        messages: Messages,
+        written: Message,
         *,
         session: str,
         answer: Answer | None,
-        store_delay: float,
+        entitle: Callable[[], Awaitable[str]] | None,
+        lost_file: bool,
     ) -> None:
         super().__init__(
             request,
             session=session,
-            conversation=turn.conversation,
+            conversation=found.id,
             answer=answer,
             cut=service.script.take_cut(),
             changed=service.changed,
         )
         self.generating = True
-        self.generation_id = turn.answer.generation_id
-        self.journal = Journal(turn.conversation)
+        self.generation_id = written.generation_id
+        self.journal = Journal(found.id)
         self._service = service
-        self._turn = turn
-        self._title = turn.title
+        self._messages = messages
+        self._written = written
+        self._title = found.title
+        self._entitles = entitle
+        self._lost_file = lost_file
         self._next = answer  # what is scripted for the next request to the model server
-        self._store_delay = store_delay
+        self._store_delay = service.store_delay(answer)
         self._reattaches = service.config.version == "main"
         self._updates: list[Event] = []
         self._texts: list[str] = []  # what was streamed
@@ -188,8 +185,8 @@ class Run(Generation):
                 tasks.start_soon(_every, intervals.journal, self.journal.flush)
                 if self._reattaches:
                     tasks.start_soon(_every, intervals.save, self._save)
-                if self._turn.entitle is not None:
-                    tasks.start_soon(self._entitle, self._turn.entitle)
+                if self._entitles is not None:
+                    tasks.start_soon(self._entitle, self._entitles)
                 with self._model:
                     await self._answer_twice(engine, pace)
                 self.generating = False
@@ -204,7 +201,7 @@ class Run(Generation):
 
     async def _answer_twice(self, engine: EngineLike, pace: float) -> None:
         """Have the model answer, and once more if that fails."""
-        if self._turn.lost_file:
+        if self._lost_file:
             self._fail(status("error", statusCode=404))
             return
         try:
@@ -260,7 +257,7 @@ class Run(Generation):
                 *lines, rest = (rest + piece.data).split(b"\n")
                 for line in lines:
                     self._take(_parsed(line))
-                    await anyio.lowlevel.checkpoint()
+                await anyio.lowlevel.checkpoint()
 
     def _take(self, event: Event) -> None:
         """Take one event of the model server's."""
@@ -305,7 +302,7 @@ class Run(Generation):
                 text = cut.decode("utf-16-le", "surrogatepass")
             self._texts = [text]
             self._end(text, interrupted=True)
-        elif self._turn.entitle is not None and not self._failed:
+        elif self._entitles is not None and not self._failed:
             await self._titled.wait()
         if not self._failed:
             self._emit(status("finished"))
@@ -343,7 +340,7 @@ class Run(Generation):
         """Store the conversation as this run knows it, with the text so far."""
         self.journal.flush()
         written = replace(
-            self._turn.answer,
+            self._written,
             content=well_formed("".join(self._texts)),
             updated=self._service.store.clock(),
             updates=tuple(self._updates),
@@ -352,7 +349,7 @@ class Run(Generation):
         )
         messages = tuple(
             written if item.id == written.id else replace(item, updates=item.updates or ())
-            for item in self._turn.messages
+            for item in self._messages
         )
         self._service.store.save(self.conversation, messages, self._title)
 

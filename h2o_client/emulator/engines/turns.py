@@ -27,6 +27,14 @@ def chat_messages(request: GenerationRequest) -> list[dict[str, Any]]:
     return turns
 
 
+def without_system(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The history with the system message in its first question: not every template knows one."""
+    if len(turns) < 2 or turns[0]["role"] != "system":
+        return [*turns]
+    system, first, *rest = turns
+    return [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest]
+
+
 def without_oldest(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The history without its first question and the answer to it."""
     rest = [*turns[1:]]
