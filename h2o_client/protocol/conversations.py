@@ -97,20 +97,17 @@ def poll(
         return None
 
 
-def stop(exchange: Exchange, conversation: str, deadline: Deadline) -> Flow[None]:
-    """Stop what is generated in a conversation; one that is gone is not an error."""
-    with contextlib.suppress(NotFoundError):
-        yield from exchange.query(
-            lambda: exchange.dialect.stop(conversation), exchange.once(deadline), reopen=False
-        )
-
-
-def delete(exchange: Exchange, conversation: str, call: Call, *, reopen: bool = True) -> Flow[None]:
+def delete(exchange: Exchange, conversation: str, call: Call) -> Flow[None]:
     """Delete a conversation; one that is gone already is not an error."""
     with contextlib.suppress(NotFoundError):
-        yield from exchange.query(
-            lambda: exchange.dialect.delete(conversation), call, reopen=reopen
-        )
+        yield from exchange.query(lambda: exchange.dialect.delete(conversation), call)
+    exchange.session.deleted(conversation)
+
+
+def delete_once(exchange: Exchange, conversation: str, deadline: Deadline) -> Flow[None]:
+    """Delete a conversation in a clean-up, which is tried again as a whole."""
+    with contextlib.suppress(NotFoundError):
+        yield from exchange.attempt(exchange.dialect.delete(conversation), deadline, deadline)
     exchange.session.deleted(conversation)
 
 
@@ -182,5 +179,5 @@ def _delete_orphans(exchange: Exchange, deadline: Deadline) -> Flow[bool]:
         return False
     for listed in overview.conversations:
         if listed.id not in exchange.session.known:
-            yield from delete(exchange, listed.id, exchange.once(deadline), reopen=False)
+            yield from delete_once(exchange, listed.id, deadline)
     return True

@@ -23,11 +23,12 @@ from h2o_client.protocol.ambient import Ambient
 from h2o_client.protocol.chat_ui_2023.dialect import Dialect2023
 from h2o_client.protocol.configuration import Configuration
 from h2o_client.protocol.deadline import Deadline
-from h2o_client.protocol.dialect import MAX_ANSWER, Dialect, Overview, Query
+from h2o_client.protocol.dialect import Dialect, Overview, Query
 from h2o_client.protocol.effects import (
     CallerStoppedError,
     Close,
     Exclusive,
+    Fetch,
     Finish,
     Flow,
     Head,
@@ -36,7 +37,7 @@ from h2o_client.protocol.effects import (
     Send,
     Sleep,
 )
-from h2o_client.protocol.replies import MAX_BODY, check_encoding
+from h2o_client.protocol.replies import MAX_BODY, is_plain
 from h2o_client.protocol.requests import Site
 from h2o_client.protocol.retries import Call, Retries, is_transient
 from h2o_client.protocol.session import Failure, Session
@@ -85,21 +86,18 @@ class Exchange:
         configuration = self.configuration
         return Call(
             configuration.retries if retries is None else retries,
-            self.deadline(configuration.timeouts.total, "total"),
+            Deadline(self.ambient.clock, configuration.timeouts.total, "total"),
             self.ambient,
         )
 
     def cleanup(self) -> Deadline:
         """Return the deadline of a clean-up that begins now."""
-        return self.deadline(self.configuration.timeouts.cleanup, "cleanup")
-
-    def once(self, deadline: Deadline) -> Call:
-        """Begin something that is tried once."""
-        return Call(Retries(attempts=0), deadline, self.ambient)
+        return Deadline(self.ambient.clock, self.configuration.timeouts.cleanup, "cleanup")
 
     def poll(self, deadline: Deadline) -> Call:
         """Begin a single read that may not take long, as it is not what the caller waits for."""
-        return self.once(deadline.or_earlier(_POLL_WITHIN, deadline.limit))
+        soon = deadline.or_earlier(_POLL_WITHIN, deadline.limit)
+        return Call(Retries(attempts=0), soon, self.ambient)
 
     # Requests
 
@@ -127,7 +125,10 @@ class Exchange:
         """
 
         def attempt() -> Flow[T]:
-            inner = self._attempt(build(), call)
+            timeouts = self.configuration.timeouts
+            idle = call.deadline.or_earlier(timeouts.idle, "idle")
+            connect = call.deadline.or_earlier(timeouts.connect, "connect")
+            inner = self.attempt(build(), idle, connect)
             try:
                 if finish is not None:
                     answer: T = yield Finish(finish(inner), self.configuration.timeouts.cleanup)
@@ -138,7 +139,7 @@ class Exchange:
                     failed(error)
                 raise
 
-        return (yield from self.repeat(attempt, call, is_transient, reopen=reopen))
+        return self.repeat(attempt, call, is_transient, reopen=reopen)
 
     def repeat(
         self,
@@ -181,6 +182,30 @@ class Exchange:
             else:
                 yield Sleep(delay)
 
+    def attempt(self, query: Query[T], deadline: Deadline, connect: Deadline) -> Flow[T]:
+        """Send a request once and read its answer.
+
+        Args:
+            query: the request.
+            deadline: when the whole answer must be there.
+            connect: when a connection must have been made.
+
+        Raises:
+            ProtocolError: a successful answer is too long, or compressed: see `send()`.
+            H2oError: the request failed, or was rejected.
+        """
+        deadline.check()
+        request, read, largest = query
+        answer: tuple[Head, bytes] = yield Fetch(request, deadline, connect, largest, MAX_BODY)
+        head, body = answer
+        if not is_plain(head):
+            body = b""
+        if head.status >= 300:
+            body = body[:MAX_BODY]
+        elif len(body) > largest:
+            raise ProtocolError(f"an answer is longer than {largest} bytes")
+        return read(head, body, request)
+
     def send(self, request: Request, deadline: Deadline, call: Call) -> Flow[Head]:
         """Send a request and wait for the head of its answer.
 
@@ -192,25 +217,24 @@ class Exchange:
         connect = call.deadline.or_earlier(self.configuration.timeouts.connect, "connect")
         head: Head = yield Send(request, deadline, connect)
         try:
-            check_encoding(head)
+            plain = is_plain(head)
         except ProtocolError as error:
             rejection = error
         else:
+            if not plain:
+                yield Close()
             return head
         yield Close()
-        if head.status < 400:
-            raise rejection
-        return head
+        raise rejection
 
-    def read_body(self, head: Head, deadline: Deadline, largest: int = MAX_ANSWER) -> Flow[bytes]:
-        """Read the body of a small answer; that of an error is cut where it is too long.
+    def read_body(self, deadline: Deadline) -> Flow[bytes]:
+        """Read the body of a response that is not the stream that it should be.
+
+        It is cut where it is too long.
 
         Raises:
-            ProtocolError: a successful answer is too long.
             TransportTimeoutError: it was not whole in time.
         """
-        successful = 200 <= head.status < 300
-        size = largest if successful else MAX_BODY
         body = bytearray()
         while True:
             if deadline.expired():
@@ -220,18 +244,9 @@ class Exchange:
             body += chunk
             if not chunk:
                 return bytes(body)
-            if len(body) > size:
+            if len(body) > MAX_BODY:
                 yield Close()
-                if successful:
-                    raise ProtocolError(f"an answer is longer than {size} bytes")
-                return bytes(body[:size])
-
-    def _attempt(self, query: Query[T], call: Call) -> Flow[T]:
-        """Send a request and read the whole of its answer, within the idle limit in all."""
-        deadline = call.deadline.or_earlier(self.configuration.timeouts.idle, "idle")
-        head = yield from self.send(query.request, deadline, call)
-        body = yield from self.read_body(head, deadline, query.largest)
-        return query.read(head, body, query.request)
+                return bytes(body[:MAX_BODY])
 
     # The session
 
@@ -349,7 +364,7 @@ class Exchange:
 
     def overview(self, call: Call, *, reopen: bool = True) -> Flow[Overview]:
         """Read models, settings and conversations."""
-        return (yield from self.query(self.dialect.overview, call, reopen=reopen))
+        return self.query(self.dialect.overview, call, reopen=reopen)
 
 
 def new_exchange(configuration: Configuration, ambient: Ambient, *, user_agent: str) -> Exchange:

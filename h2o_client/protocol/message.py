@@ -203,7 +203,7 @@ class MessageOperation:
         request = exchange.dialect.web_search(conversation_id, turn.prompt)
         head = yield from exchange.send(request, silence, call)
         if head.status != 200:
-            body = yield from exchange.read_body(head, silence)
+            body = yield from exchange.read_body(silence)
             check_status(head, body, request)
             raise unexpected(head, body, "the web search")
         parser = exchange.dialect.web_search_parser()

@@ -28,8 +28,10 @@ Nothing marks a stored answer that another process has stopped half way: it appe
 # 17_disconnect: the server goes on. 05_upstream_truncate_clean: nothing is stored of an answer
 # that the model server broke off. 11_stop_generating: a stopped answer is stored like a whole one.
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from h2o_client.errors import (
@@ -193,7 +195,7 @@ class Turn:
         try:
             if not self._stopping:
                 yield from self._exchange.repeat(
-                    lambda: self._attempt(call), call, self._may_ask_again
+                    partial(self._attempt, call), call, self._may_ask_again
                 )
         except TransportError:
             if not self._stopping:  # else it is how stop() woke this flow
@@ -219,7 +221,9 @@ class Turn:
         if self.fate is Fate.RUNNING:
             # Noted once it is answered: where another thread is at it, its word may come after the
             # deletion that follows here, and find no conversation. Twice does no harm.
-            yield from conversations.stop(self._exchange, self._conversation, deadline)
+            stop = self._exchange.dialect.stop(self._conversation)
+            with contextlib.suppress(NotFoundError):  # there is nothing to stop any more
+                yield from self._exchange.attempt(stop, deadline, deadline)
             self.fate = Fate.STOPPED
 
     def _attempt(self, call: Call) -> Flow[None]:
@@ -262,7 +266,7 @@ class Turn:
         self.asked = True
         head = yield from exchange.send(request, deadline, call)
         if head.status != 200:
-            body = yield from exchange.read_body(head, deadline)
+            body = yield from exchange.read_body(deadline)
             check_status(head, body, request)
             raise unexpected(head, body, "the answer")
         kind = head.get("content-type").partition(";")[0].strip().lower()
