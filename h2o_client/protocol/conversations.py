@@ -12,7 +12,8 @@ from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.dialect import Query, StoredConversation
 from h2o_client.protocol.effects import Flow, Head, Request, Sleep
 from h2o_client.protocol.exchange import Exchange, in_short
-from h2o_client.protocol.retries import Call, is_transient, may_have_acted
+from h2o_client.protocol.outcomes import is_transient, may_have_acted
+from h2o_client.protocol.retries import Call
 from h2o_client.protocol.session import Abandoned
 
 _FIRST_PAUSE = 0.05  # seconds until what could not be cleaned up is tried again; then doubled

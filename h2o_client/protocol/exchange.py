@@ -37,9 +37,10 @@ from h2o_client.protocol.effects import (
     Send,
     Sleep,
 )
+from h2o_client.protocol.outcomes import is_transient
 from h2o_client.protocol.replies import MAX_BODY, is_plain
 from h2o_client.protocol.requests import Site
-from h2o_client.protocol.retries import Call, Retries, is_transient
+from h2o_client.protocol.retries import Call, Retries
 from h2o_client.protocol.session import Failure, Session
 
 T = TypeVar("T")

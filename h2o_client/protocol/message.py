@@ -9,10 +9,11 @@ from h2o_client.protocol.conversation import ConversationCore
 from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import Close, Flow, Read
 from h2o_client.protocol.exchange import Exchange
+from h2o_client.protocol.outcomes import is_transient
 from h2o_client.protocol.payloads import check_flag, merge_parameters
 from h2o_client.protocol.prompt import check_prompt
 from h2o_client.protocol.replies import check_status, unexpected
-from h2o_client.protocol.retries import Call, Retries, as_retries, is_transient
+from h2o_client.protocol.retries import Call, Retries, as_retries
 from h2o_client.protocol.state import Life, State
 from h2o_client.protocol.turn import Turn
 from h2o_client.types import Message, Reply, WebSearchEntry

@@ -35,7 +35,6 @@ from functools import partial
 from typing import Any
 
 from h2o_client.errors import (
-    GenerationError,
     H2oError,
     IncompleteStreamError,
     NotFoundError,
@@ -56,9 +55,10 @@ from h2o_client.protocol.effects import (
     Sleep,
 )
 from h2o_client.protocol.exchange import Exchange, in_short
+from h2o_client.protocol.outcomes import Outcome, may_have_acted, outcome_of
 from h2o_client.protocol.prompt import JS_SPACE
 from h2o_client.protocol.replies import check_status, unexpected
-from h2o_client.protocol.retries import GATEWAY, Call, was_rejected
+from h2o_client.protocol.retries import Call
 from h2o_client.protocol.state import Life, State
 from h2o_client.types import Message, Reply, Token, WebSearchEntry
 
@@ -237,7 +237,7 @@ class Turn:
         else:
             return
         error.partial = self.text
-        if not _may_be_generating(error):
+        if not may_have_acted(error):
             self.fate = Fate.OVER
         if self._stopping:
             return
@@ -252,7 +252,7 @@ class Turn:
 
     def _may_ask_again(self, error: H2oError) -> bool:
         """Whether the message may be sent again: no generation of it runs."""
-        return was_rejected(error) or self.fate is Fate.STOPPED
+        return outcome_of(error) is Outcome.REJECTED or self.fate is Fate.STOPPED
 
     def _ask(self, call: Call) -> Flow[None]:
         """Send the message and read the stream of its answer."""
@@ -491,15 +491,4 @@ def _can_be_recovered(error: H2oError) -> bool:
     """Whether the server may have, or come to have, the whole answer all the same."""
     if isinstance(error, TransportTimeoutError):
         return error.limit != "total" and error.sent
-    if isinstance(error, StatusError):
-        return error.status in GATEWAY
-    return isinstance(error, IncompleteStreamError)
-
-
-def _may_be_generating(error: H2oError) -> bool:
-    """Whether the server may go on generating after the message request ended like this."""
-    if isinstance(error, GenerationError):
-        return False
-    if isinstance(error, StatusError):
-        return error.status in GATEWAY
-    return not isinstance(error, TransportError) or error.sent
+    return outcome_of(error) is Outcome.LOST

@@ -1,0 +1,84 @@
+"""What a failed request may have done, and so what may follow it: the one table of failures.
+
+==========  =====================================  ==================  ==================
+outcome     what the server did                    a request that is   a message
+harmless twice
+==========  =====================================  ==================  ==================
+REJECTED    nothing: the request did not arrive,   may be sent again   may be sent again
+or there was no room for it
+LIMITED     nothing, as far as is known: somebody  may be sent again   is not sent again
+limits requests
+LOST        perhaps all: the connection or a       may be sent again   is searched for
+gateway failed meanwhile
+UNKNOWN     perhaps all: the time was up, or the   is not sent again   is searched for
+answer cannot be read                                      after a time limit
+FINAL       it answered: no                        is not sent again   is not sent again
+==========  =====================================  ==================  ==================
+"""
+
+# chat-ui-0.6/06_rate_limit: the words of the service's own limit.
+
+from enum import Enum
+
+from h2o_client.errors import (
+    H2oError,
+    IncompleteStreamError,
+    OverloadedError,
+    ProtocolError,
+    RateLimitError,
+    StatusError,
+    TransportError,
+    TransportTimeoutError,
+)
+from h2o_client.protocol.effects import CallerStoppedError
+from h2o_client.protocol.replies import OWN_LIMIT
+
+_GATEWAY = frozenset({502, 504})  # from a proxy: what became of the request is unknown
+
+
+class Outcome(Enum):
+    """What a failed request may have done: see the module's docstring."""
+
+    REJECTED = "rejected"
+    LIMITED = "limited"
+    LOST = "lost"
+    UNKNOWN = "unknown"
+    FINAL = "final"
+
+
+def outcome_of(error: H2oError) -> Outcome:
+    """Return what a request that failed like this may have done."""
+    match error:
+        case CallerStoppedError() | ProtocolError():
+            return Outcome.UNKNOWN
+        case TransportError(sent=False):
+            return Outcome.REJECTED if error.transient else Outcome.FINAL
+        case TransportTimeoutError():
+            return Outcome.UNKNOWN
+        case TransportError():
+            return Outcome.LOST if error.transient else Outcome.UNKNOWN
+        case IncompleteStreamError():
+            return Outcome.LOST
+        case RateLimitError():
+            known = error.retry_after is not None or is_own_limit(error)
+            return Outcome.REJECTED if known else Outcome.LIMITED
+        case OverloadedError(partial=""):
+            return Outcome.REJECTED
+        case StatusError() if error.status in _GATEWAY:
+            return Outcome.LOST
+    return Outcome.FINAL
+
+
+def is_transient(error: H2oError) -> bool:
+    """Whether a request that does no harm twice may be sent again after this."""
+    return outcome_of(error) in (Outcome.REJECTED, Outcome.LIMITED, Outcome.LOST)
+
+
+def may_have_acted(error: H2oError) -> bool:
+    """Whether a request that failed like this may have done its work all the same."""
+    return outcome_of(error) in (Outcome.LOST, Outcome.UNKNOWN)
+
+
+def is_own_limit(error: H2oError) -> bool:
+    """Whether this is the service's own limit on messages, not a proxy's or the model server's."""
+    return isinstance(error, RateLimitError) and OWN_LIMIT in error.message
