@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx
+import hypothesis
 import pytest
 from flavours import ASYNC, FLAVOURS, Api, new_api
 
@@ -21,6 +22,10 @@ from h2o_client.emulator import Emulator
 
 ON_EVERY_TRANSPORT = {"test_shells_chat", "test_shells_reading", "test_shells_transport"}
 """The scenarios that run on every transport; `--transport fast` has the others run on it too."""
+
+
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 
 def pytest_configure() -> None:

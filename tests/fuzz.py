@@ -221,7 +221,7 @@ def reply(content: bytes) -> None:
     head = Head(status, tuple((name, value) for name in names))
     body = tape.rest()
     with contextlib.suppress(ProtocolError):
-        replies.check_encoding(head)
+        replies.is_plain(head)
     seconds = replies.retry_after(head)
     assert seconds is None or 0 <= seconds < 1e12
     for read in (
@@ -230,7 +230,7 @@ def reply(content: bytes) -> None:
         small.read_title,
         small.read_share_url,
         replies.read_prompt_preview,
-        replies.read_nothing,
+        replies.check_status,
     ):
         try:
             found = read(head, body, _REQUEST)

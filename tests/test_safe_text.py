@@ -179,7 +179,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(PIECES | st.text(max_size=5), max_size=12).map("".join))
 @example("[a](http://[::1")
 @example("![a](http://\ud800.x)")
@@ -190,7 +190,7 @@ def test_no_text_makes_other_elements(text: str) -> None:
 
 
 @pytest.mark.long
-@settings(max_examples=20_000, deadline=None)
+@settings(max_examples=20_000)
 @given(st.lists(PIECES | st.text(max_size=5), max_size=30).map("".join))
 def test_no_text_makes_other_elements_in_many_tries(text: str) -> None:
     seen(to_html(text))

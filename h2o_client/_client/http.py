@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import httpx
 
@@ -35,7 +36,7 @@ from h2o_client.errors import (
 from h2o_client.protocol.ambient import Ambient
 from h2o_client.protocol.configuration import configure
 from h2o_client.protocol.deadline import Deadline
-from h2o_client.protocol.effects import Effect, Head, Pump, Read, Request, Send
+from h2o_client.protocol.effects import Effect, Fetch, Head, Pump, Read, Request, Send
 from h2o_client.protocol.exchange import Exchange, new_exchange
 from h2o_client.protocol.replies import status_error
 from h2o_client.safe_text import SafeFormatter
@@ -101,7 +102,7 @@ _QUOTED = re.compile(r"[\s:]*(?:bytearray\()?\bb['\"].*", re.DOTALL)
 _LARGEST = 524_288  # bytes of a body that the measured servers take
 
 # Before the response the request is written, which takes no time worth a limit of its own.
-_WRITE = 60.0
+WRITE_LIMIT = 60.0
 
 
 def exchange_of(base_url: str | None, arguments: Mapping[str, Any]) -> Exchange:
@@ -199,22 +200,15 @@ def check_http_client(
         raise TypeError("your own http_client has its transport: give none beside it")
 
 
+def alive(items: WeakValueDictionary[int, T]) -> list[T]:
+    """Return what is still there, at one moment, whatever other threads add or drop meanwhile."""
+    found = [reference() for reference in items.valuerefs()]  # a copy made at once
+    return [item for item in found if item is not None]
+
+
 def rebuild(kind: Callable[..., T], arguments: dict[str, Any]) -> T:
     """Make a client of the arguments that another was made of; for pickle."""
     return kind(**arguments)
-
-
-def time_limits(connect: float | None, within: float | None) -> dict[str, float | None]:
-    """Return the limits of a request in httpx's form.
-
-    httpx reads them anew when the body begins, so that the read limit can be changed between.
-    """
-    return {
-        "connect": connect,
-        "pool": connect,
-        "write": _WRITE,
-        "read": within,
-    }
 
 
 def is_earlier(deadline: Deadline, steady: float | None) -> bool:
@@ -269,7 +263,7 @@ class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
         self.size = len(content)
         self.sent = False
         # In one piece: asyncio goes on reading only while it waits for room to write.
-        self._pieces = [content]
+        self._pieces = [content] if content else []
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -380,13 +374,11 @@ def _host_pattern(host: str) -> str:
 
 def read_head(response: httpx.Response) -> Head:
     """Return the head of a response in the core's form."""
-    return Head(
-        response.status_code,
-        tuple(
-            (name.decode("latin-1").lower(), value.decode("latin-1"))
-            for name, value in response.headers.raw
-        ),
-    )
+    headers = [
+        (name.decode("latin-1").lower(), value.decode("latin-1"))
+        for name, value in response.headers.raw
+    ]
+    return Head(response.status_code, tuple(headers))
 
 
 def unread_body(response: httpx.Response) -> Any:
@@ -427,10 +419,11 @@ def translate(error: Exception, effect: Effect | None) -> H2oError:
     """
     if isinstance(error, httpx.HTTPStatusError):  # from an event hook of the caller's own client
         return status_error(error.response.status_code, error.response.reason_phrase)
-    if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout) and isinstance(effect, Send):
-        return effect.connect.exceeded()
     if isinstance(error, httpx.TimeoutException):
-        if isinstance(effect, Send | Read):
+        connecting = isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout)
+        if connecting and isinstance(effect, Fetch | Send):
+            return effect.connect.exceeded()
+        if isinstance(effect, Fetch | Send | Read):
             return effect.deadline.exceeded()
         if isinstance(effect, Pump):
             return TransportTimeoutError.exceeded("idle", effect.within)
@@ -446,7 +439,7 @@ def translate(error: Exception, effect: Effect | None) -> H2oError:
         | httpx.InvalidURL,
     ):
         where = ""
-        if isinstance(effect, Send):
+        if isinstance(effect, Fetch | Send):
             url = httpx.URL(effect.request.url)
             where = f" to {url.scheme}://{url.netloc.decode('ascii')}"
         return TransportError(

@@ -131,7 +131,10 @@ class ChatOperation:
         # The answer is there: what follows is the clean-up, with what is left of the retries.
         call.deadline = exchange.cleanup()
         try:
-            yield from self._delete(call, reopen=True)
+            if self._conversation is not None:
+                yield from conversations.delete(exchange, self._conversation, call)
+                self._conversation = None
+            self._end()
         except H2oError as error:
             conversations.leave_behind(exchange, self, error)
         return reply
@@ -165,16 +168,17 @@ class ChatOperation:
                 self._stop_failed = True
                 raise  # what is deleted cannot be stopped any more: first try again, on close
             failure = error
-        yield from self._delete(self._exchange.once(deadline), reopen=False)
+        if self._conversation is not None:
+            yield from conversations.delete_once(self._exchange, self._conversation, deadline)
+            self._conversation = None
+        self._end()
         if failure is not None:
             raise failure
 
     def _made(self, conversation: str) -> None:
         self._conversation = conversation
 
-    def _delete(self, call: Call, *, reopen: bool) -> Flow[None]:
-        if self._conversation is not None:
-            yield from conversations.delete(self._exchange, self._conversation, call, reopen=reopen)
-            self._conversation = None
+    def _end(self) -> None:
+        """Note that nothing is left to clean up."""
         if not self.creating:
             self._exchange.session.end(self)

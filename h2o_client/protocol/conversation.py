@@ -325,8 +325,7 @@ class ConversationCore:
     def abandon(self, deadline: Deadline) -> Flow[None]:
         """Delete the conversation, if it is not to be kept."""
         if self.id is not None and self.to_be_deleted:
-            once = self._exchange.once(deadline)
-            yield from conversations.delete(self._exchange, self.id, once, reopen=False)
+            yield from conversations.delete_once(self._exchange, self.id, deadline)
             self._deleted = True
         if not self.creating:
             self._exchange.session.end(self)

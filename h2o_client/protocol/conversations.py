@@ -15,8 +15,9 @@ from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.dialect import Created, Query, StoredConversation
 from h2o_client.protocol.effects import Flow, Head, Request, Sleep
 from h2o_client.protocol.exchange import Exchange, in_short
+from h2o_client.protocol.outcomes import is_transient, may_have_acted
 from h2o_client.protocol.recognition import NEW
-from h2o_client.protocol.retries import Call, is_transient, may_have_acted
+from h2o_client.protocol.retries import Call
 from h2o_client.protocol.session import Abandoned
 from h2o_client.types import DEFAULT_MODEL
 
@@ -120,32 +121,17 @@ def poll(
         return None
 
 
-def stop(
-    exchange: Exchange, conversation: str, response_id: str, seen: str, deadline: Deadline
-) -> Flow[None]:
-    """Stop what is generated in a conversation; one that is gone is not an error.
-
-    Args:
-        exchange: sends the request.
-        conversation: the id of the conversation.
-        response_id: the answer.
-        seen: what was given to the caller of it.
-        deadline: when it must be done.
-    """
-    with contextlib.suppress(NotFoundError):
-        yield from exchange.query(
-            lambda: exchange.dialect.stop(conversation, response_id, seen),
-            exchange.once(deadline),
-            reopen=False,
-        )
-
-
-def delete(exchange: Exchange, conversation: str, call: Call, *, reopen: bool = True) -> Flow[None]:
+def delete(exchange: Exchange, conversation: str, call: Call) -> Flow[None]:
     """Delete a conversation; one that is gone already is not an error."""
     with contextlib.suppress(NotFoundError):
-        yield from exchange.query(
-            lambda: exchange.dialect.delete(conversation), call, reopen=reopen
-        )
+        yield from exchange.query(lambda: exchange.dialect.delete(conversation), call)
+    exchange.session.deleted(conversation)
+
+
+def delete_once(exchange: Exchange, conversation: str, deadline: Deadline) -> Flow[None]:
+    """Delete a conversation in a clean-up, which is tried again as a whole."""
+    with contextlib.suppress(NotFoundError):
+        yield from exchange.attempt(exchange.dialect.delete(conversation), deadline, deadline)
     exchange.session.deleted(conversation)
 
 
@@ -236,5 +222,5 @@ def _delete_orphans(exchange: Exchange, deadline: Deadline) -> Flow[bool]:
         return False
     for info in infos:
         if info.id not in exchange.session.known:
-            yield from delete(exchange, info.id, exchange.once(deadline), reopen=False)
+            yield from delete_once(exchange, info.id, deadline)
     return True

@@ -55,10 +55,10 @@ class Deadline:
         self, seconds: float | None, limit: str, since: float | None = None
     ) -> "Deadline":
         """Return the deadline of another limit, or this one if it comes first."""
-        other = Deadline(self._clock, seconds, limit, since)
-        if self._at is None or (other._at is not None and other._at < self._at):
-            return other
-        return self
+        begun = self._clock() if since is None else since
+        if self._at is not None and (seconds is None or self._at <= begun + seconds):
+            return self
+        return Deadline(self._clock, seconds, limit, begun)
 
     def check(self) -> None:
         """Raise if it has passed.
@@ -66,7 +66,7 @@ class Deadline:
         Raises:
             TransportTimeoutError: it has.
         """
-        if self.expired():
+        if self._at is not None and self._at <= self._clock():
             raise self.exceeded()
 
     def exceeded(self) -> TransportTimeoutError:

@@ -7,6 +7,7 @@ loop that performs one effect after the other:
     ==================  ==========================================================
     effect              answered with
     ==================  ==========================================================
+    `Fetch(request, …)` the `Head` of the response, and its body
     `Send(request, …)`  the `Head` of the response that it opened
     `Read(deadline)`    the next bytes of that response, b"" at its end
     `Close()`           None: the response is released
@@ -84,6 +85,25 @@ class Head(NamedTuple):
     def __repr__(self) -> str:
         # The headers hold the session cookie.
         return f"<Head {self.status}>"
+
+
+class Fetch(NamedTuple):
+    """Send the request, read its response to the end, and release it.
+
+    Attributes:
+        request: what to send.
+        deadline: when the whole response must be there.
+        connect: when a connection must have been made; as for `Send`.
+        largest: bytes after which the body of a successful response is not read on; what has
+            been read by then is given, and is longer than this.
+        largest_error: the same, of any other response.
+    """
+
+    request: Request
+    deadline: Deadline
+    connect: Deadline
+    largest: int
+    largest_error: int
 
 
 class Send(NamedTuple):
@@ -194,7 +214,7 @@ class Finish(NamedTuple):
     within: float
 
 
-Effect: TypeAlias = Send | Read | Close | Sleep | Emit | Pump | Exclusive | Finish
+Effect: TypeAlias = Fetch | Send | Read | Close | Sleep | Emit | Pump | Exclusive | Finish
 Flow: TypeAlias = Generator[Effect, Any, T]
 
 

@@ -25,11 +25,12 @@ from h2o_client.protocol.address import with_other_scheme
 from h2o_client.protocol.ambient import Ambient
 from h2o_client.protocol.configuration import Configuration
 from h2o_client.protocol.deadline import Deadline
-from h2o_client.protocol.dialect import MAX_ANSWER, Dialect, Query, unsupported
+from h2o_client.protocol.dialect import Dialect, Query, unsupported
 from h2o_client.protocol.effects import (
     CallerStoppedError,
     Close,
     Exclusive,
+    Fetch,
     Finish,
     Flow,
     Head,
@@ -38,6 +39,7 @@ from h2o_client.protocol.effects import (
     Send,
     Sleep,
 )
+from h2o_client.protocol.outcomes import is_transient
 from h2o_client.protocol.recognition import (
     NEW,
     OLD,
@@ -46,9 +48,9 @@ from h2o_client.protocol.recognition import (
     load_dialect,
     question,
 )
-from h2o_client.protocol.replies import LOGIN, MAX_BODY, check_encoding
+from h2o_client.protocol.replies import LOGIN, MAX_BODY, is_plain
 from h2o_client.protocol.requests import Site
-from h2o_client.protocol.retries import Call, Retries, is_transient
+from h2o_client.protocol.retries import Call, Retries
 from h2o_client.protocol.session import Failure, Session
 
 if TYPE_CHECKING:
@@ -124,7 +126,8 @@ class Exchange:
         if self.recognised or not is_sign(sign, operation):
             return False
         try:
-            self.models = yield from self._attempt(question(self.site), call)
+            idle = call.deadline.or_earlier(self.configuration.timeouts.idle, "idle")
+            self.models = yield from self.attempt(question(self.site), idle, idle)
         except H2oError as error:
             found = explain(sign, error, operation)
             if found is not sign:
@@ -186,21 +189,18 @@ class Exchange:
         configuration = self.configuration
         return Call(
             configuration.retries if retries is None else retries,
-            self.deadline(configuration.timeouts.total, "total"),
+            Deadline(self.ambient.clock, configuration.timeouts.total, "total"),
             self.ambient,
         )
 
     def cleanup(self) -> Deadline:
         """Return the deadline of a clean-up that begins now."""
-        return self.deadline(self.configuration.timeouts.cleanup, "cleanup")
-
-    def once(self, deadline: Deadline) -> Call:
-        """Begin something that is tried once."""
-        return Call(Retries(attempts=0), deadline, self.ambient)
+        return Deadline(self.ambient.clock, self.configuration.timeouts.cleanup, "cleanup")
 
     def poll(self, deadline: Deadline) -> Call:
         """Begin a single read that may not take long, as it is not what the caller waits for."""
-        return self.once(deadline.or_earlier(_POLL_WITHIN, deadline.limit))
+        soon = deadline.or_earlier(_POLL_WITHIN, deadline.limit)
+        return Call(Retries(attempts=0), soon, self.ambient)
 
     # Requests
 
@@ -228,7 +228,10 @@ class Exchange:
         """
 
         def attempt() -> Flow[T]:
-            inner = self._attempt(build(), call)
+            timeouts = self.configuration.timeouts
+            idle = call.deadline.or_earlier(timeouts.idle, "idle")
+            connect = call.deadline.or_earlier(timeouts.connect, "connect")
+            inner = self.attempt(build(), idle, connect)
             try:
                 if finish is not None:
                     answer: T = yield Finish(finish(inner), self.configuration.timeouts.cleanup)
@@ -239,7 +242,7 @@ class Exchange:
                     failed(error)
                 raise
 
-        return (yield from self.repeat(attempt, call, is_transient, reopen=reopen))
+        return self.repeat(attempt, call, is_transient, reopen=reopen)
 
     def repeat(
         self,
@@ -289,6 +292,32 @@ class Exchange:
             else:
                 yield Sleep(delay)
 
+    def attempt(self, query: Query[T], deadline: Deadline, connect: Deadline) -> Flow[T]:
+        """Send a request once and read its answer.
+
+        Args:
+            query: the request.
+            deadline: when the whole answer must be there.
+            connect: when a connection must have been made.
+
+        Raises:
+            ProtocolError: a successful answer is too long, or compressed: see `send()`.
+            H2oError: the request failed, or was rejected.
+        """
+        deadline.check()
+        request, read, largest, proves = query
+        answer: tuple[Head, bytes] = yield Fetch(request, deadline, connect, largest, MAX_BODY)
+        head, body = answer
+        if not is_plain(head):
+            body = b""
+        if head.status >= 300:
+            body = body[:MAX_BODY]
+        elif len(body) > largest:
+            raise ProtocolError(f"an answer is longer than {largest} bytes")
+        value = read(head, body, request)
+        self.recognised = self.recognised or proves
+        return value
+
     def send(self, request: Request, deadline: Deadline, call: Call) -> Flow[Head]:
         """Send a request and wait for the head of its answer.
 
@@ -300,25 +329,24 @@ class Exchange:
         connect = call.deadline.or_earlier(self.configuration.timeouts.connect, "connect")
         head: Head = yield Send(request, deadline, connect)
         try:
-            check_encoding(head)
+            plain = is_plain(head)
         except ProtocolError as error:
             rejection = error
         else:
+            if not plain:
+                yield Close()
             return head
         yield Close()
-        if head.status < 400:
-            raise rejection
-        return head
+        raise rejection
 
-    def read_body(self, head: Head, deadline: Deadline, largest: int = MAX_ANSWER) -> Flow[bytes]:
-        """Read the body of a small answer; that of an error is cut where it is too long.
+    def read_body(self, deadline: Deadline) -> Flow[bytes]:
+        """Read the body of a response that is not the stream that it should be.
+
+        It is cut where it is too long.
 
         Raises:
-            ProtocolError: a successful answer is too long.
             TransportTimeoutError: it was not whole in time.
         """
-        successful = 200 <= head.status < 300
-        size = largest if successful else MAX_BODY
         body = bytearray()
         while True:
             if deadline.expired():
@@ -328,11 +356,9 @@ class Exchange:
             body += chunk
             if not chunk:
                 return bytes(body)
-            if len(body) > size:
+            if len(body) > MAX_BODY:
                 yield Close()
-                if successful:
-                    raise ProtocolError(f"an answer is longer than {size} bytes")
-                return bytes(body[:size])
+                return bytes(body[:MAX_BODY])
 
     def read_excerpt(self, deadline: Deadline) -> Flow[bytes]:
         """Read the beginning of what is not an answer, as far as it comes until then."""
@@ -347,15 +373,6 @@ class Exchange:
             return body  # what is wrong is what came, not how it ended
         yield Close()
         return body
-
-    def _attempt(self, query: Query[T], call: Call) -> Flow[T]:
-        """Send a request and read the whole of its answer, within the idle limit in all."""
-        deadline = call.deadline.or_earlier(self.configuration.timeouts.idle, "idle")
-        head = yield from self.send(query.request, deadline, call)
-        body = yield from self.read_body(head, deadline, query.largest)
-        value = query.read(head, body, query.request)
-        self.recognised = self.recognised or query.proves
-        return value
 
     # The session
 

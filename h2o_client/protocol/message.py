@@ -10,11 +10,12 @@ from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import Close, Flow, Read
 from h2o_client.protocol.exchange import Exchange
 from h2o_client.protocol.files import check_files
+from h2o_client.protocol.outcomes import is_transient
 from h2o_client.protocol.payloads import check_flag, merge_parameters
 from h2o_client.protocol.place import Place
 from h2o_client.protocol.prompt import check_prompt
 from h2o_client.protocol.replies import check_status, unexpected
-from h2o_client.protocol.retries import Call, Retries, as_retries, is_transient
+from h2o_client.protocol.retries import Call, Retries, as_retries
 from h2o_client.protocol.state import Life, State
 from h2o_client.protocol.turn import Turn
 from h2o_client.types import File, Message, Reply, WebSearchEntry
@@ -236,7 +237,7 @@ class MessageOperation:
         request = exchange.dialect.web_search(conversation_id, turn.prompt)
         head = yield from exchange.send(request, silence, call)
         if head.status != 200:
-            body = yield from exchange.read_body(head, silence)
+            body = yield from exchange.read_body(silence)
             check_status(head, body, request)
             raise unexpected(head, body, "the web search")
         parser = exchange.dialect.web_search_parser()

@@ -1,15 +1,95 @@
-"""What the error that a message ended with says of its answer."""
+"""What a failed request may have done, and so what may follow it: the one table of failures.
+
+==========  =====================================  ==================  ==================
+outcome     what the server did                    a request that is   a message
+harmless twice
+==========  =====================================  ==================  ==================
+REJECTED    nothing: the request did not arrive,   may be sent again   may be sent again
+or there was no room for it
+LIMITED     nothing, as far as is known: somebody  may be sent again   is not sent again
+limits requests
+LOST        perhaps all: the connection or a       may be sent again   is searched for
+gateway failed meanwhile
+UNKNOWN     perhaps all: the time was up, or the   is not sent again   is searched for
+answer cannot be read                                      after a time limit
+FINAL       it answered: no                        is not sent again   is not sent again
+==========  =====================================  ==================  ==================
+"""
+
+# chat-ui-0.6/06_rate_limit: the words of the service's own limit.
+
+from enum import Enum
 
 from h2o_client.errors import (
-    GenerationError,
     H2oError,
     IncompleteStreamError,
+    OverloadedError,
+    ProtocolError,
+    RateLimitError,
     StatusError,
     TransportError,
     TransportTimeoutError,
 )
+from h2o_client.protocol.effects import CallerStoppedError
 from h2o_client.protocol.prompt import JS_SPACE
-from h2o_client.protocol.retries import GATEWAY
+from h2o_client.protocol.replies import OWN_LIMIT
+
+GATEWAY = frozenset({502, 504})  # from a proxy: what became of the request is unknown
+
+
+class Outcome(Enum):
+    """What a failed request may have done: see the module's docstring."""
+
+    REJECTED = "rejected"
+    LIMITED = "limited"
+    LOST = "lost"
+    UNKNOWN = "unknown"
+    FINAL = "final"
+
+
+def outcome_of(error: H2oError) -> Outcome:
+    """Return what a request that failed like this may have done."""
+    match error:
+        case CallerStoppedError() | ProtocolError():
+            return Outcome.UNKNOWN
+        case TransportError(sent=False):
+            return Outcome.REJECTED if error.transient else Outcome.FINAL
+        case TransportTimeoutError():
+            return Outcome.UNKNOWN
+        case TransportError():
+            return Outcome.LOST if error.transient else Outcome.UNKNOWN
+        case IncompleteStreamError():
+            return Outcome.LOST
+        case RateLimitError():
+            known = error.retry_after is not None or is_own_limit(error)
+            return Outcome.REJECTED if known else Outcome.LIMITED
+        case OverloadedError(partial=""):
+            return Outcome.REJECTED
+        case StatusError() if error.status in GATEWAY:
+            return Outcome.LOST
+    return Outcome.FINAL
+
+
+def is_transient(error: H2oError) -> bool:
+    """Whether a request that does no harm twice may be sent again after this."""
+    return outcome_of(error) in (Outcome.REJECTED, Outcome.LIMITED, Outcome.LOST)
+
+
+def may_have_acted(error: H2oError) -> bool:
+    """Whether a request that failed like this may have done its work all the same."""
+    return outcome_of(error) in (Outcome.LOST, Outcome.UNKNOWN)
+
+
+def is_own_limit(error: H2oError) -> bool:
+    """Whether this is the service's own limit on messages, not a proxy's or the model server's."""
+    return isinstance(error, RateLimitError) and OWN_LIMIT in error.message
+
+
+def can_be_recovered(error: H2oError) -> bool:
+    """Whether the server may have, or come to have, the whole answer all the same."""
+    if isinstance(error, TransportTimeoutError):
+        return error.limit != "total" and error.sent
+    return outcome_of(error) is Outcome.LOST
 
 
 def as_answer_error(error: H2oError) -> H2oError:
@@ -31,21 +111,3 @@ def missing_text(received: str, stored: str) -> str | None:
     if stored.startswith(received):
         return stored[len(received) :]
     return "" if stored == received.rstrip(JS_SPACE) else None
-
-
-def can_be_recovered(error: H2oError) -> bool:
-    """Whether the server may have, or come to have, the whole answer all the same."""
-    if isinstance(error, TransportTimeoutError):
-        return error.limit != "total" and error.sent
-    if isinstance(error, StatusError):
-        return error.status in GATEWAY
-    return isinstance(error, IncompleteStreamError)
-
-
-def may_be_generating(error: H2oError) -> bool:
-    """Whether the server may go on generating after the message request ended like this."""
-    if isinstance(error, GenerationError):
-        return False
-    if isinstance(error, StatusError):
-        return error.status in GATEWAY
-    return not isinstance(error, TransportError) or error.sent

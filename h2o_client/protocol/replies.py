@@ -89,18 +89,20 @@ def check_status(head: Head, body: bytes, request: Request) -> None:
     )
 
 
-def check_encoding(head: Head) -> None:
-    """Raise if a response is compressed, which was declined.
+def is_plain(head: Head) -> bool:
+    """Whether a response can be read as it is: it is not compressed, which was declined.
 
     Raises:
-        ProtocolError: it is.
+        ProtocolError: a successful one is compressed.
     """
     encoding = head.get("content-encoding").strip().lower()
-    if encoding not in ("", "identity"):
+    plain = encoding in ("", "identity")
+    if not plain and head.status < 400:
         raise ProtocolError(
             f"the response is compressed ({encoding[:40]!r}) although that was declined: a proxy "
             "between must not do that"
         )
+    return plain
 
 
 def status_error(
@@ -255,15 +257,6 @@ def read_id(value: object) -> str:
     if not is_id(value):
         raise ValueError("this is not a conversation's id: 1 to 64 letters, digits, - and _")
     return value
-
-
-def read_nothing(head: Head, body: bytes, request: Request) -> None:
-    """Check an answer that has no content.
-
-    Raises:
-        StatusError: it was rejected.
-    """
-    check_status(head, body, request)
 
 
 def reading(read: Callable[[bytes], T]) -> Callable[[Head, bytes, Request], T]:

@@ -16,24 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from h2o_client.errors import (
-    H2oError,
-    OverloadedError,
-    ProtocolError,
-    RateLimitError,
-    StatusError,
-    TransportError,
-    TransportTimeoutError,
-)
+from h2o_client.errors import H2oError, RateLimitError, StatusError
 from h2o_client.protocol.ambient import Ambient
 from h2o_client.protocol.deadline import Deadline
-from h2o_client.protocol.effects import CallerStoppedError
-from h2o_client.protocol.replies import OWN_LIMIT
+from h2o_client.protocol.outcomes import is_own_limit
 
 Patience: TypeAlias = tuple[int, float]
 """How often a call may still send something again, and for how many seconds it may wait."""
-
-GATEWAY = frozenset({502, 504})  # from a proxy: what became of the request is unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,38 +167,3 @@ class Call:
             policy.on_retry(Retry(self.attempt, delay, error))
             self.vetoed = False
         return delay
-
-
-def was_rejected(error: H2oError) -> bool:
-    """Whether the request did nothing: it did not arrive, or there was no room for it."""
-    if isinstance(error, TransportError):
-        return not error.sent and error.transient
-    if isinstance(error, RateLimitError):
-        return error.retry_after is not None or is_own_limit(error)
-    return isinstance(error, OverloadedError) and not error.partial
-
-
-def is_transient(error: H2oError) -> bool:
-    """Whether a request that does no harm twice may be sent again after this."""
-    if isinstance(error, CallerStoppedError):
-        return False
-    if was_rejected(error):
-        return True
-    if isinstance(error, StatusError):
-        return error.status in GATEWAY or isinstance(error, RateLimitError)
-    lost = isinstance(error, TransportError) and error.transient
-    return lost and not isinstance(error, TransportTimeoutError)
-
-
-def may_have_acted(error: H2oError) -> bool:
-    """Whether a request that failed like this may have done its work all the same."""
-    if isinstance(error, StatusError):
-        return error.status in GATEWAY
-    if isinstance(error, TransportError):
-        return error.sent
-    return isinstance(error, ProtocolError)  # it is done, only the answer cannot be read
-
-
-def is_own_limit(error: H2oError) -> bool:
-    """Whether this is the service's own limit on messages, not a proxy's or the model server's."""
-    return isinstance(error, RateLimitError) and OWN_LIMIT in error.message

@@ -22,7 +22,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from h2o_client.errors import H2oError, ModelUnavailableError, TransportTimeoutError
 from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import Flow, Lock
-from h2o_client.protocol.retries import Patience, is_transient
+from h2o_client.protocol.outcomes import is_transient
+from h2o_client.protocol.retries import Patience
 
 L = TypeVar("L", bound=Lock)
 COOKIE_NAME = "hf-chat"

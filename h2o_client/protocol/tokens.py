@@ -18,7 +18,7 @@ def is_shown(token: Token) -> bool:
 
 def shown_texts(tokens: Sequence[Token]) -> list[str]:
     """Return the texts of those tokens that are shown."""
-    return [token.text for token in tokens if is_shown(token)]
+    return [token.text for token in tokens if not token.special and token.text]
 
 
 class TokenQueue:
@@ -40,8 +40,7 @@ class TokenQueue:
 
     def put(self, tokens: Sequence[Token]) -> None:
         """Add the tokens of an `Emit`; what came before has been taken."""
-        self._hold(tokens)
-        self.texts.extend(shown_texts(tokens))
+        self.texts.extend(self._hold(tokens))
 
     def token(self) -> Token | None:
         """Take the next token; None: nothing is left."""
@@ -57,6 +56,9 @@ class TokenQueue:
             self.texts.popleft()
         return token
 
-    def _hold(self, tokens: Sequence[Token]) -> None:
+    def _hold(self, tokens: Sequence[Token]) -> list[str]:
+        """Keep tokens; return the texts of those that are shown."""
         self._tokens = deque(tokens)
-        self._shown = len(shown_texts(tokens))
+        texts = shown_texts(tokens)
+        self._shown = len(texts)
+        return texts

@@ -34,8 +34,10 @@ apart, show that the server never got it.
 # 17_disconnect: the server goes on. 05_upstream_truncate_clean: nothing is stored of an answer
 # that the model server broke off. 11_stop_generating: a stopped answer is stored like a whole one.
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from h2o_client.errors import (
@@ -67,14 +69,17 @@ from h2o_client.protocol.effects import (
 )
 from h2o_client.protocol.exchange import Exchange, in_short
 from h2o_client.protocol.outcomes import (
+    GATEWAY,
+    Outcome,
     as_answer_error,
     can_be_recovered,
-    may_be_generating,
+    may_have_acted,
     missing_text,
+    outcome_of,
 )
 from h2o_client.protocol.place import Place
 from h2o_client.protocol.replies import unexpected
-from h2o_client.protocol.retries import GATEWAY, Call, was_rejected
+from h2o_client.protocol.retries import Call
 from h2o_client.protocol.state import Life, State
 from h2o_client.types import File, Reply, Revision, Token, WebSearchEntry
 
@@ -242,7 +247,7 @@ class Turn:
         try:
             if not self._stopping:
                 yield from self._exchange.repeat(
-                    lambda: self._attempt(call), call, self._may_ask_again
+                    partial(self._attempt, call), call, self._may_ask_again
                 )
         except TransportError:
             if not self._stopping:  # else it is how stop() woke this flow
@@ -270,9 +275,10 @@ class Turn:
             # deletion that follows here, and find no conversation. Twice does no harm.
             self.told_to_stop = True
             self._parser.mute()  # the server may cut the answer back to what was given
-            yield from conversations.stop(
-                self._exchange, self._conversation, self.response_id, self.text, deadline
-            )
+            where, seen = self._conversation, self.text
+            stop = self._exchange.dialect.stop(where, self.response_id, seen)
+            with contextlib.suppress(NotFoundError):  # there is nothing to stop any more
+                yield from self._exchange.attempt(stop, deadline, deadline)
             self.fate = Fate.STOPPED
 
     def _attempt(self, call: Call) -> Flow[None]:
@@ -292,7 +298,7 @@ class Turn:
         else:
             return
         error.partial = self.text
-        if not may_be_generating(error):
+        if not may_have_acted(error):
             self.fate = Fate.OVER
         if self._stopping:
             return
@@ -312,7 +318,8 @@ class Turn:
         """Whether the message may be sent again: no generation of it runs."""
         if self._exchange.dialect.has_tree and self._begun_stream:
             return False  # the failed answer is stored
-        return was_rejected(error) or self.fate in (Fate.STOPPED, Fate.UNSENT)
+        rejected = outcome_of(error) is Outcome.REJECTED
+        return rejected or self.fate in (Fate.STOPPED, Fate.UNSENT)
 
     def _ask(self, call: Call) -> Flow[None]:
         """Send the message and read the stream of its answer."""
@@ -326,7 +333,7 @@ class Turn:
         self.asked = True
         head = yield from exchange.send(request, deadline, call)
         if head.status != 200:
-            body = yield from exchange.read_body(head, deadline)
+            body = yield from exchange.read_body(deadline)
             self._closed = head.status not in GATEWAY
             exchange.dialect.check(head, body, request)
             raise unexpected(head, body, "the answer")
@@ -499,7 +506,7 @@ class Turn:
         try:
             head = yield from exchange.send(request, silence, call)
             if head.status != 200:
-                body = yield from exchange.read_body(head, silence)
+                body = yield from exchange.read_body(silence)
                 if head.status == 404 and not body.startswith(b"{"):
                     exchange.dialect.cannot_reattach()
                 return False

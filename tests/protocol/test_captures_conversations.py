@@ -4,6 +4,7 @@ Each response of these scenarios goes to the flow that makes such a request: wha
 be what was recorded, and what it makes of the response too.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from h2o_client.errors import (
 )
 from h2o_client.protocol import conversations, queries
 from h2o_client.protocol.conversation import ConversationCore, new_conversation
+from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import Flow, Request
 from h2o_client.protocol.exchange import Exchange as Client
 from h2o_client.protocol.message import MessageOperation
@@ -122,6 +124,13 @@ def overview(client: Client) -> Flow[Any]:
     return models, settings, (yield from queries.conversations(client))
 
 
+def stop(client: Client, conversation: str, deadline: Deadline) -> Flow[None]:
+    """Stop what is generated, as a turn does."""
+    with contextlib.suppress(NotFoundError):
+        query = client.dialect.stop(conversation, "", "")
+        yield from client.attempt(query, deadline, deadline)
+
+
 def sent_json(exchange: Exchange) -> dict[str, Any]:
     """The recorded request's body, {} if it is no JSON object."""
     try:
@@ -207,7 +216,7 @@ class Replay:
             (rf"POST {ID}", lambda m: self.turn().run(m["id"], call)),
             (
                 rf"POST {ID}/stop-generating",
-                lambda m: conversations.stop(client, m["id"], "", "", call.deadline),
+                lambda m: stop(client, m["id"], call.deadline),
             ),
             (rf"DELETE {ID}", lambda m: conversations.delete(client, m["id"], call)),
             (rf"GET {ID}/__data.json", lambda m: conversations.stored(client, m["id"], call)),

@@ -71,21 +71,16 @@ def test_one_chat_effect_by_effect() -> None:
 
     assert scene.log == [
         "exclusive",
-        "send settings",
-        "read",
-        "read",
+        "fetch settings",
         "finish",
-        "send create",
-        "read",
-        "read",
+        "fetch create",
         "send message",
         "read",
         "emit  Hel",
         "pump",
         "emit <|endoftext|>",
         "read",
-        "send delete",
-        "read",
+        "fetch delete",
     ]
     assert reply == Reply(
         text=" Hello",
@@ -205,7 +200,7 @@ def interleave(scene: Scene, count: int, turns: Sequence[int] = ()) -> list[Repl
     return [ended[index] for index in range(count)]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(turns=st.lists(st.integers(0, 4), max_size=60))
 def test_chats_that_begin_at_once_open_one_session(turns: list[int]) -> None:
     scene = Scene()
@@ -359,7 +354,7 @@ def test_all_requests_of_a_call_draw_on_one_count() -> None:
 def test_no_retries_are_none() -> None:
     scene = Scene({"settings": [lost(sent=False)]}, retries=0)
     assert type(scene.fail()) is TransportError
-    assert scene.log == ["exclusive", "send settings"]
+    assert scene.log == ["exclusive", "fetch settings"]
 
 
 def test_what_the_server_asks_for_is_waited_up_to_the_budget() -> None:
@@ -566,7 +561,7 @@ def test_a_chat_may_be_broken_off_at_any_effect_and_the_server_is_told(position:
 def test_a_creation_that_was_under_way_comes_to_its_end_so_that_it_can_be_deleted() -> None:
     scene = Scene()
     steps = scene.player.drive(scene.chat.run())
-    while next(steps) != "send create":
+    while next(steps) != "fetch create":
         pass
     steps.close()
     assert scene.conversations == {CONVERSATION}
@@ -675,7 +670,7 @@ def test_the_sweep_gives_up_when_the_time_of_a_clean_up_is_over() -> None:
 def test_the_sweep_waits_for_a_conversation_that_is_being_created() -> None:
     scene = Scene()
     steps = scene.player.drive(scene.chat.run())
-    while next(steps) != "send create":
+    while next(steps) != "fetch create":
         pass
 
     def go_on() -> None:
@@ -961,7 +956,7 @@ SCRIPTS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     script=SCRIPTS,
     breaks=st.none() | st.integers(0, 30),

@@ -285,12 +285,12 @@ def test_an_orphan_is_not_looked_for_while_another_conversation_is_created() -> 
     made: list[str] = []
     creation = conversations.create(world.exchange, "m", world.exchange.call(), made.append)
     steps = Player(world).drive(creation)
-    while next(steps) != "read":  # its answer is on the way, its id not known
+    while next(steps) != "fetch create":  # its id is not known yet
         pass
     world.on_sleep = lambda: None if made else deque(steps, maxlen=0).clear()
     world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
     assert made
-    assert world.operations == ["create", "root", "root"]
+    assert world.operations == ["root", "create", "root"]
     assert not world.exchange.session.has_orphans
 
 

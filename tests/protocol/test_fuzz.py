@@ -25,7 +25,6 @@ from h2o_client.protocol.replies import MAX_BODY, unexpected
 from h2o_client.protocol.session import Session
 
 LONG = settings(
-    deadline=None,
     max_examples=20_000,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example],
 )
@@ -45,7 +44,7 @@ def inputs(name: str) -> st.SearchStrategy[bytes]:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_what_must_hold_holds_for_anything(name: str) -> None:
-    @settings(deadline=None, max_examples=150)
+    @settings(max_examples=150)
     @given(inputs(name))
     def check(content: bytes) -> None:
         TARGETS[name](content)

@@ -21,13 +21,12 @@ from h2o_client.errors import (
 )
 from h2o_client.protocol.ambient import Ambient
 from h2o_client.protocol.deadline import Deadline
+from h2o_client.protocol.effects import CallerStoppedError
+from h2o_client.protocol.outcomes import Outcome, is_own_limit, outcome_of
 from h2o_client.protocol.retries import (
     Call,
     Retries,
     Retry,
-    is_own_limit,
-    is_transient,
-    was_rejected,
 )
 
 
@@ -160,36 +159,35 @@ def test_the_caller_is_told_before_each_wait() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "refused", "passing"),
+    ("error", "outcome"),
     [
-        (TransportError("x", sent=False), True, True),
-        (TransportError("x", sent=True), False, True),
-        (TransportTimeoutError("x", sent=False, limit="connect"), True, True),
-        (TransportTimeoutError("x", sent=True, limit="idle"), False, False),
-        (OverloadedError("x", status=503), True, True),
-        (OverloadedError("x", status=429), True, True),
-        (OverloadedError("x", status=200), True, True),
-        (OverloadedError("x", status=200, partial="a"), False, False),
-        (GenerationError("x", error_type="generation"), False, False),
-        (InvalidRequestError("x", status=200), False, False),
-        (RateLimitError("x", status=429, message="slow down"), False, True),
-        (RateLimitError("x", status=429, message="slow down", retry_after=1.0), True, True),
-        (RateLimitError("x", status=429, message=OWN_LIMIT), True, True),
-        (ServerError("x", status=502), False, True),
-        (ServerError("x", status=504), False, True),
-        (ServerError("x", status=500), False, False),
-        (NotFoundError("x", status=404), False, False),
-        (IncompleteStreamError("x"), False, False),
-        (ProtocolError("x"), False, False),
-        (H2oError("x"), False, False),
+        (TransportError("x", sent=False), Outcome.REJECTED),
+        (TransportError("x", sent=False, transient=False), Outcome.FINAL),
+        (TransportError("x", sent=True), Outcome.LOST),
+        (TransportTimeoutError("x", sent=False, limit="connect"), Outcome.REJECTED),
+        (TransportTimeoutError("x", sent=True, limit="idle"), Outcome.UNKNOWN),
+        (CallerStoppedError("x"), Outcome.UNKNOWN),
+        (OverloadedError("x", status=503), Outcome.REJECTED),
+        (OverloadedError("x", status=429), Outcome.REJECTED),
+        (OverloadedError("x", status=200), Outcome.REJECTED),
+        (OverloadedError("x", status=200, partial="a"), Outcome.FINAL),
+        (GenerationError("x", error_type="generation"), Outcome.FINAL),
+        (InvalidRequestError("x", status=200), Outcome.FINAL),
+        (RateLimitError("x", status=429, message="slow down"), Outcome.LIMITED),
+        (RateLimitError("x", status=429, message="slow down", retry_after=1.0), Outcome.REJECTED),
+        (RateLimitError("x", status=429, message=OWN_LIMIT), Outcome.REJECTED),
+        (ServerError("x", status=502), Outcome.LOST),
+        (ServerError("x", status=504), Outcome.LOST),
+        (ServerError("x", status=500), Outcome.FINAL),
+        (NotFoundError("x", status=404), Outcome.FINAL),
+        (IncompleteStreamError("x"), Outcome.LOST),
+        (ProtocolError("x"), Outcome.UNKNOWN),
+        (H2oError("x"), Outcome.FINAL),
     ],
     ids=lambda value: repr(value) if isinstance(value, H2oError) else str(value),
 )
-def test_what_was_rejected_and_what_is_transient(
-    error: H2oError, refused: bool, passing: bool
-) -> None:
-    assert was_rejected(error) == refused
-    assert is_transient(error) == passing
+def test_what_a_failed_request_may_have_done(error: H2oError, outcome: Outcome) -> None:
+    assert outcome_of(error) is outcome
 
 
 def test_the_services_own_limit_is_known_by_its_words() -> None:

@@ -37,6 +37,7 @@ from h2o_client.protocol.effects import (
     Effect,
     Emit,
     Exclusive,
+    Fetch,
     Finish,
     Flow,
     Head,
@@ -434,16 +435,16 @@ class Player:
     def _try(self, effect: Effect) -> object:
         world = self._world
         match effect:
-            case Send():
-                _check(effect.deadline)
-                _check(effect.connect)
+            case Fetch():
+                head = self._send(effect)
+                largest = effect.largest if head.status < 300 else effect.largest_error
+                body = b""
+                while len(body) <= largest and (chunk := self._read(effect.deadline)):
+                    body += chunk
                 self.release()
-                answer = world.answer(effect.request)
-                self._pass(answer.delay, effect.deadline)
-                if answer.fault is not None:
-                    raise copy.copy(answer.fault)  # it may be raised again
-                self._body, self._where = deque(answer.body), world.conversation_of(effect.request)
-                return Head(answer.status, answer.headers)
+                return head, body
+            case Send():
+                return self._send(effect)
             case Read():
                 _check(effect.deadline)
                 return self._read(effect.deadline)
@@ -459,6 +460,18 @@ class Player:
             case Pump():
                 return self._pump(effect)
         return None
+
+    def _send(self, effect: Fetch | Send) -> Head:
+        _check(effect.deadline)
+        _check(effect.connect)
+        self.release()
+        answer = self._world.answer(effect.request)
+        self._pass(answer.delay, effect.deadline)
+        if answer.fault is not None:
+            raise copy.copy(answer.fault)  # it may be raised again
+        self._body = deque(answer.body)
+        self._where = self._world.conversation_of(effect.request)
+        return Head(answer.status, answer.headers)
 
     def _give_out(self, tokens: Sequence[Token]) -> None:
         assert tokens
@@ -516,6 +529,8 @@ def _to_the_end(steps: Iterable[str]) -> None:
 
 def _word(effect: Effect) -> str:
     match effect:
+        case Fetch(request=request):
+            return f"fetch {request.operation}"
         case Send(request=request):
             return f"send {request.operation}"
         case Sleep(seconds=seconds):

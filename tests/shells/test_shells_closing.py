@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
+from weakref import WeakValueDictionary
 
 import anyio
 import httpx
@@ -23,7 +24,7 @@ from h2o_client import (
     Timeouts,
     TransportTimeoutError,
 )
-from h2o_client._client.registry import Registry
+from h2o_client._client.http import alive
 from h2o_client.emulator import Answer, Emulator, Fault
 
 Call = Callable[[], Awaitable[Any]]
@@ -296,8 +297,8 @@ class Thing:
     """What can be held weakly."""
 
 
-def test_a_registry_may_be_looked_at_while_threads_add_and_drop() -> None:
-    registry: Registry[Thing] = Registry()
+def test_what_is_open_may_be_looked_at_while_threads_add_and_drop() -> None:
+    things: WeakValueDictionary[int, Thing] = WeakValueDictionary()
     start = threading.Barrier(9)
     errors: list[BaseException] = []
     interval = sys.getswitchinterval()
@@ -308,7 +309,7 @@ def test_a_registry_may_be_looked_at_while_threads_add_and_drop() -> None:
             for _ in range(50):
                 kept = [Thing() for _ in range(40)]
                 for thing in kept:
-                    registry.add(thing)
+                    things[id(thing)] = thing
         except BaseException as error:  # noqa: BLE001 -- the test asks for it
             errors.append(error)
 
@@ -319,14 +320,14 @@ def test_a_registry_may_be_looked_at_while_threads_add_and_drop() -> None:
             thread.start()
         start.wait(PATIENCE)
         while any(thread.is_alive() for thread in threads):
-            assert all(type(thing) is Thing for thing in registry.items())
+            assert all(type(thing) is Thing for thing in alive(things))
         for thread in threads:
             thread.join()
     finally:
         sys.setswitchinterval(interval)
     assert errors == []
     gc.collect()
-    assert registry.items() == []
+    assert alive(things) == []
 
 
 # The time limit of small operations

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 import anyio
 import httpx
@@ -22,15 +23,15 @@ from h2o_client._client.http import (
     PROCESS,
     TRANSPORT_ERRORS,
     Connector,
+    alive,
     check_http_client,
     new_http,
     shut_down,
     socket_of,
 )
-from h2o_client._client.registry import Registry
 from h2o_client.errors import TransportError
 from h2o_client.protocol.deadline import Deadline
-from h2o_client.protocol.effects import Effect, Send, Sleep
+from h2o_client.protocol.effects import Effect, Fetch, Send, Sleep
 from h2o_client.protocol.exchange import Exchange
 
 T = TypeVar("T")
@@ -175,7 +176,7 @@ class Interruptible:
         raise TransportError("interrupted")
 
     async def _get_response(
-        self, http: httpx.AsyncClient, request: httpx.Request, effect: Send
+        self, http: httpx.AsyncClient, request: httpx.Request, effect: Send | Fetch
     ) -> httpx.Response:
         """Send a request, within all of its time: httpx's limits begin anew with every byte."""
         connect, within = effect.connect.left(), effect.deadline.left()
@@ -248,7 +249,7 @@ class ConnectionOwner(ABC):
     """The base of the client: its connections belong to one process and one event loop."""
 
     _exchange: Exchange
-    _streams: Registry[Any]
+    _streams: WeakValueDictionary[int, Any]
     _closed: bool
 
     def __init__(
@@ -301,7 +302,7 @@ class ConnectionOwner(ABC):
         from h2o_client._client.loops import is_on_watch
 
         runs = self._guard is not None and is_on_watch(self._guard)
-        return runs and any(stream.running for stream in self._streams.items())
+        return runs and any(stream.running for stream in alive(self._streams))
 
     async def _prepare(self) -> None:
         """On another event loop, or after a fork, begin with new connections.

@@ -2,14 +2,14 @@
 
 from collections import deque
 from typing import Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 import httpx
 
 from h2o_client._client._async._runtime import ConnectionOwner, Interruptible, is_reentrant
 from h2o_client._client._async.player import AsyncPlayer
 from h2o_client._client.cleaner import Cleaner
-from h2o_client._client.http import PROCESS, logger
-from h2o_client._client.registry import Registry
+from h2o_client._client.http import PROCESS, alive, logger
 from h2o_client.errors import H2oError
 from h2o_client.protocol import conversations
 from h2o_client.protocol.deadline import Deadline
@@ -57,8 +57,8 @@ class AsyncBaseClient(ConnectionOwner):
     ) -> None:
         self._exchange = exchange
         self._closed = False
-        self._streams: Registry[OpenStream] = Registry()
-        self._conversations: Registry[OpenConversation] = Registry()
+        self._streams: WeakValueDictionary[int, OpenStream] = WeakValueDictionary()
+        self._conversations: WeakValueDictionary[int, OpenConversation] = WeakValueDictionary()
         self._dropped: deque[Interruptible] = deque()
         super().__init__(http_client, proxy, transport)
         self._cleaner = Cleaner(self, exchange, self._connector())
@@ -73,9 +73,10 @@ class AsyncBaseClient(ConnectionOwner):
             raise RuntimeError("the client is closed")
         await self._prepare()
         self._cleaner.enlist()
-        await self._release_dropped()
+        if self._dropped:
+            await self._release_dropped()
         if stream is not None:
-            self._streams.add(stream)
+            self._streams[id(stream)] = stream
 
     async def _play(self, flow: Flow[T]) -> T:
         """Play a small operation.
@@ -87,12 +88,12 @@ class AsyncBaseClient(ConnectionOwner):
         return await AsyncPlayer(self).play(flow)
 
     def _forget_streams(self) -> None:
-        self._streams = Registry()
-        before = self._conversations.items()
-        self._conversations = Registry()
+        self._streams = WeakValueDictionary()
+        before = alive(self._conversations)
+        self._conversations = WeakValueDictionary()
         for conversation in before:
             if conversation._is_of_this_process():
-                self._conversations.add(conversation)
+                self._conversations[id(conversation)] = conversation
         self._dropped.clear()
         self._cleaner.retire()
         self._cleaner = Cleaner(self, self._exchange, self._connector())
@@ -100,12 +101,12 @@ class AsyncBaseClient(ConnectionOwner):
     async def _clean_up(self, deadline: Deadline) -> None:
         if not await self._prepare_to_clean_up():
             return  # a child that never used it: all that is open is the parent's
-        for stream in self._streams.items():
+        for stream in alive(self._streams):
             if stream.running:
                 stream._tell_to_close()
-        for stream in self._streams.items():
+        for stream in alive(self._streams):
             await stream._close(deadline)
-        for conversation in self._conversations.items():
+        for conversation in alive(self._conversations):
             await conversation._close(deadline)
         self._exchange.session.drop_all()
         await self._sweep(deadline)
@@ -137,9 +138,9 @@ class AsyncBaseClient(ConnectionOwner):
 
     def _warn_unclosed(self) -> None:
         """Warn of what is open at the interpreter's exit."""
-        for stream in self._streams.items():
+        for stream in alive(self._streams):
             stream._warn_unclosed()
-        for conversation in self._conversations.items():
+        for conversation in alive(self._conversations):
             conversation._warn_unclosed()
 
     async def _abandon(self, operation: Abandoned, deadline: Deadline) -> None:

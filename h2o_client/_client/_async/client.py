@@ -413,5 +413,5 @@ class AsyncH2oClient(AsyncBaseClient):
         from h2o_client._client._async.conversation import AsyncConversation
 
         conversation = AsyncConversation(self, core)
-        self._conversations.add(conversation)
+        self._conversations[id(conversation)] = conversation
         return conversation

@@ -4,12 +4,12 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
+from weakref import WeakValueDictionary
 
 from h2o_client._client._async._runtime import retry_while_shielded
 from h2o_client._client._async.base import AsyncBaseClient
 from h2o_client._client._async.stream import AsyncChatStream
-from h2o_client._client.http import PROCESS
-from h2o_client._client.registry import Registry
+from h2o_client._client.http import PROCESS, alive
 from h2o_client.options import GenerationOptions
 from h2o_client.protocol.conversation import ConversationCore
 from h2o_client.protocol.deadline import Deadline
@@ -36,7 +36,7 @@ class AsyncConversation:
     def __init__(self, client: AsyncBaseClient, core: ConversationCore) -> None:
         self._client = client
         self._core = core
-        self._streams: Registry[AsyncChatStream] = Registry()
+        self._streams: WeakValueDictionary[int, AsyncChatStream] = WeakValueDictionary()
         self._closed = False
         self._pid = PROCESS.id
 
@@ -233,7 +233,7 @@ class AsyncConversation:
 
     async def stop(self) -> None:
         """End the answer that is running, if there is one: see `AsyncChatStream.stop()`."""
-        for stream in self._streams.items():
+        for stream in alive(self._streams):
             if stream.running:
                 await stream.stop()
 
@@ -305,7 +305,7 @@ class AsyncConversation:
         await retry_while_shielded(lambda: self._clean_up(deadline), deadline)
 
     async def _clean_up(self, deadline: Deadline) -> None:
-        for stream in self._streams.items():
+        for stream in alive(self._streams):
             await stream._close(deadline)
         if self._is_to_be_deleted():
             await self._client._abandon(self._core, deadline)
@@ -322,7 +322,7 @@ class AsyncConversation:
         if self._closed:
             raise RuntimeError("the conversation is closed")
         stream = AsyncChatStream(self._client, operation, self)
-        self._streams.add(stream)
+        self._streams[id(stream)] = stream
         return stream
 
     async def _play(self, flow: Flow[T]) -> T:

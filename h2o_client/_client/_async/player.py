@@ -7,11 +7,11 @@ from h2o_client._client._async._runtime import Connections, Interruptible, finis
 from h2o_client._client.http import (
     AMBIENT,
     TRANSPORT_ERRORS,
+    WRITE_LIMIT,
     build_request,
     is_earlier,
     log_response,
     read_head,
-    time_limits,
     translate,
     unread_body,
 )
@@ -22,6 +22,7 @@ from h2o_client.protocol.effects import (
     Effect,
     Emit,
     Exclusive,
+    Fetch,
     Finish,
     Flow,
     Head,
@@ -34,6 +35,7 @@ from h2o_client.protocol.effects import (
 from h2o_client.protocol.state import Life, State
 
 T = TypeVar("T")
+_UNENDED = Life()  # of flows that nobody ends from elsewhere
 
 
 class AsyncPlayer(Interruptible):
@@ -50,7 +52,7 @@ class AsyncPlayer(Interruptible):
     def __init__(self, client: Connections, life: Life | None = None) -> None:
         super().__init__()
         self._client = client
-        self._life = Life() if life is None else life
+        self._life = _UNENDED if life is None else life
         self._limits: dict[str, float | None] = {}
         self._steady: float | None = None  # the limit of a read that httpx watches over
         self.next: Callable[[], Awaitable[bytes]]
@@ -59,13 +61,12 @@ class AsyncPlayer(Interruptible):
     async def play(self, flow: Flow[T]) -> T:
         """Play a flow to its end; nobody waits for its tokens."""
         steps = Stepper(flow)
-        with steps:
-            try:
-                while await self.advance(steps) is not None:
-                    pass
-            finally:
-                steps.close()
-                await self.release()
+        try:
+            while await self.advance(steps) is not None:
+                pass
+        finally:
+            steps.close()
+            await self.release()
         return steps.result
 
     async def advance(
@@ -80,7 +81,8 @@ class AsyncPlayer(Interruptible):
         """
         if isinstance(outcome, Exception):
             outcome = await self._failure(outcome, pump)
-        self._check()
+        if self._life.state is State.CLOSING:
+            raise self._closed()
         effect = steps.step(outcome)
         while effect is not None:
             if type(effect) is Emit or type(effect) is Pump:
@@ -88,10 +90,9 @@ class AsyncPlayer(Interruptible):
             effect = steps.step(await self._outcome(effect))
         return None
 
-    def _check(self) -> None:
-        """Raise if the stream was closed by another task while this one reads it."""
-        if self._life.state is State.CLOSING:
-            raise IncompleteStreamError("the stream was closed while it was read")
+    def _closed(self) -> IncompleteStreamError:
+        """Return the error of a stream that another task has closed while this one reads it."""
+        return IncompleteStreamError("the stream was closed while it was read")
 
     async def _failure(self, error: Exception, effect: Effect | None) -> H2oError:
         """Release the response of an effect that failed; return the error to throw in."""
@@ -111,13 +112,16 @@ class AsyncPlayer(Interruptible):
             if self._life.state is not State.CLOSING:
                 raise
             outcome = None
-        self._check()
+        if self._life.state is State.CLOSING:
+            raise self._closed()
         return outcome
 
     async def _perform(self, effect: Effect) -> object:
         match effect:
             case Read():
                 return await self._read(effect)
+            case Fetch():
+                return await self._fetch(effect)
             case Send():
                 return await self._send(effect)
             case Close():
@@ -134,24 +138,41 @@ class AsyncPlayer(Interruptible):
                 assert_never(effect)
         return None
 
-    async def _send(self, effect: Send) -> Head:
-        await self.release()
-        self._limits = time_limits(effect.connect.left(), effect.deadline.left())
+    async def _fetch(self, effect: Fetch) -> tuple[Head, bytes]:
+        head = await self._send(effect)
+        largest = effect.largest if head.status < 300 else effect.largest_error
+        body = b""
+        while chunk := await self._read(effect):
+            body += chunk
+            effect.deadline.check()
+            if len(body) > largest:
+                await self.release()
+                break
+        return head, body
+
+    async def _send(self, effect: Send | Fetch) -> Head:
+        if self._response is not None:
+            await self.release()
+        connect, read = effect.connect.left(), effect.deadline.left()
+        # httpx reads them anew when the body begins, so that the read limit can be changed between.
+        self._limits = {"connect": connect, "pool": connect, "write": WRITE_LIMIT, "read": read}
         request = build_request(self._client._http, effect.request, self._limits)
         begun = AMBIENT.clock()
         self._response = await self._get_response(self._client._http, request, effect)
         log_response(effect.request, self._response.status_code, begun)
         return read_head(self._response)
 
-    async def _read(self, effect: Read) -> bytes:
+    async def _read(self, effect: Read | Fetch) -> bytes:
         chunks = self._chunks
         if chunks is None:
             if self._response is None:
                 return b""
             self._limits["read"] = self._steady = effect.deadline.left()
             chunks = self._chunks = aiter(unread_body(self._response))
-            self.next = self._interruptible_next(chunks)
-        if is_earlier(effect.deadline, self._steady):
+            if type(effect) is Read:
+                self.next = self._interruptible_next(chunks)
+            chunk = await anext(chunks, b"")
+        elif is_earlier(effect.deadline, self._steady):
             chunk = await self._read_until(chunks, effect.deadline)
         else:
             chunk = await anext(chunks, b"")

@@ -211,7 +211,7 @@ class AsyncChatStream:
         return self._player.interrupt()
 
     async def _close(self, deadline: Deadline) -> None:
-        if self._is_inherited():
+        if self._pid != PROCESS.id and self._is_inherited():
             self._end(State.CLOSED)
         if is_reentrant():
             # What it interrupted goes on when this has returned, and then notices.
@@ -322,7 +322,7 @@ class AsyncChatStream:
         if pump is not None and outcome is None:
             outcome = CallerStoppedError("the stream was stopped")
         if self._life.state is State.NEW:
-            await self._begin()
+            await self._client._begin(self)
         try:
             effect = await self._player.advance(self._steps, outcome, pump)
         except BaseException as error:
@@ -339,10 +339,6 @@ class AsyncChatStream:
         else:
             self._queue.put(effect.tokens)
         return True
-
-    async def _begin(self) -> None:
-        """Tell the client that the first request comes now."""
-        await self._client._begin(self)
 
     async def _play_out(self) -> None:
         """Play to the end; nobody waits for the tokens."""

@@ -31,7 +31,7 @@ from h2o_client._client.http import (
 )
 from h2o_client._client.watchdog import Watchdog
 from h2o_client.protocol.deadline import Deadline
-from h2o_client.protocol.effects import CallerStoppedError, Effect, Send, Sleep
+from h2o_client.protocol.effects import CallerStoppedError, Effect, Fetch, Send, Sleep
 from h2o_client.protocol.exchange import Exchange
 
 T = TypeVar("T")
@@ -180,8 +180,8 @@ class Interruptible:
         self,
         http: httpx.Client,
         request: httpx.Request,
-        effect: Send,  # noqa: ARG002 -- httpx keeps the limits that the request has; a thread that
-        # waits for a response cannot be told to give up when all of the time is up
+        effect: Send | Fetch,  # noqa: ARG002 -- httpx keeps the limits that the request has; a
+        # thread that waits for a response cannot be told to give up when all of the time is up
     ) -> httpx.Response:
         return http.send(request, stream=True, follow_redirects=False)
 

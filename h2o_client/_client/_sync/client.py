@@ -413,5 +413,5 @@ class H2oClient(BaseClient):
         from h2o_client._client._sync.conversation import Conversation
 
         conversation = Conversation(self, core)
-        self._conversations.add(conversation)
+        self._conversations[id(conversation)] = conversation
         return conversation

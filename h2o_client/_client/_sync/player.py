@@ -8,11 +8,11 @@ from h2o_client._client._sync._runtime import Connections, Interruptible, finish
 from h2o_client._client.http import (
     AMBIENT,
     TRANSPORT_ERRORS,
+    WRITE_LIMIT,
     build_request,
     is_earlier,
     log_response,
     read_head,
-    time_limits,
     translate,
     unread_body,
 )
@@ -23,6 +23,7 @@ from h2o_client.protocol.effects import (
     Effect,
     Emit,
     Exclusive,
+    Fetch,
     Finish,
     Flow,
     Head,
@@ -35,6 +36,7 @@ from h2o_client.protocol.effects import (
 from h2o_client.protocol.state import Life, State
 
 T = TypeVar("T")
+_UNENDED = Life()  # of flows that nobody ends from elsewhere
 
 
 class Player(Interruptible):
@@ -51,7 +53,7 @@ class Player(Interruptible):
     def __init__(self, client: Connections, life: Life | None = None) -> None:
         super().__init__()
         self._client = client
-        self._life = Life() if life is None else life
+        self._life = _UNENDED if life is None else life
         self._limits: dict[str, float | None] = {}
         self._steady: float | None = None  # the limit of a read that httpx watches over
         self.next: Callable[[], bytes]
@@ -60,13 +62,12 @@ class Player(Interruptible):
     def play(self, flow: Flow[T]) -> T:
         """Play a flow to its end; nobody waits for its tokens."""
         steps = Stepper(flow)
-        with steps:
-            try:
-                while self.advance(steps) is not None:
-                    pass
-            finally:
-                steps.close()
-                self.release()
+        try:
+            while self.advance(steps) is not None:
+                pass
+        finally:
+            steps.close()
+            self.release()
         return steps.result
 
     def advance(
@@ -81,7 +82,8 @@ class Player(Interruptible):
         """
         if isinstance(outcome, Exception):
             outcome = self._failure(outcome, pump)
-        self._check()
+        if self._life.state is State.CLOSING:
+            raise self._closed()
         effect = steps.step(outcome)
         while effect is not None:
             if type(effect) is Emit or type(effect) is Pump:
@@ -89,10 +91,9 @@ class Player(Interruptible):
             effect = steps.step(self._outcome(effect))
         return None
 
-    def _check(self) -> None:
-        """Raise if the stream was closed by another thread while this one reads it."""
-        if self._life.state is State.CLOSING:
-            raise IncompleteStreamError("the stream was closed while it was read")
+    def _closed(self) -> IncompleteStreamError:
+        """Return the error of a stream that another thread has closed while this one reads it."""
+        return IncompleteStreamError("the stream was closed while it was read")
 
     def _failure(self, error: Exception, effect: Effect | None) -> H2oError:
         """Release the response of an effect that failed; return the error to throw in."""
@@ -112,13 +113,16 @@ class Player(Interruptible):
             if self._life.state is not State.CLOSING:
                 raise
             outcome = None
-        self._check()
+        if self._life.state is State.CLOSING:
+            raise self._closed()
         return outcome
 
     def _perform(self, effect: Effect) -> object:
         match effect:
             case Read():
                 return self._read(effect)
+            case Fetch():
+                return self._fetch(effect)
             case Send():
                 return self._send(effect)
             case Close():
@@ -135,24 +139,41 @@ class Player(Interruptible):
                 assert_never(effect)
         return None
 
-    def _send(self, effect: Send) -> Head:
-        self.release()
-        self._limits = time_limits(effect.connect.left(), effect.deadline.left())
+    def _fetch(self, effect: Fetch) -> tuple[Head, bytes]:
+        head = self._send(effect)
+        largest = effect.largest if head.status < 300 else effect.largest_error
+        body = b""
+        while chunk := self._read(effect):
+            body += chunk
+            effect.deadline.check()
+            if len(body) > largest:
+                self.release()
+                break
+        return head, body
+
+    def _send(self, effect: Send | Fetch) -> Head:
+        if self._response is not None:
+            self.release()
+        connect, read = effect.connect.left(), effect.deadline.left()
+        # httpx reads them anew when the body begins, so that the read limit can be changed between.
+        self._limits = {"connect": connect, "pool": connect, "write": WRITE_LIMIT, "read": read}
         request = build_request(self._client._http, effect.request, self._limits)
         begun = AMBIENT.clock()
         self._response = self._get_response(self._client._http, request, effect)
         log_response(effect.request, self._response.status_code, begun)
         return read_head(self._response)
 
-    def _read(self, effect: Read) -> bytes:
+    def _read(self, effect: Read | Fetch) -> bytes:
         chunks = self._chunks
         if chunks is None:
             if self._response is None:
                 return b""
             self._limits["read"] = self._steady = effect.deadline.left()
             chunks = self._chunks = iter(unread_body(self._response))
-            self.next = self._interruptible_next(chunks)
-        if is_earlier(effect.deadline, self._steady):
+            if type(effect) is Read:
+                self.next = self._interruptible_next(chunks)
+            chunk = next(chunks, b"")
+        elif is_earlier(effect.deadline, self._steady):
             chunk = self._read_until(chunks, effect.deadline)
         else:
             chunk = next(chunks, b"")

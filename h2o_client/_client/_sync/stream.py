@@ -212,7 +212,7 @@ class ChatStream:
         return self._player.interrupt()
 
     def _close(self, deadline: Deadline) -> None:
-        if self._is_inherited():
+        if self._pid != PROCESS.id and self._is_inherited():
             self._end(State.CLOSED)
         if is_reentrant():
             # What it interrupted goes on when this has returned, and then notices.
@@ -323,7 +323,7 @@ class ChatStream:
         if pump is not None and outcome is None:
             outcome = CallerStoppedError("the stream was stopped")
         if self._life.state is State.NEW:
-            self._begin()
+            self._client._begin(self)
         try:
             effect = self._player.advance(self._steps, outcome, pump)
         except BaseException as error:
@@ -340,10 +340,6 @@ class ChatStream:
         else:
             self._queue.put(effect.tokens)
         return True
-
-    def _begin(self) -> None:
-        """Tell the client that the first request comes now."""
-        self._client._begin(self)
 
     def _play_out(self) -> None:
         """Play to the end; nobody waits for the tokens."""

@@ -19,7 +19,7 @@ from h2o_client.protocol.dialect import (
 )
 from h2o_client.protocol.effects import Head, Request
 from h2o_client.protocol.payloads import DEFAULT_PARAMETERS
-from h2o_client.protocol.replies import check_status, read_nothing, read_prompt_preview, reading
+from h2o_client.protocol.replies import check_status, read_prompt_preview, reading
 from h2o_client.protocol.requests import FORM, JSON, Site, encode, in_path
 from h2o_client.types import DEFAULT_MODEL, PromptPreview
 
@@ -133,11 +133,11 @@ class Dialect2023:
 
     def stop(self, conversation: str, response_id: str = "", seen: str = "") -> Query[None]:  # noqa: ARG002 -- as other dialects
         """`POST /conversation/{id}/stop-generating`, without a body."""  # 11_stop_generating
-        return Query(self._request("stop", "POST", conversation, "/stop-generating"), read_nothing)
+        return Query(self._request("stop", "POST", conversation, "/stop-generating"), check_status)
 
     def delete(self, conversation: str) -> Query[None]:
         """`DELETE /conversation/{id}`."""  # 15_delete
-        return Query(self._request("delete", "DELETE", conversation), read_nothing)
+        return Query(self._request("delete", "DELETE", conversation), check_status)
 
     def delete_all(self) -> Query[None]:
         """`POST /conversations?/delete`, an empty form."""  # 14_delete_all
@@ -186,7 +186,7 @@ class Dialect2023:
     def rename(self, conversation: str, title: str) -> Query[None]:
         """`PATCH /conversation/{id}`."""  # 09_summarize_and_title
         content = encode({"title": title})
-        return Query(self._request("rename", "PATCH", conversation, content=content), read_nothing)
+        return Query(self._request("rename", "PATCH", conversation, content=content), check_status)
 
     def share(self, conversation: str) -> Query[str]:
         """`POST /conversation/{id}/share`, without a body."""  # 10_share
@@ -199,7 +199,7 @@ class Dialect2023:
     def vote(self, conversation: str, message: str, score: int) -> Query[None]:
         """`POST /conversation/{id}/message/{id}/vote`."""  # 12_vote_and_prompt
         path, content = f"/message/{in_path(message)}/vote", encode({"score": score})
-        return Query(self._request("vote", "POST", conversation, path, content), read_nothing)
+        return Query(self._request("vote", "POST", conversation, path, content), check_status)
 
     def prompt(self, conversation: str, message: str) -> Query[PromptPreview]:
         """`GET /conversation/{id}/message/{id}/prompt`."""  # 12_vote_and_prompt

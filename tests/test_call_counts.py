@@ -1,0 +1,56 @@
+"""How many functions of ours are called on the two ways that every caller walks.
+
+The figures are what the code takes today, and fall with it: a change that raises one has to say
+why. Later versions of Python call comprehensions no longer, and count less.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from h2o_client import H2oClient
+from h2o_client.emulator import Answer, Emulator
+
+Calls = Counter[tuple[str, str]]
+
+
+def calls_of(act: Callable[[], object], *, until: str = "") -> Calls:
+    """Count the calls of ours in this thread, until httpx sends a request of a method."""
+    calls: Calls = Counter()
+    over = False
+
+    def note(frame: FrameType, event: str, _: Any) -> None:
+        nonlocal over
+        code = frame.f_code
+        path = code.co_filename.replace("\\", "/")
+        if over or event != "call":
+            return
+        if path.endswith("/httpx/_client.py") and code.co_name == "send":
+            over = frame.f_locals["request"].method == until
+        elif "/h2o_client/" in path and "/emulator/" not in path:
+            calls[path.rpartition("/h2o_client/")[2], code.co_qualname] += 1
+
+    sys.setprofile(note)
+    try:
+        act()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def test_the_ways_to_the_first_token_and_out() -> None:
+    with Emulator() as server, H2oClient(server.url) as client:
+        client.chat("Warm up")  # a session is opened, modules are imported
+        server.reply(Answer([" One"] * 3, hold_after=1))
+        stream = client.stream("Hi")
+
+        first = calls_of(lambda: next(stream))
+        out = calls_of(stream.close, until="DELETE")
+
+        server.wait_idle()
+        assert server.stops == 1
+    assert first.total() <= 128, first
+    assert out.total() <= 83, out
+    assert len(out) <= 59, out
