@@ -380,7 +380,9 @@ class Turn:
             if self._stopping or parser.final is not None:
                 break
             if parser.error is not None:
-                yield from self._give_up()
+                if self._exchange.dialect.has_tree:
+                    yield from self._read_tail()  # the failed answer is stored at the end
+                yield Close()
                 raise parser.error
             if not chunk:
                 self._ended = True
@@ -400,13 +402,6 @@ class Turn:
         if self._parser.final is not None:
             self._final = self._parser.final
             self.fate = Fate.OVER
-
-    def _give_up(self) -> Flow[None]:
-        """Release the response of an answer that failed."""
-        if self._exchange.dialect.has_tree:
-            yield from self._read_tail()  # it is stored at the end
-        else:
-            yield Close()
 
     def _find_rest(self, error: H2oError, call: Call) -> Flow[bool]:
         """Search what the server has stored for the answer, and give the caller what is missing.
