@@ -57,7 +57,7 @@ class Memory:
         """Keep a conversation, unless it is kept already."""
         if not self._active or conversation.id is None:
             return
-        saved = state.Saved(self._client.session, conversation.id)
+        saved = state.Saved(self._client.session, conversation.id, self._client.dialect)
         if saved == self._saved:
             return
         self._saved = saved  # if it cannot be written, this is not tried again for every answer
