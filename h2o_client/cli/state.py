@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-
 _DIALECTS = ("chat-ui-2023", "chat-ui-2025")
 
 

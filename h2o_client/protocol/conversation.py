@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from h2o_client.errors import ConversationBusyError, NotFoundError
+from h2o_client.errors import ConversationBusyError, ForbiddenError, NotFoundError
 from h2o_client.protocol import conversations
 from h2o_client.protocol.address import is_id
 from h2o_client.protocol.deadline import Deadline
@@ -358,8 +358,9 @@ class ConversationCore:
         """Play a flow; where the server no longer has the conversation, say what can be done."""
         try:
             return (yield from flow)
-        except NotFoundError as error:
-            if not error.message.startswith("Conversation not found"):
+        except (NotFoundError, ForbiddenError) as error:
+            # chat-ui-main-2026-08/11_history: another session's.
+            if not error.message.startswith(("Conversation not found", "You don't have access")):
                 raise
             lost = error
         raise NotFoundError(

@@ -36,7 +36,6 @@ apart, show that the server never got it.
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -80,13 +79,14 @@ from h2o_client.protocol.outcomes import (
 from h2o_client.protocol.place import Place
 from h2o_client.protocol.replies import unexpected
 from h2o_client.protocol.retries import Call
-from h2o_client.protocol.state import Life, State
+from h2o_client.protocol.state import Fate, Life, State
 from h2o_client.types import File, Reply, Revision, Token, WebSearchEntry
 
 _MAX_TAIL = 64 * 1024  # bytes read after the final event
 _TAIL_WITHIN = 1.0  # seconds waited for the end of the response after the final event
 _FIRST_POLL = 0.1  # seconds until a lost answer is polled for again; doubled each time
 _LONGEST_POLL = 2.0
+_TELLING = 0.02  # seconds between two looks whether the server has been told to stop
 _STOPPING = 2.0  # seconds that a stop is given to take effect; it takes about one
 _ENDED = 2.0  # seconds to poll for an answer whose response the server itself has ended
 # Seconds after its end here within which a turn may still be stored:
@@ -94,15 +94,6 @@ _STORED_WHOLE = 30.0  # one whose final event has come
 _STORED_SHOWN = 5.0  # one of which nothing is generated any more, as far as can be seen
 _ABSENT = 1.0  # seconds between two polls that show that a message has not arrived
 _STORED_RUNNING = 300.0  # one whose generation may run on; it may not have begun to speak
-
-
-class Fate(Enum):
-    """What has become of a turn on the server: see the module's docstring."""
-
-    UNSENT = "the server does not have the message"
-    RUNNING = "the server may be generating the answer"
-    STOPPED = "the server was told to stop generating"
-    OVER = "the server is not generating"
 
 
 class Turn:
@@ -170,6 +161,7 @@ class Turn:
         self._recovered = False
         self._ended = False  # the response came to an end of its own
         self.told_to_stop = False
+        self._telling = False  # just now
         self._begun_stream = False  # the headers of the answer have come
         self._revised = False
         self._searched = False  # it was polled for until the time for that was up
@@ -270,15 +262,20 @@ class Turn:
 
     def abandon(self, deadline: Deadline) -> Flow[None]:
         """Tell the server to stop generating; raises if it could not be told."""
+        while self._telling and self._exchange.dialect.has_tree and not deadline.expired():
+            yield Sleep(_TELLING)  # a second stop could end the next answer
         if self.fate is Fate.RUNNING:
             # Noted once it is answered: where another thread is at it, its word may come after the
             # deletion that follows here, and find no conversation. Twice does no harm.
-            self.told_to_stop = True
+            self.told_to_stop = self._telling = True
             self._parser.mute()  # the server may cut the answer back to what was given
             where, seen = self._conversation, self.text
             stop = self._exchange.dialect.stop(where, self.response_id, seen)
-            with contextlib.suppress(NotFoundError):  # there is nothing to stop any more
-                yield from self._exchange.attempt(stop, deadline, deadline)
+            try:
+                with contextlib.suppress(NotFoundError):  # there is nothing to stop any more
+                    yield from self._exchange.attempt(stop, deadline, deadline)
+            finally:
+                self._telling = False
             self.fate = Fate.STOPPED
 
     def _attempt(self, call: Call) -> Flow[None]:

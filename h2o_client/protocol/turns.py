@@ -21,7 +21,8 @@ from h2o_client.protocol.dialect import Stage, StoredConversation
 from h2o_client.protocol.effects import Flow, Lock, Sleep
 from h2o_client.protocol.exchange import Exchange
 from h2o_client.protocol.retries import Call
-from h2o_client.protocol.turn import Fate, Turn
+from h2o_client.protocol.state import Fate
+from h2o_client.protocol.turn import Turn
 
 _TRUSTED = 5.0  # seconds after which a whole answer counts as stored, without a poll
 _STOP_AGAIN = 120.0  # seconds after which a stop in the same conversation surely works again

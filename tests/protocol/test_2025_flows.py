@@ -356,6 +356,33 @@ def test_a_stop_that_came_too_late_does_not_end_the_next_answer() -> None:
     assert [message.content for message in talk.messages][:2] == ["Hi", " a b"]
 
 
+def test_two_who_stop_tell_the_server_once() -> None:
+    world = TreeWorld(answers=[said(" a", " b")], takes=9.0)
+    talk = talk_of(world)
+    op = operation(world, talk, "Hi")
+    player = Player(world)
+    reading = player.drive(op.run())
+    while not next(reading).startswith("emit"):
+        pass
+    telling = Player(world).drive(op.stop())
+    assert next(telling) == "fetch stop"
+    words = [next(reading) for _ in range(3)]
+    assert "fetch stop" not in words
+    assert not list(telling)
+    assert not [word for word in reading if "stop" in word]
+    assert world.operations.count("stop") == 1
+
+
+def test_another_sessions_conversation_is_not_there() -> None:
+    world = TreeWorld()
+    talk = talk_of(world, id="6b019257c8e3ae6700d024d8")
+    rejected = named("11_history", "another session", MAIN)
+    world.script["data"] = iter([Answer(403, (rejected.body,), rejected.headers)])
+    error = fail(world, talk.refresh())
+    assert isinstance(error, NotFoundError)
+    assert "another session" in str(error)
+
+
 def test_leaving_stops_and_deletes() -> None:
     world = TreeWorld(takes=9.0)
     chat = chat_of(world)
