@@ -51,7 +51,7 @@ from h2o_client.errors import (
 )
 from h2o_client.protocol import conversations
 from h2o_client.protocol.effects import Pump
-from h2o_client.protocol.turn import Fate
+from h2o_client.protocol.state import Fate
 from h2o_client.types import DEFAULT_MODEL, Reply, Timeouts
 
 WHOLE_CHAT = ["settings", "create", "message", "delete"]
