@@ -242,4 +242,12 @@ class ProtocolError(StreamError):
 
 
 class UnsupportedServerError(ProtocolError):
-    """This is not a server that the client can speak to: another site, or a version between."""
+    """This is not a server that the client can speak to: another site, or a version between.
+
+    Attributes:
+        version: the versions of chat-ui that it may be of; "" for another site.
+    """
+
+    def __init__(self, message: str, *, partial: str = "", version: str = "") -> None:
+        super().__init__(message, partial=partial)
+        self.version = version

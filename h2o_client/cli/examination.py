@@ -20,11 +20,13 @@ from h2o_client import (
     Conversation,
     H2oClient,
     H2oError,
+    LoginRequiredError,
     Model,
     ModelUnavailableError,
     OverloadedError,
     RateLimitError,
     TransportTimeoutError,
+    UnsupportedServerError,
 )
 from h2o_client.cli import probe
 
@@ -220,6 +222,8 @@ def _identify(client: H2oClient, requests: probe.Requests) -> Finding:
             if is_ours(requests.send("POST", "/settings", data=form)):
                 text = f"a chat-ui server of this protocol, but it rejects the model {client.model}"
                 return Finding("note", "protocol", text)
+        if answer.status in (200, 403, 500) and _is_newer(client):
+            return Finding("ok", "protocol", "a chat-ui server of version 0.9.6 or later")
         raise StepFailedError("protocol", *_kind(requests, answer))
     except httpx.HTTPError as error:
         raise StepFailedError(
@@ -230,12 +234,34 @@ def _identify(client: H2oClient, requests: probe.Requests) -> Finding:
         ) from None
 
 
+def _is_newer(client: H2oClient) -> bool:
+    """Return whether the client recognises a server of 2025.
+
+    Raises:
+        StepFailedError: it recognises one of a version that it cannot use, or a login.
+    """
+    try:
+        with client.conversation() as conversation:
+            conversation.rename("h2o-client doctor")
+    except UnsupportedServerError as error:
+        if not error.version:
+            return False
+        advice = "upgrade the server to 0.9.6 or later"
+        raise StepFailedError("protocol", str(error), advice) from None
+    except LoginRequiredError as error:
+        raise StepFailedError("protocol", str(error), _ADVICE[401]) from None
+    except H2oError:
+        return False
+    return client.dialect == "chat-ui-2025"
+
+
 def is_ours(answer: probe.Answered) -> bool:
     """Return whether a server of this protocol answers `POST /settings` so."""
     if answer.status == 303:
         return True
     found = answer.json()
-    return answer.status == 200 and isinstance(found, dict) and found.get("type") == "redirect"
+    redirect = isinstance(found, dict) and found.get("type") == "redirect"
+    return answer.status == 200 and redirect and found.get("status") != 302  # 302 is a login
 
 
 _ADVICE = {
@@ -265,10 +291,6 @@ def _kind(requests: probe.Requests, answer: probe.Answered) -> tuple[str, str]:
         return "an OpenAI-compatible server: it has /v1/models", (
             "this package does not speak its protocol; a client for OpenAI's API does"
         )
-    if status >= 500 and wants_json(requests):
-        return f"a newer chat-ui: {said} as a form, and it wants JSON", (
-            "this package speaks the protocol of chat-ui 0.3 to 0.6, as gpt-gm.h2o.ai has it"
-        )
     if status in _ADVICE:
         return said, _ADVICE[status]
     if status in (404, 405):
@@ -291,12 +313,6 @@ def is_openai(requests: probe.Requests) -> bool:
     )
 
 
-def wants_json(requests: probe.Requests) -> bool:
-    """Return whether the server takes settings as JSON, as a newer chat-ui does."""
-    settings = {"shareConversationsWithModelAuthors": False}
-    return requests.send("POST", "/settings", json=settings).status < 300
-
-
 def _use(client: H2oClient) -> Generator[Finding]:
     """Use the client as a program would."""
     step = "models"
@@ -305,12 +321,14 @@ def _use(client: H2oClient) -> Generator[Finding]:
         step = "terms"
         with client.conversation() as conversation:
             conversation.rename("h2o-client doctor")  # which accepts the terms, and creates it
-            if client.settings().terms_accepted_at is None:
+            if client.dialect == "chat-ui-2025":
+                yield Finding("ok", step, "none to accept; a conversation was created")
+            elif client.settings().terms_accepted_at is None:
                 yield Finding("note", step, "the server does not say that they are accepted")
             else:
                 yield Finding("ok", step, "accepted in this session; a conversation was created")
             step = "answer"
-            yield _ask(conversation)
+            yield _ask(conversation, client.capabilities)
     except H2oError as error:
         raise StepFailedError(step, str(error), _advice(error)) from None
 
@@ -328,11 +346,12 @@ def _judge_models(client: H2oClient, models: list[Model]) -> Finding:
     )
 
 
-def _ask(conversation: Conversation) -> Finding:
+def _ask(conversation: Conversation, capabilities: frozenset[str]) -> Finding:
     """Ask for a short answer."""
     begun = time.monotonic()
     first: float | None = None
-    with conversation.stream(_QUESTION, max_new_tokens=_LONGEST_ANSWER) as stream:
+    limit = _LONGEST_ANSWER if "parameters" in capabilities else None
+    with conversation.stream(_QUESTION, max_new_tokens=limit) as stream:
         for _ in stream:
             if first is None:
                 first = time.monotonic() - begun

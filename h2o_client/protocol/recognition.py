@@ -101,12 +101,14 @@ def explain(sign: H2oError, answer: H2oError, operation: str) -> H2oError:
         if _ORIGIN in sign.message or sign.message == "An error occurred":
             return UnsupportedServerError(
                 f"this server is a chat-ui of a version from 0.8 to 0.9.5, which cannot be used: "
-                f"it reports broken answers as whole ({_VERSIONS}: upgrade the server)"
+                f"it reports broken answers as whole ({_VERSIONS}: upgrade the server)",
+                version="0.8 to 0.9.5",
             )
         if sign.message == "Internal Error" and operation == "settings":
             return UnsupportedServerError(
                 f"this server seems to be a chat-ui of version 0.7, which cannot be used "
-                f"({_VERSIONS}: upgrade the server)"
+                f"({_VERSIONS}: upgrade the server)",
+                version="0.7",
             )
     neither = isinstance(sign, ProtocolError) or getattr(sign, "status", 0) in (404, 405, 501)
     if operation != "settings" or not neither:
