@@ -126,9 +126,9 @@ class Exchange:
         if self.recognised or not is_sign(sign, operation):
             return False
         try:
-            idle = call.deadline.or_earlier(self.configuration.timeouts.idle, "idle")
-            self.models = yield from self.attempt(question(self.site), idle, idle)
-        except H2oError as error:
+            asking = self.query(lambda: question(self.site), call, reopen=False)
+            self.models = yield from asking
+        except (StatusError, ProtocolError) as error:
             found = explain(sign, error, operation)
             if found is not sign:
                 raise found from None

@@ -85,7 +85,7 @@ def question(site: Site) -> "Query[tuple[Model, ...]]":
     return Query(request, reading_json(read_models))
 
 
-def explain(sign: H2oError, answer: H2oError, operation: str) -> H2oError:
+def explain(sign: H2oError, answer: StatusError | ProtocolError, operation: str) -> H2oError:
     """Return the error for a server that does not list its models as one of 2025.
 
     Args:
@@ -93,9 +93,8 @@ def explain(sign: H2oError, answer: H2oError, operation: str) -> H2oError:
         answer: the error that the list of the models ended with.
         operation: "settings" for the first request of a session, which every server of 2023 knows.
     """
-    if not isinstance(answer, StatusError | ProtocolError):
-        return sign  # nothing was learned
-    if isinstance(answer, LoginRequiredError):
+    status = answer.status if isinstance(answer, StatusError) else 0
+    if isinstance(answer, LoginRequiredError) or status == 429 or 500 <= status != 501:
         return answer
     if isinstance(sign, StatusError) and not isinstance(sign, RedirectError):
         if _ORIGIN in sign.message or sign.message == "An error occurred":

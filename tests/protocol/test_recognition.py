@@ -6,18 +6,20 @@ from typing import Any
 import pytest
 from recorded import named, scenario
 from tree import TreeWorld
-from world import Answer, World, chat_of, says
+from world import Answer, Player, World, chat_of, lost, says
 
 from h2o_client.errors import (
     H2oError,
     LoginRequiredError,
     ServerError,
     StatusError,
+    TransportError,
     UnsupportedError,
     UnsupportedServerError,
 )
 from h2o_client.protocol import queries
 from h2o_client.protocol.conversation import new_conversation
+from h2o_client.protocol.effects import CallerStoppedError
 from h2o_client.protocol.message import MessageOperation
 from h2o_client.types import DEFAULT_MODEL
 
@@ -227,6 +229,33 @@ def test_a_server_that_is_just_not_well_is_not_asked_what_it_is(status: int) -> 
     with pytest.raises(StatusError):
         ask(world)
     assert world.operations == ["settings"]
+
+
+@pytest.mark.parametrize("broken", [lost(), says({"message": "x"}, 502)])
+def test_what_was_not_learned_is_asked_again(broken: Answer) -> None:
+    world = unknown()
+    world.script["models"] = iter([broken])
+    assert ask(world)[:3] == ["settings", "models", "models"]
+    assert world.exchange.dialect.name == "chat-ui-2025"
+
+
+def test_without_retries_it_is_the_error_of_the_question() -> None:
+    world = unknown(script={"models": lost()}, retries=0)
+    with pytest.raises(TransportError):
+        ask(world)
+
+
+def test_a_stop_while_it_is_asked_is_not_an_error() -> None:
+    world = unknown()
+    chat = chat_of(world)
+
+    def stopped(_: object) -> Answer:
+        Player(world).play(chat.stop())
+        return Answer(fault=CallerStoppedError("the stream was stopped"))
+
+    world.script["models"] = iter([stopped])
+    assert world.play(chat.run()).finish_reason == "stopped"
+    assert world.operations == ["settings", "models"]
 
 
 def test_an_unknown_model_of_2023_is_not_a_sign() -> None:
