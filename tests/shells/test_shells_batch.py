@@ -292,7 +292,6 @@ async def test_a_reader_that_is_slow(api: Api, server: Emulator) -> None:
     await api.settled()
 
 
-@pytest.mark.heavy
 @only(*ASYNC)
 async def test_async_prompts(api: Api, server: Emulator) -> None:
     closed: list[bool] = []
