@@ -27,7 +27,6 @@ from collections.abc import (
     Iterable,
     Iterator,
     Mapping,
-    Sequence,
 )
 from contextvars import copy_context
 from dataclasses import dataclass, replace
@@ -36,12 +35,10 @@ from typing import Any, Protocol, Self, TypeAlias
 
 import anyio
 
-from h2o_client import RateLimitError, Retries, Retry
+from h2o_client import RateLimitError, Reply, Retries, Retry, types
 from h2o_client.options import as_arguments
-from h2o_client.types import Message, Reply
 
-Messages: TypeAlias = str | Sequence[Mapping[str, Any] | Message]
-Prompt: TypeAlias = Messages | Mapping[str, Any]
+Prompt: TypeAlias = types.Messages | Mapping[str, Any]
 """A prompt, messages, or a mapping: `prompt` or `messages`, and `parameters`, `model`, `id`."""
 
 Prompts: TypeAlias = Iterable[Prompt]
@@ -52,7 +49,6 @@ _SHORTEST = 1.0  # seconds of a pause, where the server says 0
 _JOIN = 10.0  # seconds to wait for a thread that cannot be reached in its socket
 _TURN = 1.0  # seconds: where a wait cannot be interrupted (Windows), Ctrl-C is seen between two
 _KEYS = frozenset({"id", "messages", "model", "parameters", "prompt"})
-_NO_PARAMETERS = frozenset({"messages", "model", "parameters", "recover", "retries", "self"})
 _END: Any = object()
 _logger = logging.getLogger("h2o_client")
 
@@ -152,7 +148,9 @@ def leave_limit_to_batch(retries: Retries | int) -> Retries:
     return replace(own, on_retry=on_retry)
 
 
-def read_prompt(prompt: Prompt, keywords: Mapping[str, Any]) -> tuple[Messages, dict[str, Any]]:
+def read_prompt(
+    prompt: Prompt, keywords: Mapping[str, Any]
+) -> tuple[types.Messages, dict[str, Any]]:
     """Return messages and keywords of the call that a prompt stands for.
 
     Args:
@@ -182,9 +180,6 @@ def read_prompt(prompt: Prompt, keywords: Mapping[str, Any]) -> tuple[Messages, 
         return messages, call
     if not isinstance(own, Mapping):
         raise TypeError(f"a prompt's parameters are a mapping, not {type(own).__name__}")
-    wrong = sorted(repr(name) for name in own if name in _NO_PARAMETERS)
-    if wrong:
-        raise TypeError(f"not a generation parameter: {', '.join(wrong)}")
     call.update(as_arguments(own, call.get("parameters")))
     return messages, call
 
@@ -229,7 +224,7 @@ class _Common:
         state = "left" if self._left.is_set() else "open" if self._entered else "new"
         return f"<{type(self).__name__} {state}>"
 
-    def call(self, prompt: Prompt) -> tuple[Messages, dict[str, Any]]:
+    def call(self, prompt: Prompt) -> tuple[types.Messages, dict[str, Any]]:
         """Return messages and keywords of the call that a prompt stands for.
 
         Raises:

@@ -5,7 +5,6 @@ conversation, which is deleted when a new one begins, the extension is unloaded 
 """
 
 import atexit
-import json
 import re
 from argparse import REMAINDER, ArgumentTypeError, Namespace
 from typing import Any
@@ -14,7 +13,7 @@ from IPython.core.error import UsageError
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from h2o_client import Conversation, H2oClient, H2oError
-from h2o_client.options import as_arguments
+from h2o_client.options import as_arguments, read_parameter
 from h2o_client.safe_text import printable
 
 _QUESTION = re.compile(r"^([ \t]*)%chat[ \t]+(.*\?)[ \t]*$", re.MULTILINE)
@@ -28,14 +27,10 @@ class ChatFailedError(Exception):
 
 
 def _parameter(text: str) -> tuple[str, Any]:
-    """Read NAME=VALUE; the value is JSON or else text."""
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+        return read_parameter(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 class Chat:

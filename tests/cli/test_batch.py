@@ -707,7 +707,7 @@ def test_another_prompt_than_before(run: Run, server: Emulator) -> None:
     [
         (['{"id": 1, "prompt": "a"}', '{"id": 1, "prompt": "b"}'], (), "lines 1 and 2"),
         (["a"], ("--param", "temprature=1"), "temperature"),
-        (["a"], ("--param", "retries=1"), "NAME=VALUE"),
+        (["a"], ("--param", "retries=1"), "not a generation parameter"),
         (["a"], ("--param", "nonsense"), "NAME=VALUE"),
         (["a"], ("--concurrency", "0"), "0"),
         (["a"], ("--base-url", "nonsense"), "http"),

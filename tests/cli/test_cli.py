@@ -233,7 +233,7 @@ def test_httpx_that_cannot_be_set_up(
     [
         (("chat", ""), "blank"),
         (("chat", "Hello", "--param", "temperature"), "NAME=VALUE"),
-        (("chat", "Hello", "--param", "model=other"), "NAME=VALUE"),
+        (("chat", "Hello", "--param", "model=other"), "not a generation parameter"),
         (("chat", "Hello", "--param", "temprature=1"), "temperature"),
         (("chat", "Hello", "--param", "max_tokens=1"), "max_new_tokens"),
         (("chat", "Hello", "--param", "temperature=hot"), "a number"),

@@ -470,7 +470,7 @@ def test_wrong_use_in_a_terminal(talk: Talk, server: Emulator) -> None:
         (("-c", "Hello"), "no conversation with this server"),
         (("-c", "--local", "Hello"), "exclude"),
         (("-c", "--model", SMALL, "Hello"), "exclude"),
-        (("Hello", "--param", "web_search=true"), "NAME=VALUE"),
+        (("Hello", "--param", "web_search=true"), "not a generation parameter"),
     ],
 )
 @pytest.mark.usefixtures("home")
