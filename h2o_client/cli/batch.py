@@ -18,8 +18,7 @@ import click
 from h2o_client import Retries
 from h2o_client.cli.items import Item, read_items
 from h2o_client.cli.journal import Journal
-from h2o_client.cli.parameters import param_option
-from h2o_client.cli.server import connected, url_option, wrong_use
+from h2o_client.cli.server import connected, param_option, url_option, wrong_use
 
 if TYPE_CHECKING:
     from h2o_client import BatchResult, H2oClient
@@ -69,7 +68,7 @@ def batch(
 
     The exit status is 1 if a prompt failed.
     """
-    from h2o_client.cli.asking import delete_leftovers
+    from h2o_client.cli.journalled_batch import delete_leftovers
 
     path = output.with_name(f"{output.name}.journal")
     if output.exists() and not path.exists():
@@ -144,7 +143,7 @@ def _ask(
     params: dict[str, Any],
 ) -> None:
     """Ask those of the items that are wanted; the journal has the outcomes then."""
-    from h2o_client.cli.asking import JournalledBatch, delete_leftovers, describe_error
+    from h2o_client.cli.journalled_batch import JournalledBatch, delete_leftovers, describe_error
 
     journal.note_session(client.session)
     results = JournalledBatch(

@@ -131,7 +131,7 @@ def _reach(server: probe.Place, proxy: str | None, timeout: float) -> Generator[
     yield Finding("ok", "name", f"{place.host} is {', '.join(addresses[:4])}{_took(begun)}")
     begun = time.monotonic()
     try:
-        probe.connect(place, timeout)
+        socket.create_connection((place.host, place.port), timeout).close()
     except OSError as error:
         advice = correct or _connection_advice(error)
         raise StepFailedError("connection", f"{place}: {reason(error)}", advice) from None
@@ -204,23 +204,18 @@ def _identify(client: H2oClient, requests: probe.Requests) -> Finding:
         "activeModel": client.model,
         "searchEnabled": "true",
     }
+    own = note = ""
     try:
         answer = requests.send("POST", "/settings", data=form)
-        if answer.status == 403 and "Invalid referer" in answer.body:
+        if answer.status_code == 403 and "Invalid referer" in answer.text:
             own = requests.use_other_referer().rstrip("/")
             answer = requests.send("POST", "/settings", data=form)
-            if is_ours(answer):
-                text = f"a chat-ui server of this protocol that takes itself for {own}"
-                advice = "it works; whoever runs the server can set its ORIGIN"
-                return Finding("note", "protocol", text, advice)
-        if is_ours(answer):
-            return Finding("ok", "protocol", "a chat-ui server of this protocol (0.3 to 0.6)")
-        if answer.status >= 500:
+        if answer.status_code >= 500:
             del form["activeModel"]
             if is_ours(requests.send("POST", "/settings", data=form)):
-                text = f"a chat-ui server of this protocol, but it rejects the model {client.model}"
-                return Finding("note", "protocol", text)
-        raise StepFailedError("protocol", *_kind(requests, answer))
+                note = f", but it rejects the model {client.model}"
+        if not (note or is_ours(answer)):
+            raise StepFailedError("protocol", *_kind(requests, answer))
     except httpx.HTTPError as error:
         raise StepFailedError(
             "protocol",
@@ -228,14 +223,18 @@ def _identify(client: H2oClient, requests: probe.Requests) -> Finding:
             "is this a web server, and one for http:// or for https://? Try --timeout 60 for a "
             "slow one",
         ) from None
+    kind = "a chat-ui server of this protocol"
+    if own:
+        advice = "it works; whoever runs the server can set its ORIGIN"
+        return Finding("note", "protocol", f"{kind} that takes itself for {own}{note}", advice)
+    return Finding("note" if note else "ok", "protocol", f"{kind}{note or ' (0.3 to 0.6)'}")
 
 
-def is_ours(answer: probe.Answered) -> bool:
+def is_ours(answer: httpx.Response) -> bool:
     """Return whether a server of this protocol answers `POST /settings` so."""
-    if answer.status == 303:
+    if answer.status_code == 303:
         return True
-    found = answer.json()
-    return answer.status == 200 and isinstance(found, dict) and found.get("type") == "redirect"
+    return answer.status_code == 200 and probe.json_of(answer).get("type") == "redirect"
 
 
 _ADVICE = {
@@ -248,9 +247,9 @@ _ADVICE = {
 }
 
 
-def _kind(requests: probe.Requests, answer: probe.Answered) -> tuple[str, str]:
+def _kind(requests: probe.Requests, answer: httpx.Response) -> tuple[str, str]:
     """Return what kind of server rejects the settings, and what to do about it."""
-    status, said = answer.status, f"POST /settings was answered {answer.status}"
+    status, said = answer.status_code, f"POST /settings was answered {answer.status_code}"
     if status in (401, 407):
         return said, _ADVICE[status]
     if 300 <= status < 400:
@@ -285,16 +284,14 @@ def _kind(requests: probe.Requests, answer: probe.Answered) -> tuple[str, str]:
 def is_openai(requests: probe.Requests) -> bool:
     """Return whether the server lists models as OpenAI's API does."""
     answer = requests.send("GET", "/v1/models")
-    found = answer.json()
-    return answer.status in (200, 401) and (
-        isinstance(found, dict) and isinstance(found.get("data"), list)
-    )
+    models = probe.json_of(answer).get("data")
+    return answer.status_code in (200, 401) and isinstance(models, list)
 
 
 def wants_json(requests: probe.Requests) -> bool:
     """Return whether the server takes settings as JSON, as a newer chat-ui does."""
     settings = {"shareConversationsWithModelAuthors": False}
-    return requests.send("POST", "/settings", json=settings).status < 300
+    return requests.send("POST", "/settings", json=settings).status_code < 300
 
 
 def _use(client: H2oClient) -> Generator[Finding]:

@@ -5,8 +5,8 @@ import sys
 
 import click
 
+from h2o_client.cli.render import print_table
 from h2o_client.cli.server import connected, server_options
-from h2o_client.cli.table import print_table
 from h2o_client.safe_text import one_line, to_json
 
 

@@ -24,7 +24,6 @@ PROGRAM = "h2o-client"
 _DEBUG = "h2o_client.debug"
 _BROKEN_PIPE = 128 + 13  # the reader has gone: what a shell shows for SIGPIPE
 _EXTRA = ("rich", "markdown_it", "prompt_toolkit")  # imported where they are first needed
-_INSTALL = "pip install 'h2o-chat-client[cli]'"
 _SIGNALS = ("SIGTERM", "SIGHUP")
 # What says that nothing was asked for is the help itself. In click 8.1 it is no error.
 _HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
@@ -45,7 +44,14 @@ class Terminated(KeyboardInterrupt):
 
 
 class MissingExtraError(Exception):
-    """Something is not installed that the command needs."""
+    """Something is not installed that the command needs.
+
+    Args:
+        name: the package.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is not installed: pip install 'h2o-chat-client[cli]'")
 
 
 class App(click.Group):
@@ -79,8 +85,7 @@ class App(click.Group):
             ctx.exit(128 + signal.SIGINT)
         except ModuleNotFoundError as error:
             name = (error.name or "").partition(".")[0]
-            ours = MissingExtraError(f"{name} is not installed: {_INSTALL}")
-            _fail(ctx, ours if name in _EXTRA else error)
+            _fail(ctx, MissingExtraError(name) if name in _EXTRA else error)
         except (H2oError, MissingExtraError, ImportError, OSError) as error:
             _fail(ctx, error)
 

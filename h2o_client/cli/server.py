@@ -1,17 +1,18 @@
-"""Which server a command talks to, and in which session."""
+"""Which server a command uses and how: the options for it, and the client."""
 
 import contextlib
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 import click
 
 import h2o_client
 from h2o_client.cli import environment, state
-from h2o_client.cli.local import ENGINES, local_server
+from h2o_client.cli.local import ENGINES, local_server, log_shown
 from h2o_client.cli.outcome import debug_option
-from h2o_client.cli.render import Waits, show_retry
+from h2o_client.cli.render import show_retry, show_wait
+from h2o_client.options import as_arguments, read_parameter
 
 _ENGINE = "h2o_client.engine"
 _PACE = 0.03  # seconds between tokens of `--local`, so that the streaming is seen
@@ -53,6 +54,25 @@ def server_options(command: F) -> F:
     return local_option(engine_option(url_option(command)))
 
 
+def param_option(command: F) -> F:
+    """Add `--param`, which gives `params`: the arguments of a call."""
+
+    def read(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> dict[str, Any]:
+        try:
+            return as_arguments(dict(map(read_parameter, values)))
+        except (TypeError, ValueError) as error:
+            raise click.BadParameter(str(error), ctx, param) from None
+
+    return click.option(
+        "--param",
+        "params",
+        metavar="NAME=VALUE",
+        multiple=True,
+        callback=read,
+        help="A generation parameter, such as temperature=0.2. May be repeated.",
+    )(command)
+
+
 @contextlib.contextmanager
 def connected(
     base_url: str | None,
@@ -79,11 +99,8 @@ def connected(
         other = "--engine" if _engine() else "--local"
         raise click.UsageError(f"{other} and --base-url exclude each other")
     options.setdefault("retries", h2o_client.Retries(on_retry=show_retry))
-    waits, shown = logging.getLogger("h2o_client.waits"), Waits()
-    waits.addHandler(shown)
-    waits.setLevel(logging.INFO)
     with contextlib.ExitStack() as stack:
-        stack.callback(waits.removeHandler, shown)
+        stack.enter_context(log_shown("h2o_client.waits", logging.INFO, show_wait))
         if local:
             base_url = stack.enter_context(local_server(_PACE, _engine()))
             model = model or h2o_client.DEFAULT_MODEL  # $H2O_CHAT_MODEL is another server's

@@ -24,7 +24,7 @@ from command import PATIENCE, Command, process
 
 from h2o_client import H2oClient, Message, Reply, build_prompt
 from h2o_client import batch as many
-from h2o_client.cli import asking
+from h2o_client.cli import journalled_batch
 from h2o_client.cli.batch import Progress
 from h2o_client.cli.items import Item
 from h2o_client.cli.journal import Journal
@@ -331,7 +331,7 @@ def test_killed(run: Run, server: Emulator) -> None:
 def test_killed_at_any_moment(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch, answered: int
 ) -> None:
-    monkeypatch.setattr(asking, "SOUGHT", 0.0)  # what was sent is stored by then
+    monkeypatch.setattr(journalled_batch, "SOUGHT", 0.0)  # what was sent is stored by then
     prompts = [f"p{number:02}" for number in range(30)]
     server.reply(*[Answer(f" {answer}", pace=0.002) for answer in ["x y z"] * 30])
     run.ask(*prompts)
@@ -359,9 +359,9 @@ def test_killed_again_and_again(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten times at a random moment: none is lost, none is asked twice."""
-    monkeypatch.setattr(asking, "SOUGHT", 0.0)
+    monkeypatch.setattr(journalled_batch, "SOUGHT", 0.0)
     main = (
-        "from h2o_client.cli import asking\nasking.SOUGHT = 1.0\n"
+        "from h2o_client.cli import journalled_batch\njournalled_batch.SOUGHT = 1.0\n"
         "from h2o_client.__main__ import main\nmain()"
     )
     program = (sys.executable, "-W", "error", "-c", main)
@@ -390,7 +390,7 @@ def test_killed_again_and_again(
 def test_killed_before_the_message_was_taken(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "SOUGHT", 0.05)
+    monkeypatch.setattr(journalled_batch, "SOUGHT", 0.05)
     server.fault("message", Fault(hang=True), Fault(hang=True))
     run.ask("one", "two")
     with run.process() as started:
@@ -451,7 +451,7 @@ def test_killed_between_creating_and_sending(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch, failed: bool
 ) -> None:
     """The journal does not know these conversations, but the session that they are in."""
-    monkeypatch.setattr(asking, "SOUGHT", 0.0)
+    monkeypatch.setattr(journalled_batch, "SOUGHT", 0.0)
     server.fault("rename", *[Fault(hang=True)] * 3)
     run.ask("one", "two", "three")
     with run.process() as started:
@@ -508,7 +508,7 @@ def test_server_fails_while_it_is_sought(
         item = Item.read(1, "one")
         journal.asked(item.key, item.digest, str(conversation.id))
     run.ask("one")
-    monkeypatch.setattr(asking, "SOUGHT", 0.0)
+    monkeypatch.setattr(journalled_batch, "SOUGHT", 0.0)
     server.clear()
     server.fail(500, on="data")
     assert run() == 1
