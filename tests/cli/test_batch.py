@@ -1,7 +1,6 @@
 """The command `batch`: a file of answers, and a journal that loses none, whatever happens."""
 
 import contextlib
-import io
 import json
 import os
 import random
@@ -20,7 +19,7 @@ from typing import Any
 import needs
 import pytest
 from asked import eventually, kinds
-from command import PATIENCE, Command, process
+from command import PATIENCE, Command, Terminal, process
 
 from h2o_client import H2oClient, Message, Reply, build_prompt
 from h2o_client import batch as many
@@ -326,7 +325,7 @@ def test_killed(run: Run, server: Emulator) -> None:
 
 @needs.posix
 @pytest.mark.parametrize(
-    "answered", [4, *(pytest.param(count, marks=pytest.mark.long) for count in (1, 9))]
+    "answered", [pytest.param(count, marks=pytest.mark.long) for count in (1, 4, 9)]
 )
 def test_killed_at_any_moment(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch, answered: int
@@ -386,6 +385,7 @@ def test_killed_again_and_again(
     assert server.conversations == []
 
 
+@pytest.mark.long
 @needs.posix
 def test_killed_before_the_message_was_taken(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch
@@ -405,6 +405,7 @@ def test_killed_before_the_message_was_taken(
     assert server.conversations == []
 
 
+@pytest.mark.long
 @needs.posix
 def test_the_answer_comes_while_it_is_sought(run: Run, server: Emulator) -> None:
     server.reply(Answer(" in time", hold_after=1))
@@ -423,7 +424,10 @@ def test_the_answer_comes_while_it_is_sought(run: Run, server: Emulator) -> None
 
 
 @needs.posix
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)],
+)
 def test_interrupted(run: Run, server: Emulator, number: int, status: int) -> None:
     server.reply(" early", *[Answer(" cut off here", hold_after=2)] * 2)
     run.ask("a", "b", "c", "d")
@@ -446,7 +450,13 @@ def test_interrupted(run: Run, server: Emulator, number: int, status: int) -> No
 
 
 @needs.posix
-@pytest.mark.parametrize("failed", [False, True], ids=["nothing sought", "an answer sought"])
+@pytest.mark.parametrize(
+    "failed",
+    [
+        pytest.param(False, marks=pytest.mark.long, id="nothing sought"),
+        pytest.param(True, id="an answer sought"),
+    ],
+)
 def test_killed_between_creating_and_sending(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch, failed: bool
 ) -> None:
@@ -638,17 +648,12 @@ def test_what_the_last_write_says(tmp_path: Path) -> None:
         assert journal.session == "s2"
 
 
-@needs.posix
 def test_one_process_at_a_time(run: Run, server: Emulator) -> None:
-    server.reply(Answer(" one", hold_after=0))
     run.ask("one")
-    with run.process() as started:
-        server.wait_held(timeout=PATIENCE)
+    with begin(run, server):
         assert run() == 2
         assert "another process" in run.err
-        server.release()
-        assert started.wait(PATIENCE) == 0
-        started.communicate()
+    assert run() == 0
     assert run.texts() == [" one"]
 
 
@@ -773,11 +778,6 @@ def test_stopping_is_shown() -> None:
     assert progress.line() == "0 of 5 done, 0 failed"
     progress.stopping = True
     assert progress.line() == "0 of 5 done, 0 failed, stopping what runs"
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def test_bar_in_a_terminal(run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:

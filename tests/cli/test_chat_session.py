@@ -107,6 +107,7 @@ def test_lines_are_edited_and_recalled(start: Start, server: Emulator) -> None:
     assert prompts(server) == ["Hello", "Hello", "two\nlines", " /quit"]
 
 
+@pytest.mark.long
 def test_commands_are_completed(start: Start) -> None:
     with start() as chat:
         chat.line_begun("/sha" + TAB, "/share")
@@ -147,6 +148,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(start: Start, server
     assert len(conversation.messages) == 4
 
 
+@pytest.mark.long
 def test_a_second_ctrl_c_leaves_after_a_retry(start: Start, server: Emulator) -> None:
     server.reply("first", Answer(" again one", hold_after=1))
     with start() as chat:
@@ -274,6 +276,7 @@ def test_an_answer_longer_than_the_screen(terminal: InTerminal, server: Emulator
     assert all(terminal.text.count(f"number-{n}.") >= 1 for n in range(40))
 
 
+@pytest.mark.long
 def test_the_terminal_is_resized(start: Start, server: Emulator) -> None:
     words = " ".join(f"word{n}" for n in range(20))
     server.reply(Answer(f"start {words}", hold_after=2), "short")

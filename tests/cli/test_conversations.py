@@ -2,14 +2,12 @@
 
 import io
 import json
-import os
 import re
 import sys
 from pathlib import Path
 
-import needs
 import pytest
-from command import Command
+from command import Command, InTerminal
 
 from h2o_client import H2oClient
 from h2o_client.cli import state
@@ -123,18 +121,14 @@ def test_a_conversation_of_another_session(command: Command, kept: list[str]) ->
     assert len(kept) == 2
 
 
-@needs.posix
-def test_tables_in_a_terminal(command: Command, kept: list[str]) -> None:
-    from pseudo_terminal import session
-
-    assert command is not None
-    with session("conversations", "list", env=dict(os.environ), columns=120) as terminal:
-        assert terminal.ended() == 0
+@pytest.mark.usefixtures("command")
+def test_tables_in_a_terminal(kept: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = InTerminal(monkeypatch)
+    assert terminal("conversations", "list", env={"COLUMNS": "120"}) == 0
     assert all(number in terminal.text for number in kept)
     assert re.search(rf"\* +{kept[1]}", terminal.text)
     assert "\x1b two" not in terminal.raw
-    with session("models", env=dict(os.environ), columns=120) as terminal:
-        assert terminal.ended() == 0
+    assert terminal("models") == 0
     assert re.search(rf"\* +{MODELS[0]}", terminal.text)
 
 

@@ -191,8 +191,14 @@ def test_certificates_that_are_none(server: Emulator) -> None:
     ("names", "days", "outcome", "hint"),
     [
         (["elsewhere.example"], 90, "FAILED", "is localhost the right name?"),
-        (["localhost"], -1, "FAILED", "the clock of this machine is wrong"),
-        (["localhost"], 1, "note", "the certificate expires"),
+        pytest.param(
+            ["localhost"],
+            -1,
+            "FAILED",
+            "the clock of this machine is wrong",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(["localhost"], 1, "note", "the certificate expires", marks=pytest.mark.long),
     ],
 )
 def test_certificates(

@@ -1,6 +1,5 @@
 """Nothing that a server says makes a terminal do something, whichever command shows it."""
 
-import io
 import json
 import logging
 import os
@@ -14,6 +13,7 @@ import httpx
 import needs
 import pytest
 from attacks import CONTROLS, UNSAFE
+from command import Terminal
 from pytest_httpx import HTTPXMock
 
 from h2o_client import H2oClient
@@ -52,11 +52,6 @@ COMMANDS: list[tuple[str, ...]] = [
     ("serve", "--list"),
 ]
 OFFLINE = {"completion", "serve"}
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.fixture
