@@ -5,13 +5,13 @@ the results as they finish, so its memory does not grow with the number of promp
 with one prompt is the error of its result.
 
 `Batch` works with threads. It pulls prompts in the thread that iterates it: iterables need not be
-thread-safe, and no thread of ours can be stuck in one. `AsyncBatch` works with tasks, one of which
+thread-safe, and a worker never waits for one. `AsyncBatch` works with tasks, one of which
 pulls. Both are left through their block alone: leaving closes the streams that run, which tells
 the server to stop and delete, and waits for the threads or tasks.
 
 The service limits messages by session or address, so one rejection concerns all: `RateLimit` says
-until when nobody sends anything. The prompt that met the limit is asked again after the pause, by
-the worker that has it. A call's own retries never wait for the limit: they leave that to the batch.
+until when all workers pause. The prompt that met the limit is sent again after the pause, by the
+worker that has it. A call's own retries never wait for the limit: they leave that to the batch.
 """
 
 import contextlib
@@ -112,7 +112,7 @@ class RateLimit:
         """Note that a message met the limit.
 
         Returns:
-            Whether to ask it again after the pause. If not, the budget is used up.
+            Whether to send it again after the pause. If not, the budget is used up.
         """
         after = error.retry_after
         pause = WINDOW if after is None else max(after, _SHORTEST)
@@ -264,7 +264,7 @@ class _Common:
         return BatchResult(index=index, prompt=prompt, id=_id(prompt), reply=reply)
 
     def _failed(self, index: int, prompt: Any, error: Exception) -> BatchResult | None:
-        """Return the result; None: the prompt met the limit, and is to be asked again."""
+        """Return the result; None: the prompt met the limit, and is to be sent again."""
         if isinstance(error, RateLimitError) and self._limit.rejected(error):
             return None
         return BatchResult(index=index, prompt=prompt, id=_id(prompt), error=error)
@@ -281,9 +281,9 @@ class Batch(_Common):
     asked for. Leaving the block stops what runs, and waits for it.
 
     Args:
-        client: asks the prompts.
+        client: sends the prompts.
         prompts: the prompts.
-        **options: `concurrency` (how many are asked at a time), `limit_wait` (seconds that all
+        **options: `concurrency` (how many are sent at a time), `limit_wait` (seconds that all
             pause, in a row, for the service's limit), and the arguments of each call.
     """
 
@@ -313,7 +313,7 @@ class Batch(_Common):
         for _ in self._threads:
             self._jobs.put(_END)
         # All at once: each has its time limit to notify the server.
-        closers = [_thread(stream.close) for stream in streams]
+        closers = [_new_thread(stream.close) for stream in streams]
         for thread in closers:
             thread.start()
         until = time.monotonic() + _JOIN
@@ -362,21 +362,21 @@ class Batch(_Common):
         self._jobs.put((self._pulled, prompt))
         self._pulled += 1
         if len(self._threads) < self._concurrency:
-            thread = _thread(copy_context().run, self._run)
+            thread = _new_thread(copy_context().run, self._run)
             thread.start()
             self._threads.append(thread)  # not before: Ctrl-C may come upon start()
 
     def _run(self) -> None:
         """Be a worker."""
         while (job := self._jobs.get()) is not _END:
-            result = self._ask(*job)
+            result = self._answer(*job)
             if result is None:
                 return
             self._results.put(result)
             del job, result  # so that they can be collected while this waits
 
-    def _ask(self, index: int, prompt: Prompt) -> BatchResult | None:
-        """Ask a prompt until it is answered or has failed; None: the batch was left."""
+    def _answer(self, index: int, prompt: Prompt) -> BatchResult | None:
+        """Send a prompt until it is answered or has failed; None: the batch was left."""
         result: BatchResult | None = None
         while result is None:
             # The pause can become longer meanwhile.
@@ -404,7 +404,7 @@ class Batch(_Common):
                 self._streams.discard(stream)
 
 
-def _thread(call: Callable[..., object], *args: object) -> threading.Thread:
+def _new_thread(call: Callable[..., object], *args: object) -> threading.Thread:
     # A daemon: one that is stuck in a socket for longer than _JOIN must not keep the process.
     return threading.Thread(target=call, args=args, name="h2o_client-batch", daemon=True)
 
@@ -484,12 +484,12 @@ class AsyncBatch(_Common):
             return _END
 
     async def _run(self, index: int, prompt: Prompt) -> None:
-        """Ask a prompt, and give its result as soon as there is room for it."""
-        await self._results.send(await self._ask(index, prompt))
+        """Send a prompt, and give its result as soon as there is room for it."""
+        await self._results.send(await self._answer(index, prompt))
         self._room.release()
 
-    async def _ask(self, index: int, prompt: Prompt) -> BatchResult:
-        """Ask a prompt until it is answered or has failed."""
+    async def _answer(self, index: int, prompt: Prompt) -> BatchResult:
+        """Send a prompt until it is answered or has failed."""
         result: BatchResult | None = None
         while result is None:
             while (delay := self._limit.delay()) > 0:  # noqa: ASYNC110 -- it can become longer

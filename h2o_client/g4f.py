@@ -48,7 +48,7 @@ def format_prompt(messages: Sequence[Mapping[str, str]], add_special_tokens: boo
 
     Raises:
         TypeError: something is not a message.
-        ValueError: there is no message, a role is unknown, or the prompt is blank.
+        ValueError: `messages` is empty, a role is unknown, or the prompt is blank.
     """
     if add_special_tokens and len(messages) == 1:
         return f"{messages[0]['role'].capitalize()}: {messages[0]['content']}\nAssistant:"
@@ -177,7 +177,7 @@ class H2o:
     Attributes:
         url: where the service is. A subclass may have another one. While it is the hosted
             service's, the environment's `H2O_CHAT_URL` replaces it.
-        model: the model of calls that name none; `H2O_CHAT_MODEL` replaces it likewise.
+        model: the model of calls that do not name one; `H2O_CHAT_MODEL` replaces it likewise.
         params: a text that names the parameters.
     """
 
@@ -213,7 +213,7 @@ class H2o:
             The tokens, to be iterated with `async for`, awaited before that or not.
 
         Raises:
-            TypeError: there are no messages. Other errors are raised by the iteration.
+            TypeError: `messages` is missing. Other errors are raised by the iteration.
         """
         return AsyncResult(cls._call(model, messages, proxy, kwargs))
 
@@ -255,7 +255,7 @@ class H2o:
             The tokens, to be iterated with `for`.
 
         Raises:
-            TypeError: there are no messages. Other errors are raised by the iteration.
+            TypeError: `messages` is missing. Other errors are raised by the iteration.
         """
         return CreateResult(cls._call(model, messages, proxy, kwargs))
 

@@ -1,6 +1,6 @@
 """`%chat` and `%%chat`, for IPython and Jupyter: `%load_ext h2o_client`.
 
-They ask the server that `H2oClient()` finds: $H2O_CHAT_URL or the hosted service. `-c` keeps a
+They use the server that `H2oClient()` finds: $H2O_CHAT_URL or the hosted service. `-c` keeps a
 conversation, which is deleted when a new one begins, the extension is unloaded or the kernel ends.
 """
 
@@ -51,11 +51,11 @@ class Chat:
     @argument("--new", action="store_true", help="begin a new one, and delete the one before")
     @argument("prompt", nargs=REMAINDER, help="after -- it may begin with a dash")
     def chat(self, line: str, cell: str | None = None) -> None:
-        """Ask, and show the answer as it comes; the variable `reply` has it afterwards."""
+        """Show the answer to a prompt as it comes; the variable `reply` has it afterwards."""
         options, prompt = self.parse(line)
         prompt = "\n".join(part for part in (prompt, (cell or "").strip("\n")) if part)
         try:
-            self._ask(prompt, options)
+            self._send(prompt, options)
         except (H2oError, ValueError) as error:
             raise ChatFailedError(f"{type(error).__name__}: {error}") from error
 
@@ -71,7 +71,7 @@ class Chat:
         rest = options.prompt[1:] if options.prompt[:1] == ["--"] else options.prompt
         return options, line.strip().split(maxsplit=len(words) - len(rest))[-1] if rest else ""
 
-    def _ask(self, prompt: str, options: Namespace) -> None:
+    def _send(self, prompt: str, options: Namespace) -> None:
         if self._client is None:
             self._client = H2oClient()
         if options.new:

@@ -233,7 +233,7 @@ async def test_any_parameter_passes(served: Emulator) -> None:
 
 
 @pytest.mark.anyio
-async def test_arguments_of_the_old_base_are_no_parameters(served: Emulator) -> None:
+async def test_arguments_of_the_old_base_are_not_parameters(served: Emulator) -> None:
     old: dict[str, Any] = {
         "stream": False,
         "auth": "secret",
@@ -288,7 +288,7 @@ async def test_several_messages(served: Emulator) -> None:
 @pytest.mark.anyio
 async def test_proxy(served: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("H2O_CHAT_URL", "http://chat.example.invalid")
-    with pytest.raises(ForbiddenError):  # the emulator is no proxy
+    with pytest.raises(ForbiddenError):  # the emulator is not a proxy
         await H2o.create_async(None, MESSAGES, proxy=served.url)
     assert served.requests[0].path == "http://chat.example.invalid/settings"
     served.clear()

@@ -596,7 +596,7 @@ def test_options_that_are_wrong(line: str, says: str) -> None:
 
 def test_the_help_names_the_options() -> None:
     shown = magics.Chat.chat.__doc__ or ""
-    for part in ("Ask, and show the answer", "--model NAME", "-c, --conversation", "%chat ["):
+    for part in ("Show the answer to a prompt", "--model NAME", "-c, --conversation", "%chat ["):
         assert part in shown
 
 

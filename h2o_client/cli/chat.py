@@ -1,4 +1,4 @@
-"""`h2o-client chat`: a prompt, and the answer as it arrives; without a prompt a conversation."""
+"""`h2o-client chat`: a prompt, and the answer as it arrives; without a prompt, a chat session."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from h2o_client import ChatStream
 
 
-@click.command(short_help="Show the answer to a prompt or converse.")
+@click.command(short_help="Show the answer to a prompt, or chat.")
 @click.argument("prompt", required=False)
 @click.option("-c", "--continue", "resume", is_flag=True, help="Resume the last conversation.")
 @server_options

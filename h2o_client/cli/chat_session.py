@@ -58,7 +58,7 @@ class ChatSession:
         self._commands: dict[str, tuple[str, Callable[[str], object]]] = {
             "/help": ("show the commands", self._help),
             "/retry": (
-                "ask the last message again; the new answer replaces the old one",
+                "send the last message again; the new answer replaces the old one",
                 self._retry,
             ),
             "/model": (
@@ -97,13 +97,13 @@ class ChatSession:
             self._quote(message)
 
     def run(self, *, resume: str | None) -> None:
-        """Converse until the user leaves.
+        """Read messages and show answers until the user leaves.
 
         Args:
             resume: the id of a conversation to begin with, or None for a new one.
 
         Raises:
-            H2oError: the server no longer has it, or could not be asked.
+            H2oError: the server no longer has it, or could not be reached.
             KeyboardInterrupt: the user left by Ctrl-C.
         """
         if resume is not None:
@@ -244,9 +244,9 @@ class ChatSession:
         click.echo(printable(self._system or "none"))
 
     def _require_messages(self) -> None:
-        """Raise if nothing was said yet: the server does not know the conversation."""
+        """Raise if nothing has been sent yet: the server does not know the conversation."""
         if self._conversation.id is None:
-            raise ValueError("nothing was said yet")
+            raise ValueError("nothing has been sent yet")
 
     def _quote(self, message: Message) -> None:
         if message.role == "user":

@@ -28,7 +28,7 @@ from h2o_client import (
 )
 from h2o_client.cli import probe
 
-_QUESTION = "Say hello in one short sentence."
+_PROMPT = "Say hello in one short sentence."
 _LONGEST_ANSWER = 32  # tokens
 _EXPIRES_SOON = 14 * 86400
 _WITH_PASSWORD = "the proxy wants a user and password: http://user:password@proxy:port"  # noqa: S105
@@ -158,7 +158,7 @@ def _check_tls(place: probe.Place, requests: probe.Requests) -> Finding:
     try:
         version, certificate = requests.handshake()
     except probe.TunnelRefusedError as error:
-        text = f"asked for a connection to {place}, the proxy answered {error.status}"
+        text = f"the proxy answered {error.status} to the request for a connection to {place}"
         raise StepFailedError("tunnel", text, _tunnel_advice(place, error.status)) from None
     except httpx.HTTPError as error:
         raise StepFailedError("TLS", reason(error), _tls_advice(place, error)) from None
@@ -175,7 +175,7 @@ def _tunnel_advice(place: probe.Place, status: int) -> str:
     if status in (502, 503, 504):
         return f"the proxy does not reach {place.host}: is the name spelt right, and known there?"
     return (
-        f"the proxy lets nobody through to {place}: ask who runs it, or, to reach the server "
+        f"the proxy refuses connections to {place}: ask its operator, or, to reach the server "
         f"without it, set NO_PROXY={place.host}"
     )
 
@@ -307,7 +307,7 @@ def _use(client: H2oClient) -> Generator[Finding]:
             else:
                 yield Finding("ok", step, "accepted in this session; a conversation was created")
             step = "answer"
-            yield _ask(conversation)
+            yield _measure_answer(conversation)
     except H2oError as error:
         raise StepFailedError(step, str(error), _advice(error)) from None
 
@@ -325,11 +325,11 @@ def _judge_models(client: H2oClient, models: list[Model]) -> Finding:
     )
 
 
-def _ask(conversation: Conversation) -> Finding:
-    """Ask for a short answer."""
+def _measure_answer(conversation: Conversation) -> Finding:
+    """Ask for a short answer, and measure how long it takes."""
     begun = time.monotonic()
     first: float | None = None
-    with conversation.stream(_QUESTION, max_new_tokens=_LONGEST_ANSWER) as stream:
+    with conversation.stream(_PROMPT, max_new_tokens=_LONGEST_ANSWER) as stream:
         for _ in stream:
             if first is None:
                 first = time.monotonic() - begun

@@ -1,4 +1,4 @@
-"""The prompts of `h2o-client batch`, each asked in a conversation that the journal knows.
+"""The prompts of `h2o-client batch`, each sent in a conversation that the journal knows.
 
 A conversation is created and written down before its message is sent, so that a run that is killed
 and resumed finds the answer there. The conversation is deleted when the answer is written down.
@@ -33,7 +33,7 @@ from h2o_client import (
 from h2o_client.cli.items import Item
 from h2o_client.cli.journal import Journal
 
-SOUGHT = 120.0
+ANSWER_WAIT = 120.0
 """Seconds after its message was sent in which an answer may still arrive without its reader."""
 
 _FIRST_POLL = 0.25
@@ -62,20 +62,20 @@ class JournalledBatch(Batch):
     ) -> None:
         prompts: Iterable[Any] = items
         super().__init__(client, prompts, **options)
-        self._asked_by = client
+        self._sender = client
         self._journal = journal
         self._on_pause = on_pause
         self._limited: dict[str, Conversation] = {}  # those that met the rate limit, by key
 
-    def stream(self, prompt: Any) -> "_Asking":
+    def stream(self, prompt: Any) -> "_PromptStream":
         """Make what answers an item."""
         item: Item = prompt
         if item.wrong:
             raise ValueError(item.wrong)
         messages, keywords = self.call(item.prompt)
-        self._asked_by.stream(messages, **keywords)  # sends nothing, and checks the arguments
+        self._sender.stream(messages, **keywords)  # sends nothing, and checks the arguments
         text = build_prompt(messages)
-        return _Asking(self._asked_by, self._journal, item, text, keywords, self._limited)
+        return _PromptStream(self._sender, self._journal, item, text, keywords, self._limited)
 
     def pausing(self, seconds: float) -> None:
         """See `Batch`."""
@@ -83,7 +83,7 @@ class JournalledBatch(Batch):
         self._on_pause(seconds)
 
 
-class _Asking:
+class _PromptStream:
     """The answer to one item, in a conversation of its own. A batch knows it as a stream."""
 
     def __init__(
@@ -108,20 +108,20 @@ class _Asking:
         self._stream: Any = None
 
     def read(self) -> Reply:
-        """Find the answer of an earlier run, or ask; write it down before anything else.
+        """Find the answer of an earlier run, or send the prompt; write the answer down at once.
 
         Raises:
-            H2oError: no answer could be had.
+            H2oError: the prompt could not be answered.
         """
         reply = self._find()
         if reply is None:
-            reply = self._ask()
+            reply = self._send()
         self._journal.answered(self._item.key, self._item.digest, describe_reply(reply))
         self._delete()
         return reply
 
     def close(self) -> None:
-        """Leave it, from another thread; `read()` then raises."""
+        """End it, from another thread; `read()` then raises."""
         with self._lock:
             self._left.set()
             stream = self._stream
@@ -130,13 +130,13 @@ class _Asking:
             stream.close()
 
     def _note_left(self) -> None:
-        # On a full disk it is left all the same: the conversation is deleted then, and what is
-        # not there is not taken for an answer either.
+        # On a full disk the run goes on: the conversation is deleted then, so the next run does not
+        # find a part of an answer in it.
         with contextlib.suppress(OSError):
             self._journal.left(self._item.key)
 
     def _find(self) -> Reply | None:
-        """Look for the answer where an earlier run asked for it."""
+        """Look for the answer where an earlier run sent the prompt."""
         entry = self._journal.find(self._item.key)
         if entry is None or entry.conversation is None or self._item.key in self._limited:
             return None
@@ -149,10 +149,10 @@ class _Asking:
                 reply = find_reply(self._conversation)
             except (NotFoundError, ForbiddenError):
                 return None
-            left = (entry.at or 0.0) + SOUGHT - time.time()
+            left = (entry.at or 0.0) + ANSWER_WAIT - time.time()
             if reply is not None:
                 return reply
-            if not 0 < left <= SOUGHT:  # over, or the clock was turned back
+            if not 0 < left <= ANSWER_WAIT:  # over, or the clock was turned back
                 break
             if self._left.wait(min(delay, left)):
                 raise IncompleteStreamError("the batch was left")
@@ -160,20 +160,20 @@ class _Asking:
         self._delete()
         return None
 
-    def _ask(self) -> Reply:
+    def _send(self) -> Reply:
         try:
-            return self._send()
+            return self._send_once()
         except RateLimitError:  # the conversation waits for the next attempt
             if self._conversation is not None:
                 self._limited[self._item.key] = self._conversation
             raise
         except Exception as error:
             self._note_left()
-            if not isinstance(error, TransportError):  # the server would not be reached either
+            if not isinstance(error, TransportError):  # deleting would fail in the same way
                 self._delete()
             raise
 
-    def _send(self) -> Reply:
+    def _send_once(self) -> Reply:
         item = self._item
         conversation = self._limited.pop(item.key, None)
         if conversation is None:

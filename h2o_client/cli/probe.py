@@ -99,7 +99,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 class Requests:
-    """Sends single requests to a server, in a session that nobody uses afterwards.
+    """Sends single requests to a server, in a session that is not used afterwards.
 
     Args:
         url: where it is, perhaps with user and password.

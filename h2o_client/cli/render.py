@@ -241,7 +241,7 @@ class MarkdownScreen(Screen):
         last = last_block(self._tail)
         if last == 0:
             return
-        # First out of the part that is drawn anew, that it is not seen twice.
+        # First removed from the part that is drawn anew, so that it is not shown twice.
         self._tail = "\n".join(lines[last:])
         self._print("\n".join(lines[:last]))
 

@@ -41,7 +41,7 @@ def server_options(command: F) -> F:
         "--local",
         is_flag=True,
         callback=local,
-        help="Start the emulator and ask it, for this one run.",
+        help="Start the emulator and use it, for this one run.",
     )
     engine_option = click.option(
         "--engine",

@@ -60,7 +60,7 @@ def last_conversation(base_url: str) -> str:
     """Return the id of the last conversation with a server.
 
     Raises:
-        click.UsageError: none was kept.
+        click.UsageError: no conversation was kept.
     """
     found = load(base_url).conversation
     if found is None:

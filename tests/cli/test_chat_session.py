@@ -112,7 +112,7 @@ def test_commands_are_completed(start: Start) -> None:
     with start() as chat:
         chat.line_begun("/sha" + TAB, "/share")
         chat.type(ENTER)
-        chat.until("nothing was said yet")
+        chat.until("nothing has been sent yet")
         chat.line("/models")
         chat.until(SMALL)
         chat.line_begun("/model 7b" + TAB, SMALL)
@@ -210,14 +210,14 @@ def test_a_signal_ends_it(start: Start, server: Emulator, asked: bool) -> None:
 
 
 @pytest.mark.parametrize("option", ["--raw", "--json"])
-def test_a_retry_is_told(terminal: InTerminal, server: Emulator, option: str) -> None:
+def test_a_retry_is_shown(terminal: InTerminal, server: Emulator, option: str) -> None:
     server.fault("create", Fault(status=503, body="no room"))
     server.reply(" Here.")
     assert terminal("Hello", option) == 0
     assert re.match(r"trying again in .*no room.*\n.*Here\.", terminal.text)
 
 
-def test_a_retry_of_a_command_is_told(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_retry_of_a_command_is_shown(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     server.fault("root", Fault(status=503, body="no room"))
     models = InTerminal(monkeypatch, "models", "--base-url", server.url)
     assert models(env={"COLUMNS": "50"}) == 0
@@ -229,7 +229,7 @@ def test_a_retry_of_a_command_is_told(server: Emulator, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
-def test_no_colours_where_none_are_wanted(
+def test_no_colours_where_they_are_unwanted(
     server: Emulator, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     doctor = InTerminal(monkeypatch, "doctor", server.url)
@@ -240,7 +240,9 @@ def test_no_colours_where_none_are_wanted(
 
 def test_help_is_wrapped_between_words(terminal: InTerminal) -> None:
     assert terminal(typed=["/help", "/quit"], env={"COLUMNS": "50"}) == 0
-    assert "/retry   ask the last message again; the new\n         answer replaces" in terminal.text
+    assert (
+        "/retry   send the last message again; the new\n         answer replaces" in terminal.text
+    )
 
 
 def test_markdown_is_rendered(terminal: InTerminal, server: Emulator) -> None:
@@ -421,7 +423,7 @@ def test_a_conversation_that_is_gone(chat: Command, server: Emulator) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"session": 1, "conversation": null}', "\xff", "{}"])
-def test_a_state_that_is_none(server: Emulator, home: Path, text: str) -> None:
+def test_a_state_file_that_is_not_valid(server: Emulator, home: Path, text: str) -> None:
     state.save(server.url, state.Saved("secret", "0" * 24))
     assert state.load(server.url) == state.Saved("secret", "0" * 24)
     assert "secret" not in repr(state.load(server.url))
@@ -453,7 +455,7 @@ def test_json(chat: Command, server: Emulator) -> None:
         (("--version",), {"prompt_toolkit", "markdown_it", "rich", "httpx", "http.client"}),
     ],
 )
-def test_what_needs_no_screen_imports_none(
+def test_commands_import_what_they_need(
     server: Emulator, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], heavy: set[str]
 ) -> None:
     text = (

@@ -260,7 +260,7 @@ def test_wrong_use(
     assert served.requests == []
 
 
-def test_nothing_asked_for_shows_the_help(command: Command) -> None:
+def test_without_arguments_it_shows_the_help(command: Command) -> None:
     assert command() in (0, 2)  # of which click 8.1 takes the first
     assert (command.out + command.err).startswith("Usage: h2o-client ")
 
@@ -281,7 +281,7 @@ PROXY = "write http://host:port"
         ({"HTTP_PROXY": "http://[::1", "HTTPS_PROXY": "http://x:1"}, "HTTP_PROXY: [^;]*"),
     ],
 )
-def test_a_proxy_that_is_none(
+def test_a_proxy_variable_that_is_not_valid(
     command: Command,
     served: Emulator,
     monkeypatch: pytest.MonkeyPatch,
@@ -305,7 +305,7 @@ def test_a_proxy_that_is_none(
         pytest.param("absent", "No such file", marks=pytest.mark.long),
     ],
 )
-def test_certificates_that_are_none(tmp_path: Path, name: str, reason: str) -> None:
+def test_certificate_files_that_are_not_valid(tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / "wrong").write_text("none\n")
     env = {**os.environ, "SSL_CERT_FILE": str(tmp_path / name)}
     status, out, err = run("models", env=env)
@@ -330,7 +330,7 @@ def test_no_prompt_in_a_terminal(command: Command, monkeypatch: pytest.MonkeyPat
     assert "give a prompt" in command.err
 
 
-def test_stdin_that_is_no_text(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stdin_that_is_not_text(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     stdin = io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), encoding="utf-8")
     monkeypatch.setattr(sys, "stdin", stdin)
     assert command("chat") == 2
@@ -339,7 +339,7 @@ def test_stdin_that_is_no_text(command: Command, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.long
 @needs.posix
-def test_stdin_that_is_no_text_in_the_c_locale() -> None:
+def test_stdin_that_is_not_text_in_the_c_locale() -> None:
     env = {**os.environ, "LC_ALL": "C"}
     with process("chat", env=env, stdin=subprocess.PIPE) as started:
         status, out, err = ended(started, b"\xff\xfe")
@@ -367,7 +367,7 @@ def test_begun_with_closed_files(served: Emulator, closed: str, status: int, tol
     assert served.conversations == []
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full does not exist")
 @pytest.mark.parametrize(
     "arguments",
     [

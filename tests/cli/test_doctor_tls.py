@@ -178,7 +178,7 @@ def test_an_issuer_that_is_named(server: Emulator, authority: Any) -> None:
     assert server.conversations == []
 
 
-def test_certificates_that_are_none(server: Emulator) -> None:
+def test_a_certificate_file_that_does_not_exist(server: Emulator) -> None:
     status, out = run("doctor", server.url, SSL_CERT_FILE="/nowhere/issuer.pem")
     assert (status, steps(out)) == (
         1,
@@ -254,7 +254,7 @@ def test_through_a_tunnel(server: Emulator, authority: Any) -> None:
 @pytest.mark.parametrize(
     ("answered", "hint"),
     [
-        (403, "lets nobody through to chat.example:443"),
+        (403, "refuses connections to chat.example:443"),
         (407, "http://user:password@proxy:port"),
         (502, "does not reach chat.example"),
     ],

@@ -199,7 +199,7 @@ def test_what_goes_wrong_behind_it_is_shown() -> None:
 
 @pytest.mark.long
 @needs.posix
-def test_a_token_is_wanted_from_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_is_required_of_every_client(monkeypatch: pytest.MonkeyPatch) -> None:
     address = ("--host", "0.0.0.0", "--port", "0", "--token", "s3cret")
     with process("serve", *address) as serve:
         shown = read(serve, "chat")

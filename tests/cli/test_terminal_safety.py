@@ -78,10 +78,10 @@ def run(hostile: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> R
         monkeypatch.setenv(name, value)
     (tmp_path / "input").write_text("Hello\n")
     with H2oClient(hostile.url, model=MODEL) as client:
-        talk = client.conversation(keep=True)
-        talk.send(f"My words{CONTROLS}")
-        talk.rename(f"Title{CONTROLS}")
-        state.save(hostile.url, state.Saved(client.session, talk.id))
+        conversation = client.conversation(keep=True)
+        conversation.send(f"My words{CONTROLS}")
+        conversation.rename(f"Title{CONTROLS}")
+        state.save(hostile.url, state.Saved(client.session, conversation.id))
 
     def run(*arguments: str) -> str:
         places = {"input": tmp_path / "input", "output": tmp_path / "output"}
