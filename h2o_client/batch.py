@@ -4,14 +4,16 @@ A batch pulls prompts one by one from any iterable, never further ahead than it 
 the results as they finish, so its memory does not grow with the number of prompts. What goes wrong
 with one prompt is the error of its result.
 
-`Batch` works with threads. It pulls prompts in the thread that iterates it: iterables need not be
-thread-safe, and a worker never waits for one. `AsyncBatch` works with tasks, one of which
-pulls. Both are left through their block alone: leaving closes the streams that run, which tells
-the server to stop and delete, and waits for the threads or tasks.
+`Batch` and `AsyncBatch` differ by the nature of threads and tasks, in pulling and in leaving.
+`Batch` has a thread for each prompt that is sent at a time. It pulls in the thread that iterates
+it, so that iterables need not be thread-safe, and no thread is stuck in one. A thread is ended by
+closing its stream. `AsyncBatch` has a task for each prompt, and one that pulls. They are cancelled.
+Both are left through their block alone: the server is told to stop and delete, and the threads or
+tasks are waited for.
 
 The service limits messages by session or address, so one rejection concerns all: `RateLimit` says
-until when all workers pause. The prompt that met the limit is sent again after the pause, by the
-worker that has it. A call's own retries never wait for the limit: they leave that to the batch.
+until when all of them pause. The prompt that met the limit is sent again after the pause, by the
+thread or task that has it. A call's own retries never wait for the limit.
 """
 
 import contextlib
@@ -31,7 +33,7 @@ from collections.abc import (
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import anyio
 
@@ -73,17 +75,8 @@ class BatchResult:
     error: Exception | None = None
 
 
-class Streaming(Protocol):
-    """What a batch needs of a client."""
-
-    @property
-    def stream(self) -> Callable[..., Any]:
-        """Makes a stream with `read()`, and `close()` for any thread (async: `aclose()`)."""
-        ...
-
-
 class RateLimit:
-    """Until when the workers of a batch pause. It waits for nothing itself.
+    """Until when a batch pauses. It does not wait itself.
 
     Args:
         budget: seconds of pause allowed in a row, without an answer between them.
@@ -148,48 +141,12 @@ def leave_limit_to_batch(retries: Retries | int) -> Retries:
     return replace(own, on_retry=on_retry)
 
 
-def read_prompt(
-    prompt: Prompt, keywords: Mapping[str, Any]
-) -> tuple[types.Messages, dict[str, Any]]:
-    """Return messages and keywords of the call that a prompt stands for.
-
-    Args:
-        prompt: the prompt.
-        keywords: those of the batch; what the prompt says itself replaces them.
-
-    Raises:
-        TypeError: something is of the wrong type, or a key is unknown.
-        ValueError: it has neither prompt nor messages, or both.
-    """
-    call = dict(keywords)
-    if not isinstance(prompt, Mapping):
-        return prompt, call
-    unknown = sorted(repr(key) for key in prompt if key not in _KEYS)
-    if unknown:
-        raise TypeError(f"a prompt has the keys {sorted(_KEYS)}, not {', '.join(unknown)}")
-    given = [key for key in ("prompt", "messages") if prompt.get(key) is not None]
-    if len(given) != 1:
-        raise ValueError("a prompt that is a mapping has `prompt` or `messages`, one of them")
-    messages = prompt[given[0]]
-    if given == ["prompt"] and not isinstance(messages, str):
-        raise TypeError(f"`prompt` is text, not {type(messages).__name__}")
-    if prompt.get("model") is not None:
-        call["model"] = prompt["model"]
-    own = prompt.get("parameters")
-    if own is None:
-        return messages, call
-    if not isinstance(own, Mapping):
-        raise TypeError(f"a prompt's parameters are a mapping, not {type(own).__name__}")
-    call.update(as_arguments(own, call.get("parameters")))
-    return messages, call
-
-
 class _Common:
     """What both kinds of batches share: their arguments, the limit, and their results."""
 
     def __init__(
         self,
-        client: Streaming,
+        client: Any,
         prompts: Any,
         *,
         concurrency: int = 8,
@@ -227,11 +184,33 @@ class _Common:
     def call(self, prompt: Prompt) -> tuple[types.Messages, dict[str, Any]]:
         """Return messages and keywords of the call that a prompt stands for.
 
+        What the prompt says itself replaces the keywords of the batch.
+
         Raises:
-            TypeError: something in it is of the wrong type.
-            ValueError: something in it is not valid.
+            TypeError: something in it is of the wrong type, or a key is unknown.
+            ValueError: it has neither prompt nor messages, or both.
         """
-        return read_prompt(prompt, self._parameters)
+        call = dict(self._parameters)
+        if not isinstance(prompt, Mapping):
+            return prompt, call
+        unknown = sorted(repr(key) for key in prompt if key not in _KEYS)
+        if unknown:
+            raise TypeError(f"a prompt has the keys {sorted(_KEYS)}, not {', '.join(unknown)}")
+        given = [key for key in ("prompt", "messages") if prompt.get(key) is not None]
+        if len(given) != 1:
+            raise ValueError("a prompt that is a mapping has `prompt` or `messages`, one of them")
+        messages = prompt[given[0]]
+        if given == ["prompt"] and not isinstance(messages, str):
+            raise TypeError(f"`prompt` is text, not {type(messages).__name__}")
+        if prompt.get("model") is not None:
+            call["model"] = prompt["model"]
+        own = prompt.get("parameters")
+        if own is None:
+            return messages, call
+        if not isinstance(own, Mapping):
+            raise TypeError(f"a prompt's parameters are a mapping, not {type(own).__name__}")
+        call.update(as_arguments(own, call.get("parameters")))
+        return messages, call
 
     def stream(self, prompt: Prompt) -> Any:
         """Make the stream that answers a prompt; a subclass may make another."""
@@ -281,13 +260,14 @@ class Batch(_Common):
     asked for. Leaving the block stops what runs, and waits for it.
 
     Args:
-        client: sends the prompts.
+        client: sends the prompts: `stream()` makes a stream with `read()`, and `close()` for any
+            thread (async: `aclose()`).
         prompts: the prompts.
         **options: `concurrency` (how many are sent at a time), `limit_wait` (seconds that all
             pause, in a row, for the service's limit), and the arguments of each call.
     """
 
-    def __init__(self, client: Streaming, prompts: Prompts, **options: Any) -> None:
+    def __init__(self, client: Any, prompts: Prompts, **options: Any) -> None:
         super().__init__(client, prompts, **options)
         self._source: Iterator[Prompt] | None = iter(prompts)
         self._jobs: queue.SimpleQueue[tuple[int, Prompt]] = queue.SimpleQueue()
@@ -301,12 +281,7 @@ class Batch(_Common):
         self._enter()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         with self._lock:
             self._left.set()
             streams = list(self._streams)
@@ -317,7 +292,7 @@ class Batch(_Common):
         for thread in closers:
             thread.start()
         until = time.monotonic() + _JOIN
-        for thread in closers + self._threads:
+        for thread in [*closers, *self._threads]:
             if thread.is_alive():  # Ctrl-C can have come before its start
                 thread.join(max(0.0, until - time.monotonic()))
 
@@ -344,7 +319,7 @@ class Batch(_Common):
         raise StopIteration
 
     def _has_room(self) -> bool:
-        """Whether to pull another prompt: first for a free worker, then ahead."""
+        """Whether to pull another prompt: first for a free slot, then ahead."""
         waiting, ready = self._pulled - self._given, self._results.qsize()
         if self._source is None or waiting >= 2 * self._concurrency:
             return False
@@ -362,12 +337,11 @@ class Batch(_Common):
         self._jobs.put((self._pulled, prompt))
         self._pulled += 1
         if len(self._threads) < self._concurrency:
-            thread = _new_thread(copy_context().run, self._run)
-            thread.start()
-            self._threads.append(thread)  # not before: Ctrl-C may come upon start()
+            self._threads.append(_new_thread(copy_context().run, self._work))
+            self._threads[-1].start()
 
-    def _run(self) -> None:
-        """Be a worker."""
+    def _work(self) -> None:
+        """Answer one prompt after the other, in their order."""
         while (job := self._jobs.get()) is not _END:
             result = self._answer(*job)
             if result is None:
@@ -412,7 +386,7 @@ def _new_thread(call: Callable[..., object], *args: object) -> threading.Thread:
 class AsyncBatch(_Common):
     """`Batch` for `async with` and `async for`; `prompts` may be an async iterable, too."""
 
-    def __init__(self, client: Streaming, prompts: AsyncPrompts, **options: Any) -> None:
+    def __init__(self, client: Any, prompts: AsyncPrompts, **options: Any) -> None:
         super().__init__(client, prompts, **options)
         self._source: Iterator[Prompt] | AsyncIterator[Prompt] = (
             aiter(prompts) if isinstance(prompts, AsyncIterable) else iter(prompts)
