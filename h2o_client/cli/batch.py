@@ -17,6 +17,7 @@ import click
 from h2o_client import Retries
 from h2o_client.cli.items import Item, read_items
 from h2o_client.cli.journal import Journal
+from h2o_client.cli.outcome import describe_error
 from h2o_client.cli.server import connected, param_option, url_option, wrong_use
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _send(
     params: dict[str, Any],
 ) -> None:
     """Send the items that are wanted; the journal has the outcomes then."""
-    from h2o_client.cli.journalled_batch import JournalledBatch, delete_leftovers, describe_error
+    from h2o_client.cli.journalled_batch import JournalledBatch, delete_leftovers
 
     journal.note_session(client.session)
     results = JournalledBatch(
@@ -162,7 +163,9 @@ def _send(
                     if isinstance(result.error, OSError):  # the journal's: nothing could be kept
                         raise result.error
                     if result.error is not None:
-                        journal.failed(item.key, item.digest, describe_error(result.error))
+                        found = describe_error(result.error).items()
+                        error = {name: value for name, value in found if value or name == "message"}
+                        journal.failed(item.key, item.digest, error)
                     progress.show(result)
             except KeyboardInterrupt:
                 progress.stopping = True

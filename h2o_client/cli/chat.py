@@ -9,7 +9,7 @@ import click
 
 from h2o_client import H2oError
 from h2o_client.cli import state
-from h2o_client.cli.outcome import PROGRAM
+from h2o_client.cli.outcome import PROGRAM, describe_error
 from h2o_client.cli.render import new_screen
 from h2o_client.cli.server import connected, param_option, server_options, wrong_use
 from h2o_client.safe_text import to_json
@@ -87,13 +87,7 @@ def _write_json(stream: "ChatStream") -> None:
     try:
         found = dataclasses.asdict(stream.read())
     except H2oError as error:
-        details = {
-            "type": type(error).__name__,
-            "message": str(error),
-            "status": getattr(error, "status", None),
-            "partial": error.partial,
-        }
-        click.echo(to_json({"error": details}))
+        click.echo(to_json({"error": describe_error(error)}))
         raise
     click.echo(to_json(found))
 

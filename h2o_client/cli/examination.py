@@ -32,6 +32,7 @@ _PROMPT = "Say hello in one short sentence."
 _LONGEST_ANSWER = 32  # tokens
 _EXPIRES_SOON = 14 * 86400
 _WITH_PASSWORD = "the proxy wants a user and password: http://user:password@proxy:port"  # noqa: S105
+_PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 _SECRET = re.compile(r"^(\w+://)?.*@", re.DOTALL)  # user and password
 
 
@@ -97,8 +98,11 @@ def _source(client: H2oClient, url: str | None) -> str:
 
 
 def _show_proxies(place: probe.Place, proxy: str | None) -> Finding:
-    settings = probe.proxy_settings()
-    shown = ", ".join(f"{name}={without_password(value)}" for name, value in settings.items())
+    shown = ", ".join(
+        f"{name}={without_password(value)}"
+        for name, value in sorted(os.environ.items())
+        if name.lower() in _PROXY_VARIABLES and value
+    )
     if proxy is not None:
         text = f"requests go through {without_password(proxy)} ({shown or 'set by the system'})"
         return Finding("note", "proxy", text, f"to go without it: NO_PROXY={place.host}")
@@ -124,10 +128,11 @@ def _reach(server: probe.Place, proxy: str | None, timeout: float) -> Generator[
     correct = f"{correct}: this is the proxy's address" if proxy else ""
     begun = time.monotonic()
     try:
-        addresses = probe.resolve(place)
+        found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         advice = correct or _name_advice(place, error)
         raise StepFailedError("name", f"{place.host}: {reason(error)}", advice) from None
+    addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
     yield Finding("ok", "name", f"{place.host} is {', '.join(addresses[:4])}{_took(begun)}")
     begun = time.monotonic()
     try:

@@ -90,6 +90,16 @@ class App(click.Group):
             _fail(ctx, error)
 
 
+def describe_error(error: Exception) -> dict[str, Any]:
+    """Return an error as JSON has it."""
+    return {
+        "type": type(error).__name__,
+        "message": str(error),
+        "status": getattr(error, "status", None),
+        "partial": getattr(error, "partial", ""),
+    }
+
+
 def debug_option(command: F) -> F:
     """Add `--debug`, which may stand before and after the subcommand's name."""
 

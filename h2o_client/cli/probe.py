@@ -7,7 +7,6 @@ it is HTTP or TLS, and says how it failed.
 import os
 import re
 import secrets
-import socket
 import urllib.request
 import uuid
 from collections.abc import Iterator, Mapping
@@ -64,31 +63,12 @@ class TunnelRefusedError(Exception):
         self.status = status
 
 
-def proxy_settings() -> dict[str, str]:
-    """Return the proxy settings of the environment; those that are empty set nothing."""
-    names = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-    return {
-        name: value for name, value in sorted(os.environ.items()) if name.lower() in names and value
-    }
-
-
 def proxy_for(place: Place) -> str | None:
     """Return the URL of the proxy that the environment puts before a place, as httpx reads it."""
     if urllib.request.proxy_bypass(str(place)):
         return None
     proxies = urllib.request.getproxies()
     return proxies.get(place.scheme) or proxies.get("all")
-
-
-def resolve(place: Place) -> list[str]:
-    """Return the addresses of a host.
-
-    Raises:
-        OSError: it has no address.
-        UnicodeError: it cannot be a host name.
-    """
-    found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -11,6 +11,7 @@ from command import Command, InTerminal
 
 from h2o_client import H2oClient
 from h2o_client.cli import state
+from h2o_client.cli.operations import OPERATIONS
 from h2o_client.emulator import DEFAULT_MODELS, Emulator, Model
 
 MODELS = [model.name for model in DEFAULT_MODELS]
@@ -82,6 +83,17 @@ def test_rename_and_share(command: Command, kept: list[str], server: Emulator) -
     assert "100 characters" in command.err
     assert command("conversations", "share", kept[0]) == 0
     assert command.out.startswith(f"{server.url}/r/")
+
+
+def test_each_operation_is_a_subcommand_and_a_command_in_a_session(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("conversations", "--help") == 0
+    session = InTerminal(monkeypatch, "chat")
+    assert session(typed=["/help", "/quit"], env={"COLUMNS": "200"}) == 0
+    for operation in OPERATIONS:
+        assert re.search(rf"^  {operation.name} +{operation.summary}$", command.out, re.MULTILINE)
+        assert re.search(rf"^{operation.slash} +{operation.meaning}$", session.text, re.MULTILINE)
 
 
 def test_delete(command: Command, kept: list[str], server: Emulator) -> None:

@@ -298,7 +298,7 @@ async def test_async_prompts(api: Api, server: Emulator) -> None:
 
     async def prompts() -> AsyncIterator[str]:
         try:
-            for number in range(100):
+            for number in range(30):
                 await anyio.lowlevel.checkpoint()
                 yield f"p{number}"
         finally:
@@ -311,7 +311,7 @@ async def test_async_prompts(api: Api, server: Emulator) -> None:
             await api.wait(lambda: stands_still(server))
         assert closed == [True]
         found = await everything(client.batch(prompts()))
-        assert [str(result.reply) for result in found] == [f" p{n}" for n in range(100)]
+        assert [str(result.reply) for result in found] == [f" p{n}" for n in range(30)]
     await api.settled()
     assert server.generating == 0
 
