@@ -56,7 +56,7 @@ class Chat:
         prompt = "\n".join(part for part in (prompt, (cell or "").strip("\n")) if part)
         try:
             self._send(prompt, options)
-        except (H2oError, ValueError) as error:
+        except (H2oError, TypeError, ValueError) as error:
             raise ChatFailedError(f"{type(error).__name__}: {error}") from error
 
     def parse(self, line: str) -> tuple[Namespace, str]:
