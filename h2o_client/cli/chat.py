@@ -31,6 +31,7 @@ def chat(
     prompt: str | None,
     resume: bool,
     local: bool,
+    engine: str | None,
     base_url: str | None,
     model: str | None,
     system: str | None,
@@ -47,11 +48,13 @@ def chat(
     With --json the answer is an object with the fields of a Reply (text, finish_reason, …), and
     a failure is an object {"error": {"type", "message", "status", "partial"}}.
     """
+    local = local or engine is not None
     if resume and (local or model is not None):
         other = "--local" if local else "--model"
         raise click.UsageError(f"-c and {other} exclude each other")
     text = _read_prompt(prompt, converse=not as_json)
-    with connected(base_url, local=local, model=model, saved=resume or text is None) as client:
+    saved = resume or text is None
+    with connected(base_url, local=local, engine=engine, model=model, saved=saved) as client:
         last = state.last_conversation(client.base_url) if resume else None
         if text is None:
             from h2o_client.cli.chat_session import ChatSession

@@ -165,6 +165,7 @@ def test_an_issuer_that_is_not_trusted(command: Command, server: Emulator, autho
     assert server.requests == []
 
 
+@pytest.mark.long
 def test_an_issuer_that_is_named(server: Emulator, authority: Any) -> None:
     trusted = {"SSL_CERT_FILE": str(authority.path)}
     with tls(server, authority.issue_cert("localhost")) as port:

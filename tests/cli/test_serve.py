@@ -181,6 +181,7 @@ def test_an_engine_for_one_command(command: Command) -> None:
     assert "the model server at http://127.0.0.1:1 does not answer" in command.err
 
 
+@pytest.mark.long
 @needs.posix
 def test_what_goes_wrong_behind_it_is_shown() -> None:
     with (
@@ -232,6 +233,7 @@ def test_it_can_be_ended_twice() -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.long
 def test_the_extra_is_missing() -> None:
     text = (
         "import sys; sys.modules['torch'] = None\n"
