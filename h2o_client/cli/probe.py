@@ -99,7 +99,12 @@ class Requests:
         token = os.environ.get("H2O_CHAT_TOKEN")
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        self._options: dict[str, Any] = {"base_url": url, "headers": headers, "timeout": timeout}
+        self._options: dict[str, Any] = {
+            "base_url": url,
+            "headers": headers,
+            "timeout": timeout,
+            "verify": httpx.create_ssl_context(),  # once: it takes longer than a request
+        }
 
     def use_other_referer(self) -> str:
         """Name the other scheme in `Referer` from now on, and return its URL."""
