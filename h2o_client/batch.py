@@ -4,14 +4,16 @@ A batch pulls prompts one by one from any iterable, never further ahead than it 
 the results as they finish, so its memory does not grow with the number of prompts. What goes wrong
 with one prompt is the error of its result.
 
-`Batch` works with threads. It pulls prompts in the thread that iterates it: iterables need not be
-thread-safe, and no thread of ours can be stuck in one. `AsyncBatch` works with tasks, one of which
-pulls. Both are left through their block alone: leaving closes the streams that run, which tells
-the server to stop and delete, and waits for the threads or tasks.
+`Batch` and `AsyncBatch` differ by the nature of threads and tasks, in pulling and in leaving.
+`Batch` has a thread for each prompt that is sent at a time. It pulls in the thread that iterates
+it, so that iterables need not be thread-safe, and no thread is stuck in one. A thread is ended by
+closing its stream. `AsyncBatch` has a task for each prompt, and one that pulls. They are cancelled.
+Both are left through their block alone: the server is told to stop and delete, and the threads or
+tasks are waited for.
 
 The service limits messages by session or address, so one rejection concerns all: `RateLimit` says
-until when nobody sends anything. The prompt that met the limit is asked again after the pause, by
-the worker that has it. A call's own retries never wait for the limit: they leave that to the batch.
+until when all of them pause. The prompt that met the limit is sent again after the pause, by the
+thread or task that has it. A call's own retries never wait for the limit.
 """
 
 import contextlib
@@ -27,21 +29,18 @@ from collections.abc import (
     Iterable,
     Iterator,
     Mapping,
-    Sequence,
 )
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import anyio
 
-from h2o_client import RateLimitError, Retries, Retry
+from h2o_client import RateLimitError, Reply, Retries, Retry, types
 from h2o_client.options import as_arguments
-from h2o_client.types import Message, Reply
 
-Messages: TypeAlias = str | Sequence[Mapping[str, Any] | Message]
-Prompt: TypeAlias = Messages | Mapping[str, Any]
+Prompt: TypeAlias = types.Messages | Mapping[str, Any]
 """A prompt, messages, or a mapping: `prompt` or `messages`, and `parameters`, `model`, `id`."""
 
 Prompts: TypeAlias = Iterable[Prompt]
@@ -52,7 +51,6 @@ _SHORTEST = 1.0  # seconds of a pause, where the server says 0
 _JOIN = 10.0  # seconds to wait for a thread that cannot be reached in its socket
 _TURN = 1.0  # seconds: where a wait cannot be interrupted (Windows), Ctrl-C is seen between two
 _KEYS = frozenset({"id", "messages", "model", "parameters", "prompt"})
-_NO_PARAMETERS = frozenset({"messages", "model", "parameters", "recover", "retries", "self"})
 _END: Any = object()
 _logger = logging.getLogger("h2o_client")
 
@@ -77,17 +75,8 @@ class BatchResult:
     error: Exception | None = None
 
 
-class Streaming(Protocol):
-    """What a batch needs of a client."""
-
-    @property
-    def stream(self) -> Callable[..., Any]:
-        """Makes a stream with `read()`, and `close()` for any thread (async: `aclose()`)."""
-        ...
-
-
 class RateLimit:
-    """Until when the workers of a batch pause. It waits for nothing itself.
+    """Until when a batch pauses. It does not wait itself.
 
     Args:
         budget: seconds of pause allowed in a row, without an answer between them.
@@ -116,7 +105,7 @@ class RateLimit:
         """Note that a message met the limit.
 
         Returns:
-            Whether to ask it again after the pause. If not, the budget is used up.
+            Whether to send it again after the pause. If not, the budget is used up.
         """
         after = error.retry_after
         pause = WINDOW if after is None else max(after, _SHORTEST)
@@ -152,49 +141,12 @@ def leave_limit_to_batch(retries: Retries | int) -> Retries:
     return replace(own, on_retry=on_retry)
 
 
-def read_prompt(prompt: Prompt, keywords: Mapping[str, Any]) -> tuple[Messages, dict[str, Any]]:
-    """Return messages and keywords of the call that a prompt stands for.
-
-    Args:
-        prompt: the prompt.
-        keywords: those of the batch; what the prompt says itself replaces them.
-
-    Raises:
-        TypeError: something is of the wrong type, or a key is unknown.
-        ValueError: it has neither prompt nor messages, or both.
-    """
-    call = dict(keywords)
-    if not isinstance(prompt, Mapping):
-        return prompt, call
-    unknown = sorted(repr(key) for key in prompt if key not in _KEYS)
-    if unknown:
-        raise TypeError(f"a prompt has the keys {sorted(_KEYS)}, not {', '.join(unknown)}")
-    given = [key for key in ("prompt", "messages") if prompt.get(key) is not None]
-    if len(given) != 1:
-        raise ValueError("a prompt that is a mapping has `prompt` or `messages`, one of them")
-    messages = prompt[given[0]]
-    if given == ["prompt"] and not isinstance(messages, str):
-        raise TypeError(f"`prompt` is text, not {type(messages).__name__}")
-    if prompt.get("model") is not None:
-        call["model"] = prompt["model"]
-    own = prompt.get("parameters")
-    if own is None:
-        return messages, call
-    if not isinstance(own, Mapping):
-        raise TypeError(f"a prompt's parameters are a mapping, not {type(own).__name__}")
-    wrong = sorted(repr(name) for name in own if name in _NO_PARAMETERS)
-    if wrong:
-        raise TypeError(f"not a generation parameter: {', '.join(wrong)}")
-    call.update(as_arguments(own, call.get("parameters")))
-    return messages, call
-
-
 class _Common:
     """What both kinds of batches share: their arguments, the limit, and their results."""
 
     def __init__(
         self,
-        client: Streaming,
+        client: Any,
         prompts: Any,
         *,
         concurrency: int = 8,
@@ -229,14 +181,36 @@ class _Common:
         state = "left" if self._left.is_set() else "open" if self._entered else "new"
         return f"<{type(self).__name__} {state}>"
 
-    def call(self, prompt: Prompt) -> tuple[Messages, dict[str, Any]]:
+    def call(self, prompt: Prompt) -> tuple[types.Messages, dict[str, Any]]:
         """Return messages and keywords of the call that a prompt stands for.
 
+        What the prompt says itself replaces the keywords of the batch.
+
         Raises:
-            TypeError: something in it is of the wrong type.
-            ValueError: something in it is not valid.
+            TypeError: something in it is of the wrong type, or a key is unknown.
+            ValueError: it has neither prompt nor messages, or both.
         """
-        return read_prompt(prompt, self._parameters)
+        call = dict(self._parameters)
+        if not isinstance(prompt, Mapping):
+            return prompt, call
+        unknown = sorted(repr(key) for key in prompt if key not in _KEYS)
+        if unknown:
+            raise TypeError(f"a prompt has the keys {sorted(_KEYS)}, not {', '.join(unknown)}")
+        given = [key for key in ("prompt", "messages") if prompt.get(key) is not None]
+        if len(given) != 1:
+            raise ValueError("a prompt that is a mapping has `prompt` or `messages`, one of them")
+        messages = prompt[given[0]]
+        if given == ["prompt"] and not isinstance(messages, str):
+            raise TypeError(f"`prompt` is text, not {type(messages).__name__}")
+        if prompt.get("model") is not None:
+            call["model"] = prompt["model"]
+        own = prompt.get("parameters")
+        if own is None:
+            return messages, call
+        if not isinstance(own, Mapping):
+            raise TypeError(f"a prompt's parameters are a mapping, not {type(own).__name__}")
+        call.update(as_arguments(own, call.get("parameters")))
+        return messages, call
 
     def stream(self, prompt: Prompt) -> Any:
         """Make the stream that answers a prompt; a subclass may make another."""
@@ -269,7 +243,7 @@ class _Common:
         return BatchResult(index=index, prompt=prompt, id=_id(prompt), reply=reply)
 
     def _failed(self, index: int, prompt: Any, error: Exception) -> BatchResult | None:
-        """Return the result; None: the prompt met the limit, and is to be asked again."""
+        """Return the result; None: the prompt met the limit, and is to be sent again."""
         if isinstance(error, RateLimitError) and self._limit.rejected(error):
             return None
         return BatchResult(index=index, prompt=prompt, id=_id(prompt), error=error)
@@ -286,13 +260,14 @@ class Batch(_Common):
     asked for. Leaving the block stops what runs, and waits for it.
 
     Args:
-        client: asks the prompts.
+        client: sends the prompts: `stream()` makes a stream with `read()`, and `close()` for any
+            thread (async: `aclose()`).
         prompts: the prompts.
-        **options: `concurrency` (how many are asked at a time), `limit_wait` (seconds that all
+        **options: `concurrency` (how many are sent at a time), `limit_wait` (seconds that all
             pause, in a row, for the service's limit), and the arguments of each call.
     """
 
-    def __init__(self, client: Streaming, prompts: Prompts, **options: Any) -> None:
+    def __init__(self, client: Any, prompts: Prompts, **options: Any) -> None:
         super().__init__(client, prompts, **options)
         self._source: Iterator[Prompt] | None = iter(prompts)
         self._jobs: queue.SimpleQueue[tuple[int, Prompt]] = queue.SimpleQueue()
@@ -306,23 +281,18 @@ class Batch(_Common):
         self._enter()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         with self._lock:
             self._left.set()
             streams = list(self._streams)
         for _ in self._threads:
             self._jobs.put(_END)
         # All at once: each has its time limit to notify the server.
-        closers = [_thread(stream.close) for stream in streams]
+        closers = [_new_thread(stream.close) for stream in streams]
         for thread in closers:
             thread.start()
         until = time.monotonic() + _JOIN
-        for thread in closers + self._threads:
+        for thread in [*closers, *self._threads]:
             if thread.is_alive():  # Ctrl-C can have come before its start
                 thread.join(max(0.0, until - time.monotonic()))
 
@@ -349,7 +319,7 @@ class Batch(_Common):
         raise StopIteration
 
     def _has_room(self) -> bool:
-        """Whether to pull another prompt: first for a free worker, then ahead."""
+        """Whether to pull another prompt: first for a free slot, then ahead."""
         waiting, ready = self._pulled - self._given, self._results.qsize()
         if self._source is None or waiting >= 2 * self._concurrency:
             return False
@@ -367,21 +337,20 @@ class Batch(_Common):
         self._jobs.put((self._pulled, prompt))
         self._pulled += 1
         if len(self._threads) < self._concurrency:
-            thread = _thread(copy_context().run, self._run)
-            thread.start()
-            self._threads.append(thread)  # not before: Ctrl-C may come upon start()
+            self._threads.append(_new_thread(copy_context().run, self._work))
+            self._threads[-1].start()
 
-    def _run(self) -> None:
-        """Be a worker."""
+    def _work(self) -> None:
+        """Answer one prompt after the other, in their order."""
         while (job := self._jobs.get()) is not _END:
-            result = self._ask(*job)
+            result = self._answer(*job)
             if result is None:
                 return
             self._results.put(result)
             del job, result  # so that they can be collected while this waits
 
-    def _ask(self, index: int, prompt: Prompt) -> BatchResult | None:
-        """Ask a prompt until it is answered or has failed; None: the batch was left."""
+    def _answer(self, index: int, prompt: Prompt) -> BatchResult | None:
+        """Send a prompt until it is answered or has failed; None: the batch was left."""
         result: BatchResult | None = None
         while result is None:
             # The pause can become longer meanwhile.
@@ -409,7 +378,7 @@ class Batch(_Common):
                 self._streams.discard(stream)
 
 
-def _thread(call: Callable[..., object], *args: object) -> threading.Thread:
+def _new_thread(call: Callable[..., object], *args: object) -> threading.Thread:
     # A daemon: one that is stuck in a socket for longer than _JOIN must not keep the process.
     return threading.Thread(target=call, args=args, name="h2o_client-batch", daemon=True)
 
@@ -417,7 +386,7 @@ def _thread(call: Callable[..., object], *args: object) -> threading.Thread:
 class AsyncBatch(_Common):
     """`Batch` for `async with` and `async for`; `prompts` may be an async iterable, too."""
 
-    def __init__(self, client: Streaming, prompts: AsyncPrompts, **options: Any) -> None:
+    def __init__(self, client: Any, prompts: AsyncPrompts, **options: Any) -> None:
         super().__init__(client, prompts, **options)
         self._source: Iterator[Prompt] | AsyncIterator[Prompt] = (
             aiter(prompts) if isinstance(prompts, AsyncIterable) else iter(prompts)
@@ -489,12 +458,12 @@ class AsyncBatch(_Common):
             return _END
 
     async def _run(self, index: int, prompt: Prompt) -> None:
-        """Ask a prompt, and give its result as soon as there is room for it."""
-        await self._results.send(await self._ask(index, prompt))
+        """Send a prompt, and give its result as soon as there is room for it."""
+        await self._results.send(await self._answer(index, prompt))
         self._room.release()
 
-    async def _ask(self, index: int, prompt: Prompt) -> BatchResult:
-        """Ask a prompt until it is answered or has failed."""
+    async def _answer(self, index: int, prompt: Prompt) -> BatchResult:
+        """Send a prompt until it is answered or has failed."""
         result: BatchResult | None = None
         while result is None:
             while (delay := self._limit.delay()) > 0:  # noqa: ASYNC110 -- it can become longer

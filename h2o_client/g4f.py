@@ -14,11 +14,8 @@ and it runs on trio too. In new code use `H2oClient` or `AsyncH2oClient`, which 
 and connections from one call to the next.
 """
 
-import asyncio
-import contextlib
-import warnings
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 from h2o_client import (
     DEFAULT_BASE_URL,
@@ -36,9 +33,7 @@ Messages: TypeAlias = list[dict[str, str]]
 
 # The old base class and its callers passed these to every provider. They never were generation
 # parameters, and some are secrets of other services: none is sent.
-_OF_THE_OLD_BASE = frozenset({"api_key", "auth", "cookies", "executor", "loop", "stream"})
-
-_closing: set[asyncio.Task[None]] = set()  # asyncio itself holds its tasks weakly
+_IGNORED = frozenset({"api_key", "auth", "cookies", "executor", "loop", "stream", "timeout"})
 
 
 def format_prompt(messages: Sequence[Mapping[str, str]], add_special_tokens: bool = False) -> str:
@@ -53,52 +48,35 @@ def format_prompt(messages: Sequence[Mapping[str, str]], add_special_tokens: boo
 
     Raises:
         TypeError: something is not a message.
-        ValueError: there is no message, a role is unknown, or the prompt is blank.
+        ValueError: `messages` is empty, a role is unknown, or the prompt is blank.
     """
     if add_special_tokens and len(messages) == 1:
         return f"{messages[0]['role'].capitalize()}: {messages[0]['content']}\nAssistant:"
     return build_prompt(messages)
 
 
-class _Result:
-    """What both kinds of results share."""
+class _Call(NamedTuple):
+    """The arguments of a call, for the client and for its stream."""
 
-    _reader: ClassVar[str]
-
-    def __init__(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        parameters: Mapping[str, Any],
-        client: Mapping[str, Any],
-    ) -> None:
-        self._messages = messages
-        self._parameters = parameters
-        self._options = client
-        self._reading = self._closed = False
-
-    @contextlib.contextmanager
-    def _alone(self) -> Generator[None]:
-        if self._reading:
-            raise RuntimeError(f"another {self._reader} is reading this answer")
-        self._reading = True
-        try:
-            yield
-        finally:
-            self._reading = False
+    client: dict[str, Any]
+    messages: Sequence[Mapping[str, Any]]
+    parameters: dict[str, Any]
 
 
-class AsyncResult(_Result):
+class AsyncResult:
     """The tokens of an answer. Made by `H2o.create_async_generator()`.
 
     Use it as an async generator: `async for` it, with `await` before it or without, and `aclose()`
-    it if it is not read to its end (`contextlib.aclosing()`). One that is dropped instead is closed
-    on asyncio, but not on trio. Nothing happens before the first token is asked for.
+    it if it is not read to its end (`contextlib.aclosing()`). One that is dropped instead is
+    cleaned up in the background. Nothing happens before the first token is asked for.
     """
 
-    _reader = "task"
     _client: AsyncH2oClient | None = None
     _stream: AsyncChatStream
-    _loop: asyncio.AbstractEventLoop | None
+    _closed = False
+
+    def __init__(self, call: _Call) -> None:
+        self._call = call
 
     def __aiter__(self) -> Self:
         return self
@@ -118,23 +96,17 @@ class AsyncResult(_Result):
         """
         if self._closed:
             raise StopAsyncIteration
-        with self._alone():
-            try:
-                if self._client is None:
-                    self._loop = _running_loop()
-                    self._client = AsyncH2oClient(**self._options)
-                    self._stream = self._client.stream(self._messages, parameters=self._parameters)
-                return await anext(self._stream)
-            except BaseException:  # a cancellation too: a generator would have ended
-                await self.aclose()
-                raise
-
-    def __del__(self) -> None:
-        if self._client is not None and self._loop is not None and self._loop is _running_loop():
-            # As asyncio does for its generators; the stream itself gives a warning.
-            task = self._loop.create_task(_close(self._client))
-            _closing.add(task)
-            task.add_done_callback(_closing.discard)
+        try:
+            if self._client is None:
+                options, messages, parameters = self._call
+                self._client = AsyncH2oClient(**options)
+                self._stream = self._client.stream(messages, parameters=parameters)
+            return await anext(self._stream)
+        except RuntimeError:
+            raise
+        except BaseException:  # a cancellation too: a generator would have ended
+            await self.aclose()
+            raise
 
     async def aclose(self) -> None:
         """Leave the answer: the server is told to stop and delete. May be called twice."""
@@ -147,28 +119,18 @@ class AsyncResult(_Result):
         return self
 
 
-async def _close(client: AsyncH2oClient) -> None:
-    # At its end `asyncio.run()` cancels the tasks that are left, and waits for them.
-    with contextlib.suppress(asyncio.CancelledError):
-        await asyncio.sleep(0)
-    await client.aclose()
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    with contextlib.suppress(RuntimeError):  # trio, or no loop at all
-        return asyncio.get_running_loop()
-    return None
-
-
-class CreateResult(_Result):
+class CreateResult:
     """`AsyncResult` without `await`. Made by `H2o.create_completion()`.
 
-    Use it as a generator. One that is dropped is closed.
+    Use it as a generator. One that is dropped is cleaned up in the background.
     """
 
-    _reader = "thread"
     _client: H2oClient | None = None
     _stream: ChatStream
+    _closed = False
+
+    def __init__(self, call: _Call) -> None:
+        self._call = call
 
     def __iter__(self) -> Self:
         return self
@@ -177,21 +139,17 @@ class CreateResult(_Result):
         """Return the next token; raises what `AsyncResult` does, `StopIteration` at the end."""
         if self._closed:
             raise StopIteration
-        with self._alone():
-            try:
-                if self._client is None:
-                    self._client = H2oClient(**self._options)
-                    self._stream = self._client.stream(self._messages, parameters=self._parameters)
-                return next(self._stream)
-            except BaseException:  # Ctrl-C too: a generator would have ended
-                self.close()
-                raise
-
-    def __del__(self) -> None:
-        if self._client is not None:
-            message = f"{type(self).__name__} was not closed: use contextlib.closing()"
-            warnings.warn(message, ResourceWarning, stacklevel=1, source=self)
+        try:
+            if self._client is None:
+                options, messages, parameters = self._call
+                self._client = H2oClient(**options)
+                self._stream = self._client.stream(messages, parameters=parameters)
+            return next(self._stream)
+        except RuntimeError:
+            raise
+        except BaseException:  # Ctrl-C too: a generator would have ended
             self.close()
+            raise
 
     def close(self) -> None:
         """Leave the answer: the server is told to stop and delete. May be called twice."""
@@ -219,7 +177,7 @@ class H2o:
     Attributes:
         url: where the service is. A subclass may have another one. While it is the hosted
             service's, the environment's `H2O_CHAT_URL` replaces it.
-        model: the model of calls that name none; `H2O_CHAT_MODEL` replaces it likewise.
+        model: the model of calls that do not name one; `H2O_CHAT_MODEL` replaces it likewise.
         params: a text that names the parameters.
     """
 
@@ -255,9 +213,9 @@ class H2o:
             The tokens, to be iterated with `async for`, awaited before that or not.
 
         Raises:
-            TypeError: there are no messages. Other errors are raised by the iteration.
+            TypeError: `messages` is missing. Other errors are raised by the iteration.
         """
-        return AsyncResult(*cls._call(model, messages, proxy, kwargs))
+        return AsyncResult(cls._call(model, messages, proxy, kwargs))
 
     @classmethod
     async def create_async(
@@ -297,9 +255,9 @@ class H2o:
             The tokens, to be iterated with `for`.
 
         Raises:
-            TypeError: there are no messages. Other errors are raised by the iteration.
+            TypeError: `messages` is missing. Other errors are raised by the iteration.
         """
-        return CreateResult(*cls._call(model, messages, proxy, kwargs))
+        return CreateResult(cls._call(model, messages, proxy, kwargs))
 
     @classmethod
     def get_dict(cls) -> dict[str, str]:
@@ -313,10 +271,9 @@ class H2o:
         messages: Sequence[Mapping[str, Any]] | None,
         proxy: str | None,
         kwargs: Mapping[str, Any],
-    ) -> tuple[Sequence[Mapping[str, Any]], dict[str, Any], dict[str, Any]]:
-        """Return messages, parameters, and the arguments of the client."""
+    ) -> _Call:
         if messages is None:
-            raise TypeError("there are no messages: give messages=[{'role': …, 'content': …}]")
+            raise TypeError("messages are missing: give messages=[{'role': …, 'content': …}]")
         client = {
             # With None the client reads the environment.
             "base_url": None if cls.url == DEFAULT_BASE_URL else cls.url,
@@ -324,5 +281,5 @@ class H2o:
             "proxy": proxy or None,
             "timeouts": kwargs.get("timeout") or None,
         }
-        left_out = {*_OF_THE_OLD_BASE, "timeout"}
-        return messages, {k: v for k, v in kwargs.items() if k not in left_out}, client
+        parameters = {name: value for name, value in kwargs.items() if name not in _IGNORED}
+        return _Call(client, messages, parameters)

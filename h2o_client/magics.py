@@ -1,11 +1,10 @@
 """`%chat` and `%%chat`, for IPython and Jupyter: `%load_ext h2o_client`.
 
-They ask the server that `H2oClient()` finds: $H2O_CHAT_URL or the hosted service. `-c` keeps a
+They use the server that `H2oClient()` finds: $H2O_CHAT_URL or the hosted service. `-c` keeps a
 conversation, which is deleted when a new one begins, the extension is unloaded or the kernel ends.
 """
 
 import atexit
-import json
 import re
 from argparse import REMAINDER, ArgumentTypeError, Namespace
 from typing import Any
@@ -14,7 +13,7 @@ from IPython.core.error import UsageError
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from h2o_client import Conversation, H2oClient, H2oError
-from h2o_client.options import as_arguments
+from h2o_client.options import as_arguments, read_parameter
 from h2o_client.safe_text import printable
 
 _QUESTION = re.compile(r"^([ \t]*)%chat[ \t]+(.*\?)[ \t]*$", re.MULTILINE)
@@ -28,14 +27,10 @@ class ChatFailedError(Exception):
 
 
 def _parameter(text: str) -> tuple[str, Any]:
-    """Read NAME=VALUE; the value is JSON or else text."""
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+        return read_parameter(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 class Chat:
@@ -56,12 +51,12 @@ class Chat:
     @argument("--new", action="store_true", help="begin a new one, and delete the one before")
     @argument("prompt", nargs=REMAINDER, help="after -- it may begin with a dash")
     def chat(self, line: str, cell: str | None = None) -> None:
-        """Ask, and show the answer as it comes; the variable `reply` has it afterwards."""
+        """Show the answer to a prompt as it comes; the variable `reply` has it afterwards."""
         options, prompt = self.parse(line)
         prompt = "\n".join(part for part in (prompt, (cell or "").strip("\n")) if part)
         try:
-            self._ask(prompt, options)
-        except (H2oError, ValueError) as error:
+            self._send(prompt, options)
+        except (H2oError, TypeError, ValueError) as error:
             raise ChatFailedError(f"{type(error).__name__}: {error}") from error
 
     def parse(self, line: str) -> tuple[Namespace, str]:
@@ -76,7 +71,7 @@ class Chat:
         rest = options.prompt[1:] if options.prompt[:1] == ["--"] else options.prompt
         return options, line.strip().split(maxsplit=len(words) - len(rest))[-1] if rest else ""
 
-    def _ask(self, prompt: str, options: Namespace) -> None:
+    def _send(self, prompt: str, options: Namespace) -> None:
         if self._client is None:
             self._client = H2oClient()
         if options.new:

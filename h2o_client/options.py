@@ -1,5 +1,6 @@
 """The generation options of a call, written down once: their names, types and meaning."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -46,6 +47,58 @@ OPTION_TYPES: Mapping[str, Any] = {
 }
 """The type of each option, None aside."""
 
+# What is not a generation option by its name, and what to use instead. A file, a command line or
+# `parameters={…}` may name a parameter that only the server knows, but no argument of a call.
+_ARGUMENTS = {
+    "timeout": "time limits are the client's: H2oClient(timeouts=30.0)",
+    "timeouts": "time limits are the client's: H2oClient(timeouts=30.0)",
+    "stream": "use client.stream(messages) instead of client.chat(messages)",
+    "api_key": "set the environment's H2O_CHAT_TOKEN, or H2oClient(headers={'Authorization': …})",
+    "base_url": "the base URL is the client's: H2oClient(base_url)",
+    "proxy": "the proxy is the client's: H2oClient(proxy=…)",
+    "transport": "the transport is the client's: H2oClient(transport=…)",
+    "headers": "headers are the client's: H2oClient(headers={…})",
+    "session": "the session is the client's: H2oClient(session=…)",
+    "verify": "TLS is the http_client's: H2oClient(http_client=httpx.Client(verify=…))",
+    "token": "set the environment's H2O_CHAT_TOKEN, or H2oClient(headers={'Authorization': …})",
+    "http_client": "the HTTP client is the client's: H2oClient(http_client=…)",
+    "share_conversations": "sharing is the client's: H2oClient(share_conversations=…)",
+    "keep": "a conversation is kept, not a message: client.conversation(keep=…)",
+    "id": "a conversation is resumed with client.conversation(id=…)",
+    "from_share": "a shared conversation is copied with client.conversation(from_share=…)",
+    "model": "a conversation has its model: client.conversation(model=…)",
+    "messages": "a conversation remembers: send() takes the new message as text",
+    "message": "chat() and stream() take `messages`, send() of a conversation its message, first",
+    "web_search": "send() and stream() of a conversation search the web",
+    "on_web_search": "send() and stream() of a conversation search the web",
+    "prompts": "client.batch(prompts) asks many",
+    "concurrency": "client.batch(prompts, concurrency=…) asks many at a time",
+    "limit_wait": "client.batch(prompts, limit_wait=…) waits for the service's limit",
+    "saved": "client.conversation_from(saved) resumes a saved conversation",
+    "share": "client.shared(share) reads a shared conversation",
+    "title": "a conversation has a title: conversation.rename(title)",
+    "message_id": "vote(message_id, score) and prompt(message_id) of a conversation take it",
+    "score": "vote(message_id, score) of a conversation takes it",
+    "prompt": "the prompt is the first argument: client.chat('…')",
+    "system": "give a message with the role 'system'",
+    "parameters": "each parameter is given by its own name",
+    "recover": "it is an argument of the call, and so of all prompts of a batch",
+    "retries": "it is an argument of the call, and so of all prompts of a batch",
+}
+HINTS: Mapping[str, str] = {
+    **_ARGUMENTS,
+    "logprobs": "stream.events() gives each token with its logprob",
+    "stop_sequence": "it is called stop here",
+    "max_tokens": "it is called max_new_tokens here",
+    "max_completion_tokens": "it is called max_new_tokens here",
+    "max_length": "it is called max_new_tokens here",
+    "stop_sequences": "it is called stop here",
+    "n": "the service gives one answer a call",
+    "frequency_penalty": "the service knows repetition_penalty",
+    "presence_penalty": "the service knows repetition_penalty",
+}
+"""Names that are used by mistake, and what to use instead."""
+
 
 def similar_option(name: str) -> str | None:
     """Return the option that a misspelt name is meant for, if one is similar."""
@@ -65,7 +118,13 @@ def as_arguments(
     Args:
         given: names and values.
         parameters: what else goes in `parameters`.
+
+    Raises:
+        TypeError: a name is that of another argument.
     """
+    for name in given:
+        if name in _ARGUMENTS:
+            raise TypeError(f"{name!r} is not a generation parameter: {_ARGUMENTS[name]}")
     others = {
         name: value
         for name, value in given.items()
@@ -75,3 +134,18 @@ def as_arguments(
     if others:
         options["parameters"] = {**(parameters or {}), **others}
     return options
+
+
+def read_parameter(text: str) -> tuple[str, Any]:
+    """Return name and value of a parameter written as NAME=VALUE; a value is JSON, or else text.
+
+    Raises:
+        ValueError: it is not written so.
+    """
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ValueError(f"{text!r} is not NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

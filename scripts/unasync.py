@@ -1,6 +1,6 @@
 """Generates the sync code from the async code.
 
-    python scripts/unasync.py           writes h2o_client/_client/_sync/ from _async/
+    python scripts/unasync.py           writes each `_sync` folder from the `_async` one beside it
     python scripts/unasync.py --check   fails where that would change something
 
 `_runtime.py`, where the two differ by nature, is written by hand on both sides and left alone.
@@ -17,7 +17,7 @@ import tokenize
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCE, TARGET = ROOT / "h2o_client/_client/_async", ROOT / "h2o_client/_client/_sync"
+SOURCES = [ROOT / "h2o_client/_client/_async", ROOT / "h2o_client/_fast/_async"]
 HEADER = "# Generated, do not edit: run `python scripts/unasync.py`.\n"
 
 # In this order, on code and docstrings alike. A docstring is true on both sides if it says what
@@ -28,6 +28,8 @@ RULES = [
     (r"\bawait\s+", ""),
     (r"\bAwaitable\[((?:[^\[\]]|\[[^\]]*\])*)\]", r"\1"),
     (r"\bAwaitable, ", ""),
+    (r"\bAsyncByteStream\b", "SyncByteStream"),
+    (r"\bhandle_async_request\b", "handle_request"),
     (r"\b(Stop)?Async(?=[A-Z])", r"\1"),
     (r"\b_async\b", "_sync"),
     (r"\b__a(enter|exit|iter|next)__\b", r"__\1__"),
@@ -67,13 +69,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="fail where something would change")
     check = parser.parse_args().check
-    generated = {
-        TARGET / path.name: convert(path.read_text(encoding="utf-8"))
-        for path in sorted(SOURCE.glob("*.py"))
-        if path.name != "_runtime.py"
-    }
-    known = {*generated, TARGET / "_runtime.py"}
-    outdated = [path for path in TARGET.glob("*.py") if path not in known]
+    generated: dict[Path, str] = {}
+    left: list[Path] = []
+    for source in SOURCES:
+        target = source.with_name("_sync")
+        for path in sorted(source.glob("*.py")):
+            if path.name != "_runtime.py":
+                generated[target / path.name] = convert(path.read_text(encoding="utf-8"))
+        known = {*generated, target / "_runtime.py"}
+        left += [path for path in target.glob("*.py") if path not in known]
+    outdated = list(left)
     for path, code in generated.items():
         if not path.exists() or essence(path.read_text(encoding="utf-8")) != essence(code):
             outdated.append(path)
@@ -83,9 +88,8 @@ def main() -> int:
         return bool(outdated)
     for path, code in generated.items():
         path.write_text(code, encoding="utf-8")
-    for path in TARGET.glob("*.py"):
-        if path not in known:
-            path.unlink()
+    for path in left:
+        path.unlink()
     subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", *generated], check=True)
     return 0
 

@@ -7,6 +7,7 @@ import gc
 import inspect
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, cast
 import httpx
 import hypothesis
 import pytest
-from flavours import ASYNC, FLAVOURS, Api, new_api
+from flavours import FLAVOURS, Api, new_api
 
 from h2o_client._fast import AsyncFastTransport, FastTransport
 from h2o_client.emulator import Emulator
@@ -50,9 +51,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave the full product of a scenario's cases, flavours and transports to the long run.
 
-    The default run has the first case with threads, and with tasks on asyncio or trio, in turn; and
-    up to a dozen of the other cases in one flavour each. A scenario marked `heavy` is run in one
-    flavour only. `test_an_exit` has a table of its own for this.
+    The default run has up to a dozen of a scenario's cases, each in one flavour. Which one it is
+    goes in turn with the version of Python: the three that `.ci/run` finds play all of them.
+    `test_an_exit` has a table of its own for this.
     """
     scenarios: dict[str, dict[tuple[int, ...], list[pytest.Function]]] = {}
     for item in items:
@@ -69,16 +70,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             )
             scenario = scenarios.setdefault(item.nodeid.partition("[")[0], {})
             scenario.setdefault(case, []).append(item)
-    for turn, cases in enumerate(scenarios.values()):
+    for turn, cases in enumerate(scenarios.values(), start=sys.version_info.minor):
         step = -(-len(cases) // 12)
         for number, ways in enumerate(cases.values()):
-            one_only = number > 0 or ways[0].get_closest_marker("heavy") is not None
             for at, item in enumerate(ways):
-                if number % step or (
-                    at != number // step % len(ways)
-                    if one_only
-                    else item.callspec.params["flavour"] == ASYNC[turn % len(ASYNC)]
-                ):
+                if number % step or at != (turn + number // step) % len(ways):
                     item.add_marker(pytest.mark.long)
 
 

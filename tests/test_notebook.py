@@ -596,7 +596,7 @@ def test_options_that_are_wrong(line: str, says: str) -> None:
 
 def test_the_help_names_the_options() -> None:
     shown = magics.Chat.chat.__doc__ or ""
-    for part in ("Ask, and show the answer", "--model NAME", "-c, --conversation", "%chat ["):
+    for part in ("Show the answer to a prompt", "--model NAME", "-c, --conversation", "%chat ["):
         assert part in shown
 
 
@@ -670,8 +670,12 @@ def test_a_failure_is_one_line(chat: magics.Chat, server: Emulator, page: Page) 
     assert "out of memory" in line
     assert "\n" not in line
     assert page.states[-1] == to_html("Because", "broke off")
-    with pytest.raises(magics.ChatFailedError, match=r"^ValueError: "):
-        chat.chat("", "\n")
+    for error, line in (
+        ("ValueError: ", ""),
+        ("TypeError: .* 'temperature'", "--param temprature=1 Hi"),
+    ):
+        with pytest.raises(magics.ChatFailedError, match=f"^{error}"):
+            chat.chat(line, "\n")
 
 
 def of_the_package(name: str) -> Any:

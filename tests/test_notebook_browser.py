@@ -42,11 +42,11 @@ CELLS = [
     ),
     "%%chat\n2",
     (
-        "talk = client.conversation()\n"
-        f"for number in range(0, {len(ALL)}, 5): talk.send(str(number))\n"
-        "display(*talk.history())"
+        "conversation = client.conversation()\n"
+        f"for number in range(0, {len(ALL)}, 5): conversation.send(str(number))\n"
+        "display(*conversation.history())"
     ),
-    "talk.history()[-1]",
+    "conversation.history()[-1]",
     "client.close()\nprint('all', 'done')",
 ]
 SETTINGS = {"windowingMode": "none", "maxNumberOutputs": 10_000}

@@ -182,10 +182,10 @@ ASYNC = (
     "async with AsyncH2oClient() as other:\n"
     "    reply = await other.stream('Count').display()\nafter = True"
 )
-CONVERSATION = "talk = client.conversation()\nreply = talk.stream('Count').display()\nafter = True"
+CONVERSATION = "chat = client.conversation()\nreply = chat.stream('Count').display()\nafter = True"
 
 
-@pytest.mark.parametrize("code", [SYNC, ASYNC, CONVERSATION], ids=["sync", "async", "talk"])
+@pytest.mark.parametrize("code", [SYNC, ASYNC, CONVERSATION], ids=["sync", "async", "conversation"])
 def test_the_stop_button(kernel: Kernel, server: Emulator, code: str) -> None:
     server.reply(Answer(tokens=(" One", " two", " late", " later"), hold_after=2))
 
@@ -203,8 +203,8 @@ def test_the_stop_button(kernel: Kernel, server: Emulator, code: str) -> None:
     assert server.stops == 1
     assert server.generating == 0
     if code == CONVERSATION:  # it goes on
-        assert kernel.value("talk.send('Hello').finish_reason") == "'eos_token'"
-        kernel.run("talk.close()")
+        assert kernel.value("chat.send('Hello').finish_reason") == "'eos_token'"
+        kernel.run("chat.close()")
     assert server.conversations == []
 
 

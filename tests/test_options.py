@@ -15,7 +15,7 @@ from h2o_client import (
     GenerationOptions,
     H2oClient,
 )
-from h2o_client.options import as_arguments
+from h2o_client.options import as_arguments, read_parameter
 from h2o_client.protocol.payloads import DEFAULT_PARAMETERS, merge_parameters
 
 NAMES = list(typing.get_type_hints(GenerationOptions))
@@ -91,6 +91,25 @@ def test_names_from_a_file_become_arguments() -> None:
         "parameters": {"best_of": 2},
     }
     assert as_arguments({"seed": 7}) == {"seed": 7}
+
+
+@pytest.mark.parametrize("name", ["model", "messages", "retries", "timeout", "parameters"])
+def test_an_argument_is_not_a_parameter(name: str) -> None:
+    with pytest.raises(TypeError, match=f"'{name}' is not a generation parameter: "):
+        as_arguments({"seed": 1, name: 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("seed=7", 7), ('stop=["a"]', ["a"]), ("x=a=b", "a=b"), ("x=", "")]
+)
+def test_a_parameter_is_read(text: str, expected: object) -> None:
+    assert read_parameter(text) == (text.partition("=")[0], expected)
+
+
+@pytest.mark.parametrize("text", ["seed", "=7", ""])
+def test_a_parameter_that_is_not_valid(text: str) -> None:
+    with pytest.raises(ValueError, match="is not NAME=VALUE"):
+        read_parameter(text)
 
 
 def test_a_prompt_of_a_batch_may_have_any_parameter() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from h2o_client import safe_text
 from h2o_client.safe_text import one_line, printable, to_html, to_json
 
-LANGUAGE = re.compile(r"language-\S+")
+LANGUAGE = re.compile(r"language-\S*")
 ADDRESS = re.compile(r"(?i)https?://|mailto:")
 TAGS = "p br hr em strong s blockquote ul li h1 h2 h3 h4 h5 h6 table thead tbody tr".split()  # noqa: SIM905 -- shorter
 ALLOWED: dict[str, dict[str, re.Pattern[str]]] = {

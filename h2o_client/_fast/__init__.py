@@ -26,6 +26,7 @@ rules, takes its connection with it, as ever: httpcore has not seen its end. Not
 another package is used, and what the server may make a client keep is bounded in `framing`.
 """
 
-from h2o_client._fast.transport import AsyncFastTransport, FastTransport
+from h2o_client._fast._async.transport import AsyncFastTransport
+from h2o_client._fast._sync.transport import FastTransport
 
 __all__ = ["AsyncFastTransport", "FastTransport"]

@@ -10,7 +10,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import click
@@ -18,8 +17,8 @@ import click
 from h2o_client import Retries
 from h2o_client.cli.items import Item, read_items
 from h2o_client.cli.journal import Journal
-from h2o_client.cli.parameters import param_option
-from h2o_client.cli.server import connected, url_option, wrong_use
+from h2o_client.cli.outcome import describe_error
+from h2o_client.cli.server import connected, param_option, url_option, wrong_use
 
 if TYPE_CHECKING:
     from h2o_client import BatchResult, H2oClient
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 _EVERY = 10.0  # seconds between lines, where stderr is not a terminal with a bar
 
 
-@click.command(short_help="Ask all prompts of a file.")
+@click.command(short_help="Send all prompts of a file.")
 @click.argument("prompts", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "-o",
@@ -41,11 +40,11 @@ _EVERY = 10.0  # seconds between lines, where stderr is not a terminal with a ba
     type=click.IntRange(min=1),
     default=8,
     show_default=True,
-    help="How many prompts are asked at once.",
+    help="How many prompts are sent at once.",
 )
 @click.option("--model", metavar="NAME", help="The model.  [default: $H2O_CHAT_MODEL]")
 @param_option
-@click.option("--retry-failed", is_flag=True, help="Ask those that failed again.")
+@click.option("--retry-failed", is_flag=True, help="Send those that failed again.")
 @url_option
 @click.pass_context
 def batch(
@@ -58,18 +57,19 @@ def batch(
     retry_failed: bool,
     base_url: str | None,
 ) -> None:
-    """Ask all prompts of the file PROMPTS, and write the answers in the same order.
+    """Send all prompts of the file PROMPTS, and write the answers in the same order.
 
     A line of it is the text of a prompt, or a JSON object with "prompt" or "messages", and perhaps
     "id", "model" and "parameters". A line of the output has the "id", or else the number of the
     "line", and "text", "model", "finish_reason", "generated_tokens" and "recovered", or an "error".
 
-    Interrupted or killed, the same command resumes where it was: no answer is lost, or asked for
-    again. The journal for that is beside the output; it holds the session, so keep it to yourself.
+    Interrupted or killed, the same command resumes where it was: no answer is lost, and no prompt
+    is sent twice. The journal for that is beside the output; it holds the session, so keep it to
+    yourself.
 
     The exit status is 1 if a prompt failed.
     """
-    from h2o_client.cli.asking import delete_leftovers
+    from h2o_client.cli.journalled_batch import delete_leftovers
 
     path = output.with_name(f"{output.name}.journal")
     if output.exists() and not path.exists():
@@ -86,10 +86,10 @@ def batch(
             with connected(base_url, model=model, **options) as client:
                 delete_leftovers(client, journal)
                 if wanted:
-                    _ask(client, prompts, wanted, journal, progress, concurrency, params)
+                    _send(client, prompts, wanted, journal, progress, concurrency, params)
         failed = _write(output, prompts, journal)
     if failed:
-        click.echo(f"{failed} failed: --retry-failed asks them again", err=True)
+        click.echo(f"{failed} failed: --retry-failed sends them again", err=True)
         ctx.exit(1)
     path.unlink()
     _sync_directory(path.parent)
@@ -112,7 +112,7 @@ def _count(prompts: Path) -> int:
 def _compare(
     prompts: Path, journal: Journal, progress: "Progress", *, retry_failed: bool
 ) -> set[str]:
-    """Return the keys of the prompts that are to be asked.
+    """Return the keys of the prompts that are to be sent.
 
     Raises:
         click.UsageError: a prompt that is answered has changed since.
@@ -124,7 +124,7 @@ def _compare(
         if entry is not None and state == "answered":
             if entry.digest != item.digest:
                 raise click.UsageError(
-                    f"line {item.number} is not what was asked before: name another output"
+                    f"line {item.number} is not what was sent before: name another output"
                 )
             progress.answered += 1
         elif state == "failed" and not retry_failed:
@@ -134,7 +134,7 @@ def _compare(
     return wanted
 
 
-def _ask(
+def _send(
     client: "H2oClient",
     prompts: Path,
     wanted: set[str],
@@ -143,8 +143,8 @@ def _ask(
     concurrency: int,
     params: dict[str, Any],
 ) -> None:
-    """Ask those of the items that are wanted; the journal has the outcomes then."""
-    from h2o_client.cli.asking import JournalledBatch, delete_leftovers, describe_error
+    """Send the items that are wanted; the journal has the outcomes then."""
+    from h2o_client.cli.journalled_batch import JournalledBatch, delete_leftovers
 
     journal.note_session(client.session)
     results = JournalledBatch(
@@ -163,7 +163,9 @@ def _ask(
                     if isinstance(result.error, OSError):  # the journal's: nothing could be kept
                         raise result.error
                     if result.error is not None:
-                        journal.failed(item.key, item.digest, describe_error(result.error))
+                        found = describe_error(result.error).items()
+                        error = {name: value for name, value in found if value or name == "message"}
+                        journal.failed(item.key, item.digest, error)
                     progress.show(result)
             except KeyboardInterrupt:
                 progress.stopping = True
@@ -186,7 +188,7 @@ def _write(output: Path, prompts: Path, journal: Journal) -> int:
     with new.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         for item in read_items(prompts):
             entry = journal.find(item.key)
-            assert entry is not None  # noqa: S101 -- each was asked, or was found there
+            assert entry is not None  # noqa: S101 -- each was sent, or was found there
             failed += entry.state == "failed"
             name = {"line": item.number} if item.id is None else {"id": item.id}
             file.write(json.dumps({**name, **entry.outcome}, ensure_ascii=False) + "\n")
@@ -198,7 +200,7 @@ def _write(output: Path, prompts: Path, journal: Journal) -> int:
 
 
 def _sync_directory(path: Path) -> None:
-    """Keep what was renamed or removed in a directory so, even if the power fails."""
+    """Make what was renamed or removed in a directory last, even if the power fails."""
     if sys.platform == "win32":
         return
     directory = os.open(path, os.O_RDONLY)
@@ -252,15 +254,10 @@ class Progress:
             self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, exc_type: object, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
-        if exc is None:
+        if exc_type is None:
             click.echo(self.line(), err=True)
 
     def show(self, result: "BatchResult") -> None:

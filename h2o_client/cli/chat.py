@@ -1,26 +1,24 @@
-"""`h2o-client chat`: a prompt, and the answer as it arrives; without a prompt a conversation."""
+"""`h2o-client chat`: a prompt, and the answer as it arrives; without a prompt, a chat session."""
 
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from h2o_client import H2oError
-from h2o_client.cli.outcome import PROGRAM
-from h2o_client.cli.parameters import param_option
+from h2o_client.cli import state
+from h2o_client.cli.outcome import PROGRAM, describe_error
 from h2o_client.cli.render import new_screen
-from h2o_client.cli.server import connected, server_options, wrong_use
+from h2o_client.cli.server import connected, param_option, server_options, wrong_use
 from h2o_client.safe_text import to_json
 
 if TYPE_CHECKING:
-    from h2o_client import ChatStream, H2oClient
-    from h2o_client.cli.talk import Memory
+    from h2o_client import ChatStream
 
 
-@click.command(short_help="Show the answer to a prompt or converse.")
+@click.command(short_help="Show the answer to a prompt, or chat.")
 @click.argument("prompt", required=False)
 @click.option("-c", "--continue", "resume", is_flag=True, help="Resume the last conversation.")
 @server_options
@@ -33,6 +31,7 @@ def chat(
     prompt: str | None,
     resume: bool,
     local: bool,
+    engine: str | None,
     base_url: str | None,
     model: str | None,
     system: str | None,
@@ -49,74 +48,41 @@ def chat(
     With --json the answer is an object with the fields of a Reply (text, finish_reason, …), and
     a failure is an object {"error": {"type", "message", "status", "partial"}}.
     """
+    local = local or engine is not None
     if resume and (local or model is not None):
         other = "--local" if local else "--model"
         raise click.UsageError(f"-c and {other} exclude each other")
     text = _read_prompt(prompt, converse=not as_json)
-    with connected(base_url, local=local, model=model, saved=resume or text is None) as client:
+    saved = resume or text is None
+    with connected(base_url, local=local, engine=engine, model=model, saved=saved) as client:
+        last = state.last_conversation(client.base_url) if resume else None
         if text is None:
-            _converse(client, resume=resume, system=system, params=params, raw=raw, keep=not local)
+            from h2o_client.cli.chat_session import ChatSession
+
+            with wrong_use():  # reports wrong parameters before the first message is typed
+                client.stream("nothing is sent", **params).close()
+            session = ChatSession(client, system=system, parameters=params, raw=raw, keep=not local)
+            session.run(resume=last)
             return
         with contextlib.ExitStack() as stack:
-            if resume:
-                stream = _stream_on(client, stack, text, system, params)
-            else:
-                messages = [{"role": "user", "content": text}]
-                if system is not None:
-                    messages.insert(0, {"role": "system", "content": system})
-                with wrong_use():
-                    stream = stack.enter_context(client.stream(messages, **params))
+            with wrong_use():
+                if last is not None:
+                    conversation = stack.enter_context(client.conversation(id=last))
+                    text = f"{system}\n\n{text}" if system is not None else text
+                    stream = conversation.stream(text, **params)
+                else:
+                    messages = [{"role": "user", "content": text}]
+                    if system is not None:
+                        messages.insert(0, {"role": "system", "content": system})
+                    stream = client.stream(messages, **params)
+            stack.enter_context(stream)
             if as_json:
                 _write_json(stream)
-            else:
-                # The screen ends before the stream's block does, which can report something.
-                with new_screen(raw=raw) as screen:
-                    for token in stream:
-                        screen.show(token)
-
-
-def _stream_on(
-    client: "H2oClient",
-    stack: contextlib.ExitStack,
-    text: str,
-    system: str | None,
-    params: Mapping[str, Any],
-) -> "ChatStream":
-    """Return the stream of a message in the last conversation."""
-    from h2o_client.cli.talk import Memory
-
-    conversation = stack.enter_context(client.conversation(id=_last(Memory(client, active=True))))
-    if system is not None:
-        text = f"{system}\n\n{text}"
-    with wrong_use():
-        return stack.enter_context(conversation.stream(text, **params))
-
-
-def _converse(
-    client: "H2oClient",
-    *,
-    resume: bool,
-    system: str | None,
-    params: Mapping[str, Any],
-    raw: bool,
-    keep: bool,
-) -> None:
-    from h2o_client.cli.talk import Memory, Talk
-
-    with wrong_use():  # reports wrong parameters before the first message is typed
-        client.stream("nothing is sent", **params).close()
-    memory = Memory(client, active=keep)
-    last = _last(memory) if resume else None
-    talk = Talk(client, memory, system=system, parameters=params, raw=raw, keep=keep)
-    if last is not None:
-        talk.resume(client.conversation(id=last))
-    talk.run()
-
-
-def _last(memory: "Memory") -> str:
-    if memory.last is None:
-        raise click.UsageError("no conversation with this server has been kept yet")
-    return memory.last
+                return
+            # The screen ends before the stream's block does, which can report something.
+            with new_screen(raw=raw) as screen:
+                for token in stream:
+                    screen.show(token)
 
 
 def _write_json(stream: "ChatStream") -> None:
@@ -124,13 +90,7 @@ def _write_json(stream: "ChatStream") -> None:
     try:
         found = dataclasses.asdict(stream.read())
     except H2oError as error:
-        details = {
-            "type": type(error).__name__,
-            "message": str(error),
-            "status": getattr(error, "status", None),
-            "partial": error.partial,
-        }
-        click.echo(to_json({"error": details}))
+        click.echo(to_json({"error": describe_error(error)}))
         raise
     click.echo(to_json(found))
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from h2o_client.cli import state
-from h2o_client.cli.render import new_screen
+from h2o_client.cli.operations import OPERATIONS, Operation
+from h2o_client.cli.render import format_messages, new_screen, print_table
 from h2o_client.cli.server import connected, url_option, wrong_use
-from h2o_client.cli.table import print_table
 from h2o_client.safe_text import one_line, to_json
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def list_(base_url: str | None, as_json: bool) -> None:
     """List them, the last one marked by `*`; piped, their ids, models and titles between tabs."""
     with connected(base_url, saved=True) as client:
         saved = state.load(client.base_url)
-        # Without a session no conversation is kept, and none need be begun to know that.
+        # Without a session nothing is kept, and no session need be opened to know that.
         found = [] if saved.session is None else client.conversations()
     if as_json:
         listed = [{"id": item.id, "title": item.title, "model": item.model} for item in found]
@@ -60,10 +60,8 @@ def list_(base_url: str | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON list of messages.")
 def show(number: str, base_url: str | None, raw: bool, as_json: bool) -> None:
     """Show what was said: as Markdown, or as messages in the form that `chat()` takes."""
-    from h2o_client.cli.talk import written
-
     with _resumed(base_url, number) as (_, conversation):
-        text = written(conversation.history(), as_json=as_json)
+        text = format_messages(conversation.history(), as_json=as_json)
     if as_json:
         click.echo(text, nl=False)
         return
@@ -71,23 +69,27 @@ def show(number: str, base_url: str | None, raw: bool, as_json: bool) -> None:
         screen.show(text.removesuffix("\n"))
 
 
-@conversations.command(short_help="Give one a title.")
-@click.argument("number", metavar="ID")
-@click.argument("title")
-@url_option
-def rename(number: str, title: str, base_url: str | None) -> None:
-    """Give it a TITLE of 1 to 100 characters."""
-    with _resumed(base_url, number) as (_, conversation), wrong_use():
-        conversation.rename(title)
+def _add_operation(operation: Operation) -> None:
+    """Add the subcommand of an operation. One with an argument needs the ID before it, too."""
+
+    @url_option
+    def run(number: str, base_url: str | None, argument: str = "") -> None:
+        with _resumed(base_url, number) as (_, conversation), wrong_use():
+            result = operation.run(conversation, argument)
+        if not operation.note:
+            click.echo(one_line(result))
+
+    if operation.argument:
+        run = click.argument("argument", metavar=operation.argument)(run)
+        run = click.argument("number", metavar="ID")(run)
+    else:
+        run = _id(run)
+    add = conversations.command(operation.name, short_help=operation.summary, help=operation.help)
+    add(run)
 
 
-@conversations.command(short_help="Make a page of one and show its URL.")
-@_id
-@url_option
-def share(number: str, base_url: str | None) -> None:
-    """Make a page of it as it is now, and show its URL: anyone with the URL can read it."""
-    with _resumed(base_url, number) as (_, conversation):
-        click.echo(one_line(conversation.share()))
+for _operation in OPERATIONS:
+    _add_operation(_operation)
 
 
 @conversations.command(short_help="Delete some or all.")
@@ -123,13 +125,10 @@ def _resumed(base_url: str | None, number: str) -> "Generator[tuple[H2oClient, C
         click.UsageError: it does not exist, or this is not a valid id.
     """
     with connected(base_url, saved=True) as client:
-        saved = state.load(client.base_url)
         if number == "last":
-            if saved.conversation is None:
-                raise click.UsageError("no conversation with this server has been kept yet")
-            number = saved.conversation
-        elif saved.session is None:
-            raise click.UsageError("there are no conversations with this server")
+            number = state.last_conversation(client.base_url)
+        elif state.load(client.base_url).session is None:
+            raise click.UsageError("no conversation with this server has been kept yet")
         with wrong_use():
             conversation = client.conversation(id=number)
         yield client, conversation

@@ -33,7 +33,7 @@ def doctor(
 ) -> None:
     """Examine the server at URL, step by step, and say what to do.
 
-    Without URL it is the one that `chat` would ask. A short question is put to it.
+    Without URL it is the one that `chat` would use. A short prompt is sent to it.
     """
     from h2o_client import Timeouts
     from h2o_client.cli.environment import EnvironmentFaultError

@@ -30,10 +30,11 @@ from h2o_client import (
 )
 from h2o_client.cli import probe
 
-_QUESTION = "Say hello in one short sentence."
+_PROMPT = "Say hello in one short sentence."
 _LONGEST_ANSWER = 32  # tokens
 _EXPIRES_SOON = 14 * 86400
 _WITH_PASSWORD = "the proxy wants a user and password: http://user:password@proxy:port"  # noqa: S105
+_PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 _SECRET = re.compile(r"^(\w+://)?.*@", re.DOTALL)  # user and password
 
 
@@ -99,8 +100,11 @@ def _source(client: H2oClient, url: str | None) -> str:
 
 
 def _show_proxies(place: probe.Place, proxy: str | None) -> Finding:
-    settings = probe.proxy_settings()
-    shown = ", ".join(f"{name}={without_password(value)}" for name, value in settings.items())
+    shown = ", ".join(
+        f"{name}={without_password(value)}"
+        for name, value in sorted(os.environ.items())
+        if name.lower() in _PROXY_VARIABLES and value
+    )
     if proxy is not None:
         text = f"requests go through {without_password(proxy)} ({shown or 'set by the system'})"
         return Finding("note", "proxy", text, f"to go without it: NO_PROXY={place.host}")
@@ -126,14 +130,15 @@ def _reach(server: probe.Place, proxy: str | None, timeout: float) -> Generator[
     correct = f"{correct}: this is the proxy's address" if proxy else ""
     begun = time.monotonic()
     try:
-        addresses = probe.resolve(place)
+        found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         advice = correct or _name_advice(place, error)
         raise StepFailedError("name", f"{place.host}: {reason(error)}", advice) from None
+    addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
     yield Finding("ok", "name", f"{place.host} is {', '.join(addresses[:4])}{_took(begun)}")
     begun = time.monotonic()
     try:
-        probe.connect(place, timeout)
+        socket.create_connection((place.host, place.port), timeout).close()
     except OSError as error:
         advice = correct or _connection_advice(error)
         raise StepFailedError("connection", f"{place}: {reason(error)}", advice) from None
@@ -160,7 +165,7 @@ def _check_tls(place: probe.Place, requests: probe.Requests) -> Finding:
     try:
         version, certificate = requests.handshake()
     except probe.TunnelRefusedError as error:
-        text = f"asked for a connection to {place}, the proxy answered {error.status}"
+        text = f"the proxy answered {error.status} to the request for a connection to {place}"
         raise StepFailedError("tunnel", text, _tunnel_advice(place, error.status)) from None
     except httpx.HTTPError as error:
         raise StepFailedError("TLS", reason(error), _tls_advice(place, error)) from None
@@ -177,7 +182,7 @@ def _tunnel_advice(place: probe.Place, status: int) -> str:
     if status in (502, 503, 504):
         return f"the proxy does not reach {place.host}: is the name spelt right, and known there?"
     return (
-        f"the proxy lets nobody through to {place}: ask who runs it, or, to reach the server "
+        f"the proxy refuses connections to {place}: ask its operator, or, to reach the server "
         f"without it, set NO_PROXY={place.host}"
     )
 
@@ -206,25 +211,20 @@ def _identify(client: H2oClient, requests: probe.Requests) -> Finding:
         "activeModel": client.model,
         "searchEnabled": "true",
     }
+    own = note = ""
     try:
         answer = requests.send("POST", "/settings", data=form)
-        if answer.status == 403 and "Invalid referer" in answer.body:
+        if answer.status_code == 403 and "Invalid referer" in answer.text:
             own = requests.use_other_referer().rstrip("/")
             answer = requests.send("POST", "/settings", data=form)
-            if is_ours(answer):
-                text = f"a chat-ui server of this protocol that takes itself for {own}"
-                advice = "it works; whoever runs the server can set its ORIGIN"
-                return Finding("note", "protocol", text, advice)
-        if is_ours(answer):
-            return Finding("ok", "protocol", "a chat-ui server of this protocol (0.3 to 0.6)")
-        if answer.status >= 500:
+        if answer.status_code >= 500:
             del form["activeModel"]
             if is_ours(requests.send("POST", "/settings", data=form)):
-                text = f"a chat-ui server of this protocol, but it rejects the model {client.model}"
-                return Finding("note", "protocol", text)
-        if answer.status in (200, 403, 500) and _is_newer(client):
-            return Finding("ok", "protocol", "a chat-ui server of version 0.9.6 or later")
-        raise StepFailedError("protocol", *_kind(requests, answer))
+                note = f", but it rejects the model {client.model}"
+        if not (note or is_ours(answer)):
+            if answer.status_code in (200, 403, 500) and _is_newer(client):
+                return Finding("ok", "protocol", "a chat-ui server of version 0.9.6 or later")
+            raise StepFailedError("protocol", *_kind(requests, answer))
     except httpx.HTTPError as error:
         raise StepFailedError(
             "protocol",
@@ -232,6 +232,11 @@ def _identify(client: H2oClient, requests: probe.Requests) -> Finding:
             "is this a web server, and one for http:// or for https://? Try --timeout 60 for a "
             "slow one",
         ) from None
+    kind = "a chat-ui server of this protocol"
+    if own:
+        advice = "it works; whoever runs the server can set its ORIGIN"
+        return Finding("note", "protocol", f"{kind} that takes itself for {own}{note}", advice)
+    return Finding("note" if note else "ok", "protocol", f"{kind}{note or ' (0.3 to 0.6)'}")
 
 
 def _is_newer(client: H2oClient) -> bool:
@@ -255,13 +260,13 @@ def _is_newer(client: H2oClient) -> bool:
     return client.dialect == "chat-ui-2025"
 
 
-def is_ours(answer: probe.Answered) -> bool:
+def is_ours(answer: httpx.Response) -> bool:
     """Return whether a server of this protocol answers `POST /settings` so."""
-    if answer.status == 303:
+    if answer.status_code == 303:
         return True
-    found = answer.json()
-    redirect = isinstance(found, dict) and found.get("type") == "redirect"
-    return answer.status == 200 and redirect and found.get("status") != 302  # 302 is a login
+    found = probe.json_of(answer)
+    redirect = found.get("type") == "redirect" and found.get("status") != 302  # 302 is a login
+    return answer.status_code == 200 and redirect
 
 
 _ADVICE = {
@@ -274,9 +279,9 @@ _ADVICE = {
 }
 
 
-def _kind(requests: probe.Requests, answer: probe.Answered) -> tuple[str, str]:
+def _kind(requests: probe.Requests, answer: httpx.Response) -> tuple[str, str]:
     """Return what kind of server rejects the settings, and what to do about it."""
-    status, said = answer.status, f"POST /settings was answered {answer.status}"
+    status, said = answer.status_code, f"POST /settings was answered {answer.status_code}"
     if status in (401, 407):
         return said, _ADVICE[status]
     if 300 <= status < 400:
@@ -307,10 +312,8 @@ def _kind(requests: probe.Requests, answer: probe.Answered) -> tuple[str, str]:
 def is_openai(requests: probe.Requests) -> bool:
     """Return whether the server lists models as OpenAI's API does."""
     answer = requests.send("GET", "/v1/models")
-    found = answer.json()
-    return answer.status in (200, 401) and (
-        isinstance(found, dict) and isinstance(found.get("data"), list)
-    )
+    models = probe.json_of(answer).get("data")
+    return answer.status_code in (200, 401) and isinstance(models, list)
 
 
 def _use(client: H2oClient) -> Generator[Finding]:
@@ -328,7 +331,7 @@ def _use(client: H2oClient) -> Generator[Finding]:
             else:
                 yield Finding("ok", step, "accepted in this session; a conversation was created")
             step = "answer"
-            yield _ask(conversation, client.capabilities)
+            yield _measure_answer(conversation, client.capabilities)
     except H2oError as error:
         raise StepFailedError(step, str(error), _advice(error)) from None
 
@@ -346,12 +349,12 @@ def _judge_models(client: H2oClient, models: list[Model]) -> Finding:
     )
 
 
-def _ask(conversation: Conversation, capabilities: frozenset[str]) -> Finding:
-    """Ask for a short answer."""
+def _measure_answer(conversation: Conversation, capabilities: frozenset[str]) -> Finding:
+    """Ask for a short answer, and measure how long it takes."""
     begun = time.monotonic()
     first: float | None = None
     limit = _LONGEST_ANSWER if "parameters" in capabilities else None
-    with conversation.stream(_QUESTION, max_new_tokens=limit) as stream:
+    with conversation.stream(_PROMPT, max_new_tokens=limit) as stream:
         for _ in stream:
             if first is None:
                 first = time.monotonic() - begun

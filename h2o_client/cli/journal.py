@@ -25,7 +25,6 @@ import threading
 import time
 from collections.abc import Generator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import click
@@ -54,9 +53,9 @@ class Entry(NamedTuple):
 
     Attributes:
         state: "asked", "answered", "failed" or "left".
-        digest: what was asked.
+        digest: what was sent.
         conversation: the conversation in which its answer may be, or None.
-        at: when it was asked there, in seconds since 1970.
+        at: when it was sent there, in seconds since 1970.
         outcome: the answer or the error, as the output has it.
     """
 
@@ -97,12 +96,7 @@ class Journal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         with self._lock, self._failures():
             self._db.close()
 
@@ -132,7 +126,7 @@ class Journal:
         return {found for (found,) in self._rows(query) if found is not None}
 
     def asked(self, key: str, digest: str, conversation: str) -> None:
-        """Write down where a prompt is about to be asked."""
+        """Write down where a prompt is about to be sent."""
         self._rows(_PUT, key, digest, "asked", conversation, time.time(), None)
 
     def answered(self, key: str, digest: str, answer: Mapping[str, Any]) -> None:
@@ -204,7 +198,7 @@ def _prepare(path: Path) -> None:
     if begins.startswith(_OLD):
         raise click.UsageError(
             f"{path} was written by version 0.1.0, and only that can resume it: "
-            "pip install 'h2o-chat-client[cli]==0.1.0'; or remove it, and all prompts are asked"
+            "pip install 'h2o-chat-client[cli]==0.1.0'; or remove it, and all prompts are sent"
         )
     if begins not in (b"", _SQLITE):
         raise click.UsageError(f"{path} is not a journal of this program")

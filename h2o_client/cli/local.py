@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,24 +26,6 @@ dialect_option = click.option(
 )
 
 
-def emulator_class() -> "type[Emulator]":
-    """Return the emulator's class.
-
-    Raises:
-        MissingExtraError: what it needs is not installed.
-    """
-    try:
-        from h2o_client.emulator import Emulator
-    except ModuleNotFoundError as error:
-        name = (error.name or "a package").partition(".")[0]
-        if name == "h2o_client":
-            raise
-        raise MissingExtraError(
-            f"{name} is not installed: pip install 'h2o-chat-client[cli]'"
-        ) from None
-    return Emulator
-
-
 def make_emulator(**options: Any) -> "Emulator":
     """Make an emulator, which says on stderr what its engines say while they start.
 
@@ -51,13 +33,18 @@ def make_emulator(**options: Any) -> "Emulator":
         **options: the emulator's arguments.
 
     Raises:
+        MissingExtraError: what it needs is not installed.
         click.UsageError: the name of an engine is not valid, or a folder has no recordings.
     """
-    kind = emulator_class()
-    from h2o_client.emulator import EngineError
-
     try:
-        return kind(progress=lambda line: click.echo(printable(line), err=True), **options)
+        from h2o_client.emulator import Emulator, EngineError
+    except ModuleNotFoundError as error:
+        name = (error.name or "a package").partition(".")[0]
+        if name == "h2o_client":
+            raise
+        raise MissingExtraError(name) from None
+    try:
+        return Emulator(progress=lambda line: click.echo(printable(line), err=True), **options)
     except (EngineError, ValueError) as error:
         raise click.UsageError(str(error)) from error
 
@@ -76,7 +63,11 @@ def running(emulator: "Emulator", host: str, port: int) -> Generator[None]:
     """
     from h2o_client.emulator import EngineError
 
-    with contextlib.closing(emulator), _warnings_shown():
+    def show(line: str) -> None:
+        click.echo(printable(line), err=True)
+
+    warnings = log_shown("h2o_client.emulator", logging.WARNING, show, propagate=False)
+    with contextlib.closing(emulator), warnings:
         try:
             emulator.start()
         except EngineError as error:
@@ -106,25 +97,32 @@ def local_server(
         yield server.url
 
 
-class _Shown(logging.Handler):
-    """Shows what is logged on stderr, wherever that is by then."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Show one record."""
-        click.echo(printable(self.format(record)), err=True)
-
-
 @contextlib.contextmanager
-def _warnings_shown() -> Generator[None]:
-    """Show on stderr what the emulator warns of, once."""
-    logger, shown = logging.getLogger("h2o_client.emulator"), _Shown(logging.WARNING)
-    before = logger.propagate
-    logger.addHandler(shown)
-    logger.propagate = False
+def log_shown(
+    name: str, level: int, show: Callable[[str], object], *, propagate: bool = True
+) -> Generator[None]:
+    """Show what is logged while the block lasts.
+
+    Args:
+        name: the logger.
+        level: of the records that are shown.
+        show: shows the message of one.
+        propagate: whether the loggers above get the records, too.
+    """
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            show(record.getMessage())
+
+    logger, handler = logging.getLogger(name), Handler(level)
+    before, logger.propagate = logger.propagate, propagate
+    logger.addHandler(handler)
+    if not logger.isEnabledFor(level):
+        logger.setLevel(level)
     try:
         yield
     finally:
-        logger.removeHandler(shown)
+        logger.removeHandler(handler)
         logger.propagate = before
 
 

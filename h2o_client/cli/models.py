@@ -5,17 +5,17 @@ import sys
 
 import click
 
+from h2o_client.cli.render import print_table
 from h2o_client.cli.server import connected, server_options
-from h2o_client.cli.table import print_table
 from h2o_client.safe_text import one_line, to_json
 
 
 @click.command(short_help="Show the models that the server has.")
 @server_options
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON list, for scripts.")
-def models(local: bool, base_url: str | None, as_json: bool) -> None:
+def models(local: bool, engine: str | None, base_url: str | None, as_json: bool) -> None:
     """Show the models that the server has; piped, one name in a line."""
-    with connected(base_url, local=local) as client:
+    with connected(base_url, local=local, engine=engine) as client:
         found = client.models()
         chosen = client.model
     if as_json:

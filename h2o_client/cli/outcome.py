@@ -24,16 +24,15 @@ PROGRAM = "h2o-client"
 _DEBUG = "h2o_client.debug"
 _BROKEN_PIPE = 128 + 13  # the reader has gone: what a shell shows for SIGPIPE
 _EXTRA = ("rich", "markdown_it", "prompt_toolkit")  # imported where they are first needed
-_INSTALL = "pip install 'h2o-chat-client[cli]'"
 _SIGNALS = ("SIGTERM", "SIGHUP")
-# What says that nothing was asked for is the help itself. In click 8.1 it is no error.
+# The help is the message where arguments are missing. In click 8.1 that is not an error.
 _HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Terminated(KeyboardInterrupt):
-    """A signal came that ends the process, and what is under way is to be left properly.
+    """A signal that ends the process came; what is under way is cleaned up first.
 
     Attributes:
         signum: the signal's number.
@@ -45,7 +44,14 @@ class Terminated(KeyboardInterrupt):
 
 
 class MissingExtraError(Exception):
-    """Something is not installed that the command needs."""
+    """Something is not installed that the command needs.
+
+    Args:
+        name: the package.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is not installed: pip install 'h2o-chat-client[cli]'")
 
 
 class App(click.Group):
@@ -75,14 +81,23 @@ class App(click.Group):
             ctx.exit(_BROKEN_PIPE)
         except KeyboardInterrupt as error:
             ctx.exit(128 + (error.signum if isinstance(error, Terminated) else signal.SIGINT))
-        except click.Abort:  # Ctrl-C at a question, or no for an answer
+        except click.Abort:  # Ctrl-C at a question, or the answer no
             ctx.exit(128 + signal.SIGINT)
         except ModuleNotFoundError as error:
             name = (error.name or "").partition(".")[0]
-            ours = MissingExtraError(f"{name} is not installed: {_INSTALL}")
-            _fail(ctx, ours if name in _EXTRA else error)
+            _fail(ctx, MissingExtraError(name) if name in _EXTRA else error)
         except (H2oError, MissingExtraError, ImportError, OSError) as error:
             _fail(ctx, error)
+
+
+def describe_error(error: Exception) -> dict[str, Any]:
+    """Return an error as JSON has it."""
+    return {
+        "type": type(error).__name__,
+        "message": str(error),
+        "status": getattr(error, "status", None),
+        "partial": getattr(error, "partial", ""),
+    }
 
 
 def debug_option(command: F) -> F:
@@ -149,7 +164,7 @@ def _misused(error: click.ClickException) -> NoReturn:
 
 
 def open_what_is_closed() -> None:
-    """Let stdin be empty, and stdout and stderr go nowhere, where the process began without them.
+    """Open stdin, stdout and stderr on the null device where the process began without them.
 
     They are opened in the order of their numbers, so that no socket or file gets one of these.
     """
@@ -159,6 +174,6 @@ def open_what_is_closed() -> None:
 
 
 def _hush() -> None:
-    """Let nothing more be written to a pipe whose reader has gone, at the exit neither."""
-    with contextlib.suppress(OSError, ValueError):  # it is closed, or no file
+    """Write nothing more to a pipe whose reader has gone, not at the exit either."""
+    with contextlib.suppress(OSError, ValueError):  # it is closed, or not a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,12 +4,9 @@ The client hides what it does to get an answer. Here each step is taken by itsel
 it is HTTP or TLS, and says how it failed.
 """
 
-import json
 import os
 import re
 import secrets
-import socket
-import time
 import urllib.request
 import uuid
 from collections.abc import Iterator, Mapping
@@ -54,27 +51,6 @@ class Place(NamedTuple):
         return f"{host}:{self.port}"
 
 
-class Answered(NamedTuple):
-    """A response.
-
-    Attributes:
-        status: its status.
-        headers: its headers.
-        body: the beginning of its body.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: str
-
-    def json(self) -> Any:
-        """Return the body as JSON, or None."""
-        try:
-            return json.loads(self.body)
-        except (ValueError, RecursionError):
-            return None
-
-
 class TunnelRefusedError(Exception):
     """A proxy refused to connect to the server.
 
@@ -87,42 +63,12 @@ class TunnelRefusedError(Exception):
         self.status = status
 
 
-def proxy_settings() -> dict[str, str]:
-    """Return the proxy settings of the environment; those that are empty set nothing."""
-    names = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-    return {
-        name: value for name, value in sorted(os.environ.items()) if name.lower() in names and value
-    }
-
-
 def proxy_for(place: Place) -> str | None:
     """Return the URL of the proxy that the environment puts before a place, as httpx reads it."""
     if urllib.request.proxy_bypass(str(place)):
         return None
     proxies = urllib.request.getproxies()
     return proxies.get(place.scheme) or proxies.get("all")
-
-
-def resolve(place: Place) -> list[str]:
-    """Return the addresses of a host.
-
-    Raises:
-        OSError: it has no address.
-        UnicodeError: it cannot be a host name.
-    """
-    found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
-
-
-def connect(place: Place, timeout: float) -> float:
-    """Make a connection and close it; return the seconds that it took.
-
-    Raises:
-        OSError: it could not be made.
-    """
-    begun = time.monotonic()
-    with socket.create_connection((place.host, place.port), timeout):
-        return time.monotonic() - begun
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -133,7 +79,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 class Requests:
-    """Sends single requests to a server, in a session that nobody uses afterwards.
+    """Sends single requests to a server, in a session that is not used afterwards.
 
     Args:
         url: where it is, perhaps with user and password.
@@ -145,6 +91,7 @@ class Requests:
         place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         headers = {
             "Accept": "application/json, text/event-stream",
+            "Accept-Encoding": "identity",  # the beginning of a body is readable, too
             "Cookie": f"hf-chat={uuid.UUID(bytes=secrets.token_bytes(16), version=4)}",
             "Referer": f"{place}{parts.path.rstrip('/')}/",
             "Origin": place,
@@ -152,7 +99,12 @@ class Requests:
         token = os.environ.get("H2O_CHAT_TOKEN")
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        self._options: dict[str, Any] = {"base_url": url, "headers": headers, "timeout": timeout}
+        self._options: dict[str, Any] = {
+            "base_url": url,
+            "headers": headers,
+            "timeout": timeout,
+            "verify": httpx.create_ssl_context(),  # once: it takes longer than a request
+        }
 
     def use_other_referer(self) -> str:
         """Name the other scheme in `Referer` from now on, and return its URL."""
@@ -191,7 +143,7 @@ class Requests:
                 raise
         return found[-1]
 
-    def send(self, method: str, path: str, **content: Any) -> Answered:
+    def send(self, method: str, path: str, **content: Any) -> httpx.Response:
         """Send a request to a path below the base URL.
 
         Args:
@@ -207,8 +159,17 @@ class Requests:
             httpx.Client(**self._options) as client,
             client.stream(method, path, **content) as response,
         ):
-            for chunk in response.iter_bytes():
+            for chunk in response.iter_raw():
                 body += chunk
                 if len(body) >= _MOST:
                     break
-            return Answered(response.status_code, response.headers, body.decode("utf-8", "replace"))
+            return httpx.Response(response.status_code, headers=response.headers, content=body)
+
+
+def json_of(response: httpx.Response) -> dict[str, Any]:
+    """Return the JSON object in a response; empty if there is another thing in it."""
+    try:
+        found = response.json()
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

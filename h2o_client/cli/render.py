@@ -2,31 +2,28 @@
 
 An answer that is longer than the screen cannot be redrawn as a whole, since what has scrolled
 away is out of reach. So only its last block is: a paragraph, a list, a block of code. What stands
-before that is settled, and printed once.
+before that is final, and printed once.
 
 A terminal is not left silent: where nothing comes for some seconds, or something is sent again,
 a dim line says so, which no pipe or file gets.
 """
 
-import logging
 import os
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Self
 
 import click
 
-from h2o_client.safe_text import one_line, printable
+from h2o_client.safe_text import one_line, printable, to_json
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
-    from rich.live import Live
 
-    from h2o_client import Retry
+    from h2o_client import Message, Retry
 
 _RATE = 10  # times a second that the last block is drawn anew
 _SILENCE = 3.0  # seconds without anything new until that is said
@@ -63,20 +60,47 @@ def show_hanging(head: str, text: str, *, colour: str | None = None, dim: bool =
         click.echo(click.style(shown, dim=True) if dim else shown)
 
 
+def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table as wide as the terminal allows.
+
+    Args:
+        head: what each column holds.
+        rows: the rows; a server's text may be in them.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for title in head:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*(one_line(cell) for cell in row))
+    Console(highlight=False, markup=False, emoji=False).print(table)
+
+
+def format_messages(messages: "Sequence[Message]", *, as_json: bool) -> str:
+    """Return a conversation as the text of a file.
+
+    Args:
+        messages: what was said.
+        as_json: whether as a JSON list of messages, in the form that `chat()` takes; else as
+            Markdown.
+    """
+    if as_json:
+        listed = [{"role": item.role, "content": item.content.strip()} for item in messages]
+        return to_json(listed, indent=2, ascii_only=False) + "\n"
+    parts = [f"**{item.role.capitalize()}**\n\n{item.content.strip()}\n" for item in messages]
+    return "\n".join(parts)
+
+
 def show_retry(retry: "Retry") -> None:
     """Say that something is about to be sent again; the commands' `Retries.on_retry`."""
-    _tell(f"trying again in {retry.delay:.1f} s: {in_a_line(retry.error)}")
+    show_wait(f"trying again in {retry.delay:.1f} s: {in_a_line(retry.error)}")
 
 
-class Waits(logging.Handler):
-    """Says in the terminal what the client waits for, as its log does."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """See `logging.Handler`."""
-        _tell(record.getMessage())
-
-
-def _tell(text: str) -> None:
+def show_wait(text: str) -> None:
+    """Say what the client waits for, in the terminal."""
     if _shown:
         _shown[-1].note(text)
     else:
@@ -89,50 +113,36 @@ def _note(text: str) -> None:
         click.secho(text if len(text) <= room else f"{text[: room - 1]}…", dim=True, err=True)
 
 
-def _silence(seconds: float, *, begun: bool) -> str:
-    missing = "nothing more" if begun else "no answer"
-    return f"{missing} for {seconds:.0f} s: waiting (Ctrl-C ends it)"
-
-
 class Screen:
-    """Shows an answer on stdout, each token when it comes. Used in a `with` block."""
+    """Shows an answer on stdout, each token when it comes. Used in a `with` block.
+
+    In a terminal a thread notices that nothing comes, and says so once in each silence.
+    """
 
     def __init__(self) -> None:
         self._begun = self._in_line = False
         self._terminal = sys.stdout.isatty()  # nothing else obeys control characters
         self._writing = threading.Lock()
-        self._listener = _Listener(self._tell_silence) if sys.stderr.isatty() else None
+        self._last = time.monotonic()  # when something was shown
+        self._silent = False  # whether that was said
+        self._over = threading.Event()
 
     def __enter__(self) -> Self:
         _shown.append(self)
-        if self._listener is not None:
-            self._listener.start()
+        self._start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         _shown.remove(self)
-        if self._listener is not None:
-            self._listener.stop()
         self.end()
 
     def show(self, text: str) -> None:
         """Show some more. The space that the first token begins with is left out."""
-        if self._listener is not None:
-            self._listener.heard()
+        self._last, self._silent = time.monotonic(), False
         if not self._begun:
             self._begun = True
             text = text.removeprefix(" ")
-        if self._terminal:
-            text = printable(text)
-        with self._writing:
-            # color=True: passed on as it is, escape sequences in a file too.
-            click.echo(text, nl=False, color=True)
-            self._in_line = not text.endswith("\n") if text else self._in_line
+        self._write(printable(text) if self._terminal else text)
 
     def note(self, text: str) -> None:
         """Say what is waited for, in a line of its own, which the answer goes on below."""
@@ -142,114 +152,91 @@ class Screen:
                 click.echo()
             _note(text)
 
-    def _tell_silence(self, seconds: float) -> None:
-        self.note(_silence(seconds, begun=self._begun))
-
     def end(self) -> None:
         """End the line, if there was an answer at all."""
+        self._over.set()
         if self._begun:
             click.echo()
 
+    def _start(self) -> None:
+        if sys.stderr.isatty():
+            threading.Thread(target=self._watch, name="h2o_client-silence", daemon=True).start()
 
-class _Listener:
-    """Notices that nothing comes, in a thread of its own, and says so once in each silence.
+    def _write(self, text: str) -> None:
+        with self._writing:
+            # color=True: passed on as it is, escape sequences in a file too.
+            click.echo(text, nl=False, color=True)
+            self._in_line = not text.endswith("\n") if text else self._in_line
 
-    Args:
-        tell: is told, with the seconds.
-    """
-
-    def __init__(self, tell: Callable[[float], object]) -> None:
-        self._tell = tell
-        self._last = time.monotonic()
-        self._told = False
-        self._over = threading.Event()
-
-    def start(self) -> None:
-        """Begin to listen."""
-        threading.Thread(target=self._listen, name="h2o_client-silence", daemon=True).start()
-
-    def heard(self) -> None:
-        """Note that something came."""
-        self._last = time.monotonic()
-        self._told = False
-
-    def stop(self) -> None:
-        """Listen no longer."""
-        self._over.set()
-
-    def _listen(self) -> None:
+    def _watch(self) -> None:
         while not self._over.wait(1 / _RATE):
-            seconds = time.monotonic() - self._last
-            if seconds >= _SILENCE and not self._told:
-                self._told = True
-                self._tell(seconds)
+            text = self._silence()
+            if text and not self._silent:
+                self._silent = True
+                self.note(text)
+
+    def _silence(self) -> str:
+        """Return what to say of the silence, or "" if there was none."""
+        seconds = time.monotonic() - self._last
+        missing = "nothing more" if self._begun else "no answer"
+        waiting = f"{missing} for {seconds:.0f} s: waiting (Ctrl-C ends it)"
+        return waiting if seconds >= _SILENCE else ""
 
 
-class MarkdownScreen:
-    """Shows an answer in a terminal as the Markdown that it is. Used in a `with` block."""
+class MarkdownScreen(Screen):
+    """Shows an answer in a terminal as the Markdown that it is."""
 
     def __init__(self) -> None:
         from rich.console import Console
-
-        self._console = Console(highlight=False, markup=False, emoji=False)
-        self._tail = _Tail()
-        self._live: Live | None = None
-        self._begun = self._settled = False
-
-    def __enter__(self) -> Self:
         from rich.live import Live
+        from rich.spinner import Spinner
 
-        _shown.append(self)
+        super().__init__()
+        self._console = Console(highlight=False, markup=False, emoji=False)
+        self._tail = self._note = ""  # the part that is drawn anew, and what is waited for
+        self._above = False  # whether blocks that are final stand above
+        self._spinner = Spinner("dots")
         self._live = Live(
-            self._tail,
+            self,
             console=self._console,
             refresh_per_second=_RATE,
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self._live.start()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        _shown.remove(self)
-        live, self._live = self._live, None
-        if live is not None:
-            try:
-                live.stop()
-            finally:  # Ctrl-C may come here, too
-                self._console.show_cursor()
-        text, self._tail.text = self._tail.text, ""
-        self._print(text)
-
-    def show(self, text: str) -> None:
-        """Show some more."""
-        if not self._begun:
-            self._begun = True
-            text = text.removeprefix(" ")
-        self._tail.hear(printable(text))
-        if "\n" in text:
-            self._settle()
 
     def note(self, text: str) -> None:
         """Say what is waited for, below the answer, until it goes on."""
-        self._tail.note = text
+        self._note = text
 
-    def _settle(self) -> None:
+    def end(self) -> None:
+        """Show all for good."""
+        try:
+            self._live.stop()
+        finally:  # Ctrl-C may come here, too
+            self._console.show_cursor()
+        text, self._tail = self._tail, ""
+        self._print(text)
+
+    def _start(self) -> None:
+        self._live.start()
+
+    def _write(self, text: str) -> None:
+        self._tail += text
+        self._note = ""
+        if "\n" in text:
+            self._print_final_blocks()
+
+    def _print_final_blocks(self) -> None:
         """Print all blocks but the last for good."""
         from h2o_client.cli.markdown import last_block
 
-        lines = self._tail.text.split("\n")
-        last = last_block(self._tail.text)
+        lines = self._tail.split("\n")
+        last = last_block(self._tail)
         if last == 0:
             return
-        # First out of the part that is drawn anew, that it is not seen twice.
-        self._tail.text = "\n".join(lines[last:])
+        # First removed from the part that is drawn anew, so that it is not shown twice.
+        self._tail = "\n".join(lines[last:])
         self._print("\n".join(lines[:last]))
 
     def _print(self, text: str) -> None:
@@ -257,36 +244,38 @@ class MarkdownScreen:
 
         if not text.strip():
             return
-        if self._settled:
+        if self._above:
             self._console.print()
-        self._settled = self._tail.below = True
+        self._above = True
         self._console.print(Block(text))
 
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        """Draw the part that is drawn anew: as much of its end as the screen holds."""
+        from rich.segment import Segment
+        from rich.text import Text
 
-class AnyScreen(Protocol):
-    """What both screens are."""
+        from h2o_client.cli.markdown import markdown_lines
 
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
-    def show(self, text: str) -> None:
-        """Show some more."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Say what is waited for."""
-        ...
+        note = self._note or self._silence()
+        lines = markdown_lines(self._tail, console, options) if self._tail.strip() else []
+        if lines and self._above:
+            lines.insert(0, [])
+        if note or not lines:
+            # In one line: "⠋ " stands before it.
+            self._spinner.text = Text(note, style="dim")
+            self._spinner.text.truncate(options.max_width - 2, overflow="ellipsis")
+            lines += console.render_lines(self._spinner, options, pad=False)
+        for number, line in enumerate(lines[-max(1, options.size.height - 1) :]):
+            if number:
+                yield Segment.line()
+            yield from line
 
 
-_shown: list[AnyScreen] = []
+_shown: list[Screen] = []
 """The screens in their `with` blocks; the last one shows an answer now."""
 
 
-def new_screen(*, raw: bool) -> AnyScreen:
+def new_screen(*, raw: bool) -> Screen:
     """Return the screen for one answer.
 
     Args:
@@ -295,51 +284,3 @@ def new_screen(*, raw: bool) -> AnyScreen:
     if raw or not sys.stdout.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
         return Screen()
     return MarkdownScreen()
-
-
-class _Tail:
-    """The part of an answer that is drawn anew: as much of its end as the screen holds.
-
-    Attributes:
-        text: the part.
-        below: whether something settled stands above it.
-        note: what is waited for, or "".
-    """
-
-    def __init__(self) -> None:
-        from rich.spinner import Spinner
-
-        self.text = self.note = ""
-        self.below = False
-        self._begun = False
-        self._last = time.monotonic()
-        self._waiting = Spinner("dots")
-
-    def hear(self, text: str) -> None:
-        """Take some more of the answer."""
-        self.text += text
-        self.note = ""
-        self._begun = True
-        self._last = time.monotonic()
-
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
-        from rich.segment import Segment
-        from rich.text import Text
-
-        from h2o_client.cli.markdown import markdown_lines
-
-        note, seconds = self.note, time.monotonic() - self._last
-        if not note and seconds >= _SILENCE:
-            note = _silence(seconds, begun=self._begun)
-        lines = markdown_lines(self.text, console, options) if self.text.strip() else []
-        if lines and self.below:
-            lines.insert(0, [])
-        if note or not lines:
-            # In one line: "⠋ " stands before it.
-            self._waiting.text = Text(note, style="dim")
-            self._waiting.text.truncate(options.max_width - 2, overflow="ellipsis")
-            lines += console.render_lines(self._waiting, options, pad=False)
-        for number, line in enumerate(lines[-max(1, options.size.height - 1) :]):
-            if number:
-                yield Segment.line()
-            yield from line

@@ -1,19 +1,19 @@
-"""Which server a command talks to, and in which session."""
+"""Which server a command uses and how: the options for it, and the client."""
 
 import contextlib
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 import click
 
 import h2o_client
 from h2o_client.cli import environment, state
-from h2o_client.cli.local import DIALECTS, ENGINES, local_server
+from h2o_client.cli.local import DIALECTS, ENGINES, local_server, log_shown
 from h2o_client.cli.outcome import debug_option
-from h2o_client.cli.render import Waits, show_retry
+from h2o_client.cli.render import show_retry, show_wait
+from h2o_client.options import as_arguments, read_parameter
 
-_ENGINE = "h2o_client.engine"
 _DIALECT = "h2o_client.dialect"
 _PACE = 0.03  # seconds between tokens of `--local`, so that the streaming is seen
 
@@ -30,38 +30,42 @@ def url_option(command: F) -> F:
 def server_options(command: F) -> F:
     """Add `--local`, `--engine`, `--dialect`, `--base-url` and `--debug`."""
 
-    def note(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
-        if value is not None:
-            ctx.meta[_ENGINE] = value
-
     def note_dialect(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
         ctx.meta[_DIALECT] = value
 
-    def local(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
-        return value or _ENGINE in ctx.meta
-
-    local_option = click.option(
-        "--local",
-        is_flag=True,
-        callback=local,
-        help="Start the emulator and ask it, for this one run.",
+    local = click.option(
+        "--local", is_flag=True, help="Start the emulator and use it, for this one run."
     )
-    engine_option = click.option(
-        "--engine",
-        metavar="ENGINE",
-        is_eager=True,  # before --local, which it implies
-        expose_value=False,
-        callback=note,
-        help=f"The same, with a model behind it: {ENGINES}.",
+    engine = click.option(
+        "--engine", metavar="ENGINE", help=f"The same, with a model behind it: {ENGINES}."
     )
-    dialect_option = click.option(
+    dialect = click.option(
         "--dialect",
         type=click.Choice(DIALECTS),
         expose_value=False,
         callback=note_dialect,
         help=f"What --local behaves as.  [default: {DIALECTS[0]}]",
     )
-    return local_option(engine_option(dialect_option(url_option(command))))
+    return local(engine(dialect(url_option(command))))
+
+
+def param_option(command: F) -> F:
+    """Add `--param`, which gives `params`: the arguments of a call."""
+
+    def read(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> dict[str, Any]:
+        try:
+            return as_arguments(dict(map(read_parameter, values)))
+        except (TypeError, ValueError) as error:
+            raise click.BadParameter(str(error), ctx, param) from None
+
+    return click.option(
+        "--param",
+        "params",
+        metavar="NAME=VALUE",
+        multiple=True,
+        callback=read,
+        help="A generation parameter, such as temperature=0.2. May be repeated.",
+    )(command)
 
 
 @contextlib.contextmanager
@@ -69,6 +73,7 @@ def connected(
     base_url: str | None,
     *,
     local: bool = False,
+    engine: str | None = None,
     model: str | None = None,
     saved: bool = False,
     **options: Any,
@@ -78,6 +83,7 @@ def connected(
     Args:
         base_url: the value of `--base-url`.
         local: whether `--local` is given.
+        engine: the value of `--engine`, which implies `--local`.
         model: the value of `--model`.
         saved: whether to resume the session that is kept of this server.
         **options: more arguments of the client.
@@ -86,20 +92,18 @@ def connected(
         click.UsageError: an option is not valid, or two exclude each other.
         EnvironmentFaultError: the environment's proxies or certificates are not valid.
     """
+    local = local or engine is not None
     if local and base_url is not None:
-        other = "--engine" if _engine() else "--local"
+        other = "--local" if engine is None else "--engine"
         raise click.UsageError(f"{other} and --base-url exclude each other")
     dialect: str | None = click.get_current_context().meta.get(_DIALECT)
     if dialect is not None and not local:
         raise click.UsageError("--dialect says what --local behaves as: give --local, too")
     options.setdefault("retries", h2o_client.Retries(on_retry=show_retry))
-    waits, shown = logging.getLogger("h2o_client.waits"), Waits()
-    waits.addHandler(shown)
-    waits.setLevel(logging.INFO)
     with contextlib.ExitStack() as stack:
-        stack.callback(waits.removeHandler, shown)
+        stack.enter_context(log_shown("h2o_client.waits", logging.INFO, show_wait))
         if local:
-            base_url = stack.enter_context(local_server(_PACE, _engine(), dialect or DIALECTS[0]))
+            base_url = stack.enter_context(local_server(_PACE, engine, dialect or DIALECTS[0]))
             model = model or h2o_client.DEFAULT_MODEL  # $H2O_CHAT_MODEL is another server's
         with wrong_use(), environment.explained():
             client = h2o_client.H2oClient(base_url, model=model, **options)
@@ -110,12 +114,6 @@ def connected(
                 client = h2o_client.H2oClient(base_url, model=model, **options)
         stack.enter_context(client)
         yield client
-
-
-def _engine() -> str | None:
-    """Return the value of `--engine`."""
-    found: str | None = click.get_current_context().meta.get(_ENGINE)
-    return found
 
 
 @contextlib.contextmanager

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
+
 _DIALECTS = ("chat-ui-2023", "chat-ui-2025")
 
 
@@ -57,6 +59,18 @@ def load(base_url: str) -> Saved:
     if not isinstance(session, str) or not isinstance(conversation, str | None):
         return Saved()
     return Saved(session, conversation, dialect if dialect in _DIALECTS else None)
+
+
+def last_conversation(base_url: str) -> str:
+    """Return the id of the last conversation with a server.
+
+    Raises:
+        click.UsageError: no conversation was kept.
+    """
+    found = load(base_url).conversation
+    if found is None:
+        raise click.UsageError("no conversation with this server has been kept yet")
+    return found
 
 
 def save(base_url: str, saved: Saved) -> None:

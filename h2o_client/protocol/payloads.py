@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from h2o_client.options import OPTION_TYPES, similar_option
+from h2o_client.options import HINTS, OPTION_TYPES, similar_option
 from h2o_client.protocol.requests import encode
 
 DEFAULT_PARAMETERS: Mapping[str, Any] = {
@@ -14,49 +14,6 @@ DEFAULT_PARAMETERS: Mapping[str, Any] = {
     "do_sample": True,
     "repetition_penalty": 1.2,
     "return_full_text": False,
-}
-
-_HINTS = {
-    "timeout": "time limits are the client's: H2oClient(timeouts=30.0)",
-    "timeouts": "time limits are the client's: H2oClient(timeouts=30.0)",
-    "stream": "use client.stream(messages) instead of client.chat(messages)",
-    "api_key": "set the environment's H2O_CHAT_TOKEN, or H2oClient(headers={'Authorization': …})",
-    "base_url": "the base URL is the client's: H2oClient(base_url)",
-    "proxy": "the proxy is the client's: H2oClient(proxy=…)",
-    "transport": "the transport is the client's: H2oClient(transport=…)",
-    "headers": "headers are the client's: H2oClient(headers={…})",
-    "session": "the session is the client's: H2oClient(session=…)",
-    "verify": "TLS is the http_client's: H2oClient(http_client=httpx.Client(verify=…))",
-    "token": "set the environment's H2O_CHAT_TOKEN, or H2oClient(headers={'Authorization': …})",
-    "http_client": "the HTTP client is the client's: H2oClient(http_client=…)",
-    "share_conversations": "sharing is the client's: H2oClient(share_conversations=…)",
-    "keep": "a conversation is kept, not a message: client.conversation(keep=…)",
-    "id": "a conversation is resumed with client.conversation(id=…)",
-    "from_share": "a shared conversation is copied with client.conversation(from_share=…)",
-    "model": "a conversation has its model: client.conversation(model=…)",
-    "messages": "a conversation remembers: send() takes the new message as text",
-    "message": "chat() and stream() take `messages`, send() of a conversation its message, first",
-    "web_search": "send() and stream() of a conversation search the web",
-    "on_web_search": "send() and stream() of a conversation search the web",
-    "prompts": "client.batch(prompts) asks many",
-    "concurrency": "client.batch(prompts, concurrency=…) asks many at a time",
-    "limit_wait": "client.batch(prompts, limit_wait=…) waits for the service's limit",
-    "saved": "client.conversation_from(saved) resumes a saved conversation",
-    "share": "client.shared(share) reads a shared conversation",
-    "title": "a conversation has a title: conversation.rename(title)",
-    "message_id": "vote(message_id, score) and prompt(message_id) of a conversation take it",
-    "score": "vote(message_id, score) of a conversation takes it",
-    "logprobs": "stream.events() gives each token with its logprob",
-    "stop_sequence": "it is called stop here",
-    "max_tokens": "it is called max_new_tokens here",
-    "max_completion_tokens": "it is called max_new_tokens here",
-    "max_length": "it is called max_new_tokens here",
-    "stop_sequences": "it is called stop here",
-    "n": "the service gives one answer a call",
-    "prompt": "the prompt is the first argument: client.chat('…')",
-    "system": "give a message with the role 'system'",
-    "frequency_penalty": "the service knows repetition_penalty",
-    "presence_penalty": "the service knows repetition_penalty",
 }
 
 
@@ -121,8 +78,8 @@ def check_parameters(parameters: object) -> dict[str, Any]:
 
 
 def _check_keyword(name: str, value: object) -> None:
-    if name in _HINTS:
-        raise TypeError(f"there is no argument {name!r}: {_HINTS[name]}")
+    if name in HINTS:
+        raise TypeError(f"there is no argument {name!r}: {HINTS[name]}")
     if name not in OPTION_TYPES:
         similar = similar_option(name)
         hint = "" if similar is None else f"did you mean {similar!r}? "

@@ -1,13 +1,18 @@
 """The command in this process, and in one of its own where signals, pipes and imports count."""
 
+import io
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
 
 from h2o_client.cli import app
 
@@ -20,6 +25,7 @@ sys.modules.update(dict.fromkeys(("trio", "httpx._main")))
 from h2o_client.__main__ import main
 main()
 """
+_CODES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_=>])|[\r\x07]")
 COMMAND = (sys.executable, "-W", "error", "-c", _MAIN)
 
 
@@ -42,6 +48,11 @@ class Command:
         self.out, self.err = self._capsys.readouterr()
         assert isinstance(exit_.value.code, int)
         return exit_.value.code
+
+
+def without_codes(text: str) -> str:
+    """Return what a terminal was sent without the codes that it obeys."""
+    return _CODES.sub("", text)
 
 
 @contextmanager
@@ -86,3 +97,60 @@ def read(started: "subprocess.Popen[bytes]", until: str) -> str:
         assert chunk, f"it ended with {found!r}"
         found += chunk
     return found.decode()
+
+
+class Terminal(io.StringIO):
+    """A terminal, as far as a stream can be one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class InTerminal:
+    """The command in this process, where stdin, stdout and stderr are a terminal.
+
+    Args:
+        monkeypatch: pytest's fixture.
+        *first: the first of its arguments, each time.
+
+    Attributes:
+        raw: what it wrote, with the terminal's codes.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *first: str) -> None:
+        self._monkeypatch = monkeypatch
+        self._first = first
+        self.raw = ""
+
+    @property
+    def text(self) -> str:
+        """What it wrote, without the terminal's codes."""
+        return without_codes(self.raw)
+
+    def __call__(
+        self, *arguments: str, typed: Sequence[str] = (), env: Mapping[str, str] | None = None
+    ) -> int:
+        """Run it.
+
+        Args:
+            *arguments: its arguments.
+            typed: the keys that are typed for each line, without Enter.
+            env: variables of its environment; COLUMNS is how wide the terminal is.
+        """
+        terminal = Terminal()
+        looks = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}
+        with (
+            self._monkeypatch.context() as patch,
+            create_pipe_input() as keys,
+            create_app_session(input=keys, output=DummyOutput()),
+        ):
+            for name in ("stdin", "stdout", "stderr"):
+                patch.setattr(sys, name, terminal)
+            for name, value in {**looks, **(env or {})}.items():
+                patch.setenv(name, value)
+            keys.send_text("".join(f"{line}\r" for line in typed))
+            with pytest.raises(SystemExit) as exit_:
+                app.main([*self._first, *arguments], prog_name="h2o-client")
+        self.raw = terminal.getvalue()
+        assert isinstance(exit_.value.code, int)
+        return exit_.value.code

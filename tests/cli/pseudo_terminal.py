@@ -8,7 +8,6 @@ import contextlib
 import fcntl
 import os
 import pty
-import re
 import select
 import struct
 import subprocess
@@ -18,12 +17,11 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
-from command import COMMAND
+from command import COMMAND, without_codes
 
 PATIENCE = 30.0
 PROMPT = "«prompt»"  # stands for the code by which a line editor says that it is ready
 CTRL_C, CTRL_D, TAB, UP, ENTER = "\x03", "\x04", "\t", "\x1b[A", "\r"
-_CODES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_=>])|[\r\x07]")
 _LAUNCHER = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -52,7 +50,7 @@ class Session:
     @property
     def text(self) -> str:
         """All that it wrote, without the terminal's codes."""
-        return _CODES.sub("", self.raw.replace("\x1b[?2004h", PROMPT))
+        return without_codes(self.raw.replace("\x1b[?2004h", PROMPT))
 
     def type(self, keys: str) -> None:
         os.write(self._master, keys.encode())

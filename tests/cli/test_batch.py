@@ -1,7 +1,6 @@
-"""The command `batch`: a file of answers, and a journal that loses none, whatever happens."""
+"""The command `batch`: a file of answers, and a journal that loses no answer, whatever happens."""
 
 import contextlib
-import io
 import json
 import os
 import random
@@ -20,11 +19,11 @@ from typing import Any
 import needs
 import pytest
 from asked import eventually, kinds
-from command import PATIENCE, Command, process
+from command import PATIENCE, Command, Terminal, process
 
 from h2o_client import H2oClient, Message, Reply, build_prompt
 from h2o_client import batch as many
-from h2o_client.cli import asking
+from h2o_client.cli import journalled_batch
 from h2o_client.cli.batch import Progress
 from h2o_client.cli.items import Item
 from h2o_client.cli.journal import Journal
@@ -54,8 +53,8 @@ class Run:
         self._command = Command(capsys)
         self.err = ""
 
-    def ask(self, *lines: object) -> None:
-        """Write the file of the prompts: what is no text is written as JSON."""
+    def write(self, *lines: object) -> None:
+        """Write the file of the prompts: what is not text is written as JSON."""
         texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
         self.prompts.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
 
@@ -116,7 +115,7 @@ def deleted(server: Emulator, times: int) -> Callable[[], bool]:
 def test_answers_in_order(run: Run, server: Emulator) -> None:
     prompts = [f"prompt {number}" for number in range(20)]
     server.reply(Answer(" late", pace=0.02))
-    run.ask(*prompts)
+    run.write(*prompts)
     assert run() == 0
     assert sorted(run.texts(), key=str) == sorted(
         [" late", *(f" {prompt}" for prompt in prompts if f" {prompt}" in run.texts())], key=str
@@ -133,7 +132,7 @@ def test_answers_in_order(run: Run, server: Emulator) -> None:
 def test_forms_of_lines(run: Run, server: Emulator) -> None:
     other = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-7b-v3"
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    run.ask(
+    run.write(
         "  plain text, with spaces ",
         "",
         {"id": "x", "prompt": "two", "parameters": {"max_new_tokens": 1, "temperature": 0.1}},
@@ -162,7 +161,7 @@ def answer(name: dict[str, Any], text: str, model: str, tokens: int) -> dict[str
 
 
 def test_no_prompts(run: Run, server: Emulator) -> None:
-    run.ask("", " ")
+    run.write("", " ")
     assert run() == 0
     assert run.answers() == []
     assert server.requests == []
@@ -184,7 +183,7 @@ def test_flattened_as_chat_does(server: Emulator) -> None:
 def test_any_text_is_written(run: Run, server: Emulator) -> None:
     """Half of a surrogate pair, which UTF-8 cannot say, is written as JSON's escape."""
     half = {"id": "\ud83d", "prompt": "one"}
-    run.ask(half, {"id": 2, "prompt": "bad \ud83d"}, '{"id": 3, "prompt": "\\u0000 \\u2028 z"}')
+    run.write(half, {"id": 2, "prompt": "bad \ud83d"}, '{"id": 3, "prompt": "\\u0000 \\u2028 z"}')
     with begin(run, server) as journal:
         for number, key in enumerate(["4", "5"], 4):
             item = Item.read(number, key)
@@ -205,7 +204,7 @@ def test_any_text_is_written(run: Run, server: Emulator) -> None:
 
 def test_an_answer_with_half_a_character_is_written(run: Run, server: Emulator) -> None:
     server.reply(Answer(tokens=(" a\ud83d", " b", "\ud83d", "\ude00")))
-    run.ask("one")
+    run.write("one")
     assert run() == 0
     (answer,) = run.answers()
     assert answer["text"] == " a\ufffd b😀"
@@ -213,7 +212,7 @@ def test_an_answer_with_half_a_character_is_written(run: Run, server: Emulator) 
 
 def test_failed_ones_have_their_error(run: Run, server: Emulator) -> None:
     server.reply(" fine", Answer(" half", ending="error", error="out of memory"), " good")
-    run.ask("one", "two", {"id": "bad", "nonsense": 1}, '{"torn', {"id": [1]}, "six")
+    run.write("one", "two", {"id": "bad", "nonsense": 1}, '{"torn', {"id": [1]}, "six")
     assert run("--concurrency", "1") == 1
     first, second, third, fourth, fifth, sixth = run.answers()
     assert (first["text"], sixth["text"]) == (" fine", " good")
@@ -226,7 +225,7 @@ def test_failed_ones_have_their_error(run: Run, server: Emulator) -> None:
     assert fourth["error"]["type"] == "ValueError"
     assert fifth["line"] == 5
     assert "6 of 6 done, 4 failed" in run.err
-    assert run.err.endswith("4 failed: --retry-failed asks them again\n")
+    assert run.err.endswith("4 failed: --retry-failed sends them again\n")
     server.wait_idle()
     assert server.conversations == []
 
@@ -236,7 +235,9 @@ def test_failed_ones_have_their_error(run: Run, server: Emulator) -> None:
     assert server.requests == []
 
     server.clear()  # a line that was wrong may be put right
-    run.ask("one", "two", {"id": "bad", "prompt": "three"}, "four", {"id": 1, "prompt": "5"}, "six")
+    run.write(
+        "one", "two", {"id": "bad", "prompt": "three"}, "four", {"id": 1, "prompt": "5"}, "six"
+    )
     assert run("--retry-failed") == 0
     assert asked(server) == ["5", "four", "three", "two"]
     assert run.texts() == [" fine", " two", " three", " four", " 5", " good"]
@@ -244,7 +245,7 @@ def test_failed_ones_have_their_error(run: Run, server: Emulator) -> None:
 
 
 def test_server_down(run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    run.ask("one", "two")
+    run.write("one", "two")
     server.fail(500, times=2)
     assert run() == 1
     assert {answer["error"]["status"] for answer in run.answers()} == {500}
@@ -259,7 +260,7 @@ def test_the_limit_pauses(
 ) -> None:
     monkeypatch.setattr(many, "WINDOW", 0.02)
     server.fault(on, Fault(), *[Fault(status=429, body={"message": LIMITED})] * 3)
-    run.ask(*"abcdefgh")
+    run.write(*"abcdefgh")
     assert run() == 0
     assert run.texts() == [f" {letter}" for letter in "abcdefgh"]
     assert kinds(server).count(on) == (8 if on == "rename" else 11)
@@ -274,7 +275,7 @@ def test_a_pause_is_told(
 ) -> None:
     monkeypatch.setattr(many, "WINDOW", 0.6)
     server.fault("message", Fault(status=429, body={"message": LIMITED}))
-    run.ask(*"abc")
+    run.write(*"abc")
     assert run("--concurrency", "1") == 0
     told = "0 of 3 done, 0 failed, paused by the service's limit for 1 s\n"
     assert run.err.startswith(told)
@@ -292,7 +293,7 @@ def test_a_pause_is_told(
 def test_killed(run: Run, server: Emulator) -> None:
     server.reply(*[" early"] * 5, *[Answer(" in flight", hold_after=1)] * 3)
     prompts = [f"p{number:02}" for number in range(20)]
-    run.ask(*prompts)
+    run.write(*prompts)
     with run.process("--concurrency", "3") as started:
         server.wait_held(3, PATIENCE)
         eventually(deleted(server, 5))
@@ -326,15 +327,15 @@ def test_killed(run: Run, server: Emulator) -> None:
 
 @needs.posix
 @pytest.mark.parametrize(
-    "answered", [4, *(pytest.param(count, marks=pytest.mark.long) for count in (1, 9))]
+    "answered", [pytest.param(count, marks=pytest.mark.long) for count in (1, 4, 9)]
 )
 def test_killed_at_any_moment(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch, answered: int
 ) -> None:
-    monkeypatch.setattr(asking, "SOUGHT", 0.0)  # what was sent is stored by then
+    monkeypatch.setattr(journalled_batch, "ANSWER_WAIT", 0.0)  # what was sent is stored by then
     prompts = [f"p{number:02}" for number in range(30)]
     server.reply(*[Answer(f" {answer}", pace=0.002) for answer in ["x y z"] * 30])
-    run.ask(*prompts)
+    run.write(*prompts)
     with run.process("--concurrency", "4") as started:
         eventually(deleted(server, answered))
         started.kill()
@@ -359,14 +360,14 @@ def test_killed_again_and_again(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten times at a random moment: none is lost, none is asked twice."""
-    monkeypatch.setattr(asking, "SOUGHT", 0.0)
+    monkeypatch.setattr(journalled_batch, "ANSWER_WAIT", 0.0)
     main = (
-        "from h2o_client.cli import asking\nasking.SOUGHT = 1.0\n"
+        "from h2o_client.cli import journalled_batch\njournalled_batch.ANSWER_WAIT = 1.0\n"
         "from h2o_client.__main__ import main\nmain()"
     )
     program = (sys.executable, "-W", "error", "-c", main)
     prompts = [f"p{number:04}" for number in range(2000)]
-    run.ask(*prompts)
+    run.write(*prompts)
     moments = random.Random(12)
     for _ in range(10):
         before = len(server.requests)
@@ -386,13 +387,14 @@ def test_killed_again_and_again(
     assert server.conversations == []
 
 
+@pytest.mark.long
 @needs.posix
 def test_killed_before_the_message_was_taken(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "SOUGHT", 0.05)
+    monkeypatch.setattr(journalled_batch, "ANSWER_WAIT", 0.05)
     server.fault("message", Fault(hang=True), Fault(hang=True))
-    run.ask("one", "two")
+    run.write("one", "two")
     with run.process() as started:
         eventually(lambda: kinds(server).count("message") == 2)
         started.kill()
@@ -405,10 +407,11 @@ def test_killed_before_the_message_was_taken(
     assert server.conversations == []
 
 
+@pytest.mark.long
 @needs.posix
-def test_the_answer_comes_while_it_is_sought(run: Run, server: Emulator) -> None:
+def test_the_answer_comes_while_it_is_awaited(run: Run, server: Emulator) -> None:
     server.reply(Answer(" in time", hold_after=1))
-    run.ask("one")
+    run.write("one")
     with run.process() as started:
         server.wait_held(timeout=PATIENCE)
         started.kill()
@@ -423,10 +426,13 @@ def test_the_answer_comes_while_it_is_sought(run: Run, server: Emulator) -> None
 
 
 @needs.posix
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)],
+)
 def test_interrupted(run: Run, server: Emulator, number: int, status: int) -> None:
     server.reply(" early", *[Answer(" cut off here", hold_after=2)] * 2)
-    run.ask("a", "b", "c", "d")
+    run.write("a", "b", "c", "d")
     with run.process("--concurrency", "2") as started:
         server.wait_held(2, PATIENCE)
         eventually(deleted(server, 1))
@@ -446,14 +452,20 @@ def test_interrupted(run: Run, server: Emulator, number: int, status: int) -> No
 
 
 @needs.posix
-@pytest.mark.parametrize("failed", [False, True], ids=["nothing sought", "an answer sought"])
+@pytest.mark.parametrize(
+    "failed",
+    [
+        pytest.param(False, marks=pytest.mark.long, id="no answer awaited"),
+        pytest.param(True, id="an answer awaited"),
+    ],
+)
 def test_killed_between_creating_and_sending(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch, failed: bool
 ) -> None:
     """The journal does not know these conversations, but the session that they are in."""
-    monkeypatch.setattr(asking, "SOUGHT", 0.0)
+    monkeypatch.setattr(journalled_batch, "ANSWER_WAIT", 0.0)
     server.fault("rename", *[Fault(hang=True)] * 3)
-    run.ask("one", "two", "three")
+    run.write("one", "two", "three")
     with run.process() as started:
         eventually(lambda: kinds(server).count("rename") == 3)
         started.kill()
@@ -461,7 +473,7 @@ def test_killed_between_creating_and_sending(
     assert len(server.conversations) == 3
     assert run.journalled() == {}
     session = run.session
-    if failed:  # an answer is sought, so not all that is in the session may go
+    if failed:  # an answer is awaited, so not all of the session may be deleted
         with H2oClient(server.url, session=session) as client, begin(run, server) as journal:
             conversation = client.conversation(keep=True)
             conversation.send("one")
@@ -476,7 +488,7 @@ def test_killed_between_creating_and_sending(
 
 
 def test_killed_before_the_last_conversation_was_deleted(run: Run, server: Emulator) -> None:
-    run.ask("one")
+    run.write("one")
     with H2oClient(server.url) as client, begin(run, server) as journal:
         client.conversation(keep=True).send("one")
         journal.note_session(client.session)
@@ -489,7 +501,7 @@ def test_killed_before_the_last_conversation_was_deleted(run: Run, server: Emula
 
 
 def test_conversation_gone(run: Run, server: Emulator) -> None:
-    run.ask("one")
+    run.write("one")
     with begin(run, server) as journal:
         journal.note_session("11111111-2222-3333-4444-555555555555")
         item = Item.read(1, "one")
@@ -498,7 +510,7 @@ def test_conversation_gone(run: Run, server: Emulator) -> None:
     assert run.texts() == [" one"]
 
 
-def test_server_fails_while_it_is_sought(
+def test_server_fails_while_it_is_awaited(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with H2oClient(server.url) as client, begin(run, server) as journal:
@@ -507,8 +519,8 @@ def test_server_fails_while_it_is_sought(
         journal.note_session(client.session)
         item = Item.read(1, "one")
         journal.asked(item.key, item.digest, str(conversation.id))
-    run.ask("one")
-    monkeypatch.setattr(asking, "SOUGHT", 0.0)
+    run.write("one")
+    monkeypatch.setattr(journalled_batch, "ANSWER_WAIT", 0.0)
     server.clear()
     server.fail(500, on="data")
     assert run() == 1
@@ -532,7 +544,7 @@ def begin(run: Run, server: Emulator) -> Generator[Journal]:
 
 def test_torn_write(run: Run, server: Emulator, tmp_path: Path) -> None:
     """What a killed process wrote by halves did not happen, and what it wrote before is there."""
-    run.ask("one", "two")
+    run.write("one", "two")
     wal = run.journal.with_name(f"{run.journal.name}-wal")
     with begin(run, server) as journal:
         for number, text in enumerate(["one", "two"], 1):
@@ -551,7 +563,7 @@ def test_torn_write(run: Run, server: Emulator, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("server")
 def test_killed_before_the_first_write(run: Run) -> None:
-    run.ask("one")
+    run.write("one")
     run.journal.touch()
     assert run() == 0
     assert run.texts() == [" one"]
@@ -580,7 +592,7 @@ def test_nothing_is_lost_where_something_cannot_be_written(tmp_path: Path) -> No
 @needs.posix
 def test_a_disk_that_is_full(run: Run, server: Emulator) -> None:
     server.reply(*[Answer(" begun and", hold_after=1)] * 3)
-    run.ask("one", "two", "three", "a" * 20_000)
+    run.write("one", "two", "three", "a" * 20_000)
     # No file may become longer than what is written until all have been asked.
     limit = (
         "import os, resource, signal, sys\n"
@@ -638,17 +650,12 @@ def test_what_the_last_write_says(tmp_path: Path) -> None:
         assert journal.session == "s2"
 
 
-@needs.posix
 def test_one_process_at_a_time(run: Run, server: Emulator) -> None:
-    server.reply(Answer(" one", hold_after=0))
-    run.ask("one")
-    with run.process() as started:
-        server.wait_held(timeout=PATIENCE)
+    run.write("one")
+    with begin(run, server):
         assert run() == 2
         assert "another process" in run.err
-        server.release()
-        assert started.wait(PATIENCE) == 0
-        started.communicate()
+    assert run() == 0
     assert run.texts() == [" one"]
 
 
@@ -656,7 +663,7 @@ def test_one_process_at_a_time(run: Run, server: Emulator) -> None:
 
 
 def test_an_output_is_not_overwritten(run: Run, server: Emulator) -> None:
-    run.ask("one")
+    run.write("one")
     assert run() == 0
     assert run() == 2
     assert "exists already" in run.err
@@ -673,8 +680,10 @@ def test_an_output_is_not_overwritten(run: Run, server: Emulator) -> None:
         ("SQLite format 3\0 and what else", "is damaged"),
     ],
 )
-def test_journals_of_others(run: Run, server: Emulator, found: str, hint: str) -> None:
-    run.ask("one")
+def test_files_that_are_not_a_journal_of_this_version(
+    run: Run, server: Emulator, found: str, hint: str
+) -> None:
+    run.write("one")
     run.journal.write_text(found)
     assert run() == 2
     assert hint in run.err
@@ -686,7 +695,7 @@ def test_journals_of_others(run: Run, server: Emulator, found: str, hint: str) -
     "options", [("--param", "temperature=0.1"), ("--model", "somebody/elses-model")]
 )
 def test_other_options_than_before(run: Run, server: Emulator, options: tuple[str, str]) -> None:
-    run.ask("one", " \t{")
+    run.write("one", " \t{")
     assert run() == 1
     assert run(*options, "--retry-failed") == 2
     assert "begun with another" in run.err
@@ -694,9 +703,9 @@ def test_other_options_than_before(run: Run, server: Emulator, options: tuple[st
 
 
 def test_another_prompt_than_before(run: Run, server: Emulator) -> None:
-    run.ask("one", "{")
+    run.write("one", "{")
     assert run() == 1
-    run.ask("other", "{")
+    run.write("other", "{")
     assert run() == 2
     assert "line 1" in run.err
     assert len(asked(server)) == 1
@@ -707,7 +716,7 @@ def test_another_prompt_than_before(run: Run, server: Emulator) -> None:
     [
         (['{"id": 1, "prompt": "a"}', '{"id": 1, "prompt": "b"}'], (), "lines 1 and 2"),
         (["a"], ("--param", "temprature=1"), "temperature"),
-        (["a"], ("--param", "retries=1"), "NAME=VALUE"),
+        (["a"], ("--param", "retries=1"), "not a generation parameter"),
         (["a"], ("--param", "nonsense"), "NAME=VALUE"),
         (["a"], ("--concurrency", "0"), "0"),
         (["a"], ("--base-url", "nonsense"), "http"),
@@ -716,7 +725,7 @@ def test_another_prompt_than_before(run: Run, server: Emulator) -> None:
 def test_wrong_use(
     run: Run, server: Emulator, lines: list[str], options: tuple[str, ...], hint: str
 ) -> None:
-    run.ask(*lines)
+    run.write(*lines)
     assert run(*options) == 2
     assert hint in run.err
     assert "Traceback" not in run.err
@@ -775,16 +784,11 @@ def test_stopping_is_shown() -> None:
     assert progress.line() == "0 of 5 done, 0 failed, stopping what runs"
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 def test_bar_in_a_terminal(run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", err := Terminal())
     server.reply(" one")
-    run.ask("one", "two")
+    run.write("one", "two")
     assert run() == 0
     assert "━" in err.getvalue()
     assert "2 of 2 done, 0 failed" in err.getvalue()

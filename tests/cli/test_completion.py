@@ -16,7 +16,7 @@ from pseudo_terminal import CTRL_D, PROMPT, TAB, session
 
 
 def shell(name: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(shutil.which(name) is None, reason=f"there is no {name} here")
+    return pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not installed")
 
 
 def script(name: str, capsys: pytest.CaptureFixture[str]) -> str:

@@ -175,7 +175,7 @@ def test_silence(doctor: Doctor) -> None:
     assert "no answer to POST /settings" in doctor.found["protocol"][1]
 
 
-def test_no_http(doctor: Doctor) -> None:
+def test_a_server_that_does_not_speak_http(doctor: Doctor) -> None:
     class Greeter(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             self.request.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
@@ -255,7 +255,7 @@ def test_passwords_of_proxies_are_not_shown(value: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize("proxy", ["http://", "http://[::1"])
-def test_a_proxy_that_is_no_url(proxy: str) -> None:
+def test_a_proxy_that_is_not_a_url(proxy: str) -> None:
     with pytest.raises(ValueError, match=r"host|IPv6"):
         probe.Place.of(proxy)
 
@@ -343,7 +343,7 @@ def test_a_server_that_takes_itself_for_another_scheme(doctor: Doctor) -> None:
 # What fails later
 
 
-def test_a_model_that_there_is_not(doctor: Doctor) -> None:
+def test_a_model_that_the_server_lacks(doctor: Doctor) -> None:
     with Emulator(models=[Model("own/one")]) as server:
         assert doctor(server.url) == 1
         assert doctor.found["protocol"][0] == "note"

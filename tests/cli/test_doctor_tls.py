@@ -165,6 +165,7 @@ def test_an_issuer_that_is_not_trusted(command: Command, server: Emulator, autho
     assert server.requests == []
 
 
+@pytest.mark.long
 def test_an_issuer_that_is_named(server: Emulator, authority: Any) -> None:
     trusted = {"SSL_CERT_FILE": str(authority.path)}
     with tls(server, authority.issue_cert("localhost")) as port:
@@ -178,7 +179,7 @@ def test_an_issuer_that_is_named(server: Emulator, authority: Any) -> None:
     assert server.conversations == []
 
 
-def test_certificates_that_are_none(server: Emulator) -> None:
+def test_a_certificate_file_that_does_not_exist(server: Emulator) -> None:
     status, out = run("doctor", server.url, SSL_CERT_FILE="/nowhere/issuer.pem")
     assert (status, steps(out)) == (
         1,
@@ -191,8 +192,14 @@ def test_certificates_that_are_none(server: Emulator) -> None:
     ("names", "days", "outcome", "hint"),
     [
         (["elsewhere.example"], 90, "FAILED", "is localhost the right name?"),
-        (["localhost"], -1, "FAILED", "the clock of this machine is wrong"),
-        (["localhost"], 1, "note", "the certificate expires"),
+        pytest.param(
+            ["localhost"],
+            -1,
+            "FAILED",
+            "the clock of this machine is wrong",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(["localhost"], 1, "note", "the certificate expires", marks=pytest.mark.long),
     ],
 )
 def test_certificates(
@@ -248,7 +255,7 @@ def test_through_a_tunnel(server: Emulator, authority: Any) -> None:
 @pytest.mark.parametrize(
     ("answered", "hint"),
     [
-        (403, "lets nobody through to chat.example:443"),
+        (403, "refuses connections to chat.example:443"),
         (407, "http://user:password@proxy:port"),
         (502, "does not reach chat.example"),
     ],

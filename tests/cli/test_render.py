@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from command import Terminal
 from rich.console import Console
 
 from h2o_client import OverloadedError, Retry
@@ -15,11 +16,6 @@ from h2o_client.cli import render
 from h2o_client.cli.markdown import Block
 from h2o_client.cli.render import MarkdownScreen, Screen
 from h2o_client.cli.server import connected
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.fixture

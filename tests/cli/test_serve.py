@@ -182,12 +182,11 @@ def test_where_it_cannot_record(command: Command, tmp_path: Path) -> None:
     assert str(tmp_path) in command.err
 
 
-@needs.posix
-def test_one_command_that_talks() -> None:
+def test_one_command_with_a_model(command: Command) -> None:
     """`chat --engine`: the emulator with a model behind it, for one answer."""
     with running(OpenAIStub(list(WHOLE))) as model_server:
-        with process("chat", "--engine", f"openai:{model_server.url}#tiny", "Hi") as chat:
-            assert ended(chat) == (0, "Hello there\n", "")
+        assert command("chat", "--engine", f"openai:{model_server.url}#tiny", "Hi") == 0
+        assert (command.out, command.err) == ("Hello there\n", "")
         assert model_server.asked[-1].json()["messages"] == [{"role": "user", "content": "Hi"}]
 
 
@@ -202,6 +201,7 @@ def test_an_engine_for_one_command(command: Command) -> None:
     assert "the model server at http://127.0.0.1:1 does not answer" in command.err
 
 
+@pytest.mark.long
 @needs.posix
 def test_what_goes_wrong_behind_it_is_shown() -> None:
     with (
@@ -218,8 +218,9 @@ def test_what_goes_wrong_behind_it_is_shown() -> None:
     assert "sEcret" not in err
 
 
+@pytest.mark.long
 @needs.posix
-def test_a_token_is_wanted_from_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_is_required_of_every_client(monkeypatch: pytest.MonkeyPatch) -> None:
     address = ("--host", "0.0.0.0", "--port", "0", "--token", "s3cret")
     with process("serve", *address) as serve:
         shown = read(serve, "chat")
@@ -252,6 +253,7 @@ def test_it_can_be_ended_twice() -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.long
 def test_the_extra_is_missing() -> None:
     text = (
         "import sys; sys.modules['torch'] = None\n"
@@ -265,6 +267,7 @@ def test_the_extra_is_missing() -> None:
     )
 
 
+@pytest.mark.long
 @needs.posix
 def test_record_and_replay(tmp_path: Path) -> None:
     folder = tmp_path / "kept"
@@ -281,7 +284,9 @@ def test_record_and_replay(tmp_path: Path) -> None:
 
 
 @needs.posix
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
+)
 def test_a_signal_ends_streams(number: int) -> None:
     stub = OpenAIStub([delta(" Hello"), LEFT])
     with running(stub) as model_server:

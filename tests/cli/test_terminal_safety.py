@@ -1,6 +1,5 @@
 """Nothing that a server says makes a terminal do something, whichever command shows it."""
 
-import io
 import json
 import logging
 import os
@@ -14,6 +13,7 @@ import httpx
 import needs
 import pytest
 from attacks import CONTROLS, UNSAFE
+from command import Terminal
 from pytest_httpx import HTTPXMock
 
 from h2o_client import H2oClient
@@ -54,11 +54,6 @@ COMMANDS: list[tuple[str, ...]] = [
 OFFLINE = {"completion", "serve"}
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 @pytest.fixture
 def hostile() -> Any:
     """An emulator all of whose words are hostile."""
@@ -83,10 +78,10 @@ def run(hostile: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> R
         monkeypatch.setenv(name, value)
     (tmp_path / "input").write_text("Hello\n")
     with H2oClient(hostile.url, model=MODEL) as client:
-        talk = client.conversation(keep=True)
-        talk.send(f"My words{CONTROLS}")
-        talk.rename(f"Title{CONTROLS}")
-        state.save(hostile.url, state.Saved(client.session, talk.id))
+        conversation = client.conversation(keep=True)
+        conversation.send(f"My words{CONTROLS}")
+        conversation.rename(f"Title{CONTROLS}")
+        state.save(hostile.url, state.Saved(client.session, conversation.id))
 
     def run(*arguments: str) -> str:
         places = {"input": tmp_path / "input", "output": tmp_path / "output"}

@@ -39,7 +39,7 @@ from h2o_client.batch import RateLimit
 from h2o_client.emulator import Answer, Emulator, Fault, GenerationRequest
 
 
-class Dressed(AsIfAsync):
+class BatchAsIfAsync(AsIfAsync):
     """A `Batch` that can be used as an `AsyncBatch` is."""
 
     def __init__(self, thing: Any) -> None:
@@ -50,7 +50,7 @@ class Dressed(AsIfAsync):
 def many(client: AsyncH2oClient, prompts: Any, **options: Any) -> AsyncBatch:
     """Make a batch in the flavour of the client."""
     made: Any = client.batch(prompts, **options)
-    return made if isinstance(made, AsyncBatch) else cast("AsyncBatch", Dressed(made))
+    return made if isinstance(made, AsyncBatch) else cast("AsyncBatch", BatchAsIfAsync(made))
 
 
 async def everything(results: AsyncBatch) -> list[BatchResult]:
@@ -75,7 +75,7 @@ def messages(server: Emulator) -> list[dict[str, Any]]:
     return sorted(bodies(server), key=lambda body: str(body["inputs"]))
 
 
-def stands_still(server: Emulator) -> None:
+def wait_until_nothing_is_sent(server: Emulator) -> None:
     """Wait until nothing more is asked: what runs has nowhere to put its results."""
     before = -1
     while before != (before := len(server.requests)):
@@ -279,7 +279,7 @@ async def test_prompts_are_pulled_as_there_is_room(api: Api, server: Emulator) -
         for given in range(1, 30):
             await anext(results)
             assert len(pulled) - given <= 6 + (api.flavour != "sync")
-        await api.wait(lambda: stands_still(server))
+        await api.wait(lambda: wait_until_nothing_is_sent(server))
     await api.settled()
     assert kinds(server).count("message") <= 40
 
@@ -287,19 +287,18 @@ async def test_prompts_are_pulled_as_there_is_room(api: Api, server: Emulator) -
 async def test_a_reader_that_is_slow(api: Api, server: Emulator) -> None:
     async with api.client() as client, many(client, ["p"] * 100, concurrency=2) as results:
         await anext(results)
-        await api.wait(lambda: stands_still(server))
+        await api.wait(lambda: wait_until_nothing_is_sent(server))
         assert kinds(server).count("message") <= 5
     await api.settled()
 
 
-@pytest.mark.heavy
 @only(*ASYNC)
 async def test_async_prompts(api: Api, server: Emulator) -> None:
     closed: list[bool] = []
 
     async def prompts() -> AsyncIterator[str]:
         try:
-            for number in range(100):
+            for number in range(30):
                 await anyio.lowlevel.checkpoint()
                 yield f"p{number}"
         finally:
@@ -309,10 +308,10 @@ async def test_async_prompts(api: Api, server: Emulator) -> None:
         async with client.batch(prompts(), concurrency=3) as results:
             for _ in range(5):
                 assert (await anext(results)).error is None
-            await api.wait(lambda: stands_still(server))
+            await api.wait(lambda: wait_until_nothing_is_sent(server))
         assert closed == [True]
         found = await everything(client.batch(prompts()))
-        assert [str(result.reply) for result in found] == [f" p{n}" for n in range(100)]
+        assert [str(result.reply) for result in found] == [f" p{n}" for n in range(30)]
     await api.settled()
     assert server.generating == 0
 

@@ -2,9 +2,9 @@
 
 After each the server was told all that the client could know: it holds no conversation of ours
 but those to be kept, it generates nothing, the pool has no busy connection, and neither Python
-nor our own log had anything to warn of. The default run has each way in each form, in one flavour
-in turn; the marker `long` adds the others, recovery, kept conversations, and the exits that strike
-at other requests.
+nor our own log had anything to warn of. The default run has each way in each form, in a flavour
+that goes in turn with the version of Python; the marker `long` adds the others, recovery, kept
+conversations, and the exits at other requests.
 
 What makes no sense is left out by `WHY_NOT`, a rule with its reason, and by nothing else.
 """
@@ -445,7 +445,7 @@ class Case:
             for flavour in FLAVOURS
             if not why_not(Case(self.way, self.form, flavour, recover=False, keep=False))
         ]
-        turn = EXITS.index(self.way) + FORMS.index(self.form)
+        turn = EXITS.index(self.way) + FORMS.index(self.form) + sys.version_info.minor
         its_turn = flavours[turn % len(flavours)] == self.flavour
         return self.way.long or self.recover or self.keep or not its_turn
 

@@ -210,7 +210,6 @@ async def test_a_wait_for_another_attempt_that_exceeds_the_total_is_not_begun(
     assert time.monotonic() - begun < SLACK
 
 
-@pytest.mark.heavy
 async def test_each_call_has_a_total_of_its_own(api: Api, server: Emulator) -> None:
     server.reply(*[Answer(" x", first=0.7)] * 3)
     async with (

@@ -112,7 +112,6 @@ async def test_tasks_that_share_a_client(api: Api, server: Emulator, tasks: int)
     assert kinds(server).count("create") == kinds(server).count("delete") == tasks
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("streams", [120, pytest.param(400, marks=pytest.mark.long)])
 async def test_streams_that_stand_starve_nobody(api: Api, server: Emulator, streams: int) -> None:
     """Each holds a connection; with httpx's default of 100 the rest would wait, and time out."""
@@ -173,7 +172,6 @@ def much(tokens: int) -> Answer:
     return Answer(raw=(each * tokens + last).encode(), split=16_000)
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("tokens", [20_000, pytest.param(1_000_000, marks=pytest.mark.long)])
 async def test_memory_is_flat_however_much_is_streamed(
     api: Api, server: Emulator, tokens: int
@@ -207,7 +205,6 @@ async def test_memory_is_flat_however_much_is_streamed(
     assert grown[-1] - grown[1] < max(tokens // 2, 200_000), grown
 
 
-@pytest.mark.heavy
 async def test_memory_within_one_answer_is_that_of_its_text(api: Api, server: Emulator) -> None:
     """Its tokens are given out as they come, and not kept."""
     size = 20_000

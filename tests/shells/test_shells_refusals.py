@@ -86,7 +86,6 @@ PATIENT = Timeouts(recovery=600.0)
 
 
 @pytest.mark.parametrize("transport", [None, "fast"])
-@pytest.mark.heavy
 @pytest.mark.parametrize("size", [600_000, 6_000_000])
 async def test_a_prompt_that_is_refused_while_it_is_sent(
     api: Api, transport: str | None, size: int
@@ -100,7 +99,6 @@ async def test_a_prompt_that_is_refused_while_it_is_sent(
         assert server.refused == 1
 
 
-@pytest.mark.heavy
 async def test_a_prompt_whose_connection_is_closed_without_a_word(api: Api) -> None:
     with serving() as server:
         server.answers = False

@@ -119,7 +119,6 @@ async def test_after_two_stops_in_a_row_the_third_message_is_not_overwritten(
     await api.settled()
 
 
-@pytest.mark.heavy
 async def test_a_message_after_a_time_limit_is_not_overwritten(api: Api, server: Emulator) -> None:
     server.reply(Answer(" Late", first=4), " Next")
     async with (

@@ -2,17 +2,16 @@
 
 import io
 import json
-import os
 import re
 import sys
 from pathlib import Path
 
-import needs
 import pytest
-from command import Command
+from command import Command, InTerminal
 
 from h2o_client import H2oClient
 from h2o_client.cli import state
+from h2o_client.cli.operations import OPERATIONS
 from h2o_client.emulator import DEFAULT_MODELS, Emulator, Model
 
 MODELS = [model.name for model in DEFAULT_MODELS]
@@ -86,6 +85,17 @@ def test_rename_and_share(command: Command, kept: list[str], server: Emulator) -
     assert command.out.startswith(f"{server.url}/r/")
 
 
+def test_each_operation_is_a_subcommand_and_a_command_in_a_session(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("conversations", "--help") == 0
+    session = InTerminal(monkeypatch, "chat")
+    assert session(typed=["/help", "/quit"], env={"COLUMNS": "200"}) == 0
+    for operation in OPERATIONS:
+        assert re.search(rf"^  {operation.name} +{operation.summary}$", command.out, re.MULTILINE)
+        assert re.search(rf"^{operation.slash} +{operation.meaning}$", session.text, re.MULTILINE)
+
+
 def test_delete(command: Command, kept: list[str], server: Emulator) -> None:
     assert command("conversations", "delete", "last") == 0
     assert [item.id for item in server.conversations] == [kept[0]]
@@ -123,18 +133,14 @@ def test_a_conversation_of_another_session(command: Command, kept: list[str]) ->
     assert len(kept) == 2
 
 
-@needs.posix
-def test_tables_in_a_terminal(command: Command, kept: list[str]) -> None:
-    from pseudo_terminal import session
-
-    assert command is not None
-    with session("conversations", "list", env=dict(os.environ), columns=120) as terminal:
-        assert terminal.ended() == 0
+@pytest.mark.usefixtures("command")
+def test_tables_in_a_terminal(kept: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = InTerminal(monkeypatch)
+    assert terminal("conversations", "list", env={"COLUMNS": "120"}) == 0
     assert all(number in terminal.text for number in kept)
     assert re.search(rf"\* +{kept[1]}", terminal.text)
     assert "\x1b two" not in terminal.raw
-    with session("models", env=dict(os.environ), columns=120) as terminal:
-        assert terminal.ended() == 0
+    assert terminal("models") == 0
     assert re.search(rf"\* +{MODELS[0]}", terminal.text)
 
 

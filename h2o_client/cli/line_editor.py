@@ -18,7 +18,7 @@ from h2o_client.cli.outcome import Terminated, terminating
 from h2o_client.safe_text import one_line
 
 
-class Lines:
+class LineEditor:
     """Reads lines from the terminal.
 
     Args:

@@ -8,6 +8,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -16,141 +17,107 @@ import click
 
 from h2o_client import ChatStream, Conversation, H2oClient, H2oError, Message
 from h2o_client.cli import state
+from h2o_client.cli.line_editor import LineEditor
+from h2o_client.cli.operations import OPERATIONS, Operation
 from h2o_client.cli.outcome import PROGRAM, Terminated
-from h2o_client.cli.render import in_a_line, new_screen, show_hanging
-from h2o_client.safe_text import one_line, printable, to_json
-
-COMMANDS = {
-    "/help": "show the commands",
-    "/retry": "ask the last message again; the new answer replaces the old one",
-    "/model": "NAME: begin a new conversation with another model; alone: show the model",
-    "/models": "show the models that the server has",
-    "/new": "begin a new conversation",
-    "/title": "TEXT: name the conversation; alone: let the model name it",
-    "/share": "make a page of it that anyone with its URL can read",
-    "/save": "FILE: write it to a file; .json as messages, others as Markdown",
-    "/system": "TEXT: put before the first message of each conversation, from the next message on; "
-    "- for none; alone: show it",
-    "/quit": "leave; so do Ctrl-D and Ctrl-C twice",
-}
+from h2o_client.cli.render import format_messages, in_a_line, new_screen, show_hanging
+from h2o_client.safe_text import one_line, printable
 
 
-class Memory:
-    """Keeps session and conversation in the user's state directory, as soon as they exist.
-
-    Args:
-        client: the client.
-        active: False keeps nothing, for a server that ends with the command.
-    """
-
-    def __init__(self, client: H2oClient, *, active: bool) -> None:
-        self._client = client
-        self._active = active
-        self._saved = state.load(client.base_url) if active else state.Saved()
-
-    @property
-    def last(self) -> str | None:
-        """The id of the last conversation."""
-        return self._saved.conversation
-
-    def note(self, conversation: Conversation) -> None:
-        """Keep a conversation, unless it is kept already."""
-        if not self._active or conversation.id is None:
-            return
-        saved = state.Saved(self._client.session, conversation.id, self._client.dialect)
-        if saved == self._saved:
-            return
-        self._saved = saved  # if it cannot be written, this is not tried again for every answer
-        try:
-            state.save(self._client.base_url, saved)
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            click.echo(f"{PROGRAM}: -c will not find this conversation: {reason}", err=True)
-
-
-class Talk:
+class ChatSession:
     """One conversation after another, until the user leaves.
 
     Args:
         client: the client.
-        memory: where conversations are kept.
         system: what is put before the first message of each, or None.
         parameters: generation parameters of all answers.
         raw: whether answers are shown as they are, instead of as Markdown.
-        keep: whether conversations outlive the command.
+        keep: whether conversations outlive the command, and -c finds the last one.
     """
 
     def __init__(
         self,
         client: H2oClient,
-        memory: Memory,
         *,
         system: str | None,
         parameters: Mapping[str, Any],
         raw: bool,
         keep: bool,
     ) -> None:
-        from h2o_client.cli.lines import Lines
-
         self._client = client
-        self._memory = memory
+        self._saved = state.load(client.base_url)
         self._system = self._unsaid = system
         self._parameters = parameters
         self._raw = raw
         self._keep = keep
-        self._model = client.model
-        self._models: list[str] = []
-        self._asked = ""
+        self._models: Sequence[str] = []
+        self._sent = ""
         self._partial: Message | None = None
         self._conversation = client.conversation(keep=keep)
-        self._lines = Lines(COMMANDS, lambda: self._models)
-        self._commands: dict[str, Callable[[str], None]] = {
-            "/help": self._help,
-            "/retry": self._retry,
-            "/model": self._choose_model,
-            "/models": self._show_models,
-            "/new": self._new,
-            "/title": self._title,
-            "/share": self._share,
-            "/save": self._save,
-            "/system": self._set_system,
+        self._model = client.model
+        self._commands: dict[str, tuple[str, Callable[[str], object]]] = {
+            "/help": ("show the commands", self._help),
+            "/retry": (
+                "send the last message again; the new answer replaces the old one",
+                self._retry,
+            ),
+            "/model": (
+                "NAME: begin a new conversation with another model; alone: show the model",
+                self._choose_model,
+            ),
+            "/models": ("show the models that the server has", self._show_models),
+            "/new": ("begin a new conversation", self._new),
+            **{
+                operation.slash: (operation.meaning, partial(self._operate, operation))
+                for operation in OPERATIONS
+            },
+            "/save": (
+                "FILE: write it to a file; .json as messages, others as Markdown",
+                self._save,
+            ),
+            "/system": (
+                "TEXT: put before each conversation's first message; - for none; alone: show it",
+                self._set_system,
+            ),
+            "/quit": ("leave; so do Ctrl-D and Ctrl-C twice", self._quit),
         }
+        meanings = {name: meaning for name, (meaning, _) in self._commands.items()}
+        self._editor = LineEditor(meanings, lambda: self._models)
 
-    def resume(self, conversation: Conversation) -> None:
-        """Resume a conversation.
-
-        Raises:
-            H2oError: the server no longer has it, or could not be asked.
-        """
+    def _resume(self, conversation: Conversation) -> None:
         messages = conversation.history()
         self._conversation = conversation
         self._model = conversation.model
         for message in messages:
             if message.role == "user":
-                self._lines.recall(printable(message.content))
+                self._editor.recall(printable(message.content))
         title = one_line(conversation.title or "")
         click.echo(f"“{title}”, {len(messages)} messages")
         for message in messages[-2:]:
             self._quote(message)
 
-    def run(self) -> None:
-        """Converse until the user leaves.
+    def run(self, *, resume: str | None) -> None:
+        """Read messages and show answers until the user leaves.
+
+        Args:
+            resume: the id of a conversation to begin with, or None for a new one.
 
         Raises:
+            H2oError: the server no longer has it, or could not be reached.
             KeyboardInterrupt: the user left by Ctrl-C.
         """
+        if resume is not None:
+            self._resume(self._client.conversation(id=resume))
         place = f"{one_line(self._model)} at {self._client.base_url}"
         show_hanging("", f"{place}; /help shows the commands", dim=True)
         interrupted = False
         while True:
             try:
-                line = self._lines.read()
+                line = self._editor.read()
                 if line.strip():
                     interrupted = False
-                    if line.startswith("/") and line.split()[0] == "/quit":
-                        return
                     with second_leaves():
-                        self._take(line)
+                        self._obey(line)
             except EOFError:
                 return
             except (Terminated, Left):
@@ -161,21 +128,22 @@ class Talk:
                 interrupted = True
                 click.secho("Ctrl-C once more leaves.", dim=True)
 
-    def _take(self, line: str) -> None:
+    def _obey(self, line: str) -> None:
         """Do what a line says. A failure is shown, and the conversation goes on."""
         try:
             if line.startswith("/"):
                 name, _, argument = line.strip().partition(" ")
-                self._commands.get(name, _refuse)(argument.strip())
+                _, run = self._commands.get(name, ("", _reject))
+                run(argument.strip())
             else:
-                self._ask(line)
+                self._send(line)
         except (H2oError, ValueError, OSError) as error:
             click.echo(f"{PROGRAM}: {in_a_line(error)}", err=True)
 
-    def _ask(self, text: str) -> None:
+    def _send(self, text: str) -> None:
         if self._unsaid:
             text = f"{self._unsaid}\n\n{text}"
-        self._asked = text
+        self._sent = text
         self._show(self._conversation.stream(text, **self._parameters))
 
     def _retry(self, _argument: str) -> None:
@@ -185,23 +153,37 @@ class Talk:
         try:
             with new_screen(raw=self._raw) as screen, answer as stream:
                 for token in stream:
-                    self._memory.note(self._conversation)
+                    self._note_conversation()
                     screen.show(token)
         finally:
             self._after_answer()
 
     def _after_answer(self) -> None:
-        self._memory.note(self._conversation)
+        self._note_conversation()
         messages = self._conversation.messages
-        asked = self._asked.strip()
-        if any(message.content.strip() == asked for message in messages):  # the server has it
+        sent = self._sent.strip()
+        if any(message.content.strip() == sent for message in messages):  # the server has it
             self._unsaid = None
         if messages and messages[-1].partial and messages[-1] != self._partial:
             self._partial = messages[-1]
             click.secho("(not the whole answer)", dim=True)
 
+    def _note_conversation(self) -> None:
+        """Keep session and conversation in the user's state directory, as soon as they exist."""
+        if not self._keep or self._conversation.id is None:
+            return
+        saved = state.Saved(self._client.session, self._conversation.id, self._client.dialect)
+        if saved == self._saved:
+            return
+        self._saved = saved  # if it cannot be written, this is not tried again for every answer
+        try:
+            state.save(self._client.base_url, saved)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            click.echo(f"{PROGRAM}: -c will not find this conversation: {reason}", err=True)
+
     def _help(self, _argument: str) -> None:
-        for name, meaning in COMMANDS.items():
+        for name, (meaning, _) in self._commands.items():
             show_hanging(f"{name:9}", meaning)
         show_hanging("", "Alt-Enter begins a new line, Tab completes, the up arrow recalls.")
 
@@ -232,24 +214,23 @@ class Talk:
         self._models = [model.id for model in self._client.models()]
         return self._models
 
-    def _title(self, title: str) -> None:
+    def _operate(self, operation: Operation, argument: str) -> None:
         self._require_messages()
-        if title:
-            self._conversation.rename(title)
+        result = one_line(operation.run(self._conversation, argument))
+        if operation.note:
+            click.secho(operation.note.format(result), dim=True)
         else:
-            title = self._conversation.summarize().strip()
-        click.secho(f"it is called “{one_line(title)}”", dim=True)
+            click.echo(result)
 
-    def _share(self, _argument: str) -> None:
-        self._require_messages()
-        click.echo(one_line(self._conversation.share()))
+    def _quit(self, _argument: str) -> NoReturn:
+        raise EOFError
 
     def _save(self, name: str) -> None:
         if not name:
             raise ValueError("give a file: /save FILE")
         self._require_messages()
         path = Path(name).expanduser()
-        text = written(self._conversation.history(), as_json=path.suffix.lower() == ".json")
+        text = format_messages(self._conversation.history(), as_json=path.suffix.lower() == ".json")
         try:
             with path.open("x", encoding="utf-8") as file:
                 file.write(text)
@@ -263,9 +244,9 @@ class Talk:
         click.echo(printable(self._system or "none"))
 
     def _require_messages(self) -> None:
-        """Raise if nothing was said yet: the server does not know the conversation."""
+        """Raise if nothing has been sent yet: the server does not know the conversation."""
         if self._conversation.id is None:
-            raise ValueError("nothing was said yet")
+            raise ValueError("nothing has been sent yet")
 
     def _quote(self, message: Message) -> None:
         if message.role == "user":
@@ -275,7 +256,7 @@ class Talk:
             screen.show(message.content)
 
 
-def _refuse(_argument: str) -> NoReturn:
+def _reject(_argument: str) -> NoReturn:
     raise ValueError(
         "unknown command; /help shows the commands. To send a message that begins with a slash, "
         "put a space before it"
@@ -310,18 +291,3 @@ def second_leaves() -> Generator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def written(messages: Sequence[Message], *, as_json: bool) -> str:
-    """Return a conversation as the text of a file.
-
-    Args:
-        messages: what was said.
-        as_json: whether as a JSON list of messages, in the form that `chat()` takes; else as
-            Markdown.
-    """
-    if as_json:
-        listed = [{"role": item.role, "content": item.content.strip()} for item in messages]
-        return to_json(listed, indent=2, ascii_only=False) + "\n"
-    parts = [f"**{item.role.capitalize()}**\n\n{item.content.strip()}\n" for item in messages]
-    return "\n".join(parts)

@@ -1,4 +1,4 @@
-"""The prompts of `h2o-client batch`, each asked in a conversation that the journal knows.
+"""The prompts of `h2o-client batch`, each sent in a conversation that the journal knows.
 
 A conversation is created and written down before its message is sent, so that a run that is killed
 and resumed finds the answer there. The conversation is deleted when the answer is written down.
@@ -14,6 +14,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 from h2o_client import (
@@ -26,14 +27,13 @@ from h2o_client import (
     NotFoundError,
     RateLimitError,
     Reply,
-    StatusError,
     TransportError,
     build_prompt,
 )
 from h2o_client.cli.items import Item
 from h2o_client.cli.journal import Journal
 
-SOUGHT = 120.0
+ANSWER_WAIT = 120.0
 """Seconds after its message was sent in which an answer may still arrive without its reader."""
 
 _FIRST_POLL = 0.25
@@ -62,20 +62,22 @@ class JournalledBatch(Batch):
     ) -> None:
         prompts: Iterable[Any] = items
         super().__init__(client, prompts, **options)
-        self._asked_by = client
+        self._sender = client
         self._journal = journal
         self._on_pause = on_pause
         self._limited: dict[str, Conversation] = {}  # those that met the rate limit, by key
 
-    def stream(self, prompt: Any) -> "_Asking":
+    def stream(self, prompt: Any) -> "_PromptStream":
         """Make what answers an item."""
         item: Item = prompt
         if item.wrong:
             raise ValueError(item.wrong)
         messages, keywords = self.call(item.prompt)
-        self._asked_by.stream(messages, **keywords)  # sends nothing, and checks the arguments
-        text = build_prompt(messages)
-        return _Asking(self._asked_by, self._journal, item, text, keywords, self._limited)
+        self._sender.stream(messages, **keywords)  # sends nothing, and checks the arguments
+        text, model = build_prompt(messages), keywords.pop("model", None)
+        return _PromptStream(
+            self._sender, self._journal, item, text, model, keywords, self._limited
+        )
 
     def pausing(self, seconds: float) -> None:
         """See `Batch`."""
@@ -83,117 +85,109 @@ class JournalledBatch(Batch):
         self._on_pause(seconds)
 
 
-class _Asking:
+@dataclass(eq=False)
+class _PromptStream:
     """The answer to one item, in a conversation of its own. A batch knows it as a stream."""
 
-    def __init__(
-        self,
-        client: H2oClient,
-        journal: Journal,
-        item: Item,
-        text: str,
-        keywords: dict[str, Any],
-        limited: dict[str, Conversation],
-    ) -> None:
-        self._client = client
-        self._journal = journal
-        self._item = item
-        self._text = text
-        self._model = keywords.pop("model", None)
-        self._keywords = keywords
-        self._limited = limited
-        self._lock = threading.Lock()
-        self._left = threading.Event()
-        self._conversation: Conversation | None = None
-        self._stream: Any = None
+    client: H2oClient
+    journal: Journal
+    item: Item
+    text: str
+    model: str | None
+    keywords: dict[str, Any]
+    limited: dict[str, Conversation]
+    conversation: Conversation | None = None
+    stream: Any = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    left: threading.Event = field(default_factory=threading.Event)
 
     def read(self) -> Reply:
-        """Find the answer of an earlier run, or ask; write it down before anything else.
+        """Find the answer of an earlier run, or send the prompt; write the answer down at once.
 
         Raises:
-            H2oError: no answer could be had.
+            H2oError: the prompt could not be answered.
         """
         reply = self._find()
         if reply is None:
-            reply = self._ask()
-        self._journal.answered(self._item.key, self._item.digest, describe_reply(reply))
+            reply = self._send()
+        self.journal.answered(self.item.key, self.item.digest, describe_reply(reply))
         self._delete()
         return reply
 
     def close(self) -> None:
-        """Leave it, from another thread; `read()` then raises."""
-        with self._lock:
-            self._left.set()
-            stream = self._stream
+        """End it, from another thread; `read()` then raises."""
+        with self.lock:
+            self.left.set()
+            stream = self.stream
         if stream is not None:
             self._note_left()
             stream.close()
 
     def _note_left(self) -> None:
-        # On a full disk it is left all the same: the conversation is deleted then, and what is
-        # not there is not taken for an answer either.
+        # On a full disk the run goes on: the conversation is deleted then, so the next run does not
+        # find a part of an answer in it.
         with contextlib.suppress(OSError):
-            self._journal.left(self._item.key)
+            self.journal.left(self.item.key)
 
     def _find(self) -> Reply | None:
-        """Look for the answer where an earlier run asked for it."""
-        entry = self._journal.find(self._item.key)
-        if entry is None or entry.conversation is None or self._item.key in self._limited:
+        """Look for the answer where an earlier run sent the prompt."""
+        entry = self.journal.find(self.item.key)
+        if entry is None or entry.conversation is None or self.item.key in self.limited:
             return None
-        if entry.digest != self._item.digest:
+        if entry.digest != self.item.digest:
             return None
-        self._conversation = self._client.conversation(id=entry.conversation)
+        self.conversation = self.client.conversation(id=entry.conversation)
         delay = _FIRST_POLL
         while True:
             try:
-                reply = find_reply(self._conversation)
+                reply = find_reply(self.conversation)
             except (NotFoundError, ForbiddenError):
                 return None
-            left = (entry.at or 0.0) + SOUGHT - time.time()
+            left = (entry.at or 0.0) + ANSWER_WAIT - time.time()
             if reply is not None:
                 return reply
-            if not 0 < left <= SOUGHT:  # over, or the clock was turned back
+            if not 0 < left <= ANSWER_WAIT:  # over, or the clock was turned back
                 break
-            if self._left.wait(min(delay, left)):
+            if self.left.wait(min(delay, left)):
                 raise IncompleteStreamError("the batch was left")
             delay = min(2 * delay, _LONGEST_POLL)
         self._delete()
         return None
 
-    def _ask(self) -> Reply:
+    def _send(self) -> Reply:
         try:
-            return self._send()
+            return self._send_once()
         except RateLimitError:  # the conversation waits for the next attempt
-            if self._conversation is not None:
-                self._limited[self._item.key] = self._conversation
+            if self.conversation is not None:
+                self.limited[self.item.key] = self.conversation
             raise
         except Exception as error:
             self._note_left()
-            if not isinstance(error, TransportError):  # the server would not be reached either
+            if not isinstance(error, TransportError):  # deleting would fail in the same way
                 self._delete()
             raise
 
-    def _send(self) -> Reply:
-        item = self._item
-        conversation = self._limited.pop(item.key, None)
+    def _send_once(self) -> Reply:
+        item = self.item
+        conversation = self.limited.pop(item.key, None)
         if conversation is None:
-            conversation = self._client.conversation(model=self._model, keep=True)
-        self._conversation = conversation
+            conversation = self.client.conversation(model=self.model, keep=True)
+        self.conversation = conversation
         if conversation.id is None:
             conversation.rename(f"prompt {item.number}")  # creates it
-        stream = conversation.stream(self._text, **self._keywords)
-        self._journal.note_session(self._client.session)
-        self._journal.asked(item.key, item.digest, str(conversation.id))
-        with self._lock:
-            if self._left.is_set():
+        stream = conversation.stream(self.text, **self.keywords)
+        self.journal.note_session(self.client.session)
+        self.journal.asked(item.key, item.digest, str(conversation.id))
+        with self.lock:
+            if self.left.is_set():
                 raise IncompleteStreamError("the batch was left")
-            self._stream = stream
+            self.stream = stream
         reply: Reply = stream.read()
         return reply
 
     def _delete(self) -> None:
         """Delete the conversation. Where this fails, `delete_leftovers()` does it at the end."""
-        conversation, self._conversation = self._conversation, None
+        conversation, self.conversation = self.conversation, None
         if conversation is not None:
             with contextlib.suppress(H2oError):
                 conversation.delete()
@@ -243,13 +237,3 @@ def describe_reply(reply: Reply) -> dict[str, Any]:
         "generated_tokens": reply.generated_tokens or None,
         "recovered": reply.recovered,
     }
-
-
-def describe_error(error: Exception) -> dict[str, Any]:
-    """Return an error as the output has it."""
-    found: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
-    if isinstance(error, StatusError):
-        found["status"] = error.status
-    if isinstance(error, H2oError) and error.partial:
-        found["partial"] = error.partial
-    return found

@@ -1,0 +1,1 @@
+"""The side of the transport for asyncio and trio."""

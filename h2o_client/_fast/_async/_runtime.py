@@ -1,0 +1,40 @@
+"""The network of event loops; `_sync/_runtime.py` has the same name for threads."""
+
+import asyncio
+from typing import Any
+
+import httpcore
+
+from h2o_client._fast.asyncio_network import AsyncioBackend
+
+
+class Network:
+    """Connects in the event loop that is running, asyncio's or trio's."""
+
+    def __init__(self) -> None:
+        self._asyncio = AsyncioBackend()
+        self._trio: Any = None
+
+    async def connect_tcp(self, *arguments: Any) -> httpcore.AsyncNetworkStream:
+        """Connect; the arguments are those of httpcore's backends."""
+        stream: httpcore.AsyncNetworkStream = await self._of_this_loop().connect_tcp(*arguments)
+        return stream
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await self._of_this_loop().sleep(seconds)
+
+    def _of_this_loop(self) -> Any:
+        if _is_asyncio():
+            return self._asyncio
+        if self._trio is None:
+            self._trio = httpcore.TrioBackend()
+        return self._trio
+
+
+def _is_asyncio() -> bool:
+    """Whether a task of asyncio asks; trio as a guest runs in asyncio's loop, but in no task."""
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:
+        return False

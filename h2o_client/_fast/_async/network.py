@@ -1,0 +1,80 @@
+"""httpcore's network, with the bodies of responses kept apart: see the package."""
+
+import ssl
+from collections.abc import Iterable
+from typing import Any
+
+import httpcore
+
+from h2o_client._fast._async._runtime import Network
+from h2o_client._fast.framing import HeadWatch
+
+
+class AsyncBodyStream(httpcore.AsyncNetworkStream):
+    """A network stream that gives httpcore no byte of the body with the head.
+
+    Args:
+        stream: the one that does the work.
+
+    Attributes:
+        stream: the same; a body is read from it.
+        heads: what watches for heads, and holds what was read beyond.
+    """
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self.stream = stream
+        self.heads = HeadWatch()
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Read what was held back, or what comes."""
+        if self.heads.held:
+            return self.heads.take()
+        return self.heads.received(await self.stream.read(max_bytes, timeout))
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Write."""
+        self.heads.sent()
+        await self.stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        """Close."""
+        await self.stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Begin TLS; what is read beyond a head is then of what is within."""
+        return AsyncBodyStream(await self.stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return what is known of the connection."""
+        if info == "is_readable" and self.heads.held:
+            return True
+        return self.stream.get_extra_info(info)
+
+
+class AsyncBackend(httpcore.AsyncNetworkBackend):
+    """A network, each stream of it in an `AsyncBodyStream`."""
+
+    def __init__(self) -> None:
+        self._network = Network()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Connect."""
+        return AsyncBodyStream(
+            await self._network.connect_tcp(host, port, timeout, local_address, socket_options)
+        )
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait before connecting is tried again."""
+        await self._network.sleep(seconds)

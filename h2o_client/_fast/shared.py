@@ -1,0 +1,99 @@
+"""What the two sides of the transport share: errors, options, which bodies they read themselves."""
+
+import contextlib
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+import httpcore
+import httpx
+
+ERRORS: dict[type[Exception], type[httpx.TransportError]] = {
+    httpcore.ConnectTimeout: httpx.ConnectTimeout,
+    httpcore.ReadTimeout: httpx.ReadTimeout,
+    httpcore.WriteTimeout: httpx.WriteTimeout,
+    httpcore.PoolTimeout: httpx.PoolTimeout,
+    httpcore.ConnectError: httpx.ConnectError,
+    httpcore.ReadError: httpx.ReadError,
+    httpcore.WriteError: httpx.WriteError,
+    httpcore.ProxyError: httpx.ProxyError,
+    httpcore.UnsupportedProtocol: httpx.UnsupportedProtocol,
+    httpcore.LocalProtocolError: httpx.LocalProtocolError,
+    httpcore.RemoteProtocolError: httpx.RemoteProtocolError,
+}
+"""httpx's errors for httpcore's, which have the same names."""
+
+
+@contextlib.contextmanager
+def httpx_errors() -> Iterator[None]:
+    """Raise httpx's errors for httpcore's."""
+    try:
+        yield
+    except tuple(ERRORS) as error:
+        raise ERRORS[type(error)](str(error)) from error
+
+
+def comes_in_chunks(request: httpx.Request, response: httpcore.Response) -> bool:
+    """Whether there is a body, and it comes in chunks and in no other way."""
+    names = [name.lower() for name, _ in response.headers]
+    framing = [
+        value.lower() for name, value in response.headers if name.lower() == b"transfer-encoding"
+    ]
+    return (
+        request.method != "HEAD"
+        and framing == [b"chunked"]
+        and b"content-length" not in names
+        and response.extensions.get("http_version") == b"HTTP/1.1"
+    )
+
+
+def core_request(request: httpx.Request) -> httpcore.Request:
+    """Make httpcore's request of httpx's."""
+    url = request.url
+    return httpcore.Request(
+        method=request.method,
+        url=httpcore.URL(
+            scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+        ),
+        headers=request.headers.raw,
+        content=request.stream,
+        extensions=request.extensions,
+    )
+
+
+def pool_options(verify: ssl.SSLContext, limits: httpx.Limits) -> dict[str, Any]:
+    """Return httpcore's options of httpx's."""
+    return {
+        "ssl_context": verify,
+        "max_connections": limits.max_connections,
+        "max_keepalive_connections": limits.max_keepalive_connections,
+        "keepalive_expiry": limits.keepalive_expiry,
+    }
+
+
+def is_socks(proxy: httpx.Proxy, verify: ssl.SSLContext) -> bool:
+    """Whether this is a SOCKS proxy.
+
+    Raises:
+        ImportError: it is, and a package for that is missing.
+    """
+    if not proxy.url.scheme.startswith("socks"):
+        return False
+    httpx.HTTPTransport(verify=verify, proxy=proxy).close()  # it says so if a package is missing
+    return True
+
+
+def proxy_options(proxy: httpx.Proxy) -> dict[str, Any]:
+    """Return httpcore's options of a proxy."""
+    url = proxy.url
+    return {
+        "proxy_url": httpcore.URL(
+            scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+        ),
+        "proxy_auth": proxy.raw_auth,
+    }
+
+
+def http_proxy_options(proxy: httpx.Proxy) -> dict[str, Any]:
+    """Return those that only an HTTP proxy has."""
+    return {"proxy_headers": proxy.headers.raw, "proxy_ssl_context": proxy.ssl_context}

@@ -1,0 +1,65 @@
+"""What is done with one conversation, by a subcommand and by a command in `chat` alike.
+
+An operation stands here once: `h2o-client conversations` and the chat session both offer it.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from h2o_client import Conversation
+
+
+class Operation(NamedTuple):
+    """An operation on a conversation.
+
+    Attributes:
+        name: the subcommand of `h2o-client conversations`.
+        summary: what that does, for the list of subcommands.
+        help: the same, for its own help.
+        slash: the command in a chat session.
+        meaning: what that does, with its argument.
+        argument: the name of the subcommand's argument, which it needs, or "".
+        run: does it with the conversation and the argument, which can be "" in a chat session;
+            returns the result.
+        note: what a chat session says of the result; "": the result itself is the output.
+    """
+
+    name: str
+    summary: str
+    help: str
+    slash: str
+    meaning: str
+    argument: str
+    run: "Callable[[Conversation, str], str]"
+    note: str = ""
+
+
+def _rename(conversation: "Conversation", title: str) -> str:
+    if not title:
+        return conversation.summarize().strip()
+    conversation.rename(title)
+    return title
+
+
+OPERATIONS = (
+    Operation(
+        name="rename",
+        summary="Give one a title.",
+        help="Give it a TITLE of 1 to 100 characters.",
+        slash="/title",
+        meaning="TEXT: name the conversation; alone: let the model name it",
+        argument="TITLE",
+        run=_rename,
+        note="it is called “{}”",
+    ),
+    Operation(
+        name="share",
+        summary="Make a page of one and show its URL.",
+        help="Make a page of it as it is now, and show its URL: anyone with the URL can read it.",
+        slash="/share",
+        meaning="make a page of it that anyone with its URL can read",
+        argument="",
+        run=lambda conversation, _: conversation.share(),
+    ),
+)
