@@ -3,7 +3,8 @@
 All others of these modules run with servers of both kinds: see `conftest.py`. Those below are about
 what the newer servers do in another way, or not at all: generation parameters, votes and summaries,
 ids that the client chooses, why an answer ended, events of text-generation-inference, terms, how a
-stopped answer is stored, and which requests are sent. `test_shells_2025` has what takes their place.
+stopped answer is stored, and which requests are sent. `test_shells_2025` has what takes their
+place.
 """
 
 ONLY_2023: dict[str, set[str]] = {

@@ -302,9 +302,12 @@ class ConversationCore:
     def prompt(self, message_id: str) -> Flow[PromptPreview]:
         """Read the prompt as the model would get it if a message were asked again."""
         check_message_id(message_id)
-        return (
-            yield from self._about(lambda where: self._exchange.dialect.prompt(where, message_id))
-        )
+        number = message_id
+        if self._exchange.dialect.has_tree and self.id is not None:
+            # A reply knows the generation only.
+            stored = conversations.stored(self._exchange, self.id, self._exchange.call())
+            number = (yield from self.explained(stored)).message_id(message_id)
+        return (yield from self._about(lambda where: self._exchange.dialect.prompt(where, number)))
 
     def delete(self) -> Flow[None]:
         """Delete the conversation now, whatever `keep` says.

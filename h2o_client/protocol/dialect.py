@@ -187,6 +187,11 @@ class StoredConversation(NamedTuple):
         """The id of the message that the next one follows."""
         return self.tree[-1].id if self.tree else self.root
 
+    def message_id(self, given: str) -> str:
+        """Return the id of the message that is given by it, or by that of its generation."""
+        ids = {answer.generation: answer.message.id for answer in self.answers}
+        return ids.get(given) or given
+
 
 class Created(NamedTuple):
     """A conversation that was made.

@@ -54,13 +54,9 @@ class Place:
         self.branch = stored.messages
         self.known = frozenset(message.id for message in stored.tree if message.id is not None)
         given = self.parent
-        if given is None:
-            self.parent = stored.tip
-        elif given not in self.known:
-            ids = {each.generation: each.message.id for each in stored.answers}
-            self.parent = ids.get(given)
-            if self.parent is None:
-                raise ValueError(f"this conversation has no message {given!r} to follow")
+        self.parent = stored.tip if given is None else stored.message_id(given)
+        if given is not None and self.parent not in self.known:
+            raise ValueError(f"this conversation has no message {given!r} to follow")
         self.chosen = False
         if self.again:
             question, answer = stored.messages[-2:] if len(stored.messages) > 1 else (None, None)

@@ -150,6 +150,14 @@ def test_a_parent_begins_another_branch() -> None:
         send(world, talk, "x", parent="nope")
 
 
+def test_a_prompt_is_shown_of_a_reply() -> None:
+    world = TreeWorld({"prompt": says({"prompt": "[USER]", "model": "m", "parameters": {}})})
+    talk = talk_of(world)
+    reply = send(world, talk, "One")
+    world.play(talk.prompt(reply.response_id))
+    assert world.requests[-1].url.endswith("/message/a2/prompt")
+
+
 # When an answer is whole
 
 RECORDED = [
