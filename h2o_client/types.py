@@ -10,7 +10,7 @@ from datetime import datetime
 from os import PathLike
 from typing import Any, NamedTuple, Self, TypeAlias
 
-from h2o_client.safe_text import to_html
+from h2o_client.safe_text import split_reasoning, to_html
 
 DEFAULT_BASE_URL = "https://gpt-gm.h2o.ai"
 DEFAULT_MODEL = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-40b-v1"
@@ -168,24 +168,16 @@ class Reply:
     @property
     def reasoning(self) -> str:
         """What the model thought before it answered, in `<think>` tags; "" if nothing."""
-        return _split_reasoning(self.text)[0]
+        return split_reasoning(self.text)[0]
 
     @property
     def answer(self) -> str:
         """The text without the model's reasoning."""
-        return _split_reasoning(self.text)[1]
+        return split_reasoning(self.text)[1]
 
     def _repr_html_(self) -> str:
         """Render the Markdown, with any HTML in it as text; IPython calls this in notebooks."""
         return to_html(self.text.removeprefix(" "))
-
-
-def _split_reasoning(text: str) -> tuple[str, str]:
-    """Return what stands in the `<think>` tags that a text begins with, and what follows."""
-    if not text.lstrip().startswith("<think>"):
-        return "", text
-    reasoning, _, answer = text.lstrip().removeprefix("<think>").partition("</think>")
-    return reasoning.strip(), answer.lstrip()
 
 
 class WebSearchSource(NamedTuple):

@@ -155,6 +155,8 @@ class ChatSession:
                 for token in stream:
                     self._note_conversation()
                     screen.show(token)
+                if stream.reply.revised:
+                    screen.revise(stream.reply.text)
         finally:
             self._after_answer()
 

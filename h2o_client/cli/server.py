@@ -96,7 +96,8 @@ def connected(
     if local and base_url is not None:
         other = "--local" if engine is None else "--engine"
         raise click.UsageError(f"{other} and --base-url exclude each other")
-    dialect: str | None = click.get_current_context().meta.get(_DIALECT)
+    context = click.get_current_context(silent=True)
+    dialect: str | None = None if context is None else context.meta.get(_DIALECT)
     if dialect is not None and not local:
         raise click.UsageError("--dialect says what --local behaves as: give --local, too")
     options.setdefault("retries", h2o_client.Retries(on_retry=show_retry))

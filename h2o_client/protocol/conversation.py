@@ -126,9 +126,10 @@ class ConversationCore:
             self._turns.release()
 
     def _note(self, turn: Turn) -> None:
-        # Stored is what JavaScript's trim() leaves of the message, and its trimEnd() of the answer.
-        prompt = turn.prompt.strip(JS_SPACE)
+        # Stored is what JavaScript's trimEnd() leaves of the answer, and, by servers of 2023, its
+        # trim() of the message.
         has_tree = self._exchange.dialect.has_tree
+        prompt = turn.prompt if has_tree else turn.prompt.strip(JS_SPACE)
         message_id, answer_id = (None, None) if has_tree else (turn.message_id, turn.response_id)
         self.unanswered = Message(role="user", content=prompt, id=message_id)
         if not turn.asked:
