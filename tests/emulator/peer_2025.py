@@ -6,7 +6,11 @@ import http.client
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from socket import SHUT_RDWR
+from threading import Timer
 from typing import Any
+
+from flavours import PATIENCE
 
 from h2o_client.emulator import DEFAULT_MODELS, Emulator
 
@@ -92,11 +96,15 @@ class Stream:
         raise AssertionError(f"{text!r} did not come: {read!r}")
 
     def rest(self) -> Got:
-        """All that is left."""
+        """All that is left, within `PATIENCE`: signs of life could come for ever."""
+        assert self._connection.sock is not None
+        out_of_patience = Timer(PATIENCE, self._connection.sock.shutdown, [SHUT_RDWR])
+        out_of_patience.start()
         try:
             answer = self._answer
             return Got(answer.status, answer.read(), dict(answer.getheaders()))
         finally:
+            out_of_patience.cancel()
             self.close()
 
     def close(self) -> None:
