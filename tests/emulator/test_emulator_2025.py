@@ -418,6 +418,18 @@ def test_a_client_reattaches_in_mid_stream(peer: Peer) -> None:
     assert told(follow(peer, fromSeq=len(numbers)).rest().body)[:2] == ("", [])
 
 
+def test_a_client_that_reattached_can_be_lost_again(peer: Peer) -> None:
+    peer.say()
+    peer.server.cut(after=1, on="reattach")
+    with pytest.raises(IncompleteRead) as caught:
+        follow(peer).rest()
+    assert caught.value.partial.startswith(b"id: 1\n")
+    assert b"id: 2" not in caught.value.partial
+    assert told(follow(peer, fromSeq=1).rest().body)[1][0] == 2
+    with pytest.raises(ValueError, match="streamed"):
+        peer.server.cut(on="list")
+
+
 @pytest.mark.parametrize(
     ("answer", "end"),
     [

@@ -311,13 +311,14 @@ class Run(Generation):
         self._save()
 
     async def _entitle(self, ask_title: Callable[[], Awaitable[str]]) -> None:
-        self._title = await ask_title()
+        title = await ask_title()
         if self._answer is not None and self._answer.hold_title:
             await self._hold()
+        self._title = title
         found = self._service.store.conversations.get(self.conversation)
         if found is not None:
-            found.title = self._title
-        self._emit({"type": "title", "title": self._title})
+            found.title = title
+        self._emit({"type": "title", "title": title})
         self._titled.set()
 
     def _keep_alive(self) -> None:
