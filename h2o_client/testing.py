@@ -17,8 +17,15 @@ if TYPE_CHECKING:
 _OF_A_DEVELOPER = ("H2O_CHAT_MODEL", "H2O_CHAT_TOKEN")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the mark known that says what `h2o_server` is."""
+    config.addinivalue_line(
+        "markers", "h2o_server(**options): arguments of the emulator that h2o_server is"
+    )
+
+
 @pytest.fixture
-def h2o_server() -> "Iterator[Emulator]":
+def h2o_server(request: pytest.FixtureRequest) -> "Iterator[Emulator]":
     """A fresh local chat server, which does what the test tells it to.
 
     `H2oClient()` and `AsyncH2oClient()` find it, and so does a subprocess: for the test's
@@ -32,10 +39,17 @@ def h2o_server() -> "Iterator[Emulator]":
         h2o_server.conversations                # what was left behind
         h2o_server.url
 
+    A mark gives it other arguments, such as the kind of servers that it behaves as:
+
+        @pytest.mark.h2o_server(dialect="chat-ui-2025")
+        def test_something(h2o_server): ...
+
     All that it can do is in `h2o_client.emulator`.
     """
     emulator_class = _emulator_class()
-    with pytest.MonkeyPatch.context() as patch, emulator_class() as server:
+    mark = request.node.get_closest_marker("h2o_server")
+    options = {} if mark is None else mark.kwargs
+    with pytest.MonkeyPatch.context() as patch, emulator_class(**options) as server:
         for name in _OF_A_DEVELOPER:
             patch.delenv(name, raising=False)
         patch.setenv("H2O_CHAT_URL", server.url)

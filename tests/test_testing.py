@@ -38,6 +38,23 @@ def test_the_example(pytester: pytest.Pytester, plugin: list[str]) -> None:
     done.assert_outcomes(passed=6)
 
 
+def test_a_mark_chooses_the_kind_of_server(pytester: pytest.Pytester, plugin: list[str]) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.h2o_server(dialect="chat-ui-2025", version="0.10")
+        def test_with(h2o_server):
+            assert h2o_server.dialect == "chat-ui-2025"
+
+        def test_without(h2o_server):
+            assert h2o_server.dialect == "chat-ui-2023"
+        """
+    )
+    done = pytester.runpytest_subprocess(*plugin, "--strict-markers")
+    done.assert_outcomes(passed=2)
+
+
 def test_it_imports_nothing_until_the_fixture_is_used(
     pytester: pytest.Pytester, plugin: list[str]
 ) -> None:

@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from h2o_client.emulator import Emulator
 
 ENGINES = "rote, tgi:URL, openai:URL[#model] or transformers:NAME_OR_PATH"
+DIALECTS = ("chat-ui-2023", "chat-ui-2025")
+
+dialect_option = click.option(
+    "--dialect",
+    type=click.Choice(DIALECTS),
+    default=DIALECTS[0],
+    show_default=True,
+    help="The servers that the emulator behaves as.",
+)
 
 
 def make_emulator(**options: Any) -> "Emulator":
@@ -69,18 +78,21 @@ def running(emulator: "Emulator", host: str, port: int) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def local_server(pace: float, engine: str | None = None) -> Generator[str]:
+def local_server(
+    pace: float, engine: str | None = None, dialect: str = DIALECTS[0]
+) -> Generator[str]:
     """Run the emulator for as long as the block lasts.
 
     Args:
         pace: seconds between tokens, where no real model sets the pace.
         engine: what answers.
+        dialect: the servers that it behaves as.
 
     Yields:
         Its URL, which is reached without a proxy.
     """
     host = "127.0.0.1"
-    server = make_emulator(host=host, pace=pace, engine=engine)
+    server = make_emulator(host=host, pace=pace, engine=engine, dialect=dialect)
     with running(server, host, 0), _without_proxy(host):
         yield server.url
 

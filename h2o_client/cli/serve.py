@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from h2o_client.cli.local import ENGINES, make_emulator, running
+from h2o_client.cli.local import ENGINES, dialect_option, make_emulator, running
 from h2o_client.cli.outcome import PROGRAM, debug_option
 from h2o_client.safe_text import printable
 
@@ -32,6 +32,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     metavar="ENGINE",
     help=f"What answers: {ENGINES}.  [default: rote, a few scripted sentences]",
 )
+@dialect_option
 @click.option(
     "--model",
     "models",
@@ -73,6 +74,7 @@ def serve(
     host: str,
     port: int,
     engine: str | None,
+    dialect: str,
     models: tuple[str, ...],
     only_list: bool,
     pace: float,
@@ -104,6 +106,7 @@ def serve(
         pace=pace,
         token=token or None,
         max_generations=max_generations,
+        dialect=dialect,
         record=None if only_list else record,
         replay=replay,
         **options,

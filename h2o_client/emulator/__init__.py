@@ -28,6 +28,7 @@ from h2o_client.emulator.engine import (
 )
 from h2o_client.emulator.script import Answer, Fault, WebSearch
 from h2o_client.emulator.server import Emulator
+from h2o_client.emulator.service import Intervals
 from h2o_client.emulator.store import DEFAULT_MODELS, Conversation, Message, Model
 from h2o_client.emulator.web import Request
 
@@ -42,6 +43,7 @@ __all__ = [
     "Fault",
     "GenerationError",
     "GenerationRequest",
+    "Intervals",
     "LiveEngine",
     "Message",
     "Model",

@@ -104,10 +104,8 @@ class Connection:
         request = Request(kind, method, path, query, headers, kept, now, self.address)
         if declared <= self.gateway.max_body:
             return request
-        # Refused by its length, before the service sees it: no cookie, no content type.
         self.gateway.received(request)
-        text = b"Invalid request body"
-        await self._send_whole(request, Response(413, [("content-length", str(len(text)))], text))
+        await self._send_whole(request, self.gateway.face.usual(request, 413))
         return None
 
     async def _event(self) -> object:
@@ -206,7 +204,7 @@ class Connection:
         full = sorted(headers, key=lambda header: header[0])
         if "date" not in names:
             full.append(("Date", formatdate(self.gateway.clock(), usegmt=True)))
-        if self._http.their_state is not h11.MUST_CLOSE:
+        if "connection" not in names and self._http.their_state is not h11.MUST_CLOSE:
             full.append(("Connection", "keep-alive"))
             full.append(("Keep-Alive", f"timeout={int(self.gateway.keep_alive)}"))
         if "content-length" not in names:

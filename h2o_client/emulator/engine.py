@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from h2o_client.emulator.prompt import ASSISTANT, SEPARATOR, SUMMARIZE, USER
+from h2o_client.emulator.prompt import ASSISTANT, ENTITLE, SEPARATOR, SUMMARIZE, USER
 from h2o_client.emulator.script import Answer, split_words
 
 FinishReason = Literal["length", "eos_token", "stop_sequence"]
@@ -32,6 +32,8 @@ class GenerationRequest:
         content_type: The content type that the client sent: it is passed on.
         body: The whole request body to the model server.
         context: What a web search found; `prompt` begins with it.
+        chat: The history as a server of 2025 sends it, as messages of OpenAI's chat
+            completions, with system message and images; empty for the servers of 2023.
     """
 
     # 08
@@ -44,6 +46,7 @@ class GenerationRequest:
     content_type: str = "application/json"
     body: Mapping[str, Any] = field(default_factory=dict[str, Any])
     context: str = ""
+    chat: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +193,8 @@ class RoteEngine:
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Token | str]:
         """Yield the answer, cut as the parameters say."""
         text = self.answer(request)
+        if request.chat:  # such a model server puts no space before it
+            text = text.removeprefix(" ")
         tokens = split_words(text)
         limit = request.parameters.get("max_new_tokens") or 1024
         stops = [stop for stop in request.parameters.get("stop") or () if stop]
@@ -210,6 +215,8 @@ class RoteEngine:
         question = history[-1][1]
         if question.startswith(SUMMARIZE):
             return " " + " ".join(question.removeprefix(SUMMARIZE).split()[:4])
+        if question.startswith(ENTITLE):
+            return " " + " ".join(question.removeprefix(ENTITLE).strip('"').split()[:4])
         # A flattened history comes as "Role: content" lines with "Assistant:" at the end.
         turns = re.findall(r"^User: (.*)$", question, re.MULTILINE)
         earlier = [text for sender, text in history[:-1] if sender == "user"] or turns[:-1]

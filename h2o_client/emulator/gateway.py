@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from h2o_client.emulator.chat_ui_2023.face import Face
+from h2o_client.emulator.face import Face
 from h2o_client.emulator.recording import Recorder, Tape
 from h2o_client.emulator.replaying import Replay
 from h2o_client.emulator.script import Fault

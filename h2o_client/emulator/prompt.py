@@ -24,6 +24,8 @@ JS_SPACE = (
 USER, ASSISTANT, SEPARATOR = "<|prompt|>", "<|answer|>", "</s>"
 END_OF_TEXT = "<|endoftext|>"
 SUMMARIZE = "Please summarize the following message as a single sentence of less than 5 words:\n"
+ENTITLE = "User message: "
+"""How the question begins that a server of 2025 asks for a title."""
 
 
 def template(version: str = "0.4") -> str:

@@ -37,13 +37,14 @@ FULL = 2 * 1024 * 1024
 """Characters after which a file is not added to."""
 
 HARMLESS = {
-    "accept", "accept-encoding", "accept-language", "cache-control", "connection",
-    "content-encoding", "content-length", "content-type", "expect", "host", "keep-alive", "origin",
+    "accept", "accept-encoding", "accept-range", "accept-language", "cache-control", "connection",
+    "content-disposition", "content-encoding", "content-length", "content-security-policy",
+    "content-type", "expect", "host", "keep-alive", "origin",
     "pragma", "priority", "te", "transfer-encoding", "upgrade-insecure-requests", "user-agent",
     "x-sveltekit-action", "access-control-allow-credentials", "access-control-allow-headers",
     "access-control-allow-methods", "access-control-allow-origin", "access-control-expose-headers",
     "access-control-max-age", "age", "allow", "content-language", "date", "etag", "expires",
-    "last-modified", "retry-after", "server", "strict-transport-security", "vary",
+    "last-event-id", "last-modified", "retry-after", "server", "strict-transport-security", "vary",
     "x-accel-buffering", "x-compute-characters", "x-compute-time", "x-compute-type",
     "x-content-type-options", "x-frame-options", "x-inference-time", "x-powered-by",
     "x-queue-time", "x-sveltekit-normalize", "x-sveltekit-page", "x-time-per-token",
@@ -54,7 +55,7 @@ HARMLESS = {
 URLS = {"location", "referer"}
 """Headers that are kept with the query of their URL redacted."""
 
-HARMLESS_QUERY = {"model", "prompt", "x-sveltekit-invalidated"}
+HARMLESS_QUERY = {"fromSeq", "generationId", "model", "p", "prompt", "x-sveltekit-invalidated"}
 LEFT_OUT = "(left out)"
 QUERY_LEFT_OUT = "left-out"
 

@@ -36,6 +36,10 @@ _ID = r"\b[0-9a-f]{24}\b"
 _NAMES = re.compile(f"{_UUID}|{_ID}")
 PER_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 MAX_SESSIONS = 1000
+STREAMS = ("text/event-stream", "application/jsonl")
+STOPPED = b'"interrupted":true'
+"""What stands in the last events of an answer that was stopped, in 2025."""
+
 Kind = Callable[[str, str], str]
 
 
@@ -119,10 +123,10 @@ class Replay:
             if name.lower() not in PER_CONNECTION
         ]
         status = int(response["status"])
-        stream = _header(response["headers"], "content-type").startswith("text/event-stream")
+        stream = _header(response["headers"], "content-type").startswith(STREAMS)
         chunks = _chunks(response)
         if not stream:
-            chunks = [_renamed(chunk.decode(errors="replace"), names).encode() for chunk in chunks]
+            chunks = [_renamed_bytes(chunk, names) for chunk in chunks]
         if exchange.whole and not stream:
             body = b"".join(chunks)
             told = _header(response["headers"], "content-length")
@@ -150,6 +154,8 @@ class Replay:
         for number, chunk in enumerate(chunks):
             if number and self._pace:
                 await anyio.sleep(self._pace)
+            if exchange.until_stop and STOPPED in chunk:
+                await self._stop_event(request.path).wait()
             feed.put(chunk)
         if exchange.until_stop:
             await self._stop_event(request.path).wait()
@@ -215,8 +221,9 @@ def _load(path: Path, kind_of: Kind) -> list[_Exchange]:
             if kind == "stop":
                 stopped.add(conversation)
             elif kind == "message":
-                exchange.until_stop = conversation in stopped and not exchange.whole
-                exchange.until_stop &= exchange.response["ended"] == "eof"
+                cut = exchange.response["ended"] == "eof"
+                told = STOPPED in str(exchange.response.get("body_text")).encode()
+                exchange.until_stop = conversation in stopped and (cut or told)
                 stopped.discard(conversation)
             made.append(exchange)
     except (ValueError, LookupError, TypeError) as error:
@@ -228,7 +235,10 @@ def _load(path: Path, kind_of: Kind) -> list[_Exchange]:
 
 def _chunks(response: Mapping[str, Any]) -> list[bytes]:
     made: list[bytes] = []
-    for chunk in response.get("chunks") or [{"text": response.get("body_text") or ""}]:
+    whole = {"text": response.get("body_text") or ""}
+    if "body_base64" in response:
+        whole = {"base64": response["body_base64"]}
+    for chunk in response.get("chunks") or [whole]:
         if "text" in chunk:
             made.append(str(chunk["text"]).encode(errors="surrogatepass"))
         elif "base64" in chunk:
@@ -266,6 +276,14 @@ def _title(request: Request) -> str:
 
 def _header(headers: list[list[str]], name: str) -> str:
     return next((value for key, value in headers if key.lower() == name), "")
+
+
+def _renamed_bytes(data: bytes, names: Mapping[str, str]) -> bytes:
+    """What is not text, such as a file, stays as it is."""
+    try:
+        return _renamed(data.decode(), names).encode()
+    except UnicodeDecodeError:
+        return data
 
 
 def _renamed(text: str, names: Mapping[str, str]) -> str:

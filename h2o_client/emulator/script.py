@@ -17,27 +17,11 @@ from typing import Any, Literal
 
 Ending = Literal["eos", "length", "eos_in_text", "clean", "cut", "midline", "error", "down"]
 
-KINDS = frozenset(
-    {
-        "*",
-        "settings",
-        "create",
-        "message",
-        "delete",
-        "stop",
-        "data",
-        "root",
-        "summarize",
-        "rename",
-        "share",
-        "vote",
-        "prompt",
-        "search",
-        "delete_all",
-        "shared",
-        "other",
-    }
-)
+KINDS = {
+    "*", "settings", "create", "message", "delete", "stop", "data", "root", "summarize", "rename",
+    "share", "vote", "prompt", "search", "delete_all", "shared", "flags", "models", "list",
+    "reattach", "import", "file", "user", "other",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +59,12 @@ class Answer:
         content_type: Its type.
         headers: More headers of the model server: they are passed on.
         store_delay: Seconds from the end of the response until the turn is stored; None takes
-            the emulator's. 0 stores it before the final event is sent.
+            the emulator's. 0 stores it before the final event is sent. A server of 2025 keeps
+            the response open until then.
+        again: What the model server answers when it is asked again for the same message, as
+            servers of 2025 do when it refuses or breaks off; None answers the same again.
+        hold_title: Whether the title of a new conversation is held until `Emulator.release()`;
+            a server of 2025 keeps the response open for it.
     """
 
     # 05_upstream_length, 05_upstream_silent, 28, 17, 05_upstream_split, 05_upstream_keepalive,
@@ -102,6 +91,8 @@ class Answer:
     content_type: str | None = None
     headers: Sequence[tuple[str, str]] = ()
     store_delay: float | None = None
+    again: Answer | str | None = None
+    hold_title: bool = False
 
     @classmethod
     def of(cls, answer: Answer | str | Sequence[str]) -> Answer:
@@ -161,7 +152,7 @@ class Script:
     def __init__(self) -> None:
         self.answers: deque[Answer] = deque()
         self.searches: deque[WebSearch] = deque()
-        self.cuts: deque[int] = deque()
+        self.cuts: defaultdict[str, deque[int]] = defaultdict(deque)
         self._faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
 
     def add_faults(self, kind: str, faults: Sequence[Fault]) -> None:
@@ -181,9 +172,9 @@ class Script:
         """The answer that the next message gets, if one is scripted."""
         return self.answers.popleft() if self.answers else None
 
-    def take_cut(self) -> int | None:
-        """After how many tokens the next message's client is lost."""
-        return self.cuts.popleft() if self.cuts else None
+    def take_cut(self, kind: str = "message") -> int | None:
+        """After how many tokens the next client of a kind is lost."""
+        return self.cuts[kind].popleft() if self.cuts[kind] else None
 
     def take_search(self) -> WebSearch | None:
         """The outcome of the next web search, if one is scripted."""

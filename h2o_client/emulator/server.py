@@ -23,20 +23,26 @@ import anyio
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.from_thread import BlockingPortal
 
-from h2o_client.emulator.chat_ui_2023.face import Face
+from h2o_client.emulator.chat_ui_2023.face import Face2023
+from h2o_client.emulator.chat_ui_2025.face import Face2025
 from h2o_client.emulator.connection import GONE, Connection
 from h2o_client.emulator.engine import EngineLike, LiveEngine
 from h2o_client.emulator.engines import engine_of
+from h2o_client.emulator.face import Face
 from h2o_client.emulator.gateway import Gateway
 from h2o_client.emulator.prompt import template
 from h2o_client.emulator.recording import Recorder
 from h2o_client.emulator.replaying import Replay
 from h2o_client.emulator.script import Answer, Fault, Script, WebSearch
-from h2o_client.emulator.service import Config, Service
+from h2o_client.emulator.service import Config, Intervals, Service
 from h2o_client.emulator.store import DEFAULT_MODELS, Conversation, Model, Store
 from h2o_client.emulator.web import Request
 
 R = TypeVar("R")
+Dialect = Literal["chat-ui-2023", "chat-ui-2025"]
+FACES: Mapping[str, type[Face]] = {"chat-ui-2023": Face2023, "chat-ui-2025": Face2025}
+"""What answers in each dialect."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -55,24 +61,33 @@ class Emulator:
         stop_poll: Seconds until a stop is noticed; about 1 on the real server.
         store_delay: Seconds from the end of a response until its turn is stored, drawn at random
             between 0 and this, as with a slow database; 0 stores it before the final event.
-        version: ``0.4``, or ``0.6``, which reads the sharing choice, limits rates and
-            writes prompts otherwise.
+        dialect: The servers that it behaves as: those of 2023, or those of 2025 and later.
+        version: Of 2023 ``0.4``, or ``0.6``, which reads the sharing choice, limits rates and
+            writes prompts otherwise; of 2025 ``main``, or ``0.10``, which does not reattach. None
+            is the first of them.
         rate_limit: Messages in a window; None does not limit.
         rate_window: Seconds that a message counts, and then until the next sweep.
-        stop_lifetime: Seconds that the record of a stop is kept, and then until the next sweep.
-        sweep: Seconds between sweeps; 0 sweeps all the time.
+        stop_lifetime: Seconds that the record of a stop is kept, and then until the next sweep;
+            None is 30, and 5 in 2025, where it stops what comes after it.
+        sweep: Seconds between sweeps; 0 sweeps all the time, as a server of 2025 does.
         cookie_name: The session cookie's name.
+        cookie_secure: Whether the cookie of a server of 2025 is ``Secure``.
+        login: The session of the one who is logged in; a server of 2025 sends all others to a
+            login provider. None lets everybody in.
+        conversation_limit: Conversations of a session in 2025; beyond it one more is refused.
+        message_length: Characters of a message in 2025; longer ones are refused.
+        intervals: What a server of 2025 does from time to time; see `Intervals`.
         public_scheme: What it takes its own URL to begin with: ``https`` as a real server does
             that was not told its ``ORIGIN``. It refuses forms with another referer.
         token: Where set, requests without ``Authorization: Bearer <token>`` get a 401.
         keep_alive: Seconds that a connection may be idle.
         max_sessions: Sessions remembered.
         max_conversations: Conversations remembered; as many shares and searches.
-        max_messages: Messages remembered in a conversation.
+        max_messages: Messages remembered in a conversation; one of 2025 takes no more.
         max_stored: Characters of all messages remembered.
         max_requests: Requests remembered for `requests`.
         max_request_bytes: Bytes of their bodies.
-        max_body: Bytes in a request's body.
+        max_body: Bytes in a request's body; None is half a megabyte, and 15 in 2025.
         max_generations: Generations at once; more are refused, as by a model without room.
         clock: Seconds since 1970, for dates and lifetimes.
         record: A folder; all exchanges are kept in it, as files of the capture format.
@@ -83,7 +98,8 @@ class Emulator:
         EngineError: The name of an engine is not valid.
         ImportError: What an engine needs is not installed.
         OSError: A folder cannot be used.
-        ValueError: Nothing is recorded in `replay`; `models` have engines, and `engine` is given.
+        ValueError: Nothing is recorded in `replay`; `models` have engines, and `engine` is given;
+            `dialect` or `version` is unknown.
     """
 
     def __init__(
@@ -97,12 +113,18 @@ class Emulator:
         pace: float = 0.0,
         stop_poll: float = 0.02,
         store_delay: float = 0.0,
-        version: Literal["0.4", "0.6"] = "0.4",
+        dialect: Dialect = "chat-ui-2023",
+        version: Literal["0.4", "0.6", "main", "0.10"] | None = None,
         rate_limit: int | None = None,
         rate_window: float = 60.0,
-        stop_lifetime: float = 30.0,
+        stop_lifetime: float | None = None,
         sweep: float = 60.0,
         cookie_name: str = "hf-chat",
+        cookie_secure: bool = True,
+        login: str | None = None,
+        conversation_limit: int | None = None,
+        message_length: int | None = None,
+        intervals: Intervals | None = None,
         public_scheme: Literal["http", "https"] = "http",
         token: str | None = None,
         keep_alive: float = 5.0,
@@ -112,13 +134,23 @@ class Emulator:
         max_stored: int = 128 * 1024 * 1024,
         max_requests: int = 10_000,
         max_request_bytes: int = 64 * 1024 * 1024,
-        max_body: int = 524_288,
+        max_body: int | None = None,
         max_generations: int = 1000,
         clock: Callable[[], float] = time.time,
         record: str | os.PathLike[str] | None = None,
         replay: str | os.PathLike[str] | None = None,
         progress: Callable[[str], None] = logger.info,
     ) -> None:
+        face_class = FACES.get(dialect)
+        if face_class is None:
+            raise ValueError(f"unknown dialect {dialect!r}: it is one of {', '.join(FACES)}")
+        exact = version or face_class.versions[0]
+        if exact not in face_class.versions:
+            known = ", ".join(face_class.versions)
+            raise ValueError(f"unknown version {version!r} of {dialect}: it is one of {known}")
+        if stop_lifetime is None:
+            stop_lifetime = face_class.stop_lifetime
+        self.dialect = dialect
         self.base_path = base_path.rstrip("/")
         self._host = host
         self._port = port
@@ -132,7 +164,7 @@ class Emulator:
             max_stored=max_stored,
             rate_window=rate_window,
             stop_lifetime=stop_lifetime,
-            sweep=sweep,
+            sweep=sweep if face_class.sweeps else 0.0,
         )
         engines: dict[str, EngineLike] = {}
         if isinstance(models, Mapping):
@@ -154,18 +186,23 @@ class Emulator:
             store_delay=store_delay,
             pace=pace,
             stop_poll=stop_poll,
-            version=version,
+            version=exact,
             rate_limit=rate_limit,
             cookie_name=cookie_name,
             token=token,
             base_path=self.base_path,
             public_scheme=public_scheme,
+            login=login,
+            cookie_secure=cookie_secure,
+            conversation_limit=conversation_limit,
+            message_length=message_length,
+            intervals=intervals or Intervals(),
         )
         self._service = Service(config, self._store, self._script, self._changed)
-        face = Face(self._service)
+        face = face_class(self._service)
         recorder = None
         if record is not None:
-            server = f"the emulator, as chat-ui {version}"
+            server = f"the emulator, as chat-ui {exact}"
             recorder = Recorder(Path(record), cookie_name, server)
             self._service.asked = recorder.asked
         self._gateway = Gateway(
@@ -178,7 +215,7 @@ class Emulator:
             changes=self._changes,
             clock=clock,
             keep_alive=keep_alive,
-            max_body=max_body,
+            max_body=face.max_body if max_body is None else max_body,
             max_requests=max_requests,
             max_request_bytes=max_request_bytes,
         )
@@ -256,11 +293,13 @@ class Emulator:
             EngineError: An engine's template cannot be read.
         """
         config = self._service.config
+        # The newer servers send messages; what a template makes of them has no separators.
+        version = config.version if self.dialect == "chat-ui-2023" else "0.6"
         found: dict[str, str] = {}
         for model in config.models:
             engine = self._service.engine(model.name)
             own = engine.template() if isinstance(engine, LiveEngine) else None
-            found[model.name] = own or template(config.version)
+            found[model.name] = own or template(version)
         return found
 
     # What the next requests meet
@@ -276,7 +315,8 @@ class Emulator:
             on: The kind: ``settings``, ``create``, ``message``, ``delete``, ``stop``, ``data`` (a
                 conversation's), ``root`` (the first page and its data), ``summarize``,
                 ``rename``, ``share``, ``vote``, ``prompt``, ``search``, ``delete_all``,
-                ``shared``, ``other``, or ``*`` for any.
+                ``shared``, of 2025 ``flags``, ``models``, ``list``, ``reattach``, ``import``,
+                ``file``, ``user``, ``other``, or ``*`` for any.
             faults: One for each request.
         """
         self._call(lambda: self._script.add_faults(on, faults))
@@ -296,10 +336,15 @@ class Emulator:
         self.fault(on, *[Fault(status=status, body=body)] * times)
 
     def cut(self, after: int = 5, *, on: str = "message") -> None:
-        """Break the connection of the next message after some tokens; generation goes on."""
-        if on != "message":
-            raise ValueError("only messages are streamed")
-        self._call(lambda: self._script.cuts.append(after))
+        """Break the connection of the next message after some tokens; generation goes on.
+
+        Args:
+            after: How many tokens; of a client that reattached, how many events.
+            on: ``message``, or ``reattach`` in 2025.
+        """
+        if on not in {"message", "reattach"}:
+            raise ValueError("only messages are streamed, and what follows them in 2025")
+        self._call(lambda: self._script.cuts[on].append(after))
 
     def search(self, *searches: WebSearch) -> None:
         """Let the next web searches succeed with these results."""

@@ -1,26 +1,50 @@
 """What the service does, whichever dialect it is asked in.
 
 It holds the configuration, the store, the script and the generations that run.
-A face (`chat_ui_2023`) turns requests into calls of it.
+A face turns requests into calls of it.
 """
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
-from h2o_client.emulator.engine import EngineLike, LiveEngine
-from h2o_client.emulator.generation import Generation
+from h2o_client.emulator.engine import EngineLike, GenerationRequest, LiveEngine
+from h2o_client.emulator.generation import MAX_BODY, Generation
 from h2o_client.emulator.script import Answer, Script
 from h2o_client.emulator.store import Model, StopRecord, Store
+from h2o_client.emulator.upstream import ask
 
 Spawn = Callable[..., object]
 Asked = Callable[[str, object, int, str], None]
 """Takes what a model was asked: the session, the body, the tokens that came, the outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """Seconds that a server of 2025 lets pass; those of the real ones, but for `retry`.
+
+    Attributes:
+        keep_alive: Between ``keepAlive`` events.
+        journal: Between looks at what is new: tokens are joined for that long before a client
+            that reattached gets them, and what it gets without news is a heartbeat.
+        save: Between stores of the text so far.
+        retry: Before a model server that refused is asked again; 0.5 to 1 on the real ones.
+    """
+
+    # 06_disconnect
+
+    keep_alive: float = 0.1
+    journal: float = 0.25
+    save: float = 3.0
+    retry: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +64,11 @@ class Config:
     engines: Mapping[str, EngineLike] = field(default_factory=dict[str, EngineLike])  # by model
     max_generations: int = 1000
     store_delay: float = 0.0
+    login: str | None = None
+    cookie_secure: bool = True
+    conversation_limit: int | None = None
+    message_length: int | None = None
+    intervals: Intervals = field(default_factory=Intervals)
 
 
 class Service:
@@ -58,7 +87,7 @@ class Service:
         self.spawn: Spawn = _no_spawn
         self.asked: Asked = _nobody_asks
         self.generations: set[Generation] = set()
-        self.asides = 0  # what is asked of a model beside them, such as titles
+        self._asides = 0  # what is asked of a model beside them, such as titles
         self.started = 0
         self.stops = 0
 
@@ -78,7 +107,7 @@ class Service:
     @property
     def full(self) -> bool:
         """Whether as much is being generated as may be."""
-        return len(self.generations) + self.asides >= self.config.max_generations
+        return len(self.generations) + self._asides >= self.config.max_generations
 
     def take_answer(self) -> Answer | None:
         """The answer of the next message, if the engine is not to be asked."""
@@ -109,9 +138,37 @@ class Service:
         finally:
             self.stops += generation.was_stopped
             self.generations.discard(generation)
-            asked = generation.session, generation.request.body
-            self.asked(*asked, generation.tokens, generation.outcome)
+            tokens, outcome = generation.tokens, generation.outcome
+            self.asked(generation.session, generation.asked(), tokens, outcome)
             self.changed()
+
+    async def ask_aside(
+        self, request: GenerationRequest, session: str, asked: object = None
+    ) -> str:
+        """Ask a model something beside the answers, in one go, such as a title.
+
+        Raises:
+            ConnectionError: It does not answer, or too much is being generated.
+            ValueError: It does not answer with a text.
+        """
+        if self.full:
+            raise ConnectionError("too many generations")
+        self._asides += 1
+        try:
+            engine = self.engine(request.model)
+            upstream = await ask(request, None, engine, pace=0.0, hold=anyio.lowlevel.checkpoint)
+            data = b""
+            async with aclosing(upstream.body) as body:
+                async for piece in body:
+                    data += piece.data
+                    if len(data) > MAX_BODY:
+                        raise ConnectionError("too long an answer")
+            self.asked(session, request.body if asked is None else asked, 0, "json sent")
+            return str(json.loads(data)[0]["generated_text"])
+        except (LookupError, TypeError) as error:
+            raise ValueError("not a text") from error
+        finally:
+            self._asides -= 1
 
     def stop(self, conversation: str) -> None:
         """Record a stop, to be noticed a little later."""

@@ -32,6 +32,8 @@ class Model:
         description: One line.
         truncate: Words of the prompt that are kept.
         parameters: Its default parameters; the service tells them and sends them nowhere.
+        preprompt: Its system message, in 2025.
+        multimodal: Whether it takes images, in 2025.
     """
 
     name: str
@@ -47,6 +49,8 @@ class Model:
             "repetition_penalty": 1.2,
         }
     )
+    preprompt: str = ""
+    multimodal: bool = False
 
 
 DEFAULT_MODELS = (
@@ -69,9 +73,16 @@ class Message:
         updated: When it was stored.
         web_search_id: As sent along; None when the client sent none.
         score: The vote; 0 without a vote.
+        ancestors: In a tree of 2025, the ids from the root down to the parent.
+        children: The ids of the messages under it, the oldest first.
+        files: What was attached to a question: each its type, value, mime and name.
+        updates: The events of the run that wrote it; None where no run has stored it.
+        generation_id: The run's id.
+        interrupted: Whether it was stopped; None where it has not ended well.
+        materialized: The number of the run's last event whose text is stored.
     """
 
-    # 07
+    # 07; of 2025: 11_history, 17_files
 
     id: str
     sender: str
@@ -80,11 +91,18 @@ class Message:
     updated: float
     web_search_id: str | None = None
     score: int = 0
+    ancestors: tuple[str, ...] = ()
+    children: tuple[str, ...] = ()
+    files: tuple[Mapping[str, str], ...] = ()
+    updates: tuple[Mapping[str, Any], ...] | None = None
+    generation_id: str | None = None
+    interrupted: bool | None = None
+    materialized: int | None = None
 
 
 @dataclass(slots=True)
 class Conversation:
-    """One conversation."""
+    """One conversation; `from_share` is the id of the share that it was copied from."""
 
     id: str
     session: str
@@ -93,6 +111,7 @@ class Conversation:
     messages: tuple[Message, ...] = ()
     created: float = 0.0
     updated: float = 0.0
+    from_share: str = ""
 
 
 @dataclass(slots=True)
@@ -115,6 +134,7 @@ class Share:
     title: str
     model: str
     messages: tuple[Message, ...]
+    updated: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +213,7 @@ class Store:
         self.conversations: Bounded[Conversation] = Bounded(max_conversations)
         self.shares: Bounded[Share] = Bounded(max_conversations)
         self.searches: Bounded[Search] = Bounded(max_conversations)
+        self._files: OrderedDict[tuple[str, str], tuple[bytes, str]] = OrderedDict()
         self._events: deque[tuple[str, str, float]] = deque(maxlen=10_000)
         self._stops: Bounded[StopRecord] = Bounded(max_conversations)
         self._order = itertools.count(1)
@@ -224,18 +245,21 @@ class Store:
         self.conversations.put(made.id, made)
         return made
 
-    def save_messages(self, conversation: str, messages: tuple[Message, ...]) -> bool:
+    def save(
+        self, conversation: str, messages: tuple[Message, ...], title: str | None = None
+    ) -> bool:
         """Replace a conversation's messages; nothing happens where it is gone."""
-        # 15
+        # 15; of 2025: 05_delete
         found = self.conversations.use(conversation)
         if found is None:
             return False
-        found.messages = self._bounded(messages)
+        found.messages = messages
+        found.title = found.title if title is None else title
         found.updated = self.clock()
         self._forget_beyond(found)
         return True
 
-    def _bounded(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    def bounded(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         """The last messages, as many as one conversation may have: a quarter of all text."""
         messages = messages[-self.max_messages :]
         left = self.max_stored // 4
@@ -255,6 +279,16 @@ class Store:
             oldest = next(key for key in self.conversations if key in self._stored)
             del self.conversations[oldest], self._stored[oldest]
 
+    def add_file(self, conversation: str, name: str, data: bytes, mime: str) -> None:
+        """Keep a file; those that were kept first are forgotten, beyond the bound of all text."""
+        self._files[conversation, name] = data, mime
+        while sum(len(data) for data, _ in self._files.values()) > self.max_stored:
+            self._files.popitem(last=False)
+
+    def file(self, conversation: str, name: str) -> tuple[bytes, str] | None:
+        """A file's content and its type."""
+        return self._files.get((conversation, name))
+
     def vote(self, conversation: Conversation, message: str, score: int) -> bool:
         """Set a message's score; 0 removes it."""
         for index, item in enumerate(conversation.messages):
@@ -272,7 +306,8 @@ class Store:
             if same and known.messages == conversation.messages:
                 return known
         name = secrets.token_urlsafe(6)[:7]
-        made = Share(name, conversation.title, conversation.model, conversation.messages)
+        title, model, messages = conversation.title, conversation.model, conversation.messages
+        made = Share(name, title, model, messages, self.clock())
         self.shares.put(name, made)
         return made
 

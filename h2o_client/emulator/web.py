@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import email.parser
-import email.policy
 import json
 import math
 from collections import deque
@@ -14,6 +12,8 @@ from typing import Any, cast
 from urllib.parse import parse_qsl, unquote
 
 import anyio
+
+from h2o_client.emulator.forms import Part, parse_multipart
 
 Headers = list[tuple[str, str]]
 
@@ -68,23 +68,27 @@ class Request:
         """The body as JSON; see `parse_json`."""
         return parse_json(self.body)
 
+    def parts(self) -> list[Part]:
+        """The body as a form, multipart or not.
+
+        Raises:
+            ValueError: It is not a form, or not well-formed.
+        """
+        if self.media_type == "multipart/form-data":
+            return parse_multipart(self.header("content-type") or "", self.body)
+        if self.media_type != "application/x-www-form-urlencoded":
+            raise ValueError("not a form")
+        pairs = parse_qsl(self.body.decode(errors="replace"), keep_blank_values=True)
+        return [Part(name, value.encode()) for name, value in pairs]
+
     def form(self) -> dict[str, str]:
-        """The body as a form, multipart or not; of repeated fields the first."""
-        fields: dict[str, str] = {}
-        content_type = self.header("content-type") or ""
-        if content_type.startswith("multipart/form-data"):
-            parser = email.parser.BytesParser(policy=email.policy.HTTP)
-            head = f"Content-Type: {content_type}\r\n\r\n".encode()
-            for part in parser.parsebytes(head + self.body).iter_parts():
-                name = part.get_param("name", header="content-disposition")
-                # Not `get_content`: it refuses types that it does not know.
-                content: object = part.get_payload(decode=True)
-                text = content.decode(errors="replace") if isinstance(content, bytes) else ""
-                fields.setdefault(str(name), text.removesuffix("\n"))
-            return fields
-        for name, value in parse_qsl(self.body.decode(errors="replace"), keep_blank_values=True):
-            fields.setdefault(name, value)
-        return fields
+        """The fields of a form; of repeated ones the first.
+
+        Raises:
+            ValueError: It is not a form, or not well-formed.
+        """
+        parts = reversed(self.parts())
+        return {part.name: part.value.decode(errors="replace") for part in parts}
 
     def parameter(self, name: str) -> str | None:
         """A field of the query string."""

@@ -10,6 +10,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import needs
 import pytest
 from command import Command, ended, process, read, script
@@ -17,6 +18,7 @@ from model_servers import LEFT, WHOLE, Asked, Handler, OpenAIStub, delta, runnin
 from test_cli import GREETING
 
 from h2o_client import H2oClient, H2oError, OverloadedError, ServerError
+from h2o_client.cli.local import local_server
 
 
 @pytest.fixture
@@ -40,6 +42,23 @@ def stop(serve: "subprocess.Popen[bytes]") -> None:
     """End it, as it should end."""
     serve.terminate()
     assert ended(serve)[::2] == (0, "\nstopped\n")
+
+
+@needs.posix
+def test_the_servers_of_2025() -> None:
+    with serving("--dialect", "chat-ui-2025") as (serve, url, _):
+        flags = httpx.get(f"{url}/api/v2/feature-flags", trust_env=False)
+        assert flags.json()["json"]["loginEnabled"] is False
+        stop(serve)
+
+
+def test_what_local_behaves_as(command: Command) -> None:
+    for dialect, status in {"chat-ui-2023": 404, "chat-ui-2025": 200}.items():
+        with local_server(0.0, dialect=dialect) as url:
+            flags = httpx.get(f"{url}/api/v2/feature-flags", trust_env=False)
+            assert flags.status_code == status
+    assert command("chat", "--dialect", "chat-ui-2025", "Hi") == 2
+    assert "give --local, too" in command.err
 
 
 @needs.posix
@@ -115,6 +134,7 @@ def test_no_message_repeats_a_password(command: Command, arguments: tuple[str, .
     ("arguments", "hint"),
     [
         (("--engine", "rot"), "unknown engine"),
+        (("--dialect", "chat-ui-2024"), "--dialect"),
         (("--engine", "tgi:localhost"), "URL"),
         (("--model", "name"), "NAME=ENGINE"),
         (("--model", "=rote"), "NAME=ENGINE"),

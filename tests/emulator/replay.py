@@ -47,11 +47,12 @@ def load(name: str) -> dict[str, Any]:
     return loaded
 
 
-def names() -> list[str]:
-    """All captures."""
+def names(*versions: str) -> list[str]:
+    """All captures of some versions, by default those of 2023."""
     return sorted(
-        f"{path.parent.name.removeprefix('chat-ui-')}/{path.stem}"
-        for path in CAPTURES.glob("*/*.json")
+        f"{version}/{path.stem}"
+        for version in versions or ("0.4", "0.6")
+        for path in CAPTURES.glob(f"chat-ui-{version}/*.json")
     )
 
 
@@ -287,6 +288,7 @@ class Replay:
         for pattern in (
             r'"conversationId":"(\w+)"',
             r"/r/([\w-]{7})\"",
+            r'"shareId":"([\w-]{7})"',
             r'"type":"result","id":"(\w+)"',
         ):
             found, made = re.search(pattern, theirs), re.search(pattern, ours)

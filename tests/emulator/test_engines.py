@@ -409,7 +409,7 @@ def test_a_newer_model_server_writes_differently(start: str, end: str) -> None:
 
 def test_a_stop_reaches_a_tgi_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even that there will be an answer."""
-    monkeypatch.setattr("h2o_client.emulator.generation.STOP_PATIENCE", 0.02)
+    monkeypatch.setattr("h2o_client.emulator.chat_ui_2023.generation.STOP_PATIENCE", 0.02)
 
     def silent(_: Asked, handler: Handler) -> None:
         handler.wait_until_left()

@@ -431,7 +431,7 @@ def test_a_stop_reaches_a_server_that_says_nothing(
     said: list[Any],
 ) -> None:
     """Half way, and before the first token, when the response does not begin [28]."""
-    monkeypatch.setattr("h2o_client.emulator.generation.STOP_PATIENCE", 0.02)
+    monkeypatch.setattr("h2o_client.emulator.chat_ui_2023.generation.STOP_PATIENCE", 0.02)
     stub.events = [*said, LEFT]
     client = Client(server)
     client.open()
@@ -462,7 +462,7 @@ def test_a_server_slower_than_the_clients_limits(
     server: Emulator, stub: OpenAIStub, model_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client stops what it does not wait for, and the model server hears of it."""
-    monkeypatch.setattr("h2o_client.emulator.generation.STOP_PATIENCE", 0.02)
+    monkeypatch.setattr("h2o_client.emulator.chat_ui_2023.generation.STOP_PATIENCE", 0.02)
     stub.events = [delta(" Hello"), LEFT]
     with H2oClient(server.url, retries=0, timeouts=0.2) as client:
         with pytest.raises(H2oError) as caught:

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from h2o_client.emulator.chat_ui_2023.devalue import UNDEFINED, date, stringify
-from h2o_client.emulator.chat_ui_2023.sveltekit import compact, framed
 from h2o_client.emulator.store import Conversation, Message, Model, Search, Settings, Share
+from h2o_client.emulator.sveltekit import compact, framed
 from h2o_client.emulator.web import Response
 
 FORBIDDEN = (

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-import anyio
-import anyio.lowlevel
-
-from h2o_client.emulator.chat_ui_2023.call import Call, object_id
-from h2o_client.emulator.chat_ui_2023.sveltekit import (
+from h2o_client.emulator.chat_ui_2023.call import Call
+from h2o_client.emulator.chat_ui_2023.generation import PassedOn
+from h2o_client.emulator.engine import GenerationRequest
+from h2o_client.emulator.prompt import JS_SPACE, SUMMARIZE, build_prompt, stored_text
+from h2o_client.emulator.script import WebSearch
+from h2o_client.emulator.store import Message, Search
+from h2o_client.emulator.sveltekit import (
     NO_CONVERSATION,
     HttpError,
     InternalError,
@@ -23,12 +24,6 @@ from h2o_client.emulator.chat_ui_2023.sveltekit import (
     endpoint_json,
     redirect,
 )
-from h2o_client.emulator.engine import GenerationRequest
-from h2o_client.emulator.generation import MAX_BODY, Generation
-from h2o_client.emulator.prompt import JS_SPACE, SUMMARIZE, build_prompt, stored_text
-from h2o_client.emulator.script import WebSearch
-from h2o_client.emulator.store import Message, Search
-from h2o_client.emulator.upstream import ask
 from h2o_client.emulator.web import Answered, Feed, Response, Stream
 
 NO_MESSAGE = "Message not found"
@@ -111,7 +106,7 @@ async def vote(call: Call) -> Answered:
     score = call.json().get("score")
     if isinstance(score, bool) or score not in {-1, 0, 1}:
         raise InternalError
-    found = call.service.store.conversations.use(object_id(call.ids[0]))
+    found = call.service.store.conversations.use(call.object_id(call.ids[0]))
     mine = found is not None and found.session == call.session
     if found is None or not mine or not call.service.store.vote(found, call.ids[1], int(score)):
         raise HttpError(404, NO_MESSAGE)
@@ -163,7 +158,7 @@ async def message(call: Call) -> Answered:
     history = _history(found.messages, inputs, options, now)
     context = ""
     if search_id:
-        search = store.searches.use(object_id(search_id))
+        search = store.searches.use(call.object_id(search_id))
         if search is None:
             raise InternalError
         if search.summary:
@@ -194,14 +189,13 @@ async def message(call: Call) -> Answered:
             updated=done,
             web_search_id=search_id,
         )
-        store.save_messages(found.id, (*history, answer))
+        store.save(found.id, store.bounded((*history, answer)))
 
     scripted = service.take_answer()
-    generation = Generation(
+    generation = PassedOn(
         request,
         session=call.session,
         conversation=found.id,
-        order=order,
         answer=scripted,
         cut=service.script.take_cut(),
         store_delay=service.store_delay(scripted),
@@ -279,24 +273,10 @@ async def _generate(call: Call, question: str) -> str:
         stream=False,
         body={"inputs": text, "parameters": parameters, "options": {}},
     )
-    if service.full:
-        raise InternalError
-    service.asides += 1
     try:
-        engine = service.engine(model.name)
-        upstream = await ask(request, None, engine, pace=0.0, hold=anyio.lowlevel.checkpoint)
-        data = b""
-        async with aclosing(upstream.body) as body:
-            async for piece in body:
-                data += piece.data
-                if len(data) > MAX_BODY:
-                    raise InternalError
-        service.asked(call.session, request.body, 0, "json sent")
-        return stored_text(json.loads(data)[0]["generated_text"], text)
-    except (ConnectionError, ValueError, LookupError, TypeError):
+        return stored_text(await service.ask_aside(request, call.session), text)
+    except (ConnectionError, ValueError):
         raise InternalError from None
-    finally:
-        service.asides -= 1
 
 
 async def web_search(call: Call) -> Answered:
@@ -362,7 +342,7 @@ async def show_search(call: Call) -> Answered:
     """``GET /search/{id}``: only what was shared, its owner's own as well."""
     # 16
     store = call.service.store
-    found = store.searches.use(object_id(call.ids[0]))
+    found = store.searches.use(call.object_id(call.ids[0]))
     if found is None:
         raise HttpError(404, "Search query not found")
     shared = any(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import cast
 
 from h2o_client.emulator.chat_ui_2023 import data
-from h2o_client.emulator.chat_ui_2023.call import Call, object_id
-from h2o_client.emulator.chat_ui_2023.sveltekit import (
+from h2o_client.emulator.chat_ui_2023.call import Call
+from h2o_client.emulator.store import Conversation, Settings
+from h2o_client.emulator.sveltekit import (
     HttpError,
     InternalError,
     framed_json,
@@ -14,7 +15,6 @@ from h2o_client.emulator.chat_ui_2023.sveltekit import (
     redirect,
     wants_action_json,
 )
-from h2o_client.emulator.store import Conversation, Settings
 from h2o_client.emulator.web import Answered, Request, Response, parse_json
 
 NOT_FOUND = "Conversation not found."
@@ -41,7 +41,10 @@ async def settings(call: Call) -> Answered:
     request, service = call.request, call.service
     if request.media_type not in {"application/x-www-form-urlencoded", "multipart/form-data"}:
         return await broken(call)
-    form = request.form()
+    try:
+        form = request.form()
+    except ValueError:
+        return await broken(call)
     chosen = form.get("shareConversationsWithModelAuthors")
     share = bool(chosen)  # any text is true, "false" as well
     prompts: dict[str, str] = {}
@@ -168,7 +171,7 @@ async def shared_data(call: Call) -> Answered:
 
 
 def _readable(call: Call) -> Conversation:
-    found = call.service.store.conversations.use(object_id(call.ids[0]))
+    found = call.service.store.conversations.use(call.object_id(call.ids[0]))
     if found is None:
         raise HttpError(404, NOT_FOUND)
     if found.session != call.session:

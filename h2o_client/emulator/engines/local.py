@@ -34,7 +34,7 @@ from h2o_client.emulator.engine import (
     LiveEngine,
     Token,
 )
-from h2o_client.emulator.engines.turns import chat_messages, without_oldest
+from h2o_client.emulator.engines.turns import chat_messages, without_oldest, without_system
 from h2o_client.emulator.parameters import Options, invalid
 
 for _needed in ("torch", "transformers"):
@@ -170,7 +170,7 @@ class TransformersEngine(LiveEngine):
 
     def _prompt(self, request: GenerationRequest, options: Options, most: int) -> list[int]:
         """The prompt's ids: without the oldest turns, or cut by `truncate`, if need be."""
-        turns = chat_messages(request)
+        turns = without_system(chat_messages(request))
         ids = self._encode(turns, request)
         room = min(options.truncate or len(ids), most - 1 if most else len(ids))
         while len(ids) > room and len(turns) > 2:

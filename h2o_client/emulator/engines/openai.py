@@ -107,7 +107,7 @@ class OpenAIEngine(HttpEngine):
         opened = await self._ask(request)
         seed: int | None = request.parameters.get("seed")  # its own is not told
         if opened.header("content-type").lower().startswith("text/event-stream"):
-            answer = self._streamed(opened, seed)
+            answer = self._streamed(opened, seed, newer=bool(request.chat))
         else:
             answer = self._whole(opened, seed)
         async with aclosing(answer):
@@ -118,7 +118,8 @@ class OpenAIEngine(HttpEngine):
         options = Options.of(request.parameters)
         model = self.model or self._listed or await self._first_model()
         payload = {"model": model, "messages": chat_messages(request), "stream": True}
-        payload |= _standard(request.parameters, options)
+        if request.parameters or not request.chat:  # a server of 2025 leaves all to the model's
+            payload |= _standard(request.parameters, options)
         more = {
             name: value
             for name, value in _extensions(request.parameters).items()
@@ -164,9 +165,18 @@ class OpenAIEngine(HttpEngine):
             raise UpstreamError(424, _error("the model server lists no model")) from None
         return self._listed
 
-    async def _streamed(self, opened: Opened, seed: int | None) -> AsyncGenerator[Token]:
-        """Read the events to the end; a stream without one has broken off."""
+    async def _streamed(
+        self, opened: Opened, seed: int | None, *, newer: bool
+    ) -> AsyncGenerator[Token]:
+        """Read the events to the end; a stream without one has broken off.
+
+        A server of 2025 puts what comes apart as thoughts into the text, between tags that
+        are glued to the first token of each; and for it an answer that ends without a reason
+        is not whole.
+        """
+        # 07_upstream_reasoning, 07_upstream_no_finish
         number = generated = 0
+        thinks = False
         reason = event = ""
         async with aclosing(_events(opened.body)) as events:
             async for event in events:
@@ -176,11 +186,19 @@ class OpenAIEngine(HttpEngine):
                 if _at(fields, "error") or _at(fields, "object") == "error":
                     raise GenerationError(*_event_error(_at(fields, "error") or fields))
                 generated = _used(fields) or generated
-                text = _string(_at(fields, "choices", 0, "delta", "content"))
+                delta = _at(fields, "choices", 0, "delta")
+                text = _string(_at(delta, "content"))
+                thought = _string(_at(delta, "reasoning_content") or _at(delta, "reasoning"))
+                if newer and thought:
+                    text, thinks = thought if thinks else f"<think>{thought}", True
+                elif thinks and text:
+                    text, thinks = f"</think>{text}", False
                 if text:
                     yield Token(text, id=number)
                     number += 1
                 reason = _reason(fields) or reason
+        if not reason and newer:
+            raise GenerationError("the answer has no end", "incomplete_generation")
         if not reason and event != "[DONE]":
             raise ConnectionError("the model server's stream has no end")
         yield _last(reason, number, generated, seed)

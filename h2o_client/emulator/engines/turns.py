@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from h2o_client.emulator.engine import GenerationRequest
 
 
-def chat_messages(request: GenerationRequest) -> list[dict[str, str]]:
+def chat_messages(request: GenerationRequest) -> list[dict[str, Any]]:
     """The request's history, cut to the last turns that `truncate` words have room for.
 
     What a web search found stands before the last question: not every chat
     template knows a system message.
     """
+    if request.chat:
+        return [dict(message) for message in request.chat]
     turns = [{"role": sender, "content": text} for sender, text in request.messages]
     if turns and request.context:
         last = turns[-1]
@@ -24,7 +27,15 @@ def chat_messages(request: GenerationRequest) -> list[dict[str, str]]:
     return turns
 
 
-def without_oldest(turns: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+def without_system(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The history with the system message in its first question: not every template knows one."""
+    if len(turns) < 2 or turns[0]["role"] != "system":
+        return [*turns]
+    system, first, *rest = turns
+    return [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest]
+
+
+def without_oldest(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The history without its first question and the answer to it."""
     rest = [*turns[1:]]
     while len(rest) > 1 and rest[0]["role"] != "user":
@@ -32,5 +43,5 @@ def without_oldest(turns: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     return rest
 
 
-def _words(turns: Sequence[dict[str, str]]) -> int:
+def _words(turns: Sequence[dict[str, Any]]) -> int:
     return sum(turn["content"].count(" ") + 1 for turn in turns)

@@ -1,4 +1,4 @@
-"""SvelteKit, the web framework of the servers of 2023: its responses and its choices.
+"""SvelteKit, the web framework of the real servers: its responses and its choices.
 
 Two ways of answering look alike and are not: what the service's own endpoints
 return is sent in chunks, what the framework makes (errors, redirects of form
@@ -82,12 +82,12 @@ def hook_error(request: Request, status: int, message: str) -> Response:
     return Response(status, [("content-type", "text/plain")], message.encode())
 
 
-def fatal_error(request: Request, status: int, message: str) -> Response:
+def fatal_error(request: Request, status: int, message: str, **more: str) -> Response:
     """An error from an endpoint: JSON if that is what is wanted most, else a page."""
     # 22
     types = ("application/json", "text/html")
     if negotiate(request.header("accept") or "text/html", types) == "application/json":
-        return framed_json(status, {"message": message})
+        return framed_json(status, {"message": message, **more})
     return framed(status, html(status, message), "text/html; charset=utf-8")
 
 
@@ -143,6 +143,16 @@ def negotiate(accept: str, types: Sequence[str]) -> str | None:
     return None if best is None else best[1]
 
 
+def unspecific(status: int) -> Response:
+    """What some server says with a status that has no words of its own here."""
+    if 300 <= status < 400:
+        return redirect(status, "/")
+    if status < 300:
+        return empty() if status == 200 else Response(status, [("content-length", "0")])
+    body = html(status, "The server is temporarily unable to service your request.")
+    return framed(status, body, "text/html")
+
+
 def wants_page(request: Request) -> bool:
     """Whether a request for a page that is an endpoint too means the page."""
     if request.method in {"PUT", "PATCH", "DELETE", "OPTIONS"}:
@@ -158,14 +168,22 @@ def wants_action_json(request: Request) -> bool:
     return negotiate(request.header("accept") or "*/*", types) == "application/json"
 
 
-def session_cookie(name: str, value: str, expires: str) -> tuple[str, str]:
-    """The session's cookie: Secure, on plain http too."""
-    # 21
+def no_actions(request: Request) -> Response:
+    """The answer to a form post to a page without actions."""
+    # 04, 23; of 2025: 09_wrong_id
+    message = "POST method not allowed. No actions exist for this page"
+    if wants_action_json(request):
+        error = {"type": "error", "error": {"message": message}}
+        return framed_json(405, error, ("allow", "GET"))
+    return page(405, message, ("allow", "GET"))
+
+
+def session_cookie(name: str, value: str, expires: str, *, secure: bool = True) -> tuple[str, str]:
+    """The session's cookie: Secure, on plain http too, unless a deployment has it otherwise."""
+    # 21; of 2025: 32_cookie_flags
     text = quote(value, safe="!'()*-._~")
-    return (
-        "set-cookie",
-        f"{name}={text}; Path=/; Expires={expires}; HttpOnly; Secure; SameSite=None",
-    )
+    flags = "HttpOnly; Secure; SameSite=None" if secure else "HttpOnly; SameSite=Lax"
+    return "set-cookie", f"{name}={text}; Path=/; Expires={expires}; {flags}"
 
 
 def origin_of(url: str) -> str:

@@ -1,0 +1,174 @@
+"""One generation: it reads the model server, feeds the client, and stores the turn.
+
+What the model server sends is read twice, as the real service does: once for the client,
+untouched, and once to find, at the end, the last event and its `generated_text`.  Only then
+is the turn stored, the user's message with it.  With a fast database that is done before
+the client has the last event; with a slow one after the response has ended, which
+`store_delay` shows.
+
+A stop is looked for whenever something has arrived.  What arrived last is then
+stored and not delivered, and the client's connection closes abruptly; if nothing
+had been delivered yet, it closes without a response.  A real model that is silent
+is not waited for longer than `STOP_PATIENCE`.
+"""
+# 11, 17_disconnect, 24_race_after_stream, 28
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import anyio
+import anyio.lowlevel
+
+from h2o_client.emulator.engine import EngineLike, GenerationRequest, LiveEngine, UpstreamDownError
+from h2o_client.emulator.generation import MAX_BODY, Generation
+from h2o_client.emulator.prompt import generated_text, partial_text
+from h2o_client.emulator.script import Answer
+from h2o_client.emulator.upstream import Upstream, ask
+
+STOP_PATIENCE = 1.0
+"""Seconds that a real model has for one more token, once a stop was noticed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The status and the headers that the model server answered with."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+
+
+class PassedOn(Generation):
+    """A generation whose bytes are passed on as the model server sends them."""
+
+    def __init__(
+        self,
+        request: GenerationRequest,
+        *,
+        session: str,
+        conversation: str,
+        answer: Answer | None,
+        cut: int | None,
+        changed: Callable[[], None],
+        store_delay: float,
+        stopped: Callable[[], bool],
+        save: Callable[[str], None],  # the answer, as its last event has it
+    ) -> None:
+        super().__init__(
+            request,
+            session=session,
+            conversation=conversation,
+            answer=answer,
+            cut=cut,
+            changed=changed,
+        )
+        self.down = False
+        self._upstream: Upstream | None = None
+        self._store_delay = store_delay
+        self._unsaved: str | None = None  # what is stored once the response has ended
+        self._stopped = stopped
+        self._save = save
+        self._received: list[bytes] = []
+        self._size = 0
+        self._waiting = anyio.CancelScope()  # for the model
+        self._patience: float | None = None
+
+    async def opened(self) -> Head | None:
+        """Wait until the response can start.
+
+        Returns:
+            Its head, or None where the connection closes without a response.
+        """
+        await self._opened.wait()
+        if self._upstream is None or not self._started:
+            return None
+        return Head(self._upstream.status, self._upstream.headers)
+
+    def wake(self) -> None:
+        """Notice that it was stopped, also while it stands still."""
+        if self._stopped():
+            self._gate.set()
+            if self._patience is not None:
+                self._waiting.deadline = anyio.current_time() + self._patience
+
+    async def run(self, engine: EngineLike, pace: float) -> None:
+        """Generate to the end, whoever is still listening."""
+        live = isinstance(engine, LiveEngine)
+        self._patience = STOP_PATIENCE if live and self._answer is None else None
+        try:
+            with self._waiting:
+                upstream = await ask(self.request, self._answer, engine, pace=pace, hold=self._hold)
+                await self._pump(upstream)
+            if self._waiting.cancelled_caught:
+                self._end_stopped()
+        except UpstreamDownError:
+            self.down = True
+            self.outcome = "down"
+        except Exception:  # an engine may raise anything: the model server counts as down
+            self.down = True
+            raise
+        finally:
+            self._opened.set()
+            self.feed.end(lost=not self._started)
+        if self._unsaved is not None:
+            await anyio.sleep(self._store_delay)
+            self._save(self._unsaved)
+
+    async def _pump(self, upstream: Upstream) -> None:
+        if upstream.status != HTTPStatus.OK:
+            self.outcome = f"http {upstream.status}"
+        self._upstream = upstream
+        self._script(upstream)
+        stored = False
+        async with aclosing(upstream.body):
+            try:
+                async for piece in upstream.body:
+                    self._received.append(piece.data)
+                    self._count(len(piece.data))
+                    self.tokens += piece.tokens
+                    if self._stopped():
+                        self._end_stopped()
+                        return
+                    # Stored before the last event is sent: a client that has read it finds
+                    # the turn there [24_race_after_stream].
+                    if piece.final:
+                        stored = True
+                        self._store_final()
+                    self._deliver(piece.data, piece.tokens)
+                    await anyio.lowlevel.checkpoint()
+            except ConnectionError:
+                self._lose()
+                return
+        if not stored:
+            self._store_final()
+        self._start()
+        self.feed.end(lost=self._client_lost)
+
+    def _end_stopped(self) -> None:
+        self.was_stopped = True
+        self.outcome = "peer gone: stopped"
+        self._store(partial_text(self._text()))
+        self._lose()
+
+    def _count(self, size: int) -> None:
+        self._size += size
+        if self._size > MAX_BODY:
+            raise ConnectionError("too long an answer")
+
+    def _text(self) -> str:
+        return b"".join(self._received).decode(errors="replace")
+
+    def _store_final(self) -> None:
+        text = generated_text(self._text())
+        if text is not None:
+            self.outcome = "complete"
+            self._store(text)
+
+    def _store(self, text: str) -> None:
+        if self._store_delay > 0:
+            self._unsaved = text
+        else:
+            self._save(text)

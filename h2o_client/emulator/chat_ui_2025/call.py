@@ -1,0 +1,37 @@
+"""One request that passed the gates, as the endpoints see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from h2o_client.emulator.call import Call as AnyCall
+from h2o_client.emulator.chat_ui_2025.run import Journal
+from h2o_client.emulator.chat_ui_2025.superjson import superjson
+from h2o_client.emulator.store import Bounded
+from h2o_client.emulator.sveltekit import endpoint_json
+from h2o_client.emulator.web import Response
+
+
+@dataclass(frozen=True, slots=True)
+class Call(AnyCall):
+    """One request that has passed the gates; `journals` are those of the runs, by their ids."""
+
+    journals: Bounded[Journal]
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the newer of the two servers."""
+        return self.service.config.version == "main"
+
+    def superjson(self, value: object, *extra: tuple[str, str]) -> Response:
+        """What an endpoint of the newer form returns."""
+        made = endpoint_json(superjson(value, numbered=self.main))
+        made.headers += extra
+        return made
+
+
+def valid(fields: dict[str, Any], kinds: Iterable[tuple[str, type]]) -> bool:
+    """Whether fields are of their types, as far as they are there."""
+    return all(type(fields[name]) is kind for name, kind in kinds if name in fields)

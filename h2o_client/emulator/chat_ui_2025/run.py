@@ -1,0 +1,391 @@
+"""One run: the model answers, the client is told, the turn is stored as it grows.
+
+The response starts at once, whatever the model does, and ends well whatever happened; what
+became of the answer is in its last events.  When the model server breaks off, it is asked a second
+time within the same run, and its tokens follow those of the first: only ``finalAnswer`` has the
+right text.
+
+Each run holds the whole conversation as it was when it began, and writes all of it each time
+that it stores something: of two at once the last one wins.
+"""
+# 07_upstream_cut_once_1, 18_parallel
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from typing import Any, cast
+
+import anyio
+import anyio.lowlevel
+
+from h2o_client.emulator.chat_ui_2025.tree import Messages, units, well_formed
+from h2o_client.emulator.engine import EngineLike, GenerationRequest, UpstreamDownError
+from h2o_client.emulator.generation import MAX_BODY, Generation
+from h2o_client.emulator.prompt import END_OF_TEXT, JS_SPACE
+from h2o_client.emulator.script import Answer
+from h2o_client.emulator.service import Service
+from h2o_client.emulator.store import Conversation, Message
+from h2o_client.emulator.sveltekit import compact
+from h2o_client.emulator.upstream import Upstream, ask
+
+PADDED = 16
+"""UTF-16 units of a token; shorter ones are padded."""
+
+SPACES = b" " * 4096
+"""What follows the final answer."""
+
+TRIES = 3
+"""How often a model server that refuses is asked, in each of two attempts."""
+
+NO_OUTPUT = "No output was generated. Something went wrong."
+Event = Mapping[str, Any]
+logger = logging.getLogger(__name__)
+
+
+def status(name: str, **more: Any) -> Event:
+    """A status event."""
+    return {"type": "status", "status": name, **more}
+
+
+@dataclass(slots=True)
+class Journal:
+    """A run's events, for clients that reattach: neighbouring tokens are joined.
+
+    Attributes:
+        conversation: Whose run it is.
+        events: The events; they are numbered from 1.
+        status: How the run ended; empty while it goes on.
+    """
+
+    conversation: str
+    events: list[Event] = field(default_factory=list[Event])
+    status: str = ""
+    _tokens: list[str] = field(default_factory=list[str])
+
+    def add(self, event: Event) -> None:
+        """Add an event."""
+        if event["type"] == "stream":
+            self._tokens.append(event["token"])
+        else:
+            self.flush()
+            self.events.append(event)
+
+    def flush(self) -> None:
+        """Let the tokens that came since the last time be one event."""
+        if self._tokens:
+            self.events.append({"type": "stream", "token": "".join(self._tokens)})
+            self._tokens.clear()
+
+
+class _FailedError(Exception):
+    """The model server refused, or broke off."""
+
+    def __init__(self, event: Event) -> None:
+        super().__init__(event.get("message"))
+        self.event = event
+
+
+class Run(Generation):
+    """One run of the model.
+
+    Args:
+        service: The service.
+        request: What the model is asked.
+        found: The conversation as it is now.
+        messages: Its messages, the new question and the answer among them.
+        written: The answer, still empty.
+        session: Who asked.
+        answer: What is scripted.
+        entitle: Asks for a title; None where there is one already.
+        lost_file: Whether a file was referred to that is not there.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        request: GenerationRequest,
+        found: Conversation,
+        messages: Messages,
+        written: Message,
+        *,
+        session: str,
+        answer: Answer | None,
+        entitle: Callable[[], Awaitable[str]] | None,
+        lost_file: bool,
+    ) -> None:
+        super().__init__(
+            request,
+            session=session,
+            conversation=found.id,
+            answer=answer,
+            cut=service.script.take_cut(),
+            changed=service.changed,
+        )
+        self.generating = True
+        self.generation_id = written.generation_id
+        self.journal = Journal(found.id)
+        self._service = service
+        self._messages = messages
+        self._written = written
+        self._title = found.title
+        self._entitles = entitle
+        self._lost_file = lost_file
+        self._next = answer  # what is scripted for the next request to the model server
+        self._store_delay = service.store_delay(answer)
+        self._reattaches = service.config.version == "main"
+        self._updates: list[Event] = []
+        self._texts: list[str] = []  # what was streamed
+        self._final: str | None = None
+        self._whole: bool | None = None
+        self._failed = False
+        self._ended = False
+        self._seen: int | None = None
+        self._model = anyio.CancelScope()
+        self._titled = anyio.Event()
+
+    @property
+    def refused(self) -> bool:
+        """Whether the client is to be lost before any header."""
+        return self._drop == 0 or self._limit == 0
+
+    def asked(self) -> object:
+        """What the model was asked, for a recording."""
+        chat = [*self.request.chat]
+        return {"model": self.request.model, "messages": chat, "stream": True}
+
+    def stop(self, seen: int | None = None) -> None:
+        """Stop the model; the text is cut back to what the client has seen, where it says so."""
+        self._seen = seen
+        self.wake()
+
+    def wake(self) -> None:
+        """End what the model does, also while it stands still."""
+        self.was_stopped = True
+        self._model.cancel()
+
+    def leave(self) -> None:
+        """Do without the client: what there is so far is stored at once."""
+        super().leave()
+        if not self._ended:
+            self._save()
+
+    async def run(self, engine: EngineLike, pace: float) -> None:
+        """Generate to the end, whoever is still listening."""
+        intervals = self._service.config.intervals
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._emit(status("started"))
+                self._keep_alive()
+                tasks.start_soon(_every, intervals.keep_alive, self._keep_alive)
+                tasks.start_soon(_every, intervals.journal, self.journal.flush)
+                if self._reattaches:
+                    tasks.start_soon(_every, intervals.save, self._save)
+                if self._entitles is not None:
+                    tasks.start_soon(self._entitle, self._entitles)
+                with self._model:
+                    await self._answer_twice(engine, pace)
+                self.generating = False
+                await self._finish()
+                tasks.cancel_scope.cancel()
+        finally:
+            self.generating = False
+            self._ended = True
+            ended = "interrupted" if self._whole is False else "completed"
+            self.journal.status = "error" if self._failed else ended
+            self.feed.end(lost=self._client_lost)
+
+    async def _answer_twice(self, engine: EngineLike, pace: float) -> None:
+        """Have the model answer, and once more if that fails."""
+        if self._lost_file:
+            self._fail(status("error", statusCode=404))
+            return
+        try:
+            try:
+                await self._attempt(engine, pace)
+            except _FailedError:
+                await self._attempt(engine, pace)
+        except _FailedError as error:
+            self._fail(error.event)
+            return
+        except Exception:  # an engine may raise anything
+            self._fail(status("error", message="An error occurred"))
+            logger.exception("emulator: the engine failed")
+            return
+        if self._final:
+            text = self._final.removesuffix(END_OF_TEXT).rstrip(JS_SPACE)
+            self._end(text, interrupted=False)
+            self._texts = [text]
+        if not "".join(self._texts):
+            self._fail(status("error", message=NO_OUTPUT))
+
+    async def _attempt(self, engine: EngineLike, pace: float) -> None:
+        """Ask the model server until it does not refuse, and pass its stream on."""
+        tries = 1
+        while isinstance(upstream := await self._ask(engine, pace), Mapping):
+            code = upstream.get("statusCode", 500)
+            if tries == TRIES or (code < 500 and code not in {408, 409, 429}):
+                raise _FailedError(upstream)
+            tries += 1
+            await anyio.sleep(self._service.config.intervals.retry)
+        self._script(upstream)
+        try:
+            await self._read(upstream)
+        except ConnectionError:
+            raise _FailedError(status("error", message="terminated")) from None
+
+    async def _ask(self, engine: EngineLike, pace: float) -> Upstream | Event:
+        """Ask the model server once; an event says why it refuses."""
+        answer = self._next
+        if answer is not None and answer.again is not None:
+            self._next = Answer.of(answer.again)
+        try:
+            upstream = await ask(self.request, answer, engine, pace=pace, hold=self._hold)
+            return upstream if upstream.status == HTTPStatus.OK else await _refusal(upstream)
+        except UpstreamDownError:
+            return status("error", message="Connection error.")
+
+    async def _read(self, upstream: Upstream) -> None:
+        """Pass a stream on; `_final` is its text, if it ended with a reason."""
+        rest, size = b"", 0
+        async with aclosing(upstream.body):
+            async for piece in upstream.body:
+                size += len(piece.data)
+                if size > MAX_BODY:
+                    raise ConnectionError("too long an answer")
+                *lines, rest = (rest + piece.data).split(b"\n")
+                for line in lines:
+                    self._take(_parsed(line))
+                await anyio.lowlevel.checkpoint()
+
+    def _take(self, event: Event) -> None:
+        """Take one event of the model server's."""
+        if event.get("error"):
+            # An answer that the model server broke off itself, as a content filter does, has no
+            # reason to have ended [07_upstream_filter].
+            if event.get("error_type") != "incomplete_generation":
+                raise _FailedError(status("error", message=str(event["error"])))
+            return
+        token: object = event.get("token")
+        if isinstance(token, dict):
+            fields = cast("dict[str, Any]", token)
+            if not fields.get("special") and fields.get("text"):
+                self._say(str(fields["text"]))
+        if isinstance(event.get("generated_text"), str):
+            self._final = event["generated_text"]
+
+    def _say(self, text: str) -> None:
+        self.tokens += 1
+        self._texts.append(text)
+        self._emit({"type": "stream", "token": text}, 1)
+        if self._client_lost and not self._reattaches:
+            self._save()
+
+    def _fail(self, event: Event) -> None:
+        self._failed = True
+        self.outcome = str(event.get("message"))
+        self._emit(event)
+
+    def _end(self, text: str, *, interrupted: bool) -> None:
+        self.outcome = "stopped" if interrupted else "complete"
+        self._whole = not interrupted
+        self._emit({"type": "finalAnswer", "text": text, "interrupted": interrupted})
+        self._deliver(SPACES)
+
+    async def _finish(self) -> None:
+        """Say how it ended, wait for the title, and store the turn before the response ends."""
+        if self.was_stopped and self._whole is None and not self._failed:
+            text = "".join(self._texts)
+            if self._seen is not None:
+                cut = text.encode("utf-16-le", "surrogatepass")[: 2 * self._seen]
+                text = cut.decode("utf-16-le", "surrogatepass")
+            self._texts = [text]
+            self._end(text, interrupted=True)
+        elif self._entitles is not None and not self._failed:
+            await self._titled.wait()
+        if not self._failed:
+            self._emit(status("finished"))
+        await anyio.sleep(self._store_delay)
+        self._ended = True
+        self._save()
+
+    async def _entitle(self, ask_title: Callable[[], Awaitable[str]]) -> None:
+        title = await ask_title()
+        if self._answer is not None and self._answer.hold_title:
+            await self._hold()
+        self._title = title
+        found = self._service.store.conversations.get(self.conversation)
+        if found is not None:
+            found.title = title
+        self._emit({"type": "title", "title": title})
+        self._titled.set()
+
+    def _keep_alive(self) -> None:
+        if self.generating:
+            self._deliver(compact(status("keepAlive")) + b"\n")
+
+    def _emit(self, event: Event, tokens: int = 0) -> None:
+        """Tell the client, the store and those who reattach."""
+        sent, kept = event, event
+        if event["type"] == "stream":
+            text: str = event["token"]
+            length = units(text)
+            sent = {**event, "token": text + "\0" * max(PADDED - length, 0)}
+            kept = {**event, "token": "", "len": length}
+        self._updates.append(kept)
+        self.journal.add(event)
+        self._deliver(compact(sent) + b"\n", tokens)
+
+    def _save(self) -> None:
+        """Store the conversation as this run knows it, with the text so far."""
+        self.journal.flush()
+        written = replace(
+            self._written,
+            content=well_formed("".join(self._texts)),
+            updated=self._service.store.clock(),
+            updates=tuple(self._updates),
+            interrupted=None if self._whole is None else not self._whole,
+            materialized=len(self.journal.events) if self._reattaches else None,
+        )
+        messages = tuple(
+            written if item.id == written.id else replace(item, updates=item.updates or ())
+            for item in self._messages
+        )
+        self._service.store.save(self.conversation, messages, self._title)
+
+
+async def _every(seconds: float, action: Callable[[], None]) -> None:
+    while True:
+        await anyio.sleep(seconds)
+        action()
+
+
+def _parsed(line: bytes) -> Event:
+    """An event of text-generation-inference; empty for anything else."""
+    try:
+        value: object = json.loads(line.removeprefix(b"data:")) if line[:5] == b"data:" else None
+    except (ValueError, RecursionError):
+        return {}
+    return cast("Event", value) if isinstance(value, dict) else {}
+
+
+async def _refusal(upstream: Upstream) -> Event:
+    """What is said of a model server that refuses."""
+    # 07_upstream_error_400, 07_upstream_error_html
+    data = b""
+    async with aclosing(upstream.body):
+        async for piece in upstream.body:
+            data = (data + piece.data)[:MAX_BODY]
+    text = data.decode(errors="replace")
+    try:
+        value: Any = json.loads(data)
+        error: Any = value.get("error", value)
+        text = error if isinstance(error, str) else str(error["message"])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        pass  # not an error in JSON: the whole text
+    code = upstream.status
+    return status("error", message=f"{code} {text}", statusCode=code)

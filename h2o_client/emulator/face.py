@@ -1,0 +1,153 @@
+"""What a dialect's face is to the rest of the emulator.
+
+A face knows which request is what, who may ask, what is answered, and what the real
+server says with a status.  Another dialect is another folder with a face; store, service,
+engines and connections stay.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from uuid import uuid4
+
+from h2o_client.emulator.call import Call
+from h2o_client.emulator.routing import Found, Route, dispatch, find
+from h2o_client.emulator.script import Fault, encode_body
+from h2o_client.emulator.service import Service
+from h2o_client.emulator.sveltekit import (
+    HttpError,
+    InternalError,
+    fatal_error,
+    hook_error,
+    origin_of,
+)
+from h2o_client.emulator.web import Answered, Request, Response, Stream
+
+logger = logging.getLogger(__name__)
+
+
+class Face(ABC):
+    """Answers requests in one dialect.
+
+    Attributes:
+        versions: The versions that it can be, the default one first.
+        max_body: Bytes in a request's body, where nothing else is configured.
+        stop_lifetime: Seconds that the record of a stop is kept, where nothing else is configured.
+        sweeps: Whether what has expired is removed by a sweep, and not at once.
+        routes: What is where.
+    """
+
+    versions: tuple[str, ...]
+    max_body: int
+    stop_lifetime: float
+    sweeps: bool
+    routes: Sequence[Route]
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._config = service.config
+
+    def kind(self, method: str, path: str) -> str:
+        """What kind of request that is, for faults and for those who look at the requests."""
+        return find(self.routes, path, self._config.base_path).kind(method)
+
+    async def handle(self, request: Request) -> Answered:
+        """Answer one request."""
+        found = find(self.routes, request.path, self._config.base_path)
+        answer = await self._answer(request, found)
+        if answer is not None:
+            self.finish(request, found, answer)
+        return answer
+
+    async def _answer(self, request: Request, found: Found) -> Answered:
+        if found.normal is not None:
+            location = f"{found.normal}?{request.query}" if request.query else found.normal
+            return Response(308, [("location", location), ("x-sveltekit-normalize", "1")])
+        session = request.cookie(self._config.cookie_name) or str(uuid4())
+        call = self.call(request, found, session)
+        if found.route is not None and found.route.static:
+            return await dispatch(call, found)
+        try:
+            refused = self.refuse_stranger(request) or self.refuse(request, found, session)
+        except ValueError:  # such as a Referer or an Origin that is not a URL [02]
+            return self.unexpected(request)
+        if refused is not None:
+            return refused
+        answer: Answered
+        try:
+            answer = await dispatch(call, found)
+        except InternalError:
+            answer = self.unexpected(request)
+        except HttpError as error:
+            answer = fatal_error(request, error.status, error.message)
+        except Exception:  # the web framework, too, answers an unexpected error so
+            logger.exception("emulator: %s %s failed", request.method, request.path)
+            answer = self.unexpected(request)
+        if answer is not None:
+            self.mark(request, found, session, answer)
+        return answer
+
+    @abstractmethod
+    def call(self, request: Request, found: Found, session: str) -> Call:
+        """A request as the endpoints of this face see it."""
+
+    @abstractmethod
+    def refuse(self, request: Request, found: Found, session: str) -> Response | None:
+        """Refuse what does not come as far as the routes; a ValueError is unexpected."""
+
+    @abstractmethod
+    def unexpected(self, request: Request) -> Response:
+        """The answer where something went wrong."""
+
+    @abstractmethod
+    def mark(self, request: Request, found: Found, session: str, answer: Response | Stream) -> None:
+        """Add the headers of all answers that passed the gates, such as the cookie."""
+
+    def finish(  # noqa: B027 -- not every face changes something
+        self, request: Request, found: Found, answer: Response | Stream
+    ) -> None:
+        """Change an answer that is about to be sent, whatever it is."""
+
+    @abstractmethod
+    def usual(self, request: Request, status: int) -> Response:
+        """What the real server says with a status."""
+
+    def refuse_stranger(self, request: Request) -> Response | None:
+        """Refuse a request without the token, where one is required."""
+        token = self._config.token
+        # The text is from the server's source: a login was not measured.
+        if token is not None and not _same(request.header("authorization"), f"Bearer {token}"):
+            return hook_error(request, 401, "You have to be logged in.")
+        return None
+
+    def fault(self, request: Request, fault: Fault) -> Response:
+        """The response of a scripted fault: by default what the real server says."""
+        status = fault.status or 500
+        extra = list(fault.headers.items())
+        if fault.body is not None:
+            body, content_type = encode_body(fault.body, fault.content_type)
+            length = ("content-length", str(len(body)))
+            usual = [length, ("content-type", content_type)]
+            return Response(status, _replaced(usual, extra), body)
+        answer = self.usual(request, status)
+        answer.headers = _replaced(answer.headers, extra)
+        return answer
+
+    def own_origin(self, request: Request) -> str:
+        """The origin that is the server's own: on all addresses it goes by the Host header."""
+        service = self._service
+        return service.origin if service.one_host else origin_of(f"http://{request.header('host')}")
+
+
+def _replaced(usual: list[tuple[str, str]], given: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The usual headers, but for those that are given."""
+    names = {name.lower() for name, _ in given}
+    return [*((name, value) for name, value in usual if name.lower() not in names), *given]
+
+
+def _same(given: str | None, secret: str) -> bool:
+    """Compare with a secret in constant time."""
+    return hmac.compare_digest((given or "").encode(), secret.encode())

@@ -1,0 +1,140 @@
+"""The emulator answers as the real servers of 2025 were recorded to answer: all scenarios."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asked import eventually
+from replay import CAPTURES, Clock, Got, load, names
+from replay_2025 import MODELS, TITLE, Replay2025, Stub2025
+
+from h2o_client.emulator import Emulator, Intervals
+
+VERSIONS = ("main-2026-08", "0.10")
+
+HELD = {
+    # scenario: {stream: (the exchange before which it starts, tokens before it stands still)}
+    "main-2026-08/04_stop": {2: (1, 9), 6: (5, 9), 10: (9, 0)},
+    "main-2026-08/05_delete": {8: (7, 3)},
+    "main-2026-08/18_parallel": {3: (1, 2)},
+}
+"""Where two requests ran at once.  A stream stands still while the other request is made."""
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    # The kept stop is noticed too late to end the quick answer that follows it.
+    "main-2026-08/04_stop": {"stop_poll": 0.3},
+    "main-2026-08/30_rate_limit": {
+        "rate_limit": 2,
+        "conversation_limit": 3,
+        "message_length": 50,
+    },
+    "main-2026-08/31_login": {"login": "somebody"},
+    "main-2026-08/32_cookie_flags": {"cookie_secure": False},
+}
+"""How the recorded servers were set up."""
+
+
+@pytest.mark.parametrize("name", names(*VERSIONS))
+def test_scenario(name: str) -> None:
+    capture = load(name)
+    dates = [v for k, v in capture["exchanges"][0]["response"]["headers"] if k.lower() == "date"]
+    clock = Clock(parsedate_to_datetime(dates[0]).timestamp() - 1)
+    stub = Stub2025()
+    with Emulator(
+        dialect="chat-ui-2025",
+        version="0.10" if name.startswith("0.10") else "main",
+        engine=stub,
+        models=MODELS,
+        clock=clock,
+        intervals=Intervals(journal=0.005),
+        **OPTIONS.get(name, {}),
+    ) as server:
+        replay = Replay2025(name, server, stub, clock)
+        play_all(replay)
+        server.release()
+        server.wait_idle()
+        replay.compare_upstream()
+
+
+def play_all(replay: Replay2025) -> None:
+    """Play a scenario; where two requests ran at once, one stands still meanwhile."""
+    server, held = replay.server, HELD.get(replay.name, {})
+    running: dict[int, Callable[[], tuple[Got, dict[str, Any]]]] = {}
+    for index, exchange in enumerate(replay.exchanges):
+        for later, (first, tokens) in held.items():
+            if first == index:
+                replay.model.hold = tokens
+                running[later] = background(partial(replay.play, later))
+                server.wait_held()
+                if later == min(held):  # the others are in a conversation that has its title
+                    eventually(lambda: server.conversations[-1].title == TITLE)
+        if index in running:
+            if not replay.name.endswith("04_stop"):  # the stop ends them
+                server.release()
+            replay.compare(*running.pop(index)())
+            server.wait_idle()
+        elif exchange["name"] == "slow stream, closed after 12 chunks":
+            replay.model.hold = 3
+            replay.compare(*replay.play(index))
+            eventually(lambda: server.conversations[-1].messages[-1].content == " w0 w1 w2")
+        elif "reattach while it runs" in exchange["name"]:
+            result = background(partial(replay.play, index))
+            eventually(lambda: "reattach" in {request.kind for request in server.requests})
+            server.release()
+            replay.compare(*result())
+        elif "Last-Event-ID" in exchange["name"]:
+            check_what_is_left(replay, index)
+        else:
+            replay.compare(*replay.play(index))
+
+
+def check_what_is_left(replay: Replay2025, index: int) -> None:
+    """What comes after a number is the end of what comes from the beginning on."""
+    (left, _), (whole, _) = replay.play(index), replay.play(index + 1)
+    assert left.body.startswith(b"id: 3\n")
+    assert whole.body.endswith(left.body)
+
+
+def background(
+    play: Callable[[], tuple[Got, dict[str, Any]]],
+) -> Callable[[], tuple[Got, dict[str, Any]]]:
+    """Play an exchange in a thread; returns what waits for the result."""
+    result: list[tuple[Got, dict[str, Any]]] = []
+    thread = threading.Thread(target=lambda: result.append(play()))
+    thread.start()
+
+    def wait() -> tuple[Got, dict[str, Any]]:
+        thread.join()
+        return result[0]
+
+    return wait
+
+
+NOT_REPLAYED = {
+    *HELD,  # two requests ran at once
+    "main-2026-08/06_disconnect",  # the same
+    "main-2026-08/22_compression",  # in a way that Python cannot read
+}
+
+
+@pytest.mark.parametrize("name", [name for name in names(*VERSIONS) if name not in NOT_REPLAYED])
+def test_a_capture_answers_its_own_requests(name: str, tmp_path: Path) -> None:
+    version, _, scenario = name.partition("/")
+    shutil.copy(CAPTURES / f"chat-ui-{version}" / f"{scenario}.json", tmp_path)
+    with Emulator(dialect="chat-ui-2025", replay=tmp_path) as server:
+        replay = Replay2025(name, server, Stub2025(), Clock(0))
+        for index in range(len(replay.exchanges)):
+            replay.compare(*replay.play(index))
+
+
+def test_every_scenario_is_played() -> None:
+    """Nothing is left out: the test above plays all captures."""
+    assert {*HELD, *OPTIONS} <= set(names(*VERSIONS))
+    assert len(names(*VERSIONS)) == 47 + 3
