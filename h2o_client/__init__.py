@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from h2o_client.errors import TermsNotAcceptedError as TermsNotAcceptedError
     from h2o_client.errors import TransportError as TransportError
     from h2o_client.errors import TransportTimeoutError as TransportTimeoutError
+    from h2o_client.errors import UnsupportedError as UnsupportedError
+    from h2o_client.errors import UnsupportedServerError as UnsupportedServerError
     from h2o_client.options import GenerationOptions as GenerationOptions
     from h2o_client.protocol.prompt import build_prompt as build_prompt
     from h2o_client.protocol.retries import Retries as Retries
@@ -50,9 +52,12 @@ if TYPE_CHECKING:
     from h2o_client.stored import SharedConversation as SharedConversation
     from h2o_client.types import DEFAULT_BASE_URL as DEFAULT_BASE_URL
     from h2o_client.types import DEFAULT_MODEL as DEFAULT_MODEL
+    from h2o_client.types import Event as Event
+    from h2o_client.types import File as File
     from h2o_client.types import Message as Message
     from h2o_client.types import PromptPreview as PromptPreview
     from h2o_client.types import Reply as Reply
+    from h2o_client.types import Revision as Revision
     from h2o_client.types import Timeouts as Timeouts
     from h2o_client.types import Token as Token
     from h2o_client.types import WebSearchEntry as WebSearchEntry
@@ -106,6 +111,11 @@ _WHERE = {
     "WebSearchEntry": "types",
     "WebSearchSource": "types",
     "build_prompt": "protocol.prompt",
+    "Event": "types",
+    "File": "types",
+    "Revision": "types",
+    "UnsupportedError": "errors",
+    "UnsupportedServerError": "errors",
     # For `%load_ext h2o_client`, and nobody else.
     "load_ipython_extension": "magics",
     "unload_ipython_extension": "magics",
@@ -124,6 +134,8 @@ __all__ = [
     "Conversation",
     "ConversationBusyError",
     "ConversationInfo",
+    "Event",
+    "File",
     "ForbiddenError",
     "GenerationError",
     "GenerationOptions",
@@ -146,6 +158,7 @@ __all__ = [
     "Reply",
     "Retries",
     "Retry",
+    "Revision",
     "ServerError",
     "Settings",
     "SharedConversation",
@@ -156,6 +169,8 @@ __all__ = [
     "Token",
     "TransportError",
     "TransportTimeoutError",
+    "UnsupportedError",
+    "UnsupportedServerError",
     "WebSearchEntry",
     "WebSearchSource",
     "__version__",

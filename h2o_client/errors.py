@@ -18,10 +18,12 @@
     │   ├── OverloadedError         503, and the model server's `overloaded`, in an answer too
     │   └── ServerError             the other 5xx
     ├── ConversationBusyError       the last message of this conversation is still being answered
+    ├── UnsupportedError            this kind of server cannot do that; nothing was sent
     └── StreamError
         ├── IncompleteStreamError   the answer ended before its final event
         ├── GenerationError         the model server failed, by 424 too; .error_type
         └── ProtocolError           what came is not this protocol
+            └── UnsupportedServerError  another site, or a version that is not supported
 
 Wrong arguments are not part of it: they are `ValueError` and `TypeError`, raised before anything
 is sent. No error holds an object of the HTTP library, a session id, a password, a token or the
@@ -148,7 +150,7 @@ class RedirectError(StatusError):
 
 
 class LoginRequiredError(StatusError):
-    """401: this server wants a login or a token."""
+    """401, or a redirect to a login page: this server wants a login or a token."""
 
 
 class ForbiddenError(StatusError):
@@ -179,8 +181,9 @@ class RateLimitError(StatusError):
     """429: too many messages.
 
     Attributes:
-        WINDOW: seconds after which the service's own limit is free again. The service does not
-            say so itself: `retry_after` is None then.
+        WINDOW: seconds after which the own limit of a service of 2023 is free again. The service
+            does not say so itself: `retry_after` is None then. On servers of 2025 each rejected
+            message begins the wait anew, and `retry_after` is how long to send none.
     """
 
     WINDOW: ClassVar[float] = 120.0  # 06_rate_limit
@@ -203,6 +206,13 @@ class ConversationBusyError(H2oError):
     Its last message is still being answered, here or by the server: a generation that was left, or
     that could not be stopped, runs on, and what it stores at its end would overwrite a newer turn.
     Or the server has not stored the last answer. Nothing was sent.
+    """
+
+
+class UnsupportedError(H2oError):
+    """This kind of server cannot do what was asked for; the text says what to use instead.
+
+    Nothing of it was sent. `client.capabilities` lists what the server can do.
     """
 
 
@@ -229,3 +239,15 @@ class GenerationError(StreamError):
 
 class ProtocolError(StreamError):
     """What came is not what this protocol says; the text shows its beginning."""
+
+
+class UnsupportedServerError(ProtocolError):
+    """This is not a server that the client can speak to: another site, or a version between.
+
+    Attributes:
+        version: the versions of chat-ui that it may be of; "" for another site.
+    """
+
+    def __init__(self, message: str, *, partial: str = "", version: str = "") -> None:
+        super().__init__(message, partial=partial)
+        self.version = version

@@ -56,6 +56,14 @@ def to_json(value: Any, *, indent: int | None = None, ascii_only: bool = True) -
     return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+def split_reasoning(text: str) -> tuple[str, str]:
+    """Return what stands in the `<think>` tags that a text begins with, and what follows."""
+    if not text.lstrip().startswith("<think>"):
+        return "", text
+    reasoning, _, answer = text.lstrip().removeprefix("<think>").partition("</think>")
+    return reasoning.strip(), answer.lstrip()
+
+
 def to_html(markdown: str, mark: str = "") -> str:
     """Render Markdown as HTML that holds nothing but Markdown's own elements.
 
@@ -64,16 +72,22 @@ def to_html(markdown: str, mark: str = "") -> str:
     for very long texts, the Markdown itself is shown as text.
 
     Args:
-        markdown: the text; its end may be missing.
+        markdown: the text; its end may be missing. The model's reasoning that it may begin with is
+            shown dim.
         mark: a word on how it ended, shown below it.
     """
     from html import escape
 
     render = _renderer() if len(markdown) <= LONGEST else None
-    if render is None:
-        body = f'<pre style="white-space: pre-wrap">{escape(markdown)}</pre>'
-    else:
-        body = render(markdown)
+    reasoning, answer = split_reasoning(markdown)
+
+    def show(text: str) -> str:
+        plain = f'<pre style="white-space: pre-wrap">{escape(text)}</pre>'
+        return plain if render is None else render(text)
+
+    body = show(answer) if answer or not reasoning else ""
+    if reasoning:
+        body = f'<div style="opacity: 0.6">{show(reasoning)}</div>{body}'
     if mark:
         body += f"<p><em>— {escape(mark)}</em></p>"
     return f'<div class="{_NO_TEX}">{printable(body)}</div>'  # entities are characters now

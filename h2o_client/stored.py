@@ -40,6 +40,7 @@ class Model:
         parameters: the parameters that the service's own page sends for it. The server adds
             none of them by itself.
         prompt_examples: the examples that the service's own page offers for it.
+        file_types: the MIME types that it takes beside text, such as "image/*".
     """
 
     id: str
@@ -51,6 +52,7 @@ class Model:
     # A mapping has no hash; a model with another one is not equal all the same.
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
     prompt_examples: tuple[PromptExample, ...] = ()
+    file_types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

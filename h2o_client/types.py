@@ -7,9 +7,10 @@ pickle and copy.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple, TypeAlias
+from os import PathLike
+from typing import Any, NamedTuple, Self, TypeAlias
 
-from h2o_client.safe_text import to_html
+from h2o_client.safe_text import split_reasoning, to_html
 
 DEFAULT_BASE_URL = "https://gpt-gm.h2o.ai"
 DEFAULT_MODEL = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-40b-v1"
@@ -28,6 +29,8 @@ class Message:
         updated_at: when it was changed last, where the server told.
         partial: True for an answer that broke off or was stopped.
         web_search_id: the web search that the answer rests on, where there is one.
+        parent: the id of the message that it follows, on servers of 2025.
+        children: the ids of the messages that follow it, the oldest first, on servers of 2025.
     """
 
     role: str
@@ -38,6 +41,8 @@ class Message:
     updated_at: datetime | None = None
     partial: bool = False
     web_search_id: str | None = None
+    parent: str | None = None
+    children: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.content
@@ -69,13 +74,66 @@ class Token(NamedTuple):
     special: bool = False
 
 
+class Event(Token):
+    """Something in an answer's stream that is not text, as the server sent it: see `events()`.
+
+    It is a special token with an empty text.
+
+    Attributes:
+        data: the event; its `type` says what it is.
+    """
+
+    data: Mapping[str, Any]
+
+    def __new__(cls, data: Mapping[str, Any]) -> Self:
+        """Make an event of what the server sent."""
+        event = super().__new__(cls, None, "", None, True)
+        event.data = data
+        return event
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.data,)
+
+
+class Revision(Token):
+    """The whole text of an answer, which takes the place of all texts before: see `events()`.
+
+    It is a special token: its text is not one more piece of the answer.
+    """
+
+    def __new__(cls, text: str) -> Self:
+        """Make one of the whole text."""
+        return super().__new__(cls, None, text, None, True)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.text,)
+
+
+class File(NamedTuple):
+    """A file to send with a message, as `files=` takes it.
+
+    Attributes:
+        name: its name.
+        content: what is in it.
+        type: its MIME type, such as "image/png"; "": what its name tells.
+    """
+
+    name: str
+    content: bytes
+    type: str = ""
+
+
+FileLike: TypeAlias = "str | PathLike[str] | File"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """A whole answer.
 
     Attributes:
-        text: the exact join of the texts of the tokens shown. A first token usually begins
-            with a space, and so does this.
+        text: the answer. On servers of 2023 the exact join of the texts of the tokens shown, which
+            usually begins with a space; on servers of 2025 the server's final text, without the
+            white space at its end.
         model: the model that was asked.
         finish_reason: why the answer ended: "eos_token", "length", "stop_sequence", "stopped"
             (by the caller), or None if it cannot be told. It is the server's word where the
@@ -83,10 +141,14 @@ class Reply:
         generated_tokens: how many tokens the model generated, the end token included; of a
             recovered answer, how many came before the connection broke.
         conversation_id: the conversation that it was part of; `chat()` and `stream()` delete it.
-        message_id: the id of the message that it answers.
-        response_id: the id of the answer.
+        message_id: the id of the message that it answers; "" on servers of 2025, where only
+            `history()` tells it.
+        response_id: the id of the answer; on servers of 2025 that of its generation, which
+            `send(parent=…)` takes as well.
         recovered: True when the connection broke and the rest was fetched from the server.
         web_search: the entries of the web search, where one was asked for.
+        revised: True when the server generated again in the middle of the answer, and texts that
+            were given before are not in it: `text` is the answer.
     """
 
     text: str
@@ -98,9 +160,20 @@ class Reply:
     response_id: str
     recovered: bool = False
     web_search: tuple["WebSearchEntry", ...] = ()
+    revised: bool = False
 
     def __str__(self) -> str:
         return self.text
+
+    @property
+    def reasoning(self) -> str:
+        """What the model thought before it answered, in `<think>` tags; "" if nothing."""
+        return split_reasoning(self.text)[0]
+
+    @property
+    def answer(self) -> str:
+        """The text without the model's reasoning."""
+        return split_reasoning(self.text)[1]
 
     def _repr_html_(self) -> str:
         """Render the Markdown, with any HTML in it as text; IPython calls this in notebooks."""
@@ -151,8 +224,8 @@ class Timeouts:
 
     Attributes:
         connect: for making a connection.
-        first_token: from sending the message to the answer's first bytes. The service sends
-            its headers with the first token, and not before. Where `total` is not set, a message
+        first_token: from sending the message to the answer's first token; servers of 2023 send
+            their headers with it, and not before. Where `total` is not set, a message
             also waits as long as this until the turn before it is stored.
         idle: between two tokens, and for each of the small requests around the message; without
             `total`, `history()` and its like wait so long until the last turn is stored. When

@@ -11,16 +11,18 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import httpx
 import hypothesis
 import pytest
+from dialects import ONLY_2023
 from flavours import FLAVOURS, Api, new_api
 
 from h2o_client._fast import AsyncFastTransport, FastTransport
 from h2o_client.emulator import Emulator
 
+OLD, NEW = "chat-ui-2023", "chat-ui-2025"
 ON_EVERY_TRANSPORT = {"test_shells_chat", "test_shells_reading", "test_shells_transport"}
 """The scenarios that run on every transport; `--transport fast` has the others run on it too."""
 
@@ -41,21 +43,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run some scenarios on every transport."""
+    """Run some scenarios on every transport, and some with servers of both kinds."""
     every = getattr(metafunc.module, "__name__", "") in ON_EVERY_TRANSPORT
     if every and "api" in metafunc.fixturenames and not metafunc.config.getoption("--transport"):
         metafunc.parametrize("transport", [None, "fast"], ids=["", "fast"])
+    left_out = ONLY_2023.get(getattr(metafunc.module, "__name__", ""))
+    on_both = left_out is not None and metafunc.function.__name__ not in left_out
+    if on_both and "api" in metafunc.fixturenames:
+        metafunc.parametrize("dialect", [OLD, NEW], ids=["", "2025"])
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave the full product of a scenario's cases, flavours and transports to the long run.
 
-    The default run has up to a dozen of a scenario's cases, each in one flavour. Which one it is
-    goes in turn with the version of Python: the three that `.ci/run` finds play all of them.
-    `test_an_exit` has a table of its own for this.
+    The default run has up to a dozen of a scenario's cases, each in one flavour, and of those with
+    a server of 2025 the first. Which flavour it is goes in turn with the version of Python: the
+    three that `.ci/run` finds play all of them. `test_an_exit` has a table of its own for this.
     """
-    scenarios: dict[str, dict[tuple[int, ...], list[pytest.Function]]] = {}
+    scenarios: dict[tuple[str, str], dict[tuple[int, ...], list[pytest.Function]]] = {}
     for item in items:
         if (
             isinstance(item, pytest.Function)
@@ -66,12 +72,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             case = tuple(
                 id(value)
                 for name, value in item.callspec.params.items()
-                if name not in ("flavour", "transport")
+                if name not in ("flavour", "transport", "dialect")
             )
-            scenario = scenarios.setdefault(item.nodeid.partition("[")[0], {})
+            kind = str(item.callspec.params.get("dialect", OLD))
+            scenario = scenarios.setdefault((item.nodeid.partition("[")[0], kind), {})
             scenario.setdefault(case, []).append(item)
-    for turn, cases in enumerate(scenarios.values(), start=sys.version_info.minor):
-        step = -(-len(cases) // 12)
+    for turn, ((_, kind), cases) in enumerate(scenarios.items(), start=sys.version_info.minor):
+        step = -(-len(cases) // 12) if kind == OLD else len(cases)
         for number, ways in enumerate(cases.values()):
             for at, item in enumerate(ways):
                 if number % step or at != (turn + number // step) % len(ways):
@@ -139,9 +146,15 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
-def server() -> Iterator[Emulator]:
+def dialect() -> str:
+    """The kind of server."""
+    return OLD
+
+
+@pytest.fixture
+def server(dialect: Literal["chat-ui-2023", "chat-ui-2025"]) -> Iterator[Emulator]:
     """A fresh emulator."""
-    with Emulator() as emulator:
+    with Emulator(dialect=dialect) as emulator:
         yield emulator
 
 

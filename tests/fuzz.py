@@ -56,6 +56,7 @@ from h2o_client.protocol.chat_ui_2023 import stored  # noqa: E402 -- the same
 from h2o_client.protocol.chat_ui_2023.answer import AnswerParser  # noqa: E402 -- the same
 from h2o_client.protocol.chat_ui_2023.devalue import unflatten  # noqa: E402 -- the same
 from h2o_client.protocol.chat_ui_2023.web_search import WebSearchParser  # noqa: E402 -- the same
+from h2o_client.protocol.dialect import Created  # noqa: E402 -- the same
 from h2o_client.protocol.effects import Head, Request  # noqa: E402 -- the same
 from h2o_client.protocol.lines import LineSplitter  # noqa: E402 -- the same
 from h2o_client.protocol.session import Session  # noqa: E402 -- the same
@@ -225,10 +226,10 @@ def reply(content: bytes) -> None:
     assert seconds is None or 0 <= seconds < 1e12
     for read in (
         small.read_settings,
-        small.read_conversation_id,
+        small.read_created,
         small.read_title,
         small.read_share_url,
-        small.read_prompt_preview,
+        replies.read_prompt_preview,
         replies.check_status,
     ):
         try:
@@ -237,10 +238,10 @@ def reply(content: bytes) -> None:
             check_error(error, GenerationError, ProtocolError, StatusError)
         else:
             assert 200 <= status < 400
-            if read is small.read_conversation_id:
-                assert isinstance(found, str)
-                assert found.isascii()
-                assert found.replace("-", "").replace("_", "").isalnum()
+            if read is small.read_created:
+                assert isinstance(found, Created)
+                assert found.id.isascii()
+                assert found.id.replace("-", "").replace("_", "").isalnum()
 
 
 def cookies(content: bytes) -> None:

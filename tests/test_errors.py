@@ -15,6 +15,7 @@ from h2o_client.errors import (
     StreamError,
     TransportError,
     TransportTimeoutError,
+    UnsupportedServerError,
 )
 
 CLASSES: list[type[H2oError]] = [
@@ -38,6 +39,8 @@ def attributes_of(cls: type[H2oError]) -> dict[str, Any]:
         return {"sent": False, "limit": "connect"} | COMMON
     if issubclass(cls, TransportError):
         return {"sent": False} | COMMON
+    if issubclass(cls, UnsupportedServerError):
+        return {"version": "0.7"} | COMMON
     if issubclass(cls, GenerationError):
         return {"error_type": "overloaded"} | COMMON
     return COMMON

@@ -141,6 +141,21 @@ def test_markdown_is_rendered() -> None:
     seen(html)
 
 
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        (
+            "<think>Let me</think>\n\nFour.",
+            '<div style="opacity: 0.6"><p>Let me</p>\n</div><p>Four.',
+        ),
+        ("<think>Let me", '<div style="opacity: 0.6"><p>Let me</p>\n</div></div>'),
+        ("Use <think>", "<p>Use &lt;think&gt;</p>"),
+    ],
+)
+def test_reasoning_is_dim(text: str, html: str) -> None:
+    assert html in to_html(text)
+
+
 def test_a_mark_is_not_part_of_the_code() -> None:
     assert to_html("```\nx", "<stopped>").endswith(
         "<pre><code>x</code></pre>\n<p><em>— &lt;stopped&gt;</em></p></div>"

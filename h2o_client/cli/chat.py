@@ -87,6 +87,8 @@ def chat(
             with new_screen(raw=raw) as screen:
                 for token in stream:
                     screen.show(token)
+                if stream.reply.revised:
+                    screen.revise(stream.reply.text)
 
 
 def _write_json(stream: "ChatStream") -> None:

@@ -155,6 +155,8 @@ class ChatSession:
                 for token in stream:
                     self._note_conversation()
                     screen.show(token)
+                if stream.reply.revised:
+                    screen.revise(stream.reply.text)
         finally:
             self._after_answer()
 
@@ -172,7 +174,7 @@ class ChatSession:
         """Keep session and conversation in the user's state directory, as soon as they exist."""
         if not self._keep or self._conversation.id is None:
             return
-        saved = state.Saved(self._client.session, self._conversation.id)
+        saved = state.Saved(self._client.session, self._conversation.id, self._client.dialect)
         if saved == self._saved:
             return
         self._saved = saved  # if it cannot be written, this is not tried again for every answer

@@ -138,4 +138,4 @@ def _forget(client: "H2oClient", number: str | None) -> None:
     """Forget which conversation was the last, if it is this one; None: whichever it is."""
     saved = state.load(client.base_url)
     if number in (None, saved.conversation):
-        state.save(client.base_url, state.Saved(saved.session))
+        state.save(client.base_url, state.Saved(saved.session, None, saved.dialect))

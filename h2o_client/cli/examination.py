@@ -20,11 +20,13 @@ from h2o_client import (
     Conversation,
     H2oClient,
     H2oError,
+    LoginRequiredError,
     Model,
     ModelUnavailableError,
     OverloadedError,
     RateLimitError,
     TransportTimeoutError,
+    UnsupportedServerError,
 )
 from h2o_client.cli import probe
 
@@ -220,6 +222,8 @@ def _identify(client: H2oClient, requests: probe.Requests) -> Finding:
             if is_ours(requests.send("POST", "/settings", data=form)):
                 note = f", but it rejects the model {client.model}"
         if not (note or is_ours(answer)):
+            if answer.status_code in (200, 403, 500) and _is_newer(client):
+                return Finding("ok", "protocol", "a chat-ui server of version 0.9.6 or later")
             raise StepFailedError("protocol", *_kind(requests, answer))
     except httpx.HTTPError as error:
         raise StepFailedError(
@@ -235,11 +239,34 @@ def _identify(client: H2oClient, requests: probe.Requests) -> Finding:
     return Finding("note" if note else "ok", "protocol", f"{kind}{note or ' (0.3 to 0.6)'}")
 
 
+def _is_newer(client: H2oClient) -> bool:
+    """Return whether the client recognises a server of 2025.
+
+    Raises:
+        StepFailedError: it recognises one of a version that it cannot use, or a login.
+    """
+    try:
+        with client.conversation() as conversation:
+            conversation.rename("h2o-client doctor")
+    except UnsupportedServerError as error:
+        if not error.version:
+            return False
+        advice = "upgrade the server to 0.9.6 or later"
+        raise StepFailedError("protocol", str(error), advice) from None
+    except LoginRequiredError as error:
+        raise StepFailedError("protocol", str(error), _ADVICE[401]) from None
+    except H2oError:
+        return False
+    return client.dialect == "chat-ui-2025"
+
+
 def is_ours(answer: httpx.Response) -> bool:
     """Return whether a server of this protocol answers `POST /settings` so."""
     if answer.status_code == 303:
         return True
-    return answer.status_code == 200 and probe.json_of(answer).get("type") == "redirect"
+    found = probe.json_of(answer)
+    redirect = found.get("type") == "redirect" and found.get("status") != 302  # 302 is a login
+    return answer.status_code == 200 and redirect
 
 
 _ADVICE = {
@@ -269,10 +296,6 @@ def _kind(requests: probe.Requests, answer: httpx.Response) -> tuple[str, str]:
         return "an OpenAI-compatible server: it has /v1/models", (
             "this package does not speak its protocol; a client for OpenAI's API does"
         )
-    if status >= 500 and wants_json(requests):
-        return f"a newer chat-ui: {said} as a form, and it wants JSON", (
-            "this package speaks the protocol of chat-ui 0.3 to 0.6, as gpt-gm.h2o.ai has it"
-        )
     if status in _ADVICE:
         return said, _ADVICE[status]
     if status in (404, 405):
@@ -293,12 +316,6 @@ def is_openai(requests: probe.Requests) -> bool:
     return answer.status_code in (200, 401) and isinstance(models, list)
 
 
-def wants_json(requests: probe.Requests) -> bool:
-    """Return whether the server takes settings as JSON, as a newer chat-ui does."""
-    settings = {"shareConversationsWithModelAuthors": False}
-    return requests.send("POST", "/settings", json=settings).status_code < 300
-
-
 def _use(client: H2oClient) -> Generator[Finding]:
     """Use the client as a program would."""
     step = "models"
@@ -307,12 +324,14 @@ def _use(client: H2oClient) -> Generator[Finding]:
         step = "terms"
         with client.conversation() as conversation:
             conversation.rename("h2o-client doctor")  # which accepts the terms, and creates it
-            if client.settings().terms_accepted_at is None:
+            if client.dialect == "chat-ui-2025":
+                yield Finding("ok", step, "none to accept; a conversation was created")
+            elif client.settings().terms_accepted_at is None:
                 yield Finding("note", step, "the server does not say that they are accepted")
             else:
                 yield Finding("ok", step, "accepted in this session; a conversation was created")
             step = "answer"
-            yield _measure_answer(conversation)
+            yield _measure_answer(conversation, client.capabilities)
     except H2oError as error:
         raise StepFailedError(step, str(error), _advice(error)) from None
 
@@ -330,11 +349,12 @@ def _judge_models(client: H2oClient, models: list[Model]) -> Finding:
     )
 
 
-def _measure_answer(conversation: Conversation) -> Finding:
+def _measure_answer(conversation: Conversation, capabilities: frozenset[str]) -> Finding:
     """Ask for a short answer, and measure how long it takes."""
     begun = time.monotonic()
     first: float | None = None
-    with conversation.stream(_PROMPT, max_new_tokens=_LONGEST_ANSWER) as stream:
+    limit = _LONGEST_ANSWER if "parameters" in capabilities else None
+    with conversation.stream(_PROMPT, max_new_tokens=limit) as stream:
         for _ in stream:
             if first is None:
                 first = time.monotonic() - begun

@@ -121,6 +121,7 @@ class Screen:
 
     def __init__(self) -> None:
         self._begun = self._in_line = False
+        self._thinking: bool | None = None  # whether the model's reasoning is shown; once known
         self._terminal = sys.stdout.isatty()  # nothing else obeys control characters
         self._writing = threading.Lock()
         self._last = time.monotonic()  # when something was shown
@@ -142,7 +143,23 @@ class Screen:
         if not self._begun:
             self._begun = True
             text = text.removeprefix(" ")
-        self._write(printable(text) if self._terminal else text)
+        self._write(self._dimmed(printable(text)) if self._terminal else text)
+
+    def revise(self, text: str) -> None:
+        """Show the whole answer, which takes the place of what was shown."""
+        self.note("the server began the answer again: it is shown once more")
+        self._begun, self._thinking = False, None
+        self.show(text)
+
+    def _dimmed(self, text: str) -> str:
+        """Return a text that is dim as far as it is the model's reasoning."""
+        if self._thinking is None:
+            self._thinking = text.lstrip().startswith("<think>")
+        if not self._thinking:
+            return text
+        reasoning, end, answer = text.partition("</think>")
+        self._thinking = not end
+        return click.style(reasoning + end, dim=True) + answer
 
     def note(self, text: str) -> None:
         """Say what is waited for, in a line of its own, which the answer goes on below."""
@@ -217,6 +234,17 @@ class MarkdownScreen(Screen):
             self._console.show_cursor()
         text, self._tail = self._tail, ""
         self._print(text)
+
+    def revise(self, text: str) -> None:
+        """Show the whole answer; what can still be drawn anew is replaced."""
+        self._tail = ""
+        if self._above:
+            self._print("*The server began the answer again: it is shown once more.*")
+        self.show(text)
+
+    def _dimmed(self, text: str) -> str:
+        """Return the text as it is: Markdown shows tags as text."""
+        return text
 
     def _start(self) -> None:
         self._live.start()

@@ -102,10 +102,11 @@ def connected(
             model = model or h2o_client.DEFAULT_MODEL  # $H2O_CHAT_MODEL is another server's
         with wrong_use(), environment.explained():
             client = h2o_client.H2oClient(base_url, model=model, **options)
-            session = state.load(client.base_url).session if saved and not local else None
-            if session is not None:
+            known = state.load(client.base_url) if saved and not local else state.Saved()
+            if known.session is not None:
                 client.close()
-                client = h2o_client.H2oClient(base_url, model=model, session=session, **options)
+                options |= {"session": known.session, "dialect": known.dialect}
+                client = h2o_client.H2oClient(base_url, model=model, **options)
         stack.enter_context(client)
         yield client
 

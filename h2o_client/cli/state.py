@@ -17,6 +17,8 @@ from typing import Any
 
 import click
 
+_DIALECTS = ("chat-ui-2023", "chat-ui-2025")
+
 
 @dataclass(frozen=True)
 class Saved:
@@ -25,10 +27,12 @@ class Saved:
     Attributes:
         session: the session, as `H2oClient.session` gives it.
         conversation: the id of the last conversation.
+        dialect: the kind of server, as `H2oClient.dialect` tells it.
     """
 
     session: str | None = field(default=None, repr=False)
     conversation: str | None = None
+    dialect: str | None = None
 
 
 def directory() -> Path:
@@ -49,11 +53,12 @@ def load(base_url: str) -> Saved:
     try:
         found: Any = json.loads(_file(base_url).read_bytes())
         session, conversation = found["session"], found["conversation"]
+        dialect = found.get("dialect")
     except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return Saved()
     if not isinstance(session, str) or not isinstance(conversation, str | None):
         return Saved()
-    return Saved(session, conversation)
+    return Saved(session, conversation, dialect if dialect in _DIALECTS else None)
 
 
 def last_conversation(base_url: str) -> str:

@@ -42,6 +42,12 @@ class Address(NamedTuple):
         """The page that requests say they come from; form posts are rejected without it."""
         return self.url + "/"
 
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}"
+
     @classmethod
     def parse(cls, base_url: str) -> "Address":
         """Take a base URL apart.

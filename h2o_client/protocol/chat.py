@@ -15,13 +15,14 @@ from h2o_client.protocol import conversations
 from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import CallerStoppedError, Flow
 from h2o_client.protocol.exchange import Exchange
+from h2o_client.protocol.files import check_files
 from h2o_client.protocol.payloads import check_flag, check_model, merge_parameters
-from h2o_client.protocol.prompt import build_prompt
-from h2o_client.protocol.retries import Retries, as_retries
+from h2o_client.protocol.prompt import build_prompt, split_preprompt
+from h2o_client.protocol.retries import Call, Retries, as_retries
 from h2o_client.protocol.session import Abandoned
 from h2o_client.protocol.state import Life, State
 from h2o_client.protocol.turn import Turn
-from h2o_client.types import Messages, Reply
+from h2o_client.types import File, Messages, Reply
 
 
 class Operation(Abandoned, Protocol):
@@ -57,6 +58,7 @@ class ChatOperation:
         retries: the call's retries, or None: the client's.
         parameters: the call's mapping of parameters, or None.
         keywords: the call's keyword parameters.
+        files: the files that go with the last message.
 
     Attributes:
         life: the state of the stream.
@@ -76,19 +78,23 @@ class ChatOperation:
         retries: Retries | int | None,
         parameters: Mapping[str, Any] | None,
         keywords: Mapping[str, Any],
+        files: tuple[File, ...] = (),
     ) -> None:
         configuration = exchange.configuration
         self._exchange = exchange
-        self._model = configuration.model if model is None else check_model(model)
+        self._model = None if model is None else check_model(model)
         self._retries = None if retries is None else as_retries(retries)
         self.life = Life()
+        self._messages = messages
+        self._preprompt: str | None = None
         self._turn = Turn(
             exchange,
             build_prompt(messages),
-            model=self._model,
+            model="",
             parameters=merge_parameters(configuration.parameters, parameters, keywords),
             recover=configuration.recover if recover is None else check_flag("recover", recover),
             life=self.life,
+            files=files,
         )
         self._conversation: str | None = None
         self._stop_failed = False
@@ -117,8 +123,7 @@ class ChatOperation:
             if self.life.state is not State.STOPPING:
                 yield from exchange.open_session(call, self._model)
             if self.life.state is not State.STOPPING:
-                exchange.session.begin(self)
-                yield from conversations.create(exchange, self._model, call, self._made)
+                yield from self._create(call)
         except CallerStoppedError:
             if self.life.state is not State.STOPPING:
                 raise
@@ -133,6 +138,21 @@ class ChatOperation:
         except H2oError as error:
             conversations.leave_behind(exchange, self, error)
         return reply
+
+    def _create(self, call: Call) -> Flow[None]:
+        """Make the conversation."""
+        exchange, turn = self._exchange, self._turn
+        turn.check()
+        model = yield from exchange.choose_model(self._model, call)
+        yield from check_files(exchange, turn.files, model, call)
+        exchange.session.begin(self)
+        if "preprompt" in exchange.dialect.capabilities:
+            self._preprompt, messages = split_preprompt(self._messages)
+            turn.prompt = build_prompt(messages)
+        turn.place.parent = yield from conversations.create(
+            exchange, self._model, call, self._made, preprompt=self._preprompt
+        )
+        turn.model = self._model or exchange.model or model
 
     def stop(self) -> Flow[None]:
         """Tell the server that the caller has enough; `run()` ends with what is there."""

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 from h2o_client.protocol.address import Address
 from h2o_client.protocol.payloads import check_flag, check_model, check_parameters
+from h2o_client.protocol.recognition import DIALECTS
 from h2o_client.protocol.retries import Retries, as_retries
-from h2o_client.types import DEFAULT_BASE_URL, DEFAULT_MODEL, Timeouts
+from h2o_client.protocol.session import check_cookie_name
+from h2o_client.types import DEFAULT_BASE_URL, Timeouts
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"([\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?)?")
@@ -21,8 +23,10 @@ class Configuration(NamedTuple):
 
     Attributes:
         address: where the service is.
-        model: the model of calls that name none.
+        model: the model of calls that name none; None: the server's default.
         session: a session to resume, or None.
+        cookie_name: the name of the session's cookie, or None: the usual one.
+        dialect: the kind of server, or None: not known.
         share: what the session is told about sharing conversations with the models' authors.
         timeouts: time limits.
         retries: retries of calls that name none.
@@ -33,8 +37,10 @@ class Configuration(NamedTuple):
     """
 
     address: Address
-    model: str
+    model: str | None
     session: str | None
+    cookie_name: str | None
+    dialect: str | None
     share: bool
     timeouts: Timeouts
     retries: Retries
@@ -59,6 +65,8 @@ def configure(
     headers: Mapping[str, str] | None,
     parameters: Mapping[str, Any] | None,
     recover: bool | None,
+    dialect: str | None = None,
+    cookie_name: str | None = None,
     environ: Mapping[str, str],
 ) -> Configuration:
     """Check the arguments of a client; None stands for the default everywhere.
@@ -72,14 +80,16 @@ def configure(
     if base_url is None:
         base_url = environ.get("H2O_CHAT_URL") or DEFAULT_BASE_URL
     if model is None:
-        model = environ.get("H2O_CHAT_MODEL") or DEFAULT_MODEL
+        model = environ.get("H2O_CHAT_MODEL") or None
     token = environ.get("H2O_CHAT_TOKEN", "").strip() or None
     if token is not None and not _HEADER_VALUE.fullmatch(token):
         raise ValueError("H2O_CHAT_TOKEN contains characters that a header cannot have")
     return Configuration(
         address=Address.parse(base_url),
-        model=check_model(model),
+        model=None if model is None else check_model(model),
         session=session,
+        cookie_name=None if cookie_name is None else check_cookie_name(cookie_name),
+        dialect=None if dialect is None else check_dialect(dialect),
         share=(
             True
             if share_conversations is None
@@ -92,6 +102,20 @@ def configure(
         parameters=check_parameters({} if parameters is None else parameters),
         recover=True if recover is None else check_flag("recover", recover),
     )
+
+
+def check_dialect(dialect: object) -> str:
+    """Return the name of a dialect if it is one.
+
+    Raises:
+        TypeError: it is not text.
+        ValueError: no dialect has this name.
+    """
+    if not isinstance(dialect, str):
+        raise TypeError(f"dialect is text, not {type(dialect).__name__}")
+    if dialect not in DIALECTS:
+        raise ValueError(f"dialect must be one of {', '.join(DIALECTS)}, not {dialect!r}")
+    return dialect
 
 
 def as_timeouts(value: Timeouts | float | None) -> Timeouts:

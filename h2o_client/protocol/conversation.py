@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from h2o_client.errors import ConversationBusyError, NotFoundError
+from h2o_client.errors import ConversationBusyError, ForbiddenError, NotFoundError
 from h2o_client.protocol import conversations
 from h2o_client.protocol.address import is_id
 from h2o_client.protocol.deadline import Deadline
@@ -54,6 +54,7 @@ class ConversationCore:
         messages: what was seen of it, in order.
         unanswered: the last message, if nothing came of it.
         copy_of: the id of the shared conversation that it is a copy of, or None.
+        tip: in a tree, the id of the message that the next one follows, where it is known.
     """
 
     def __init__(
@@ -76,9 +77,11 @@ class ConversationCore:
             self._turns = exchange.session.turns_of(conversation, self._turns)
         self._opening = Lock()
         self.unanswered: Message | None = None
+        self.tip: str | None = None
         self.id = conversation
         resumed = conversation is not None or share is not None
-        self.model = model or ("" if resumed else exchange.configuration.model)
+        self._named_model = model
+        self.model = model or ("" if resumed else exchange.model or "")
         self.title = title
         self.messages = list(messages)
 
@@ -123,23 +126,34 @@ class ConversationCore:
             self._turns.release()
 
     def _note(self, turn: Turn) -> None:
-        # Stored is what JavaScript's trim() leaves of the message, and its trimEnd() of the answer.
-        prompt = turn.prompt.strip(JS_SPACE)
-        self.unanswered = Message(role="user", content=prompt, id=turn.message_id)
+        # Stored is what JavaScript's trimEnd() leaves of the answer, and, by servers of 2023, its
+        # trim() of the message.
+        has_tree = self._exchange.dialect.has_tree
+        prompt = turn.prompt if has_tree else turn.prompt.strip(JS_SPACE)
+        message_id, answer_id = (None, None) if has_tree else (turn.message_id, turn.response_id)
+        self.unanswered = Message(role="user", content=prompt, id=message_id)
         if not turn.asked:
             return
+        self.tip = None
+        if turn.title:
+            self.title = turn.title
         self._turns.note(turn, self._exchange.ambient.clock())
         if turn.whole or turn.text or turn.answered:
             self.unanswered = None
+            if turn.place.branch is not None:
+                self.messages = list(turn.place.branch)
             before = [message.id for message in self.messages]
-            if turn.message_id in before:  # asked again: it takes the place of the first
+            if has_tree:
+                if turn.place.again:
+                    del self.messages[-2:]
+            elif turn.message_id in before:  # asked again: it takes the place of the first
                 del self.messages[before.index(turn.message_id) :]
             self.messages += [
-                Message(role="user", content=prompt, id=turn.message_id),
+                Message(role="user", content=prompt, id=message_id),
                 Message(
                     role="assistant",
                     content=turn.text.rstrip(JS_SPACE),
-                    id=turn.response_id,
+                    id=answer_id,
                     partial=not turn.whole,
                     web_search_id=turn.web_search_id or None,
                 ),
@@ -153,13 +167,20 @@ class ConversationCore:
         while self.id is None:
             if self._opening.acquire():
                 try:
-                    yield from self._exchange.open_session(call, self._model)
+                    yield from self._exchange.open_session(call, self._named_model)
                     if self.id is None:
+                        model = yield from self._exchange.choose_model(self._named_model, call)
                         if not self._keep:
                             self._exchange.session.begin(self)
-                        yield from conversations.create(
-                            self._exchange, self._model, call, self._made, from_share=self.copy_of
+                        self.tip = yield from conversations.create(
+                            self._exchange,
+                            self._named_model,
+                            call,
+                            self._made,
+                            from_share=self.copy_of,
                         )
+                        if self.copy_of is None:
+                            self.model = self._named_model or self._exchange.model or model
                 finally:
                     self._opening.release()
             else:
@@ -171,10 +192,12 @@ class ConversationCore:
         self.id = conversation
         self._turns = self._exchange.session.turns_of(conversation, self._turns)
 
-    @property
-    def _model(self) -> str:
-        """The model to ask for."""
-        return self.model or self._exchange.configuration.model
+    def known_model(self, call: Call) -> Flow[str]:
+        """Return the model, read from the server for a conversation that was resumed."""
+        if not self.model:
+            stored = conversations.stored(self._exchange, self.id or "", call)
+            self.model = (yield from self.explained(stored)).model
+        return self.model
 
     def wait_until_stored(
         self, call: Call, patience: float | None, stopping: Callable[[], bool] = lambda: False
@@ -198,6 +221,9 @@ class ConversationCore:
         stored = yield from self.explained(waiting)
         if stored is None:
             return None
+        if self._exchange.dialect.has_tree:
+            self.title, self.messages = stored.title, list(stored.messages)
+            return stored
         found = {item.id: item.content for item in stored.messages if item.id is not None}
         self.messages = [
             replace(message, content=found.get(message.id or "", message.content))
@@ -232,20 +258,34 @@ class ConversationCore:
         # 09_summarize_and_title: the server counts UTF-16 units.
         if not 0 < len(title.encode("utf-16-le")) // 2 <= _MAX_TITLE:
             raise ValueError(f"a title has 1 to {_MAX_TITLE} characters")
-        yield from self._about(
-            lambda where: self._exchange.dialect.rename(where, title), turns=False
-        )
+        yield from self.open(self._exchange.call())
+        overwritten = self._exchange.dialect.has_tree
+        if overwritten:  # by a run at its end
+            self.begin()
+        try:
+            yield from self._about(
+                lambda where: self._exchange.dialect.rename(where, title), turns=overwritten
+            )
+        finally:
+            if overwritten:
+                self._turns.release()
         self.title = title
 
     def summarize(self) -> Flow[str]:
         """Let the model name the conversation, and return the title."""
-        title = yield from self._about(self._exchange.dialect.summarize)
+        yield from self._require("summarize")
+        title = yield from self._about(lambda where: self._exchange.dialect.summarize(where))
         self.title = title
         return title
 
     def share(self) -> Flow[str]:
         """Share the conversation as it is now, and return the URL."""
-        return (yield from self._about(self._exchange.dialect.share))
+        url = yield from self._about(lambda where: self._exchange.dialect.share(where))
+        if url.startswith("/"):
+            call, exchange = self._exchange.call(), self._exchange
+            prefix = yield from exchange.query(lambda: exchange.dialect.share_prefix(), call)
+            url = (prefix or exchange.configuration.address.url) + url
+        return url
 
     def vote(self, message_id: str, score: int) -> Flow[None]:
         """Vote on a message.
@@ -257,14 +297,18 @@ class ConversationCore:
         check_message_id(message_id)
         if isinstance(score, bool) or score not in (-1, 0, 1):
             raise ValueError(f"a vote is -1, 0 or 1, not {score!r}")
+        yield from self._require("vote")
         yield from self._about(lambda where: self._exchange.dialect.vote(where, message_id, score))
 
     def prompt(self, message_id: str) -> Flow[PromptPreview]:
         """Read the prompt as the model would get it if a message were asked again."""
         check_message_id(message_id)
-        return (
-            yield from self._about(lambda where: self._exchange.dialect.prompt(where, message_id))
-        )
+        number = message_id
+        if self._exchange.dialect.has_tree and self.id is not None:
+            # A reply knows the generation only.
+            stored = conversations.stored(self._exchange, self.id, self._exchange.call())
+            number = (yield from self.explained(stored)).message_id(message_id)
+        return (yield from self._about(lambda where: self._exchange.dialect.prompt(where, number)))
 
     def delete(self) -> Flow[None]:
         """Delete the conversation now, whatever `keep` says.
@@ -290,6 +334,13 @@ class ConversationCore:
         if not self.creating:
             self._exchange.session.end(self)
 
+    def _require(self, capability: str) -> Flow[None]:
+        """Raise if the server cannot do something, before a conversation is made for it."""
+        if self.id is None:
+            yield from self._exchange.open_session(self._exchange.call(), self._named_model)
+        if self._exchange.recognised:
+            self._exchange.require(**{capability: True})
+
     def _wait_patiently(self, call: Call) -> Flow[StoredConversation | None]:
         """Wait until the last turn is stored, before something that reads or changes it."""
         return (yield from self.wait_until_stored(call, self._exchange.configuration.timeouts.idle))
@@ -311,8 +362,9 @@ class ConversationCore:
         """Play a flow; where the server no longer has the conversation, say what can be done."""
         try:
             return (yield from flow)
-        except NotFoundError as error:
-            if not error.message.startswith("Conversation not found"):
+        except (NotFoundError, ForbiddenError) as error:
+            # chat-ui-main-2026-08/11_history: another session's.
+            if not error.message.startswith(("Conversation not found", "You don't have access")):
                 raise
             lost = error
         raise NotFoundError(

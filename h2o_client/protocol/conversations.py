@@ -5,16 +5,24 @@ when its turn came is kept there too, and tried again when the client closes.
 """
 
 import contextlib
+import itertools
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 from h2o_client.errors import H2oError, NotFoundError, StatusError, TransportTimeoutError
 from h2o_client.protocol.deadline import Deadline
-from h2o_client.protocol.dialect import Query, StoredConversation
+from h2o_client.protocol.dialect import Created, Query, StoredConversation
 from h2o_client.protocol.effects import Flow, Head, Request, Sleep
 from h2o_client.protocol.exchange import Exchange, in_short
 from h2o_client.protocol.outcomes import is_transient, may_have_acted
+from h2o_client.protocol.recognition import NEW
 from h2o_client.protocol.retries import Call
 from h2o_client.protocol.session import Abandoned
+from h2o_client.types import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from h2o_client.stored import ConversationInfo
 
 _FIRST_PAUSE = 0.05  # seconds until what could not be cleaned up is tried again; then doubled
 _LONGEST_PAUSE = 0.5
@@ -22,47 +30,62 @@ _LONGEST_PAUSE = 0.5
 
 def create(
     exchange: Exchange,
-    model: str,
+    model: str | None,
     call: Call,
     made: Callable[[str], None],
     *,
     from_share: str | None = None,
-) -> Flow[None]:
+    preprompt: str | None = None,
+) -> Flow[str | None]:
     """Open a conversation, or a copy of a shared one.
 
     Args:
         exchange: sends the request.
-        model: its model.
+        model: its model; None: the client's.
         call: the call that it is part of.
         made: told the id, even where the caller breaks off meanwhile.
         from_share: the id of the shared conversation.
+        preprompt: what the model is told before the first message, where the server takes that.
+
+    Returns:
+        The id of the message that the first one follows, where the server tells it.
 
     Raises:
         ModelUnavailableError: the server does not know the model.
     """
-    session, dialect = exchange.session, exchange.dialect
+    session = exchange.session
     under_way = False
 
-    def build() -> Query[None]:
+    def new() -> Query[Created]:
+        # A server that turns out to be another than assumed has another default.
+        named = model or exchange.model or DEFAULT_MODEL
+        return exchange.dialect.create(model=named, from_share=from_share, preprompt=preprompt)
+
+    def build() -> Query[str | None]:
         nonlocal under_way
         under_way = True
-        query = dialect.create(model=model, from_share=from_share)
+        query = new()
 
-        def read(head: Head, body: bytes, request: Request) -> None:
+        def read(head: Head, body: bytes, request: Request) -> str | None:
             nonlocal under_way
-            conversation = query.read(head, body, request)
+            created = query.read(head, body, request)
             under_way = False
-            session.known.add(conversation)
-            made(conversation)
+            if created.is_newer and not exchange.recognised:
+                exchange.use(NEW)
+                created = new().read(head, body, request)
+            session.known.add(created.id)
+            session.adopt(created.set_cookies)
+            made(created.id)
+            return created.tip
 
-        return Query(query.request, read)
+        return Query(query.request, read, query.largest)
 
     def failed(error: H2oError) -> None:
         nonlocal under_way
         under_way = False
         session.has_orphans = session.has_orphans or may_have_acted(error)
 
-    def tracked(attempt: Flow[None]) -> Flow[None]:
+    def tracked(attempt: Flow[str | None]) -> Flow[str | None]:
         session.creating.add(made)
         try:
             return (yield from attempt)
@@ -71,7 +94,7 @@ def create(
 
     creation = exchange.query(build, call, failed=failed, finish=tracked)
     try:
-        yield from exchange.explain_model(model, creation, call)
+        return (yield from exchange.explain_model(model or exchange.model, creation, call))
     except GeneratorExit:
         session.has_orphans = session.has_orphans or under_way
         raise
@@ -110,6 +133,25 @@ def delete_once(exchange: Exchange, conversation: str, deadline: Deadline) -> Fl
     with contextlib.suppress(NotFoundError):
         yield from exchange.attempt(exchange.dialect.delete(conversation), deadline, deadline)
     exchange.session.deleted(conversation)
+
+
+def _page(exchange: Exchange, page: int) -> "Query[tuple[tuple[ConversationInfo, ...], bool]]":
+    return exchange.dialect.conversations(page)
+
+
+def listed(
+    exchange: Exchange, call: Call, *, reopen: bool = True
+) -> "Flow[list[ConversationInfo]]":
+    """Read which conversations the session has, on all pages of the list."""
+    found: dict[str, ConversationInfo] = {}
+    for page in itertools.count():
+        query = partial(_page, exchange, page)
+        infos, more = yield from exchange.query(query, call, reopen=reopen)
+        new = {info.id: info for info in infos if info.id not in found}
+        found |= new
+        if not (more and new):
+            break
+    return list(found.values())
 
 
 def leave_behind(exchange: Exchange, operation: Abandoned, error: BaseException | None) -> None:
@@ -175,10 +217,10 @@ def _delete_orphans(exchange: Exchange, deadline: Deadline) -> Flow[bool]:
     Returns:
         Whether that is done: while one is just being created, its id is not known either.
     """
-    overview = yield from exchange.overview(exchange.poll(deadline), reopen=False)
+    infos = yield from listed(exchange, exchange.poll(deadline), reopen=False)
     if exchange.session.creating:
         return False
-    for listed in overview.conversations:
-        if listed.id not in exchange.session.known:
-            yield from delete_once(exchange, listed.id, deadline)
+    for info in infos:
+        if info.id not in exchange.session.known:
+            yield from delete_once(exchange, info.id, deadline)
     return True

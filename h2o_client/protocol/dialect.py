@@ -9,11 +9,12 @@ A small request is a `Query`: the request, and the function that makes a value o
 """
 
 from collections.abc import Callable, Mapping
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
-from h2o_client.errors import H2oError
+from h2o_client.errors import H2oError, UnsupportedError
 from h2o_client.protocol.effects import Head, Request, TextParser
-from h2o_client.types import Message, PromptPreview, Token, WebSearchEntry
+from h2o_client.types import File, Message, PromptPreview, Token, WebSearchEntry
 
 if TYPE_CHECKING:
     # Few calls read what the server has stored: what that takes is imported then.
@@ -26,6 +27,25 @@ MAX_ANSWER = 1024 * 1024  # bytes of a successful answer
 MAX_STORED = 64 * 1024 * 1024  # bytes of what the server has stored: long conversations have MBs
 
 
+_INSTEAD = {
+    "branches": "follow another message than the last: begin a new conversation",
+    "files": "take files: put what is in them into the prompt",
+    "parameters": "take generation parameters: leave them out, as its models have their own",
+    "summarize": "name a conversation when asked: it does so with the first answer, or rename() it",
+    "vote": "take votes: keep them yourself, by the ids of the messages",
+    "web_search": "search the web: put what the model shall know into the prompt, or send files",
+}
+
+
+def unsupported(capability: str) -> UnsupportedError:
+    """Make the error of something that a kind of server cannot do, which says what to do instead.
+
+    Args:
+        capability: its name.
+    """
+    return UnsupportedError(f"this kind of server cannot {_INSTEAD[capability]}")
+
+
 class Query(NamedTuple, Generic[T]):
     """A request that does no harm when it is sent twice, and how its answer is read.
 
@@ -33,11 +53,13 @@ class Query(NamedTuple, Generic[T]):
         request: the request.
         read: makes a value of the answer, or raises.
         largest: bytes that a successful answer may have.
+        proves: whether no other kind of server answers it successfully.
     """
 
     request: Request
     read: Reader[T]
     largest: int = MAX_ANSWER
+    proves: bool = False
 
 
 class Final(Protocol):
@@ -71,6 +93,16 @@ class AnswerParser(TextParser, Protocol):
     error: H2oError | None
 
     @property
+    def revised(self) -> bool:
+        """Whether texts that were given before are not in the answer."""
+        ...
+
+    @property
+    def title(self) -> str | None:
+        """The title of the conversation, once it has come; None where it does not come."""
+        ...
+
+    @property
     def final(self) -> Final | None:
         """The final event, once it has come: the answer is whole."""
         ...
@@ -81,6 +113,10 @@ class AnswerParser(TextParser, Protocol):
 
     def finish(self) -> list[Token]:
         """Note that nothing more comes; return the tokens of a last line without its end."""
+        ...
+
+    def mute(self) -> None:
+        """Take nothing more, where the server cuts a stopped answer back to what was taken."""
         ...
 
 
@@ -102,18 +138,29 @@ class WebSearchParser(Protocol):
         ...
 
 
-class Overview(NamedTuple):
-    """What the server tells of itself and of this session.
+class Stage(Enum):
+    """What has become of a stored answer."""
+
+    RUNNING = "it is being generated"
+    WHOLE = "it is whole"
+    STOPPED = "it was stopped"
+    FAILED = "the model server failed, or broke it off"
+
+
+class StoredAnswer(NamedTuple):
+    """An answer as the server has stored it.
 
     Attributes:
-        models: the models that the server offers, in its order.
-        settings: what this session has chosen.
-        conversations: this session's conversations, the newest first.
+        message: the answer.
+        generation: the id of the generation that it is of, where the server stores that.
+        stage: what has become of it.
+        over: whether the server has done all that it does for its message: the next may be sent.
     """
 
-    models: "tuple[Model, ...]"
-    settings: "Settings"
-    conversations: "tuple[ConversationInfo, ...]"
+    message: Message
+    generation: str | None
+    stage: Stage
+    over: bool
 
 
 class StoredConversation(NamedTuple):
@@ -122,12 +169,44 @@ class StoredConversation(NamedTuple):
     Attributes:
         title: its title.
         model: the name of its model, which the server may no longer have.
-        messages: what was said, in order; empty when nothing was yet.
+        messages: what was said, in order; empty when nothing was yet. Of a tree, its newest branch.
+        root: the id of the first message of a tree; None: the server keeps a list.
+        tree: all messages of a tree, in the order in which they were made.
+        answers: all answers in the tree, in that order.
     """
 
     title: str
     model: str
     messages: tuple[Message, ...]
+    root: str | None = None
+    tree: tuple[Message, ...] = ()
+    answers: tuple[StoredAnswer, ...] = ()
+
+    @property
+    def tip(self) -> str | None:
+        """The id of the message that the next one follows."""
+        return self.tree[-1].id if self.tree else self.root
+
+    def message_id(self, given: str) -> str:
+        """Return the id of the message that is given by it, or by that of its generation."""
+        ids = {answer.generation: answer.message.id for answer in self.answers}
+        return ids.get(given) or given
+
+
+class Created(NamedTuple):
+    """A conversation that was made.
+
+    Attributes:
+        id: its id.
+        tip: the id of the message that the first one follows, where the server tells it.
+        set_cookies: the `Set-Cookie` headers that came with it.
+        is_newer: whether only a server of 2025 answers like this.
+    """
+
+    id: str
+    tip: str | None = None
+    set_cookies: tuple[str, ...] = ()
+    is_newer: bool = False
 
 
 class Outgoing(NamedTuple):
@@ -135,19 +214,26 @@ class Outgoing(NamedTuple):
 
     Attributes:
         prompt: the text.
-        parameters: all generation parameters, defaults included.
+        parameters: the generation parameters that the caller gave.
         message_id: a UUID4, the user's message.
-        response_id: a UUID4, the answer.
-        is_retry: whether it replaces the message of this id, and all that followed it.
+        response_id: a UUID4, the answer, or its generation.
+        is_retry: whether it replaces the message of this id, and all that followed it; in a tree,
+            whether `parent` is the answer beside which another one is to be generated.
         web_search_id: the web search that the answer shall rest on, or "".
+        parent: in a tree, the id of the message that it follows.
+        known: in a tree, the ids of the messages that were there before.
+        files: the files that go with it.
     """
 
     prompt: str
-    parameters: Any
+    parameters: Mapping[str, Any]
     message_id: str
     response_id: str
     is_retry: bool = False
     web_search_id: str = ""
+    parent: str | None = None
+    known: frozenset[str] = frozenset()
+    files: tuple[File, ...] = ()
 
 
 class Dialect(Protocol):
@@ -157,32 +243,79 @@ class Dialect(Protocol):
         name: its name.
         capabilities: what its servers can do beyond what all can.
         stream_type: the content type of an answer's stream.
+        default_model: the model of calls and clients that name none; None: the first that the
+            server lists.
+        has_tree: whether the server keeps all messages in a tree, from the moment that they
+            arrive, failed answers too. A message then names the one that it follows; two runs at
+            once overwrite each other's messages and titles; the headers of an answer come at once.
+        retries_limit: whether a message may be sent again when the service's own limit is free.
     """
 
     name: str
-    stream_type: str
     capabilities: frozenset[str]
+    stream_type: str
+    default_model: str | None
+    has_tree: bool
+    retries_limit: bool
 
     def accept_terms(
-        self, *, model: str, share: bool, custom_prompts: Mapping[str, str] | None = None
-    ) -> Query[list[str]]:
-        """Open a session; the answer is the `Set-Cookie` headers."""
+        self, *, model: str | None, share: bool, kept: Mapping[str, Any] | None = None
+    ) -> Query[list[str]] | None:
+        """Open a session; the answer is the `Set-Cookie` headers. None: that takes no request.
+
+        Args:
+            model: the model to choose.
+            share: whether conversations may be shared with the authors of the models.
+            kept: what `kept_settings()` read, to be sent back.
+        """
         ...
 
-    def create(self, *, model: str, from_share: str | None = None) -> Query[str]:
-        """Open a conversation, or a copy of a shared one; the answer is its id."""
+    def kept_settings(self) -> Query[dict[str, Any]]:
+        """Read the settings of a resumed session that `accept_terms()` would overwrite."""
+        ...
+
+    def create(
+        self, *, model: str, from_share: str | None = None, preprompt: str | None = None
+    ) -> Query[Created]:
+        """Open a conversation, or a copy of a shared one."""
         ...
 
     def message(self, conversation: str, message: Outgoing) -> Request:
         """Send a message; it is answered with a stream."""
         ...
 
+    def check(self, head: Head, body: bytes, request: Request) -> None:
+        """Raise the error that the response to a message is, if it is one."""
+        ...
+
     def answer_parser(self, text: bytearray) -> AnswerParser:
         """Make the parser of an answer, which adds to `text`."""
         ...
 
-    def stop(self, conversation: str) -> Query[None]:
-        """Stop what is generated in a conversation."""
+    def reattach(self, conversation: str, response_id: str) -> Request | None:
+        """Read the stream of an answer once more, from its beginning; None: that cannot be done."""
+        ...
+
+    def cannot_reattach(self) -> None:
+        """Note that the server does not know such requests."""
+        ...
+
+    def reattached_parser(self, text: bytearray) -> AnswerParser:
+        """Make the parser of such a stream; what is in `text` has come already."""
+        ...
+
+    def find(self, stored: StoredConversation, message: Outgoing) -> StoredAnswer | None:
+        """Find the answer of a message; None: it is not stored."""
+        ...
+
+    def stop(self, conversation: str, response_id: str, seen: str) -> Query[None]:
+        """Stop what is generated in a conversation.
+
+        Args:
+            conversation: its id.
+            response_id: the answer, or its generation.
+            seen: what was given to the caller of it.
+        """
         ...
 
     def delete(self, conversation: str) -> Query[None]:
@@ -193,8 +326,20 @@ class Dialect(Protocol):
         """Delete all conversations of the session."""
         ...
 
-    def overview(self) -> Query[Overview]:
-        """Read models, settings and conversations."""
+    def models(self) -> "Query[tuple[Model, ...]]":
+        """Read which models the server offers, in its order."""
+        ...
+
+    def settings(self) -> "Query[Settings]":
+        """Read what this session has chosen."""
+        ...
+
+    def conversations(self, page: int) -> "Query[tuple[tuple[ConversationInfo, ...], bool]]":
+        """Read a page of this session's conversations, and whether there are more pages."""
+        ...
+
+    def is_unknown_model(self, error: H2oError) -> bool:
+        """Whether an error may mean that the server does not know the model."""
         ...
 
     def stored(self, conversation: str) -> Query[StoredConversation]:
@@ -214,7 +359,11 @@ class Dialect(Protocol):
         ...
 
     def share(self, conversation: str) -> Query[str]:
-        """Share a conversation as it is now; the answer is the URL."""
+        """Share a conversation as it is now; the answer is the URL, or its path."""
+        ...
+
+    def share_prefix(self) -> Query[str]:
+        """Read what stands before such a path."""
         ...
 
     def vote(self, conversation: str, message: str, score: int) -> Query[None]:

@@ -6,24 +6,26 @@ server that does not know the session any more, which is then opened again, once
 """
 
 import copy
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from h2o_client.errors import (
     ForbiddenError,
     H2oError,
+    LoginRequiredError,
     ModelUnavailableError,
     ProtocolError,
-    ServerError,
+    RateLimitError,
+    RedirectError,
     StatusError,
     TermsNotAcceptedError,
+    TransportError,
 )
 from h2o_client.protocol.address import with_other_scheme
 from h2o_client.protocol.ambient import Ambient
-from h2o_client.protocol.chat_ui_2023.dialect import Dialect2023
 from h2o_client.protocol.configuration import Configuration
 from h2o_client.protocol.deadline import Deadline
-from h2o_client.protocol.dialect import Dialect, Overview, Query
+from h2o_client.protocol.dialect import Dialect, Query, unsupported
 from h2o_client.protocol.effects import (
     CallerStoppedError,
     Close,
@@ -38,12 +40,24 @@ from h2o_client.protocol.effects import (
     Sleep,
 )
 from h2o_client.protocol.outcomes import is_transient
-from h2o_client.protocol.replies import MAX_BODY, is_plain
+from h2o_client.protocol.recognition import (
+    NEW,
+    OLD,
+    explain,
+    is_sign,
+    load_dialect,
+    question,
+)
+from h2o_client.protocol.replies import LOGIN, MAX_BODY, is_plain
 from h2o_client.protocol.requests import Site
 from h2o_client.protocol.retries import Call, Retries
 from h2o_client.protocol.session import Failure, Session
 
+if TYPE_CHECKING:
+    from h2o_client.stored import Model
+
 T = TypeVar("T")
+_EXCERPT = 1024  # bytes read of an answer that is not what it should be
 _POLL_WITHIN = 5.0  # seconds that one poll of what is stored may take: another may follow
 
 
@@ -54,8 +68,12 @@ class Exchange:
         configuration: what the caller chose.
         session: the session of the client.
         site: what its requests have in common.
-        dialect: the kind of server.
+        dialect: the kind of server, or the one that is assumed.
         ambient: clock, randomness, log.
+        recognised: whether the kind of server is known.
+
+    Attributes:
+        models: the models of the server, once they were read.
     """
 
     def __init__(
@@ -65,12 +83,96 @@ class Exchange:
         site: Site,
         dialect: Dialect,
         ambient: Ambient,
+        *,
+        recognised: bool,
     ) -> None:
         self.configuration = configuration
         self.session = session
         self.site = site
         self.dialect = dialect
         self.ambient = ambient
+        self.recognised = recognised
+        self.models: tuple[Model, ...] | None = None
+
+    # The kind of server
+
+    @property
+    def model(self) -> str | None:
+        """The model of calls that name none; None: the server's first, which is not known yet."""
+        first = self.models[0].id if self.models else None
+        return self.configuration.model or self.dialect.default_model or first
+
+    def use(self, dialect: str) -> None:
+        """Note which dialect the server speaks."""
+        if self.dialect.name != dialect:
+            self.dialect = load_dialect(dialect, self.site)
+        self.recognised = True
+
+    def recognise(self, sign: H2oError, call: Call, operation: str = "") -> Flow[bool]:
+        """Find out whether the server speaks another dialect than was assumed; then it is used.
+
+        Args:
+            sign: the error that a request ended with.
+            call: the call that it is part of.
+            operation: what the request was for.
+
+        Returns:
+            Whether it does: the request is to be built anew.
+
+        Raises:
+            UnsupportedServerError: it is of a version between the two that the client can use.
+            LoginRequiredError: it is for those who have logged in.
+        """
+        if self.recognised or not is_sign(sign, operation):
+            return False
+        try:
+            asking = self.query(lambda: question(self.site), call, reopen=False)
+            self.models = yield from asking
+        except (StatusError, ProtocolError) as error:
+            found = explain(sign, error, operation)
+            if found is not sign:
+                raise found from None
+            return False
+        self.use(NEW)
+        self.ambient.note(f"the server speaks {NEW}")
+        if isinstance(sign, RedirectError):
+            raise LoginRequiredError(LOGIN, status=sign.status)
+        return True
+
+    def require(self, **wanted: object) -> None:
+        """Raise if the server cannot do what is wanted.
+
+        Args:
+            **wanted: capabilities; each that has a value is wanted.
+
+        Raises:
+            UnsupportedError: it cannot.
+        """
+        for capability, value in wanted.items():
+            if value and capability not in self.dialect.capabilities:
+                raise unsupported(capability)
+
+    def read_models(self, call: Call) -> "Flow[tuple[Model, ...]]":
+        """Read which models the server has."""
+        self.models = yield from self.query(lambda: self.dialect.models(), call)
+        return self.models
+
+    def choose_model(self, model: str | None, call: Call) -> Flow[str]:
+        """Return the model of a call.
+
+        Args:
+            model: the one that it names, or None.
+            call: the call.
+
+        Raises:
+            ModelUnavailableError: it names none, and the server has none.
+        """
+        if model is None and self.model is None:
+            yield from self.read_models(call)
+        found = model or self.model
+        if found is None:
+            raise ModelUnavailableError("the server has no models", status=200)
+        return found
 
     # Limits
 
@@ -162,7 +264,8 @@ class Exchange:
             H2oError: what the last attempt ended with.
         """
         while True:
-            openings = self.session.openings
+            openings, dialect = self.session.openings, self.dialect
+            error: H2oError | None = None
             try:
                 return (yield from attempt())
             except TermsNotAcceptedError:
@@ -170,12 +273,18 @@ class Exchange:
                 if not reopen:
                     raise
                 delay = None
-            except H2oError as error:
-                if not may_repeat(error):
-                    raise
-                delay = call.next_delay(error)
-                if delay is None:
-                    raise
+            except H2oError as failure:
+                error = failure
+                is_limit = isinstance(error, RateLimitError) and not self.dialect.retries_limit
+                delay = None
+                if may_repeat(error) and not is_limit:
+                    delay = call.next_delay(error)
+            if error is not None and delay is None:
+                if dialect is self.dialect and not (
+                    reopen and (yield from self.recognise(error, call))
+                ):
+                    raise error
+                continue
             if delay is None:
                 reopen = False
                 self.session.lost(openings)
@@ -196,7 +305,7 @@ class Exchange:
             H2oError: the request failed, or was rejected.
         """
         deadline.check()
-        request, read, largest = query
+        request, read, largest, proves = query
         answer: tuple[Head, bytes] = yield Fetch(request, deadline, connect, largest, MAX_BODY)
         head, body = answer
         if not is_plain(head):
@@ -205,7 +314,9 @@ class Exchange:
             body = body[:MAX_BODY]
         elif len(body) > largest:
             raise ProtocolError(f"an answer is longer than {largest} bytes")
-        return read(head, body, request)
+        value = read(head, body, request)
+        self.recognised = self.recognised or proves
+        return value
 
     def send(self, request: Request, deadline: Deadline, call: Call) -> Flow[Head]:
         """Send a request and wait for the head of its answer.
@@ -249,6 +360,20 @@ class Exchange:
                 yield Close()
                 return bytes(body[:MAX_BODY])
 
+    def read_excerpt(self, deadline: Deadline) -> Flow[bytes]:
+        """Read the beginning of what is not an answer, as far as it comes until then."""
+        body = b""
+        try:
+            while len(body) < _EXCERPT and not deadline.expired():
+                chunk: bytes = yield Read(deadline)
+                if not chunk:
+                    return body
+                body += chunk
+        except TransportError:
+            return body  # what is wrong is what came, not how it ended
+        yield Close()
+        return body
+
     # The session
 
     def open_session(self, call: Call, model: str | None = None) -> Flow[None]:
@@ -264,10 +389,9 @@ class Exchange:
         """
         if not self.session.accepted:
             call.deadline.check()
-            opening = self._open(self.session.openings, call, model or self.configuration.model)
-            yield Exclusive(opening, call.deadline)
+            yield Exclusive(self._open(self.session.openings, call, model), call.deadline)
 
-    def _open(self, openings: int, call: Call, model: str) -> Flow[None]:
+    def _open(self, openings: int, call: Call, model: str | None) -> Flow[None]:
         session = self.session
         if session.accepted:
             return
@@ -289,31 +413,37 @@ class Exchange:
             raise
         session.opened(set_cookies)
 
-    def _accept_terms(self, model: str, call: Call) -> Flow[list[str]]:
+    def _accept_terms(self, model: str | None, call: Call) -> Flow[list[str]]:
         """Accept the terms, with the client's model; if the server lacks it, with the call's."""
-        usual = self.configuration.model
+        usual = self.model
         try:
             return (yield from self._choose(usual, call))
-        except ModelUnavailableError:
-            if model == usual:
-                raise
-        return (yield from self._choose(model, call))
+        except H2oError as failure:
+            error = failure
+        if isinstance(error, ModelUnavailableError):
+            if model is None or model == usual:
+                raise error
+            return (yield from self._choose(model, call))
+        if not (yield from self.recognise(error, call, "settings")):
+            raise error
+        return (yield from self._choose(self.model, call))
 
-    def _choose(self, model: str, call: Call) -> Flow[list[str]]:
-        prompts: Mapping[str, str] | None = None
+    def _choose(self, model: str | None, call: Call) -> Flow[list[str]]:
+        kept: dict[str, Any] | None = None
+        share = self.configuration.share
+        opening = self.dialect.accept_terms(model=model, share=share)
+        if opening is None:
+            return []
         if self.session.has_settings:
             # They are sent back: the server replaces all of them.
-            overview = yield from self.overview(call, reopen=False)
-            prompts = overview.settings.custom_prompts
-            if any(known.id == overview.settings.active_model for known in overview.models):
-                model = overview.settings.active_model
+            kept = yield from self.query(self.dialect.kept_settings, call, reopen=False)
+            model = kept.get("activeModel", model)
 
         def build() -> Query[list[str]]:
-            share = self.configuration.share
-            return self.dialect.accept_terms(model=model, share=share, custom_prompts=prompts)
+            return self.dialect.accept_terms(model=model, share=share, kept=kept) or opening
 
         choice = self.post_form(build, call, reopen=False)
-        return (yield from self.explain_model(model, choice, call))
+        return (yield from self.explain_model(model, choice, call, "settings"))
 
     def post_form(
         self, build: Callable[[], Query[T]], call: Call, *, reopen: bool = True
@@ -340,20 +470,23 @@ class Exchange:
             site.referer = referer
             raise rejection from None
 
-    def explain_model(self, model: str, flow: Flow[T], call: Call) -> Flow[T]:
+    def explain_model(
+        self, model: str | None, flow: Flow[T], call: Call, operation: str = ""
+    ) -> Flow[T]:
         """Play a flow; where it fails because the server does not know the model, say so."""
         try:
             return (yield from flow)
-        except ServerError as failure:
-            # 02_settings_variants, 03_create_conversation: the service itself says no more.
-            if failure.message != "Internal Error":
+        except StatusError as failure:
+            foreign = not self.recognised and is_sign(failure, operation)
+            if foreign or not self.dialect.is_unknown_model(failure):
                 raise
             error = failure
         try:
-            overview = yield from self.overview(self.poll(call.deadline), reopen=False)
+            poll = self.poll(call.deadline)
+            models = yield from self.query(self.dialect.models, poll, reopen=False)
         except H2oError:
             raise error from None
-        names = [known.id for known in overview.models]
+        names = [known.id for known in models]
         if model in names:
             raise error
         raise ModelUnavailableError(
@@ -362,10 +495,6 @@ class Exchange:
             message=error.message,
             body=error.body,
         )
-
-    def overview(self, call: Call, *, reopen: bool = True) -> Flow[Overview]:
-        """Read models, settings and conversations."""
-        return self.query(self.dialect.overview, call, reopen=reopen)
 
 
 def new_exchange(configuration: Configuration, ambient: Ambient, *, user_agent: str) -> Exchange:
@@ -376,7 +505,7 @@ def new_exchange(configuration: Configuration, ambient: Ambient, *, user_agent: 
         ambient: clock, randomness, log.
         user_agent: what the client calls itself.
     """
-    session = Session(configuration.session, new=ambient.uuid4())
+    session = Session(configuration.session, new=ambient.uuid4(), name=configuration.cookie_name)
     if not configuration.share:
         session.accepted = False  # a resumed session is told too
     site = Site(
@@ -386,7 +515,9 @@ def new_exchange(configuration: Configuration, ambient: Ambient, *, user_agent: 
         token=configuration.token,
         user_agent=user_agent,
     )
-    return Exchange(configuration, session, site, Dialect2023(site), ambient)
+    dialect = load_dialect(configuration.dialect or OLD, site)
+    recognised = configuration.dialect is not None
+    return Exchange(configuration, session, site, dialect, ambient, recognised=recognised)
 
 
 def in_short(error: BaseException) -> str:

@@ -5,18 +5,20 @@ from typing import Any
 
 from h2o_client.errors import H2oError, TransportError
 from h2o_client.protocol import conversations
-from h2o_client.protocol.conversation import ConversationCore
+from h2o_client.protocol.conversation import ConversationCore, check_message_id
 from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import Close, Flow, Read
 from h2o_client.protocol.exchange import Exchange
+from h2o_client.protocol.files import check_files
 from h2o_client.protocol.outcomes import is_transient
 from h2o_client.protocol.payloads import check_flag, merge_parameters
+from h2o_client.protocol.place import Place
 from h2o_client.protocol.prompt import check_prompt
 from h2o_client.protocol.replies import check_status, unexpected
 from h2o_client.protocol.retries import Call, Retries, as_retries
 from h2o_client.protocol.state import Life, State
 from h2o_client.protocol.turn import Turn
-from h2o_client.types import Message, Reply, WebSearchEntry
+from h2o_client.types import File, Message, Reply, WebSearchEntry
 
 
 class MessageOperation:
@@ -32,6 +34,8 @@ class MessageOperation:
         keywords: the call's keyword parameters.
         web_search: whether to search the web first.
         on_web_search: called with each entry of the search as it comes.
+        parent: the id of the message that it is to follow; None: the last one.
+        files: the files that go with it.
 
     Attributes:
         life: the state of the stream.
@@ -53,6 +57,8 @@ class MessageOperation:
         keywords: Mapping[str, Any],
         web_search: bool = False,
         on_web_search: Callable[[WebSearchEntry], object] | None = None,
+        parent: str | None = None,
+        files: tuple[File, ...] = (),
     ) -> None:
         if prompt is not None:
             if not isinstance(prompt, str):
@@ -69,6 +75,10 @@ class MessageOperation:
         self._retries = None if retries is None else as_retries(retries)
         self._web_search = check_flag("web_search", web_search) or on_web_search is not None
         self._on_web_search = on_web_search
+        if parent is not None:
+            check_message_id(parent)
+        self._parent = parent
+        self._files = files
         self.life = Life()
         self._turn: Turn | None = None
 
@@ -130,17 +140,32 @@ class MessageOperation:
 
     def _prepare(self, call: Call) -> Flow[None]:
         """Do what comes before the message, as far as the caller does not stop it."""
-        conversation = self._conversation
+        conversation, exchange = self._conversation, self._exchange
+        if conversation.id is None:  # first, what cannot be done is told
+            yield from exchange.open_session(call)
+            exchange.require(
+                parameters=self._parameters,
+                files=self._files,
+                branches=self._parent,
+                web_search=self._web_search,
+            )
         conversation_id = yield from conversation.open(call)
-        patience = self._exchange.configuration.timeouts.first_token
-        yield from conversation.wait_until_stored(call, patience, lambda: self._stopping)
+        patience = exchange.configuration.timeouts.first_token
+        stored = yield from conversation.wait_until_stored(call, patience, lambda: self._stopping)
         if self._stopping:
             return
         if self._prompt is not None:
-            self._turn = self._new_turn(self._prompt, None)
+            turn = self._new_turn(self._prompt, None)
         else:
             last = yield from self._last_message(conversation_id, call)
-            self._turn = self._new_turn(last.content, last.id)
+            turn = self._new_turn(last.content, None if exchange.dialect.has_tree else last.id)
+        if exchange.dialect.has_tree:
+            if self._files:
+                model = yield from conversation.known_model(call)
+                yield from check_files(exchange, self._files, model, call)
+            if stored is not None:
+                turn.place.follow(stored, turn.prompt)
+        self._turn = turn
         if self._web_search and not self._stopping:
             yield from conversation.explained(self._search(conversation_id, self._turn, call))
 
@@ -166,6 +191,12 @@ class MessageOperation:
             life=self.life,
             message_id=message_id,
             stoppable=self._conversation.stoppable,
+            place=Place(
+                self._parent or (self._conversation.tip if self._prompt is not None else None),
+                chosen=self._parent is not None,
+                again=self._prompt is None,
+            ),
+            files=self._files,
         )
 
     def _last_message(self, conversation_id: str, call: Call) -> Flow[Message]:
@@ -178,7 +209,9 @@ class MessageOperation:
             stored = conversations.stored(self._exchange, conversation_id, call)
             messages = (yield from conversation.explained(stored)).messages
         for message in reversed(messages):
-            if message.role == "user" and message.id is not None:
+            if message.role == "user" and (
+                message.id is not None or self._exchange.dialect.has_tree
+            ):
                 return message
         raise ValueError("nothing has been asked in this conversation yet: send a message first")
 

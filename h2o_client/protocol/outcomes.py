@@ -31,9 +31,10 @@ from h2o_client.errors import (
     TransportTimeoutError,
 )
 from h2o_client.protocol.effects import CallerStoppedError
+from h2o_client.protocol.prompt import JS_SPACE
 from h2o_client.protocol.replies import OWN_LIMIT
 
-_GATEWAY = frozenset({502, 504})  # from a proxy: what became of the request is unknown
+GATEWAY = frozenset({502, 504})  # from a proxy: what became of the request is unknown
 
 
 class Outcome(Enum):
@@ -64,7 +65,7 @@ def outcome_of(error: H2oError) -> Outcome:
             return Outcome.REJECTED if known else Outcome.LIMITED
         case OverloadedError(partial=""):
             return Outcome.REJECTED
-        case StatusError() if error.status in _GATEWAY:
+        case StatusError() if error.status in GATEWAY:
             return Outcome.LOST
     return Outcome.FINAL
 
@@ -82,3 +83,31 @@ def may_have_acted(error: H2oError) -> bool:
 def is_own_limit(error: H2oError) -> bool:
     """Whether this is the service's own limit on messages, not a proxy's or the model server's."""
     return isinstance(error, RateLimitError) and OWN_LIMIT in error.message
+
+
+def can_be_recovered(error: H2oError) -> bool:
+    """Whether the server may have, or come to have, the whole answer all the same."""
+    if isinstance(error, TransportTimeoutError):
+        return error.limit != "total" and error.sent
+    return outcome_of(error) is Outcome.LOST
+
+
+def as_answer_error(error: H2oError) -> H2oError:
+    """Say of a connection that was lost under a message what it means: the answer is not whole."""
+    lost = isinstance(error, TransportError) and error.sent
+    if not lost or isinstance(error, TransportTimeoutError):
+        return error
+    return IncompleteStreamError(
+        f"the connection was lost before the end of the answer: {error} (try again)"
+    )
+
+
+def missing_text(received: str, stored: str) -> str | None:
+    """Return what is in the stored answer and was not received.
+
+    None: the stored text does not begin with what was received. The server stores it without the
+    white space at its end, which may have been received.
+    """
+    if stored.startswith(received):
+        return stored[len(received) :]
+    return "" if stored == received.rstrip(JS_SPACE) else None

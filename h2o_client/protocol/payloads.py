@@ -20,7 +20,7 @@ DEFAULT_PARAMETERS: Mapping[str, Any] = {
 def merge_parameters(
     client: Mapping[str, Any], call: Mapping[str, Any] | None, keywords: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Join the service's defaults, the client's, the call's mapping and the call's keywords.
+    """Join the parameters of the client, the call's mapping and the call's keywords.
 
     A keyword that is None does not count. What stands in a mapping is passed on as given.
 
@@ -28,7 +28,7 @@ def merge_parameters(
         TypeError: a keyword is not one of `GenerationOptions`, or of the wrong type.
         ValueError: a parameter is not finite.
     """
-    merged = {**DEFAULT_PARAMETERS, **client}
+    merged = dict(client)
     if call is not None:
         merged.update(check_parameters(call))
     for name, value in keywords.items():

@@ -48,6 +48,25 @@ def build_prompt(messages: Messages) -> str:
     return check_prompt(prompt)
 
 
+def split_preprompt(messages: Messages) -> tuple[str | None, Messages]:
+    """Split messages into what the system says before all others, and the others.
+
+    Args:
+        messages: as `build_prompt()` takes them, checked by it.
+
+    Returns:
+        The text of the system messages at the beginning, None if there are none; the other
+        messages. If there are no others, all are left together.
+    """
+    if isinstance(messages, str):
+        return None, messages
+    pairs = [_pair(message, index) for index, message in enumerate(messages)]
+    count = next((n for n, (role, _) in enumerate(pairs) if role != "system"), 0)
+    if not count:
+        return None, messages
+    return "\n\n".join(content for _, content in pairs[:count]), messages[count:]
+
+
 def check_prompt(prompt: str) -> str:
     """Return the prompt if the service can take it.
 

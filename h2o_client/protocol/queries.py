@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from h2o_client.protocol.address import is_id
+from h2o_client.protocol.conversations import listed
 from h2o_client.protocol.effects import Flow
 from h2o_client.protocol.exchange import Exchange
 
@@ -13,27 +14,24 @@ if TYPE_CHECKING:
 
 def models(exchange: Exchange) -> "Flow[list[Model]]":
     """Read which models there are."""
-    overview = yield from exchange.overview(exchange.call())
-    return list(overview.models)
+    return list((yield from exchange.read_models(exchange.call())))
 
 
 def settings(exchange: Exchange) -> "Flow[Settings]":
     """Read what the session has chosen."""
-    overview = yield from exchange.overview(exchange.call())
-    return overview.settings
+    return (yield from exchange.query(lambda: exchange.dialect.settings(), exchange.call()))
 
 
 def conversations(exchange: Exchange) -> "Flow[list[ConversationInfo]]":
     """Read which conversations the session has."""
-    overview = yield from exchange.overview(exchange.call())
-    return list(overview.conversations)
+    return (yield from listed(exchange, exchange.call()))
 
 
 def delete_conversations(exchange: Exchange) -> Flow[None]:
     """Delete all conversations of the session."""
     call = exchange.call()
     yield from exchange.open_session(call)
-    yield from exchange.post_form(exchange.dialect.delete_all, call)
+    yield from exchange.post_form(lambda: exchange.dialect.delete_all(), call)
 
 
 def shared(exchange: Exchange, share: str) -> "Flow[SharedConversation]":

@@ -33,6 +33,7 @@ from h2o_client.protocol.address import Address, is_id
 from h2o_client.protocol.effects import Head, Request
 from h2o_client.protocol.lines import excerpt
 from h2o_client.protocol.text import load_json
+from h2o_client.types import PromptPreview
 
 T = TypeVar("T")
 
@@ -41,6 +42,10 @@ _MAX_MESSAGE = 500
 _MAX_TYPE = 100
 _MODAL = "accept the welcome modal"
 OWN_LIMIT = "sending too many messages"
+LOGIN = (
+    "this server wants a login: log in with a browser, and pass the value of its session cookie, "
+    '"hf-chat" unless it was renamed (see `cookie_name`), as `session`'
+)  # chat-ui-main-2026-08/31_login
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 _CLASSES: Mapping[int, tuple[type[StatusError], str]] = {
@@ -285,6 +290,24 @@ def unexpected(head: Head, body: bytes, what: str) -> ProtocolError:
     return ProtocolError(
         f"{what} is not what this protocol says: status {head.status}, {content_type}, "
         f"{excerpt(body)} (is this base URL a server of this protocol, and no proxy between?)"
+    )
+
+
+def read_prompt_preview(head: Head, body: bytes, request: Request) -> PromptPreview:
+    """Return the preview of a prompt.
+
+    Raises:
+        StatusError: it was rejected.
+        ProtocolError: there is no prompt in the answer.
+    """
+    # 12_vote_and_prompt, chat-ui-main-2026-08/21_vote_prompt
+    check_status(head, body, request)
+    answer = read_json(head, body)
+    prompt, model, parameters = (answer.get(key) for key in ("prompt", "model", "parameters"))
+    if not isinstance(prompt, str) or not isinstance(model, str):
+        raise unexpected(head, body, "the preview of the prompt")
+    return PromptPreview(
+        prompt=prompt, model=model, parameters=parameters if isinstance(parameters, dict) else {}
     )
 
 

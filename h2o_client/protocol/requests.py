@@ -33,6 +33,7 @@ class Site:
 
     Attributes:
         referer: the page that requests say they come from; None: the caller gave a header for it.
+        origin: the origin that requests say they come from; None: they do not tell.
     """
 
     def __init__(
@@ -57,6 +58,8 @@ class Site:
             common["Authorization"] = f"Bearer {token}"
         given = {name.lower() for name in headers}
         self.referer = None if "referer" in given else address.referer
+        self.origin: str | None = None
+        self._has_origin = "origin" in given
         kept = [(name, value) for name, value in common.items() if name.lower() not in given]
         self._cookies = [value for name, value in headers.items() if name.lower() == "cookie"]
         self._headers = (
@@ -84,6 +87,8 @@ class Site:
         headers = list(self._headers)
         if self.referer is not None:
             headers.append(("Referer", self.referer))
+        if self.origin is not None and not self._has_origin:
+            headers.append(("Origin", self.origin))
         headers.append(("Cookie", "; ".join([self._session.cookie, *self._cookies])))
         if content_type is not None:
             headers.append(("Content-Type", content_type))

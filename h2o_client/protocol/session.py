@@ -57,15 +57,15 @@ class Failure(NamedTuple):
 
     Attributes:
         error: what it ended with.
-        model: the model that it chose.
+        model: the model of the call that made it, or None.
         patience: how often it could be tried again, and how long.
     """
 
     error: H2oError
-    model: str
+    model: str | None
     patience: Patience
 
-    def applies_to(self, model: str, patience: Patience) -> bool:
+    def applies_to(self, model: str | None, patience: Patience) -> bool:
         """Whether a call of this model and with this patience would have ended in the same way."""
         error = self.error
         if isinstance(error, TransportTimeoutError) and error.limit == "total":
@@ -83,6 +83,8 @@ class Session:
         text: a session to resume, as `export()` gave it; its terms count as accepted until the
             server says otherwise.
         new: the value of a session that begins, if none is resumed.
+        name: the cookie's name where a deployment renamed it; None: the usual one, or as `text`
+            tells.
 
     Attributes:
         name: the cookie's name.
@@ -97,10 +99,10 @@ class Session:
         creating: who is told the ids of the conversations that are just being created.
     """
 
-    def __init__(self, text: str | None, new: str) -> None:
-        self.name, self.value = COOKIE_NAME, new
+    def __init__(self, text: str | None, new: str, name: str | None = None) -> None:
+        self.name, self.value = name or COOKIE_NAME, new
         if text is not None:
-            self.name, self.value = parse_session(text)
+            self.name, self.value = parse_session(text, name)
         self.accepted = text is not None
         self.openings = 0
         self.failure: Failure | None = None
@@ -210,8 +212,12 @@ class Session:
             self.name, self.value = uuid
 
 
-def parse_session(text: str) -> tuple[str, str]:
+def parse_session(text: str, cookie_name: str | None = None) -> tuple[str, str]:
     """Return the cookie's name and value of a session given as text.
+
+    Args:
+        text: the value, or as `Session.export()` gave it.
+        cookie_name: the cookie's name, if it is told apart.
 
     Raises:
         TypeError: it is not text.
@@ -222,8 +228,24 @@ def parse_session(text: str) -> tuple[str, str]:
             f"session must be text, as client.session returns it, not {type(text).__name__}"
         )
     name, separator, value = text.partition("=")
-    if not separator:
-        name, value = COOKIE_NAME, text
+    if not separator or (cookie_name is not None and name != cookie_name):
+        name, value = cookie_name or COOKIE_NAME, text
     if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value) or len(value) > _MAX_VALUE:
-        raise ValueError("session is not valid: pass what client.session returned")
+        raise ValueError(
+            "session is not valid: pass what client.session returned, or the cookie's value"
+        )
     return name, value
+
+
+def check_cookie_name(name: object) -> str:
+    """Return the name of a cookie if it can be one.
+
+    Raises:
+        TypeError: it is not text.
+        ValueError: a cookie cannot have this name.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"cookie_name is text, not {type(name).__name__}")
+    if not _NAME.fullmatch(name):
+        raise ValueError("cookie_name is not valid: a name such as hf-chat")
+    return name

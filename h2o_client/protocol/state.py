@@ -69,3 +69,12 @@ class Life:
             self.state = state
             return True
         return False
+
+
+class Fate(Enum):
+    """What has become of a turn on the server: see `turn.py`."""
+
+    UNSENT = "the server does not have the message"
+    RUNNING = "the server may be generating the answer"
+    STOPPED = "the server was told to stop generating"
+    OVER = "the server is not generating"

@@ -23,6 +23,12 @@ to answer. Stored text has lost the white space at its end, by JavaScript's idea
 which is not Python's.
 
 Nothing marks a stored answer that another process has stopped half way: it appears whole.
+
+Servers that keep a tree (of 2025) store a message when it arrives, and its answer while it is
+generated, with all that becomes of it. There a message names the one that it follows, read from
+the server where it is not known. A lost answer's stream is read again, live, where the server can
+do that; elsewhere its stored form is polled. A message is asked again only if two polls, a second
+apart, show that the server never got it.
 """
 
 # 17_disconnect: the server goes on. 05_upstream_truncate_clean: nothing is stored of an answer
@@ -30,7 +36,6 @@ Nothing marks a stored answer that another process has stopped half way: it appe
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -44,7 +49,14 @@ from h2o_client.errors import (
 )
 from h2o_client.protocol import conversations
 from h2o_client.protocol.deadline import Deadline
-from h2o_client.protocol.dialect import Final, Outgoing, StoredConversation
+from h2o_client.protocol.dialect import (
+    AnswerParser,
+    Final,
+    Outgoing,
+    Stage,
+    StoredAnswer,
+    StoredConversation,
+)
 from h2o_client.protocol.effects import (
     CallerStoppedError,
     Close,
@@ -55,33 +67,33 @@ from h2o_client.protocol.effects import (
     Sleep,
 )
 from h2o_client.protocol.exchange import Exchange, in_short
-from h2o_client.protocol.outcomes import Outcome, may_have_acted, outcome_of
-from h2o_client.protocol.prompt import JS_SPACE
-from h2o_client.protocol.replies import check_status, unexpected
+from h2o_client.protocol.outcomes import (
+    GATEWAY,
+    Outcome,
+    as_answer_error,
+    can_be_recovered,
+    may_have_acted,
+    missing_text,
+    outcome_of,
+)
+from h2o_client.protocol.place import Place
+from h2o_client.protocol.replies import unexpected
 from h2o_client.protocol.retries import Call
-from h2o_client.protocol.state import Life, State
-from h2o_client.types import Message, Reply, Token, WebSearchEntry
+from h2o_client.protocol.state import Fate, Life, State
+from h2o_client.types import File, Reply, Revision, Token, WebSearchEntry
 
-_EXCERPT = 1024  # bytes read of an answer that is not a stream
 _MAX_TAIL = 64 * 1024  # bytes read after the final event
 _TAIL_WITHIN = 1.0  # seconds waited for the end of the response after the final event
 _FIRST_POLL = 0.1  # seconds until a lost answer is polled for again; doubled each time
 _LONGEST_POLL = 2.0
+_TELLING = 0.02  # seconds between two looks whether the server has been told to stop
 _STOPPING = 2.0  # seconds that a stop is given to take effect; it takes about one
 _ENDED = 2.0  # seconds to poll for an answer whose response the server itself has ended
 # Seconds after its end here within which a turn may still be stored:
 _STORED_WHOLE = 30.0  # one whose final event has come
 _STORED_SHOWN = 5.0  # one of which nothing is generated any more, as far as can be seen
+_ABSENT = 1.0  # seconds between two polls that show that a message has not arrived
 _STORED_RUNNING = 300.0  # one whose generation may run on; it may not have begun to speak
-
-
-class Fate(Enum):
-    """What has become of a turn on the server: see the module's docstring."""
-
-    UNSENT = "the server does not have the message"
-    RUNNING = "the server may be generating the answer"
-    STOPPED = "the server was told to stop generating"
-    OVER = "the server is not generating"
 
 
 class Turn:
@@ -96,12 +108,17 @@ class Turn:
         life: the state of the stream that it is the turn of.
         message_id: the id of a message that is asked again, in its place; None: a new message.
         stoppable: whether a stop would take effect in this conversation.
+        place: in a tree, where it goes; None: behind the newest message.
+        files: the files that go with it.
 
     Attributes:
+        place: in a tree, where it goes.
+        files: the files that go with it.
         message_id: the id of the message.
         response_id: the id of its answer.
         fate: what has become of it on the server.
         asked: whether the message may have reached the server.
+        told_to_stop: whether the server was told to stop generating, or is being told.
         web_search_id: the web search that the answer shall rest on, or "".
         web_search: the entries of that search.
     """
@@ -117,20 +134,25 @@ class Turn:
         life: Life,
         message_id: str | None = None,
         stoppable: bool = True,
+        place: Place | None = None,
+        files: tuple[File, ...] = (),
     ) -> None:
         self._exchange = exchange
         self.prompt = prompt
-        self._model = model
+        self.model = model
         self._parameters = parameters
         self._recover = recover
         self._life = life
         self._stoppable = stoppable
         self._is_retry = message_id is not None
+        self.place = place or Place(None, chosen=False, again=False)
+        self.files = files
+        self._closed = False  # the server has done all that it does for the message
         self.message_id = message_id or exchange.ambient.uuid4()
         self.response_id = exchange.ambient.uuid4()
         self.web_search_id = ""
         self.web_search: list[WebSearchEntry] = []
-        exchange.dialect.message("", self._outgoing())  # what cannot be sent is rejected now
+        exchange.dialect.message("", self.outgoing())  # what cannot be sent is rejected now
         self._has_stop = bool(parameters.get("stop") or parameters.get("stop_sequences"))
         self._conversation = ""
         self._text = bytearray()  # UTF-8, as the parser has it
@@ -138,6 +160,10 @@ class Turn:
         self._final: Final | None = None
         self._recovered = False
         self._ended = False  # the response came to an end of its own
+        self.told_to_stop = False
+        self._telling = False  # just now
+        self._begun_stream = False  # the headers of the answer have come
+        self._revised = False
         self._searched = False  # it was polled for until the time for that was up
         self._begun: float | None = None
         self.fate = Fate.UNSENT
@@ -147,6 +173,21 @@ class Turn:
     def text(self) -> str:
         """What has arrived of the answer."""
         return self._text.decode()
+
+    def check(self) -> None:
+        """Raise if the server cannot do what the message asks for.
+
+        Raises:
+            UnsupportedError: it cannot; nothing was sent.
+        """
+        self._exchange.require(
+            parameters=self._parameters, files=self.files, branches=self.place.chosen
+        )
+
+    @property
+    def title(self) -> str | None:
+        """The title of the conversation, if it has come with the answer."""
+        return self._parser.title
 
     @property
     def whole(self) -> bool:
@@ -171,6 +212,9 @@ class Turn:
         of the connection. A stop ends one at its next token, unless it is the second within a
         minute or so.
         """
+        if self._exchange.dialect.has_tree:
+            surely_over = self._closed and not self.told_to_stop
+            return _STORED_RUNNING if self.asked and not surely_over else 0.0
         # 05_upstream_truncate_clean, 17_disconnect, 11b_stop_again_later, 28_stop_variants
         if self.whole:
             return 0.0 if self._recovered else _STORED_WHOLE
@@ -218,22 +262,36 @@ class Turn:
 
     def abandon(self, deadline: Deadline) -> Flow[None]:
         """Tell the server to stop generating; raises if it could not be told."""
+        while self._telling and self._exchange.dialect.has_tree and not deadline.expired():
+            yield Sleep(_TELLING)  # a second stop could end the next answer
         if self.fate is Fate.RUNNING:
             # Noted once it is answered: where another thread is at it, its word may come after the
             # deletion that follows here, and find no conversation. Twice does no harm.
-            stop = self._exchange.dialect.stop(self._conversation)
-            with contextlib.suppress(NotFoundError):  # there is nothing to stop any more
-                yield from self._exchange.attempt(stop, deadline, deadline)
+            self.told_to_stop = self._telling = True
+            self._parser.mute()  # the server may cut the answer back to what was given
+            where, seen = self._conversation, self.text
+            stop = self._exchange.dialect.stop(where, self.response_id, seen)
+            try:
+                with contextlib.suppress(NotFoundError):  # there is nothing to stop any more
+                    yield from self._exchange.attempt(stop, deadline, deadline)
+            finally:
+                self._telling = False
             self.fate = Fate.STOPPED
 
     def _attempt(self, call: Call) -> Flow[None]:
         """Ask once, and recover the answer if its connection is lost."""
+        self.check()
+        has_tree = self._exchange.dialect.has_tree
+        if has_tree and not self._stopping:
+            if self.asked:
+                self.response_id = self._exchange.ambient.uuid4()  # each request has its own
+            yield from self.place.find(self._exchange, self._conversation, self.prompt, call)
         if self._stopping:
             return
         try:
             yield from self._ask(call)
         except H2oError as failure:
-            error = _as_answer_error(failure)
+            error = as_answer_error(failure)
         else:
             return
         error.partial = self.text
@@ -241,10 +299,13 @@ class Turn:
             self.fate = Fate.OVER
         if self._stopping:
             return
-        if not self._recover or not _can_be_recovered(error):
+        if not self._recover or not can_be_recovered(error) or (has_tree and self._closed):
             raise error
         if (yield from self._find_rest(error, call)) or self._stopping:
             return
+        if has_tree:
+            error.partial = self.text
+            raise error
         lost = isinstance(error, IncompleteStreamError | StatusError) and not self._ended
         if lost and self._stoppable and not self._parser.count:
             yield from self._stop_generation(error, call)
@@ -252,7 +313,10 @@ class Turn:
 
     def _may_ask_again(self, error: H2oError) -> bool:
         """Whether the message may be sent again: no generation of it runs."""
-        return outcome_of(error) is Outcome.REJECTED or self.fate is Fate.STOPPED
+        if self._exchange.dialect.has_tree and self._begun_stream:
+            return False  # the failed answer is stored
+        rejected = outcome_of(error) is Outcome.REJECTED
+        return rejected or self.fate in (Fate.STOPPED, Fate.UNSENT)
 
     def _ask(self, call: Call) -> Flow[None]:
         """Send the message and read the stream of its answer."""
@@ -261,25 +325,36 @@ class Turn:
         if self._begun is None:
             self._begun = exchange.ambient.clock()
         deadline = call.deadline.or_earlier(limits.first_token, "first_token")
-        request = exchange.dialect.message(self._conversation, self._outgoing())
+        request = exchange.dialect.message(self._conversation, self.outgoing())
         self.fate = Fate.RUNNING
         self.asked = True
         head = yield from exchange.send(request, deadline, call)
         if head.status != 200:
             body = yield from exchange.read_body(deadline)
-            check_status(head, body, request)
+            self._closed = head.status not in GATEWAY
+            exchange.dialect.check(head, body, request)
             raise unexpected(head, body, "the answer")
         kind = head.get("content-type").partition(";")[0].strip().lower()
         if kind != exchange.dialect.stream_type:
-            body = yield from self._read_excerpt(deadline)
+            body = yield from exchange.read_excerpt(deadline)
             raise unexpected(head, body, "the answer")
-        yield from self._read_stream(call)
+        self._begun_stream = exchange.recognised = True
+        parser = exchange.dialect.answer_parser(self._text)
+        yield from self._read_stream(parser, call, deadline if exchange.dialect.has_tree else None)
 
-    def _read_stream(self, call: Call) -> Flow[None]:
-        """Read the events of the answer, until it is whole, broken or stopped."""
+    def _read_stream(
+        self, parser: AnswerParser, call: Call, first_token: Deadline | None = None
+    ) -> Flow[None]:
+        """Read the events of the answer, until it is whole, broken or stopped.
+
+        Args:
+            parser: of the answer.
+            call: the call that it is part of.
+            first_token: when the first token must be there, where it comes after the headers.
+        """
         idle = self._exchange.configuration.timeouts.idle
-        parser = self._parser = self._exchange.dialect.answer_parser(self._text)
-        silence = call.deadline.or_earlier(idle, "idle")
+        self._parser = parser
+        silence = first_token or call.deadline.or_earlier(idle, "idle")
         while True:
             if silence.expired():
                 yield Close()
@@ -302,16 +377,22 @@ class Turn:
             if self._stopping or parser.final is not None:
                 break
             if parser.error is not None:
+                if self._exchange.dialect.has_tree:
+                    yield from self._read_tail()  # the failed answer is stored at the end
                 yield Close()
                 raise parser.error
             if not chunk:
                 self._ended = True
+                self._closed = parser.ended
                 raise IncompleteStreamError(
                     "the answer ended before its final event: the server, its model server or a "
                     "proxy broke it off (try again)"
                 )
         if parser.final is not None:
             yield from self._read_tail()
+            if parser.error is not None:  # it came behind
+                self._final = None
+                raise parser.error
 
     def _note_final(self) -> None:
         """Note that the answer is whole, if it is."""
@@ -342,26 +423,47 @@ class Turn:
         )
         until = self._exchange.deadline(patience, "recovery")
         shown: StoredConversation | None = None
+        absent: float | None = None  # since when it is known not to be stored
         delay = _FIRST_POLL
         while not self._stopping:
+            before = len(self._text)
+            if patience and (yield from self._reattach(call)):
+                note("the connection was lost, and the stream read on")
+                return True
+            if len(self._text) > before:
+                until, delay = self._exchange.deadline(recovery, "recovery"), _FIRST_POLL
             try:
                 stored = yield from conversations.poll(
                     self._exchange, self._conversation, call.deadline
                 )
             except NotFoundError:
                 raise error from None  # nothing will be found, nor could be asked again
-            answer = find_message(stored, self.response_id)
-            if answer is not None:
-                missing = missing_text(self.text, answer.content)
-                if missing is None:
+            answer = self.find(stored)
+            if answer is not None and answer.stage is Stage.WHOLE:
+                missing = missing_text(self.text, answer.message.content)
+                if missing is None and not self._exchange.dialect.has_tree:
                     break
                 self._recovered = True
+                self._closed = answer.over
                 self.fate = Fate.OVER
                 note("the connection was lost, the answer recovered")
-                if missing:
-                    self._text += missing.encode()
+                if missing is None:
+                    self._revised = True
+                    yield Emit([Revision(answer.message.content)])
+                elif missing:
                     yield Emit([Token(None, missing)])
+                if missing or self._exchange.dialect.has_tree:
+                    self._text[:] = answer.message.content.encode()
                 return True
+            if answer is not None and answer.stage is not Stage.RUNNING:
+                self.fate, self._closed = Fate.OVER, answer.over
+                break
+            if self._exchange.dialect.has_tree and stored is not None and answer is None:
+                if self._begun_stream or (absent is not None and clock() - absent >= _ABSENT):
+                    self.fate = Fate.UNSENT if not self._begun_stream else Fate.OVER
+                    self._closed = True
+                    break
+                absent = clock() if absent is None else absent
             if stored is not None:
                 if shown is not None and stored != shown and until.at_most(recovery) < recovery:
                     until = self._exchange.deadline(recovery, "recovery")
@@ -374,6 +476,44 @@ class Turn:
             yield Sleep(call.deadline.at_most(until.at_most(delay)))
             delay = min(delay * 2, _LONGEST_POLL)
         return False
+
+    def find(self, stored: StoredConversation | None) -> StoredAnswer | None:
+        """Find the answer in what the server has stored."""
+        return None if stored is None else self._exchange.dialect.find(stored, self.outgoing())
+
+    def _reattach(self, call: Call) -> Flow[bool]:
+        """Read the stream of the answer on, live, where the server can do that.
+
+        Returns:
+            Whether the answer is whole now.
+
+        Raises:
+            H2oError: it failed.
+        """
+        exchange = self._exchange
+        request = exchange.dialect.reattach(self._conversation, self.response_id)
+        if request is None:
+            return False
+        silence = call.deadline.or_earlier(exchange.configuration.timeouts.idle, "idle")
+        try:
+            head = yield from exchange.send(request, silence, call)
+            if head.status != 200:
+                body = yield from exchange.read_body(silence)
+                if head.status == 404 and not body.startswith(b"{"):
+                    exchange.dialect.cannot_reattach()
+                return False
+            yield from self._read_stream(exchange.dialect.reattached_parser(self._text), call)
+        except H2oError as error:
+            self._ended = False
+            lost = isinstance(error, IncompleteStreamError | TransportError)
+            if lost and not call.deadline.expired():
+                return False
+            error.partial = self.text
+            if not lost:
+                self.fate = Fate.OVER
+            raise
+        self._recovered = self.whole
+        return self.whole
 
     def _stop_generation(self, error: H2oError, call: Call) -> Flow[None]:
         """Make sure that the server generates nothing, so that the message can be asked again.
@@ -403,43 +543,38 @@ class Turn:
         late.__cause__ = error
         return late
 
-    def _outgoing(self) -> Outgoing:
+    def outgoing(self) -> Outgoing:
+        """Return the message as it is sent."""
         return Outgoing(
             self.prompt,
             self._parameters,
             message_id=self.message_id,
             response_id=self.response_id,
-            is_retry=self._is_retry,
+            is_retry=self._is_retry or self.place.beside,
             web_search_id=self.web_search_id,
+            parent=self.place.parent,
+            known=self.place.known,
+            files=self.files,
         )
 
     def _read_tail(self) -> Flow[None]:
-        """Read to the end of the response, so that its connection can be used again."""
+        """Read to the end of the response, so that its connection can be used again.
+
+        In a tree, the turn is stored then; the title comes late sometimes.
+        """
         deadline = self._exchange.deadline(_TAIL_WITHIN, "idle")
         size = 0
         try:
             while not deadline.expired() and size <= _MAX_TAIL:
                 chunk: bytes = yield Read(deadline)
                 if not chunk:
+                    self._closed = True  # the server has ended what it had to say
                     return
+                self._parser.feed(chunk)
                 size += len(chunk)
         except TransportError:
             return  # the answer is whole; only the connection is lost
         yield Close()
-
-    def _read_excerpt(self, deadline: Deadline) -> Flow[bytes]:
-        """Read the beginning of what is not an answer, as far as it comes until then."""
-        body = b""
-        try:
-            while len(body) < _EXCERPT and not deadline.expired():
-                chunk: bytes = yield Read(deadline)
-                if not chunk:
-                    return body
-                body += chunk
-        except TransportError:
-            return body  # what is wrong is what came, not how it ended
-        yield Close()
-        return body
 
     def _reply(self) -> Reply:
         count, reason = None, None if self._recovered else "stopped"
@@ -448,47 +583,13 @@ class Turn:
             reason = self._final.finish_reason(has_stop=self._has_stop)
         return Reply(
             text=self.text,
-            model=self._model,
+            model=self.model,
             finish_reason=reason,
             generated_tokens=self._parser.count if count is None else count,
             conversation_id=self._conversation,
-            message_id=self.message_id,
+            message_id="" if self._exchange.dialect.has_tree else self.message_id,
             response_id=self.response_id,
             recovered=self._recovered,
+            revised=self._revised or self._parser.revised,
             web_search=tuple(self.web_search),
         )
-
-
-def _as_answer_error(error: H2oError) -> H2oError:
-    """Say of a connection that was lost under a message what it means: the answer is not whole."""
-    lost = isinstance(error, TransportError) and error.sent
-    if not lost or isinstance(error, TransportTimeoutError):
-        return error
-    return IncompleteStreamError(
-        f"the connection was lost before the end of the answer: {error} (try again)"
-    )
-
-
-def find_message(stored: StoredConversation | None, message_id: str) -> Message | None:
-    """Return the message of this id, if it is stored."""
-    if stored is None:
-        return None
-    return next((message for message in stored.messages if message.id == message_id), None)
-
-
-def missing_text(received: str, stored: str) -> str | None:
-    """Return what is in the stored answer and was not received.
-
-    None: the stored text does not begin with what was received. The server stores it without the
-    white space at its end, which may have been received.
-    """
-    if stored.startswith(received):
-        return stored[len(received) :]
-    return "" if stored == received.rstrip(JS_SPACE) else None
-
-
-def _can_be_recovered(error: H2oError) -> bool:
-    """Whether the server may have, or come to have, the whole answer all the same."""
-    if isinstance(error, TransportTimeoutError):
-        return error.limit != "total" and error.sent
-    return outcome_of(error) is Outcome.LOST

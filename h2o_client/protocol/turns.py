@@ -16,14 +16,18 @@ from collections.abc import Callable
 
 from h2o_client.errors import ConversationBusyError
 from h2o_client.protocol import conversations
-from h2o_client.protocol.dialect import StoredConversation
+from h2o_client.protocol.deadline import Deadline
+from h2o_client.protocol.dialect import Stage, StoredConversation
 from h2o_client.protocol.effects import Flow, Lock, Sleep
 from h2o_client.protocol.exchange import Exchange
 from h2o_client.protocol.retries import Call
-from h2o_client.protocol.turn import Fate, Turn, find_message
+from h2o_client.protocol.state import Fate
+from h2o_client.protocol.turn import Turn
 
 _TRUSTED = 5.0  # seconds after which a whole answer counts as stored, without a poll
 _STOP_AGAIN = 120.0  # seconds after which a stop in the same conversation surely works again
+_STOP_KEPT = 5.5  # seconds for which a server surely keeps a stop that found nothing to stop
+_ABSENT = 1.0  # seconds between two polls that show that a message has not arrived
 _FIRST_POLL = 0.05
 _LONGEST_POLL = 1.0
 _TOLD = 8 * _FIRST_POLL  # the pause before which it is told that there is a wait
@@ -95,6 +99,9 @@ class Turns(Lock):
         until = call.deadline
         if until.unlimited:
             until = exchange.deadline(patience, "total")
+        if exchange.dialect.has_tree:
+            waiting = self._wait_until_over(turn, exchange, conversation, until, stopping)
+            return (yield from waiting)
         missing = polled = False  # whether a poll has shown that it is not stored
         delay = _FIRST_POLL
         while self.unconfirmed is turn and not stopping():
@@ -117,7 +124,47 @@ class Turns(Lock):
                 delay = min(delay * 2, _LONGEST_POLL)
             stored = yield from conversations.poll(exchange, conversation, until)
             polled, missing = True, missing or stored is not None
-            if find_message(stored, turn.response_id) is not None:
+            if turn.find(stored) is not None:
                 self.unconfirmed = None
                 return stored
+        return None
+
+    def _wait_until_over(
+        self,
+        turn: Turn,
+        exchange: Exchange,
+        conversation: str,
+        until: Deadline,
+        stopping: Callable[[], bool],
+    ) -> Flow[StoredConversation | None]:
+        """Wait until the server, which keeps a tree, has done all that it does for the last turn.
+
+        A stop that comes when nothing is generated is kept, and would end the next answer.
+        """
+        # 04_stop
+        clock = exchange.ambient.clock
+        absent: float | None = None
+        delay = _FIRST_POLL
+        while self.unconfirmed is turn and not stopping():
+            stored = yield from conversations.poll(exchange, conversation, until)
+            answer = turn.find(stored)
+            if stored is not None and answer is None and absent is None:
+                absent = clock()
+            missing = stored is not None and absent is not None and clock() - absent >= _ABSENT
+            if (answer is not None and answer.over) or (answer is None and missing):
+                kept = turn.told_to_stop and (answer is None or answer.stage is not Stage.STOPPED)
+                left = self._ended_at + _STOP_KEPT - clock()
+                if kept and left > 0:
+                    yield Sleep(until.at_most(left))
+                self.unconfirmed = None
+                return stored
+            if clock() - self._ended_at > turn.stored_within:
+                self.unconfirmed = None  # the server was stopped itself
+                return stored
+            if until.expired():
+                raise ConversationBusyError(_MAY_BE_STORED)
+            if delay == _TOLD:
+                exchange.ambient.wait("waiting until the last turn is stored")
+            yield Sleep(until.at_most(delay))
+            delay = min(delay * 2, _LONGEST_POLL)
         return None

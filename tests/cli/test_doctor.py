@@ -263,7 +263,7 @@ def test_a_proxy_that_is_not_a_url(proxy: str) -> None:
 # Servers of other kinds
 
 
-def newer(
+def of_07(
     _method: str, path: str, headers: Mapping[str, str], _body: bytes
 ) -> tuple[int, Mapping[str, str], str]:
     if path == "/settings" and headers.get("Content-Type") == "application/json":
@@ -271,6 +271,10 @@ def newer(
     if path == "/settings":
         return 500, JSON, '{"message":"Internal Error"}'
     return 404, HTML, "<html>"
+
+
+# chat-ui-0.8.4/16_old_client
+ORIGIN = '{"error":"Non-JSON form requests need to have an origin"}'
 
 
 def openai(
@@ -284,7 +288,8 @@ def openai(
 @pytest.mark.parametrize(
     ("answering", "said", "advice"),
     [
-        (newer, "a newer chat-ui", "0.3 to 0.6"),
+        (of_07, "a chat-ui of version 0.7", "0.9.6"),
+        (always(403, JSON, ORIGIN), "a version from 0.8 to 0.9.5", "0.9.6"),
         (openai, "an OpenAI-compatible server", "OpenAI's API"),
         (always(404, JSON, "{}"), "not a chat-ui server", "/chat"),
         (always(200, HTML, "<html>"), "HTML page", "login page"),
@@ -309,6 +314,14 @@ def test_servers_of_other_kinds(
     assert said in text
     assert advice in doctor.advice
     assert "answer" not in doctor.found
+
+
+def test_a_server_of_2025_is_well(doctor: Doctor) -> None:
+    with Emulator(dialect="chat-ui-2025") as server:
+        assert doctor(server.url) == 0
+        assert server.conversations == []
+    assert doctor.found["protocol"] == ("ok", "a chat-ui server of version 0.9.6 or later")
+    assert doctor.found["answer"][0] == "ok"
 
 
 def test_a_server_that_takes_itself_for_another_scheme(doctor: Doctor) -> None:

@@ -173,3 +173,36 @@ def test_a_pipe_gets_the_answer_alone(capsys: pytest.CaptureFixture[str]) -> Non
         answer.note("something")
         answer.show(" two")
     assert capsys.readouterr() == ("One two\n", "")
+
+
+# Answers of servers of 2025
+
+
+def test_reasoning_is_dim(screen: Callable[[], Terminal]) -> None:
+    terminal = screen()
+    with Screen() as shown:
+        for text in (" <think>Let", " me see.", "</think>", "Four."):
+            shown.show(text)
+    found = terminal.getvalue()
+    assert "\x1b[2m<think>Let\x1b[0m\x1b[2m me see.\x1b[0m\x1b[2m</think>\x1b[0mFour." in found
+
+
+def test_tags_later_in_an_answer_are_not_dim(screen: Callable[[], Terminal]) -> None:
+    terminal = screen()
+    with Screen() as shown:
+        shown.show("Use <think> here.")
+    assert "\x1b[2m" not in terminal.getvalue()
+
+
+@pytest.mark.parametrize("kind", [Screen, MarkdownScreen])
+def test_an_answer_that_was_revised_is_shown_whole(
+    screen: Callable[[], Terminal], kind: type[Screen]
+) -> None:
+    terminal = screen()
+    with kind() as shown:
+        shown.show("Hello! I am a")
+        shown.show("Hello! I am")
+        shown.revise("Hello! I am a stub.")
+    last = terminal.getvalue().replace("\r", "").splitlines()[-1]
+    assert last.endswith("Hello! I am a stub.")
+    assert kind is MarkdownScreen or "began the answer again" in terminal.getvalue()

@@ -92,9 +92,26 @@ def scenario(name: str, version: str = "chat-ui-0.4") -> tuple[Exchange, ...]:
     return tuple(exchanges)
 
 
-def named(scenario_name: str, name: str) -> Exchange:
+def named(scenario_name: str, name: str, version: str = "chat-ui-0.4") -> Exchange:
     """The last exchange of that name."""
-    return [exchange for exchange in scenario(scenario_name) if exchange.name == name][-1]
+    return [each for each in scenario(scenario_name, version) if each.name == name][-1]
+
+
+@cache
+def newer() -> tuple[Exchange, ...]:
+    """All exchanges of all scenarios of 2025."""
+    return tuple(
+        exchange
+        for version in ("chat-ui-main-2026-08", "chat-ui-0.10")
+        for path in sorted((CAPTURES / version).glob("*.json"))
+        for exchange in scenario(path.stem, version)
+    )
+
+
+def lines(exchange: Exchange) -> list[Any]:
+    """The events of a stream of 2025."""
+    body = exchange.body.decode()
+    return [json.loads(line) for line in body.split("\n") if line.strip()]
 
 
 @cache

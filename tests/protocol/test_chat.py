@@ -47,10 +47,11 @@ from h2o_client.errors import (
     TermsNotAcceptedError,
     TransportError,
     TransportTimeoutError,
+    UnsupportedServerError,
 )
 from h2o_client.protocol import conversations
 from h2o_client.protocol.effects import Pump
-from h2o_client.protocol.turn import Fate
+from h2o_client.protocol.state import Fate
 from h2o_client.types import DEFAULT_MODEL, Reply, Timeouts
 
 WHOLE_CHAT = ["settings", "create", "message", "delete"]
@@ -386,7 +387,7 @@ LOST_ANSWERS: dict[str, tuple[Answer, type[H2oError], str]] = {
 
 PLACES: dict[str, tuple[str, Answer, type[H2oError], str, list[str]]] = {
     "settings refused": ("settings", says({}, 401), LoginRequiredError, "", []),
-    "settings not understood": ("settings", HTML, ProtocolError, "", []),
+    "settings not understood": ("settings", HTML, UnsupportedServerError, "", []),
     "settings elsewhere": (
         "settings",
         Answer(301, (), (("location", "https://other/settings"),)),

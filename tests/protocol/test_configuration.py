@@ -16,11 +16,7 @@ def exchange_of(**arguments: Any) -> Exchange:
 def test_none_is_the_default_everywhere() -> None:
     exchange = exchange_of(base_url=None)
     assert exchange.configuration.address.url == DEFAULT_BASE_URL == "https://gpt-gm.h2o.ai"
-    assert (
-        exchange.configuration.model
-        == DEFAULT_MODEL
-        == "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-40b-v1"
-    )
+    assert exchange.model == DEFAULT_MODEL == "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-40b-v1"
     assert exchange.configuration.timeouts == Timeouts()
     assert exchange.configuration.parameters == {}
     assert not exchange.session.accepted
@@ -49,7 +45,7 @@ def test_an_empty_variable_is_none() -> None:
     environ = {"H2O_CHAT_URL": "", "H2O_CHAT_MODEL": "", "H2O_CHAT_TOKEN": ""}
     exchange = exchange_of(base_url=None, environ=environ)
     assert exchange.configuration.address.url == DEFAULT_BASE_URL
-    assert exchange.configuration.model == DEFAULT_MODEL
+    assert exchange.model == DEFAULT_MODEL
     assert "Authorization" not in dict(exchange.dialect.create(model="m").request.headers)
 
 

@@ -50,6 +50,8 @@ Play = Callable[[ConversationCore], Any]
 ANSWER = streams(whole(" Hello"))
 ERROR_EVENT = b'data:{"error":"CUDA out of memory","error_type":"generation"}\n\n'
 INTERNAL = says({"message": "Internal Error"}, 500)
+# 02_settings_variants: in the answer to a form.
+FORM_INTERNAL = says({"type": "error", "error": {"message": "Internal Error"}}, 500)
 LOST_ID = says({"message": "Conversation not found"}, 404)
 
 
@@ -1257,7 +1259,7 @@ def test_an_unknown_model_names_the_models_that_there_are() -> None:
 
 def test_an_unknown_model_of_the_client_is_told_with_the_settings() -> None:
     world = new_world(
-        {"settings": INTERNAL, "root": models("one/a")}, session=None, model="nope/nope"
+        {"settings": FORM_INTERNAL, "root": models("one/a")}, session=None, model="nope/nope"
     )
     with pytest.raises(ModelUnavailableError, match="it has: one/a"):
         send(world, open_talk(world))

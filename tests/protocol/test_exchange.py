@@ -26,7 +26,8 @@ from h2o_client.types import DEFAULT_MODEL, Reply, Timeouts
 
 BUSY = Answer(503, (b"busy",))
 OPENED = says({"type": "redirect", "status": 303, "location": "/"})
-INTERNAL = says({"message": "Internal Error"}, 500)
+# 02_settings_variants
+INTERNAL = says({"type": "error", "error": {"message": "Internal Error"}}, 500)
 
 
 def chat(world: World, **options: Any) -> Flow[Reply]:

@@ -59,7 +59,9 @@ def all_requests(spoken: Dialect2023) -> list[Request]:
         spoken.stop(CONVERSATION),
         spoken.delete(CONVERSATION),
         spoken.stored(CONVERSATION),
-        spoken.overview(),
+        spoken.models(),
+        spoken.settings(),
+        spoken.conversations(0),
         spoken.shared("jGfKSwU"),
         spoken.summarize(CONVERSATION),
         spoken.rename(CONVERSATION, "A title"),
@@ -297,6 +299,16 @@ def test_what_is_nearer_to_the_call_wins_and_the_order_stays() -> None:
     assert list(merged.items()) == [
         ("temperature", 0.1),
         ("truncate", 2),
+        ("seed", 3),
+        ("top_p", 0.5),
+        ("stop", ["x"]),
+    ]
+    sent = json.loads(dialect().message("c", outgoing(parameters=merged)).content or b"")[
+        "parameters"
+    ]
+    assert list(sent.items()) == [
+        ("temperature", 0.1),
+        ("truncate", 2),
         ("max_new_tokens", 1024),
         ("do_sample", True),
         ("repetition_penalty", 1.2),
@@ -309,7 +321,9 @@ def test_what_is_nearer_to_the_call_wins_and_the_order_stays() -> None:
 
 def test_none_is_the_default_as_a_keyword_and_null_in_a_mapping() -> None:
     keywords: dict[str, Any] = dict.fromkeys([*DEFAULT_PARAMETERS, "details", "seed"])
-    assert merge_parameters({}, None, keywords) == DEFAULT_PARAMETERS
+    assert merge_parameters({}, None, keywords) == {}
+    sent = json.loads(dialect().message("c", outgoing()).content or b"")["parameters"]
+    assert sent == DEFAULT_PARAMETERS
     assert merge_parameters({}, {"temperature": None}, {})["temperature"] is None
 
 

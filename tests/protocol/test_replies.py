@@ -25,7 +25,7 @@ from h2o_client.errors import (
     StatusError,
     TermsNotAcceptedError,
 )
-from h2o_client.protocol.chat_ui_2023.replies import read_conversation_id, read_settings
+from h2o_client.protocol.chat_ui_2023.replies import read_created, read_settings
 from h2o_client.protocol.effects import Head, Request
 from h2o_client.protocol.replies import (
     check_status,
@@ -421,7 +421,7 @@ def test_settings_that_are_answered_with_something_else_are_a_protocol_error(bod
 
 def test_the_captured_id_is_read() -> None:
     exchange = scenario("01_happy_path")[1]
-    found = read_conversation_id(exchange.head, exchange.body, exchange.request)
+    found = read_created(exchange.head, exchange.body, exchange.request).id
     assert found == "6b007c261090eb6ec94d77d0"
 
 
@@ -452,18 +452,18 @@ def test_the_captured_id_is_read() -> None:
 )
 def test_an_id_that_could_lead_elsewhere_is_refused(hostile: object) -> None:
     with pytest.raises(ProtocolError, match="new conversation"):
-        read_conversation_id(*answer({"conversationId": hostile}), CREATE)
+        read_created(*answer({"conversationId": hostile}), CREATE)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'"6b007c"', b"\xff"])
 def test_a_success_without_an_id_is_a_protocol_error(body: bytes) -> None:
     with pytest.raises(ProtocolError, match="no content type"):
-        read_conversation_id(Head(200, ()), body, CREATE)
+        read_created(Head(200, ()), body, CREATE)
 
 
 def test_a_refused_conversation_is_the_status_error() -> None:
     with pytest.raises(TermsNotAcceptedError):
-        read_conversation_id(*answer({"error": MODAL}, 405), CREATE)
+        read_created(*answer({"error": MODAL}, 405), CREATE)
 
 
 # The rest.
@@ -510,7 +510,7 @@ def test_any_answer_is_read_or_an_error_of_ours(status: int, body: bytes, locati
     head = Head(status, (("location", location), ("retry-after", location)))
     for request, reader in (
         (SETTINGS, read_settings),
-        (CREATE, read_conversation_id),
+        (CREATE, read_created),
         (DELETE, check_status),
         (CREATE, lambda head, body, _: read_json(head, body)),
     ):

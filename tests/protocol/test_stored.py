@@ -20,11 +20,12 @@ from h2o_client.errors import (
     StatusError,
 )
 from h2o_client.protocol.chat_ui_2023.stored import (
+    Overview,
     read_conversation,
     read_nodes,
     read_root,
 )
-from h2o_client.protocol.dialect import Overview, StoredConversation
+from h2o_client.protocol.dialect import StoredConversation
 from h2o_client.stored import ConversationInfo, Settings
 from h2o_client.types import Message
 

@@ -49,7 +49,7 @@ from h2o_client.protocol.effects import (
     Stepper,
 )
 from h2o_client.protocol.exchange import new_exchange
-from h2o_client.types import Messages, Reply, Token
+from h2o_client.types import File, Messages, Reply, Token
 
 T = TypeVar("T")
 
@@ -326,6 +326,8 @@ class World:
                 return says({"conversationId": made})
             case "message":
                 return streams(*HELLO)
+            case "models":  # no server of 2023 has it [chat-ui-0.8.4/15_detect]
+                return Answer(404, (b"<!doctype html>",), (("content-type", "text/html"),))
             case "stop":
                 self.generating.discard(self.conversation_of(request))
                 return says(b"")
@@ -539,7 +541,12 @@ def _word(effect: Effect) -> str:
 
 
 def chat_of(
-    world: World, messages: Messages = "Hi", *, recover: bool | None = None, **keywords: Any
+    world: World,
+    messages: Messages = "Hi",
+    *,
+    recover: bool | None = None,
+    files: tuple[File, ...] = (),
+    **keywords: Any,
 ) -> ChatOperation:
     """A chat in a world."""
     return ChatOperation(
@@ -550,6 +557,7 @@ def chat_of(
         retries=None,
         parameters=None,
         keywords=keywords,
+        files=files,
     )
 
 

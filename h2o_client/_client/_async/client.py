@@ -3,7 +3,7 @@
 Nothing here decides what is sent: that is the core's, and the shell plays its flows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
@@ -18,7 +18,7 @@ from h2o_client.options import GenerationOptions
 from h2o_client.protocol import queries
 from h2o_client.protocol.chat import ChatOperation
 from h2o_client.protocol.retries import Retries
-from h2o_client.types import Messages, Reply, Timeouts
+from h2o_client.types import FileLike, Messages, Reply, Timeouts
 
 if TYPE_CHECKING:
     from h2o_client._client._async.conversation import AsyncConversation
@@ -38,11 +38,12 @@ class AsyncH2oClient(AsyncBaseClient):
         base_url: where the service is; it may have a path, and user:password, which are sent as
             `Authorization`. None: the environment's `H2O_CHAT_URL`, else the hosted service.
         model: the model of calls that name none. None: the environment's `H2O_CHAT_MODEL`, else
-            the service's default model.
-        session: a session to resume, as `session` gave it. Its settings are left as they are,
+            the service's default model: on servers of 2025 the first that they list.
+        session: a session to resume, as `session` gave it, or the value of the session's cookie in
+            a browser, for a server that wants a login. Its settings are left as they are,
             unless `share_conversations` is False.
         share_conversations: whether the service may share conversations with the authors of the
-            models. False opts out, on every version of the server.
+            models. False opts out, on every version of the server, before anything is said.
         timeouts: time limits; a number bounds every silence, in seconds.
         retries: what is sent again; a number says how often, 0 switches it off.
         proxy: URL of a proxy. None: the environment's, as httpx reads it.
@@ -56,7 +57,12 @@ class AsyncH2oClient(AsyncBaseClient):
             half of the CPU. None: httpx's own transport.
         parameters: generation parameters for every call.
         recover: whether the rest of an answer is got from the server when the connection is lost
-            under it. An answer that another process stopped half way then appears whole.
+            under it. An answer that another process stopped half way then appears whole on servers
+            of 2023.
+        dialect: "chat-ui-2023" for chat-ui 0.3 to 0.6, "chat-ui-2025" for 0.9.6 and later. None:
+            the client finds out with its first request, which costs one more on the newer ones.
+        cookie_name: the name of the session's cookie, where a deployment renamed it. None: the
+            client finds out.
 
     The environment's `H2O_CHAT_TOKEN` is sent as a bearer token, unless `base_url` has a user or
     `headers` an `Authorization`.
@@ -81,6 +87,8 @@ class AsyncH2oClient(AsyncBaseClient):
         transport: Literal["fast"] | None = None,
         parameters: Mapping[str, Any] | None = None,
         recover: bool = True,
+        dialect: Literal["chat-ui-2023", "chat-ui-2025"] | None = None,
+        cookie_name: str | None = None,
     ) -> None:
         arguments: dict[str, Any] = {
             "model": model,
@@ -91,6 +99,8 @@ class AsyncH2oClient(AsyncBaseClient):
             "headers": headers,
             "parameters": parameters,
             "recover": recover,
+            "dialect": dialect,
+            "cookie_name": cookie_name,
         }
         exchange = exchange_of(base_url, arguments)
         check_transport(transport)
@@ -118,7 +128,7 @@ class AsyncH2oClient(AsyncBaseClient):
         await self.aclose()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the configuration; a session only if it was passed in.
+        """Pickle the configuration, and what is known of the server; a session only if passed in.
 
         Raises:
             TypeError: the client has an `http_client` of the caller's.
@@ -128,7 +138,10 @@ class AsyncH2oClient(AsyncBaseClient):
                 "a client with an http_client of your own cannot be pickled or copied: make one "
                 "in each process"
             )
-        return rebuild, (type(self), self._arguments)
+        known = {"dialect": self.dialect}
+        if self._exchange.models is not None:
+            known["model"] = self._exchange.model  # so that nobody has to ask for it
+        return rebuild, (type(self), {**self._arguments, **known})
 
     @property
     def base_url(self) -> str:
@@ -137,8 +150,25 @@ class AsyncH2oClient(AsyncBaseClient):
 
     @property
     def model(self) -> str:
-        """The model of calls that name none."""
-        return self._exchange.configuration.model
+        """The model of calls that name none; "" while the server's own default is not known."""
+        return self._exchange.model or ""
+
+    @property
+    def dialect(self) -> str | None:
+        """The kind of server: "chat-ui-2023" or "chat-ui-2025"; None while it is not known."""
+        return self._exchange.dialect.name if self._exchange.recognised else None
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What the server can do beyond what all can; empty while it is not known which it is.
+
+        "branches": `send(parent=…)`. "files": `files=…`. "parameters": generation options.
+        "preprompt": a system message is told the model as such. "prompt": `prompt()`. "summarize":
+        `summarize()`. "titles": conversations get titles by themselves. "vote": `vote()`.
+        "web_search": `web_search=True`. What it cannot do raises `UnsupportedError`.
+        """
+        exchange = self._exchange
+        return exchange.dialect.capabilities if exchange.recognised else frozenset()
 
     @property
     def retries(self) -> Retries:
@@ -155,6 +185,7 @@ class AsyncH2oClient(AsyncBaseClient):
         messages: Messages,
         *,
         model: str | None = None,
+        files: Sequence[FileLike] | None = None,
         parameters: Mapping[str, Any] | None = None,
         recover: bool | None = None,
         retries: Retries | int | None = None,
@@ -163,12 +194,14 @@ class AsyncH2oClient(AsyncBaseClient):
         """Ask, and wait for the whole answer.
 
         A conversation is made for it and deleted after it. Several messages are flattened into
-        one prompt of `Role: content` lines.
+        one prompt of `Role: content` lines; on servers of 2025 a system message at the beginning
+        is told the model as such.
 
         Args:
             messages: the prompt, or a sequence of messages: mappings with `role` and `content`,
                 or `Message` objects.
             model: the model. None: the client's.
+            files: files that go with the last message: paths, or `File(name, content, type)`.
             parameters: any generation parameters, passed on as given.
             recover: whether to get the rest of an answer from the server if the connection is
                 lost under it. None: as the client says.
@@ -180,7 +213,9 @@ class AsyncH2oClient(AsyncBaseClient):
 
         Raises:
             TypeError: an argument is of the wrong type or unknown.
-            ValueError: an argument cannot be sent: no messages, a blank prompt.
+            ValueError: an argument cannot be sent: no messages, a blank prompt, a file that the
+                model does not take.
+            UnsupportedError: this kind of server cannot do what an argument asks for.
             H2oError: the server could not be reached, rejected the request, or broke off;
                 `partial` is what had arrived of the answer.
             RuntimeError: the client is closed.
@@ -188,6 +223,7 @@ class AsyncH2oClient(AsyncBaseClient):
         async with self.stream(
             messages,
             model=model,
+            files=files,
             parameters=parameters,
             recover=recover,
             retries=retries,
@@ -200,6 +236,7 @@ class AsyncH2oClient(AsyncBaseClient):
         messages: Messages,
         *,
         model: str | None = None,
+        files: Sequence[FileLike] | None = None,
         parameters: Mapping[str, Any] | None = None,
         recover: bool | None = None,
         retries: Retries | int | None = None,
@@ -214,6 +251,8 @@ class AsyncH2oClient(AsyncBaseClient):
             TypeError: an argument is of the wrong type or unknown.
             ValueError: an argument cannot be sent: no messages, a blank prompt.
         """
+        if files:
+            from h2o_client._client.files import read_files
         chat = ChatOperation(
             self._exchange,
             messages,
@@ -222,6 +261,7 @@ class AsyncH2oClient(AsyncBaseClient):
             retries=retries,
             parameters=parameters,
             keywords=options,
+            files=read_files(files) if files else (),
         )
         return AsyncChatStream(self, chat)
 

@@ -1,7 +1,7 @@
 """A conversation that remembers: `AsyncConversation`."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 from weakref import WeakValueDictionary
@@ -17,7 +17,7 @@ from h2o_client.protocol.effects import Flow
 from h2o_client.protocol.message import MessageOperation
 from h2o_client.protocol.retries import Retries
 from h2o_client.protocol.saved import save
-from h2o_client.types import Message, PromptPreview, Reply, WebSearchEntry
+from h2o_client.types import FileLike, Message, PromptPreview, Reply, WebSearchEntry
 
 T = TypeVar("T")
 
@@ -95,6 +95,8 @@ class AsyncConversation:
         self,
         message: str,
         *,
+        parent: str | None = None,
+        files: Sequence[FileLike] | None = None,
         parameters: Mapping[str, Any] | None = None,
         recover: bool | None = None,
         retries: Retries | int | None = None,
@@ -106,6 +108,9 @@ class AsyncConversation:
 
         Args:
             message: the message.
+            parent: the id of the message that it follows, on servers of 2025, which keep every
+                message: that begins another branch. None: the newest.
+            files: files that go with it, as for `AsyncH2oClient.chat()`.
             parameters: as for `AsyncH2oClient.chat()`.
             recover: see there.
             retries: see there.
@@ -126,6 +131,8 @@ class AsyncConversation:
         """
         async with self.stream(
             message,
+            parent=parent,
+            files=files,
             parameters=parameters,
             recover=recover,
             retries=retries,
@@ -139,6 +146,8 @@ class AsyncConversation:
         self,
         message: str,
         *,
+        parent: str | None = None,
+        files: Sequence[FileLike] | None = None,
         parameters: Mapping[str, Any] | None = None,
         recover: bool | None = None,
         retries: Retries | int | None = None,
@@ -150,6 +159,8 @@ class AsyncConversation:
 
         Leaving the stream stops the answer; the conversation goes on.
         """
+        if files:
+            from h2o_client._client.files import read_files
         return self._ask(
             MessageOperation(
                 self._client._exchange,
@@ -161,6 +172,8 @@ class AsyncConversation:
                 keywords=options,
                 web_search=web_search,
                 on_web_search=on_web_search,
+                parent=parent,
+                files=read_files(files) if files else (),
             )
         )
 
@@ -173,6 +186,8 @@ class AsyncConversation:
         **options: Unpack[GenerationOptions],
     ) -> Reply:
         """Ask the last message again; the new answer takes the place of the old one.
+
+        On servers of 2025 the old one stays too: both are children of the message.
 
         Args:
             parameters: as for `AsyncH2oClient.chat()`.
@@ -229,8 +244,9 @@ class AsyncConversation:
     async def history(self) -> list[Message]:
         """Fetch the messages as the server has them, with their ids, votes and dates.
 
-        An answer that was stopped is stored as if it were whole, and may be longer than what was
-        received of it.
+        On servers of 2023 an answer that was stopped is stored as if it were whole, and may be
+        longer than what was received of it. Those of 2025 keep every message: these are the newest
+        and all before it, with their `parent` and `children`.
         """
         return await self._play(self._core.refresh())
 

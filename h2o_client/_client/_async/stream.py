@@ -129,7 +129,12 @@ class AsyncChatStream:
         return self._life.state in OVER
 
     def events(self) -> "AsyncTokenEvents":
-        """Iterate `Token` objects instead of texts, the special ones too."""
+        """Iterate `Token` objects instead of texts, the special ones too.
+
+        Of servers of 2025 there are two more kinds, which are special tokens: an `Event` is what
+        the server sent beside the text, and a `Revision` has the whole text of the answer, which
+        takes the place of all texts before.
+        """
         return AsyncTokenEvents(self)
 
     async def read(self) -> Reply:

@@ -114,6 +114,8 @@ class AnswerParser:
         "_fresh", "_half", "_latest", "_limit", "_lines", "_longest", "_room", "count", "ended",
         "error", "final", "text",
     )  # fmt: skip
+    revised = False
+    title = None
 
     def __init__(
         self, limit: int = MAX_LINE, longest: int = MAX_TEXT, text: bytearray | None = None
@@ -233,6 +235,9 @@ class AnswerParser:
             self.error = error
             self.ended = True
         return tokens
+
+    def mute(self) -> None:
+        """Do nothing: the server stores a stopped answer as far as it came."""
 
     def _line(self, line: bytes, tokens: list[Token]) -> bool:
         """Read one line; return whether it was the last that counts."""

@@ -1,22 +1,33 @@
 """The requests of the protocol of 2023, each with the reader of its answer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
+from h2o_client.errors import H2oError, ServerError
 from h2o_client.protocol import dialect
 from h2o_client.protocol.chat_ui_2023 import replies
 from h2o_client.protocol.chat_ui_2023.answer import AnswerParser
 from h2o_client.protocol.dialect import (
     MAX_STORED,
+    Created,
     Outgoing,
-    Overview,
     Query,
+    Stage,
+    StoredAnswer,
     StoredConversation,
 )
-from h2o_client.protocol.effects import Request
-from h2o_client.protocol.replies import check_status, reading
+from h2o_client.protocol.effects import Head, Request
+from h2o_client.protocol.payloads import DEFAULT_PARAMETERS
+from h2o_client.protocol.replies import check_status, read_prompt_preview, reading
 from h2o_client.protocol.requests import FORM, JSON, Site, encode, in_path
-from h2o_client.types import PromptPreview
+from h2o_client.types import DEFAULT_MODEL, PromptPreview
+
+if TYPE_CHECKING:
+    from h2o_client.protocol.chat_ui_2023.stored import Overview
+    from h2o_client.stored import ConversationInfo, Model, Settings
+
+T = TypeVar("T")
 
 
 class Dialect2023:
@@ -28,13 +39,16 @@ class Dialect2023:
 
     name = "chat-ui-2023"
     stream_type = "text/event-stream"
-    capabilities = frozenset({"parameters", "summarize", "vote", "web_search"})
+    capabilities = frozenset({"parameters", "prompt", "summarize", "vote", "web_search"})
+    default_model: str | None = DEFAULT_MODEL
+    has_tree = False
+    retries_limit = True
 
     def __init__(self, site: Site) -> None:
         self._site = site
 
     def accept_terms(
-        self, *, model: str, share: bool, custom_prompts: Mapping[str, str] | None = None
+        self, *, model: str | None, share: bool, kept: Mapping[str, Any] | None = None
     ) -> Query[list[str]]:
         """`POST /settings`: accept the terms and choose the model.
 
@@ -44,33 +58,42 @@ class Dialect2023:
             "ethicsModalAccepted": "true",
             "shareConversationsWithModelAuthors": "true",
             "ethicsModalAcceptedAt": "",
-            "activeModel": model,
+            "activeModel": model or DEFAULT_MODEL,
             "searchEnabled": "true",
         }
         if not share:
             # 02b_settings_stored: the server reads any value but an empty one as "yes", the text
             # "false" too; to opt out on every version, the field is left out.
             del fields["shareConversationsWithModelAuthors"]
-        if custom_prompts:
-            fields["customPrompts"] = encode(dict(custom_prompts)).decode()
+        fields |= kept or {}
         content = urlencode(fields).encode()
         request = self._site.request("settings", "POST", "/settings", content, FORM)
-        return Query(request, replies.read_session_cookies)
+        return Query(request, replies.read_session_cookies, proves=True)
 
-    def create(self, *, model: str, from_share: str | None = None) -> Query[str]:
+    def kept_settings(self) -> Query[dict[str, Any]]:
+        """`GET /__data.json`: the custom prompts, and the model if the server still has it."""
+        return self._root(_kept)
+
+    def create(
+        self,
+        *,
+        model: str,
+        from_share: str | None = None,
+        preprompt: str | None = None,  # noqa: ARG002 -- as other dialects
+    ) -> Query[Created]:
         """`POST /conversation`."""  # 03_create_conversation; a copy: 10_share
         fields = {"model": model}
         if from_share is not None:
             fields = {"fromShare": from_share, **fields}
         request = self._site.request("create", "POST", "/conversation", encode(fields), JSON)
-        return Query(request, replies.read_conversation_id)
+        return Query(request, replies.read_created)
 
     def message(self, conversation: str, message: Outgoing) -> Request:
         """`POST /conversation/{id}`."""  # 01_happy_path; is_retry: 07_two_turns_and_retry
         content = encode(
             {
                 "inputs": message.prompt,
-                "parameters": message.parameters,
+                "parameters": {**DEFAULT_PARAMETERS, **message.parameters},
                 "stream": True,
                 "options": {
                     "id": message.message_id,
@@ -83,11 +106,32 @@ class Dialect2023:
         )
         return self._request("message", "POST", conversation, content=content)
 
+    def check(self, head: Head, body: bytes, request: Request) -> None:
+        """Raise the error that a response is, if it is one."""
+        check_status(head, body, request)
+
     def answer_parser(self, text: bytearray) -> AnswerParser:
         """Make the parser of an answer."""
         return AnswerParser(text=text)
 
-    def stop(self, conversation: str) -> Query[None]:
+    def reattach(self, conversation: str, response_id: str) -> None:
+        """Return None: the server has no such request."""
+
+    def cannot_reattach(self) -> None:
+        """Do nothing: it is known."""
+
+    def reattached_parser(self, text: bytearray) -> AnswerParser:
+        """Make the parser of an answer."""
+        return AnswerParser(text=text)
+
+    def find(self, stored: StoredConversation, message: Outgoing) -> StoredAnswer | None:
+        """Find an answer by its id; it is stored only when it is over."""
+        for found in stored.messages:
+            if found.id == message.response_id:
+                return StoredAnswer(found, None, Stage.WHOLE, over=True)
+        return None
+
+    def stop(self, conversation: str, response_id: str = "", seen: str = "") -> Query[None]:  # noqa: ARG002 -- as other dialects
         """`POST /conversation/{id}/stop-generating`, without a body."""  # 11_stop_generating
         return Query(self._request("stop", "POST", conversation, "/stop-generating"), check_status)
 
@@ -100,26 +144,39 @@ class Dialect2023:
         request = self._site.request("delete_all", "POST", "/conversations?/delete", b"", FORM)
         return Query(request, replies.read_settings)
 
-    def overview(self) -> Query[Overview]:
-        """`GET /__data.json`: models, settings, conversations."""  # 13_data_json
-        from h2o_client.protocol.chat_ui_2023.stored import read_root
+    def models(self) -> "Query[tuple[Model, ...]]":
+        """`GET /__data.json`: the models."""
+        return self._root(lambda overview: overview.models)
 
-        request = self._site.request("root", "GET", "/__data.json")
-        return Query(request, reading(read_root), MAX_STORED)
+    def settings(self) -> "Query[Settings]":
+        """`GET /__data.json`: the settings."""
+        return self._root(lambda overview: overview.settings)
+
+    def conversations(
+        self,
+        page: int,  # noqa: ARG002 -- as other dialects
+    ) -> "Query[tuple[tuple[ConversationInfo, ...], bool]]":
+        """`GET /__data.json`: the conversations, all on one page."""
+        return self._root(lambda overview: (overview.conversations, False))
+
+    def is_unknown_model(self, error: H2oError) -> bool:
+        """Whether an error may mean that the server does not know the model."""
+        # 02_settings_variants, 03_create_conversation: the service itself says no more.
+        return isinstance(error, ServerError) and error.message == "Internal Error"
 
     def stored(self, conversation: str) -> Query[StoredConversation]:
         """`GET /conversation/{id}/__data.json`."""  # 13_data_json
         from h2o_client.protocol.chat_ui_2023.stored import read_conversation
 
         request = self._request("data", "GET", conversation, "/__data.json")
-        return Query(request, reading(read_conversation), MAX_STORED)
+        return Query(request, reading(read_conversation), MAX_STORED, proves=True)
 
     def shared(self, share: str) -> Query[StoredConversation]:
         """`GET /r/{id}/__data.json`, in the same form as one's own."""  # 10_share
         from h2o_client.protocol.chat_ui_2023.stored import read_conversation
 
         request = self._site.request("shared", "GET", f"/r/{in_path(share)}/__data.json")
-        return Query(request, reading(read_conversation), MAX_STORED)
+        return Query(request, reading(read_conversation), MAX_STORED, proves=True)
 
     def summarize(self, conversation: str) -> Query[str]:
         """`POST /conversation/{id}/summarize`, without a body."""  # 09_summarize_and_title
@@ -135,6 +192,10 @@ class Dialect2023:
         """`POST /conversation/{id}/share`, without a body."""  # 10_share
         return Query(self._request("share", "POST", conversation, "/share"), replies.read_share_url)
 
+    def share_prefix(self) -> Query[str]:
+        """Raise: the service gives whole URLs."""
+        raise AssertionError("not needed here")
+
     def vote(self, conversation: str, message: str, score: int) -> Query[None]:
         """`POST /conversation/{id}/message/{id}/vote`."""  # 12_vote_and_prompt
         path, content = f"/message/{in_path(message)}/vote", encode({"score": score})
@@ -144,7 +205,7 @@ class Dialect2023:
         """`GET /conversation/{id}/message/{id}/prompt`."""  # 12_vote_and_prompt
         path = f"/message/{in_path(message)}/prompt"
         request = self._request("prompt", "GET", conversation, path)
-        return Query(request, replies.read_prompt_preview)
+        return Query(request, read_prompt_preview)
 
     def web_search(self, conversation: str, prompt: str) -> Request:
         """`GET /conversation/{id}/web-search?prompt=…`."""  # 16_web_search
@@ -156,6 +217,15 @@ class Dialect2023:
         from h2o_client.protocol.chat_ui_2023.web_search import WebSearchParser
 
         return WebSearchParser()
+
+    def _root(self, select: "Callable[[Overview], T]") -> Query[T]:
+        """`GET /__data.json`: models, settings, conversations."""  # 13_data_json
+        from h2o_client.protocol.chat_ui_2023.stored import read_root
+
+        request = self._site.request("root", "GET", "/__data.json")
+        return Query(
+            request, reading(lambda body: select(read_root(body))), MAX_STORED, proves=True
+        )
 
     def _request(
         self,
@@ -169,3 +239,13 @@ class Dialect2023:
         path = f"/conversation/{in_path(conversation)}{path}"
         content_type = None if content is None else JSON
         return self._site.request(operation, method, path, content, content_type)
+
+
+def _kept(overview: "Overview") -> dict[str, Any]:
+    """Return the fields of the settings that are sent back as they are."""
+    kept: dict[str, Any] = {}
+    if any(known.id == overview.settings.active_model for known in overview.models):
+        kept["activeModel"] = overview.settings.active_model
+    if overview.settings.custom_prompts:
+        kept["customPrompts"] = encode(dict(overview.settings.custom_prompts)).decode()
+    return kept

@@ -3,6 +3,7 @@
 from urllib.parse import urlsplit
 
 from h2o_client.protocol.address import is_id
+from h2o_client.protocol.dialect import Created
 from h2o_client.protocol.effects import Head, Request
 from h2o_client.protocol.replies import (
     MAX_BODY,
@@ -11,10 +12,10 @@ from h2o_client.protocol.replies import (
     error_message,
     read_id,
     read_json,
+    redirect_error,
     status_error,
     unexpected,
 )
-from h2o_client.types import PromptPreview
 
 
 def read_session_cookies(head: Head, body: bytes, request: Request) -> list[str]:
@@ -43,6 +44,9 @@ def read_settings(head: Head, body: bytes, request: Request) -> None:
     check_status(head, body, request)
     answer = read_json(head, body)
     kind = answer.get("type")
+    # chat-ui-main-2026-08/31_login: a redirect of status 302 leads to a login.
+    if kind == "redirect" and answer.get("status") == 302:
+        raise redirect_error(302, str(answer.get("location")), body=as_text(body[:MAX_BODY]))
     if kind in ("redirect", "success"):
         return
     if kind in ("error", "failure"):
@@ -54,8 +58,8 @@ def read_settings(head: Head, body: bytes, request: Request) -> None:
     raise unexpected(head, body, "the answer to the settings")
 
 
-def read_conversation_id(head: Head, body: bytes, request: Request) -> str:
-    """Return the id in the answer to `POST /conversation`.
+def read_created(head: Head, body: bytes, request: Request) -> Created:
+    """Read the answer to `POST /conversation`.
 
     Raises:
         StatusError: it was rejected.
@@ -63,9 +67,10 @@ def read_conversation_id(head: Head, body: bytes, request: Request) -> str:
     """
     # 03_create_conversation
     check_status(head, body, request)
-    found = read_json(head, body).get("conversationId")
+    answer = read_json(head, body)
     try:
-        return read_id(found)
+        # chat-ui-main-2026-08/01_happy_path has the whole conversation in it.
+        return Created(read_id(answer.get("conversationId")), is_newer="conversation" in answer)
     except ValueError:
         raise unexpected(head, body, "the answer to a new conversation") from None
 
@@ -94,28 +99,13 @@ def read_share_url(head: Head, body: bytes, request: Request) -> str:
     """
     # 10_share
     check_status(head, body, request)
-    url = read_json(head, body).get("url")
+    answer = read_json(head, body)
+    if "url" not in answer:  # chat-ui-main-2026-08/13_share
+        raise unexpected(head, body, "the answer to sharing")
+    url = answer["url"]
     if not isinstance(url, str) or not is_id(url.rpartition("/r/")[2]):
         raise unexpected(head, body, "the URL of the shared conversation")
     return url
-
-
-def read_prompt_preview(head: Head, body: bytes, request: Request) -> PromptPreview:
-    """Return the preview of a prompt.
-
-    Raises:
-        StatusError: it was rejected.
-        ProtocolError: there is no prompt in the answer.
-    """
-    # 12_vote_and_prompt
-    check_status(head, body, request)
-    answer = read_json(head, body)
-    prompt, model, parameters = (answer.get(key) for key in ("prompt", "model", "parameters"))
-    if not isinstance(prompt, str) or not isinstance(model, str):
-        raise unexpected(head, body, "the preview of the prompt")
-    return PromptPreview(
-        prompt=prompt, model=model, parameters=parameters if isinstance(parameters, dict) else {}
-    )
 
 
 def _is_ours(location: str, request: Request) -> bool:

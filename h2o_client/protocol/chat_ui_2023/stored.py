@@ -22,12 +22,12 @@ or of another type is a `ProtocolError` that names it.
 import json
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, NoReturn, TypeGuard
+from typing import Any, NamedTuple, NoReturn, TypeGuard
 
 from h2o_client.errors import ProtocolError
 from h2o_client.protocol.address import is_id
 from h2o_client.protocol.chat_ui_2023.devalue import unflatten
-from h2o_client.protocol.dialect import Overview, StoredConversation
+from h2o_client.protocol.dialect import StoredConversation
 from h2o_client.protocol.lines import excerpt
 from h2o_client.protocol.replies import redirect_error, status_error
 from h2o_client.protocol.text import load_json
@@ -35,6 +35,20 @@ from h2o_client.stored import ConversationInfo, Model, PromptExample, Settings
 from h2o_client.types import Message
 
 _MAX_ERROR = 1000  # characters of an error node that its error keeps
+
+
+class Overview(NamedTuple):
+    """What the server tells of itself and of this session.
+
+    Attributes:
+        models: the models that the server offers, in its order.
+        settings: what this session has chosen.
+        conversations: this session's conversations, the newest first.
+    """
+
+    models: tuple[Model, ...]
+    settings: Settings
+    conversations: tuple[ConversationInfo, ...]
 
 
 def read_root(body: bytes) -> Overview:

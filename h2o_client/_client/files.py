@@ -1,0 +1,47 @@
+"""The files that go with a message, as callers name them -> read."""
+
+import mimetypes
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+from h2o_client.protocol.files import check_sizes
+from h2o_client.types import File, FileLike
+
+_UNKNOWN = "application/octet-stream"
+
+
+def read_files(files: Sequence[FileLike] | None) -> tuple[File, ...]:
+    """Read files.
+
+    Args:
+        files: paths, or `File`s with what is in them.
+
+    Raises:
+        TypeError: one is neither.
+        ValueError: one is empty or too large, or all together are.
+        OSError: one cannot be read.
+    """
+    if files is None:
+        return ()
+    if isinstance(files, str | bytes | PathLike | File):
+        raise TypeError("files is a list: put a single file in one")
+    found = tuple(_read(file) for file in files)
+    check_sizes(found)
+    return found
+
+
+def _read(file: object) -> File:
+    if isinstance(file, str | PathLike):
+        path = Path(file)
+        file = File(path.name, path.read_bytes())
+    if not isinstance(file, tuple) or len(file) not in (2, 3):
+        raise TypeError(
+            f"a file is a path, or File(name, content, type), not {type(file).__name__}"
+        )
+    name, content, kind = File(*file)
+    if not isinstance(name, str) or not isinstance(kind, str):
+        raise TypeError("the name and the type of a file are text")
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise TypeError(f"the content of a file is bytes, not {type(content).__name__}")
+    return File(name, bytes(content), kind or mimetypes.guess_type(name)[0] or _UNKNOWN)

@@ -1,0 +1,291 @@
+"""Small answers, and those in superjson, -> values.
+
+`/api/v2/` answers `{"json": value, "meta": …}`. `meta` says which texts are dates and which nulls
+are undefined; nothing here needs that. Each field that is used is checked; fields that are not
+known are ignored, and one that is missing or of another type is a `ProtocolError` that names it.
+"""
+
+# 11_history: conversations and lists. 14_models. 01b_settings_first: settings. 13_share.
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeGuard, TypeVar
+
+from h2o_client.errors import LoginRequiredError, ProtocolError, RateLimitError, RedirectError
+from h2o_client.protocol.address import is_id
+from h2o_client.protocol.dialect import Created, Reader, Stage, StoredAnswer, StoredConversation
+from h2o_client.protocol.effects import Head, Request
+from h2o_client.protocol.replies import (
+    LOGIN,
+    OWN_LIMIT,
+    check_status,
+    read_id,
+    read_json,
+    unexpected,
+)
+from h2o_client.protocol.text import load_json
+from h2o_client.stored import ConversationInfo, Model, PromptExample, Settings
+from h2o_client.types import Message
+
+T = TypeVar("T")
+_WINDOW = 61.0  # seconds without a message after which one passes [30_rate_limit]
+
+
+def login_required(status: int) -> LoginRequiredError:
+    """Make the error of a server that wants a login."""
+    return LoginRequiredError(LOGIN, status=status)
+
+
+def check(head: Head, body: bytes, request: Request) -> None:
+    """Raise the error that an answer is, if it is one; a redirect leads to the login.
+
+    Raises:
+        StatusError: it was rejected.
+    """
+    try:
+        check_status(head, body, request)
+    except RedirectError as error:
+        if error.base_url is not None:
+            raise
+        raise login_required(error.status) from None
+    except LoginRequiredError as error:
+        raise login_required(error.status) from None
+    except RateLimitError as error:
+        if OWN_LIMIT not in error.message:
+            raise
+        limit = error
+    else:
+        return
+    raise RateLimitError(
+        f"the server answered 429: {limit.message} (this is the service's own limit, and rejected "
+        f"messages count as well: send none for {_WINDOW:g} seconds)",
+        status=429,
+        message=limit.message,
+        body=limit.body,
+        retry_after=_WINDOW,
+    )
+
+
+def reading_json(read: "Callable[[Any], T]") -> Reader[T]:
+    """Make a reader of answers from a function that reads what is in their `json`."""
+
+    def reader(head: Head, body: bytes, request: Request) -> T:
+        check(head, body, request)
+        answer = read_json(head, body)
+        if "json" not in answer:
+            raise unexpected(head, body, f"the answer to {request.operation}")
+        return read(answer["json"])
+
+    return reader
+
+
+def read_created(head: Head, body: bytes, request: Request) -> Created:
+    """Read the answer to `POST /conversation`; 0.10 does not tell the root in it."""
+    # 01_happy_path; chat-ui-0.10/01_happy_path
+    check(head, body, request)
+    answer = read_json(head, body)
+    text, tip = answer.get("conversation"), None
+    try:
+        conversation = read_id(answer.get("conversationId"))
+        if isinstance(text, str):
+            tip = read_conversation(_Fields(load_json(text), "it").get("json")).tip
+    except (ValueError, RecursionError):
+        raise unexpected(head, body, "the answer to a new conversation") from None
+    cookies = tuple(value for name, value in head.headers if name == "set-cookie")
+    return Created(conversation, tip, cookies, is_newer=True)
+
+
+def read_share(head: Head, body: bytes, request: Request) -> str:
+    """Return the path of a conversation that was shared."""
+    check(head, body, request)
+    share = read_json(head, body).get("shareId")
+    if not is_id(share):
+        raise unexpected(head, body, "the id of the shared conversation")
+    return f"/r/{share}"
+
+
+def read_share_prefix(value: Any) -> str:
+    """Return what stands before the path of a shared conversation; "": the base URL."""
+    prefix = _Fields(value, "the configuration").get("PUBLIC_SHARE_PREFIX")
+    return prefix.rstrip("/") if isinstance(prefix, str) else ""
+
+
+def read_conversation(value: Any) -> StoredConversation:
+    """Read a conversation: all its branches, and the newest one."""
+    fields = _Fields(value, "the conversation")
+    answers: list[StoredAnswer] = []
+    tree = tuple(_message(item, answers) for item in fields.each("messages"))
+    return StoredConversation(
+        title=fields.text("title").strip(),
+        model=fields.text("model"),
+        messages=_newest_branch(tree),
+        root=fields.id("rootMessageId") if fields.get("rootMessageId") else None,
+        tree=tree,
+        answers=tuple(answers),
+    )
+
+
+def read_models(value: Any) -> tuple[Model, ...]:
+    """Read the list of models."""
+    return tuple(_model(item) for item in _Fields({"models": value}, "the list").each("models"))
+
+
+def read_settings(value: Any) -> Settings:
+    """Read what the session has chosen."""
+    fields = _Fields(value, "the settings")
+    prompts = _Fields(fields.get("customPrompts") or {}, "customPrompts")
+    return Settings(
+        share_conversations=fields.flag("shareConversationsWithModelAuthors"),
+        terms_accepted_at=fields.date("welcomeModalSeenAt"),
+        active_model=fields.text("activeModel"),
+        custom_prompts={name: prompts.text(name) for name in prompts.names},
+    )
+
+
+def read_kept_settings(value: Any) -> dict[str, Any]:
+    """Return all settings, to be sent back."""
+    fields = _Fields(value, "the settings")
+    return {name: fields.get(name) for name in fields.names if fields.get(name) is not None}
+
+
+def read_list(value: Any) -> tuple[tuple[ConversationInfo, ...], bool]:
+    """Read a page of the list of conversations, and whether there are more."""
+    fields = _Fields(value, "the list")
+    infos = tuple(
+        ConversationInfo(
+            id=item.id("id"), title=item.text("title").strip(), model=item.text("model")
+        )
+        for item in fields.each("conversations")
+    )
+    return infos, fields.flag("hasMore")
+
+
+class _Fields:
+    """The fields of one object, read with their types checked.
+
+    Args:
+        value: the object, or what came in its place.
+        where: what it is, for errors.
+    """
+
+    def __init__(self, value: object, where: str) -> None:
+        self._where = where
+        if not _is_dict(value):
+            raise self._error("an object")
+        self._fields = value
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._fields)
+
+    def get(self, name: str) -> Any:
+        """Return a field of any type; None if it is missing or null."""
+        return self._fields.get(name)
+
+    def text(self, name: str) -> str:
+        if not isinstance(value := self.get(name), str):
+            raise self._error("text", name)
+        return value
+
+    def id(self, name: str) -> str:
+        if not is_id(value := self.get(name)):
+            raise self._error("an id", name)
+        return value
+
+    def flag(self, name: str) -> bool:
+        if not isinstance(value := self.get(name), bool):
+            raise self._error("true or false", name)
+        return value
+
+    def date(self, name: str) -> datetime | None:
+        value = self.get(name)
+        if value is None:
+            return None
+        try:
+            return datetime.fromisoformat(value)
+        except (ValueError, TypeError):
+            raise self._error("a date", name) from None
+
+    def each(self, name: str) -> "list[_Fields]":
+        if not isinstance(value := self.get(name), list):
+            raise self._error("a list", name)
+        return [_Fields(item, f"{name}[{n}]") for n, item in enumerate(value)]
+
+    def _error(self, expected: str, name: str = "") -> ProtocolError:
+        # Never the value: it can be a prompt.
+        place = f"`{name}` of {self._where}" if name else self._where
+        return ProtocolError(f"an answer is not what this protocol says: {place} is not {expected}")
+
+
+def _message(fields: _Fields, answers: list[StoredAnswer]) -> Message:
+    stage, over = _stage(fields)
+    is_answer = fields.text("from") == "assistant"
+    ancestors = fields.get("ancestors") or []
+    message = Message(
+        role=fields.text("from"),
+        content=fields.text("content"),
+        id=fields.id("id"),
+        created_at=fields.date("createdAt"),
+        updated_at=fields.date("updatedAt"),
+        partial=is_answer and stage is not Stage.WHOLE,
+        parent=ancestors[-1] if ancestors and is_id(ancestors[-1]) else None,
+        children=tuple(child for child in fields.get("children") or () if is_id(child)),
+    )
+    if is_answer:
+        generation = fields.get("generationId")
+        answers.append(
+            StoredAnswer(message, generation if isinstance(generation, str) else None, stage, over)
+        )
+    return message
+
+
+def _stage(fields: _Fields) -> tuple[Stage, bool]:
+    """Return what has become of an answer, by the events of its run, and whether that is over."""
+    updates = [update for update in fields.get("updates") or () if _is_dict(update)]
+    statuses = {update.get("status") for update in updates if update.get("type") == "status"}
+    finals = [update for update in updates if update.get("type") == "finalAnswer"]
+    over = bool(statuses & {"error", "finished"})
+    if "error" in statuses:
+        return Stage.FAILED, over
+    if fields.get("interrupted") is True or any(final.get("interrupted") for final in finals):
+        return Stage.STOPPED, over
+    if finals:
+        return Stage.WHOLE, over
+    return (Stage.FAILED if "finished" in statuses else Stage.RUNNING), over
+
+
+def _newest_branch(tree: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Return the branch of the newest message; an empty system message at its root is left out."""
+    known = {message.id: message for message in tree}
+    branch: list[Message] = []
+    message = tree[-1] if tree else None
+    while message is not None and len(branch) < len(tree):
+        if message.role != "system" or message.content:
+            branch.append(message)
+        message = known.get(message.parent) if message.parent is not None else None
+    return tuple(reversed(branch))
+
+
+def _model(fields: _Fields) -> Model:
+    name = fields.text("name")
+    types = fields.get("multimodalAcceptedMimetypes")
+    takes_images = fields.get("multimodal") is True
+    display_name, description = fields.get("displayName"), fields.get("description")
+    website = fields.get("websiteUrl")
+    examples = fields.each("promptExamples") if fields.get("promptExamples") else []
+    return Model(
+        id=fields.text("id"),
+        name=name,
+        display_name=display_name if isinstance(display_name, str) else name,
+        description=description if isinstance(description, str) else None,
+        website_url=website if isinstance(website, str) else None,
+        prompt_examples=tuple(
+            PromptExample(title=example.text("title"), prompt=example.text("prompt"))
+            for example in examples
+        ),
+        file_types=tuple(str(item) for item in types or ("image/*",)) if takes_images else (),
+    )
+
+
+def _is_dict(value: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)

@@ -1,0 +1,53 @@
+"""Files that go with a message: what can be sent, checked before anything is."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from h2o_client.protocol.effects import Flow
+from h2o_client.protocol.exchange import Exchange
+from h2o_client.protocol.retries import Call
+from h2o_client.types import File
+
+_LARGEST = 10 * 1024 * 1024  # bytes of one file
+_LARGEST_BODY = 15 * 1024 * 1024  # bytes of a message: base64 makes four of three
+_TEXT = ("text/*", "application/json", "application/xml", "application/csv")
+
+
+def check_sizes(files: Sequence[File]) -> None:
+    """Check the sizes of files.
+
+    Raises:
+        ValueError: one is empty or too large, or all together are.
+    """
+    # 17_files: what is empty is dropped, and what is too large is rejected.
+    for file in files:
+        if not file.content:
+            raise ValueError(f"the file {file.name!r} is empty: the server would drop it")
+        if len(file.content) >= _LARGEST:
+            raise ValueError(
+                f"the file {file.name!r} is too large: the server takes less than 10 MB"
+            )
+    if sum(len(file.content) * 4 // 3 for file in files) > _LARGEST_BODY - 64 * 1024:
+        raise ValueError("the files are too large together: the server takes 15 MB, in base64")
+
+
+def check_files(exchange: Exchange, files: tuple[File, ...], model: str, call: Call) -> Flow[None]:
+    """Check whether the model takes the files: the server drops the others without a word.
+
+    Raises:
+        ValueError: it does not take one of them.
+    """
+    if not files:
+        return
+    if exchange.models is None:
+        yield from exchange.read_models(call)
+    types = [
+        kind for known in exchange.models or () if known.id == model for kind in known.file_types
+    ]
+    for file in files:
+        if not any(fnmatchcase(file.type, kind) for kind in (*_TEXT, *types)):
+            more = f" and {', '.join(types)}" if types else ""
+            raise ValueError(
+                f"the model {model!r} does not take the file {file.name!r} of type "
+                f"{file.type!r}: it takes text{more}"
+            )

@@ -1,0 +1,508 @@
+"""Chats and conversations with a server of 2025, played by hand."""
+
+import itertools
+from typing import Any
+
+import pytest
+from recorded import Exchange, lines, named
+from tree import FINISHED, HELLO, KEEP_ALIVE, STARTED, TreeWorld, line, said, streamed
+from world import Answer, Part, Player, chat_of, cut, lost, says
+
+from h2o_client.errors import (
+    ConversationBusyError,
+    GenerationError,
+    H2oError,
+    IncompleteStreamError,
+    NotFoundError,
+    TransportTimeoutError,
+)
+from h2o_client.protocol.conversation import ConversationCore, new_conversation
+from h2o_client.protocol.message import MessageOperation
+from h2o_client.types import Event, File, Reply, Revision, Timeouts
+
+MAIN = "chat-ui-main-2026-08"
+
+
+def talk_of(world: TreeWorld, **options: Any) -> ConversationCore:
+    arguments: dict[str, Any] = dict.fromkeys(("model", "keep", "id", "from_share"))
+    return new_conversation(world.exchange, **{**arguments, **options})
+
+
+def operation(
+    world: TreeWorld, talk: ConversationCore, prompt: str | None, **options: Any
+) -> MessageOperation:
+    arguments: dict[str, Any] = dict.fromkeys(("recover", "retries", "parameters"))
+    return MessageOperation(
+        world.exchange, talk, prompt, **{**arguments, "keywords": {}, **options}
+    )
+
+
+def send(world: TreeWorld, talk: ConversationCore, prompt: str | None, **options: Any) -> Reply:
+    return world.play(operation(world, talk, prompt, **options).run())
+
+
+def fail(world: TreeWorld, flow: Any) -> H2oError:
+    with pytest.raises(H2oError) as caught:
+        world.play(flow)
+    return caught.value
+
+
+# What is sent
+
+
+def test_a_message_is_a_form_whose_boundary_is_not_in_it() -> None:
+    world = TreeWorld()
+    world.play(chat_of(world, "Hi\r\n--h2o 👋").run())
+    request = world.requests[1]
+    headers = dict(request.headers)
+    boundary = headers["Content-Type"].removeprefix("multipart/form-data; boundary=").encode()
+    content = request.content or b""
+    assert len(boundary) > 60
+    assert content.startswith(b"--" + boundary + b'\r\nContent-Disposition: form-data; name="data"')
+    assert content.endswith(b"\r\n--" + boundary + b"--\r\n")
+    assert content.count(boundary) == 2
+    assert b"filename" not in content
+    assert headers["Origin"] == "https://host"
+    assert world.sent[0]["inputs"] == "Hi\r\n--h2o 👋"
+    assert world.sent[0]["id"] == "root-f1"
+    assert world.sent[0]["is_retry"] is False
+    assert "parameters" not in world.sent[0]
+
+
+def test_files_go_with_the_message() -> None:
+    world = TreeWorld(model="vision")
+    files = (File('a;"b".txt', b"hello", "text/plain"), File("dot.png", b"\x89PNG", "image/png"))
+    chat = chat_of(world, files=files)
+    world.play(chat.run())
+    content = next(r.content for r in world.requests if r.operation == "message") or b""
+    assert (
+        b'name="files"; filename="base64;a;%22b%22.txt"\r\nContent-Type: text/plain\r\n\r\naGVsbG8='
+        in content
+    )
+    assert b'filename="base64;dot.png"\r\nContent-Type: image/png\r\n\r\niVBORw==\r\n--' in content
+
+
+@pytest.mark.parametrize(
+    ("kind", "model"), [("image/png", "first"), ("application/pdf", "vision"), ("", "vision")]
+)
+def test_a_file_that_the_model_does_not_take_is_not_sent(kind: str, model: str) -> None:
+    world = TreeWorld(model=model)
+    with pytest.raises(ValueError, match="does not take the file 'x'"):
+        world.play(chat_of(world, files=(File("x", b"x", kind),)).run())
+    assert world.operations == ["models"]
+
+
+def test_a_system_message_is_the_preprompt() -> None:
+    world = TreeWorld()
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    world.play(chat_of(world, messages).run())
+    assert world.bodies("create") == [{"model": "m", "preprompt": "Be brief."}]
+    assert world.sent[0]["inputs"] == "Hi"
+    world.play(chat_of(world, [*messages, {"role": "assistant", "content": "Yes"}]).run())
+    assert world.sent[1]["inputs"] == "User: Hi\nAssistant: Yes\nAssistant:"
+
+
+def test_messages_form_a_chain() -> None:
+    world = TreeWorld()
+    talk = talk_of(world)
+    for prompt in ("One", "Two", "Three"):
+        assert send(world, talk, prompt).text == " Hello"
+    assert [each["id"] for each in world.sent] == ["root-f1", "a2", "a4"]
+    assert world.operations == ["create", *["message", "data"] * 2, "message"]
+    assert [message.content for message in talk.messages] == [
+        "One", " Hello", "Two", " Hello", "Three", " Hello",
+    ]  # fmt: skip
+    assert talk.messages[0].id == "q1"
+
+
+def test_on_010_the_root_is_read() -> None:
+    world = TreeWorld(main=False)
+    talk = talk_of(world)
+    send(world, talk, "One")
+    assert world.operations == ["create", "data", "message"]
+    assert world.sent[0]["id"] == "root-f1"
+
+
+def test_a_retry_is_a_sibling() -> None:
+    world = TreeWorld()
+    talk = talk_of(world)
+    send(world, talk, "One")
+    send(world, talk, None)
+    assert (world.sent[1]["id"], world.sent[1]["is_retry"]) == ("a2", True)
+    assert world.sent[0]["generationId"] != world.sent[1]["generationId"]
+    history = world.play(talk.refresh())
+    assert [message.id for message in history] == ["q1", "a3"]
+    assert history[0].children == ("a2", "a3")
+    assert [message.content for message in talk.messages] == ["One", " Hello"]
+
+
+def test_a_parent_begins_another_branch() -> None:
+    world = TreeWorld()
+    talk = talk_of(world)
+    first = send(world, talk, "One")
+    send(world, talk, "Two")
+    send(world, talk, "Other", parent="a2")
+    send(world, talk, "Third", parent=first.response_id)
+    assert [each["id"] for each in world.sent] == ["root-f1", "a2", "a2", "a2"]
+    history = world.play(talk.refresh())
+    assert [message.content for message in history] == ["One", " Hello", "Third", " Hello"]
+    with pytest.raises(ValueError, match="has no message"):
+        send(world, talk, "x", parent="nope")
+
+
+def test_a_prompt_is_shown_of_a_reply() -> None:
+    world = TreeWorld({"prompt": says({"prompt": "[USER]", "model": "m", "parameters": {}})})
+    talk = talk_of(world)
+    reply = send(world, talk, "One")
+    world.play(talk.prompt(reply.response_id))
+    assert world.requests[-1].url.endswith("/message/a2/prompt")
+
+
+# When an answer is whole
+
+RECORDED = [
+    "01_happy_path", "03_retry", "07_upstream_cut", "07_upstream_cut_clean",
+    "07_upstream_cut_once_1", "07_upstream_empty", "07_upstream_midstream_error",
+    "07_upstream_newlines", "07_upstream_no_finish", "07_upstream_unicode", "07_upstream_think",
+    "07_upstream_error_429",
+]  # fmt: skip
+
+
+def recording(name: str) -> Exchange:
+    found = {
+        "01_happy_path": "POST /conversation/{id}",
+        "03_retry": "retry of the answer, without inputs",
+    }
+    return named(name, found.get(name, "message"), MAIN)
+
+
+def outcome(world: TreeWorld) -> tuple[Reply | None, str]:
+    """Play a chat; the reply, or the text that had arrived."""
+    chat = chat_of(world)
+    try:
+        return world.play(chat.run()), ""
+    except H2oError as error:
+        player = Player(world)
+        player.play(chat.abandon(world.exchange.cleanup()))
+        return None, error.partial
+
+
+def plain(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Events as they are stored: without padding and keep-alives."""
+    kept = [event for event in events if event.get("status") != "keepAlive"]
+    return [
+        event | {"token": event["token"].rstrip("\0")} if event["type"] == "stream" else event
+        for event in kept
+    ]
+
+
+@pytest.mark.parametrize("step", [37, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("main", [True, False], ids=["main", "0.10"])
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_stream_that_is_cut_anywhere_is_right_or_an_error(
+    name: str, main: bool, step: int
+) -> None:
+    exchange = recording(name)
+    events = plain(lines(exchange))
+    finals = [event["text"] for event in events if event["type"] == "finalAnswer"]
+    failed = any(event.get("status") == "error" for event in events)
+    text = (
+        finals[0].encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        if finals and not failed
+        else None
+    )
+    body = exchange.body
+    for place in range(0, len(body) + 1, step):
+        if body[place - 50 : place + 50] == b" " * 100 and place % 1000:
+            continue  # among the 4,096 spaces
+        world = TreeWorld(main=main, answers=[events], takes=0.2)
+        head = Answer(200, (body[:place], cut()), exchange.headers)
+        world.script["message"] = iter([head])
+        reply, partial = outcome(world)
+        assert len(world.sent) == 1, place
+        assert world.trees == {}
+        if text is None:
+            assert reply is None, place
+        else:
+            assert reply is not None, (place, partial)
+            assert reply.text == text
+        revisions = [token.text for token in world.tokens if isinstance(token, Revision)]
+        if reply is not None and not revisions:
+            assert world.text.rstrip() == reply.text.rstrip()
+        assert all(revision == text for revision in revisions)
+
+
+def test_a_lost_stream_goes_on_live_in_the_middle_of_a_word() -> None:
+    words = said(*(f" w{n}" for n in range(20)))
+    world = TreeWorld(answers=[words], takes=9.0)
+    world.script["message"] = iter([streamed(words[:4], b'{"type":"stream","token":" w', cut())])
+    reply = world.play(chat_of(world).run())
+    assert reply.recovered
+    assert reply.text == world.text == "".join(f" w{n}" for n in range(20))
+    assert world.operations == ["create", "message", "reattach", "delete"]
+    assert not reply.revised
+
+
+def test_where_it_cannot_be_read_on_the_history_has_it() -> None:
+    world = TreeWorld(main=False, answers=[said(" one", " two")], takes=3.0)
+    world.script["message"] = iter([streamed(HELLO[:1], cut())])
+    reply = world.play(chat_of(world).run())
+    assert reply.text == world.text == " one two"
+    assert world.operations.count("reattach") == 1
+    assert world.operations.count("data") > 2
+    assert len(world.sent) == 1
+
+
+@pytest.mark.parametrize("main", [True, False])
+def test_a_message_that_never_arrived_is_sent_again(main: bool) -> None:
+    world = TreeWorld(main=main)
+    world.script["message"] = iter([lambda _: lost()])
+    assert world.play(chat_of(world).run()).text == " Hello"
+    first, second = world.sent
+    assert first["generationId"] != second["generationId"]
+    assert sum(world.slept) >= 1.0
+
+
+def test_a_message_that_was_overwritten_is_not_sent_again() -> None:
+    """The response had begun: the server had it."""
+    world = TreeWorld()
+    world.script["message"] = iter([lambda _: streamed(HELLO[:2], cut())])
+    assert isinstance(fail(world, chat_of(world).run()), IncompleteStreamError)
+    assert len(world.sent) == 1
+
+
+def test_a_failed_answer_is_not_asked_for_again() -> None:
+    error = {"type": "status", "status": "error", "message": "503 x", "statusCode": 503}
+    world = TreeWorld(answers=[[STARTED, error]])
+    assert "the model server" in str(fail(world, chat_of(world).run()))
+    assert len(world.sent) == 1
+
+
+def test_a_revision_is_told_and_the_reply_has_the_right_text() -> None:
+    exchange = recording("07_upstream_cut_once_1")
+    world = TreeWorld(answers=[plain(lines(exchange))])
+    reply = world.play(chat_of(world).run())
+    assert reply.revised
+    assert world.tokens[-1] == Revision(reply.text)
+    assert reply.text.startswith("Hello! I am a stub of an")
+
+
+def test_unknown_events_are_given_and_the_title_is_known() -> None:
+    tool = {"type": "tool", "subtype": "eta", "eta": 1}
+    title = {"type": "title", "title": "A title"}
+    world = TreeWorld(answers=[[*HELLO[:-1], tool, title, FINISHED]])
+    talk = talk_of(world)
+    send(world, talk, "Hi")
+    assert talk.title == "A title"
+    world = TreeWorld(answers=[[STARTED, tool, *HELLO[1:]]])
+    world.play(chat_of(world).run())
+    assert [token.data for token in world.tokens if isinstance(token, Event)] == [tool]
+
+
+# Time
+
+
+def test_the_first_token_is_waited_for_though_the_headers_come_at_once() -> None:
+    beats: list[Part] = [part for _ in range(100) for part in (0.1, KEEP_ALIVE)]
+    world = TreeWorld(timeouts=Timeouts(first_token=3.0, idle=60.0), takes=1000.0)
+    world.script["message"] = iter([streamed(HELLO[:1], *beats)])
+    error = fail(world, chat_of(world).run())
+    assert isinstance(error, TransportTimeoutError)
+    assert error.limit == "first_token"
+    assert world.elapsed == pytest.approx(3.0, abs=0.2)
+
+
+def test_keep_alives_are_not_an_answer() -> None:
+    beats: list[Part] = [part for _ in range(100) for part in (0.1, KEEP_ALIVE)]
+    world = TreeWorld(timeouts=Timeouts(first_token=60.0, idle=3.0), takes=1000.0)
+    world.script["message"] = iter([streamed(HELLO[:2], *beats)])
+    error = fail(world, chat_of(world).run())
+    assert isinstance(error, TransportTimeoutError)
+    assert (error.limit, error.partial) == ("idle", " Hel")
+    assert world.elapsed == pytest.approx(3.0, abs=0.2)
+
+
+# Stopping and leaving
+
+
+def stopped_after(world: TreeWorld, op: MessageOperation, count: int = 1) -> Reply:
+    """Play an operation that is stopped once so many texts have come."""
+    seen = itertools.count(1)
+
+    def stop() -> None:
+        if next(seen) == count:
+            Player(world).play(op.stop())
+
+    world.on_emit = stop
+    try:
+        return world.play(op.run())
+    finally:
+        world.on_emit = lambda: None
+
+
+def test_a_stop_cuts_the_answer_back_to_what_was_given() -> None:
+    world = TreeWorld(answers=[said(" a👋", " b", " c")], takes=9.0)
+    talk = talk_of(world)
+    reply = stopped_after(world, operation(world, talk, "Hi"))
+    assert (reply.text, reply.finish_reason) == (" a👋", "stopped")
+    assert world.bodies("stop") == [
+        {"generationId": world.sent[0]["generationId"], "seenContentLength": 4}
+    ]
+    assert [message.content for message in world.play(talk.refresh())] == ["Hi", " a👋"]
+    assert send(world, talk, "Next").text == " Hello"
+    assert world.killed == 0
+    assert world.slept == []
+
+
+def test_a_stop_that_came_too_late_does_not_end_the_next_answer() -> None:
+    world = TreeWorld(answers=[said(" a", " b")])  # the run is over before the stop arrives
+    talk = talk_of(world)
+    stopped_after(world, operation(world, talk, "Hi"))
+    assert send(world, talk, "Next").text == " Hello"
+    assert world.killed == 0
+    assert sum(world.slept) == pytest.approx(5.5, abs=0.1)
+    assert [message.content for message in talk.messages][:2] == ["Hi", " a b"]
+
+
+def test_two_who_stop_tell_the_server_once() -> None:
+    world = TreeWorld(answers=[said(" a", " b")], takes=9.0)
+    talk = talk_of(world)
+    op = operation(world, talk, "Hi")
+    player = Player(world)
+    reading = player.drive(op.run())
+    while not next(reading).startswith("emit"):
+        pass
+    telling = Player(world).drive(op.stop())
+    assert next(telling) == "fetch stop"
+    words = [next(reading) for _ in range(3)]
+    assert "fetch stop" not in words
+    assert not list(telling)
+    assert not [word for word in reading if "stop" in word]
+    assert world.operations.count("stop") == 1
+
+
+def test_another_sessions_conversation_is_not_there() -> None:
+    world = TreeWorld()
+    talk = talk_of(world, id="6b019257c8e3ae6700d024d8")
+    rejected = named("11_history", "another session", MAIN)
+    world.script["data"] = iter([Answer(403, (rejected.body,), rejected.headers)])
+    error = fail(world, talk.refresh())
+    assert isinstance(error, NotFoundError)
+    assert "another session" in str(error)
+
+
+def test_leaving_stops_and_deletes() -> None:
+    world = TreeWorld(takes=9.0)
+    chat = chat_of(world)
+    player = Player(world)
+    steps = player.drive(chat.run())
+    for word in steps:
+        if word.startswith("emit"):
+            break
+    steps.close()
+    player.release()
+    world.play(chat.abandon(world.exchange.cleanup()))
+    assert world.operations == ["create", "message", "stop", "delete"]
+    assert world.trees == {}
+
+
+# One message at a time
+
+
+def test_the_next_message_waits_until_the_title_has_come() -> None:
+    """The reply is given, the response is still open."""
+    world = TreeWorld(takes=6.0)
+    talk = talk_of(world)
+    world.script["message"] = iter([streamed(HELLO[:-1], 6.0, line(FINISHED))])
+    reply = send(world, talk, "One")
+    assert (reply.text, reply.finish_reason) == (" Hello", None)
+    assert world.elapsed < 2
+    send(world, talk, "Two")
+    assert world.elapsed >= 6
+    assert world.play(talk.refresh())[0].content == "One"
+
+
+def test_a_message_is_not_sent_under_a_run_that_goes_on() -> None:
+    world = TreeWorld(takes=500.0, timeouts=Timeouts(first_token=20.0, recovery=1.0))
+    talk = talk_of(world)
+    world.script["message"] = iter([streamed(HELLO[:2], cut())])
+    world.script["reattach"] = itertools.repeat(lost())
+    world.script["stop"] = itertools.repeat(lost())
+    op = operation(world, talk, "One")
+    assert isinstance(fail(world, op.run()), IncompleteStreamError)
+    with pytest.raises(ConversationBusyError):
+        send(world, talk, "Two")
+    assert len(world.sent) == 1
+    world.now += 500
+    world.script.clear()
+    send(world, talk, "Two")
+    assert world.sent[1]["id"] == "a2"
+
+
+def test_renaming_waits_for_the_run() -> None:
+    world = TreeWorld(takes=6.0)
+    talk = talk_of(world)
+    world.script["message"] = iter([streamed(HELLO[:-1], 6.0, line(FINISHED))])
+    send(world, talk, "One")
+    world.play(talk.rename("Mine"))
+    assert world.elapsed >= 6
+    assert talk.title == "Mine"
+
+
+def test_the_next_message_goes_under_a_failed_answer() -> None:
+    error = {"type": "status", "status": "error", "message": "x"}
+    world = TreeWorld(answers=[[STARTED, {"type": "stream", "token": "half"}, error]])
+    talk = talk_of(world)
+    failure = fail(world, operation(world, talk, "One").run())
+    assert isinstance(failure, GenerationError)
+    assert failure.partial == "half"
+    send(world, talk, "Two")
+    assert world.sent[1]["id"] == "a2"
+
+
+def test_a_failed_answer_can_be_asked_for_again() -> None:
+    error = {"type": "status", "status": "error", "message": "x"}
+    world = TreeWorld(answers=[[STARTED, error]])
+    talk = talk_of(world)
+    fail(world, operation(world, talk, "One").run())
+    assert send(world, talk, None).text == " Hello"
+    assert (world.sent[1]["id"], world.sent[1]["is_retry"]) == ("a2", True)
+
+
+def test_a_message_that_was_rejected_is_sent_as_a_new_one() -> None:
+    world = TreeWorld()
+    talk = talk_of(world)
+    world.script["message"] = iter([says({"message": "Message too long."}, 400)])
+    fail(world, operation(world, talk, "One").run())
+    assert send(world, talk, None).text == " Hello"
+    assert (world.sent[1]["id"], world.sent[1]["is_retry"]) == ("root-f1", False)
+
+
+def test_a_conversation_that_is_gone_says_so() -> None:
+    world = TreeWorld()
+    talk = talk_of(world)
+    send(world, talk, "One")
+    world.trees.clear()
+    assert isinstance(fail(world, operation(world, talk, "Two").run()), NotFoundError)
+
+
+def test_a_shared_conversation_has_a_url() -> None:
+    world = TreeWorld({"share": says({"shareId": "VvyodcT"})}, well={})
+    world.script["config"] = iter([says({"json": {"PUBLIC_SHARE_PREFIX": ""}})])
+    assert world.play(talk_of(world).share()) == "https://host/chat/r/VvyodcT"
+    world.script["share"] = iter([says({"shareId": "VvyodcT"})])
+    world.script["config"] = iter([says({"json": {"PUBLIC_SHARE_PREFIX": "https://hf.co/chat/"}})])
+    assert world.play(talk_of(world).share()) == "https://hf.co/chat/r/VvyodcT"
+
+
+def test_all_pages_of_the_list_are_read() -> None:
+    from h2o_client.protocol.queries import conversations
+
+    def page(numbers: range, *, more: bool) -> Answer:
+        infos = [{"id": f"{n:024x}", "title": "t", "model": "m"} for n in numbers]
+        return says({"json": {"conversations": infos, "hasMore": more}})
+
+    pages = [page(range(30), more=True), page(range(30, 60), more=True), page(range(0), more=False)]
+    world = TreeWorld({"list": pages})
+    assert len(world.play(conversations(world.exchange))) == 60
+    assert [request.url[-4:] for request in world.requests] == ["?p=0", "?p=1", "?p=2"]

@@ -1,0 +1,296 @@
+"""Which dialect a server speaks, and what that costs."""
+
+import json
+from typing import Any
+
+import pytest
+from recorded import named, scenario
+from tree import TreeWorld
+from world import Answer, Player, World, chat_of, lost, says
+
+from h2o_client.errors import (
+    H2oError,
+    LoginRequiredError,
+    ServerError,
+    StatusError,
+    TransportError,
+    UnsupportedError,
+    UnsupportedServerError,
+)
+from h2o_client.protocol import queries
+from h2o_client.protocol.conversation import new_conversation
+from h2o_client.protocol.effects import CallerStoppedError
+from h2o_client.protocol.message import MessageOperation
+from h2o_client.types import DEFAULT_MODEL
+
+MAIN = "chat-ui-main-2026-08"
+
+
+def unknown(**options: Any) -> TreeWorld:
+    """A server of 2025 whose client knows nothing of it."""
+    return TreeWorld(**{"dialect": None, "model": None, "session": None, **options})
+
+
+def ask(world: World, prompt: str = "Hi") -> list[str]:
+    """Play a chat; return what was sent."""
+    before = len(world.requests)
+    world.play(chat_of(world, prompt).run())
+    return world.operations[before:]
+
+
+def test_a_server_of_2023_takes_no_additional_request() -> None:
+    world = World(session=None)
+    assert ask(world) == ["settings", "create", "message", "delete"]
+    assert ask(world) == ["create", "message", "delete"]
+    assert (world.exchange.dialect.name, world.exchange.recognised) == ("chat-ui-2023", True)
+
+
+def test_a_resumed_session_of_2023_takes_no_additional_request() -> None:
+    world = World()
+    assert ask(world) == ["create", "message", "delete"]
+    assert world.exchange.recognised
+
+
+def test_a_server_of_2025_takes_two_more_requests_once() -> None:
+    world = unknown()
+    assert ask(world) == ["settings", "models", "create", "message", "delete"]
+    assert ask(world) == ["create", "message", "delete"]
+    assert (world.exchange.dialect.name, world.exchange.recognised) == ("chat-ui-2025", True)
+    assert world.exchange.model == "first"
+    assert world.bodies("create")[0] == {"model": "first"}
+
+
+def test_a_dialect_that_is_given_takes_no_additional_request() -> None:
+    world = TreeWorld(session=None)
+    assert ask(world) == ["create", "message", "delete"]
+
+
+def test_without_a_model_the_first_of_the_list_answers() -> None:
+    world = TreeWorld(session=None, model=None)
+    assert ask(world) == ["models", "create", "message", "delete"]
+    assert ask(world) == ["create", "message", "delete"]
+    assert world.exchange.model == "first"
+
+
+def test_a_resumed_session_is_recognised_by_what_is_created() -> None:
+    """The main branch tells more than any server of 2023."""
+    world = unknown(session="abc", model="m")
+    assert ask(world) == ["create", "message", "delete"]
+    assert world.exchange.dialect.name == "chat-ui-2025"
+
+
+def test_a_resumed_session_on_010_is_recognised_by_the_rejected_message() -> None:
+    world = unknown(session="abc", model="m", main=False)
+    rejected = named("16_old_client", "POST /conversation/{id}", MAIN)
+    assert rejected.status == 500
+    world.script["message"] = iter([Answer(500, (rejected.body,), rejected.headers)])
+    assert ask(world) == ["create", "message", "models", "data", "message", "delete"]
+    assert not world.trees
+
+
+def test_a_resumed_session_without_a_model_is_recognised_by_the_unknown_one() -> None:
+    world = unknown(session="abc")
+    world.script["create"] = iter([says({"message": "Invalid request"}, 400)])
+    assert ask(world) == ["create", "models", "create", "message", "delete"]
+    assert [body["model"] for body in world.bodies("create")] == [DEFAULT_MODEL, "first"]
+
+
+@pytest.mark.parametrize("session", [None, "abc"])
+def test_a_conversation_and_a_list_are_recognised_too(session: str | None) -> None:
+    page = named("11_history", "GET /__data.json", MAIN)
+    world = unknown(session=session)
+    world.script["root"] = iter([Answer(200, (page.body,), page.headers)])
+    assert [model.id for model in world.play(queries.models(world.exchange))] == ["first", "vision"]
+    assert world.exchange.dialect.name == "chat-ui-2025"
+
+
+def test_what_is_not_sent_to_a_server_that_turns_out_to_be_newer() -> None:
+    world = unknown()
+    with pytest.raises(UnsupportedError, match="generation parameters"):
+        world.play(chat_of(world, temperature=0.5).run())
+    assert world.operations == ["settings", "models"]
+
+
+def conversation(world: World, **options: Any) -> MessageOperation:
+    core = new_conversation(world.exchange, model=None, keep=None, id=None, from_share=None)
+    arguments: dict[str, Any] = {
+        "recover": None,
+        "retries": None,
+        "parameters": None,
+        "keywords": {},
+    }
+    return MessageOperation(world.exchange, core, "Hi", **{**arguments, **options})
+
+
+@pytest.mark.parametrize(
+    "options", [{"web_search": True}, {"keywords": {"seed": 1}}, {"parameters": {"x": 1}}]
+)
+def test_what_a_server_of_2025_cannot_do_is_not_sent(options: dict[str, Any]) -> None:
+    world = TreeWorld(session=None)
+    with pytest.raises(UnsupportedError, match="this kind of server cannot"):
+        world.play(conversation(world, **options).run())
+    assert world.operations == []
+
+
+@pytest.mark.parametrize("name", ["vote", "summarize"])
+def test_what_is_gone_is_not_sent(name: str) -> None:
+    world = TreeWorld(session=None)
+    core = new_conversation(world.exchange, model=None, keep=None, id=None, from_share=None)
+    flow = core.summarize() if name == "summarize" else core.vote("x", 1)
+    with pytest.raises(UnsupportedError):
+        world.play(flow)
+    assert world.operations == []
+
+
+@pytest.mark.parametrize("options", [{"parent": "x"}])
+def test_what_a_server_of_2023_cannot_do_is_not_sent(options: dict[str, Any]) -> None:
+    world = World()
+    with pytest.raises(UnsupportedError, match="follow another"):
+        world.play(conversation(world, **options).run())
+    assert world.operations == []
+
+
+def recorded(version: str, name: str, operation: str) -> tuple[str, Answer]:
+    exchange = next(each for each in scenario(name, version) if operation in each.name)
+    assert exchange.status is not None
+    return exchange.path, Answer(exchange.status, (exchange.body,), exchange.headers)
+
+
+@pytest.mark.parametrize("version", ["chat-ui-0.9.5", "chat-ui-0.8.4"])
+def test_a_version_between_is_not_supported(version: str) -> None:
+    _, form = recorded(version, "16_old_client", "POST /settings")
+    _, page = recorded(version, "15_detect", "GET /api/v2/user")
+    world = World({"settings": form, "models": page}, session=None)
+    with pytest.raises(UnsupportedServerError, match=r"0\.8 to 0\.9\.5.*0\.9\.6 and later"):
+        ask(world)
+    assert world.operations == ["settings", "models"]
+
+
+@pytest.mark.parametrize("version", ["chat-ui-0.9.5", "chat-ui-0.8.4"])
+def test_a_version_between_is_not_supported_in_a_resumed_session(version: str) -> None:
+    _, message = recorded(version, "16_old_client", "POST /conversation/{id}")
+    _, page = recorded(version, "15_detect", "GET /api/v2/user")
+    assert message.status == 500
+    world = World({"message": message, "models": page})
+    with pytest.raises(UnsupportedServerError):
+        ask(world)
+
+
+def test_version_07_is_not_supported() -> None:
+    world = World({"settings": says({"message": "Internal Error"}, 500)}, session=None)
+    with pytest.raises(UnsupportedServerError, match=r"0\.7"):
+        ask(world)
+
+
+PROVIDER = (("location", "https://login.example.com/authorize?x=1"),)
+LOGIN = {"type": "redirect", "status": 302, **dict(PROVIDER)}
+
+
+@pytest.mark.parametrize("form", [says(LOGIN), Answer(302, (), PROVIDER)], ids=["200", "302"])
+@pytest.mark.parametrize("everything", [False, True])
+def test_a_login_says_what_to_do(form: Answer, everything: bool) -> None:
+    world = unknown(script={"settings": form})
+    if everything:  # the list of the models is behind the login, too
+        world.script["models"] = iter([Answer(302, (), PROVIDER)])
+    with pytest.raises(LoginRequiredError, match="session"):
+        ask(world)
+    assert world.operations == ["settings", "models"]
+
+
+def test_a_login_is_told_of_a_dialect_that_was_given() -> None:
+    redirect = named("31_login", "POST /conversation, accept */*", MAIN)
+    world = TreeWorld({"create": Answer(302, (), redirect.headers)}, session=None)
+    with pytest.raises(LoginRequiredError, match="cookie_name"):
+        ask(world)
+    assert world.operations == ["create"]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        Answer(200, (b"<html>",), (("content-type", "text/html"),)),
+        Answer(404, (b"<html>",), (("content-type", "text/html"),)),
+        Answer(405, (b"GET, HEAD",), (("content-type", "text/plain"),)),
+        Answer(501, (), ()),
+    ],
+    ids=["page", "404", "405", "501"],
+)
+def test_a_site_that_is_neither_says_so(form: Answer) -> None:
+    world = World({"settings": form}, session=None)
+    with pytest.raises(H2oError, match="not a chat-ui") as caught:
+        ask(world)
+    assert isinstance(caught.value, UnsupportedServerError)
+    assert world.operations == ["settings", "models"]
+
+
+@pytest.mark.parametrize("status", [502, 503, 504, 429])
+def test_a_server_that_is_just_not_well_is_not_asked_what_it_is(status: int) -> None:
+    world = World({"settings": says({"message": "x"}, status)}, session=None, retries=0)
+    with pytest.raises(StatusError):
+        ask(world)
+    assert world.operations == ["settings"]
+
+
+@pytest.mark.parametrize("broken", [lost(), says({"message": "x"}, 502)])
+def test_what_was_not_learned_is_asked_again(broken: Answer) -> None:
+    world = unknown()
+    world.script["models"] = iter([broken])
+    assert ask(world)[:3] == ["settings", "models", "models"]
+    assert world.exchange.dialect.name == "chat-ui-2025"
+
+
+def test_without_retries_it_is_the_error_of_the_question() -> None:
+    world = unknown(script={"models": lost()}, retries=0)
+    with pytest.raises(TransportError):
+        ask(world)
+
+
+def test_a_stop_while_it_is_asked_is_not_an_error() -> None:
+    world = unknown()
+    chat = chat_of(world)
+
+    def stopped(_: object) -> Answer:
+        Player(world).play(chat.stop())
+        return Answer(fault=CallerStoppedError("the stream was stopped"))
+
+    world.script["models"] = iter([stopped])
+    assert world.play(chat.run()).finish_reason == "stopped"
+    assert world.operations == ["settings", "models"]
+
+
+def test_an_unknown_model_of_2023_is_not_a_sign() -> None:
+    error = says({"type": "error", "error": {"message": "Internal Error"}}, 500)
+    world = World({"settings": error, "root": says(b"", 500)}, session=None)
+    with pytest.raises(ServerError):
+        ask(world)
+    assert world.operations == ["settings", "root"]
+
+
+def test_sharing_is_turned_off_before_anything_is_said() -> None:
+    world = unknown(share_conversations=False)
+    assert ask(world)[:4] == ["settings", "models", "settings", "create"]
+    body = json.loads(world.requests[2].content or b"")
+    assert body == {"shareConversationsWithModelAuthors": False, "activeModel": "first"}
+    assert "settings" not in ask(world)
+
+
+def test_sharing_is_turned_off_and_the_other_settings_of_a_session_stay() -> None:
+    world = TreeWorld(session="abc", share_conversations=False)
+    assert ask(world)[:3] == ["settings", "settings", "create"]
+    body = json.loads(world.requests[1].content or b"")
+    assert body == {
+        "shareConversationsWithModelAuthors": False, "activeModel": "kept", "x": 1
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("limit", ["create", "message"])
+def test_nothing_repeats_a_message_that_was_too_many(limit: str) -> None:
+    words = "You have reached the maximum number of conversations. Delete some to continue."
+    if limit == "message":
+        words = "You are sending too many messages. Try again later."
+    world = TreeWorld({limit: says({"message": words}, 429)}, session=None, retries=9)
+    with pytest.raises(StatusError) as caught:
+        ask(world)
+    assert world.operations.count(limit) == 1
+    assert caught.value.retry_after == (61 if limit == "message" else None)
+    assert world.slept == []

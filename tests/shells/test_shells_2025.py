@@ -1,0 +1,404 @@
+"""Servers of 2025, over real sockets: what they do in another way, or alone."""
+
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asked import kinds, requested
+from flavours import ONCE, Api, endless
+
+from h2o_client import (
+    DEFAULT_MODEL,
+    Event,
+    File,
+    GenerationError,
+    H2oClient,
+    IncompleteStreamError,
+    LoginRequiredError,
+    ModelUnavailableError,
+    RateLimitError,
+    Revision,
+    Timeouts,
+    UnsupportedError,
+)
+from h2o_client.emulator import Answer, Emulator, Fault, Intervals, Model
+
+QUICK = Intervals(keep_alive=0.01, journal=0.005, save=0.01)
+WORDS = [" a", " b", " c", " d"]
+NEW = "chat-ui-2025"
+
+
+def emulator(**options: Any) -> Emulator:
+    return Emulator(**{"dialect": NEW, "intervals": QUICK, **options})
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    with emulator() as server:
+        yield server
+
+
+@pytest.fixture(params=["main", "0.10"])
+def version(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def sent(server: Emulator, kind: str = "message") -> list[dict[str, Any]]:
+    """What the messages say."""
+    found = [request for request in server.requests if request.kind == kind]
+    return [
+        json.loads(next(part.value for part in request.parts() if part.name == "data"))
+        for request in found
+    ]
+
+
+# Recognition
+
+
+async def test_it_is_recognised_with_two_requests_more(api: Api, server: Emulator) -> None:
+    async with api.client() as client:
+        assert (client.dialect, client.capabilities) == (None, frozenset())
+        await client.chat("Hi")
+        assert kinds(server) == ["settings", "models", "create", "message", "delete"]
+        await client.chat("Hi")
+        assert kinds(server)[5:] == ["create", "message", "delete"]
+        assert client.dialect == NEW
+        assert {"files", "branches", "preprompt"} <= client.capabilities
+    await api.settled()
+
+
+async def test_many_at_once_are_recognised_once(api: Api, server: Emulator) -> None:
+    async with api.client() as client:
+        replies = await api.concurrently([lambda: client.chat("Hi")] * 5)
+    assert len(replies) == 5
+    assert kinds(server).count("settings") == kinds(server).count("models") == 1
+    await api.settled()
+
+
+def test_a_pickle_knows_the_server() -> None:
+    with emulator() as server:
+        with H2oClient(server.url) as client:
+            client.chat("Hi")
+            copied = pickle.loads(pickle.dumps(client))
+        before = len(server.requests)
+        with copied:
+            assert copied.dialect == NEW
+            copied.chat("Hi")
+        assert kinds(server)[before:] == ["create", "message", "delete"]
+
+
+async def test_a_dialect_can_be_given(api: Api, server: Emulator) -> None:
+    async with api.client(dialect=NEW, model=DEFAULT_MODEL) as client:
+        assert client.dialect == NEW
+        await client.chat("Hi")
+    assert kinds(server) == ["create", "message", "delete"]
+
+
+async def test_without_a_model_the_servers_first_answers(api: Api) -> None:
+    models = [Model("one/a", "one/a"), Model("two/b", "two/b")]
+    with emulator(models=models) as server:
+        async with api.client(server.url) as client:
+            assert (await client.chat("Hi")).model == client.model == "one/a"
+            assert (await client.chat("Hi", model="two/b")).model == "two/b"
+            with pytest.raises(ModelUnavailableError, match="it has: one/a, two/b"):
+                await client.chat("Hi", model="three/c")
+            async with client.conversation() as talk:
+                await talk.send("Hi")
+                assert talk.model == "one/a"
+
+
+async def test_a_login_is_told_and_a_browsers_session_works(api: Api) -> None:
+    with emulator(login="secret-of-the-browser", cookie_name="chat-session") as server:
+        async with api.client(server.url, **ONCE) as client:
+            with pytest.raises(LoginRequiredError, match="cookie_name"):
+                await client.chat("Hi")
+        assert "message" not in kinds(server)
+        options = {"session": "secret-of-the-browser", "cookie_name": "chat-session"}
+        async with api.client(server.url, **options) as client:
+            assert (await client.chat("Hi")).text
+
+
+async def test_a_renamed_cookie_is_found_out(api: Api) -> None:
+    with emulator(cookie_name="chat-session") as server:
+        async with api.client(server.url) as client:
+            async with client.conversation() as talk:
+                await talk.send("One")
+                await talk.send("Two")
+                assert len(await talk.history()) == 4
+            assert client.session.startswith("chat-session=")
+        assert server.conversations == []
+
+
+async def test_sharing_is_off_before_anything_is_said(api: Api, server: Emulator) -> None:
+    async with api.client(share_conversations=False) as client:
+        await client.chat("Hi")
+        assert kinds(server)[:4] == ["settings", "models", "settings", "create"]
+        assert (await client.settings()).share_conversations is False
+
+
+# What it can and cannot do
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.5}, {"parameters": {"x": 1}}])
+async def test_parameters_are_not_sent(api: Api, server: Emulator, options: dict[str, Any]) -> None:
+    async with api.client() as client:
+        with pytest.raises(UnsupportedError, match="generation parameters"):
+            await client.chat("Hi", **options)
+        async with client.conversation() as talk:
+            for call in (
+                lambda: talk.send("Hi", **options),
+                lambda: talk.send("Hi", web_search=True),
+                talk.summarize,
+                lambda: talk.vote("x", 1),
+            ):
+                with pytest.raises(UnsupportedError):
+                    await call()
+    assert kinds(server) == ["settings", "models"]
+
+
+async def test_what_a_server_of_2023_cannot_do(api: Api) -> None:
+    with Emulator() as server:
+        async with api.client(server.url) as client:
+            with pytest.raises(UnsupportedError, match="files"):
+                await client.chat("Hi", files=[File("a.txt", b"a")])
+            async with client.conversation() as talk:
+                with pytest.raises(UnsupportedError, match="follow another"):
+                    await talk.send("Hi", parent="x")
+            assert client.dialect == "chat-ui-2023"
+            assert "vote" in client.capabilities
+        assert kinds(server) == ["settings"]
+
+
+async def test_a_conversation_from_its_first_message_to_its_end(
+    api: Api, version: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "note.txt"
+    path.write_text("hello")
+    with emulator(version=version) as server:
+        async with api.client(server.url) as client:
+            async with client.conversation(keep=True) as talk:
+                first = await talk.send("One", files=[path])
+                await talk.send("Two")
+                await talk.retry()
+                history = await talk.history()
+                assert [message.content for message in history][::2] == ["One", "Two"]
+                assert len(history[2].children) == 2
+                parent = history[1].id
+                assert parent is not None
+                await talk.send("Other", parent=parent)
+                history = await talk.history()
+                assert [message.content for message in history][::2] == ["One", "Other"]
+                assert len(history[1].children) == 2
+                assert talk.title
+                await talk.rename("A title")
+                await talk.refresh()
+                assert talk.title == "A title"
+                assert str(await talk.prompt(parent))
+                url = await talk.share()
+            shared = await client.shared(url)
+            assert (shared.title, len(shared.messages)) == ("A title", 4)
+            assert [info.title for info in await client.conversations()] == ["A title"]
+            async with client.conversation(id=talk.id) as again:
+                assert (await again.send("Three")).text
+                assert len(await again.history()) == 6
+            async with client.conversation(from_share=url) as copied:
+                await copied.send("Four")
+                assert len(await copied.history()) == 6
+            await client.delete_conversations()
+            assert await client.conversations() == []
+        assert first.text
+        files = [
+            part.filename
+            for request in server.requests
+            if request.kind == "message"
+            for part in request.parts()
+            if part.name == "files"
+        ]
+        assert files == ["base64;note.txt"]
+
+
+@pytest.mark.parametrize(
+    ("file", "error"),
+    [
+        (File("a.png", b"x"), "does not take"),
+        (File("a.txt", b""), "is empty"),
+        (File("a.txt", b"x" * 11_000_000), "too large"),
+    ],
+    ids=["type", "empty", "size"],
+)
+async def test_files_are_checked(api: Api, server: Emulator, file: File, error: str) -> None:
+    async with api.client() as client:
+        with pytest.raises(ValueError, match=error):
+            await client.chat("Hi", files=[file])
+    assert "message" not in kinds(server)
+
+
+async def test_a_system_message_is_the_preprompt(api: Api, server: Emulator) -> None:
+    async with api.client() as client:
+        await client.chat(
+            [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+        )
+    created = [request.json() for request in server.requests if request.kind == "create"]
+    assert created[0]["preprompt"] == "Be brief."
+    assert sent(server)[0]["inputs"] == "Hi"
+
+
+async def test_reasoning_is_split_off(api: Api, server: Emulator) -> None:
+    server.reply(Answer(["<think>Let me", " see.", "</think>", "\n\nFour", "."]))
+    async with api.client() as client:
+        reply = await client.chat("2+2?")
+    assert reply.text == "<think>Let me see.</think>\n\nFour."
+    assert (reply.reasoning, reply.answer) == ("Let me see.", "Four.")
+
+
+# Whole, or an error
+
+
+@pytest.mark.parametrize(
+    ("ending", "error"),
+    [("clean", IncompleteStreamError), ("cut", GenerationError), ("error", GenerationError)],
+)
+async def test_what_is_not_whole_is_an_error(
+    api: Api, server: Emulator, ending: Any, error: type[Exception]
+) -> None:
+    server.reply(Answer(WORDS, ending=ending))
+    async with api.client() as client:
+        with pytest.raises(error) as caught:
+            await client.chat("Hi")
+    assert getattr(caught.value, "partial", "").startswith(" a b")
+    assert kinds(server).count("message") == 1
+    await api.settled()
+
+
+async def test_an_answer_that_was_generated_again_is_revised(api: Api, server: Emulator) -> None:
+    server.reply(Answer(WORDS[:2], ending="cut", again=Answer(WORDS)))
+    async with api.client() as client, client.stream("Hi") as stream:
+        tokens = [token async for token in stream.events()]
+        assert stream.text == stream.reply.text == " a b c d"
+        assert stream.reply.revised
+    assert "".join(token.text for token in tokens if not token.special) == " a b a b c d"
+    assert [token for token in tokens if isinstance(token, Revision)] == [Revision(" a b c d")]
+    assert not any(isinstance(token, Event) for token in tokens)
+
+
+async def test_too_many_messages_are_told_and_not_repeated(api: Api) -> None:
+    with emulator(rate_limit=1) as server:
+        async with api.client(server.url, retries=5) as client:
+            await client.chat("Hi")
+            with pytest.raises(RateLimitError, match="61 seconds") as caught:
+                await client.chat("Hi")
+        assert caught.value.retry_after == 61
+        assert kinds(server).count("message") == 2
+
+
+# Lost connections
+
+
+@pytest.mark.parametrize("after", [0, 200, 333, 420, 500, 900, 4000])
+async def test_a_connection_that_is_cut_is_recovered(api: Api, version: str, after: int) -> None:
+    with emulator(version=version) as server:
+        server.reply(Answer(WORDS, drop_after_bytes=after, pace=0.01))
+        async with api.client(server.url) as client, client.stream("Hi") as stream:
+            texts = [text async for text in stream]
+            assert "".join(texts) == stream.reply.text == " a b c d"
+        assert server.generations == kinds(server).count("message") == 1
+        server.wait_idle()
+        assert server.conversations == []
+
+
+async def test_a_lost_answer_goes_on_live(api: Api, server: Emulator) -> None:
+    server.reply(Answer(tokens=(*WORDS, " e"), drop_after=2, hold_after=4))
+    async with api.client() as client, client.stream("Hi") as stream:
+        texts = [await anext(stream) for _ in range(3)]
+        while "".join(texts) != " a b c d":
+            texts.append(await anext(stream))
+        server.release()
+        texts += [text async for text in stream]
+        assert "".join(texts) == stream.reply.text == " a b c d e"
+        assert stream.reply.recovered
+    assert kinds(server).count("message") == kinds(server).count("reattach") == 1
+
+
+async def test_a_message_that_did_not_arrive_is_sent_again(api: Api, server: Emulator) -> None:
+    server.fault("message", Fault(disconnect=True))
+    async with api.client() as client:
+        assert (await client.chat("Hi")).text
+    assert kinds(server).count("message") == 2
+    assert server.generations == 1
+
+
+async def test_keep_alives_do_not_count_as_an_answer(api: Api, server: Emulator) -> None:
+    server.reply(endless(" a", held=0))
+    limits = Timeouts(first_token=0.5, recovery=0.1)
+    async with api.client(timeouts=limits, **ONCE) as client:
+        with pytest.raises(TimeoutError, match="first_token"):
+            await client.chat("Hi")
+    await api.settled()
+
+
+# Stopping, leaving, waiting
+
+
+async def test_a_stopped_answer_is_stored_as_it_was_given(api: Api, server: Emulator) -> None:
+    server.reply(endless(*WORDS))
+    async with api.client() as client, client.conversation() as talk:
+        async with talk.stream("Hi") as stream:
+            texts = [await anext(stream) for _ in range(2)]
+            await api.held()
+            await stream.stop()
+            texts += [text async for text in stream]
+            assert stream.reply.finish_reason == "stopped"
+            given = stream.reply.text
+        assert given.startswith("".join(texts))
+        history = await talk.history()
+        assert (history[-1].content, history[-1].partial) == (given, True)
+        assert (await talk.send("Next")).finish_reason is None
+    assert server.stops == 1
+    await api.settled()
+
+
+async def test_a_stop_that_comes_too_late_does_not_hurt_the_next(api: Api) -> None:
+    with emulator(stop_lifetime=0.3) as server:
+        async with api.client(server.url) as client, client.conversation() as talk:
+            async with talk.stream("Hi") as stream:
+                await anext(stream)
+                server.wait_idle()
+                await stream.stop()
+            reply = await talk.send("Next")
+            assert reply.finish_reason is None
+            assert reply.text.startswith("You said: Next")
+
+
+@pytest.mark.parametrize("form", ["stream", "conversation"])
+async def test_leaving_stops_and_deletes(api: Api, server: Emulator, form: str) -> None:
+    server.reply(endless(*WORDS))
+    async with api.client() as client:
+        if form == "stream":
+            async with client.stream("Hi") as stream:
+                await anext(stream)
+        else:
+            async with client.conversation() as talk, talk.stream("Hi") as stream:
+                await anext(stream)
+        await api.wait(lambda: requested(server, "delete"))
+        assert kinds(server)[-2:] == ["stop", "delete"]
+    await api.settled()
+
+
+async def test_the_reply_is_there_before_the_title(api: Api, server: Emulator) -> None:
+    server.reply(Answer(WORDS, hold_title=True), "Second")
+    async with api.client() as client, client.conversation() as talk:
+        assert (await talk.send("One")).text == " a b c d"
+
+        async def second() -> str:
+            return (await talk.send("Two")).text
+
+        async with api.in_background(second) as later:
+            await api.wait(lambda: requested(server, "data", 2))
+            assert kinds(server).count("message") == 1
+            server.release()
+        assert later.result() == "Second"
+        assert [message.content for message in await talk.history()][::2] == ["One", "Two"]
+        assert talk.title

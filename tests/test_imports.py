@@ -1,0 +1,27 @@
+"""What importing and making a client costs: a dialect that is not used is not imported."""
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys
+from h2o_client import {name}
+client = {name}("http://127.0.0.1:9"{options})
+print(*sorted(n.rpartition(".")[2] for n in sys.modules if n.count(".") == 2 and "chat_ui" in n))
+"""
+
+
+@pytest.mark.parametrize("name", ["H2oClient", "AsyncH2oClient"])
+@pytest.mark.parametrize(
+    ("options", "dialect"),
+    [("", "chat_ui_2023"), (', dialect="chat-ui-2023"', "chat_ui_2023"),
+     (', dialect="chat-ui-2025"', "chat_ui_2025")],
+)  # fmt: skip
+def test_a_dialect_that_is_not_used_is_not_imported(name: str, options: str, dialect: str) -> None:
+    script = SCRIPT.format(name=name, options=options)
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split() == [dialect]
