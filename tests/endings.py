@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import anyio
@@ -210,14 +211,20 @@ ASYNC: dict[str, Callable[[str], Any]] = {
 }
 
 
-def script_of(name: str) -> Script:
-    """Return the script of an ending: "break", or "break on trio"."""
+def play(name: str, url: str, begin: Callable[[], None]) -> object:
+    """Play an ending: "break", or "break on trio"; tell when what is interrupted is our own."""
     name, _, backend = name.partition(" on ")
+
+    async def play_async() -> object:
+        begin()
+        return await ASYNC[name](url)
+
     if backend == "asyncio":
-        return lambda url: asyncio.run(ASYNC[name](url))
+        return asyncio.run(play_async())
     if backend == "trio":
-        return lambda url: trio.run(ASYNC[name], url)
-    return SYNC[name]
+        return trio.run(play_async)
+    begin()
+    return SYNC[name](url)
 
 
 def signals_of(name: str, moments: random.Random) -> list[tuple[float, int]]:
@@ -257,7 +264,6 @@ def main(url: str, count: str, *names: str) -> object:
     warm_up(url)
     moments = random.Random(0)
     for name in names * int(count):
-        script = script_of(name)
         with tempfile.TemporaryFile() as errors:
             read, write = os.pipe()
             child = os.fork()
@@ -268,8 +274,7 @@ def main(url: str, count: str, *names: str) -> object:
                     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
                 faulthandler.dump_traceback_later(HANGS - 5)
                 os.close(read)
-                os.close(write)  # which tells the parent that the script begins
-                return script(url)
+                return play(name, url, partial(os.close, write))
             os.close(write)
             os.read(read, 1)
             os.close(read)

@@ -235,7 +235,7 @@ def reply(content: bytes) -> None:
         try:
             found = read(head, body, _REQUEST)
         except H2oError as error:
-            check_error(error, ProtocolError, StatusError)
+            check_error(error, GenerationError, ProtocolError, StatusError)
         else:
             assert 200 <= status < 400
             if read is small.read_created:

@@ -32,6 +32,7 @@ def chat(
     resume: bool,
     local: bool,
     engine: str | None,
+    dialect: str | None,
     base_url: str | None,
     model: str | None,
     system: str | None,
@@ -54,7 +55,10 @@ def chat(
         raise click.UsageError(f"-c and {other} exclude each other")
     text = _read_prompt(prompt, converse=not as_json)
     saved = resume or text is None
-    with connected(base_url, local=local, engine=engine, model=model, saved=saved) as client:
+    server = connected(
+        base_url, local=local, engine=engine, dialect=dialect, model=model, saved=saved
+    )
+    with server as client:
         last = state.last_conversation(client.base_url) if resume else None
         if text is None:
             from h2o_client.cli.chat_session import ChatSession

@@ -13,9 +13,15 @@ from h2o_client.safe_text import one_line, to_json
 @click.command(short_help="Show the models that the server has.")
 @server_options
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON list, for scripts.")
-def models(local: bool, engine: str | None, base_url: str | None, as_json: bool) -> None:
+def models(
+    local: bool,
+    engine: str | None,
+    dialect: str | None,
+    base_url: str | None,
+    as_json: bool,
+) -> None:
     """Show the models that the server has; piped, one name in a line."""
-    with connected(base_url, local=local, engine=engine) as client:
+    with connected(base_url, local=local, engine=engine, dialect=dialect) as client:
         found = client.models()
         chosen = client.model
     if as_json:

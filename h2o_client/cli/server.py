@@ -14,7 +14,6 @@ from h2o_client.cli.outcome import debug_option
 from h2o_client.cli.render import show_retry, show_wait
 from h2o_client.options import as_arguments, read_parameter
 
-_DIALECT = "h2o_client.dialect"
 _PACE = 0.03  # seconds between tokens of `--local`, so that the streaming is seen
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -29,10 +28,6 @@ def url_option(command: F) -> F:
 
 def server_options(command: F) -> F:
     """Add `--local`, `--engine`, `--dialect`, `--base-url` and `--debug`."""
-
-    def note_dialect(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
-        ctx.meta[_DIALECT] = value
-
     local = click.option(
         "--local", is_flag=True, help="Start the emulator and use it, for this one run."
     )
@@ -42,8 +37,6 @@ def server_options(command: F) -> F:
     dialect = click.option(
         "--dialect",
         type=click.Choice(DIALECTS),
-        expose_value=False,
-        callback=note_dialect,
         help=f"What --local behaves as.  [default: {DIALECTS[0]}]",
     )
     return local(engine(dialect(url_option(command))))
@@ -74,6 +67,7 @@ def connected(
     *,
     local: bool = False,
     engine: str | None = None,
+    dialect: str | None = None,
     model: str | None = None,
     saved: bool = False,
     **options: Any,
@@ -84,6 +78,7 @@ def connected(
         base_url: the value of `--base-url`.
         local: whether `--local` is given.
         engine: the value of `--engine`, which implies `--local`.
+        dialect: the value of `--dialect`, which needs one of them.
         model: the value of `--model`.
         saved: whether to resume the session that is kept of this server.
         **options: more arguments of the client.
@@ -96,15 +91,14 @@ def connected(
     if local and base_url is not None:
         other = "--local" if engine is None else "--engine"
         raise click.UsageError(f"{other} and --base-url exclude each other")
-    context = click.get_current_context(silent=True)
-    dialect: str | None = None if context is None else context.meta.get(_DIALECT)
     if dialect is not None and not local:
         raise click.UsageError("--dialect says what --local behaves as: give --local, too")
     options.setdefault("retries", h2o_client.Retries(on_retry=show_retry))
     with contextlib.ExitStack() as stack:
         stack.enter_context(log_shown("h2o_client.waits", logging.INFO, show_wait))
         if local:
-            base_url = stack.enter_context(local_server(_PACE, engine, dialect or DIALECTS[0]))
+            emulator = local_server(_PACE, engine, dialect or DIALECTS[0])
+            base_url = stack.enter_context(emulator)
             model = model or h2o_client.DEFAULT_MODEL  # $H2O_CHAT_MODEL is another server's
         with wrong_use(), environment.explained():
             client = h2o_client.H2oClient(base_url, model=model, **options)

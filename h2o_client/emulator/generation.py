@@ -95,9 +95,11 @@ class Generation(ABC):
     async def _hold(self) -> None:
         self.held = True
         self._changed()
-        await self._gate.wait()
-        self.held = False
-        self._changed()
+        try:
+            await self._gate.wait()
+        finally:
+            self.held = False
+            self._changed()
 
     def _script(self, upstream: Upstream) -> None:
         """Lose the client where an answer says so that an engine gave."""

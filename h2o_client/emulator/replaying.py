@@ -126,7 +126,7 @@ class Replay:
         stream = _header(response["headers"], "content-type").startswith(STREAMS)
         chunks = _chunks(response)
         if not stream:
-            chunks = [_renamed(chunk.decode(errors="replace"), names).encode() for chunk in chunks]
+            chunks = [_renamed_bytes(chunk, names) for chunk in chunks]
         if exchange.whole and not stream:
             body = b"".join(chunks)
             told = _header(response["headers"], "content-length")
@@ -235,7 +235,10 @@ def _load(path: Path, kind_of: Kind) -> list[_Exchange]:
 
 def _chunks(response: Mapping[str, Any]) -> list[bytes]:
     made: list[bytes] = []
-    for chunk in response.get("chunks") or [{"text": response.get("body_text") or ""}]:
+    whole = {"text": response.get("body_text") or ""}
+    if "body_base64" in response:
+        whole = {"base64": response["body_base64"]}
+    for chunk in response.get("chunks") or [whole]:
         if "text" in chunk:
             made.append(str(chunk["text"]).encode(errors="surrogatepass"))
         elif "base64" in chunk:
@@ -273,6 +276,14 @@ def _title(request: Request) -> str:
 
 def _header(headers: list[list[str]], name: str) -> str:
     return next((value for key, value in headers if key.lower() == name), "")
+
+
+def _renamed_bytes(data: bytes, names: Mapping[str, str]) -> bytes:
+    """What is not text, such as a file, stays as it is."""
+    try:
+        return _renamed(data.decode(), names).encode()
+    except UnicodeDecodeError:
+        return data
 
 
 def _renamed(text: str, names: Mapping[str, str]) -> str:

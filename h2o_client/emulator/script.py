@@ -152,7 +152,7 @@ class Script:
     def __init__(self) -> None:
         self.answers: deque[Answer] = deque()
         self.searches: deque[WebSearch] = deque()
-        self.cuts: deque[int] = deque()
+        self.cuts: defaultdict[str, deque[int]] = defaultdict(deque)
         self._faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
 
     def add_faults(self, kind: str, faults: Sequence[Fault]) -> None:
@@ -172,9 +172,9 @@ class Script:
         """The answer that the next message gets, if one is scripted."""
         return self.answers.popleft() if self.answers else None
 
-    def take_cut(self) -> int | None:
-        """After how many tokens the next message's client is lost."""
-        return self.cuts.popleft() if self.cuts else None
+    def take_cut(self, kind: str = "message") -> int | None:
+        """After how many tokens the next client of a kind is lost."""
+        return self.cuts[kind].popleft() if self.cuts[kind] else None
 
     def take_search(self) -> WebSearch | None:
         """The outcome of the next web search, if one is scripted."""

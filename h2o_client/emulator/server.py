@@ -293,11 +293,13 @@ class Emulator:
             EngineError: An engine's template cannot be read.
         """
         config = self._service.config
+        # The newer servers send messages; what a template makes of them has no separators.
+        version = config.version if self.dialect == "chat-ui-2023" else "0.6"
         found: dict[str, str] = {}
         for model in config.models:
             engine = self._service.engine(model.name)
             own = engine.template() if isinstance(engine, LiveEngine) else None
-            found[model.name] = own or template(config.version)
+            found[model.name] = own or template(version)
         return found
 
     # What the next requests meet
@@ -334,10 +336,15 @@ class Emulator:
         self.fault(on, *[Fault(status=status, body=body)] * times)
 
     def cut(self, after: int = 5, *, on: str = "message") -> None:
-        """Break the connection of the next message after some tokens; generation goes on."""
-        if on != "message":
-            raise ValueError("only messages are streamed")
-        self._call(lambda: self._script.cuts.append(after))
+        """Break the connection of the next message after some tokens; generation goes on.
+
+        Args:
+            after: How many tokens; of a client that reattached, how many events.
+            on: ``message``, or ``reattach`` in 2025.
+        """
+        if on not in {"message", "reattach"}:
+            raise ValueError("only messages are streamed, and what follows them in 2025")
+        self._call(lambda: self._script.cuts[on].append(after))
 
     def search(self, *searches: WebSearch) -> None:
         """Let the next web searches succeed with these results."""

@@ -5,10 +5,15 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from socket import SHUT_RDWR
+from threading import Timer
 from typing import Any
 
-from h2o_client.emulator import DEFAULT_MODELS, Emulator
+from flavours import PATIENCE
+
+from h2o_client.emulator import DEFAULT_MODELS, Answer, Emulator, Intervals
 
 MODEL = DEFAULT_MODELS[0].name
 BOUNDARY = "a-long-and-random-boundary"
@@ -92,11 +97,15 @@ class Stream:
         raise AssertionError(f"{text!r} did not come: {read!r}")
 
     def rest(self) -> Got:
-        """All that is left."""
+        """All that is left, within `PATIENCE`: signs of life could come for ever."""
+        assert self._connection.sock is not None
+        out_of_patience = Timer(PATIENCE, self._connection.sock.shutdown, [SHUT_RDWR])
+        out_of_patience.start()
         try:
             answer = self._answer
             return Got(answer.status, answer.read(), dict(answer.getheaders()))
         finally:
+            out_of_patience.cancel()
             self.close()
 
     def close(self) -> None:
@@ -187,3 +196,39 @@ class Peer:
         """Stop what is being generated."""
         path = f"/conversation/{self.conversation}/stop-generating"
         return self.ask("POST", path, point or None)
+
+
+WORDS = [" a", " b", " c", " d"]
+SLOW = Answer(WORDS, hold_after=2)
+FINISHED = {"type": "status", "status": "finished"}
+QUICK = Intervals(keep_alive=0.01, journal=0.005, save=0.01)
+
+
+def emulator(**options: Any) -> Emulator:
+    return Emulator(**{"dialect": "chat-ui-2025", "intervals": QUICK, **options})
+
+
+def error(**fields: Any) -> dict[str, Any]:
+    return {"type": "status", "status": "error", **fields}
+
+
+def follow(peer: Peer, **query: object) -> Any:
+    text = "&".join(f"{name}={value}" for name, value in query.items())
+    return peer.begin("GET", f"/conversation/{peer.conversation}/stream?{text}")
+
+
+def told(body: bytes) -> tuple[str, list[int], str]:
+    """The text, the numbers and the end of what a client that reattached got."""
+    blocks = [block for block in body.decode().split("\n\n") if block.startswith("id: ")]
+    numbers = [int(block.partition("\n")[0][4:]) for block in blocks]
+    events = [json.loads(block.partition("data: ")[2]) for block in blocks]
+    return said(events), numbers, json.loads(body.decode().rpartition("data: ")[2])["status"]
+
+
+@contextmanager
+def begun(**options: Any) -> Iterator[Peer]:
+    """An emulator with a conversation."""
+    with emulator(**options) as server:
+        peer = Peer(server)
+        peer.create()
+        yield peer

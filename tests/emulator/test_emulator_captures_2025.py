@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from asked import eventually
-from replay import Clock, Got, load, names
+from replay import CAPTURES, Clock, Got, load, names
 from replay_2025 import MODELS, TITLE, Replay2025, Stub2025
 
 from h2o_client.emulator import Emulator, Intervals
@@ -113,6 +115,23 @@ def background(
         return result[0]
 
     return wait
+
+
+NOT_REPLAYED = {
+    *HELD,  # two requests ran at once
+    "main-2026-08/06_disconnect",  # the same
+    "main-2026-08/22_compression",  # in a way that Python cannot read
+}
+
+
+@pytest.mark.parametrize("name", [name for name in names(*VERSIONS) if name not in NOT_REPLAYED])
+def test_a_capture_answers_its_own_requests(name: str, tmp_path: Path) -> None:
+    version, _, scenario = name.partition("/")
+    shutil.copy(CAPTURES / f"chat-ui-{version}" / f"{scenario}.json", tmp_path)
+    with Emulator(dialect="chat-ui-2025", replay=tmp_path) as server:
+        replay = Replay2025(name, server, Stub2025(), Clock(0))
+        for index in range(len(replay.exchanges)):
+            replay.compare(*replay.play(index))
 
 
 def test_every_scenario_is_played() -> None:

@@ -168,6 +168,6 @@ def plain(status: int, body: bytes) -> Handler:
 
 
 async def login(_: Call) -> Answered:
-    """``GET /login``, where there is no login."""
+    """``GET /login`` of a server without a login."""
     # 15_detect
     raise InternalError

@@ -305,12 +305,12 @@ async def reattach(call: Call) -> Answered:
         known = (item for item in reversed(call.journals.values()) if item.conversation == found.id)
         journal = next(known, None)
     start = call.request.header("last-event-id") or call.request.parameter("fromSeq") or ""
-    feed, scope = Feed(), anyio.CancelScope()
+    feed, scope, cut = Feed(), anyio.CancelScope(), service.script.take_cut("reattach")
 
     async def play() -> None:
         with scope:
             first = int(start) if start.isdecimal() else 0
-            await _follow(journal, first, feed, service.config.intervals.journal)
+            await _follow(journal, first, feed, service.config.intervals.journal, cut)
 
     def leave() -> None:
         feed.abandon()
@@ -326,11 +326,17 @@ async def reattach(call: Call) -> Answered:
     return Stream(200, headers, feed, leave)
 
 
-async def _follow(journal: Journal | None, number: int, feed: Feed, pause: float) -> None:
+async def _follow(
+    journal: Journal | None, number: int, feed: Feed, pause: float, cut: int | None
+) -> None:
+    last = None if cut is None else number + cut
     while journal is not None:
         ended = journal.status  # before the events are looked at: nothing comes after it
         news = journal.events[number:]
         for event in news:
+            if number == last:
+                feed.end(lost=True)
+                return
             number += 1
             feed.put(f"id: {number}\nevent: update\ndata: ".encode() + compact(event) + b"\n\n")
         if ended:

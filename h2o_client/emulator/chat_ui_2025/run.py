@@ -225,26 +225,29 @@ class Run(Generation):
 
     async def _attempt(self, engine: EngineLike, pace: float) -> None:
         """Ask the model server until it does not refuse, and pass its stream on."""
-        for number in range(1, TRIES + 1):
-            answer = self._next
-            if answer is not None and answer.again is not None:
-                self._next = Answer.of(answer.again)
-            try:
-                upstream = await ask(self.request, answer, engine, pace=pace, hold=self._hold)
-                if upstream.status == HTTPStatus.OK:
-                    break
-                refusal = await _refusal(upstream)
-            except UpstreamDownError:
-                refusal = status("error", message="Connection error.")
-            code = refusal.get("statusCode", 500)
-            if number == TRIES or (code < 500 and code not in {408, 409, 429}):
-                raise _FailedError(refusal)
+        tries = 1
+        while isinstance(upstream := await self._ask(engine, pace), Mapping):
+            code = upstream.get("statusCode", 500)
+            if tries == TRIES or (code < 500 and code not in {408, 409, 429}):
+                raise _FailedError(upstream)
+            tries += 1
             await anyio.sleep(self._service.config.intervals.retry)
         self._script(upstream)
         try:
             await self._read(upstream)
         except ConnectionError:
             raise _FailedError(status("error", message="terminated")) from None
+
+    async def _ask(self, engine: EngineLike, pace: float) -> Upstream | Event:
+        """Ask the model server once; an event says why it refuses."""
+        answer = self._next
+        if answer is not None and answer.again is not None:
+            self._next = Answer.of(answer.again)
+        try:
+            upstream = await ask(self.request, answer, engine, pace=pace, hold=self._hold)
+            return upstream if upstream.status == HTTPStatus.OK else await _refusal(upstream)
+        except UpstreamDownError:
+            return status("error", message="Connection error.")
 
     async def _read(self, upstream: Upstream) -> None:
         """Pass a stream on; `_final` is its text, if it ended with a reason."""
@@ -311,13 +314,14 @@ class Run(Generation):
         self._save()
 
     async def _entitle(self, ask_title: Callable[[], Awaitable[str]]) -> None:
-        self._title = await ask_title()
+        title = await ask_title()
         if self._answer is not None and self._answer.hold_title:
             await self._hold()
+        self._title = title
         found = self._service.store.conversations.get(self.conversation)
         if found is not None:
-            found.title = self._title
-        self._emit({"type": "title", "title": self._title})
+            found.title = title
+        self._emit({"type": "title", "title": title})
         self._titled.set()
 
     def _keep_alive(self) -> None:

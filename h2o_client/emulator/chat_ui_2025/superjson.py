@@ -25,16 +25,14 @@ def superjson(value: object, *, numbered: bool) -> dict[str, Any]:
     """The whole body of a value; newer servers number the format."""
     values: dict[str, list[Any]] = {}
     ids: dict[int, list[str]] = {}
-    found: dict[str, Any] = {"json": _plain(value, "", values, ids)}
+    plain = _plain(value, "", values, ids)
     if not values:
-        return found
-    found["meta"] = {"values": values}
+        return {"json": plain}
     same = {first: rest for first, *rest in ids.values() if rest}
-    if same:
-        found["meta"]["referentialEqualities"] = same
-    if numbered:
-        found["meta"]["v"] = 1
-    return found
+    meta: dict[str, Any] = {"values": values}
+    meta |= {"referentialEqualities": same} if same else {}
+    meta |= {"v": 1} if numbered else {}
+    return {"json": plain, "meta": meta}
 
 
 def _plain(
