@@ -464,7 +464,7 @@ def test_a_server_slower_than_the_clients_limits(
     """The client stops what it does not wait for, and the model server hears of it."""
     monkeypatch.setattr("h2o_client.emulator.chat_ui_2023.generation.STOP_PATIENCE", 0.02)
     stub.events = [delta(" Hello"), LEFT]
-    with H2oClient(server.url, retries=0, timeouts=0.2) as client:
+    with H2oClient(server.url, retries=0, timeouts=1.5) as client:
         with pytest.raises(H2oError) as caught:
             client.chat("Hi", recover=False)
         assert caught.value.partial == " Hello"

@@ -136,7 +136,7 @@ async def test_closing_takes_one_time_limit_however_many_wait_for_their_first_to
     server.reply(*[endless(held=0) for _ in range(READERS)])
     server.fault("stop", *[Fault(hang=True)] * 4 * READERS)
     server.fault("delete", *[Fault(hang=True)] * 4 * READERS)
-    client = api.client(timeouts=Timeouts(cleanup=0.1))
+    client = api.client(timeouts=Timeouts(cleanup=1.0))
     streams = [client.stream("Hi") for _ in range(READERS)]
     took: list[float] = []
 
@@ -155,8 +155,8 @@ async def test_closing_takes_one_time_limit_however_many_wait_for_their_first_to
         return lambda: read(stream)
 
     await api.concurrently([*map(reading, streams), close])
-    # One for the streams and one for what they left behind; one for each would be a second.
-    assert took[0] < 0.07 * READERS
+    # One for the streams and one for what they left behind; one for each would be ten seconds.
+    assert took[0] < 0.7 * READERS
     if api.flavour == "sync":
         # The first uses the time up, and the others try no more; so again when all is tried again.
         # What comes later is each reader's own, when it wakes.
@@ -361,8 +361,8 @@ async def test_the_total_bounds_a_small_operation(api: Api, server: Emulator, on
 async def test_the_total_bounds_the_attempts_of_a_small_operation(
     api: Api, server: Emulator, on: str
 ) -> None:
-    server.fault(on, *[Fault(503, headers={"Retry-After": "1"})] * 9)
-    async with api.client(timeouts=Timeouts(total=0.9), retries=8) as client:
+    server.fault(on, *[Fault(503, headers={"Retry-After": "3"})] * 9)
+    async with api.client(timeouts=Timeouts(total=2.5), retries=8) as client:
         with pytest.raises(Exception, match="503") as caught:
             await SMALL[on](client)
         assert not isinstance(caught.value, TransportTimeoutError)

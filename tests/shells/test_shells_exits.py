@@ -624,7 +624,7 @@ async def test_a_clean_up_that_finds_no_connection_is_done_later(
     server.reply(endless(" One"), endless(" Two"))
     options: dict[str, Any] = {"limits": httpx.Limits(max_connections=2), "timeout": None}
     http = api.http_client(**options)
-    limits = Timeouts(connect=0.3, cleanup=0.1)
+    limits = Timeouts(connect=0.3, cleanup=3)
     client = api.client(http_client=http, timeouts=limits, retries=0)
     async with client:
         talk = client.conversation()

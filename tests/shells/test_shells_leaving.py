@@ -494,7 +494,7 @@ async def test_a_whole_or_stopped_answer_does_not_wait_for_a_server_that_hangs(
     server.fault(on, *[Fault(hang=True)] * 3)
     begun = time.monotonic()
     async with (
-        api.client(timeouts=Timeouts(cleanup=0.05)) as client,
+        api.client(timeouts=Timeouts(cleanup=1)) as client,
         client.conversation() as talk,
         (talk if conversation else client).stream("Hi") as stream,
     ):

@@ -315,7 +315,7 @@ async def test_a_web_search_that_cannot_be_read_is_an_error_and_sends_no_message
     api: Api, server: Emulator, fault: Fault, error: type[Exception]
 ) -> None:
     server.fault("search", fault)
-    async with api.client(timeouts=0.2, retries=0) as client, client.conversation() as talk:
+    async with api.client(timeouts=1.0, retries=0) as client, client.conversation() as talk:
         with pytest.raises(error):
             await talk.send("Hi", web_search=True)
         assert talk.messages == []

@@ -215,7 +215,7 @@ async def test_a_cookie_of_another_name(api: Api, session: str | None) -> None:
 
 async def test_a_server_that_answers_slowly_to_settings(api: Api, server: Emulator) -> None:
     server.fault("settings", Fault(hang=True))
-    async with api.client(timeouts=0.2, retries=0) as client:
+    async with api.client(timeouts=1.0, retries=0) as client:
         with pytest.raises(TransportTimeoutError):
             await client.chat("Hi")
         assert (await client.chat("Hi")).text
