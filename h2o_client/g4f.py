@@ -23,7 +23,9 @@ from h2o_client import (
     AsyncChatStream,
     AsyncH2oClient,
     ChatStream,
+    GenerationError,
     H2oClient,
+    Reply,
     build_prompt,
 )
 
@@ -33,6 +35,7 @@ Messages: TypeAlias = list[dict[str, str]]
 
 # The old base class and its callers passed these to every provider. They never were generation
 # parameters, and some are secrets of other services: none is sent.
+_REVISED = "revised"  # the kind of an error that is none of the model server's
 _IGNORED = frozenset({"api_key", "auth", "cookies", "executor", "loop", "stream", "timeout"})
 
 
@@ -104,6 +107,10 @@ class AsyncResult:
             return await anext(self._stream)
         except RuntimeError:
             raise
+        except StopAsyncIteration:
+            await self.aclose()
+            _check_revised(self._stream.reply)
+            raise
         except BaseException:  # a cancellation too: a generator would have ended
             await self.aclose()
             raise
@@ -147,6 +154,10 @@ class CreateResult:
             return next(self._stream)
         except RuntimeError:
             raise
+        except StopIteration:
+            self.close()
+            _check_revised(self._stream.reply)
+            raise
         except BaseException:  # Ctrl-C too: a generator would have ended
             self.close()
             raise
@@ -157,6 +168,21 @@ class CreateResult:
         client, self._client = self._client, None
         if client is not None:
             client.close()
+
+
+def _check_revised(reply: Reply) -> None:
+    """Raise if tokens were given that are not in the answer: they cannot be taken back.
+
+    Raises:
+        GenerationError: they are not; `partial` is the whole answer.
+    """
+    if reply.revised:
+        raise GenerationError(
+            "the server began the answer again, and tokens that were given are not in it: the "
+            "whole answer is in `partial`, and create_async() returns it",
+            partial=reply.text,
+            error_type=_REVISED,
+        )
 
 
 class _Params:
@@ -236,7 +262,12 @@ class H2o:
             ValueError: an argument cannot be sent: no messages, a blank prompt.
         """
         tokens = cls.create_async_generator(model, messages, proxy=proxy, **kwargs)
-        return "".join([token async for token in tokens])
+        try:
+            return "".join([token async for token in tokens])
+        except GenerationError as error:
+            if error.error_type != _REVISED:
+                raise
+            return error.partial
 
     @classmethod
     def create_completion(

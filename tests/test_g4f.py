@@ -409,3 +409,21 @@ def test_no_generators() -> None:
 def test_format_prompt(messages: Messages, special: bool, prompt: str) -> None:
     assert format_prompt(messages, special) == prompt
     assert format_prompt(messages, add_special_tokens=special) == prompt
+
+
+@pytest.mark.anyio
+async def test_an_answer_that_was_begun_again_is_never_given_doubled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    revised = Answer([" a", " b"], ending="cut", again=Answer([" a", " b", " c"]))
+    with Emulator(dialect="chat-ui-2025") as server:
+        server.reply(revised, revised, revised)
+        monkeypatch.setattr(H2o, "url", server.url)
+        monkeypatch.setattr(H2o, "model", DEFAULT_MODEL)
+        assert await H2o.create_async("", MESSAGES) == " a b c"
+        with pytest.raises(GenerationError) as caught:
+            _ = [token async for token in H2o.create_async_generator("", MESSAGES)]
+        assert caught.value.partial == " a b c"
+        with pytest.raises(GenerationError):
+            await anyio.to_thread.run_sync(lambda: list(H2o.create_completion("", MESSAGES)))
+        assert server.conversations == []

@@ -11,7 +11,7 @@ from h2o_client.types import File, FileLike
 _UNKNOWN = "application/octet-stream"
 
 
-def read_files(files: Sequence[FileLike] | None) -> tuple[File, ...]:
+def read_files(files: Sequence[FileLike]) -> tuple[File, ...]:
     """Read files.
 
     Args:
@@ -22,24 +22,22 @@ def read_files(files: Sequence[FileLike] | None) -> tuple[File, ...]:
         ValueError: one is empty or too large, or all together are.
         OSError: one cannot be read.
     """
-    if files is None:
-        return ()
     if isinstance(files, str | bytes | PathLike | File):
         raise TypeError("files is a list: put a single file in one")
-    found = tuple(_read(file) for file in files)
+    found = tuple(map(_read, files))
     check_sizes(found)
     return found
 
 
-def _read(file: object) -> File:
-    if isinstance(file, str | PathLike):
-        path = Path(file)
-        file = File(path.name, path.read_bytes())
-    if not isinstance(file, tuple) or len(file) not in (2, 3):
+def _read(given: object) -> File:
+    if isinstance(given, str | PathLike):
+        path = Path(given)
+        given = File(path.name, path.read_bytes())
+    if not isinstance(given, File):
         raise TypeError(
-            f"a file is a path, or File(name, content, type), not {type(file).__name__}"
+            f"a file is a path, or File(name, content, type), not {type(given).__name__}"
         )
-    name, content, kind = File(*file)
+    name, content, kind = given
     if not isinstance(name, str) or not isinstance(kind, str):
         raise TypeError("the name and the type of a file are text")
     if not isinstance(content, bytes | bytearray | memoryview):

@@ -17,7 +17,7 @@ import sys
 import time
 import urllib.request
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, TypeVar
@@ -40,6 +40,7 @@ from h2o_client.protocol.effects import Effect, Fetch, Head, Pump, Read, Request
 from h2o_client.protocol.exchange import Exchange, new_exchange
 from h2o_client.protocol.replies import status_error
 from h2o_client.safe_text import SafeFormatter
+from h2o_client.types import File, FileLike
 
 T = TypeVar("T")
 Connector = Callable[[], contextlib.AbstractContextManager[httpx.Client]]
@@ -115,6 +116,21 @@ def exchange_of(base_url: str | None, arguments: Mapping[str, Any]) -> Exchange:
     configure_logging(os.environ.get("H2O_CHAT_LOG"))
     configuration = configure(base_url, environ=os.environ, **arguments)
     return new_exchange(configuration, AMBIENT, user_agent=f"h2o-chat-client/{__version__}")
+
+
+def files_of(files: Sequence[FileLike] | None) -> tuple[File, ...]:
+    """Read the files that go with a message; few messages have any.
+
+    Raises:
+        TypeError: one is neither a path nor a `File`.
+        ValueError: one is empty or too large, or all together are.
+        OSError: one cannot be read.
+    """
+    if files is None:
+        return ()
+    from h2o_client._client.files import read_files
+
+    return read_files(files)
 
 
 def configure_logging(level: str | None) -> None:

@@ -506,7 +506,8 @@ class Turn:
         except H2oError as error:
             self._ended = False
             lost = isinstance(error, IncompleteStreamError | TransportError)
-            if lost and not call.deadline.expired():
+            silent = isinstance(error, TransportTimeoutError) and error.limit != "connect"
+            if lost and not silent:
                 return False
             error.partial = self.text
             if not lost:

@@ -243,6 +243,16 @@ def test_a_lost_stream_goes_on_live_in_the_middle_of_a_word() -> None:
     assert not reply.revised
 
 
+def test_a_stream_that_is_read_on_has_the_same_limit_of_silence() -> None:
+    world = TreeWorld(answers=[HELLO], takes=1000.0, timeouts=Timeouts(idle=5.0, recovery=30.0))
+    world.script["message"] = iter([streamed(HELLO[:2], cut())])
+    error = fail(world, chat_of(world).run())
+    assert isinstance(error, TransportTimeoutError)
+    assert (error.limit, error.partial) == ("idle", " Hel")
+    assert world.elapsed == pytest.approx(5.0, abs=0.5)
+    assert world.operations.count("reattach") == 1
+
+
 def test_where_it_cannot_be_read_on_the_history_has_it() -> None:
     world = TreeWorld(main=False, answers=[said(" one", " two")], takes=3.0)
     world.script["message"] = iter([streamed(HELLO[:1], cut())])

@@ -13,7 +13,7 @@ import httpx
 from h2o_client._client._async._runtime import retry_while_shielded
 from h2o_client._client._async.base import AsyncBaseClient
 from h2o_client._client._async.stream import AsyncChatStream
-from h2o_client._client.http import check_transport, exchange_of, rebuild
+from h2o_client._client.http import check_transport, exchange_of, files_of, rebuild
 from h2o_client.options import GenerationOptions
 from h2o_client.protocol import queries
 from h2o_client.protocol.chat import ChatOperation
@@ -251,8 +251,6 @@ class AsyncH2oClient(AsyncBaseClient):
             TypeError: an argument is of the wrong type or unknown.
             ValueError: an argument cannot be sent: no messages, a blank prompt.
         """
-        if files:
-            from h2o_client._client.files import read_files
         chat = ChatOperation(
             self._exchange,
             messages,
@@ -261,7 +259,7 @@ class AsyncH2oClient(AsyncBaseClient):
             retries=retries,
             parameters=parameters,
             keywords=options,
-            files=read_files(files) if files else (),
+            files=files_of(files),
         )
         return AsyncChatStream(self, chat)
 

@@ -14,7 +14,7 @@ import httpx
 from h2o_client._client._sync._runtime import retry_while_shielded
 from h2o_client._client._sync.base import BaseClient
 from h2o_client._client._sync.stream import ChatStream
-from h2o_client._client.http import check_transport, exchange_of, rebuild
+from h2o_client._client.http import check_transport, exchange_of, files_of, rebuild
 from h2o_client.options import GenerationOptions
 from h2o_client.protocol import queries
 from h2o_client.protocol.chat import ChatOperation
@@ -251,8 +251,6 @@ class H2oClient(BaseClient):
             TypeError: an argument is of the wrong type or unknown.
             ValueError: an argument cannot be sent: no messages, a blank prompt.
         """
-        if files:
-            from h2o_client._client.files import read_files
         chat = ChatOperation(
             self._exchange,
             messages,
@@ -261,7 +259,7 @@ class H2oClient(BaseClient):
             retries=retries,
             parameters=parameters,
             keywords=options,
-            files=read_files(files) if files else (),
+            files=files_of(files),
         )
         return ChatStream(self, chat)
 

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 from h2o_client._client._sync._runtime import retry_while_shielded
 from h2o_client._client._sync.base import BaseClient
 from h2o_client._client._sync.stream import ChatStream
-from h2o_client._client.http import PROCESS, alive
+from h2o_client._client.http import PROCESS, alive, files_of
 from h2o_client.options import GenerationOptions
 from h2o_client.protocol.conversation import ConversationCore
 from h2o_client.protocol.deadline import Deadline
@@ -159,8 +159,6 @@ class Conversation:
 
         Leaving the stream stops the answer; the conversation goes on.
         """
-        if files:
-            from h2o_client._client.files import read_files
         return self._ask(
             MessageOperation(
                 self._client._exchange,
@@ -173,7 +171,7 @@ class Conversation:
                 web_search=web_search,
                 on_web_search=on_web_search,
                 parent=parent,
-                files=read_files(files) if files else (),
+                files=files_of(files),
             )
         )
 
