@@ -14,6 +14,7 @@ from h2o_client.errors import (
     H2oError,
     IncompleteStreamError,
     NotFoundError,
+    PromptTooLargeError,
     TransportTimeoutError,
 )
 from h2o_client.protocol.conversation import ConversationCore, new_conversation
@@ -486,6 +487,11 @@ def test_a_message_that_was_rejected_is_sent_as_a_new_one() -> None:
     fail(world, operation(world, talk, "One").run())
     assert send(world, talk, None).text == " Hello"
     assert (world.sent[1]["id"], world.sent[1]["is_retry"]) == ("root-f1", False)
+
+
+def test_a_message_that_is_too_long_says_so() -> None:
+    world = TreeWorld({"message": says({"message": "Message too long."}, 400)})
+    assert isinstance(fail(world, chat_of(world).run()), PromptTooLargeError)
 
 
 def test_a_conversation_that_is_gone_says_so() -> None:

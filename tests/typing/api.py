@@ -1,6 +1,7 @@
 """The types that users see. Checked by mypy and pyright, never run."""
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any, assert_type
 
 import httpx
@@ -9,6 +10,7 @@ from h2o_client import (
     AsyncChatStream,
     AsyncH2oClient,
     ChatStream,
+    File,
     H2oClient,
     H2oError,
     Message,
@@ -61,6 +63,14 @@ def sync(client: H2oClient) -> None:
     client.chat([Message(role="user", content="Hi")])
     plain: list[dict[str, str]] = [{"role": "user", "content": "Hi"}]
     client.chat(plain, temperature=0.7, stop=["x"], parameters={"seed": 1})
+    client.chat("Hi", files=["a.txt", Path("b.txt"), File("c.txt", b"c")])
+    client.chat("Hi", files=[b"c"])  # type: ignore[list-item]
+    assert_type(client.dialect, str | None)
+    assert_type(client.capabilities, frozenset[str])
+    assert_type(reply.revised, bool)
+    assert_type(reply.reasoning, str)
+    H2oClient(dialect="chat-ui-2025", cookie_name="session")
+    H2oClient(dialect="chat-ui")  # type: ignore[arg-type]
     client.chat("Hi", temperature="hot")  # type: ignore[arg-type]
     client.chat(7)  # type: ignore[arg-type]
     with client.stream(plain, max_new_tokens=3) as stream:

@@ -11,7 +11,13 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeGuard, TypeVar
 
-from h2o_client.errors import LoginRequiredError, ProtocolError, RateLimitError, RedirectError
+from h2o_client.errors import (
+    LoginRequiredError,
+    ProtocolError,
+    RateLimitError,
+    RedirectError,
+    StatusError,
+)
 from h2o_client.protocol.address import is_id
 from h2o_client.protocol.dialect import Created, Reader, Stage, StoredAnswer, StoredConversation
 from h2o_client.protocol.effects import Head, Request
@@ -21,6 +27,7 @@ from h2o_client.protocol.replies import (
     check_status,
     read_id,
     read_json,
+    status_error,
     unexpected,
 )
 from h2o_client.protocol.text import load_json
@@ -54,6 +61,10 @@ def check(head: Head, body: bytes, request: Request) -> None:
         if OWN_LIMIT not in error.message:
             raise
         limit = error
+    except StatusError as error:
+        if error.status == 400 and error.message == "Message too long.":
+            raise status_error(413, error.message, body=error.body) from None
+        raise
     else:
         return
     raise RateLimitError(
