@@ -57,9 +57,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave the full product of a scenario's cases, flavours and transports to the long run.
 
-    The default run has up to a dozen of a scenario's cases, each in one flavour, and of those with
-    a server of 2025 the first. Which flavour it is goes in turn with the version of Python: the
-    three that `.ci/run` finds play all of them. `test_an_exit` has a table of its own for this.
+    The default run has the first case of each scenario, and four others of many, each in one
+    flavour; of a third of the scenarios also the first with a server of 2025. Which cases and which
+    flavour goes in turn with the version of Python: the three that `.ci/run` finds share them.
+    `test_an_exit` has a table of its own for this.
     """
     scenarios: dict[tuple[str, str], dict[tuple[int, ...], list[pytest.Function]]] = {}
     for item in items:
@@ -77,11 +78,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             kind = str(item.callspec.params.get("dialect", OLD))
             scenario = scenarios.setdefault((item.nodeid.partition("[")[0], kind), {})
             scenario.setdefault(case, []).append(item)
-    for turn, ((_, kind), cases) in enumerate(scenarios.items(), start=sys.version_info.minor):
-        step = -(-len(cases) // 12) if kind == OLD else len(cases)
+    minor = sys.version_info.minor
+    for index, ((_, kind), cases) in enumerate(scenarios.items()):
+        step = -(-len(cases) // 12)
         for number, ways in enumerate(cases.values()):
+            place = number // step
+            its_turn = (minor + index + place) % 3 == 0 or (place == 0 and kind == OLD)
+            played = number % step == 0 and its_turn and (place == 0 or kind == OLD)
             for at, item in enumerate(ways):
-                if number % step or at != (turn + number // step) % len(ways):
+                if not played or at != (minor + (index + place) // 3) % len(ways):
                     item.add_marker(pytest.mark.long)
 
 
