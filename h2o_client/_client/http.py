@@ -100,7 +100,8 @@ POLL_INTERVAL = 0.05  # seconds between two polls where nothing wakes the one wh
 _HANDLER = "h2o_client.script"
 _QUOTED = re.compile(r"[\s:]*(?:bytearray\()?\bb['\"].*", re.DOTALL)
 
-_LARGEST = 524_288  # bytes of a body that the measured servers take
+_LARGEST = 524_288  # bytes of a body that the measured servers of 2023 take
+_LARGEST_FORM = 15 * 1024 * 1024  # the same, of a form and those of 2025
 
 # Before the response the request is written, which takes no time worth a limit of its own.
 WRITE_LIMIT = 60.0
@@ -467,22 +468,27 @@ def translate(error: Exception, effect: Effect | None) -> H2oError:
         "Invalid URL in location"
     ):
         return ProtocolError("the server sent a redirect, and where to is not a valid URL")
-    if isinstance(effect, Send) and _was_cut_short(error):
-        # Its words, if it had any, are lost: asyncio drops what has come when a write fails.
-        return PromptTooLargeError(
-            f"the server closed the connection while the request was being sent: it is larger than "
-            f"the {_LARGEST} bytes that servers of this kind take (make the prompt shorter)",
-            status=413,
-        )
+    if isinstance(effect, Send):
+        is_form = ("Content-Type", "multipart/form-data") in [
+            (name, value.partition(";")[0]) for name, value in effect.request.headers
+        ]
+        largest = _LARGEST_FORM if is_form else _LARGEST
+        if _was_cut_short(error, largest):
+            # Its words, if it had any, are lost: asyncio drops what has come when a write fails.
+            return PromptTooLargeError(
+                "the server closed the connection while the request was being sent: it is larger "
+                f"than the {largest} bytes that servers of this kind take (make it shorter)",
+                status=413,
+            )
     return TransportError(f"the connection broke: {reason}")
 
 
-def _was_cut_short(error: Exception) -> bool:
+def _was_cut_short(error: Exception, largest: int) -> bool:
     """Whether the connection was closed while a body was sent that is larger than servers take."""
     if not isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError):
         return False
     body = error.request.stream
-    return isinstance(body, Body) and body.size > _LARGEST and not body.sent
+    return isinstance(body, Body) and body.size > largest and not body.sent
 
 
 def _words(error: BaseException) -> str:

@@ -105,7 +105,9 @@ def connected(
             known = state.load(client.base_url) if saved and not local else state.Saved()
             if known.session is not None:
                 client.close()
-                options |= {"session": known.session, "dialect": known.dialect}
+                # A server of 2023 is found out at no cost, and may have been upgraded.
+                newer = known.dialect if known.dialect == "chat-ui-2025" else None
+                options |= {"session": known.session, "dialect": newer}
                 client = h2o_client.H2oClient(base_url, model=model, **options)
         stack.enter_context(client)
         yield client

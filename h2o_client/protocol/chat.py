@@ -142,6 +142,8 @@ class ChatOperation:
     def _create(self, call: Call) -> Flow[None]:
         """Make the conversation."""
         exchange, turn = self._exchange, self._turn
+        if turn.files and not exchange.recognised:
+            yield from exchange.ask_dialect(call)
         turn.check()
         model = yield from exchange.choose_model(self._model, call)
         yield from check_files(exchange, turn.files, model, call)

@@ -52,7 +52,7 @@ class ConversationCore:
         model: the model, or "" for one that was resumed and not read yet.
         title: the title, if known.
         messages: what was seen of it, in order.
-        unanswered: the last message, if nothing came of it.
+        unanswered: the last turn, if nothing came of it.
         copy_of: the id of the shared conversation that it is a copy of, or None.
         tip: in a tree, the id of the message that the next one follows, where it is known.
     """
@@ -76,7 +76,7 @@ class ConversationCore:
         if conversation is not None:  # all who resumed the same conversation share it
             self._turns = exchange.session.turns_of(conversation, self._turns)
         self._opening = Lock()
-        self.unanswered: Message | None = None
+        self.unanswered: Turn | None = None
         self.tip: str | None = None
         self.id = conversation
         resumed = conversation is not None or share is not None
@@ -131,7 +131,7 @@ class ConversationCore:
         has_tree = self._exchange.dialect.has_tree
         prompt = turn.prompt if has_tree else turn.prompt.strip(JS_SPACE)
         message_id, answer_id = (None, None) if has_tree else (turn.message_id, turn.response_id)
-        self.unanswered = Message(role="user", content=prompt, id=message_id)
+        self.unanswered = turn
         if not turn.asked:
             return
         self.tip = None
@@ -144,7 +144,7 @@ class ConversationCore:
                 self.messages = list(turn.place.branch)
             before = [message.id for message in self.messages]
             if has_tree:
-                if turn.place.again:
+                if turn.place.beside:
                     del self.messages[-2:]
             elif turn.message_id in before:  # asked again: it takes the place of the first
                 del self.messages[before.index(turn.message_id) :]

@@ -187,6 +187,15 @@ class StoredConversation(NamedTuple):
         """The id of the message that the next one follows."""
         return self.tree[-1].id if self.tree else self.root
 
+    def branch(self, last: str | None) -> tuple[Message, ...]:
+        """Return what was said in a tree, from its root to the message of this id."""
+        messages = {message.id: message for message in self.tree}
+        found: list[Message] = []
+        while (message := messages.get(last)) is not None:
+            found.append(message)
+            last = message.parent
+        return tuple(message for message in reversed(found) if message.role != "system")
+
     def message_id(self, given: str) -> str:
         """Return the id of the message that is given by it, or by that of its generation."""
         ids = {answer.generation: answer.message.id for answer in self.answers}

@@ -108,6 +108,15 @@ class Exchange:
             self.dialect = load_dialect(dialect, self.site)
         self.recognised = True
 
+    def ask_dialect(self, call: Call) -> Flow[None]:
+        """Ask which dialect the server speaks, where something depends on it before it shows."""
+        try:
+            self.models = yield from self.query(lambda: question(self.site), call, reopen=False)
+        except (StatusError, ProtocolError):
+            self.recognised = True  # only servers of 2025 have an answer
+        else:
+            self.use(NEW)
+
     def recognise(self, sign: H2oError, call: Call, operation: str = "") -> Flow[bool]:
         """Find out whether the server speaks another dialect than was assumed; then it is used.
 
@@ -136,7 +145,7 @@ class Exchange:
         self.use(NEW)
         self.ambient.note(f"the server speaks {NEW}")
         if isinstance(sign, RedirectError):
-            raise LoginRequiredError(LOGIN, status=sign.status)
+            raise LoginRequiredError(LOGIN, status=sign.status) from None
         return True
 
     def require(self, **wanted: object) -> None:
@@ -265,26 +274,25 @@ class Exchange:
         """
         while True:
             openings, dialect = self.session.openings, self.dialect
-            error: H2oError | None = None
+            delay: float | None = None
+            # No error outlives its `except`: its traceback holds the stream, which may be dropped.
             try:
                 return (yield from attempt())
             except TermsNotAcceptedError:
                 # The server has forgotten the session, or never knew the one that was resumed.
                 if not reopen:
                     raise
-                delay = None
-            except H2oError as failure:
-                error = failure
+            except H2oError as error:
                 is_limit = isinstance(error, RateLimitError) and not self.dialect.retries_limit
-                delay = None
                 if may_repeat(error) and not is_limit:
                     delay = call.next_delay(error)
-            if error is not None and delay is None:
-                if dialect is self.dialect and not (
-                    reopen and (yield from self.recognise(error, call))
-                ):
-                    raise error
-                continue
+                if delay is None:
+                    known_by_now = dialect is not self.dialect and is_sign(error, "")
+                    if not known_by_now and not (
+                        reopen and (yield from self.recognise(error, call))
+                    ):
+                        raise
+                    continue
             if delay is None:
                 reopen = False
                 self.session.lost(openings)
@@ -418,15 +426,14 @@ class Exchange:
         usual = self.model
         try:
             return (yield from self._choose(usual, call))
-        except H2oError as failure:
-            error = failure
-        if isinstance(error, ModelUnavailableError):
+        except ModelUnavailableError:
             if model is None or model == usual:
-                raise error
-            return (yield from self._choose(model, call))
-        if not (yield from self.recognise(error, call, "settings")):
-            raise error
-        return (yield from self._choose(self.model, call))
+                raise
+        except H2oError as error:
+            if not (yield from self.recognise(error, call, "settings")):
+                raise
+            model = self.model
+        return (yield from self._choose(model, call))
 
     def _choose(self, model: str | None, call: Call) -> Flow[list[str]]:
         kept: dict[str, Any] | None = None
@@ -459,16 +466,15 @@ class Exchange:
         referer = site.referer
         try:
             return (yield from self.query(build, call, reopen=reopen))
-        except ForbiddenError as error:
-            if referer is None or "Invalid referer" not in error.message:
+        except ForbiddenError as rejection:
+            if referer is None or "Invalid referer" not in rejection.message:
                 raise
-            rejection = error
-        site.referer = with_other_scheme(referer)
-        try:
-            return (yield from self.query(build, call, reopen=reopen))
-        except ForbiddenError:
-            site.referer = referer
-            raise rejection from None
+            site.referer = with_other_scheme(referer)
+            try:
+                return (yield from self.query(build, call, reopen=reopen))
+            except ForbiddenError:
+                site.referer = referer
+                raise rejection from None
 
     def explain_model(
         self, model: str | None, flow: Flow[T], call: Call, operation: str = ""
@@ -476,25 +482,24 @@ class Exchange:
         """Play a flow; where it fails because the server does not know the model, say so."""
         try:
             return (yield from flow)
-        except StatusError as failure:
-            foreign = not self.recognised and is_sign(failure, operation)
-            if foreign or not self.dialect.is_unknown_model(failure):
+        except StatusError as error:
+            foreign = not self.recognised and is_sign(error, operation)
+            if foreign or not self.dialect.is_unknown_model(error):
                 raise
-            error = failure
-        try:
-            poll = self.poll(call.deadline)
-            models = yield from self.query(self.dialect.models, poll, reopen=False)
-        except H2oError:
-            raise error from None
-        names = [known.id for known in models]
-        if model in names:
-            raise error
-        raise ModelUnavailableError(
-            f"the server has no model {model!r}; it has: {', '.join(names) or 'none'}",
-            status=error.status,
-            message=error.message,
-            body=error.body,
-        )
+            try:
+                poll = self.poll(call.deadline)
+                models = yield from self.query(self.dialect.models, poll, reopen=False)
+            except H2oError:
+                raise error from None
+            names = [known.id for known in models]
+            if model in names:
+                raise
+            raise ModelUnavailableError(
+                f"the server has no model {model!r}; it has: {', '.join(names) or 'none'}",
+                status=error.status,
+                message=error.message,
+                body=error.body,
+            ) from None
 
 
 def new_exchange(configuration: Configuration, ambient: Ambient, *, user_agent: str) -> Exchange:

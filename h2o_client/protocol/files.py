@@ -21,6 +21,9 @@ def check_sizes(files: Sequence[File]) -> None:
     """
     # 17_files: what is empty is dropped, and what is too large is rejected.
     for file in files:
+        for text in (file.name, file.type):
+            if not text.isprintable():  # control characters, and what is not UTF-8
+                raise ValueError(f"the name or the type of a file cannot be sent: {text!r}")
         if not file.content:
             raise ValueError(f"the file {file.name!r} is empty: the server would drop it")
         if len(file.content) >= _LARGEST:

@@ -141,8 +141,11 @@ class MessageOperation:
     def _prepare(self, call: Call) -> Flow[None]:
         """Do what comes before the message, as far as the caller does not stop it."""
         conversation, exchange = self._conversation, self._exchange
-        if conversation.id is None:  # first, what cannot be done is told
+        if conversation.id is None or not exchange.configuration.share:
             yield from exchange.open_session(call)
+        if (self._files or self._parent) and not exchange.recognised:
+            yield from exchange.ask_dialect(call)
+        if conversation.id is None:  # first, what cannot be done is told
             exchange.require(
                 parameters=self._parameters,
                 files=self._files,
@@ -156,6 +159,12 @@ class MessageOperation:
             return
         if self._prompt is not None:
             turn = self._new_turn(self._prompt, None)
+        elif (lost := conversation.unanswered) is not None:
+            self._files = lost.files
+            self._parent = None if lost.place.beside else lost.place.parent
+            turn = self._new_turn(
+                lost.prompt, None if exchange.dialect.has_tree else lost.message_id
+            )
         else:
             last = yield from self._last_message(conversation_id, call)
             turn = self._new_turn(last.content, None if exchange.dialect.has_tree else last.id)
@@ -202,8 +211,6 @@ class MessageOperation:
     def _last_message(self, conversation_id: str, call: Call) -> Flow[Message]:
         """Return the last message that was asked, as seen here, else as the server has it."""
         conversation = self._conversation
-        if conversation.unanswered is not None:
-            return conversation.unanswered
         messages: Sequence[Message] = conversation.messages
         if not messages:
             stored = conversations.stored(self._exchange, conversation_id, call)

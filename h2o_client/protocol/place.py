@@ -54,15 +54,21 @@ class Place:
         self.branch = stored.messages
         self.known = frozenset(message.id for message in stored.tree if message.id is not None)
         given = self.parent
-        self.parent = stored.tip if given is None else stored.message_id(given)
-        if given is not None and self.parent not in self.known:
-            raise ValueError(f"this conversation has no message {given!r} to follow")
-        self.chosen = False
         if self.again:
+            as_stored = prompt.replace("\r\n", "\n")
             question, answer = stored.messages[-2:] if len(stored.messages) > 1 else (None, None)
             self.beside = (
                 question is not None
                 and answer is not None
                 and answer.role == "assistant"
-                and question.content.strip(JS_SPACE) == prompt.strip(JS_SPACE)
+                and question.content.strip(JS_SPACE) == as_stored.strip(JS_SPACE)
             )
+        if given is None or self.beside:
+            self.parent = stored.tip
+            self.chosen = False
+            return
+        self.parent = stored.message_id(given)
+        if self.parent not in self.known and self.parent != stored.root:
+            raise ValueError(f"this conversation has no message {given!r} to follow")
+        self.branch = stored.branch(self.parent)
+        self.chosen = False

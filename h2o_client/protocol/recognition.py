@@ -19,7 +19,7 @@ from h2o_client.errors import (
     TermsNotAcceptedError,
     UnsupportedServerError,
 )
-from h2o_client.protocol.dialect import Dialect, Query
+from h2o_client.protocol.dialect import MAX_STORED, Dialect, Query
 from h2o_client.protocol.requests import Site
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def question(site: Site) -> "Query[tuple[Model, ...]]":
     from h2o_client.protocol.chat_ui_2025.stored import read_models, reading_json
 
     request = site.request("models", "GET", "/api/v2/models")
-    return Query(request, reading_json(read_models))
+    return Query(request, reading_json(read_models), MAX_STORED)
 
 
 def explain(sign: H2oError, answer: StatusError | ProtocolError, operation: str) -> H2oError:

@@ -199,7 +199,7 @@ def other_base_url(location: str, request: Request) -> str | None:
         return None
     path = urlsplit(request.url).path
     # The service's paths begin with one of these; the base URL's own path stands before them.
-    for root in ("/settings", "/conversation", "/r/", "/__data.json"):
+    for root in ("/api/v2/", "/settings", "/conversation", "/r/", "/__data.json"):
         start = path.rfind(root)
         if start >= 0 and target.path.rstrip("/").endswith(path[start:]):
             before = target.path.rstrip("/").removesuffix(path[start:])
@@ -287,9 +287,11 @@ def read_json(head: Head, body: bytes) -> dict[str, Any]:
 def unexpected(head: Head, body: bytes, what: str) -> ProtocolError:
     """Make the error of a successful response with a content that does not belong there."""
     content_type = head.get("content-type")[:_MAX_TYPE] or "no content type"
+    # JSON is the service's own, and may hold what was said.
+    shown = f"{len(body)} bytes" if "json" in content_type.lower() else excerpt(body)
     return ProtocolError(
         f"{what} is not what this protocol says: status {head.status}, {content_type}, "
-        f"{excerpt(body)} (is this base URL a server of this protocol, and no proxy between?)"
+        f"{shown} (is this base URL a server of this protocol, and no proxy between?)"
     )
 
 

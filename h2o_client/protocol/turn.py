@@ -119,6 +119,7 @@ class Turn:
         fate: what has become of it on the server.
         asked: whether the message may have reached the server.
         told_to_stop: whether the server was told to stop generating, or is being told.
+        told_at: when it was told, on the clock.
         web_search_id: the web search that the answer shall rest on, or "".
         web_search: the entries of that search.
     """
@@ -161,6 +162,7 @@ class Turn:
         self._recovered = False
         self._ended = False  # the response came to an end of its own
         self.told_to_stop = False
+        self.told_at = 0.0
         self._telling = False  # just now
         self._begun_stream = False  # the headers of the answer have come
         self._revised = False
@@ -276,6 +278,7 @@ class Turn:
                     yield from self._exchange.attempt(stop, deadline, deadline)
             finally:
                 self._telling = False
+                self.told_at = self._exchange.ambient.clock()
             self.fate = Fate.STOPPED
 
     def _attempt(self, call: Call) -> Flow[None]:
@@ -295,12 +298,13 @@ class Turn:
         else:
             return
         error.partial = self.text
-        if not may_have_acted(error):
-            self.fate = Fate.OVER
+        if not may_have_acted(error) or (has_tree and self._closed):
+            self.fate = Fate.OVER  # a stop now would be kept, and end the next answer
         if self._stopping:
             return
         if not self._recover or not can_be_recovered(error) or (has_tree and self._closed):
             raise error
+        error.__traceback__ = None  # it holds the stream, which may be dropped meanwhile
         if (yield from self._find_rest(error, call)) or self._stopping:
             return
         if has_tree:
@@ -315,8 +319,9 @@ class Turn:
         """Whether the message may be sent again: no generation of it runs."""
         if self._exchange.dialect.has_tree and self._begun_stream:
             return False  # the failed answer is stored
-        rejected = outcome_of(error) is Outcome.REJECTED
-        return rejected or self.fate in (Fate.STOPPED, Fate.UNSENT)
+        outcome = outcome_of(error)
+        unsent = self.fate is Fate.UNSENT and outcome is Outcome.LOST
+        return unsent or outcome is Outcome.REJECTED or self.fate is Fate.STOPPED
 
     def _ask(self, call: Call) -> Flow[None]:
         """Send the message and read the stream of its answer."""
@@ -364,6 +369,7 @@ class Turn:
             if tokens:
                 self._note_final()
                 yield Emit(tokens)
+            if tokens and (first_token is None or parser.count):
                 # The time that the caller takes is not the server's.
                 since: float = self._exchange.ambient.clock()
                 if call.deadline.unlimited and not (self._stopping or parser.ended) and chunk:

@@ -40,6 +40,10 @@ _NOT_STORED = (
     "the server has not stored the last answer of this conversation: nothing was sent (call again "
     "to go on without that answer, or begin a new conversation, with client.chat(messages))"
 )
+_STOP_MAY_BE_KEPT = (
+    "the server may still keep the stop of the last answer, which would end the next one: nothing "
+    "was sent (call again in a few seconds)"
+)
 
 
 class Turns(Lock):
@@ -152,10 +156,13 @@ class Turns(Lock):
                 absent = clock()
             missing = stored is not None and absent is not None and clock() - absent >= _ABSENT
             if (answer is not None and answer.over) or (answer is None and missing):
+                turn.fate = Fate.OVER  # from now on, a stop would be kept
                 kept = turn.told_to_stop and (answer is None or answer.stage is not Stage.STOPPED)
-                left = self._ended_at + _STOP_KEPT - clock()
+                left = max(self._ended_at, turn.told_at) + _STOP_KEPT - clock()
                 if kept and left > 0:
-                    yield Sleep(until.at_most(left))
+                    if until.at_most(left) < left:
+                        raise ConversationBusyError(_STOP_MAY_BE_KEPT)
+                    yield Sleep(left)
                 self.unconfirmed = None
                 return stored
             if clock() - self._ended_at > turn.stored_within:

@@ -147,7 +147,7 @@ def test_what_a_server_of_2023_cannot_do_is_not_sent(options: dict[str, Any]) ->
     world = World()
     with pytest.raises(UnsupportedError, match="follow another"):
         world.play(conversation(world, **options).run())
-    assert world.operations == []
+    assert world.operations == ["models"]  # asked, as it depends on the kind of server
 
 
 def recorded(version: str, name: str, operation: str) -> tuple[str, Answer]:

@@ -16,9 +16,11 @@ from h2o_client import (
     File,
     GenerationError,
     H2oClient,
+    H2oError,
     IncompleteStreamError,
     LoginRequiredError,
     ModelUnavailableError,
+    NotFoundError,
     RateLimitError,
     Revision,
     Timeouts,
@@ -402,3 +404,78 @@ async def test_the_reply_is_there_before_the_title(api: Api, server: Emulator) -
         assert later.result() == "Second"
         assert [message.content for message in await talk.history()][::2] == ["One", "Two"]
         assert talk.title
+
+
+# Behind a message that failed, and in branches
+
+
+async def test_after_an_answer_that_was_cut_short_nothing_is_stopped(
+    api: Api, server: Emulator
+) -> None:
+    """A stop that comes when the response has closed is kept, and would end the next answer."""
+    server.reply("One", Answer(" One two", ending="clean"), Answer(WORDS, pace=0.02))
+    async with api.client(**ONCE) as client, client.conversation() as talk:
+        await talk.send("First")
+        with pytest.raises(H2oError):
+            await talk.send("Second")
+        assert (await talk.send("Third")).text == " a b c d"
+    assert "stop" not in kinds(server)
+
+
+async def test_sharing_is_refused_before_a_resumed_conversation_goes_on(
+    api: Api, server: Emulator
+) -> None:
+    async with api.client() as client:
+        async with client.conversation(keep=True) as talk:
+            await talk.send("One")
+        session, found = client.session, talk.id
+    await api.wait(server.wait_idle)
+    server.clear()
+    async with (
+        api.client(session=session, share_conversations=False) as client,
+        client.conversation(id=found, keep=True) as talk,
+    ):
+        await talk.send("Two")
+    asked = kinds(server)
+    assert asked.index("settings") < asked.index("message")
+
+
+async def test_a_conversation_that_is_gone_is_asked_for_once(api: Api, server: Emulator) -> None:
+    async with api.client() as client:
+        await client.chat("Hi")
+        server.clear()
+        with pytest.raises(NotFoundError):
+            await client.conversation(id="0" * 24, keep=True).send("Hi")
+    assert kinds(server) == ["data"]
+
+
+async def test_a_retry_of_a_prompt_with_other_line_ends_is_a_sibling(api: Api) -> None:
+    async with api.client() as client, client.conversation() as talk:
+        await talk.send("a\r\nb")
+        await talk.retry()
+        assert [message.role for message in await talk.history()] == ["user", "assistant"]
+        assert len(talk.messages) == 2
+
+
+async def test_a_retry_of_what_was_never_taken_keeps_its_files_and_the_rest(
+    api: Api, server: Emulator
+) -> None:
+    async with api.client(**ONCE) as client, client.conversation() as talk:
+        await talk.send("One")
+        server.fault("message", Fault(429, body={"message": "too many"}))
+        with pytest.raises(RateLimitError):
+            await talk.send("Two", files=[File("notes.txt", b"Noon.", "text/plain")])
+        await talk.retry()
+        assert [message.content for message in talk.messages][::2] == ["One", "Two"]
+        assert [message.content for message in await talk.history()][::2] == ["One", "Two"]
+    assert b"notes.txt" in [each for each in server.requests if each.kind == "message"][-1].body
+
+
+async def test_messages_are_those_of_the_branch(api: Api) -> None:
+    async with api.client() as client, client.conversation() as talk:
+        for prompt in ("One", "Two"):
+            await talk.send(prompt)
+        first = (await talk.history())[1]
+        await talk.send("Three", parent=first.id)
+        assert [message.content for message in talk.messages][::2] == ["One", "Three"]
+        assert [message.content for message in await talk.history()][::2] == ["One", "Three"]

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -536,6 +537,27 @@ async def begin_and_drop(client: AsyncH2oClient) -> None:
     assert len(found) == 1, found
     assert "was not closed" in found[0]
     assert not any(item.category is not ResourceWarning for item in caught)
+
+
+async def test_a_dropped_stream_is_freed_without_the_garbage_collector(
+    api: Api, server: Emulator
+) -> None:
+    """Else it would be collected together with what it reads from, in any order."""
+    server.reply(endless(" One"))
+    async with api.client() as client:
+        gc.collect()
+        gc.disable()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                stream = client.stream("Hi")
+                assert await anext(stream) == " One"
+                dropped = weakref.ref(stream)
+                del stream
+                assert dropped() is None
+        finally:
+            gc.enable()
+        await api.settled()
 
 
 async def test_a_dropped_stream_is_cleaned_up_soon(api: Api, server: Emulator) -> None:

@@ -141,14 +141,14 @@ class AsyncPlayer(Interruptible):
     async def _fetch(self, effect: Fetch) -> tuple[Head, bytes]:
         head = await self._send(effect)
         largest = effect.largest if head.status < 300 else effect.largest_error
-        body = b""
+        body = bytearray()
         while chunk := await self._read(effect):
             body += chunk
             effect.deadline.check()
             if len(body) > largest:
                 await self.release()
                 break
-        return head, body
+        return head, bytes(body)
 
     async def _send(self, effect: Send | Fetch) -> Head:
         if self._response is not None:

@@ -142,14 +142,14 @@ class Player(Interruptible):
     def _fetch(self, effect: Fetch) -> tuple[Head, bytes]:
         head = self._send(effect)
         largest = effect.largest if head.status < 300 else effect.largest_error
-        body = b""
+        body = bytearray()
         while chunk := self._read(effect):
             body += chunk
             effect.deadline.check()
             if len(body) > largest:
                 self.release()
                 break
-        return head, body
+        return head, bytes(body)
 
     def _send(self, effect: Send | Fetch) -> Head:
         if self._response is not None:

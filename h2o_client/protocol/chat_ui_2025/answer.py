@@ -158,8 +158,6 @@ class AnswerParser:
             return tokens  # half a line is what a stream that was cut leaves
         except H2oError as error:
             self._fail(error)
-        if self._empty:
-            self.final = Final()
         return tokens
 
     def mute(self) -> None:
