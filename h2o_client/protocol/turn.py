@@ -307,11 +307,9 @@ class Turn:
         error.__traceback__ = None  # it holds the stream, which may be dropped meanwhile
         if (yield from self._find_rest(error, call)) or self._stopping:
             return
-        if has_tree:
-            error.partial = self.text
-            raise error
+        error.partial = self.text
         lost = isinstance(error, IncompleteStreamError | StatusError) and not self._ended
-        if lost and self._stoppable and not self._parser.count:
+        if lost and self._stoppable and not self._parser.count and not has_tree:
             yield from self._stop_generation(error, call)
         raise error
 
