@@ -89,7 +89,7 @@ def test_trio_app(server: Emulator) -> None:
 
 def test_trio_app_that_runs_out_of_time(server: Emulator) -> None:
     server.reply(Answer(" In time, late", hold_after=2), Answer(" In time, late", hold_after=2))
-    shown = output("trio_app.py", "0.3", url=server.url)
+    shown = output("trio_app.py", "2", url=server.url)
     assert shown.count("A: In time, [cut off]\n") == 2
     server.wait_idle()
     assert server.stops == 2
