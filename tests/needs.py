@@ -1,10 +1,14 @@
-"""What a test needs of the system that it runs on; elsewhere it is skipped, with a word."""
+"""What a test needs that Windows does not have: the library runs there, its command and tests less.
+
+Linux and macOS have both, so nothing is skipped there.
+"""
 
 import os
 
 import pytest
 
 posix = pytest.mark.skipif(
-    os.name != "posix", reason="POSIX only: signals to other processes, modes, locks, terminals"
+    os.name != "posix",
+    reason="Windows has no signals to other processes, file modes, resource limits or /dev/fd",
 )
-fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows cannot fork")

@@ -435,7 +435,7 @@ async def read_half(client: AsyncH2oClient) -> None:
 FORMS["stream"] = read_half
 
 
-@pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="this system does not show descriptors")
+@needs.posix
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("backends", ["asyncio", "trio", "both"])
 def test_ten_event_loops_leave_nothing_open(server: Emulator, form: str, backends: str) -> None:
@@ -456,7 +456,7 @@ def test_ten_event_loops_leave_nothing_open(server: Emulator, form: str, backend
     gc.disable()  # nothing is left to the garbage collector
     try:
         before = run(2)  # what a backend opens once and for all is not a leak
-        assert run(10) == before
+        assert run(10) <= before  # the server may have been closing one when it counted
     finally:
         gc.enable()
     gc.collect()  # and here a warning would come

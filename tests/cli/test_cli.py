@@ -367,7 +367,7 @@ def test_begun_with_closed_files(served: Emulator, closed: str, status: int, tol
     assert served.conversations == []
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full does not exist")
+@needs.posix
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -376,11 +376,22 @@ def test_begun_with_closed_files(served: Emulator, closed: str, status: int, tol
         pytest.param(("models",), marks=pytest.mark.long),
     ],
 )
-def test_a_disk_that_is_full(served: Emulator, arguments: tuple[str, ...]) -> None:
-    with open("/dev/full", "wb") as full:
-        status, _, err = run(*arguments, stdout=full)
+def test_a_file_that_cannot_grow(
+    served: Emulator, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    """As on a full disk: the write fails."""
+    limited = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))\n"
+        "from h2o_client.__main__ import main\n"
+        "main()"
+    )
+    with (tmp_path / "out").open("wb") as out:
+        program = (sys.executable, "-W", "error", "-c", limited)
+        status, _, err = run(*arguments, program=program, stdout=out)
     assert status == 1
-    assert err == "h2o-client: No space left on device\n"
+    assert err == "h2o-client: File too large\n"
     served.wait_idle()
     assert served.conversations == []
 
