@@ -85,11 +85,11 @@ class ChatOperation:
         self._model = None if model is None else check_model(model)
         self._retries = None if retries is None else as_retries(retries)
         self.life = Life()
-        self._messages = messages
-        self._preprompt: str | None = None
+        prompt = build_prompt(messages)
+        self._preprompt, self._others = split_preprompt(messages)
         self._turn = Turn(
             exchange,
-            build_prompt(messages),
+            prompt,
             model="",
             parameters=merge_parameters(configuration.parameters, parameters, keywords),
             recover=configuration.recover if recover is None else check_flag("recover", recover),
@@ -142,17 +142,18 @@ class ChatOperation:
     def _create(self, call: Call) -> Flow[None]:
         """Make the conversation."""
         exchange, turn = self._exchange, self._turn
-        if turn.files and not exchange.recognised:
+        if turn.files or (exchange.untried and (turn.parameters or self._preprompt)):
             yield from exchange.ask_dialect(call)
         turn.check()
         model = yield from exchange.choose_model(self._model, call)
         yield from check_files(exchange, turn.files, model, call)
         exchange.session.begin(self)
+        preprompt: str | None = None
         if "preprompt" in exchange.dialect.capabilities:
-            self._preprompt, messages = split_preprompt(self._messages)
-            turn.prompt = build_prompt(messages)
+            preprompt = self._preprompt
+            turn.prompt = build_prompt(self._others)
         turn.place.parent = yield from conversations.create(
-            exchange, self._model, call, self._made, preprompt=self._preprompt
+            exchange, self._model, call, self._made, preprompt=preprompt
         )
         turn.model = self._model or exchange.model or model
 

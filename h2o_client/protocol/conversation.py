@@ -54,7 +54,6 @@ class ConversationCore:
         messages: what was seen of it, in order.
         unanswered: the last turn, if nothing came of it.
         copy_of: the id of the shared conversation that it is a copy of, or None.
-        tip: in a tree, the id of the message that the next one follows, where it is known.
     """
 
     def __init__(
@@ -77,7 +76,6 @@ class ConversationCore:
             self._turns = exchange.session.turns_of(conversation, self._turns)
         self._opening = Lock()
         self.unanswered: Turn | None = None
-        self.tip: str | None = None
         self.id = conversation
         resumed = conversation is not None or share is not None
         self._named_model = model
@@ -99,6 +97,11 @@ class ConversationCore:
     def creating(self) -> bool:
         """Whether a request is under way that creates it."""
         return self._made in self._exchange.session.creating
+
+    @property
+    def tip(self) -> str | None:
+        """In a tree, the id of the message that the next one follows, where it is known."""
+        return self._turns.tip
 
     @property
     def stoppable(self) -> bool:
@@ -134,7 +137,6 @@ class ConversationCore:
         self.unanswered = turn
         if not turn.asked:
             return
-        self.tip = None
         if turn.title:
             self.title = turn.title
         self._turns.note(turn, self._exchange.ambient.clock())
@@ -172,7 +174,7 @@ class ConversationCore:
                         model = yield from self._exchange.choose_model(self._named_model, call)
                         if not self._keep:
                             self._exchange.session.begin(self)
-                        self.tip = yield from conversations.create(
+                        self._turns.tip = yield from conversations.create(
                             self._exchange,
                             self._named_model,
                             call,

@@ -187,6 +187,14 @@ class StoredConversation(NamedTuple):
         """The id of the message that the next one follows."""
         return self.tree[-1].id if self.tree else self.root
 
+    @property
+    def busy(self) -> bool:
+        """Whether its newest answer is being generated, or its server died meanwhile."""
+        if not self.answers:
+            return False
+        newest = self.answers[-1]
+        return not newest.over and newest.stage is not Stage.STOPPED
+
     def branch(self, last: str | None) -> tuple[Message, ...]:
         """Return what was said in a tree, from its root to the message of this id."""
         messages = {message.id: message for message in self.tree}

@@ -108,8 +108,15 @@ class Exchange:
             self.dialect = load_dialect(dialect, self.site)
         self.recognised = True
 
+    @property
+    def untried(self) -> bool:
+        """Whether no request has shown yet what kind of server it is: the session was resumed."""
+        return not self.recognised and self.session.openings == 0
+
     def ask_dialect(self, call: Call) -> Flow[None]:
         """Ask which dialect the server speaks, where something depends on it before it shows."""
+        if self.recognised:
+            return
         try:
             self.models = yield from self.query(lambda: question(self.site), call, reopen=False)
         except (StatusError, ProtocolError):
@@ -176,9 +183,10 @@ class Exchange:
         Raises:
             ModelUnavailableError: it names none, and the server has none.
         """
-        if model is None and self.model is None:
-            yield from self.read_models(call)
         found = model or self.model
+        if found is None:
+            yield from self.read_models(call)
+            found = self.model
         if found is None:
             raise ModelUnavailableError("the server has no models", status=200)
         return found

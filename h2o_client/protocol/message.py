@@ -7,6 +7,7 @@ from h2o_client.errors import H2oError, TransportError
 from h2o_client.protocol import conversations
 from h2o_client.protocol.conversation import ConversationCore, check_message_id
 from h2o_client.protocol.deadline import Deadline
+from h2o_client.protocol.dialect import StoredConversation
 from h2o_client.protocol.effects import Close, Flow, Read
 from h2o_client.protocol.exchange import Exchange
 from h2o_client.protocol.files import check_files
@@ -143,7 +144,8 @@ class MessageOperation:
         conversation, exchange = self._conversation, self._exchange
         if conversation.id is None or not exchange.configuration.share:
             yield from exchange.open_session(call)
-        if (self._files or self._parent) and not exchange.recognised:
+        needs_tree = bool(self._files or self._parent)
+        if needs_tree or (exchange.untried and self._parameters and conversation.id is None):
             yield from exchange.ask_dialect(call)
         if conversation.id is None:  # first, what cannot be done is told
             exchange.require(
@@ -158,22 +160,19 @@ class MessageOperation:
         if self._stopping:
             return
         if self._prompt is not None:
-            turn = self._new_turn(self._prompt, None)
+            turn = self._new_turn(self._prompt, None, stored)
         elif (lost := conversation.unanswered) is not None:
             self._files = lost.files
             self._parent = None if lost.place.beside else lost.place.parent
-            turn = self._new_turn(
-                lost.prompt, None if exchange.dialect.has_tree else lost.message_id
-            )
+            message_id = None if exchange.dialect.has_tree else lost.message_id
+            turn = self._new_turn(lost.prompt, message_id, stored)
         else:
             last = yield from self._last_message(conversation_id, call)
-            turn = self._new_turn(last.content, None if exchange.dialect.has_tree else last.id)
-        if exchange.dialect.has_tree:
-            if self._files:
-                model = yield from conversation.known_model(call)
-                yield from check_files(exchange, self._files, model, call)
-            if stored is not None:
-                turn.place.follow(stored, turn.prompt)
+            message_id = None if exchange.dialect.has_tree else last.id
+            turn = self._new_turn(last.content, message_id, stored)
+        if self._files and exchange.dialect.has_tree:
+            model = yield from conversation.known_model(call)
+            yield from check_files(exchange, self._files, model, call)
         self._turn = turn
         if self._web_search and not self._stopping:
             yield from conversation.explained(self._search(conversation_id, self._turn, call))
@@ -190,7 +189,9 @@ class MessageOperation:
             yield from self._turn.abandon(deadline)
         self._exchange.session.end(self)
 
-    def _new_turn(self, prompt: str, message_id: str | None) -> Turn:
+    def _new_turn(
+        self, prompt: str, message_id: str | None, stored: StoredConversation | None = None
+    ) -> Turn:
         return Turn(
             self._exchange,
             prompt,
@@ -201,9 +202,10 @@ class MessageOperation:
             message_id=message_id,
             stoppable=self._conversation.stoppable,
             place=Place(
-                self._parent or (self._conversation.tip if self._prompt is not None else None),
-                chosen=self._parent is not None,
+                self._conversation.tip if self._prompt is not None else None,
+                chosen=self._parent,
                 again=self._prompt is None,
+                stored=stored,
             ),
             files=self._files,
         )

@@ -1,60 +1,104 @@
 """Where a message goes in a conversation that the server keeps as a tree."""
 
+from collections.abc import Callable
+
+from h2o_client.errors import ConversationBusyError
 from h2o_client.protocol import conversations
 from h2o_client.protocol.dialect import StoredConversation
-from h2o_client.protocol.effects import Flow
+from h2o_client.protocol.effects import Flow, Sleep
 from h2o_client.protocol.exchange import Exchange
 from h2o_client.protocol.prompt import JS_SPACE
 from h2o_client.protocol.retries import Call
 from h2o_client.types import Message
+
+_POLL = 1.0  # seconds between two looks whether another client's answer has ended
+_DEAD = 100.0  # seconds without change that show that the server died; it needs 90 to say so
+_BUSY = (
+    "the server is still generating an answer to another client in this conversation: nothing was "
+    "sent, as one of the two would be lost (wait and call again, or begin a new conversation, with "
+    "client.chat(messages))"
+)
 
 
 class Place:
     """Where a message goes.
 
     Args:
-        parent: the id of the message that it follows, or of that one's generation; None: the
-            newest.
-        chosen: whether the caller has chosen that message.
+        tip: the id of the newest message, if it is known.
+        chosen: the id of the message that this one follows, or of its generation, if the caller
+            has chosen it; None: the newest.
         again: whether a message is asked again, which the server may have.
+        stored: what the server has stored, if it was just read.
 
     Attributes:
+        chosen: what the caller has chosen.
         parent: the id of the message that it follows, once it is known.
-        chosen: whether the caller has chosen it, and it was not looked up yet.
-        again: whether a message is asked again.
         beside: whether `parent` is the answer beside which another one is to be generated.
         known: the ids of the messages that were there before.
         branch: what was said before, if it was read.
     """
 
-    def __init__(self, parent: str | None, *, chosen: bool, again: bool) -> None:
-        self.parent = parent
+    def __init__(
+        self,
+        tip: str | None = None,
+        *,
+        chosen: str | None = None,
+        again: bool = False,
+        stored: StoredConversation | None = None,
+    ) -> None:
         self.chosen = chosen
-        self.again = again
+        self.parent = None if chosen is not None else tip
+        self._again = again
+        self._stored = stored
         self.beside = False
         self.known: frozenset[str] = frozenset()
         self.branch: tuple[Message, ...] | None = None
 
-    def find(self, exchange: Exchange, conversation: str, prompt: str, call: Call) -> Flow[None]:
-        """Read what the server has stored, unless the place is known."""
-        if self.parent is None or self.chosen:
-            stored = yield from conversations.stored(exchange, conversation, call)
-            self.follow(stored, prompt)
+    def find(
+        self,
+        exchange: Exchange,
+        conversation: str,
+        prompt: str,
+        call: Call,
+        stopping: Callable[[], bool],
+    ) -> Flow[None]:
+        """Find the place in what the server has stored, unless it is known.
 
-    def follow(self, stored: StoredConversation, prompt: str) -> None:
-        """Note what the server has stored before the message is sent.
+        Two answers that are generated at once overwrite each other, so one of another client is
+        waited for.
 
         Args:
-            stored: all of it.
-            prompt: the message, if it is asked again.
+            exchange: sends its requests.
+            conversation: the id of the conversation.
+            prompt: the message.
+            call: the call that it is part of.
+            stopping: whether that call is to be stopped.
 
         Raises:
-            ValueError: it has no message of the id that this one is to follow.
+            ConversationBusyError: another client's answer has not ended within the call's limit.
+            ValueError: there is no message with the id that the caller has chosen.
         """
+        if self.parent is not None:
+            return
+        clock, stored = exchange.ambient.clock, self._stored
+        if stored is None:
+            stored = yield from conversations.stored(exchange, conversation, call)
+        if stored.busy:
+            exchange.ambient.wait("waiting until another client's answer has ended")
+        changed_at = clock()
+        while stored.busy and not stopping() and clock() - changed_at < _DEAD:
+            if call.deadline.expired():
+                raise ConversationBusyError(_BUSY)
+            yield Sleep(call.deadline.at_most(_POLL))
+            now = yield from conversations.poll(exchange, conversation, call.deadline)
+            if now is not None and now != stored:
+                stored, changed_at = now, clock()
+        self._follow(stored, prompt)
+
+    def _follow(self, stored: StoredConversation, prompt: str) -> None:
         self.branch = stored.messages
         self.known = frozenset(message.id for message in stored.tree if message.id is not None)
-        given = self.parent
-        if self.again:
+        if self._again:
             as_stored = prompt.replace("\r\n", "\n")
             question, answer = stored.messages[-2:] if len(stored.messages) > 1 else (None, None)
             self.beside = (
@@ -63,12 +107,10 @@ class Place:
                 and answer.role == "assistant"
                 and question.content.strip(JS_SPACE) == as_stored.strip(JS_SPACE)
             )
-        if given is None or self.beside:
+        if self.chosen is None or self.beside:
             self.parent = stored.tip
-            self.chosen = False
             return
-        self.parent = stored.message_id(given)
+        self.parent = stored.message_id(self.chosen)
         if self.parent not in self.known and self.parent != stored.root:
-            raise ValueError(f"this conversation has no message {given!r} to follow")
+            raise ValueError(f"this conversation has no message {self.chosen!r} to follow")
         self.branch = stored.branch(self.parent)
-        self.chosen = False

@@ -19,7 +19,7 @@ from h2o_client.errors import (
     TermsNotAcceptedError,
     UnsupportedServerError,
 )
-from h2o_client.protocol.dialect import MAX_STORED, Dialect, Query
+from h2o_client.protocol.dialect import Dialect, Query
 from h2o_client.protocol.requests import Site
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def load_dialect(name: str, site: Site) -> Dialect:
     if name == NEW:
         from h2o_client.protocol.chat_ui_2025.dialect import Dialect2025
 
+        site.origin = site.address.origin  # which these servers check
         return Dialect2025(site)
     from h2o_client.protocol.chat_ui_2023.dialect import Dialect2023
 
@@ -79,10 +80,9 @@ def is_sign(error: H2oError, operation: str) -> bool:
 
 def question(site: Site) -> "Query[tuple[Model, ...]]":
     """Make the request that only a server of 2025 answers with a list of models."""
-    from h2o_client.protocol.chat_ui_2025.stored import read_models, reading_json
+    from h2o_client.protocol.chat_ui_2025.dialect import Dialect2025
 
-    request = site.request("models", "GET", "/api/v2/models")
-    return Query(request, reading_json(read_models), MAX_STORED)
+    return Dialect2025(site).models()
 
 
 def explain(sign: H2oError, answer: StatusError | ProtocolError, operation: str) -> H2oError:

@@ -94,6 +94,27 @@ class Site:
             headers.append(("Content-Type", content_type))
         return Request(method, self.address.url + path, tuple(headers), content, operation)
 
+    def about(
+        self,
+        operation: str,
+        method: str,
+        conversation: str,
+        path: str = "",
+        content: bytes | None = None,
+    ) -> Request:
+        """Build a request about a conversation.
+
+        Args:
+            operation: as for `request()`.
+            method: the HTTP method.
+            conversation: its id.
+            path: the path below the conversation, with its query.
+            content: the body as JSON, or None.
+        """
+        content_type = None if content is None else JSON
+        path = f"/conversation/{in_path(conversation)}{path}"
+        return self.request(operation, method, path, content, content_type)
+
 
 def in_path(text: str) -> str:
     """Return an id as it stands in a path."""

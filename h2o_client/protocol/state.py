@@ -78,3 +78,4 @@ class Fate(Enum):
     RUNNING = "the server may be generating the answer"
     STOPPED = "the server was told to stop generating"
     OVER = "the server is not generating"
+    DONE = "the server has stored all of the turn"

@@ -3,7 +3,7 @@
 A turn asks, reads the stream, and knows at each moment what has become of it on the server, its
 *fate*:
 
-    UNSENT ──send──▶ RUNNING ──final event, error, rejection──▶ OVER
+    UNSENT ──send──▶ RUNNING ──final event, error, rejection──▶ OVER ──all is stored──▶ DONE
                       │   ▲
                       │   └──asked again in its place──┐
                       └──the server was told to stop──▶ STOPPED
@@ -112,14 +112,12 @@ class Turn:
         files: the files that go with it.
 
     Attributes:
-        place: in a tree, where it goes.
-        files: the files that go with it.
         message_id: the id of the message.
         response_id: the id of its answer.
+        parameters: all generation parameters.
         fate: what has become of it on the server.
         asked: whether the message may have reached the server.
-        told_to_stop: whether the server was told to stop generating, or is being told.
-        told_at: when it was told, on the clock.
+        told_at: when the server was told to stop generating, on the clock; None: it was not.
         web_search_id: the web search that the answer shall rest on, or "".
         web_search: the entries of that search.
     """
@@ -141,19 +139,19 @@ class Turn:
         self._exchange = exchange
         self.prompt = prompt
         self.model = model
-        self._parameters = parameters
+        self.parameters = parameters
         self._recover = recover
         self._life = life
         self._stoppable = stoppable
         self._is_retry = message_id is not None
-        self.place = place or Place(None, chosen=False, again=False)
+        self.place = place or Place()
         self.files = files
-        self._closed = False  # the server has done all that it does for the message
         self.message_id = message_id or exchange.ambient.uuid4()
         self.response_id = exchange.ambient.uuid4()
         self.web_search_id = ""
         self.web_search: list[WebSearchEntry] = []
-        exchange.dialect.message("", self.outgoing())  # what cannot be sent is rejected now
+        # What cannot be sent is rejected now; the files were read and checked.
+        exchange.dialect.message("", self.outgoing()._replace(files=()))
         self._has_stop = bool(parameters.get("stop") or parameters.get("stop_sequences"))
         self._conversation = ""
         self._text = bytearray()  # UTF-8, as the parser has it
@@ -161,9 +159,9 @@ class Turn:
         self._final: Final | None = None
         self._recovered = False
         self._ended = False  # the response came to an end of its own
-        self.told_to_stop = False
-        self.told_at = 0.0
+        self.told_at: float | None = None
         self._telling = False  # just now
+        self._absent_since: float | None = None  # when a poll first showed that it is not stored
         self._begun_stream = False  # the headers of the answer have come
         self._revised = False
         self._searched = False  # it was polled for until the time for that was up
@@ -183,7 +181,7 @@ class Turn:
             UnsupportedError: it cannot; nothing was sent.
         """
         self._exchange.require(
-            parameters=self._parameters, files=self.files, branches=self.place.chosen
+            parameters=self.parameters, files=self.files, branches=self.place.chosen
         )
 
     @property
@@ -215,8 +213,8 @@ class Turn:
         minute or so.
         """
         if self._exchange.dialect.has_tree:
-            surely_over = self._closed and not self.told_to_stop
-            return _STORED_RUNNING if self.asked and not surely_over else 0.0
+            surely_over = self.fate in (Fate.UNSENT, Fate.DONE) and self.told_at is None
+            return 0.0 if surely_over else _STORED_RUNNING
         # 05_upstream_truncate_clean, 17_disconnect, 11b_stop_again_later, 28_stop_variants
         if self.whole:
             return 0.0 if self._recovered else _STORED_WHOLE
@@ -269,7 +267,7 @@ class Turn:
         if self.fate is Fate.RUNNING:
             # Noted once it is answered: where another thread is at it, its word may come after the
             # deletion that follows here, and find no conversation. Twice does no harm.
-            self.told_to_stop = self._telling = True
+            self.told_at, self._telling = self._exchange.ambient.clock(), True
             self._parser.mute()  # the server may cut the answer back to what was given
             where, seen = self._conversation, self.text
             stop = self._exchange.dialect.stop(where, self.response_id, seen)
@@ -288,7 +286,8 @@ class Turn:
         if has_tree and not self._stopping:
             if self.asked:
                 self.response_id = self._exchange.ambient.uuid4()  # each request has its own
-            yield from self.place.find(self._exchange, self._conversation, self.prompt, call)
+            where, stopping = self._conversation, lambda: self._stopping
+            yield from self.place.find(self._exchange, where, self.prompt, call, stopping)
         if self._stopping:
             return
         try:
@@ -298,11 +297,11 @@ class Turn:
         else:
             return
         error.partial = self.text
-        if not may_have_acted(error) or (has_tree and self._closed):
-            self.fate = Fate.OVER  # a stop now would be kept, and end the next answer
+        if not may_have_acted(error):
+            self._note_over()  # a stop now would be kept, and end the next answer
         if self._stopping:
             return
-        if not self._recover or not can_be_recovered(error) or (has_tree and self._closed):
+        if not self._recover or not can_be_recovered(error) or self.fate is Fate.DONE:
             raise error
         error.__traceback__ = None  # it holds the stream, which may be dropped meanwhile
         if (yield from self._find_rest(error, call)) or self._stopping:
@@ -334,7 +333,8 @@ class Turn:
         head = yield from exchange.send(request, deadline, call)
         if head.status != 200:
             body = yield from exchange.read_body(deadline)
-            self._closed = head.status not in GATEWAY
+            if head.status not in GATEWAY:
+                self._note_done()
             exchange.dialect.check(head, body, request)
             raise unexpected(head, body, "the answer")
         kind = head.get("content-type").partition(";")[0].strip().lower()
@@ -387,7 +387,8 @@ class Turn:
                 raise parser.error
             if not chunk:
                 self._ended = True
-                self._closed = parser.ended
+                if parser.ended:
+                    self._note_done()
                 raise IncompleteStreamError(
                     "the answer ended before its final event: the server, its model server or a "
                     "proxy broke it off (try again)"
@@ -402,18 +403,20 @@ class Turn:
         """Note that the answer is whole, if it is."""
         if self._parser.final is not None:
             self._final = self._parser.final
+            self._note_over()
+
+    def _note_over(self) -> None:
+        """Note that the server is not generating."""
+        if self.fate is not Fate.DONE:
             self.fate = Fate.OVER
 
+    def _note_done(self) -> None:
+        """Note that the response has ended: a tree has all of the turn then."""
+        if self._exchange.dialect.has_tree:
+            self.fate = Fate.DONE
+
     def _find_rest(self, error: H2oError, call: Call) -> Flow[bool]:
-        """Search what the server has stored for the answer, and give the caller what is missing.
-
-        Args:
-            error: what the stream ended with.
-            call: the call that it is part of.
-
-        Returns:
-            Whether it was found.
-        """
+        """Give the caller what is missing of the answer; return whether it was found."""
         clock, note = self._exchange.ambient.clock, self._exchange.ambient.note
         recovery = self._exchange.configuration.timeouts.recovery
         going = clock() - (clock() if self._begun is None else self._begun)
@@ -427,7 +430,6 @@ class Turn:
         )
         until = self._exchange.deadline(patience, "recovery")
         shown: StoredConversation | None = None
-        absent: float | None = None  # since when it is known not to be stored
         delay = _FIRST_POLL
         while not self._stopping:
             before = len(self._text)
@@ -448,8 +450,7 @@ class Turn:
                 if missing is None and not self._exchange.dialect.has_tree:
                     break
                 self._recovered = True
-                self._closed = answer.over
-                self.fate = Fate.OVER
+                self.fate = Fate.DONE if answer.over else Fate.OVER
                 note("the connection was lost, the answer recovered")
                 if missing is None:
                     self._revised = True
@@ -460,20 +461,19 @@ class Turn:
                     self._text[:] = answer.message.content.encode()
                 return True
             if answer is not None and answer.stage is not Stage.RUNNING:
-                self.fate, self._closed = Fate.OVER, answer.over
+                self.fate = Fate.DONE if answer.over else Fate.OVER
                 break
-            if self._exchange.dialect.has_tree and stored is not None and answer is None:
-                if self._begun_stream or (absent is not None and clock() - absent >= _ABSENT):
-                    self.fate = Fate.UNSENT if not self._begun_stream else Fate.OVER
-                    self._closed = True
-                    break
-                absent = clock() if absent is None else absent
+            if self._exchange.dialect.has_tree and self.is_absent(stored):
+                self.fate = Fate.DONE if self._begun_stream else Fate.UNSENT
+                break
             if stored is not None:
                 if shown is not None and stored != shown and until.at_most(recovery) < recovery:
                     until = self._exchange.deadline(recovery, "recovery")
                 shown = stored
             if call.deadline.expired():
-                raise self._too_late(error, call)
+                late = call.deadline.exceeded()
+                late.partial = self.text
+                raise late from error
             if until.expired():
                 self._searched = not isinstance(error, TransportTimeoutError)
                 break
@@ -484,6 +484,15 @@ class Turn:
     def find(self, stored: StoredConversation | None) -> StoredAnswer | None:
         """Find the answer in what the server has stored."""
         return None if stored is None else self._exchange.dialect.find(stored, self.outgoing())
+
+    def is_absent(self, stored: StoredConversation | None) -> bool:
+        """Whether two polls, a second apart, have shown that a tree does not have the message."""
+        if stored is None or self.find(stored) is not None:
+            return False
+        now = self._exchange.ambient.clock()
+        if self._absent_since is None:
+            self._absent_since = now
+        return self._begun_stream or now - self._absent_since >= _ABSENT
 
     def _reattach(self, call: Call) -> Flow[bool]:
         """Read the stream of the answer on, live, where the server can do that.
@@ -515,7 +524,7 @@ class Turn:
                 return False
             error.partial = self.text
             if not lost:
-                self.fate = Fate.OVER
+                self._note_over()
             raise
         self._recovered = self.whole
         return self.whole
@@ -524,11 +533,8 @@ class Turn:
         """Make sure that the server generates nothing, so that the message can be asked again.
 
         It shows neither the turn nor a sign of it. Should it be generating all the same, it is told
-        to stop, and given the time to: what it stores then, the new answer replaces.
-
-        Args:
-            error: what the stream ended with; raised again where there is no time for that.
-            call: the call that it is part of.
+        to stop, and given the time to: what it stores then, the new answer replaces. Where there is
+        no time for that, the error is raised again.
         """
         if call.exhausted or call.deadline.at_most(_STOPPING) < _STOPPING:
             raise error
@@ -541,18 +547,11 @@ class Turn:
         self._recover = self._searched = False
         self._is_retry = True
 
-    def _too_late(self, error: H2oError, call: Call) -> H2oError:
-        """Return what `Timeouts.total` makes of an error while its remedy is under way."""
-        late = call.deadline.exceeded()
-        late.partial = self.text
-        late.__cause__ = error
-        return late
-
     def outgoing(self) -> Outgoing:
         """Return the message as it is sent."""
         return Outgoing(
             self.prompt,
-            self._parameters,
+            self.parameters,
             message_id=self.message_id,
             response_id=self.response_id,
             is_retry=self._is_retry or self.place.beside,
@@ -573,7 +572,7 @@ class Turn:
             while not deadline.expired() and size <= _MAX_TAIL:
                 chunk: bytes = yield Read(deadline)
                 if not chunk:
-                    self._closed = True  # the server has ended what it had to say
+                    self._note_done()
                     return
                 self._parser.feed(chunk)
                 size += len(chunk)

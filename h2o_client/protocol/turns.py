@@ -27,7 +27,6 @@ from h2o_client.protocol.turn import Turn
 _TRUSTED = 5.0  # seconds after which a whole answer counts as stored, without a poll
 _STOP_AGAIN = 120.0  # seconds after which a stop in the same conversation surely works again
 _STOP_KEPT = 5.5  # seconds for which a server surely keeps a stop that found nothing to stop
-_ABSENT = 1.0  # seconds between two polls that show that a message has not arrived
 _FIRST_POLL = 0.05
 _LONGEST_POLL = 1.0
 _TOLD = 8 * _FIRST_POLL  # the pause before which it is told that there is a wait
@@ -51,13 +50,15 @@ class Turns(Lock):
 
     Attributes:
         unconfirmed: the last turn, as long as the server may still store it.
+        tip: in a tree, the id of the message that the next one follows, where it is known.
     """
 
-    __slots__ = ("_ended_at", "_stopped_at", "unconfirmed")
+    __slots__ = ("_ended_at", "_stopped_at", "tip", "unconfirmed")
 
     def __init__(self) -> None:
         super().__init__()
         self.unconfirmed: Turn | None = None
+        self.tip: str | None = None
         self._ended_at = 0.0
         self._stopped_at: float | None = None
 
@@ -68,6 +69,7 @@ class Turns(Lock):
 
     def note(self, turn: Turn, now: float) -> None:
         """Note that a turn has ended here; the server is told to stop it, if it may run."""
+        self.tip = None
         if turn.fate in (Fate.RUNNING, Fate.STOPPED):
             self._stopped_at = now
         if turn.stored_within > 0:
@@ -147,19 +149,16 @@ class Turns(Lock):
         """
         # 04_stop
         clock = exchange.ambient.clock
-        absent: float | None = None
         delay = _FIRST_POLL
         while self.unconfirmed is turn and not stopping():
             stored = yield from conversations.poll(exchange, conversation, until)
             answer = turn.find(stored)
-            if stored is not None and answer is None and absent is None:
-                absent = clock()
-            missing = stored is not None and absent is not None and clock() - absent >= _ABSENT
-            if (answer is not None and answer.over) or (answer is None and missing):
-                turn.fate = Fate.OVER  # from now on, a stop would be kept
-                kept = turn.told_to_stop and (answer is None or answer.stage is not Stage.STOPPED)
-                left = max(self._ended_at, turn.told_at) + _STOP_KEPT - clock()
-                if kept and left > 0:
+            if turn.is_absent(stored) if answer is None else answer.over:
+                turn.fate = Fate.DONE  # from now on, a stop would be kept
+                stopped = answer is not None and answer.stage is Stage.STOPPED
+                if turn.told_at is not None and not stopped:
+                    kept_until = max(self._ended_at, turn.told_at) + _STOP_KEPT
+                    left = max(0.0, kept_until - clock())
                     if until.at_most(left) < left:
                         raise ConversationBusyError(_STOP_MAY_BE_KEPT)
                     yield Sleep(left)

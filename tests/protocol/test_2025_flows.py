@@ -16,9 +16,11 @@ from h2o_client.errors import (
     NotFoundError,
     PromptTooLargeError,
     TransportTimeoutError,
+    UnsupportedError,
 )
 from h2o_client.protocol.conversation import ConversationCore, new_conversation
 from h2o_client.protocol.message import MessageOperation
+from h2o_client.protocol.turns import Turns
 from h2o_client.types import Event, File, Reply, Revision, Timeouts
 
 MAIN = "chat-ui-main-2026-08"
@@ -448,6 +450,76 @@ def test_a_message_is_not_sent_under_a_run_that_goes_on() -> None:
     world.script.clear()
     send(world, talk, "Two")
     assert world.sent[1]["id"] == "a2"
+
+
+def other_client(world: TreeWorld, talk: ConversationCore, takes: float) -> None:
+    """Let another client, of which ours does not know, ask something that takes so long."""
+    world.takes = takes
+    other = ConversationCore(world.exchange, conversation=talk.id)
+    other._turns = Turns()
+    world.script["message"] = iter([streamed(HELLO[:2], cut())])
+    world.script["stop"] = world.script["reattach"] = itertools.repeat(lost())
+    fail(world, operation(world, other, "Other", recover=False).run())
+    world.script.clear()
+    world.takes = 0.0
+
+
+def test_a_message_waits_until_another_clients_answer_has_ended() -> None:
+    world = TreeWorld()
+    talk = talk_of(world, keep=True)
+    send(world, talk, "One")
+    other_client(world, talk, takes=30.0)
+    send(world, talk, "Two")
+    assert world.elapsed >= 30
+    assert [message.content for message in talk.messages][2:] == [
+        "Other", " Hello", "Two", " Hello",
+    ]  # fmt: skip
+
+
+def test_a_message_is_not_sent_while_another_clients_answer_runs() -> None:
+    world = TreeWorld(timeouts=Timeouts(total=10.0))
+    talk = talk_of(world, keep=True)
+    send(world, talk, "One")
+    other_client(world, talk, takes=30.0)
+    with pytest.raises(ConversationBusyError, match="another client"):
+        send(world, talk, "Two")
+    assert [each["inputs"] for each in world.sent] == ["One", "Other"]
+
+
+def test_an_answer_whose_server_died_is_not_waited_for_without_end() -> None:
+    world = TreeWorld()
+    talk = talk_of(world, keep=True)
+    send(world, talk, "One")
+    other_client(world, talk, takes=10**6)
+    send(world, talk, "Two")
+    assert 100 <= world.elapsed < 110
+    assert world.sent[-1]["id"] == "a4"  # under the answer that never ended
+
+
+def test_two_who_resumed_a_conversation_share_where_it_goes_on() -> None:
+    world = TreeWorld()
+    talk = talk_of(world, keep=True)
+    world.play(talk.rename("Mine"))  # it was made, and nothing said in it yet
+    other = talk_of(world, id=talk.id)
+    send(world, other, "One")
+    send(world, talk, "Two")
+    assert [each["id"] for each in world.sent] == ["root-f1", "a2"]
+
+
+def test_in_a_resumed_session_it_is_asked_what_the_server_can_do_before_it_matters() -> None:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    world = TreeWorld(dialect=None, session="resumed")
+    world.play(chat_of(world, messages).run())
+    assert world.operations[:2] == ["models", "create"]
+    assert world.bodies("create")[0]["preprompt"] == "Be brief."
+    world = TreeWorld(dialect=None, session="resumed")
+    with pytest.raises(UnsupportedError, match="parameters"):
+        world.play(chat_of(world, temperature=0.5).run())
+    assert world.operations == ["models"]
+    world = TreeWorld(dialect=None, session="resumed")
+    with pytest.raises(UnsupportedError, match="parameters"):
+        send(world, talk_of(world), "Hi", keywords={"temperature": 0.5})
+    assert world.operations == ["models"]
 
 
 def test_renaming_waits_for_the_run() -> None:

@@ -440,6 +440,28 @@ async def test_sharing_is_refused_before_a_resumed_conversation_goes_on(
     assert asked.index("settings") < asked.index("message")
 
 
+async def test_a_message_waits_for_the_answer_of_another_client(api: Api, server: Emulator) -> None:
+    server.reply(Answer(WORDS, hold_after=1), "Second")
+    async with (
+        api.client() as one,
+        api.client(session=one.session, dialect=NEW) as two,
+        one.conversation() as talk,
+        talk.stream("One") as stream,
+    ):
+        await anext(stream)
+
+        async def second() -> str:
+            return (await two.conversation(id=talk.id).send("Two")).text
+
+        async with api.in_background(second) as later:
+            await api.wait(lambda: requested(server, "data"))
+            assert kinds(server).count("message") == 1
+            server.release()
+            assert (await stream.read()).text == " a b c d"
+        assert later.result() == "Second"
+        assert [message.content for message in await talk.history()][::2] == ["One", "Two"]
+
+
 async def test_a_conversation_that_is_gone_is_asked_for_once(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         await client.chat("Hi")

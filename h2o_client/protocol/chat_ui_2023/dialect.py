@@ -39,7 +39,7 @@ class Dialect2023:
 
     name = "chat-ui-2023"
     stream_type = "text/event-stream"
-    capabilities = frozenset({"parameters", "prompt", "summarize", "vote", "web_search"})
+    capabilities = frozenset({"parameters", "summarize", "vote", "web_search"})
     default_model: str | None = DEFAULT_MODEL
     has_tree = False
     retries_limit = True
@@ -104,7 +104,7 @@ class Dialect2023:
                 },
             }
         )
-        return self._request("message", "POST", conversation, content=content)
+        return self._site.about("message", "POST", conversation, content=content)
 
     def check(self, head: Head, body: bytes, request: Request) -> None:
         """Raise the error that a response is, if it is one."""
@@ -133,11 +133,13 @@ class Dialect2023:
 
     def stop(self, conversation: str, response_id: str = "", seen: str = "") -> Query[None]:  # noqa: ARG002 -- as other dialects
         """`POST /conversation/{id}/stop-generating`, without a body."""  # 11_stop_generating
-        return Query(self._request("stop", "POST", conversation, "/stop-generating"), check_status)
+        return Query(
+            self._site.about("stop", "POST", conversation, "/stop-generating"), check_status
+        )
 
     def delete(self, conversation: str) -> Query[None]:
         """`DELETE /conversation/{id}`."""  # 15_delete
-        return Query(self._request("delete", "DELETE", conversation), check_status)
+        return Query(self._site.about("delete", "DELETE", conversation), check_status)
 
     def delete_all(self) -> Query[None]:
         """`POST /conversations?/delete`, an empty form."""  # 14_delete_all
@@ -168,7 +170,7 @@ class Dialect2023:
         """`GET /conversation/{id}/__data.json`."""  # 13_data_json
         from h2o_client.protocol.chat_ui_2023.stored import read_conversation
 
-        request = self._request("data", "GET", conversation, "/__data.json")
+        request = self._site.about("data", "GET", conversation, "/__data.json")
         return Query(request, reading(read_conversation), MAX_STORED, proves=True)
 
     def shared(self, share: str) -> Query[StoredConversation]:
@@ -180,17 +182,21 @@ class Dialect2023:
 
     def summarize(self, conversation: str) -> Query[str]:
         """`POST /conversation/{id}/summarize`, without a body."""  # 09_summarize_and_title
-        request = self._request("summarize", "POST", conversation, "/summarize")
+        request = self._site.about("summarize", "POST", conversation, "/summarize")
         return Query(request, replies.read_title)
 
     def rename(self, conversation: str, title: str) -> Query[None]:
         """`PATCH /conversation/{id}`."""  # 09_summarize_and_title
         content = encode({"title": title})
-        return Query(self._request("rename", "PATCH", conversation, content=content), check_status)
+        return Query(
+            self._site.about("rename", "PATCH", conversation, content=content), check_status
+        )
 
     def share(self, conversation: str) -> Query[str]:
         """`POST /conversation/{id}/share`, without a body."""  # 10_share
-        return Query(self._request("share", "POST", conversation, "/share"), replies.read_share_url)
+        return Query(
+            self._site.about("share", "POST", conversation, "/share"), replies.read_share_url
+        )
 
     def share_prefix(self) -> Query[str]:
         """Raise: the service gives whole URLs."""
@@ -199,18 +205,18 @@ class Dialect2023:
     def vote(self, conversation: str, message: str, score: int) -> Query[None]:
         """`POST /conversation/{id}/message/{id}/vote`."""  # 12_vote_and_prompt
         path, content = f"/message/{in_path(message)}/vote", encode({"score": score})
-        return Query(self._request("vote", "POST", conversation, path, content), check_status)
+        return Query(self._site.about("vote", "POST", conversation, path, content), check_status)
 
     def prompt(self, conversation: str, message: str) -> Query[PromptPreview]:
         """`GET /conversation/{id}/message/{id}/prompt`."""  # 12_vote_and_prompt
         path = f"/message/{in_path(message)}/prompt"
-        request = self._request("prompt", "GET", conversation, path)
+        request = self._site.about("prompt", "GET", conversation, path)
         return Query(request, read_prompt_preview)
 
     def web_search(self, conversation: str, prompt: str) -> Request:
         """`GET /conversation/{id}/web-search?prompt=…`."""  # 16_web_search
         path = f"/web-search?{urlencode({'prompt': prompt})}"
-        return self._request("search", "GET", conversation, path)
+        return self._site.about("search", "GET", conversation, path)
 
     def web_search_parser(self) -> dialect.WebSearchParser:
         """Make the parser of a web search."""
@@ -226,19 +232,6 @@ class Dialect2023:
         return Query(
             request, reading(lambda body: select(read_root(body))), MAX_STORED, proves=True
         )
-
-    def _request(
-        self,
-        operation: str,
-        method: str,
-        conversation: str,
-        path: str = "",
-        content: bytes | None = None,
-    ) -> Request:
-        """Build a request about a conversation; its content is JSON."""
-        path = f"/conversation/{in_path(conversation)}{path}"
-        content_type = None if content is None else JSON
-        return self._site.request(operation, method, path, content, content_type)
 
 
 def _kept(overview: "Overview") -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Dialect2025:
     """
 
     name = "chat-ui-2025"
-    capabilities = frozenset({"branches", "files", "preprompt", "prompt", "titles"})
+    capabilities = frozenset({"branches", "files", "preprompt", "titles"})
     stream_type = "application/jsonl"
     default_model: str | None = None
     has_tree = True
@@ -42,7 +42,6 @@ class Dialect2025:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._reattaches = True  # until the server shows that it does not
-        site.origin = site.address.origin
 
     def accept_terms(
         self, *, model: str | None, share: bool, kept: Mapping[str, Any] | None = None
@@ -119,7 +118,7 @@ class Dialect2025:
         if not self._reattaches:
             return None
         path = f"/stream?generationId={in_path(response_id)}&fromSeq=0"
-        return self._request("reattach", "GET", conversation, path)
+        return self._site.about("reattach", "GET", conversation, path)
 
     def cannot_reattach(self) -> None:
         """Note that the server is one of 0.10 or older."""  # chat-ui-0.10/15_detect
@@ -155,12 +154,12 @@ class Dialect2025:
         # 04_stop: the length counts UTF-16 units.
         length = len(seen.encode("utf-16-le")) // 2
         content = encode({"generationId": response_id, "seenContentLength": length})
-        request = self._request("stop", "POST", conversation, "/stop-generating", content)
+        request = self._site.about("stop", "POST", conversation, "/stop-generating", content)
         return Query(request, stored.check)
 
     def delete(self, conversation: str) -> Query[None]:
         """`DELETE /conversation/{id}`."""  # 05_delete
-        return Query(self._request("delete", "DELETE", conversation), stored.check)
+        return Query(self._site.about("delete", "DELETE", conversation), stored.check)
 
     def delete_all(self) -> Query[None]:
         """`DELETE /api/v2/conversations`."""  # 05_delete
@@ -210,7 +209,7 @@ class Dialect2025:
 
     def share(self, conversation: str) -> Query[str]:
         """`POST /conversation/{id}/share`, without a body."""  # 13_share
-        return Query(self._request("share", "POST", conversation, "/share"), stored.read_share)
+        return Query(self._site.about("share", "POST", conversation, "/share"), stored.read_share)
 
     def share_prefix(self) -> Query[str]:
         """`GET /api/v2/public-config`."""  # 15_detect
@@ -220,7 +219,7 @@ class Dialect2025:
     def prompt(self, conversation: str, message: str) -> Query[PromptPreview]:
         """`GET /conversation/{id}/message/{id}/prompt`."""  # 21_vote_prompt
         path = f"/message/{in_path(message)}/prompt"
-        return Query(self._request("prompt", "GET", conversation, path), read_prompt_preview)
+        return Query(self._site.about("prompt", "GET", conversation, path), read_prompt_preview)
 
     # 21_vote_prompt, 12_title, 15_detect: what is gone.
 
@@ -239,19 +238,6 @@ class Dialect2025:
     def web_search_parser(self) -> NoReturn:
         """Raise: web searches are gone."""
         raise unsupported("web_search")
-
-    def _request(
-        self,
-        operation: str,
-        method: str,
-        conversation: str,
-        path: str = "",
-        content: bytes | None = None,
-    ) -> Request:
-        """Build a request about a conversation; its content is JSON."""
-        path = f"/conversation/{in_path(conversation)}{path}"
-        content_type = None if content is None else JSON
-        return self._site.request(operation, method, path, content, content_type)
 
 
 def _part(disposition: str, kind: str, content: bytes) -> bytes:
