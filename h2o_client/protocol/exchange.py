@@ -282,7 +282,6 @@ class Exchange:
         """
         while True:
             openings, dialect = self.session.openings, self.dialect
-            delay: float | None = None
             # No error outlives its `except`: its traceback holds the stream, which may be dropped.
             try:
                 return (yield from attempt())
@@ -290,23 +289,22 @@ class Exchange:
                 # The server has forgotten the session, or never knew the one that was resumed.
                 if not reopen:
                     raise
-            except H2oError as error:
-                is_limit = isinstance(error, RateLimitError) and not self.dialect.retries_limit
-                if may_repeat(error) and not is_limit:
-                    delay = call.next_delay(error)
-                if delay is None:
-                    known_by_now = dialect is not self.dialect and is_sign(error, "")
-                    if not known_by_now and not (
-                        reopen and (yield from self.recognise(error, call))
-                    ):
-                        raise
-                    continue
-            if delay is None:
                 reopen = False
                 self.session.lost(openings)
-                yield from self.open_session(call)
-            else:
-                yield Sleep(delay)
+                first = self.open_session(call)
+            except H2oError as error:
+                is_limit = isinstance(error, RateLimitError) and not self.dialect.retries_limit
+                repeats = may_repeat(error) and not is_limit
+                delay = call.next_delay(error) if repeats else None
+                if delay is not None:
+                    first = _pause(delay)
+                elif dialect is not self.dialect and is_sign(error, ""):
+                    continue  # another call has found out meanwhile what the server speaks
+                elif reopen and (yield from self.recognise(error, call)):
+                    continue
+                else:
+                    raise
+            yield from first
 
     def attempt(self, query: Query[T], deadline: Deadline, connect: Deadline) -> Flow[T]:
         """Send a request once and read its answer.
@@ -531,6 +529,10 @@ def new_exchange(configuration: Configuration, ambient: Ambient, *, user_agent: 
     dialect = load_dialect(configuration.dialect or OLD, site)
     recognised = configuration.dialect is not None
     return Exchange(configuration, session, site, dialect, ambient, recognised=recognised)
+
+
+def _pause(seconds: float) -> Flow[None]:
+    yield Sleep(seconds)
 
 
 def in_short(error: BaseException) -> str:

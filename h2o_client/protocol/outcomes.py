@@ -1,19 +1,17 @@
 """What a failed request may have done, and so what may follow it: the one table of failures.
 
-==========  =====================================  ==================  ==================
-outcome     what the server did                    a request that is   a message
-harmless twice
-==========  =====================================  ==================  ==================
-REJECTED    nothing: the request did not arrive,   may be sent again   may be sent again
-or there was no room for it
-LIMITED     nothing, as far as is known: somebody  may be sent again   is not sent again
-limits requests
-LOST        perhaps all: the connection or a       may be sent again   is searched for
-gateway failed meanwhile
-UNKNOWN     perhaps all: the time was up, or the   is not sent again   is searched for
-answer cannot be read                                      after a time limit
-FINAL       it answered: no                        is not sent again   is not sent again
-==========  =====================================  ==================  ==================
+`REJECTED`: the request did not arrive, or there was no room for it. Any request is sent again.
+
+`LIMITED`: somebody limits requests; as far as is known, nothing was done. A request that does no
+harm twice is sent again, a message is not.
+
+`LOST`: the connection or a gateway failed; perhaps all was done. A request that does no harm twice
+is sent again, the answer to a message is recovered.
+
+`UNKNOWN`: the time was up, or the answer cannot be read; perhaps all was done. Nothing is sent
+again. After a time limit, the answer to a message is searched for.
+
+`FINAL`: the server said no. Nothing is sent again.
 """
 
 # chat-ui-0.6/06_rate_limit: the words of the service's own limit.

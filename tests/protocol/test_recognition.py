@@ -11,6 +11,7 @@ from world import Answer, Player, World, chat_of, lost, says
 from h2o_client.errors import (
     H2oError,
     LoginRequiredError,
+    RateLimitError,
     ServerError,
     StatusError,
     TransportError,
@@ -292,5 +293,6 @@ def test_nothing_repeats_a_message_that_was_too_many(limit: str) -> None:
     with pytest.raises(StatusError) as caught:
         ask(world)
     assert world.operations.count(limit) == 1
+    assert isinstance(caught.value, RateLimitError) == (limit == "message")
     assert caught.value.retry_after == (61 if limit == "message" else None)
     assert world.slept == []

@@ -35,7 +35,9 @@ from h2o_client.stored import ConversationInfo, Model, PromptExample, Settings
 from h2o_client.types import Message
 
 T = TypeVar("T")
-_WINDOW = 61.0  # seconds without a message after which one passes [30_rate_limit]
+# 30_rate_limit
+_WINDOW = 61.0  # seconds without a message after which one passes
+_NO_ROOM = "You have reached the maximum number of conversations"
 
 
 def login_required(status: int) -> LoginRequiredError:
@@ -58,6 +60,13 @@ def check(head: Head, body: bytes, request: Request) -> None:
     except LoginRequiredError as error:
         raise login_required(error.status) from None
     except RateLimitError as error:
+        if error.message.startswith(_NO_ROOM):  # waiting does not help
+            raise StatusError(
+                f"the server answered 429: {error.message}",
+                status=429,
+                message=error.message,
+                body=error.body,
+            ) from None
         if OWN_LIMIT not in error.message:
             raise
         limit = error
