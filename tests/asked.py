@@ -3,6 +3,9 @@
 The waits block: a scenario gives them to `api.wait()`.
 """
 
+import contextlib
+import signal
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +31,18 @@ def eventually(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < until, "what was waited for did not come"
         time.sleep(0.001)
+
+
+def press_ctrl_c(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Press Ctrl-C, and again if nothing happens; return what the process printed.
+
+    Python does not see a signal that comes between its last look and a system call that waits.
+    """
+    for _ in range(10):
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=6)
+    raise AssertionError("Ctrl-C did not end the process")
 
 
 def requested(server: Emulator, kind: str, times: int = 1) -> None:

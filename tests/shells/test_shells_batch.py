@@ -17,7 +17,7 @@ import anyio
 import anyio.lowlevel
 import needs
 import pytest
-from asked import bodies, kinds, requested
+from asked import bodies, kinds, press_ctrl_c, requested
 from flavours import ASYNC, PATIENCE, Api, AsIfAsync, endless, only
 
 from h2o_client import (
@@ -459,12 +459,13 @@ with H2oClient(sys.argv[1]) as client, client.batch(["a", "b", "c"]) as results:
 def test_ctrl_c(server: Emulator) -> None:
     server.reply(*[endless(" One")] * 3)
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", SCRIPT, server.url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         server.wait_held(3, PATIENCE)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=PATIENCE)
-    assert (out, process.returncode) == (b"", -signal.SIGINT)
-    assert err.decode().rstrip().endswith("KeyboardInterrupt")
+        out, errors = press_ctrl_c(process)
+    assert (out, process.returncode) == ("", -signal.SIGINT)
+    assert errors.rstrip().endswith("KeyboardInterrupt")
     server.wait_idle()
     assert server.conversations == []
     assert server.stops == 3

@@ -14,7 +14,6 @@ import contextlib
 import itertools
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -25,7 +24,7 @@ from typing import Any, Self
 import anyio
 import httpx
 import pytest
-from asked import requested
+from asked import press_ctrl_c, requested
 from conftest import OpenResponses
 from flavours import ASYNC, FLAVOURS, PATIENCE, Api, endless
 
@@ -256,9 +255,7 @@ def is_interrupted(at: str) -> "Play":
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         ) as process:
             await scene.reached(at)
-            await scene.api.wait(lambda: time.sleep(0.02))  # until it sleeps in its socket
-            process.send_signal(signal.SIGINT)
-            _, errors = await scene.api.wait(lambda: process.communicate(timeout=PATIENCE))
+            _, errors = await scene.api.wait(lambda: press_ctrl_c(process))
         assert errors.strip().endswith("KeyboardInterrupt"), errors
         for word in ("Exception ignored", "Warning", "could not be cleaned up"):
             assert word not in errors, errors

@@ -19,7 +19,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from asked import eventually, kinds, no_connection, requested
+from asked import eventually, kinds, no_connection, press_ctrl_c, requested
 from flavours import ONCE, PATIENCE, Api, Background, endless, only
 
 from h2o_client import (
@@ -736,8 +736,7 @@ def test_ctrl_c_in_a_process_of_its_own(flavour: str, server: Emulator, tmp_path
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == " One\n"
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=PATIENCE)
+        _, errors = press_ctrl_c(process)
     assert errors.strip().endswith("KeyboardInterrupt"), errors
     assert "Exception ignored" not in errors
     assert "Warning" not in errors
