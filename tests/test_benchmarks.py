@@ -45,7 +45,17 @@ def test_a_smoke_run(tmp_path: Path) -> None:
     written, chart = tmp_path / "run.json", tmp_path / "run.svg"
     command = [sys.executable, "-m", "tests.benchmarks", "--smoke"]
     # The others do what these do too, and each is a process.
-    command += ["--only", "ours", "fast", "limit", "bytes-sync", "aiohttp", "openai", "hub-sync"]
+    command += [
+        "--only",
+        "ours",
+        "tree-",
+        "fast",
+        "limit",
+        "bytes-sync",
+        "aiohttp",
+        "openai",
+        "hub-sync",
+    ]
     done = subprocess.run(
         [*command, "--json", str(written), "--svg", str(chart)],
         cwd=ROOT,
@@ -58,7 +68,7 @@ def test_a_smoke_run(tmp_path: Path) -> None:
     results = json.loads(written.read_text("utf-8"))
     # Every one whose packages are there was measured, and its text was the one sent.
     for section in ("paced", "burst"):
-        assert {"limit-sync", "bytes-sync", "ours-sync", "ours-asyncio"} <= set(
+        assert {"limit-sync", "bytes-sync", "ours-sync", "ours-asyncio", "tree-sync"} <= set(
             results["sections"][section]
         )
     assert set(results["sections"]) == {

@@ -26,7 +26,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from .tape import Tape
-from .wire import CONVERSATION, END, MODEL
+from .wire import CONVERSATION, END, MODEL, TREE_PATH
 
 Read: TypeAlias = Callable[[Tape], None]
 AsyncRead: TypeAlias = Callable[[Tape], Awaitable[None]]
@@ -208,11 +208,11 @@ class Unchecked:
 
 
 @contextmanager
-def httpx_sync(url: str, *, way: str) -> Iterator[Read]:
+def httpx_sync(url: str, *, way: str, below: str = "") -> Iterator[Read]:
     import httpx
 
     def read(tape: Tape) -> None:
-        with http.stream("POST", url + PATH, json=BODY) as response:
+        with http.stream("POST", url + below + PATH, json=BODY) as response:
             if way == "lines":
                 add_lines(tape, response)
             elif way == "least":
@@ -237,11 +237,11 @@ def httpx_sync(url: str, *, way: str) -> Iterator[Read]:
 
 
 @asynccontextmanager
-async def httpx_async(url: str, *, way: str) -> AsyncIterator[AsyncRead]:
+async def httpx_async(url: str, *, way: str, below: str = "") -> AsyncIterator[AsyncRead]:
     import httpx
 
     async def read(tape: Tape) -> None:
-        async with http.stream("POST", url + PATH, json=BODY) as response:
+        async with http.stream("POST", url + below + PATH, json=BODY) as response:
             if way == "lines":
                 await add_lines(tape, response)
             elif way == "least":
@@ -291,7 +291,7 @@ async def aiohttp_lines(url: str) -> AsyncIterator[AsyncRead]:
 
 
 @contextmanager
-def ours_sync(url: str, **options: Any) -> Iterator[Read]:
+def ours_sync(url: str, *, below: str = "", **options: Any) -> Iterator[Read]:
     from h2o_client import H2oClient
 
     def read(tape: Tape) -> None:
@@ -300,12 +300,12 @@ def ours_sync(url: str, **options: Any) -> Iterator[Read]:
             for text in stream:
                 add(text)
 
-    with H2oClient(url, **options) as client:
+    with H2oClient(url + below, **options) as client:
         yield read
 
 
 @asynccontextmanager
-async def ours_async(url: str, **options: Any) -> AsyncIterator[AsyncRead]:
+async def ours_async(url: str, *, below: str = "", **options: Any) -> AsyncIterator[AsyncRead]:
     from h2o_client import AsyncH2oClient
 
     async def read(tape: Tape) -> None:
@@ -314,15 +314,15 @@ async def ours_async(url: str, **options: Any) -> AsyncIterator[AsyncRead]:
             async for text in stream:
                 add(text)
 
-    async with AsyncH2oClient(url, **options) as client:
+    async with AsyncH2oClient(url + below, **options) as client:
         yield read
 
 
-def has_transports() -> bool:
-    """Whether this version of the client lets its transport be chosen."""
+def has(argument: str) -> bool:
+    """Whether this version of the client has an argument: older ones are measured beside it."""
     from h2o_client import H2oClient
 
-    return "transport" in inspect.signature(H2oClient).parameters
+    return argument in inspect.signature(H2oClient).parameters
 
 
 # --- other services' clients
@@ -409,7 +409,16 @@ def _clients() -> dict[str, Client]:
             add(name, label, world, opens, dated=dated, many=name != "least")
     for world in ("sync", "asyncio", "trio"):
         add("ours", "h2o_client", world, ours_sync if world == "sync" else ours_async)
-    if has_transports():
+    if has("dialect"):
+        below = TREE_PATH.decode()
+        for world in ("sync", "asyncio", "trio"):
+            reads = httpx_sync if world == "sync" else httpx_async
+            opens = partial(reads, way="bytes", below=below)
+            add("tree_bytes", "2025: httpx, bytes only", world, opens, dated=False)
+            streams = ours_sync if world == "sync" else ours_async
+            opens = partial(streams, below=below, dialect="chat-ui-2025")
+            add("tree", "2025: h2o_client", world, opens)
+    if has("transport"):
         for world in ("sync", "asyncio", "trio"):
             opens = partial(ours_sync if world == "sync" else ours_async, transport="fast")
             add("fast", 'h2o_client, transport="fast"', world, opens)

@@ -73,8 +73,10 @@ def goals(results: Results) -> list[Goal]:
         unchecked = ratio(results, "paced", f"least-{world}", f"bytes-{world}")
         beside = f"; without any check {unchecked}" if unchecked else ""
         at_most(limit, "paced", f"ours-{world}", f"bytes-{world}", beside=beside)
+        at_most(limit, "paced", f"tree-{world}", f"tree_bytes-{world}")
     for world in ("sync", "trio", "asyncio"):
         at_most(1.3, "burst", f"ours-{world}", f"bytes-{world}")
+        at_most(1.3, "burst", f"tree-{world}", f"tree_bytes-{world}")
     for world in ("sync", "asyncio"):
         at_most(0.6, "paced", f"ours-{world}", f"openai-{world}")
         at_most(0.1, "burst", f"ours-{world}", f"openai-{world}")
@@ -85,12 +87,12 @@ def goals(results: Results) -> list[Goal]:
     for section in many:
         at_most(1.2, section, "fast-asyncio", old)
         at_most(2.0, section, "fast-asyncio", old, "p99_ms", what=" (p99 delay)")
-        for name in ("ours-asyncio", "fast-asyncio"):
+        for name in ("ours-asyncio", "tree-asyncio", "fast-asyncio"):
             at_most(1.0, section, name, name, other_section="paced", what=" (one stream)")
             found.append(_starved(results, section, name))
     for name in ("ours-sync", "ours-asyncio", "ours-trio"):
         found += _round_trips(results, name)
-    for name in ("ours-sync", "ours-asyncio", "ours-trio", "fast-asyncio"):
+    for name in ("ours-sync", "ours-asyncio", "ours-trio", "tree-sync", "fast-asyncio"):
         found.append(_flat(results, name))
     found.append(_chat(results))
     imports = ("import h2o_client", "from h2o_client import H2oClient")

@@ -198,7 +198,8 @@ class Bench:
 
     def _long(self) -> None:
         tokens = self._size.long
-        for name in ("ours-sync", "ours-asyncio", "ours-trio", "fast-asyncio", "aiohttp-asyncio"):
+        names = ["ours-sync", "ours-asyncio", "ours-trio", "tree-sync", "fast-asyncio"]
+        for name in (*names, "aiohttp-asyncio"):
             if name in self._clients:
                 self._plan(tokens=tokens)
                 self._child("long", name, what="long", client=name, tokens=tokens, chat=False)

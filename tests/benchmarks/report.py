@@ -9,9 +9,9 @@ from .clients import CLIENTS
 from .goals import Goal, ratio, round_trips
 from .measure import Results
 
-_REFERENCES = (("bytes-{}", "x httpx bytes"), ("aiohttp-asyncio", "x old loop"))
+_REFERENCES = (("{}bytes-{}", "x httpx bytes"), ("aiohttp-asyncio", "x old loop"))
 _WORLDS = ("sync", "asyncio", "trio")
-_COLOURS = {"ours": "#1f77b4", "fast": "#0b4f8a", "": "#b8bec6"}
+_COLOURS = {"ours": "#1f77b4", "tree": "#1f77b4", "fast": "#0b4f8a", "": "#b8bec6"}
 
 
 def table(head: list[str], rows: list[list[str]]) -> list[str]:
@@ -68,8 +68,9 @@ def _streams(results: Results, section: str) -> list[str]:
             continue
         client = CLIENTS[name]
         row = [client.label, client.world, number(results.median(section, name, "cpu_us"))]
+        kind = "tree_" if name.startswith("tree") else ""
         for other, _ in _REFERENCES:
-            got = ratio(results, section, name, other.format(client.world))
+            got = ratio(results, section, name, other.format(kind, client.world))
             row.append(str(got) if got else "-")
         if many:
             memory = results.median(section, name, "memory")
@@ -137,7 +138,9 @@ def summary(results: Results) -> list[str]:
     for section in many:
         head += [f"{section}, asyncio", "p99 ms"]
     rows = []
-    for label in dict.fromkeys(client.label for client in CLIENTS.values()):
+    measured = {name for section in results.sections.values() for name in section}
+    labels = [client.label for name, client in CLIENTS.items() if name in measured]
+    for label in dict.fromkeys(labels):
         names = {client.world: name for name, client in CLIENTS.items() if client.label == label}
 
         def median(section: str, world: str, key: str = "cpu_us", names: Any = names) -> str:

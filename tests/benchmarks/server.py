@@ -19,8 +19,19 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .wire import CONVERSATION, CYCLE, chunk, event, word
+from .wire import (
+    CONVERSATION,
+    CYCLE,
+    MODEL,
+    TREE_PATH,
+    chunk,
+    event,
+    final_answer,
+    whole_text,
+    word,
+)
 
+_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n\r\n"
 _NAP = 0.0005
 _BLOCK = 256 * 1024  # bytes of a burst that wait for a socket
 
@@ -50,7 +61,9 @@ WARM = 200
 """Tokens of an answer that warms a client up."""
 
 _KINDS = {b"/v1/chat/completions": "openai", b"/generate_stream": "tgi"}
-_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+_TYPES = {"jsonl": b"application/jsonl"}
+_TREE = {"title": "New Chat", "model": MODEL, "rootMessageId": "root", "messages": []}
+_CREATED = {"conversationId": CONVERSATION, "conversation": json.dumps({"json": _TREE})}
 
 
 class Texts:
@@ -59,14 +72,24 @@ class Texts:
     def __init__(self, kind: str) -> None:
         self.chunks = [chunk(event(kind, word(index))) for index in range(CYCLE)]
         self.cycle = b"".join(self.chunks)
-        self.end = chunk(event(kind, None)) + b"0\r\n\r\n"
+        kind_of_body = _TYPES.get(kind, b"text/event-stream")
+        self.head = _HEAD % kind_of_body
+        self.tells_whole = kind == "jsonl"
+        self._end = chunk(event(kind, None)) + b"0\r\n\r\n"
         # One chunk with a dummy date, cut where the date stands.
         self._date = 15
         dated = chunk(event(kind, " " + "0" * self._date))
         self._before, _, self._after = dated.partition(b"0" * self._date)
 
-    def dated(self, due: float) -> bytes:
-        return b"%b%0*d%b" % (self._before, self._date, int(due * 1e6), self._after)
+    def date(self, due: float) -> bytes:
+        return b"%0*d" % (self._date, int(due * 1e6))
+
+    def dated(self, date: bytes) -> bytes:
+        return b"%b%b%b" % (self._before, date, self._after)
+
+    def end(self, text: str) -> bytes:
+        """Return the end of an answer; `text` is all of it, where `tells_whole`."""
+        return chunk(final_answer(text)) + self._end if self.tells_whole else self._end
 
 
 class Stream:
@@ -79,6 +102,7 @@ class Stream:
         self.sent = 0
         self.begun = 0.0
         self.ended = False
+        self._dates: list[bytes] = []
 
     def due(self) -> float:
         return self.begun + self.sent * self._plan.interval
@@ -86,14 +110,26 @@ class Stream:
     def one(self) -> bytes:
         """Return the next token; the head with the first, as the service does; the end too."""
         texts = self._texts
-        token = texts.dated(self.due()) if self._plan.dated else texts.chunks[self.sent % CYCLE]
+        if self._plan.dated:
+            date = texts.date(self.due())
+            token = texts.dated(date)
+            if texts.tells_whole:
+                self._dates.append(date)
+        else:
+            token = texts.chunks[self.sent % CYCLE]
         if self.sent == 0:
-            token = _HEAD + token
+            token = texts.head + token
         self.sent += 1
         if self.sent < self._tokens:
             return token
         self.ended = True
-        return token + texts.end
+        return token + self._end()
+
+    def _end(self) -> bytes:
+        if not self._texts.tells_whole:
+            return self._texts.end("")
+        dates = b" " + b" ".join(self._dates)
+        return self._texts.end(dates.decode() if self._dates else whole_text(self._tokens))
 
     def many(self) -> bytes:
         """Return a good many tokens, and the end after the last."""
@@ -106,7 +142,7 @@ class Stream:
             data = b"".join(self._texts.chunks[:left])
         if self.sent == self._tokens:
             self.ended = True
-            data += self._texts.end
+            data += self._end()
         return data
 
 
@@ -209,7 +245,7 @@ class Server:
         self._listener.setblocking(False)
         self.selector.register(self._listener, selectors.EVENT_READ, None)
         self.port: int = self._listener.getsockname()[1]
-        self._texts = {kind: Texts(kind) for kind in ("h2o", "openai", "tgi")}
+        self._texts = {kind: Texts(kind) for kind in ("h2o", "jsonl", "openai", "tgi")}
         self._plan = Plan()
         self._counts: dict[str, int] = {}
         self._paced: list[tuple[float, int, Connection, Stream]] = []
@@ -288,8 +324,14 @@ class Server:
             connection.send(_response(b'{"type":"redirect","status":303,"location":"/"}', cookie))
         elif target == b"/conversation":
             connection.send(_response(b'{"conversationId":"%b"}' % CONVERSATION.encode()))
+        elif target == TREE_PATH + b"/conversation":
+            connection.send(_response(json.dumps(_CREATED).encode()))
+        elif target == TREE_PATH + b"/api/v2/models":
+            models = [{"id": MODEL, "name": MODEL}]
+            connection.send(_response(json.dumps({"json": models}).encode()))
         elif method == b"POST" and not target.endswith(b"/stop-generating"):
-            self._stream(connection, self._texts[_KINDS.get(target, "h2o")])
+            kind = "jsonl" if target.startswith(TREE_PATH) else _KINDS.get(target, "h2o")
+            self._stream(connection, self._texts[kind])
         else:
             connection.send(_response(b"{}"))
 
@@ -300,7 +342,7 @@ class Server:
         stream = Stream(plan, texts, plan.tokens)
         if warm or not plan.interval:
             connection.burst = Stream(Plan(), texts, WARM) if warm else stream
-            connection.send(_HEAD)
+            connection.send(texts.head)
             return
         self._gathered.append((connection, stream))
         if len(self._gathered) < plan.gather:

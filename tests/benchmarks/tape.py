@@ -103,7 +103,9 @@ class Meter:
 def shown_texts(lines: Iterable[bytes]) -> Iterator[str]:
     """Yield the texts of an answer's lines, as simply as can be."""
     for line in lines:
-        if line.startswith(b"data:"):
+        if line.startswith(b'{"type":"stream"'):
+            yield json.loads(line)["token"].rstrip("\0")
+        elif line.startswith(b"data:"):
             token = json.loads(line[5:])["token"]
             if not token["special"]:
                 yield token["text"]

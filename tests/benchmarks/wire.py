@@ -9,6 +9,8 @@ _WORDS = (" The", " answer", " is", " not", " in", " the", " wörd", ",", " but"
 END = "</s>"
 """The text of the end token, which is not shown."""
 
+TREE_PATH = b"/tree"
+"""Below it, the server is one of 2025."""
 CONVERSATION = "0123456789abcdef01234567"
 MODEL = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-40b-v1"
 
@@ -32,9 +34,14 @@ def event(kind: str, text: str | None) -> bytes:
     """Return the event of a token, as this kind of service sends it; None: the last one.
 
     Args:
-        kind: "h2o" for this service, "tgi" for the model server, "openai" for its API.
+        kind: "h2o" for this service, "jsonl" for its servers of 2025, "tgi" for the model server,
+            "openai" for its API.
         text: the token's text.
     """
+    if kind == "jsonl":
+        if text is None:
+            return _dumps({"type": "status", "status": "finished"}) + b"\n"
+        return _dumps({"type": "stream", "token": text.ljust(16, "\0")}) + b"\n"
     if kind == "openai":
         delta = {} if text is None else {"role": "assistant", "content": text}
         finish = "stop" if text is None else None
@@ -60,6 +67,12 @@ def event(kind: str, text: str | None) -> bytes:
     if kind == "tgi":
         data = {"index": 1, **data}
     return b"data:" + _dumps(data) + b"\n\n"
+
+
+def final_answer(text: str) -> bytes:
+    """Return the event that makes an answer of a server of 2025 whole, and what it ends with."""
+    event = _dumps({"type": "finalAnswer", "text": text, "interrupted": False})
+    return event + b"\n" + b" " * 4096
 
 
 def chunk(data: bytes) -> bytes:
