@@ -122,16 +122,9 @@ class AnswerParser:
             if len(self.text) > MAX_TEXT:
                 raise ProtocolError("the answer is longer than any model's: it has no end")
             while start < size and self.error is None:
-                event = _event_at(data, start) if self._between else None
-                text = None if event is None else _text_of(event)
-                if event is not None and text is not None:
-                    if text:
-                        texts.append(text)
-                        self.text += text.encode()
-                    latest.append(event)
-                    self.count += 1
-                    start = event.end()
-                else:
+                if self._between:
+                    start = self._usual(data, start, latest, texts)
+                if start < size:
                     end = data.find(b"\n", start) + 1 or size
                     self._other(data[start:end], latest, texts)
                     start = end
@@ -139,12 +132,30 @@ class AnswerParser:
             self._fail(error)
         return [] if self.ended else texts
 
+    def _usual(self, data: bytes, start: int, latest: list[Any], texts: list[str]) -> int:
+        """Read events in the usual form, and return where they end."""
+        while (event := _event_at(data, start)) is not None:
+            try:
+                if (raw := event[1]) is not None:
+                    text = raw.decode()
+                else:
+                    text = json.loads(event[2]).rstrip("\0")
+                    raw = text.encode()
+            except ValueError:
+                break  # it is not UTF-8: the common way says so
+            if raw:
+                texts.append(text)
+                self.text += raw
+            latest.append(event)
+            self.count += 1
+            start = event.end()
+        return start
+
     def tokens(self) -> list[Token]:
         """Return the tokens of the bytes that came last, once: see `TextParser`."""
         latest, self._latest = self._latest, []
         return [
-            event if isinstance(event, Token) else Token(None, _text_of(event) or "")
-            for event in latest
+            event if isinstance(event, Token) else Token(None, _text_of(event)) for event in latest
         ]
 
     def finish(self) -> list[Token]:
@@ -259,14 +270,11 @@ class AnswerParser:
                 self.final = Final()
 
 
-def _text_of(event: re.Match[bytes]) -> str | None:
-    """Return the text of an event that `_EVENT` has matched; None: it is not UTF-8."""
+def _text_of(event: re.Match[bytes]) -> str:
+    """Return the text of an event that `_EVENT` has matched."""
     plain, escaped = event.groups()
-    try:
-        text: str = json.loads(escaped) if plain is None else plain.decode()
-    except ValueError:
-        return None
-    return text.rstrip("\0") if plain is None else text
+    text: str = json.loads(escaped).rstrip("\0") if plain is None else plain.decode()
+    return text
 
 
 def _load_object(text: str) -> dict[str, Any]:
