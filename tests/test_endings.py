@@ -8,6 +8,7 @@ from typing import Any
 import endings
 import needs
 import pytest
+from spread import in_turn
 
 from h2o_client.emulator import Answer, Emulator
 
@@ -68,7 +69,7 @@ def check(trials: list[dict[str, Any]]) -> None:
             assert (status, errors) == (3 if name == "sys.exit" else 0, ""), name
 
 
-@pytest.mark.parametrize("flavour", ["sync", "asyncio", "trio"])
+@pytest.mark.parametrize("flavour", in_turn(["sync", "asyncio", "trio"]))
 def test_nothing_is_left(flavour: str) -> None:
     names = [name for name in NAMES if name.endswith(f" on {flavour}")]
     check(run(1, *(names or list(endings.SYNC))[::3]))

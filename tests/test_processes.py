@@ -20,6 +20,7 @@ import needs
 import pytest
 from asked import eventually, no_connection
 from flavours import endless
+from spread import in_turn
 
 from h2o_client import AsyncH2oClient, H2oClient, Retries, Timeouts
 from h2o_client.emulator import Emulator, Fault
@@ -219,7 +220,7 @@ def put_chat(client: H2oClient, answers: Any) -> None:
 
 
 @forks
-@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+@pytest.mark.parametrize("method", in_turn(multiprocessing.get_all_start_methods()))
 def test_multiprocessing(server: Emulator, method: str) -> None:
     server.reply(endless(" One"), " Child")
     context: Any = multiprocessing.get_context(method)
@@ -437,7 +438,7 @@ FORMS["stream"] = read_half
 
 @needs.posix
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("backends", ["asyncio", "trio", "both"])
+@pytest.mark.parametrize("backends", in_turn(["asyncio", "trio", "both"]))
 def test_ten_event_loops_leave_nothing_open(server: Emulator, form: str, backends: str) -> None:
     client = AsyncH2oClient(server.url, timeouts=PATIENCE)
     cycle = BACKENDS if backends == "both" else (backends,)
