@@ -128,7 +128,7 @@ def test_rejections_have_their_classes() -> None:
 )
 def test_what_is_not_a_conversation_is_an_error(value: object) -> None:
     body = json.dumps({"json": value}).encode()
-    with pytest.raises(ProtocolError, match="not what this protocol says"):
+    with pytest.raises(ProtocolError, match="does not follow this protocol"):
         read_conversation(Head(200, ()), body, CONVERSATIONS[0].request)
 
 

@@ -21,13 +21,12 @@ or of another type is a `ProtocolError` that names it.
 
 import json
 from collections.abc import Iterable
-from datetime import datetime
-from typing import Any, NamedTuple, NoReturn, TypeGuard
+from typing import NamedTuple, NoReturn
 
 from h2o_client.errors import ProtocolError
-from h2o_client.protocol.address import is_id
 from h2o_client.protocol.chat_ui_2023.devalue import unflatten
 from h2o_client.protocol.dialect import StoredConversation
+from h2o_client.protocol.fields import Fields, is_dict
 from h2o_client.protocol.lines import excerpt
 from h2o_client.protocol.replies import redirect_error, status_error
 from h2o_client.protocol.text import load_json
@@ -61,9 +60,9 @@ def read_root(body: bytes) -> Overview:
     """
     fields = _find(read_nodes(body), "models", "the models")
     return Overview(
-        models=tuple(_model(item) for item in _each(fields, "models")),
-        settings=_settings(_Fields(fields.get("settings"), "settings")),
-        conversations=tuple(_info(item) for item in _each(fields, "conversations")),
+        models=tuple(_model(item) for item in fields.each("models")),
+        settings=_settings(Fields(fields.get("settings"), "settings")),
+        conversations=tuple(_info(item) for item in fields.each("conversations")),
     )
 
 
@@ -81,7 +80,7 @@ def read_conversation(body: bytes) -> StoredConversation:
         # 09_summarize_and_title: the titles that a model gives begin with a space.
         title=fields.text("title").strip(),
         model=fields.text("model"),
-        messages=tuple(_message(item) for item in _each(fields, "messages")),
+        messages=tuple(_message(item) for item in fields.each("messages")),
     )
 
 
@@ -98,7 +97,7 @@ def read_nodes(body: bytes) -> list[object]:
     except (ValueError, RecursionError):
         # Only what is not JSON is shown: an HTML page, not somebody's messages.
         raise ProtocolError(f"__data.json is not JSON: {excerpt(body)}") from None
-    if not _is_dict(value):
+    if not is_dict(value):
         raise _error("it is not an object")
     kind = value.get("type")
     if kind == "redirect":
@@ -106,11 +105,11 @@ def read_nodes(body: bytes) -> list[object]:
     if kind == "error":
         _raise_error(value)
     nodes = value.get("nodes")
-    if kind != "data" or not _is_list(nodes):
+    if kind != "data" or not isinstance(nodes, list):
         raise _error("it has no nodes")
     # Errors first: one stands behind the layout's data, and is what the caller must know.
     for node in nodes:
-        if _is_dict(node) and node.get("type") == "error":
+        if is_dict(node) and node.get("type") == "error":
             _raise_error(node)
     return [_read_node(node) for node in nodes]
 
@@ -118,7 +117,7 @@ def read_nodes(body: bytes) -> list[object]:
 def _read_node(node: object) -> object:
     if node is None:
         return None
-    if _is_dict(node):
+    if is_dict(node):
         if node.get("type") == "skip":
             return None
         if node.get("type") == "data":
@@ -133,7 +132,7 @@ def _raise_error(node: dict[str, object]) -> NoReturn:
     if not isinstance(status, int) or not 400 <= status <= 599:
         raise _error("an error in it has a status that is not valid")
     error = node.get("error")
-    message = error.get("message") if _is_dict(error) else error
+    message = error.get("message") if is_dict(error) else error
     try:
         body = json.dumps(node, ensure_ascii=False)[:_MAX_ERROR]
     except RecursionError:
@@ -154,93 +153,18 @@ def _raise_redirect(value: dict[str, object]) -> NoReturn:
     raise redirect_error(status, location)
 
 
-class _Fields:
-    """The fields of one object, read with their types checked.
-
-    Args:
-        value: the object, or what came in its place.
-        where: what it is, for errors, such as "models[0]".
-    """
-
-    __slots__ = ("_fields", "where")
-
-    def __init__(self, value: object, where: str) -> None:
-        if not _is_dict(value):
-            raise _error(f"{where} is {_kind(value)}, not an object")
-        self._fields = value
-        self.where = where
-
-    @property
-    def names(self) -> list[str]:
-        return list(self._fields)
-
-    def get(self, name: str) -> object:
-        """Return a field of any type; None if it is missing, undefined or null."""
-        return self._fields.get(name)
-
-    def text(self, name: str) -> str:
-        value = self.get(name)
-        if not isinstance(value, str):
-            raise self.wrong(name, "a string")
-        return value
-
-    def id(self, name: str) -> str:
-        value = self.text(name)
-        if not is_id(value):
-            raise _error(f"{self.where}.{name} is not a valid id")
-        return value
-
-    def optional_id(self, name: str) -> str | None:
-        return None if self.get(name) is None else self.id(name)
-
-    def optional_text(self, name: str) -> str | None:
-        return None if self.get(name) is None else self.text(name)
-
-    def flag(self, name: str) -> bool:
-        value = self.get(name)
-        if not isinstance(value, bool):
-            raise self.wrong(name, "true or false")
-        return value
-
-    def optional_date(self, name: str) -> datetime | None:
-        value = self.get(name)
-        if value is not None and not isinstance(value, datetime):
-            raise self.wrong(name, "a date")
-        return value
-
-    def optional_number(self, name: str) -> int | None:
-        value = self.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            raise self.wrong(name, "a whole number")
-        return value
-
-    def items(self, name: str) -> list[object]:
-        value = self.get(name)
-        if not _is_list(value):
-            raise self.wrong(name, "an array")
-        return value
-
-    def wrong(self, name: str, expected: str) -> ProtocolError:
-        return _error(f"{self.where}.{name} is {_kind(self.get(name))}, not {expected}")
-
-
-def _find(nodes: Iterable[object], name: str, what: str) -> _Fields:
+def _find(nodes: Iterable[object], name: str, what: str) -> Fields:
     """Return the fields of the first node that has a field of this name."""
     for node in nodes:
-        if _is_dict(node) and name in node:
-            return _Fields(node, "data")
+        if is_dict(node) and name in node:
+            return Fields(node, "data")
     raise _error(f"no node of it has {what}")
 
 
-def _each(fields: _Fields, name: str) -> list[_Fields]:
-    items = fields.items(name)
-    return [_Fields(item, f"{fields.where}.{name}[{n}]") for n, item in enumerate(items)]
-
-
-def _model(fields: _Fields) -> Model:
+def _model(fields: Fields) -> Model:
     parameters = fields.get("parameters")
-    examples = [] if fields.get("promptExamples") is None else _each(fields, "promptExamples")
-    if parameters is not None and not _is_dict(parameters):
+    examples = [] if fields.get("promptExamples") is None else fields.each("promptExamples")
+    if parameters is not None and not is_dict(parameters):
         raise fields.wrong("parameters", "an object")
     name = fields.text("name")
     display_name = fields.optional_text("displayName")
@@ -259,9 +183,9 @@ def _model(fields: _Fields) -> Model:
     )
 
 
-def _settings(fields: _Fields) -> Settings:
+def _settings(fields: Fields) -> Settings:
     prompts = fields.get("customPrompts")
-    custom = _Fields({} if prompts is None else prompts, "settings.customPrompts")
+    custom = Fields({} if prompts is None else prompts, "settings.customPrompts")
     return Settings(
         share_conversations=fields.flag("shareConversationsWithModelAuthors"),
         terms_accepted_at=fields.optional_date("ethicsModalAcceptedAt"),
@@ -271,13 +195,13 @@ def _settings(fields: _Fields) -> Settings:
     )
 
 
-def _info(fields: _Fields) -> ConversationInfo:
+def _info(fields: Fields) -> ConversationInfo:
     return ConversationInfo(
         id=fields.id("id"), title=fields.text("title").strip(), model=fields.text("model")
     )
 
 
-def _message(fields: _Fields) -> Message:
+def _message(fields: Fields) -> Message:
     return Message(
         role=fields.text("from"),
         content=fields.text("content"),
@@ -288,19 +212,6 @@ def _message(fields: _Fields) -> Message:
         # "" where there was no search [13_data_json], nothing in a user's message.
         web_search_id=fields.id("webSearchId") if fields.get("webSearchId") else None,
     )
-
-
-def _is_dict(value: object) -> TypeGuard[dict[str, Any]]:
-    return isinstance(value, dict)
-
-
-def _is_list(value: object) -> TypeGuard[list[object]]:
-    return isinstance(value, list)
-
-
-def _kind(value: object) -> str:
-    # Never the value: it can be a prompt, and the repr of deep garbage fails.
-    return "missing" if value is None else f"of type {type(value).__name__}"
 
 
 def _error(what: str) -> ProtocolError:

@@ -8,12 +8,10 @@ known are ignored, and one that is missing or of another type is a `ProtocolErro
 # 11_history: conversations and lists. 14_models. 01b_settings_first: settings. 13_share.
 
 from collections.abc import Callable
-from datetime import datetime
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeVar
 
 from h2o_client.errors import (
     LoginRequiredError,
-    ProtocolError,
     RateLimitError,
     RedirectError,
     StatusError,
@@ -21,6 +19,7 @@ from h2o_client.errors import (
 from h2o_client.protocol.address import is_id
 from h2o_client.protocol.dialect import Created, Reader, Stage, StoredAnswer, StoredConversation
 from h2o_client.protocol.effects import Head, Request
+from h2o_client.protocol.fields import Fields, is_dict
 from h2o_client.protocol.replies import (
     LOGIN,
     OWN_LIMIT,
@@ -108,7 +107,7 @@ def read_created(head: Head, body: bytes, request: Request) -> Created:
     try:
         conversation = read_id(answer.get("conversationId"))
         if isinstance(text, str):
-            tip = read_conversation(_Fields(load_json(text), "it").get("json")).tip
+            tip = read_conversation(Fields(load_json(text), "conversation").get("json")).tip
     except (ValueError, RecursionError):
         raise unexpected(head, body, "the answer to a new conversation") from None
     cookies = tuple(value for name, value in head.headers if name == "set-cookie")
@@ -126,13 +125,13 @@ def read_share(head: Head, body: bytes, request: Request) -> str:
 
 def read_share_prefix(value: Any) -> str:
     """Return what stands before the path of a shared conversation; "": the base URL."""
-    prefix = _Fields(value, "the configuration").get("PUBLIC_SHARE_PREFIX")
+    prefix = Fields(value, "configuration").get("PUBLIC_SHARE_PREFIX")
     return prefix.rstrip("/") if isinstance(prefix, str) else ""
 
 
 def read_conversation(value: Any) -> StoredConversation:
     """Read a conversation: all its branches, and the newest one."""
-    fields = _Fields(value, "the conversation")
+    fields = Fields(value, "conversation")
     answers: list[StoredAnswer] = []
     tree = tuple(_message(item, answers) for item in fields.each("messages"))
     return StoredConversation(
@@ -147,16 +146,16 @@ def read_conversation(value: Any) -> StoredConversation:
 
 def read_models(value: Any) -> tuple[Model, ...]:
     """Read the list of models."""
-    return tuple(_model(item) for item in _Fields({"models": value}, "the list").each("models"))
+    return tuple(_model(item) for item in Fields({"models": value}, "list").each("models"))
 
 
 def read_settings(value: Any) -> Settings:
     """Read what the session has chosen."""
-    fields = _Fields(value, "the settings")
-    prompts = _Fields(fields.get("customPrompts") or {}, "customPrompts")
+    fields = Fields(value, "settings")
+    prompts = Fields(fields.get("customPrompts") or {}, "settings.customPrompts")
     return Settings(
         share_conversations=fields.flag("shareConversationsWithModelAuthors"),
-        terms_accepted_at=fields.date("welcomeModalSeenAt"),
+        terms_accepted_at=fields.optional_iso_date("welcomeModalSeenAt"),
         active_model=fields.text("activeModel"),
         custom_prompts={name: prompts.text(name) for name in prompts.names},
     )
@@ -164,13 +163,13 @@ def read_settings(value: Any) -> Settings:
 
 def read_kept_settings(value: Any) -> dict[str, Any]:
     """Return all settings, to be sent back."""
-    fields = _Fields(value, "the settings")
+    fields = Fields(value, "settings")
     return {name: fields.get(name) for name in fields.names if fields.get(name) is not None}
 
 
 def read_list(value: Any) -> tuple[tuple[ConversationInfo, ...], bool]:
     """Read a page of the list of conversations, and whether there are more."""
-    fields = _Fields(value, "the list")
+    fields = Fields(value, "list")
     infos = tuple(
         ConversationInfo(
             id=item.id("id"), title=item.text("title").strip(), model=item.text("model")
@@ -180,64 +179,7 @@ def read_list(value: Any) -> tuple[tuple[ConversationInfo, ...], bool]:
     return infos, fields.flag("hasMore")
 
 
-class _Fields:
-    """The fields of one object, read with their types checked.
-
-    Args:
-        value: the object, or what came in its place.
-        where: what it is, for errors.
-    """
-
-    def __init__(self, value: object, where: str) -> None:
-        self._where = where
-        if not _is_dict(value):
-            raise self._error("an object")
-        self._fields = value
-
-    @property
-    def names(self) -> list[str]:
-        return list(self._fields)
-
-    def get(self, name: str) -> Any:
-        """Return a field of any type; None if it is missing or null."""
-        return self._fields.get(name)
-
-    def text(self, name: str) -> str:
-        if not isinstance(value := self.get(name), str):
-            raise self._error("text", name)
-        return value
-
-    def id(self, name: str) -> str:
-        if not is_id(value := self.get(name)):
-            raise self._error("an id", name)
-        return value
-
-    def flag(self, name: str) -> bool:
-        if not isinstance(value := self.get(name), bool):
-            raise self._error("true or false", name)
-        return value
-
-    def date(self, name: str) -> datetime | None:
-        value = self.get(name)
-        if value is None:
-            return None
-        try:
-            return datetime.fromisoformat(value)
-        except (ValueError, TypeError):
-            raise self._error("a date", name) from None
-
-    def each(self, name: str) -> "list[_Fields]":
-        if not isinstance(value := self.get(name), list):
-            raise self._error("a list", name)
-        return [_Fields(item, f"{name}[{n}]") for n, item in enumerate(value)]
-
-    def _error(self, expected: str, name: str = "") -> ProtocolError:
-        # Never the value: it can be a prompt.
-        place = f"`{name}` of {self._where}" if name else self._where
-        return ProtocolError(f"an answer is not what this protocol says: {place} is not {expected}")
-
-
-def _message(fields: _Fields, answers: list[StoredAnswer]) -> Message:
+def _message(fields: Fields, answers: list[StoredAnswer]) -> Message:
     stage, over = _stage(fields)
     is_answer = fields.text("from") == "assistant"
     ancestors = fields.get("ancestors") or []
@@ -245,8 +187,8 @@ def _message(fields: _Fields, answers: list[StoredAnswer]) -> Message:
         role=fields.text("from"),
         content=fields.text("content"),
         id=fields.id("id"),
-        created_at=fields.date("createdAt"),
-        updated_at=fields.date("updatedAt"),
+        created_at=fields.optional_iso_date("createdAt"),
+        updated_at=fields.optional_iso_date("updatedAt"),
         partial=is_answer and stage is not Stage.WHOLE,
         parent=ancestors[-1] if ancestors and is_id(ancestors[-1]) else None,
         children=tuple(child for child in fields.get("children") or () if is_id(child)),
@@ -259,9 +201,9 @@ def _message(fields: _Fields, answers: list[StoredAnswer]) -> Message:
     return message
 
 
-def _stage(fields: _Fields) -> tuple[Stage, bool]:
+def _stage(fields: Fields) -> tuple[Stage, bool]:
     """Return what has become of an answer, by the events of its run, and whether that is over."""
-    updates = [update for update in fields.get("updates") or () if _is_dict(update)]
+    updates = [update for update in fields.get("updates") or () if is_dict(update)]
     statuses = {update.get("status") for update in updates if update.get("type") == "status"}
     finals = [update for update in updates if update.get("type") == "finalAnswer"]
     over = bool(statuses & {"error", "finished"})
@@ -286,7 +228,7 @@ def _newest_branch(tree: tuple[Message, ...]) -> tuple[Message, ...]:
     return tuple(reversed(branch))
 
 
-def _model(fields: _Fields) -> Model:
+def _model(fields: Fields) -> Model:
     name = fields.text("name")
     types = fields.get("multimodalAcceptedMimetypes")
     takes_images = fields.get("multimodal") is True
@@ -305,7 +247,3 @@ def _model(fields: _Fields) -> Model:
         ),
         file_types=tuple(str(item) for item in types or ("image/*",)) if takes_images else (),
     )
-
-
-def _is_dict(value: object) -> TypeGuard[dict[str, Any]]:
-    return isinstance(value, dict)
