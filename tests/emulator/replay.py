@@ -264,9 +264,7 @@ class Replay:
         got: Got,
     ) -> None:
         if response["ended"] in {"client-closed", "timeout"}:
-            length = len(self.ours(response["body_text"]).encode())
-            while len(got.body) < length:
-                got.body += answer.read1(length - len(got.body))
+            self._read_part(answer, response["body_text"], got)
             got.ended = response["ended"]
             if response["ended"] == "timeout":
                 assert connection.sock is not None
@@ -282,6 +280,12 @@ class Replay:
             got.ended = "no-body"
         else:
             got.ended = "final-chunk" if answer.chunked else "content-length"
+
+    def _read_part(self, answer: http.client.HTTPResponse, told: str, got: Got) -> None:
+        """Read as much as the recorder did before it left."""
+        length = len(self.ours(told).encode())
+        while len(got.body) < length:
+            got.body += answer.read1(length - len(got.body))
 
     def _learn(self, got: Got, response: dict[str, Any]) -> None:
         theirs, ours = response.get("body_text") or "", got.body.decode(errors="replace")

@@ -121,22 +121,9 @@ class Replay2025(Replay):
             if mark is not None:
                 stub.recorded.setdefault(mark[1], tokens_of(exchange["response"]["body_text"]))
 
-    def _read(
-        self,
-        answer: http.client.HTTPResponse,
-        connection: http.client.HTTPConnection,
-        request: dict[str, Any],
-        response: dict[str, Any],
-        got: Got,
-    ) -> None:
-        if response["ended"] != "client-closed":
-            super()._read(answer, connection, request, response, got)
-            return
-        told = tokens_of(response["body_text"])
-        while tokens_of(got.body.decode()) != told:
+    def _read_part(self, answer: http.client.HTTPResponse, told: str, got: Got) -> None:
+        while tokens_of(got.body.decode()) != tokens_of(told):
             got.body += answer.readline()
-        got.ended = "client-closed"
-        connection.close()
 
     def _learn(self, got: Got, response: dict[str, Any]) -> None:
         super()._learn(got, response)

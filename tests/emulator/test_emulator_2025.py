@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from functools import partial
 from http.client import IncompleteRead
 from typing import Any
@@ -18,7 +17,6 @@ from peer_2025 import (
     WORDS,
     Got,
     Peer,
-    begun,
     emulator,
     error,
     follow,
@@ -31,19 +29,6 @@ from h2o_client.emulator import (
     GenerationRequest,
     Intervals,
 )
-
-
-@pytest.fixture
-def peer() -> Iterator[Peer]:
-    with begun() as peer:
-        yield peer
-
-
-@pytest.fixture(params=["main", "0.10"])
-def either(request: pytest.FixtureRequest) -> Iterator[Peer]:
-    with begun(version=request.param) as peer:
-        yield peer
-
 
 # The stream
 

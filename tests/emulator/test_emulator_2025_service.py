@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from peer_2025 import (
     SLOW,
     Got,
     Peer,
-    begun,
     emulator,
     error,
     follow,
@@ -33,19 +31,6 @@ from h2o_client.emulator import (
     Model,
 )
 from h2o_client.emulator.engines.turns import without_system
-
-
-@pytest.fixture
-def peer() -> Iterator[Peer]:
-    with begun() as peer:
-        yield peer
-
-
-@pytest.fixture(params=["main", "0.10"])
-def either(request: pytest.FixtureRequest) -> Iterator[Peer]:
-    with begun(version=request.param) as peer:
-        yield peer
-
 
 # The tree
 
