@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import anyio
 
@@ -22,18 +23,37 @@ MAX_BODY = 16 * 1024 * 1024
 """Bytes of one answer, after which the model server is taken for broken."""
 
 
-class Generation(ABC):
-    """One run of the model, and what becomes of it.
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a generation has to do; made by `Service.job()`.
 
-    Args:
+    Attributes:
         request: What the model is asked.
         session: Who asked.
         conversation: In which conversation.
         answer: What is scripted; None asks the engine.
         cut: Tokens after which the client is lost; None goes by the answer.
-        changed: Called when a generation is held, or held no longer.
+        store_delay: Seconds from the end of the response until the turn is stored.
+        changed: Called when the generation is held, or held no longer.
+    """
+
+    request: GenerationRequest
+    session: str
+    conversation: str
+    answer: Answer | None
+    cut: int | None
+    store_delay: float
+    changed: Callable[[], None]
+
+
+class Generation(ABC):
+    """One run of the model, and what becomes of it.
+
+    Args:
+        job: What it has to do.
 
     Attributes:
+        job: The same.
         tokens: Tokens that the model server has sent.
         held: Whether it stands still; see `Answer.hold_after`.
         was_stopped: Whether a stop ended it.
@@ -41,29 +61,16 @@ class Generation(ABC):
         feed: What the client is sent.
     """
 
-    def __init__(
-        self,
-        request: GenerationRequest,
-        *,
-        session: str,
-        conversation: str,
-        answer: Answer | None,
-        cut: int | None,
-        changed: Callable[[], None],
-    ) -> None:
-        self.request = request
-        self.session = session
-        self.conversation = conversation
+    def __init__(self, job: Job) -> None:
+        self.job = job
         self.held = False
         self.was_stopped = False
         self.tokens = 0
         self.outcome = "broken end"
         self.feed = Feed()
-        self._answer = answer
-        self._cut = cut
+        answer, cut = job.answer, job.cut
         self._drop = cut if answer is None or cut is not None else answer.drop_after
         self._limit = None if answer is None else answer.drop_after_bytes
-        self._changed = changed
         self._gate = anyio.Event()
         self._opened = anyio.Event()
         self._started = False
@@ -81,7 +88,7 @@ class Generation(ABC):
 
     def asked(self) -> object:
         """What the model was asked, for a recording."""
-        return self.request.body
+        return self.job.request.body
 
     def release(self) -> None:
         """Let a held generation go on."""
@@ -94,16 +101,16 @@ class Generation(ABC):
 
     async def _hold(self) -> None:
         self.held = True
-        self._changed()
+        self.job.changed()
         try:
             await self._gate.wait()
         finally:
             self.held = False
-            self._changed()
+            self.job.changed()
 
     def _script(self, upstream: Upstream) -> None:
         """Lose the client where an answer says so that an engine gave."""
-        if self._cut is None and upstream.drop_after is not None:
+        if self.job.cut is None and upstream.drop_after is not None:
             self._drop = upstream.drop_after
         if upstream.drop_after_bytes is not None:
             self._limit = upstream.drop_after_bytes

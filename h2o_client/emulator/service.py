@@ -17,7 +17,7 @@ import anyio
 import anyio.lowlevel
 
 from h2o_client.emulator.engine import EngineLike, GenerationRequest, LiveEngine
-from h2o_client.emulator.generation import MAX_BODY, Generation
+from h2o_client.emulator.generation import MAX_BODY, Generation, Job
 from h2o_client.emulator.script import Answer, Script
 from h2o_client.emulator.store import Model, StopRecord, Store
 from h2o_client.emulator.upstream import ask
@@ -109,15 +109,14 @@ class Service:
         """Whether as much is being generated as may be."""
         return len(self.generations) + self._asides >= self.config.max_generations
 
-    def take_answer(self) -> Answer | None:
-        """The answer of the next message, if the engine is not to be asked."""
-        return Answer(status=429) if self.full else self.script.take_answer()
-
-    def store_delay(self, answer: Answer | None) -> float:
-        """Seconds from the end of a response until its turn is stored."""
-        if answer is not None and answer.store_delay is not None:
-            return answer.store_delay
-        return random.uniform(0, self.config.store_delay)  # noqa: S311 -- guards nothing
+    def job(self, request: GenerationRequest, session: str, conversation: str) -> Job:
+        """Make a job of a message, with what the script has for it."""
+        answer = Answer(status=429) if self.full else self.script.take_answer()
+        delay = None if answer is None else answer.store_delay
+        if delay is None:
+            delay = random.uniform(0, self.config.store_delay)  # noqa: S311 -- guards nothing
+        cut = self.script.take_cut()
+        return Job(request, session, conversation, answer, cut, delay, self.changed)
 
     def retire(self, name: str) -> None:
         """Serve a model no longer."""
@@ -134,12 +133,12 @@ class Service:
 
     async def _run(self, generation: Generation) -> None:
         try:
-            await generation.run(self.engine(generation.request.model), self.config.pace)
+            await generation.run(self.engine(generation.job.request.model), self.config.pace)
         finally:
             self.stops += generation.was_stopped
             self.generations.discard(generation)
             tokens, outcome = generation.tokens, generation.outcome
-            self.asked(generation.session, generation.asked(), tokens, outcome)
+            self.asked(generation.job.session, generation.asked(), tokens, outcome)
             self.changed()
 
     async def ask_aside(
@@ -178,7 +177,7 @@ class Service:
         await anyio.sleep(self.config.stop_poll)
         record.seen = True
         for generation in tuple(self.generations):
-            if generation.conversation == conversation:
+            if generation.job.conversation == conversation:
                 generation.wake()
 
     def was_stopped(self, conversation: str, order: int) -> bool:

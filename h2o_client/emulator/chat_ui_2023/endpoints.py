@@ -191,17 +191,10 @@ async def message(call: Call) -> Answered:
         )
         store.save(found.id, store.bounded((*history, answer)))
 
-    scripted = service.take_answer()
     generation = PassedOn(
-        request,
-        session=call.session,
-        conversation=found.id,
-        answer=scripted,
-        cut=service.script.take_cut(),
-        store_delay=service.store_delay(scripted),
+        service.job(request, call.session, found.id),
         stopped=lambda: service.was_stopped(found.id, order),
         save=save,
-        changed=service.changed,
     )
     service.start(generation)
     try:

@@ -23,10 +23,9 @@ from http import HTTPStatus
 import anyio
 import anyio.lowlevel
 
-from h2o_client.emulator.engine import EngineLike, GenerationRequest, LiveEngine, UpstreamDownError
-from h2o_client.emulator.generation import MAX_BODY, Generation
+from h2o_client.emulator.engine import EngineLike, LiveEngine, UpstreamDownError
+from h2o_client.emulator.generation import MAX_BODY, Generation, Job
 from h2o_client.emulator.prompt import generated_text, partial_text
-from h2o_client.emulator.script import Answer
 from h2o_client.emulator.upstream import Upstream, ask
 
 STOP_PATIENCE = 1.0
@@ -46,28 +45,14 @@ class PassedOn(Generation):
 
     def __init__(
         self,
-        request: GenerationRequest,
+        job: Job,
         *,
-        session: str,
-        conversation: str,
-        answer: Answer | None,
-        cut: int | None,
-        changed: Callable[[], None],
-        store_delay: float,
         stopped: Callable[[], bool],
         save: Callable[[str], None],  # the answer, as its last event has it
     ) -> None:
-        super().__init__(
-            request,
-            session=session,
-            conversation=conversation,
-            answer=answer,
-            cut=cut,
-            changed=changed,
-        )
+        super().__init__(job)
         self.down = False
         self._upstream: Upstream | None = None
-        self._store_delay = store_delay
         self._unsaved: str | None = None  # what is stored once the response has ended
         self._stopped = stopped
         self._save = save
@@ -97,10 +82,11 @@ class PassedOn(Generation):
     async def run(self, engine: EngineLike, pace: float) -> None:
         """Generate to the end, whoever is still listening."""
         live = isinstance(engine, LiveEngine)
-        self._patience = STOP_PATIENCE if live and self._answer is None else None
+        self._patience = STOP_PATIENCE if live and self.job.answer is None else None
         try:
             with self._waiting:
-                upstream = await ask(self.request, self._answer, engine, pace=pace, hold=self._hold)
+                request, answer = self.job.request, self.job.answer
+                upstream = await ask(request, answer, engine, pace=pace, hold=self._hold)
                 await self._pump(upstream)
             if self._waiting.cancelled_caught:
                 self._end_stopped()
@@ -114,7 +100,7 @@ class PassedOn(Generation):
             self._opened.set()
             self.feed.end(lost=not self._started)
         if self._unsaved is not None:
-            await anyio.sleep(self._store_delay)
+            await anyio.sleep(self.job.store_delay)
             self._save(self._unsaved)
 
     async def _pump(self, upstream: Upstream) -> None:
@@ -168,7 +154,7 @@ class PassedOn(Generation):
             self._store(text)
 
     def _store(self, text: str) -> None:
-        if self._store_delay > 0:
+        if self.job.store_delay > 0:
             self._unsaved = text
         else:
             self._save(text)

@@ -182,7 +182,7 @@ async def stop(call: Call) -> Answered:
     # 04_stop
     found, service = call.conversation(), call.service
     runs = [item for item in service.generations if isinstance(item, Run) and item.generating]
-    runs = [item for item in runs if item.conversation == found.id]
+    runs = [item for item in runs if item.job.conversation == found.id]
     seen: int | None = None
     try:
         point: Any = call.request.json() if call.main else None

@@ -72,12 +72,10 @@ async def message(call: Call) -> Answered:
     store.save(found.id, messages)
     run = Run(
         service,
-        request,
+        service.job(request, call.session, found.id),
         found,
         messages,
         answer,
-        session=call.session,
-        answer=service.take_answer(),
         entitle=entitle if found.title == NEW_CHAT else None,
         lost_file=any(store.file(found.id, file["value"]) is None for file in files),
     )

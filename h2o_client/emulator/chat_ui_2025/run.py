@@ -24,8 +24,8 @@ import anyio
 import anyio.lowlevel
 
 from h2o_client.emulator.chat_ui_2025.tree import Messages, units, well_formed
-from h2o_client.emulator.engine import EngineLike, GenerationRequest, UpstreamDownError
-from h2o_client.emulator.generation import MAX_BODY, Generation
+from h2o_client.emulator.engine import EngineLike, UpstreamDownError
+from h2o_client.emulator.generation import MAX_BODY, Generation, Job
 from h2o_client.emulator.prompt import END_OF_TEXT, JS_SPACE
 from h2o_client.emulator.script import Answer
 from h2o_client.emulator.service import Service
@@ -95,12 +95,10 @@ class Run(Generation):
 
     Args:
         service: The service.
-        request: What the model is asked.
+        job: What it has to do.
         found: The conversation as it is now.
         messages: Its messages, the new question and the answer among them.
         written: The answer, still empty.
-        session: Who asked.
-        answer: What is scripted.
         entitle: Asks for a title; None where there is one already.
         lost_file: Whether a file was referred to that is not there.
     """
@@ -108,24 +106,15 @@ class Run(Generation):
     def __init__(
         self,
         service: Service,
-        request: GenerationRequest,
+        job: Job,
         found: Conversation,
         messages: Messages,
         written: Message,
         *,
-        session: str,
-        answer: Answer | None,
         entitle: Callable[[], Awaitable[str]] | None,
         lost_file: bool,
     ) -> None:
-        super().__init__(
-            request,
-            session=session,
-            conversation=found.id,
-            answer=answer,
-            cut=service.script.take_cut(),
-            changed=service.changed,
-        )
+        super().__init__(job)
         self.generating = True
         self.generation_id = written.generation_id
         self.journal = Journal(found.id)
@@ -135,8 +124,7 @@ class Run(Generation):
         self._title = found.title
         self._entitles = entitle
         self._lost_file = lost_file
-        self._next = answer  # what is scripted for the next request to the model server
-        self._store_delay = service.store_delay(answer)
+        self._next = job.answer  # what is scripted for the next request to the model server
         self._reattaches = service.config.version == "main"
         self._updates: list[Event] = []
         self._texts: list[str] = []  # what was streamed
@@ -155,8 +143,9 @@ class Run(Generation):
 
     def asked(self) -> object:
         """What the model was asked, for a recording."""
-        chat = [*self.request.chat]
-        return {"model": self.request.model, "messages": chat, "stream": True}
+        request = self.job.request
+        chat = [*request.chat]
+        return {"model": request.model, "messages": chat, "stream": True}
 
     def stop(self, seen: int | None = None) -> None:
         """Stop the model; the text is cut back to what the client has seen, where it says so."""
@@ -244,7 +233,7 @@ class Run(Generation):
         if answer is not None and answer.again is not None:
             self._next = Answer.of(answer.again)
         try:
-            upstream = await ask(self.request, answer, engine, pace=pace, hold=self._hold)
+            upstream = await ask(self.job.request, answer, engine, pace=pace, hold=self._hold)
             return upstream if upstream.status == HTTPStatus.OK else await _refusal(upstream)
         except UpstreamDownError:
             return status("error", message="Connection error.")
@@ -309,16 +298,16 @@ class Run(Generation):
             await self._titled.wait()
         if not self._failed:
             self._emit(status("finished"))
-        await anyio.sleep(self._store_delay)
+        await anyio.sleep(self.job.store_delay)
         self._ended = True
         self._save()
 
     async def _entitle(self, ask_title: Callable[[], Awaitable[str]]) -> None:
         title = await ask_title()
-        if self._answer is not None and self._answer.hold_title:
+        if self.job.answer is not None and self.job.answer.hold_title:
             await self._hold()
         self._title = title
-        found = self._service.store.conversations.get(self.conversation)
+        found = self._service.store.conversations.get(self.job.conversation)
         if found is not None:
             found.title = title
         self._emit({"type": "title", "title": title})
@@ -355,7 +344,7 @@ class Run(Generation):
             written if item.id == written.id else replace(item, updates=item.updates or ())
             for item in self._messages
         )
-        self._service.store.save(self.conversation, messages, self._title)
+        self._service.store.save(self.job.conversation, messages, self._title)
 
 
 async def _every(seconds: float, action: Callable[[], None]) -> None:
