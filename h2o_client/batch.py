@@ -156,13 +156,13 @@ class _Common:
         if isinstance(prompts, str | bytes | Mapping):
             raise TypeError("a batch takes many prompts: put a single one in a list")
         if isinstance(concurrency, bool) or not isinstance(concurrency, int):
-            raise TypeError(f"concurrency is a whole number, not {concurrency!r}")
+            raise TypeError(f"concurrency must be an integer, not {concurrency!r}")
         if concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")
         if isinstance(limit_wait, bool) or not isinstance(limit_wait, int | float):
-            raise TypeError(f"limit_wait is a number of seconds, not {limit_wait!r}")
+            raise TypeError(f"limit_wait must be a number of seconds, not {limit_wait!r}")
         if not limit_wait >= 0:
-            raise ValueError(f"limit_wait must not be negative, nor {limit_wait}")
+            raise ValueError(f"limit_wait must be at least 0, not {limit_wait}")
         client.stream("?", **parameters)  # sends nothing, and raises what is wrong for all
         retries = parameters.get("retries")
         if retries is None:
@@ -195,20 +195,22 @@ class _Common:
             return prompt, call
         unknown = sorted(repr(key) for key in prompt if key not in _KEYS)
         if unknown:
-            raise TypeError(f"a prompt has the keys {sorted(_KEYS)}, not {', '.join(unknown)}")
+            raise TypeError(
+                f"unknown keys in a prompt: {', '.join(unknown)} (expected {sorted(_KEYS)})"
+            )
         given = [key for key in ("prompt", "messages") if prompt.get(key) is not None]
         if len(given) != 1:
-            raise ValueError("a prompt that is a mapping has `prompt` or `messages`, one of them")
+            raise ValueError("a prompt mapping needs either `prompt` or `messages`")
         messages = prompt[given[0]]
         if given == ["prompt"] and not isinstance(messages, str):
-            raise TypeError(f"`prompt` is text, not {type(messages).__name__}")
+            raise TypeError(f"`prompt` must be a string, not {type(messages).__name__}")
         if prompt.get("model") is not None:
             call["model"] = prompt["model"]
         own = prompt.get("parameters")
         if own is None:
             return messages, call
         if not isinstance(own, Mapping):
-            raise TypeError(f"a prompt's parameters are a mapping, not {type(own).__name__}")
+            raise TypeError(f"a prompt's parameters must be a mapping, not {type(own).__name__}")
         call.update(as_arguments(own, call.get("parameters")))
         return messages, call
 
@@ -223,14 +225,14 @@ class _Common:
 
     def _enter(self) -> None:
         if self._entered:
-            raise RuntimeError("a batch is entered once: make another")
+            raise RuntimeError("a batch can be entered only once: make another")
         self._entered = True
 
     def _check_open(self, block: str) -> None:
         if not self._entered:
             raise RuntimeError(f"use the batch in a block: `{block} client.batch(…) as results`")
         if self._left.is_set():
-            raise RuntimeError("the batch was left")
+            raise RuntimeError("the batch was closed")
 
     def _raise_broken(self) -> None:
         """Raise what iterating the prompts raised, once."""
@@ -368,7 +370,7 @@ class Batch(_Common):
         stream = self.stream(prompt)
         with self._lock:
             if self._left.is_set():
-                raise RuntimeError("the batch was left")
+                raise RuntimeError("the batch was closed")
             self._streams.add(stream)
         try:
             reply: Reply = stream.read()

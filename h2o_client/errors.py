@@ -91,8 +91,8 @@ class TransportTimeoutError(TransportError, TimeoutError):
             "connect": f"no connection was made {time}: is the server running and reachable?",
             "first_token": f"the answer did not begin {time}",
             "idle": f"nothing more came {time}",
-            "total": "the call was not done in time",
-            "cleanup": f"the clean-up was not done {time}",
+            "total": "the call did not finish in time",
+            "cleanup": f"the clean-up did not finish {time}",
         }[limit]
         return cls(f"{words} (Timeouts.{limit})", sent=limit != "connect", limit=limit)
 

@@ -252,7 +252,7 @@ class Timeouts:
             if value is None and name not in ("cleanup", "recovery"):
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise TypeError(f"Timeouts.{name} is a number of seconds, not {value!r}")
+                raise TypeError(f"Timeouts.{name} must be a number of seconds, not {value!r}")
             if not 0 < value < float("inf"):
                 raise ValueError(f"Timeouts.{name} must be more than 0 seconds, not {value!r}")
 

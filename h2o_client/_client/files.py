@@ -23,7 +23,7 @@ def read_files(files: Sequence[FileLike]) -> tuple[File, ...]:
         OSError: one cannot be read.
     """
     if isinstance(files, str | bytes | PathLike | File):
-        raise TypeError("files is a list: put a single file in one")
+        raise TypeError("files must be a list: put a single file in one")
     found = tuple(map(_read, files))
     check_sizes(found)
     return found
@@ -35,11 +35,11 @@ def _read(given: object) -> File:
         given = File(path.name, path.read_bytes())
     if not isinstance(given, File):
         raise TypeError(
-            f"a file is a path, or File(name, content, type), not {type(given).__name__}"
+            f"a file must be a path or a File(name, content, type), not {type(given).__name__}"
         )
     name, content, kind = given
     if not isinstance(name, str) or not isinstance(kind, str):
-        raise TypeError("the name and the type of a file are text")
+        raise TypeError("the name and type of a file must be strings")
     if not isinstance(content, bytes | bytearray | memoryview):
-        raise TypeError(f"the content of a file is bytes, not {type(content).__name__}")
+        raise TypeError(f"the content of a file must be bytes, not {type(content).__name__}")
     return File(name, bytes(content), kind or mimetypes.guess_type(name)[0] or _UNKNOWN)

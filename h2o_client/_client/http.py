@@ -143,7 +143,7 @@ def configure_logging(level: str | None) -> None:
     if not level:
         return
     if level.lower() not in ("info", "debug"):
-        raise ValueError(f"H2O_CHAT_LOG is info or debug, not {level!r}")
+        raise ValueError(f"H2O_CHAT_LOG must be info or debug, not {level!r}")
     logger.setLevel(level.upper())
     if all(handler.name != _HANDLER for handler in logger.handlers):
         handler = logging.StreamHandler()
@@ -176,7 +176,7 @@ def client_options(proxy: str | None) -> dict[str, Any]:
     """
     if proxy is not None and not is_proxy(proxy):
         raise ValueError(
-            "proxy is not a URL with a scheme such as http:// or socks5:// and a valid port"
+            "proxy must be a URL with a scheme such as http:// or socks5:// and a valid port"
         )
     return {
         "verify": tls_context(),
@@ -209,12 +209,16 @@ def check_http_client(
     """
     if not isinstance(http_client, kind):
         raise TypeError(
-            f"http_client is an httpx.{kind.__name__} here, not {type(http_client).__name__}"
+            f"http_client must be an httpx.{kind.__name__}, not {type(http_client).__name__}"
         )
     if proxy is not None:
-        raise TypeError("give the proxy to your own http_client, not beside it")
+        raise TypeError(
+            "proxy and http_client exclude each other: set the proxy on your http_client"
+        )
     if transport is not None:
-        raise TypeError("your own http_client has its transport: give none beside it")
+        raise TypeError(
+            "transport and http_client exclude each other: set the transport on your http_client"
+        )
 
 
 def alive(items: WeakValueDictionary[int, T]) -> list[T]:
@@ -329,11 +333,11 @@ def check_transport(transport: object) -> None:
     """
     if transport is not None and not isinstance(transport, str):
         raise TypeError(
-            f'transport is "fast" or None, not {type(transport).__name__} (a transport of your '
-            "own goes into an http_client)"
+            f'transport must be "fast" or None, not {type(transport).__name__} (pass your '
+            "own transport in an http_client)"
         )
     if transport not in (None, "fast"):
-        raise ValueError(f'transport is "fast" or None, not {transport!r}')
+        raise ValueError(f'transport must be "fast" or None, not {transport!r}')
 
 
 def fast_transports(kind: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
@@ -467,7 +471,7 @@ def translate(error: Exception, effect: Effect | None) -> H2oError:
     if isinstance(error, httpx.RemoteProtocolError) and reason.startswith(
         "Invalid URL in location"
     ):
-        return ProtocolError("the server sent a redirect, and where to is not a valid URL")
+        return ProtocolError("the server sent a redirect to an invalid URL")
     if isinstance(effect, Send):
         is_form = ("Content-Type", "multipart/form-data") in [
             (name, value.partition(";")[0]) for name, value in effect.request.headers

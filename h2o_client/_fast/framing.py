@@ -105,7 +105,7 @@ class Dechunker:
                     break
                 pieces.append(data[start : end - 2])
                 if data[end - 2 : end] != b"\r\n":
-                    self.error = "a chunk is not followed by the end of a line"
+                    self.error = "a chunk does not end with a line break"
                     break
                 left = 0
                 start = end
@@ -122,13 +122,13 @@ class Dechunker:
                     break
                 self._trailers += end - start
                 if self._trailers > MAX_TRAILERS:
-                    self.error = "there are too many trailers"
+                    self.error = "too many trailers"
                     break
                 start = end + 2
                 continue
             line = _SIZE_LINE.fullmatch(data, start, end)
             if line is None:
-                self.error = "the line of a chunk's size has no valid number"
+                self.error = "invalid chunk size"
                 break
             count = int(line[1], 16)
             start = end + 2

@@ -124,7 +124,7 @@ def _compare(
         if entry is not None and state == "answered":
             if entry.digest != item.digest:
                 raise click.UsageError(
-                    f"line {item.number} is not what was sent before: name another output"
+                    f"line {item.number} has changed since it was sent: name another output"
                 )
             progress.answered += 1
         elif state == "failed" and not retry_failed:

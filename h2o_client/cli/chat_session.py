@@ -204,7 +204,7 @@ class ChatSession:
             click.echo(one_line(self._model))
             return
         if name not in self._fetch_models():
-            raise ValueError(f"the server has no model {name}; /models shows its models")
+            raise ValueError(f"model {name} not found; /models shows the models")
         self._begin(name)
         click.secho(f"a new conversation, with {one_line(name)}", dim=True)
 

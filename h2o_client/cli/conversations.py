@@ -128,7 +128,7 @@ def _resumed(base_url: str | None, number: str) -> "Generator[tuple[H2oClient, C
         if number == "last":
             number = state.last_conversation(client.base_url)
         elif state.load(client.base_url).session is None:
-            raise click.UsageError("no conversation with this server has been kept yet")
+            raise click.UsageError("no conversation with this server has been saved yet")
         with wrong_use():
             conversation = client.conversation(id=number)
         yield client, conversation

@@ -99,7 +99,7 @@ def _explain(name: str, error: Exception) -> Fault:
     if isinstance(error, OSError):
         reason = error.strerror or "it cannot be read"
         if isinstance(error, ssl.SSLError):
-            reason = "it has no certificate"
+            reason = "it does not contain a certificate"
         return Fault(name, reason, "name a file of certificates (PEM), or unset it")
     if name.upper() == "NO_PROXY":
         return Fault(name, "one of these is not a host", "name hosts, with commas, or unset it")

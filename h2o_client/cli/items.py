@@ -30,11 +30,11 @@ class Item(NamedTuple):
             try:
                 prompt = json.loads(line)
             except (ValueError, RecursionError) as error:
-                wrong = f"the line begins as JSON and is not valid: {error}"
+                wrong = f"the line looks like JSON but is not valid: {error}"
             else:
                 name = prompt.get("id")
                 if isinstance(name, bool) or not isinstance(name, str | int | None):
-                    name, wrong = None, "an id is text or a whole number"
+                    name, wrong = None, "an id must be a string or an integer"
         key = f"line:{number}" if name is None else f"id:{json.dumps(name)}"
         return cls(number, key, name, prompt, digest, wrong)
 

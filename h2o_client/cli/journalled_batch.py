@@ -149,7 +149,7 @@ class _PromptStream:
             if not 0 < left <= ANSWER_WAIT:  # over, or the clock was turned back
                 break
             if self.left.wait(min(delay, left)):
-                raise IncompleteStreamError("the batch was left")
+                raise IncompleteStreamError("the batch was closed")
             delay = min(2 * delay, _LONGEST_POLL)
         self._delete()
         return None
@@ -180,7 +180,7 @@ class _PromptStream:
         self.journal.asked(item.key, item.digest, str(conversation.id))
         with self.lock:
             if self.left.is_set():
-                raise IncompleteStreamError("the batch was left")
+                raise IncompleteStreamError("the batch was closed")
             self.stream = stream
         reply: Reply = stream.read()
         return reply

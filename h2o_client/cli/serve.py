@@ -91,13 +91,13 @@ def serve(
     transformers:h2oai/h2o-danube3-500m-chat).
     """
     if not token and not _is_loopback(host) and not only_list:
-        raise click.UsageError(f"other machines can reach {host}: give a --token, too")
+        raise click.UsageError(f"other machines can reach {host}: add --token")
     if engine and models:
         raise click.UsageError("--engine and --model exclude each other")
     if replay and (engine or models):
-        raise click.UsageError("--replay answers by itself: it takes no --engine or --model")
+        raise click.UsageError("--replay excludes --engine and --model")
     if replay and record and replay.resolve() == record.resolve():
-        raise click.UsageError("--record and --replay need folders of their own")
+        raise click.UsageError("--record and --replay need different folders")
     named = _named(models)
     options: dict[str, Any] = {"models": named} if named else {"engine": engine}
     emulator = make_emulator(
@@ -129,7 +129,7 @@ def _named(models: tuple[str, ...]) -> dict[str, str]:
         name, equals, engine = text.partition("=")
         if not (name and equals and engine):
             # The text is not repeated: a password may stand in it.
-            raise click.UsageError(f"--model wants NAME=ENGINE; ENGINE is {ENGINES}")
+            raise click.UsageError(f"--model must be NAME=ENGINE, where ENGINE is {ENGINES}")
         if name in named:
             raise click.UsageError(f"--model names {name!r} twice")
         named[name] = engine

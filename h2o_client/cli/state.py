@@ -69,7 +69,7 @@ def last_conversation(base_url: str) -> str:
     """
     found = load(base_url).conversation
     if found is None:
-        raise click.UsageError("no conversation with this server has been kept yet")
+        raise click.UsageError("no conversation with this server has been saved yet")
     return found
 
 

@@ -98,7 +98,7 @@ class Replay:
                 self._by_shape[_shape(exchange.request)].append(exchange)
                 found += 1
         if not found:
-            raise ValueError(f"no recorded exchanges in {folder}")
+            raise ValueError(f"recorded exchanges not found in {folder}")
 
     async def answer(self, request: Request, spawn: Callable[..., object]) -> Answered:
         """Answer a request as it was answered."""

@@ -143,11 +143,11 @@ class Emulator:
     ) -> None:
         face_class = FACES.get(dialect)
         if face_class is None:
-            raise ValueError(f"unknown dialect {dialect!r}: it is one of {', '.join(FACES)}")
+            raise ValueError(f"unknown dialect {dialect!r}; expected one of {', '.join(FACES)}")
         exact = version or face_class.versions[0]
         if exact not in face_class.versions:
             known = ", ".join(face_class.versions)
-            raise ValueError(f"unknown version {version!r} of {dialect}: it is one of {known}")
+            raise ValueError(f"unknown version {version!r} of {dialect}; expected one of {known}")
         if stop_lifetime is None:
             stop_lifetime = face_class.stop_lifetime
         self.dialect = dialect
@@ -169,7 +169,7 @@ class Emulator:
         engines: dict[str, EngineLike] = {}
         if isinstance(models, Mapping):
             if engine is not None:
-                raise ValueError("the models have their engines: no other engine= is used")
+                raise ValueError("each model already has an engine: engine= is not allowed")
             made: dict[str, EngineLike] = {}  # one engine for one name, however often it is used
             for name, given in models.items():
                 if isinstance(given, str):
@@ -240,7 +240,7 @@ class Emulator:
             OSError: It cannot listen there.
         """
         if self._thread is not None:
-            raise RuntimeError("the emulator runs already")
+            raise RuntimeError("the emulator is already running")
         self._ready.clear()
         self._ending = False
         self._failure = None
@@ -343,7 +343,7 @@ class Emulator:
             on: ``message``, or ``reattach`` in 2025.
         """
         if on not in {"message", "reattach"}:
-            raise ValueError("only messages are streamed, and what follows them in 2025")
+            raise ValueError("only `message` streams, and `reattach` in 2025")
         self._call(lambda: self._script.cuts[on].append(after))
 
     def search(self, *searches: WebSearch) -> None:

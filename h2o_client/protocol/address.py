@@ -62,7 +62,7 @@ class Address(NamedTuple):
                 password.
         """
         if not isinstance(base_url, str):
-            raise TypeError(f"base_url is text, not {type(base_url).__name__}")
+            raise TypeError(f"base_url must be a string, not {type(base_url).__name__}")
         try:
             parts = urlsplit(base_url.strip())
             port = parts.port
@@ -76,9 +76,9 @@ class Address(NamedTuple):
         if not _HOST.fullmatch(host):
             raise ValueError("base_url has no valid host name")
         if parts.query or parts.fragment:
-            raise ValueError("base_url has a query or a fragment, which it cannot have")
+            raise ValueError("base_url must not have a query or a fragment")
         if not _PATH.fullmatch(parts.path):
-            raise ValueError("base_url has a path with characters that must be percent-encoded")
+            raise ValueError("the path of base_url has characters that must be percent-encoded")
         authorization = None
         if parts.username is not None or parts.password is not None:
             pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
@@ -86,7 +86,7 @@ class Address(NamedTuple):
                 authorization = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
             except UnicodeEncodeError:
                 raise ValueError(
-                    "base_url has a user or password with half of a surrogate pair"
+                    "base_url has an unpaired surrogate in its user or password"
                 ) from None
         default = {"http": 80, "https": 443}[parts.scheme]
         place = host if port in (None, default) else f"{host}:{port}"

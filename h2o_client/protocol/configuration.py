@@ -83,7 +83,7 @@ def configure(
         model = environ.get("H2O_CHAT_MODEL") or None
     token = environ.get("H2O_CHAT_TOKEN", "").strip() or None
     if token is not None and not _HEADER_VALUE.fullmatch(token):
-        raise ValueError("H2O_CHAT_TOKEN contains characters that a header cannot have")
+        raise ValueError("H2O_CHAT_TOKEN contains characters that are not allowed in a header")
     return Configuration(
         address=Address.parse(base_url),
         model=None if model is None else check_model(model),
@@ -112,7 +112,7 @@ def check_dialect(dialect: object) -> str:
         ValueError: no dialect has this name.
     """
     if not isinstance(dialect, str):
-        raise TypeError(f"dialect is text, not {type(dialect).__name__}")
+        raise TypeError(f"dialect must be a string, not {type(dialect).__name__}")
     if dialect not in DIALECTS:
         raise ValueError(f"dialect must be one of {', '.join(DIALECTS)}, not {dialect!r}")
     return dialect
@@ -130,7 +130,7 @@ def as_timeouts(value: Timeouts | float | None) -> Timeouts:
     if isinstance(value, Timeouts):
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"timeouts is a number of seconds or Timeouts(…), not {value!r}")
+        raise TypeError(f"timeouts must be a number of seconds or Timeouts(…), not {value!r}")
     if not value > 0:
         raise ValueError(f"timeouts must be more than 0 seconds, not {value!r}")
     return Timeouts(connect=min(10.0, value), first_token=value, idle=value)
@@ -144,10 +144,12 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
         ValueError: a name or value holds characters that a header cannot.
     """
     if not isinstance(headers, Mapping):
-        raise TypeError(f"headers is a mapping, not {type(headers).__name__}")
+        raise TypeError(f"headers must be a mapping, not {type(headers).__name__}")
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError("headers is a mapping of text to text")
+            raise TypeError("headers must map strings to strings")
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
-            raise ValueError(f"the header {name!r} holds characters that a header cannot")
+            raise ValueError(
+                f"the header {name!r} contains characters that are not allowed in a header"
+            )
     return dict(headers)

@@ -159,7 +159,7 @@ def leave_behind(exchange: Exchange, operation: Abandoned, error: BaseException 
     exchange.session.drop(operation)
     reason = "it was interrupted" if error is None else in_short(error)
     exchange.ambient.warn(
-        f"a conversation could not be cleaned up, and is tried again on close: {reason}"
+        f"a conversation could not be cleaned up; the client tries again when it closes: {reason}"
     )
 
 
@@ -174,8 +174,10 @@ def sweep(exchange: Exchange, deadline: Deadline) -> Flow[None]:
         yield Sleep(deadline.at_most(pause))
         pause = min(2 * pause, _LONGEST_PAUSE)
     for error in failures:
-        reason = "its creation has not ended" if error is None else in_short(error)
-        exchange.ambient.warn(f"a conversation may be left behind, as clean-up failed: {reason}")
+        reason = "it is still being created" if error is None else in_short(error)
+        exchange.ambient.warn(
+            f"a conversation may be left on the server, as clean-up failed: {reason}"
+        )
 
 
 def _sweep_once(exchange: Exchange, deadline: Deadline) -> Flow[list[H2oError | None]]:

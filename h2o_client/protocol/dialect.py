@@ -28,12 +28,12 @@ MAX_STORED = 64 * 1024 * 1024  # bytes of what the server has stored: long conve
 
 
 _INSTEAD = {
-    "branches": "follow another message than the last: begin a new conversation",
+    "branches": "follow any message but the last: begin a new conversation",
     "files": "take files: put what is in them into the prompt",
-    "parameters": "take generation parameters: leave them out, as its models have their own",
-    "summarize": "name a conversation when asked: it does so with the first answer, or rename() it",
+    "parameters": "take generation parameters: leave them out, its models have their own",
+    "summarize": "make a title on request: it does so with the first answer, or use rename()",
     "vote": "take votes: keep them yourself, by the ids of the messages",
-    "web_search": "search the web: put what the model shall know into the prompt, or send files",
+    "web_search": "search the web: put what the model needs to know into the prompt, or send files",
 }
 
 

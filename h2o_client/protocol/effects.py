@@ -293,7 +293,7 @@ class Stepper(Lock, Generic[T]):
             RuntimeError: it has not returned.
         """
         if not self._result:
-            raise RuntimeError("the flow has no result")
+            raise RuntimeError("the flow has not returned a result")
         return self._result[0]
 
     def step(self, outcome: object = None) -> Effect | None:

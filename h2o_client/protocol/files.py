@@ -23,7 +23,7 @@ def check_sizes(files: Sequence[File]) -> None:
     for file in files:
         for text in (file.name, file.type):
             if not text.isprintable():  # control characters, and what is not UTF-8
-                raise ValueError(f"the name or the type of a file cannot be sent: {text!r}")
+                raise ValueError(f"the name or type of a file cannot be sent: {text!r}")
         if not file.content:
             raise ValueError(f"the file {file.name!r} is empty: the server would drop it")
         if len(file.content) >= _LARGEST:
@@ -31,7 +31,7 @@ def check_sizes(files: Sequence[File]) -> None:
                 f"the file {file.name!r} is too large: the server takes less than 10 MB"
             )
     if sum(len(file.content) * 4 // 3 for file in files) > _LARGEST_BODY - 64 * 1024:
-        raise ValueError("the files are too large together: the server takes 15 MB, in base64")
+        raise ValueError("the files are too large in total: the server takes 15 MB, in base64")
 
 
 def check_files(exchange: Exchange, files: tuple[File, ...], model: str, call: Call) -> Flow[None]:
@@ -51,6 +51,6 @@ def check_files(exchange: Exchange, files: tuple[File, ...], model: str, call: C
         if not any(fnmatchcase(file.type, kind) for kind in (*_TEXT, *types)):
             more = f" and {', '.join(types)}" if types else ""
             raise ValueError(
-                f"the model {model!r} does not take the file {file.name!r} of type "
-                f"{file.type!r}: it takes text{more}"
+                f"the model {model!r} does not accept the file {file.name!r} of type "
+                f"{file.type!r}: it accepts text{more}"
             )

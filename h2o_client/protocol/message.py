@@ -63,7 +63,7 @@ class MessageOperation:
     ) -> None:
         if prompt is not None:
             if not isinstance(prompt, str):
-                raise TypeError(f"a message must be text, not {type(prompt).__name__}")
+                raise TypeError(f"a message must be a string, not {type(prompt).__name__}")
             check_prompt(prompt)
         if on_web_search is not None and not callable(on_web_search):
             raise TypeError(f"on_web_search must be a function, not {on_web_search!r}")

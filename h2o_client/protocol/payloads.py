@@ -45,7 +45,7 @@ def check_flag(name: str, value: object) -> bool:
         TypeError: it is neither True nor False.
     """
     if not isinstance(value, bool):
-        raise TypeError(f"{name} is True or False, not {value!r}")
+        raise TypeError(f"{name} must be True or False, not {value!r}")
     return value
 
 
@@ -57,9 +57,9 @@ def check_model(model: object) -> str:
         ValueError: it is blank.
     """
     if not isinstance(model, str):
-        raise TypeError(f"model is text, not {type(model).__name__}")
+        raise TypeError(f"model must be a string, not {type(model).__name__}")
     if not model.strip():
-        raise ValueError("model is blank")
+        raise ValueError("model must not be blank")
     return model
 
 
@@ -71,7 +71,7 @@ def check_parameters(parameters: object) -> dict[str, Any]:
         ValueError: a value is not finite.
     """
     if not isinstance(parameters, Mapping) or not all(isinstance(key, str) for key in parameters):
-        raise TypeError("parameters is a mapping of names to values")
+        raise TypeError("parameters must be a mapping with strings as keys")
     plain = dict(parameters)
     encode(plain)
     return plain
@@ -79,12 +79,12 @@ def check_parameters(parameters: object) -> dict[str, Any]:
 
 def _check_keyword(name: str, value: object) -> None:
     if name in HINTS:
-        raise TypeError(f"there is no argument {name!r}: {HINTS[name]}")
+        raise TypeError(f"unexpected keyword argument {name!r}: {HINTS[name]}")
     if name not in OPTION_TYPES:
         similar = similar_option(name)
         hint = "" if similar is None else f"did you mean {similar!r}? "
         raise TypeError(
-            f"there is no argument {name!r}: {hint}anything else goes in parameters={{…}}"
+            f"unexpected keyword argument {name!r}: {hint}anything else goes in parameters={{…}}"
         )
     if value is None:
         return
@@ -95,7 +95,7 @@ def _check_keyword(name: str, value: object) -> None:
         or (isinstance(value, bool) and kind is not bool)
         or (isinstance(value, Sequence) and not _are_texts(value))
     ):
-        raise TypeError(f"{name} is {words}, not {value!r}")
+        raise TypeError(f"{name} must be {words}, not {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name} must be finite, not {value!r}")
 
@@ -106,7 +106,7 @@ def _are_texts(values: Sequence[object]) -> bool:
 
 _KINDS: Mapping[object, tuple[Any, str]] = {
     float: (int | float, "a number"),
-    int: (int, "a whole number"),
+    int: (int, "an integer"),
     bool: (bool, "True or False"),
-    Sequence[str]: (Sequence, "a list of texts"),
+    Sequence[str]: (Sequence, "a list of strings"),
 }

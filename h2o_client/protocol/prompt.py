@@ -39,7 +39,7 @@ def build_prompt(messages: Messages) -> str:
     else:
         pairs = [_pair(message, index) for index, message in enumerate(_sequence(messages))]
         if not pairs:
-            raise ValueError("there are no messages: give at least one")
+            raise ValueError("messages must not be empty")
         if len(pairs) == 1:
             prompt = pairs[0][1]
         else:
@@ -76,9 +76,9 @@ def check_prompt(prompt: str) -> str:
     """
     # 04_message_errors: the answer to a blank prompt.
     if not prompt.strip(JS_SPACE):
-        raise ValueError("the prompt is blank: the service takes no empty message")
+        raise ValueError("the prompt must not be blank: the service rejects empty messages")
     if any("\ud800" <= char <= "\udfff" for char in prompt):
-        raise ValueError("the prompt holds half of a surrogate pair, which is not a character")
+        raise ValueError("the prompt contains an unpaired surrogate, which is not a character")
     return prompt
 
 
@@ -87,7 +87,7 @@ def _sequence(messages: object) -> Sequence[object]:
         raise TypeError("messages is a single message: put it in a list")
     if not isinstance(messages, Sequence) or isinstance(messages, bytes | bytearray):
         raise TypeError(
-            f"messages is text or a sequence of messages, not {type(messages).__name__}"
+            f"messages must be a string or a sequence of messages, not {type(messages).__name__}"
         )
     return messages
 
@@ -100,20 +100,22 @@ def _pair(message: object, index: int) -> tuple[str, str]:
         fields = message
     else:
         raise TypeError(
-            f"messages[{index}] is a mapping with role and content, or a Message, "
+            f"messages[{index}] must be a mapping with role and content, or a Message, "
             f"not {type(message).__name__}"
         )
     values: list[str] = []
     for key in ("role", "content"):
         if key not in fields:
-            raise ValueError(f"messages[{index}] has no {key!r}")
+            raise ValueError(f"messages[{index}] lacks the key {key!r}")
         value = fields[key]
         if not isinstance(value, str):
-            raise TypeError(f"messages[{index}][{key!r}] is text, not {type(value).__name__}")
+            raise TypeError(
+                f"messages[{index}][{key!r}] must be a string, not {type(value).__name__}"
+            )
         values.append(value)
     role, content = values
     if role not in _ROLES:
         raise ValueError(
-            f"messages[{index}]['role'] is 'user', 'assistant' or 'system', not {role[:40]!r}"
+            f"messages[{index}]['role'] must be 'user', 'assistant' or 'system', not {role[:40]!r}"
         )
     return role, content

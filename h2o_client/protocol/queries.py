@@ -51,12 +51,14 @@ def parse_share(share: object) -> str:
         ValueError: it is neither.
     """
     if not isinstance(share, str):
-        raise TypeError(f"give a shared conversation as its URL, not {type(share).__name__}")
+        raise TypeError(
+            f"share must be the URL of a shared conversation, not {type(share).__name__}"
+        )
     number = share.strip()
     if "/" in number:
         root, _, number = urlsplit(number).path.rstrip("/").rpartition("/")
         if not root.endswith("/r"):
             number = ""
     if not is_id(number):
-        raise ValueError("this is not a share link: its URL ends in /r/ and an id")
+        raise ValueError("not a share link: expected a URL that ends in /r/ and an id")
     return number

@@ -43,7 +43,7 @@ _MAX_TYPE = 100
 _MODAL = "accept the welcome modal"
 OWN_LIMIT = "sending too many messages"
 LOGIN = (
-    "this server wants a login: log in with a browser, and pass the value of its session cookie, "
+    "this server wants a login: log in with a browser and pass the value of its session cookie, "
     '"hf-chat" unless it was renamed (see `cookie_name`), as `session`'
 )  # chat-ui-main-2026-08/31_login
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -51,14 +51,14 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CLASSES: Mapping[int, tuple[type[StatusError], str]] = {
     401: (
         LoginRequiredError,
-        "this server wants a login: set H2O_CHAT_TOKEN, or give an Authorization in `headers`",
+        "this server wants a login: set H2O_CHAT_TOKEN, or pass Authorization in `headers`",
     ),
     403: (
         ForbiddenError,
-        "it is another session's, or the server knows itself by another base URL than this one",
+        "it belongs to another session, or the server expects a different base URL",
     ),
     404: (NotFoundError, "it does not exist, was deleted, or belongs to another session"),
-    405: (StatusError, "is this base URL a server of this protocol?"),
+    405: (StatusError, "check that the base URL is a server of this protocol"),
     410: (ModelUnavailableError, "choose another model"),
     413: (PromptTooLargeError, "make the prompt shorter"),
     422: (InvalidRequestError, "change the prompt or the parameters"),
@@ -255,7 +255,7 @@ def read_id(value: object) -> str:
         ValueError: it is not.
     """
     if not is_id(value):
-        raise ValueError("this is not a conversation's id: 1 to 64 letters, digits, - and _")
+        raise ValueError("not a valid conversation id: expected 1 to 64 letters, digits, - and _")
     return value
 
 
@@ -290,8 +290,8 @@ def unexpected(head: Head, body: bytes, what: str) -> ProtocolError:
     # JSON is the service's own, and may hold what was said.
     shown = f"{len(body)} bytes" if "json" in content_type.lower() else excerpt(body)
     return ProtocolError(
-        f"{what} is not what this protocol says: status {head.status}, {content_type}, "
-        f"{shown} (is this base URL a server of this protocol, and no proxy between?)"
+        f"{what} does not follow this protocol: status {head.status}, {content_type}, "
+        f"{shown} (check the base URL, and any proxy in between)"
     )
 
 

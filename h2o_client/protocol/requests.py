@@ -137,4 +137,4 @@ def encode(value: object) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        raise ValueError("a parameter contains half of a surrogate pair") from None
+        raise ValueError("a parameter contains an unpaired surrogate") from None

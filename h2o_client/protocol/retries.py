@@ -66,7 +66,7 @@ class Retries:
 
     def __post_init__(self) -> None:
         if isinstance(self.attempts, bool) or not isinstance(self.attempts, int):
-            raise TypeError(f"Retries.attempts is a whole number, not {self.attempts!r}")
+            raise TypeError(f"Retries.attempts must be an integer, not {self.attempts!r}")
         for name in ("attempts", "budget", "base", "cap"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"Retries.{name} must not be negative")

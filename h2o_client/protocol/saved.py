@@ -37,13 +37,13 @@ def resume(exchange: Exchange, saved: object, *, keep: bool | None) -> Conversat
     if not isinstance(saved, Mapping):
         raise TypeError(f"a saved conversation must be a mapping, not {type(saved).__name__}")
     if saved.get("format") != _FORMAT:
-        raise ValueError("this is not a saved conversation, or one of another version")
+        raise ValueError("not a saved conversation, or saved by another version")
     conversation, title, model = saved.get("id"), saved.get("title"), saved.get("model")
     if conversation is not None:
         read_id(conversation)
     for name, value in (("title", title), ("model", model)):
         if value is not None and not isinstance(value, str):
-            raise ValueError(f"the {name} of the saved conversation is not text")
+            raise ValueError(f"the {name} of the saved conversation is not a string")
     share = saved.get("share")
     if share is not None:
         try:

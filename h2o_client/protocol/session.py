@@ -225,7 +225,7 @@ def parse_session(text: str, cookie_name: str | None = None) -> tuple[str, str]:
     """
     if not isinstance(text, str):
         raise TypeError(
-            f"session must be text, as client.session returns it, not {type(text).__name__}"
+            f"session must be a string, as client.session returns it, not {type(text).__name__}"
         )
     name, separator, value = text.partition("=")
     if not separator or (cookie_name is not None and name != cookie_name):
@@ -245,7 +245,7 @@ def check_cookie_name(name: object) -> str:
         ValueError: a cookie cannot have this name.
     """
     if not isinstance(name, str):
-        raise TypeError(f"cookie_name is text, not {type(name).__name__}")
+        raise TypeError(f"cookie_name must be a string, not {type(name).__name__}")
     if not _NAME.fullmatch(name):
-        raise ValueError("cookie_name is not valid: a name such as hf-chat")
+        raise ValueError("cookie_name is not a valid cookie name, such as hf-chat")
     return name

@@ -50,4 +50,4 @@ def engine_of(spec: EngineLike | str | None) -> EngineLike:
             return TransformersEngine(rest)
         case _:
             # Only what stands before the colon: there may be a password after it.
-            raise EngineError(f"unknown engine {kind!r}; it is one of {', '.join(SPECS)}")
+            raise EngineError(f"unknown engine {kind!r}; expected one of {', '.join(SPECS)}")

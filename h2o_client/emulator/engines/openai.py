@@ -94,7 +94,7 @@ class OpenAIEngine(HttpEngine):
         self.model = model
         self._key = key if key is not None else os.environ.get(KEY, "")
         if not (self._key.isascii() and self._key.isprintable()):
-            raise EngineError(f"the key in {KEY} has characters that no header can have")
+            raise EngineError(f"the key in {KEY} has characters that are not allowed in a header")
         self._listed: str | None = None
         self._spared: set[str] = set()
 
@@ -162,7 +162,7 @@ class OpenAIEngine(HttpEngine):
         try:
             self._listed = str(json.loads(await opened.read(MAX_BODY))["data"][0]["id"])
         except (ValueError, LookupError, TypeError):
-            raise UpstreamError(424, _error("the model server lists no model")) from None
+            raise UpstreamError(424, _error("the model server does not list any models")) from None
         return self._listed
 
     async def _streamed(

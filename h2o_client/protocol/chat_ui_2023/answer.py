@@ -267,7 +267,7 @@ class AnswerParser:
             or (type(logprob) is not float and logprob is not None and type(logprob) is not int)
             or type(special) is not bool
         ):
-            raise _malformed(line, "a token of the answer is not of the expected shape")
+            raise _malformed(line, "a token of the answer does not have the expected shape")
         generated = event.get("generated_text")
         if generated is not None and type(generated) is not str:
             raise _malformed(line, "the answer's `generated_text` is not text")
@@ -296,7 +296,7 @@ class AnswerParser:
     def _add(self, token: Token, tokens: list[Token]) -> None:
         raw = b"" if token.special else token.text.encode()
         if len(self.text) + len(raw) > self._longest:
-            raise ProtocolError("the answer is longer than any model's: it has no end")
+            raise ProtocolError("the answer is longer than any model can make it")
         tokens.append(token)
         self.text += raw
 

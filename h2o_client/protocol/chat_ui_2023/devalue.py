@@ -36,7 +36,7 @@ def unflatten(values: object) -> object:
     if type(values) is int and values == _UNDEFINED:
         return None
     if not isinstance(values, list) or not values:
-        raise _error("there is no list of entries")
+        raise _error(f"expected a list of entries, got {type(values).__name__}")
     entries = cast("list[object]", values)
     # An entry that is referred to twice is built twice. That costs little, but a few bytes could
     # ask for any amount of memory.
@@ -55,17 +55,17 @@ class _Reader:
     def read(self, place: object, depth: int) -> object:
         """Build the entry at a place; it may be nested so many levels deep."""
         if type(place) is not int:
-            raise _error(f"a {type(place).__name__} where the number of an entry belongs")
+            raise _error(f"expected the index of an entry, got {type(place).__name__}")
         if place == _UNDEFINED:
             return None
         if not 0 <= place < len(self._entries):
-            raise _error(f"a number that is not one of its {len(self._entries)} entries")
+            raise _error(f"index {place} is out of range for {len(self._entries)} entries")
         entry = self._entries[place]
         self._left -= 1
         if not isinstance(entry, dict | list):
             return entry
         if depth <= 0 or self._left < 0:
-            raise _error("it refers to itself, is nested too deeply, or repeats itself too often")
+            raise _error("it contains itself, is nested too deeply, or repeats itself too often")
         if isinstance(entry, dict):
             fields = cast("dict[str, object]", entry)
             return {name: self.read(ref, depth - 1) for name, ref in fields.items()}
@@ -77,7 +77,7 @@ class _Reader:
 
 def _date(place: int, items: list[object]) -> datetime:
     if items[0] != "Date":
-        raise _error(f"entry {place} is of the type {str(items[0])[:40]!r}")
+        raise _error(f"entry {place} has the unknown type {str(items[0])[:40]!r}")
     text = items[1] if len(items) == 2 else None
     try:
         if isinstance(text, str) and _DATE.fullmatch(text):
@@ -88,4 +88,4 @@ def _date(place: int, items: list[object]) -> datetime:
 
 
 def _error(what: str) -> ProtocolError:
-    return ProtocolError(f"the data is not what this protocol says: {what}")
+    return ProtocolError(f"the server's data does not follow this protocol: {what}")

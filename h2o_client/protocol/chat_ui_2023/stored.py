@@ -58,7 +58,7 @@ def read_root(body: bytes) -> Overview:
         RedirectError: the body sends the request elsewhere.
         ProtocolError: it is not such an answer.
     """
-    fields = _find(read_nodes(body), "models", "the models")
+    fields = _find(read_nodes(body), "models", "models")
     return Overview(
         models=tuple(_model(item) for item in fields.each("models")),
         settings=_settings(Fields(fields.get("settings"), "settings")),
@@ -75,7 +75,7 @@ def read_conversation(body: bytes) -> StoredConversation:
         ProtocolError: it is not such an answer.
     """
     # From the end: the page itself is the last node.
-    fields = _find(reversed(read_nodes(body)), "messages", "a conversation")
+    fields = _find(reversed(read_nodes(body)), "messages", "conversation")
     return StoredConversation(
         # 09_summarize_and_title: the titles that a model gives begin with a space.
         title=fields.text("title").strip(),
@@ -98,7 +98,7 @@ def read_nodes(body: bytes) -> list[object]:
         # Only what is not JSON is shown: an HTML page, not somebody's messages.
         raise ProtocolError(f"__data.json is not JSON: {excerpt(body)}") from None
     if not is_dict(value):
-        raise _error("it is not an object")
+        raise _error("expected an object")
     kind = value.get("type")
     if kind == "redirect":
         _raise_redirect(value)
@@ -106,7 +106,7 @@ def read_nodes(body: bytes) -> list[object]:
         _raise_error(value)
     nodes = value.get("nodes")
     if kind != "data" or not isinstance(nodes, list):
-        raise _error("it has no nodes")
+        raise _error("expected an array of nodes")
     # Errors first: one stands behind the layout's data, and is what the caller must know.
     for node in nodes:
         if is_dict(node) and node.get("type") == "error":
@@ -123,14 +123,14 @@ def _read_node(node: object) -> object:
         if node.get("type") == "data":
             data = node.get("data")
             return None if data is None else unflatten(data)
-    raise _error("a node is of an unknown type")
+    raise _error("a node has an unknown type")
 
 
 def _raise_error(node: dict[str, object]) -> NoReturn:
     status = node.get("status", 500)
     # The range is SvelteKit's own; a bool is an int, and not in it.
     if not isinstance(status, int) or not 400 <= status <= 599:
-        raise _error("an error in it has a status that is not valid")
+        raise _error("an error has an invalid status")
     error = node.get("error")
     message = error.get("message") if is_dict(error) else error
     try:
@@ -144,7 +144,7 @@ def _raise_error(node: dict[str, object]) -> NoReturn:
 def _raise_redirect(value: dict[str, object]) -> NoReturn:
     location = value.get("location")
     if not isinstance(location, str):
-        raise _error("a redirect in it leads nowhere")
+        raise _error("a redirect has no location")
     # There is a status in the answer to a form [02_settings_variants], but none here. 302, then,
     # which says the least.
     status = value.get("status")
@@ -158,7 +158,7 @@ def _find(nodes: Iterable[object], name: str, what: str) -> Fields:
     for node in nodes:
         if is_dict(node) and name in node:
             return Fields(node, "data")
-    raise _error(f"no node of it has {what}")
+    raise _error(f"{what} not found in any node")
 
 
 def _model(fields: Fields) -> Model:
@@ -215,4 +215,4 @@ def _message(fields: Fields) -> Message:
 
 
 def _error(what: str) -> ProtocolError:
-    return ProtocolError(f"__data.json is not what this protocol says: {what}")
+    return ProtocolError(f"__data.json does not follow this protocol: {what}")

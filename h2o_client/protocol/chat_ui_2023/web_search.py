@@ -162,7 +162,7 @@ class WebSearchParser:
         )
 
     def _too_long(self) -> ProtocolError:
-        return ProtocolError(f"an object of the web search is over {self._limit} characters")
+        return ProtocolError(f"an object of the web search is longer than {self._limit} characters")
 
 
 def _source(source: object) -> WebSearchSource:
@@ -187,7 +187,7 @@ def _is_list(value: object) -> TypeGuard[list[object]]:
 
 
 def _not_a_search(data: bytes) -> ProtocolError:
-    return ProtocolError(f"this is not a web search: {excerpt(data[:1000])}")
+    return ProtocolError(f"expected the stream of a web search, got {excerpt(data[:1000])}")
 
 
 def _error(what: str) -> ProtocolError:

@@ -120,7 +120,7 @@ class AnswerParser:
         start, size = 0, 0 if self._muted else len(data)
         try:
             if len(self.text) > MAX_TEXT:
-                raise ProtocolError("the answer is longer than any model's: it has no end")
+                raise ProtocolError("the answer is longer than any model can make it")
             while start < size and self.error is None:
                 if self._between:
                     start = self._usual(data, start, latest, texts)
@@ -221,7 +221,7 @@ class AnswerParser:
         elif kind == "status":
             self._status(event)
         elif kind in ("stream", "finalAnswer", "title"):
-            raise _malformed(line, f"a {kind} event of the answer is not of the expected shape")
+            raise _malformed(line, f"a {kind} event of the answer does not have the expected shape")
         elif kind is not None:  # it is None in the last event of a reattached stream
             tokens.append(Event(_load_object(text)))
 
@@ -243,7 +243,7 @@ class AnswerParser:
         """Take the server's text of the answer."""
         if interrupted is not False:
             raise GenerationError(
-                "the answer was stopped, but not from here (ask again)", error_type="interrupted"
+                "somebody else stopped the answer (ask again)", error_type="interrupted"
             )
         given = self.text.decode()
         if answer.startswith(given):
@@ -288,7 +288,7 @@ def _model_error(message: object, status: object) -> H2oError:
     if isinstance(status, int) and status in (429, 503):
         return status_error(status, f"the model server: {words}")
     return GenerationError(
-        f"the model server failed: {words} (the server has tried again already; wait, or choose "
+        f"the model server failed: {words} (the server has already tried again; wait, or choose "
         "another model)",
         error_type="generation",
     )
