@@ -1,7 +1,7 @@
 """A client for H2O's chat service, and for self-hosted servers of its kind.
 
-`H2oClient` is for scripts and threads, `AsyncH2oClient` for asyncio and trio. A name is imported
-when it is first used, so that a program pays for the shell that it uses and no other.
+`H2oClient` is for scripts and threads, `AsyncH2oClient` for asyncio and trio. Names are imported on
+first use, so that a program loads only the client that it uses.
 """
 
 from importlib import import_module

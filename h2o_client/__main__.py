@@ -1,7 +1,7 @@
 """The command `h2o-client`, also `python -m h2o_client`.
 
-What it takes is in the extra `cli`, which may be missing; so this module imports nothing of it
-before it is called.
+Its dependencies are in the extra `cli`, which may not be installed, so this module imports them
+only when it is called.
 """
 
 import sys

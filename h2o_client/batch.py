@@ -4,16 +4,16 @@ A batch pulls prompts one by one from any iterable, never further ahead than it 
 the results as they finish, so its memory does not grow with the number of prompts. What goes wrong
 with one prompt is the error of its result.
 
-`Batch` and `AsyncBatch` differ by the nature of threads and tasks, in pulling and in leaving.
-`Batch` has a thread for each prompt that is sent at a time. It pulls in the thread that iterates
-it, so that iterables need not be thread-safe, and no thread is stuck in one. A thread is ended by
-closing its stream. `AsyncBatch` has a task for each prompt, and one that pulls. They are cancelled.
-Both are left through their block alone: the server is told to stop and delete, and the threads or
-tasks are waited for.
+`Batch` and `AsyncBatch` differ in how they pull prompts and how they stop, as threads and tasks do.
+`Batch` runs one thread per concurrent prompt. It pulls prompts in the thread that iterates it, so
+that iterables need not be thread-safe, and no thread blocks in one. Closing its stream ends a
+thread. `AsyncBatch` runs a task for each prompt and one that pulls, and cancels them. Both stop
+only at the end of their block: the server is told to stop and delete, and the threads or tasks are
+waited for.
 
-The service limits messages by session or address, so one rejection concerns all: `RateLimit` says
-until when all of them pause. The prompt that met the limit is sent again after the pause, by the
-thread or task that has it. A call's own retries never wait for the limit.
+The service limits messages by session or address, so one rejection concerns all prompts:
+`RateLimit` says until when all of them pause. A prompt that hit the limit is sent again after the
+pause, by the same thread or task. A call's own retries never wait for the limit.
 """
 
 import contextlib
@@ -57,12 +57,12 @@ _logger = logging.getLogger("h2o_client")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchResult:
-    """The outcome of one prompt: `reply` or `error`, the other is None.
+    """The outcome of one prompt: either `reply` or `error` is set, the other is None.
 
     Attributes:
-        index: which of the prompts it is, from 0.
+        index: the position of the prompt, counted from 0.
         prompt: the prompt, as it was given.
-        id: the `id` of a prompt that is a mapping and has one.
+        id: the `id` of the prompt, if it is a mapping with an `id`.
         reply: the reply.
         error: what went wrong: an `H2oError`, or a `TypeError` or `ValueError` for a prompt that
             cannot be sent.
@@ -76,11 +76,11 @@ class BatchResult:
 
 
 class RateLimit:
-    """Until when a batch pauses. It does not wait itself.
+    """Says until when a batch pauses. It does not wait itself.
 
     Args:
-        budget: seconds of pause allowed in a row, without an answer between them.
-        tell: called with the seconds of a pause, when it begins or becomes longer.
+        budget: seconds of pause allowed in a row, without an answer in between.
+        tell: called with the length of a pause in seconds, when it begins or is extended.
         clock: the time in seconds.
     """
 
@@ -98,11 +98,11 @@ class RateLimit:
         self._lock = threading.Lock()
 
     def delay(self) -> float:
-        """Return the seconds that are left of the pause."""
+        """Return how many seconds of the pause are left."""
         return max(0.0, self._until - self._clock())
 
     def rejected(self, error: RateLimitError) -> bool:
-        """Note that a message met the limit.
+        """Note that a message hit the limit.
 
         Returns:
             Whether to send it again after the pause. If not, the budget is used up.
@@ -124,7 +124,7 @@ class RateLimit:
         return True
 
     def answered(self) -> None:
-        """Note that there was an answer."""
+        """Note that an answer arrived."""
         self._spent = 0.0
 
 
@@ -142,7 +142,7 @@ def leave_limit_to_batch(retries: Retries | int) -> Retries:
 
 
 class _Common:
-    """What both kinds of batches share: their arguments, the limit, and their results."""
+    """The part that both kinds of batches share: arguments, rate limit and results."""
 
     def __init__(
         self,
@@ -182,13 +182,13 @@ class _Common:
         return f"<{type(self).__name__} {state}>"
 
     def call(self, prompt: Prompt) -> tuple[types.Messages, dict[str, Any]]:
-        """Return messages and keywords of the call that a prompt stands for.
+        """Return the messages and keyword arguments for the call that sends a prompt.
 
-        What the prompt says itself replaces the keywords of the batch.
+        Values in the prompt itself override the keyword arguments of the batch.
 
         Raises:
-            TypeError: something in it is of the wrong type, or a key is unknown.
-            ValueError: it has neither prompt nor messages, or both.
+            TypeError: a value has the wrong type, or a key is unknown.
+            ValueError: the prompt has neither `prompt` nor `messages`, or both.
         """
         call = dict(self._parameters)
         if not isinstance(prompt, Mapping):
@@ -220,7 +220,7 @@ class _Common:
         return self._client.stream(messages, **keywords)
 
     def pausing(self, seconds: float) -> None:
-        """Log that all pause so many seconds; a subclass may do more."""
+        """Log how many seconds all prompts pause; a subclass may do more."""
         _logger.info("too many messages: all pause for %.0f s", seconds)
 
     def _enter(self) -> None:
@@ -245,7 +245,7 @@ class _Common:
         return BatchResult(index=index, prompt=prompt, id=_id(prompt), reply=reply)
 
     def _failed(self, index: int, prompt: Any, error: Exception) -> BatchResult | None:
-        """Return the result; None: the prompt met the limit, and is to be sent again."""
+        """Return the result, or None if the prompt hit the limit and must be sent again."""
         if isinstance(error, RateLimitError) and self._limit.rejected(error):
             return None
         return BatchResult(index=index, prompt=prompt, id=_id(prompt), error=error)
@@ -259,14 +259,14 @@ class Batch(_Common):
     """The results of many prompts, as they finish. Made by `H2oClient.batch()`.
 
     Use it in a `with` block, and iterate it there. Nothing is sent before the first result is
-    asked for. Leaving the block stops what runs, and waits for it.
+    requested. Leaving the block stops all running prompts, and waits for them.
 
     Args:
-        client: sends the prompts: `stream()` makes a stream with `read()`, and `close()` for any
-            thread (async: `aclose()`).
+        client: sends the prompts. Its `stream()` must return a stream with `read()`, and with a
+            `close()` that any thread may call (async: `aclose()`).
         prompts: the prompts.
-        **options: `concurrency` (how many are sent at a time), `limit_wait` (seconds that all
-            pause, in a row, for the service's limit), and the arguments of each call.
+        **options: `concurrency` (how many prompts are sent at a time), `limit_wait` (seconds that
+            all prompts may pause in a row for the service's limit), and the arguments of each call.
     """
 
     def __init__(self, client: Any, prompts: Prompts, **options: Any) -> None:
@@ -307,7 +307,7 @@ class Batch(_Common):
         Raises:
             StopIteration: every prompt has had its result.
             RuntimeError: outside of the `with` block.
-            Exception: iterating the prompts raised it; what was pulled before is done by then.
+            Exception: iterating the prompts raised it; all earlier prompts are done by then.
         """
         self._check_open("with")
         while self._has_room():
@@ -321,7 +321,7 @@ class Batch(_Common):
         raise StopIteration
 
     def _has_room(self) -> bool:
-        """Whether to pull another prompt: first for a free slot, then ahead."""
+        """Whether to pull another prompt, for a free slot or as the next one."""
         waiting, ready = self._pulled - self._given, self._results.qsize()
         if self._source is None or waiting >= 2 * self._concurrency:
             return False
@@ -343,7 +343,7 @@ class Batch(_Common):
             self._threads[-1].start()
 
     def _work(self) -> None:
-        """Answer one prompt after the other, in their order."""
+        """Answer prompts one after another, in order."""
         while (job := self._jobs.get()) is not _END:
             result = self._answer(*job)
             if result is None:
@@ -352,7 +352,7 @@ class Batch(_Common):
             del job, result  # so that they can be collected while this waits
 
     def _answer(self, index: int, prompt: Prompt) -> BatchResult | None:
-        """Send a prompt until it is answered or has failed; None: the batch was left."""
+        """Send a prompt until it is answered or has failed; None if the batch was closed."""
         result: BatchResult | None = None
         while result is None:
             # The pause can become longer meanwhile.
@@ -426,7 +426,7 @@ class AsyncBatch(_Common):
         return self
 
     async def __anext__(self) -> BatchResult:
-        """Return the next result; raises what `Batch` does, but `StopAsyncIteration` at the end."""
+        """Return the next result; raises `StopAsyncIteration` at the end, and else as `Batch`."""
         self._check_open("async with")
         if not self._begun:
             self._begun = True

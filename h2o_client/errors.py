@@ -1,8 +1,8 @@
-"""What can go wrong, as one tree.
+"""The exceptions of this package, as one tree.
 
 ::
 
-    H2oError                        .partial: what had arrived of the answer, else ""
+    H2oError                        .partial: the part of the answer that had arrived, or ""
     ├── TransportError              .sent: whether the request may have reached the server
     │   └── TransportTimeoutError   also a builtin TimeoutError; .limit: the limit that was exceeded
     ├── StatusError                 .status, .message, .body
@@ -22,15 +22,15 @@
     └── StreamError
         ├── IncompleteStreamError   the answer ended before its final event
         ├── GenerationError         the model server failed, by 424 too; .error_type
-        └── ProtocolError           what came is not this protocol
+        └── ProtocolError           the server's data does not follow this protocol
             └── UnsupportedServerError  another site, or a version that is not supported
 
-Wrong arguments are not part of it: they are `ValueError` and `TypeError`, raised before anything
-is sent. No error holds an object of the HTTP library, a session id, a password, a token or the
-prompt. One cause has one class, whether the model server reports it with a status or inside the
-stream of an answer, where the status is 200. All of them pickle and copy whole: every argument but
-the text has a default, so that `Exception.__reduce__` can build the error from its text and then
-restore its attributes.
+Invalid arguments raise the builtin `ValueError` and `TypeError` instead, before anything is sent.
+No error holds an object of the HTTP library, a session id, a password, a token or the prompt. Each
+cause has one class, whether the model server reports it with a status or inside the stream of an
+answer, where the status is 200. All errors can be pickled and copied: every argument but the text
+has a default, so that `Exception.__reduce__` can build the error from its text and then restore its
+attributes.
 """
 
 from typing import ClassVar
@@ -40,7 +40,7 @@ class H2oError(Exception):
     """Base of all errors of this package.
 
     Attributes:
-        partial: the text of the answer that had arrived when it broke off, else "".
+        partial: the text of the answer that had arrived before the error, or "".
     """
 
     def __init__(self, message: str, *, partial: str = "") -> None:
@@ -52,9 +52,9 @@ class TransportError(H2oError):
     """The server could not be reached, or the connection to it broke.
 
     Attributes:
-        sent: False when the request cannot have reached the server (no connection was made).
-        transient: False when trying again cannot help: the host name is unknown, the certificate
-            is rejected.
+        sent: False if the request cannot have reached the server, as no connection was made.
+        transient: False if trying again cannot help, as with an unknown host name or a rejected
+            certificate.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class TransportTimeoutError(TransportError, TimeoutError):
 
     @classmethod
     def exceeded(cls, limit: str, seconds: float | None) -> "TransportTimeoutError":
-        """Make the error of a limit that was exceeded.
+        """Make the error for a limit that was exceeded.
 
         Args:
             limit: its name.
-            seconds: how long was waited, where that says something.
+            seconds: how long the client waited, where that is worth mentioning.
         """
         time = f"within {seconds:g} seconds" if seconds is not None else "in time"
         words = {
@@ -101,11 +101,11 @@ class StatusError(H2oError):
     """The server answered with an error status.
 
     Attributes:
-        status: the HTTP status. Where the service answers 200 and puts the error in the body, it
-            is the one that stands there, else 200.
-        message: the server's own words.
-        body: the beginning of the body as text.
-        retry_after: seconds to wait before the next try, if the server said so, else None.
+        status: the HTTP status. Where the service answers 200 with an error in the body, the status
+            given in the body, or 200.
+        message: the server's error message.
+        body: the beginning of the response body, as text.
+        retry_after: seconds to wait before the next attempt, if the server says so.
     """
 
     def __init__(
@@ -126,11 +126,11 @@ class StatusError(H2oError):
 
 
 class RedirectError(StatusError):
-    """The server sent the request elsewhere; redirects are not followed.
+    """The server answered with a redirect, which the client does not follow.
 
     Attributes:
-        location: where to, as the server wrote it.
-        base_url: the base URL to use instead, or None if it cannot be told from the location.
+        location: the target, as the server wrote it.
+        base_url: the base URL to use instead, or None if the location does not reveal it.
     """
 
     def __init__(
@@ -150,19 +150,19 @@ class RedirectError(StatusError):
 
 
 class LoginRequiredError(StatusError):
-    """401, or a redirect to a login page: this server wants a login or a token."""
+    """401, or a redirect to a login page: this server requires a login or a token."""
 
 
 class ForbiddenError(StatusError):
-    """403: the referer is missing or of another origin, or this is somebody else's."""
+    """403: access denied, or the `Referer` header is missing or names another origin."""
 
 
 class NotFoundError(StatusError):
-    """404: there is no such conversation or message, or it belongs to another session."""
+    """404: the conversation or message does not exist, or belongs to another session."""
 
 
 class TermsNotAcceptedError(StatusError):
-    """405 with the welcome modal's text: the terms were not accepted in this session."""
+    """405 with the welcome modal's text: this session has not accepted the terms."""
 
 
 class ModelUnavailableError(StatusError):
@@ -170,7 +170,7 @@ class ModelUnavailableError(StatusError):
 
 
 class PromptTooLargeError(StatusError):
-    """413: the request is larger than the server takes (524,288 bytes, as measured)."""
+    """413: the request is larger than the server accepts (524,288 bytes, as measured)."""
 
 
 class InvalidRequestError(StatusError):
@@ -181,18 +181,18 @@ class RateLimitError(StatusError):
     """429: too many messages.
 
     Attributes:
-        WINDOW: seconds after which the own limit of a service of 2023 is free again. The service
-            does not say so itself: `retry_after` is None then. On servers of 2025 each rejected
-            message begins the wait anew, and `retry_after` is how long to send none.
+        WINDOW: seconds until the rate limit of a service of 2023 is free again. The service does
+            not report this, so `retry_after` is None there. On servers of 2025 each rejected
+            message restarts the wait, and `retry_after` says how long to send nothing.
     """
 
     WINDOW: ClassVar[float] = 120.0  # 06_rate_limit
 
 
 class OverloadedError(StatusError):
-    """503, or the model server's `overloaded`: it has no room for now.
+    """503, or the model server's `overloaded`: it is too busy at the moment.
 
-    Inside an answer it can come after some text, which is in `partial`.
+    It can also end an answer after some text, which is then in `partial`.
     """
 
 
@@ -201,35 +201,35 @@ class ServerError(StatusError):
 
 
 class ConversationBusyError(H2oError):
-    """A conversation takes one message at a time: of two at once the server would lose one.
+    """The last message is still being answered; a conversation takes one message at a time.
 
-    Its last message is still being answered, here or by the server: a generation that was left, or
-    that could not be stopped, runs on, and what it stores at its end would overwrite a newer turn.
-    Or the server has not stored the last answer. Nothing was sent.
+    Nothing was sent, because the server would lose one of the two messages: a generation that is
+    still running, even if its reader has left, stores its result at the end and overwrites any
+    newer turn. The error is also raised while the server has not stored the last answer yet.
     """
 
 
 class UnsupportedError(H2oError):
-    """This kind of server cannot do what was asked for; the text says what to use instead.
+    """This kind of server does not support the operation; the text says what to use instead.
 
-    Nothing of it was sent. `client.capabilities` lists what the server can do.
+    Nothing was sent. `client.capabilities` lists what the server can do.
     """
 
 
 class StreamError(H2oError):
-    """The answer did not come whole."""
+    """The answer did not arrive completely."""
 
 
 class IncompleteStreamError(StreamError):
-    """The answer ended before its final event; `partial` is what had arrived."""
+    """The answer ended before its final event; `partial` is the text that had arrived."""
 
 
 class GenerationError(StreamError):
-    """The model server failed: it said so inside the answer, or with the status 424.
+    """The model server failed, and reported it inside the answer or with the status 424.
 
     Attributes:
-        error_type: its kind, as the model server names it: "generation",
-            "incomplete_generation", or another one; "" if it named none.
+        error_type: the model server's name for the kind of error, such as "generation" or
+            "incomplete_generation"; "" if it did not give one.
     """
 
     def __init__(self, message: str, *, partial: str = "", error_type: str = "") -> None:
@@ -238,14 +238,14 @@ class GenerationError(StreamError):
 
 
 class ProtocolError(StreamError):
-    """What came is not what this protocol says; the text shows its beginning."""
+    """The server's data does not follow this protocol; the text shows how it begins."""
 
 
 class UnsupportedServerError(ProtocolError):
-    """This is not a server that the client can speak to: another site, or a version between.
+    """The client does not support this server: it is another site, or an unsupported version.
 
     Attributes:
-        version: the versions of chat-ui that it may be of; "" for another site.
+        version: the versions of chat-ui that the server may have; "" for another site.
     """
 
     def __init__(self, message: str, *, partial: str = "", version: str = "") -> None:

@@ -1,17 +1,17 @@
 """A drop-in for `g4f.Provider.H2o`, the provider of this service that gpt4free had in 2023.
 
-Code that was written for it needs only another import::
+Code that was written for it only needs a different import::
 
     from h2o_client.g4f import H2o
 
     async for token in H2o.create_async_generator(None, [{"role": "user", "content": "Hello!"}]):
         print(token, end="")
 
-Names, arguments, defaults and the tokens are the old ones. Four things differ: a request that
-fails raises an `H2oError`, where some answered with nothing; a role other than user, assistant and
-system raises `ValueError`; the conversation is also deleted when the answer is not read to its end;
-and it runs on trio too. In new code use `H2oClient` or `AsyncH2oClient`, which keep their session
-and connections from one call to the next.
+Names, arguments, defaults and tokens are the same. Four things differ: a failed request raises an
+`H2oError`, where some used to give an empty answer; a role other than user, assistant and system
+raises `ValueError`; the conversation is deleted even if the answer is not read to its end; and it
+also runs on trio. In new code use `H2oClient` or `AsyncH2oClient`, which keep their session and
+connections from one call to the next.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -40,17 +40,17 @@ _IGNORED = frozenset({"api_key", "auth", "cookies", "executor", "loop", "stream"
 
 
 def format_prompt(messages: Sequence[Mapping[str, str]], add_special_tokens: bool = False) -> str:
-    """Flatten messages into one prompt, as the service's requests have it.
+    """Flatten messages into one prompt, as the service expects it.
 
     Args:
         messages: mappings with `role` and `content`.
-        add_special_tokens: flatten a single message too, instead of taking it as it is.
+        add_special_tokens: flatten a single message too, instead of returning its content as it is.
 
     Returns:
         `Role: content` lines with `Assistant:` at the end, or the content of the only message.
 
     Raises:
-        TypeError: something is not a message.
+        TypeError: an item is not a message.
         ValueError: `messages` is empty, a role is unknown, or the prompt is blank.
     """
     if add_special_tokens and len(messages) == 1:
@@ -69,9 +69,10 @@ class _Call(NamedTuple):
 class AsyncResult:
     """The tokens of an answer. Made by `H2o.create_async_generator()`.
 
-    Use it as an async generator: `async for` it, with `await` before it or without, and `aclose()`
-    it if it is not read to its end (`contextlib.aclosing()`). One that is dropped instead is
-    cleaned up in the background. Nothing happens before the first token is asked for.
+    Use it as an async generator, awaited first or not: iterate it with `async for`, and call
+    `aclose()` if you do not read it to its end (`contextlib.aclosing()`). If it is
+    garbage-collected instead, it is cleaned up in the background. Nothing is sent before the first
+    token is requested.
     """
 
     _client: AsyncH2oClient | None = None
@@ -91,7 +92,7 @@ class AsyncResult:
         """Return the next token, verbatim: the first one usually begins with a space.
 
         Raises:
-            StopAsyncIteration: the answer is whole, or the iteration was closed.
+            StopAsyncIteration: the answer is complete, or the iterator was closed.
             H2oError: a request failed, or the answer broke off.
             TypeError: an argument is of the wrong type.
             ValueError: an argument cannot be sent: no messages, a blank prompt.
@@ -129,7 +130,7 @@ class AsyncResult:
 class CreateResult:
     """`AsyncResult` without `await`. Made by `H2o.create_completion()`.
 
-    Use it as a generator. One that is dropped is cleaned up in the background.
+    Use it as a generator. If it is garbage-collected, it is cleaned up in the background.
     """
 
     _client: H2oClient | None = None
@@ -171,10 +172,10 @@ class CreateResult:
 
 
 def _check_revised(reply: Reply) -> None:
-    """Raise if tokens were given that are not in the answer: they cannot be taken back.
+    """Raise if tokens that the caller already has are not part of the final answer.
 
     Raises:
-        GenerationError: they are not; `partial` is the whole answer.
+        GenerationError: some are not; `partial` is the whole answer.
     """
     if reply.revised:
         raise GenerationError(
@@ -198,11 +199,11 @@ class _Params:
 
 
 class H2o:
-    """The old provider. Its methods are class methods; do not make an object of it.
+    """The old provider. Its methods are class methods; do not instantiate it.
 
     Attributes:
-        url: where the service is. A subclass may have another one. While it is the hosted
-            service's, the environment's `H2O_CHAT_URL` replaces it.
+        url: the URL of the service. A subclass may set another one. If it is the hosted service's,
+            the environment's `H2O_CHAT_URL` replaces it.
         model: the model of calls that do not name one; `H2O_CHAT_MODEL` replaces it likewise.
         params: a text that names the parameters.
     """
@@ -225,15 +226,15 @@ class H2o:
         proxy: str | None = None,
         **kwargs: Any,
     ) -> AsyncResult:
-        """Ask, and get the tokens of the answer as they arrive.
+        """Send a prompt, and return the tokens of the answer as they arrive.
 
         Args:
             model: the model; None or "" for the class's.
             messages: mappings with `role` and `content`.
             proxy: URL of a proxy.
-            **kwargs: generation parameters, passed on as given. `timeout` bounds every silence,
-                in seconds. What the old base class passed to all providers (`stream`, `loop`,
-                `executor`, `auth`, `cookies`, `api_key`) is left out.
+            **kwargs: generation parameters, passed on as given. `timeout` limits every silence, in
+                seconds. Arguments that the old base class passed to all providers (`stream`,
+                `loop`, `executor`, `auth`, `cookies`, `api_key`) are ignored.
 
         Returns:
             The tokens, to be iterated with `async for`, awaited before that or not.
@@ -251,7 +252,9 @@ class H2o:
         proxy: str | None = None,
         **kwargs: Any,
     ) -> str:
-        """Ask, and wait for the whole answer. The arguments are `create_async_generator()`'s.
+        """Send a prompt, and wait for the whole answer.
+
+        Takes the arguments of `create_async_generator()`.
 
         Returns:
             The tokens, joined.
@@ -278,9 +281,9 @@ class H2o:
         proxy: str | None = None,
         **kwargs: Any,
     ) -> CreateResult:
-        """Ask without `await`, and get the tokens of the answer as they arrive.
+        """Send a prompt without `await`, and return the tokens of the answer as they arrive.
 
-        The arguments are `create_async_generator()`'s; `stream` makes no difference.
+        Takes the arguments of `create_async_generator()`; `stream` is ignored.
 
         Returns:
             The tokens, to be iterated with `for`.

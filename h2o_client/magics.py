@@ -34,7 +34,7 @@ def _parameter(text: str) -> tuple[str, Any]:
 
 
 class Chat:
-    """What the magics do in a shell, and their conversation."""
+    """The magics of one shell, and their conversation."""
 
     def __init__(self, shell: Any) -> None:
         self._shell = shell
@@ -42,16 +42,22 @@ class Chat:
         self._conversation: Conversation | None = None
 
     @magic_arguments()
-    @argument("--model", metavar="NAME", help="the model; with -c, of a conversation that begins")
+    @argument("--model", metavar="NAME", help="the model; with -c, the model of a new conversation")
     @argument(
         "--param", metavar="NAME=VALUE", type=_parameter, action="append", default=[],
         help="a generation parameter, such as temperature=0.2; may be repeated",
     )  # fmt: skip
-    @argument("-c", "--conversation", action="store_true", help="continue it, or begin one")
-    @argument("--new", action="store_true", help="begin a new one, and delete the one before")
-    @argument("prompt", nargs=REMAINDER, help="after -- it may begin with a dash")
+    @argument(
+        "-c", "--conversation", action="store_true", help="continue the conversation, or begin one"
+    )
+    @argument(
+        "--new", action="store_true", help="begin a new conversation, and delete the last one"
+    )
+    @argument(
+        "prompt", nargs=REMAINDER, help="the prompt; put -- before one that begins with a dash"
+    )
     def chat(self, line: str, cell: str | None = None) -> None:
-        """Show the answer to a prompt as it comes; the variable `reply` has it afterwards."""
+        """Show the answer to a prompt as it arrives, and store it in the variable `reply`."""
         options, prompt = self.parse(line)
         prompt = "\n".join(part for part in (prompt, (cell or "").strip("\n")) if part)
         try:
@@ -60,7 +66,7 @@ class Chat:
             raise ChatFailedError(f"{type(error).__name__}: {error}") from error
 
     def parse(self, line: str) -> tuple[Namespace, str]:
-        """Return the options at the front of a line, and all the rest as it is: the prompt.
+        """Return the options at the front of a line, and the rest as the prompt.
 
         Raises:
             UsageError: an option is unknown or lacks its value.
@@ -101,7 +107,7 @@ class Chat:
             conversation.close()
 
     def close(self) -> None:
-        """Delete the conversation and close the client; another question makes new ones."""
+        """Delete the conversation and close the client; the next prompt makes new ones."""
         self._forget()
         client, self._client = self._client, None
         if client is not None:

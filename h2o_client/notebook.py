@@ -1,12 +1,12 @@
 """Live display in Jupyter: what `ChatStream.display()` and `AsyncChatStream.display()` do.
 
 A thread or task of its own reads the stream. Ten times a second the cell shows what has arrived.
-So fast tokens do not flood the browser, and a token before a long silence is shown.
+So fast tokens do not flood the browser, and a token before a long silence is still shown.
 
 The notebook's stop button sends SIGINT, which would raise KeyboardInterrupt in the cell or cancel
 its task. While an answer is shown, the first press stops the stream instead, which is not an error:
 the server stops generating, a conversation made for the answer is deleted, and the reply says
-"stopped". A second press does what the first would have done, so the cell can always be ended.
+"stopped". A second press acts as usual, so the cell can always be interrupted.
 """
 
 import contextvars
@@ -49,7 +49,7 @@ def display(
 
     Args:
         stream: the answer.
-        wait: waits for an event that many seconds, and returns whether it was set.
+        wait: waits for an event for a number of seconds, and returns whether it was set.
     """
     output = _new_output(stream)
     answer: Future[Reply] = Future()
@@ -130,12 +130,12 @@ async def display_async(
 
 @contextmanager
 def _stop_button() -> Generator[Callable[[], bool]]:
-    """Take the first SIGINT in the block; the handler before gets the others.
+    """Intercept the first SIGINT in the block; the previous handler gets the others.
 
-    Only the main thread gets signals: in any other thread this does nothing.
+    Only the main thread receives signals: in any other thread this does nothing.
 
     Yields:
-        A function that returns True when it is first called after the first press, else False.
+        A function that returns True at its first call after the first press, and otherwise False.
     """
     before = signal.getsignal(signal.SIGINT)
     pressed = taken = False
@@ -170,7 +170,7 @@ class Output:
         self._shown = ""
 
     def update(self) -> None:
-        """Show what has arrived, if it is not what is shown."""
+        """Show what has arrived, unless it is shown already."""
         text = self._stream.text.removeprefix(" ")
         if text != self._shown:
             self._show(text)
@@ -182,7 +182,7 @@ class Output:
         return reply
 
     def broke_off(self, error: BaseException) -> None:
-        """Show what has arrived, and that it is not all; without a text the error is enough."""
+        """Show what has arrived, marked as incomplete; if there is no text, show nothing."""
         text = self._stream.text.removeprefix(" ")
         if text or not isinstance(error, Exception):
             self._end(text, "broke off" if isinstance(error, Exception) else "stopped")
@@ -223,7 +223,7 @@ class NotebookOutput(Output):
             self._show(text, mark)
 
     def ended(self, reply: Reply) -> Reply:
-        """Show the whole answer, and not once more if it is the last value of the cell."""
+        """Show the whole answer, and do not show it again as the last value of the cell."""
         formatter = self._shell.display_formatter.ipython_display_formatter
         events = self._shell.events
 
@@ -242,7 +242,7 @@ class NotebookOutput(Output):
 
 
 def _new_output(stream: _AnyStream) -> Output:
-    """Find out where an answer is to be shown.
+    """Return the screen on which to show an answer.
 
     Raises:
         ModuleNotFoundError: IPython is not installed.

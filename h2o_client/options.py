@@ -1,4 +1,4 @@
-"""The generation options of a call, written down once: their names, types and meaning."""
+"""The generation options of a call: their names, types and meaning, defined once."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,21 +8,21 @@ from typing import Any, TypedDict
 class GenerationOptions(TypedDict, total=False):
     """How the model generates an answer: keyword arguments of `chat()`, `send()` and the like.
 
-    What is left out, or None, has the client's value (`H2oClient(parameters={…})`), or else the
-    service's default. Parameters that are not listed here go in `parameters={…}`.
+    An option that is omitted or None has the client's value (`H2oClient(parameters={…})`), or else
+    the service's default. Parameters that are not listed here go in `parameters={…}`.
 
     Attributes:
-        temperature: randomness of the choice of tokens; the service's default is 0.4.
-        truncate: how many tokens of the prompt count, the last ones; 2048.
+        temperature: how random the choice of tokens is; the service's default is 0.4.
+        truncate: how many tokens of the prompt are kept, counted from its end; 2048.
         max_new_tokens: the longest answer, in tokens; 1024.
-        do_sample: whether tokens are sampled; False always takes the likeliest one. True.
+        do_sample: whether tokens are sampled, or the likeliest one is always chosen; True.
         repetition_penalty: a value above 1 makes repetition less likely; 1.2.
-        return_full_text: asks the model server to repeat the prompt; False.
+        return_full_text: whether the model server repeats the prompt; False.
         top_p: samples from the likeliest tokens whose probabilities add up to this, 0 to 1.
         top_k: samples from this many of the likeliest tokens.
         typical_p: samples from the most typical tokens up to this probability, 0 to 1.
         seed: makes sampling repeatable.
-        stop: texts that end the answer where they are generated.
+        stop: texts that end the answer as soon as one is generated.
         watermark: asks the model server to watermark the answer.
         details: asks the model server for details of the generation.
     """
@@ -45,7 +45,7 @@ class GenerationOptions(TypedDict, total=False):
 OPTION_TYPES: Mapping[str, Any] = {
     name: annotation.__args__[0] for name, annotation in GenerationOptions.__annotations__.items()
 }
-"""The type of each option, None aside."""
+"""The type of each option, apart from None."""
 
 # What is not a generation option by its name, and what to use instead. A file, a command line or
 # `parameters={…}` may name a parameter that only the server knows, but no argument of a call.
@@ -92,20 +92,20 @@ _ARGUMENTS = {
 HINTS: Mapping[str, str] = {
     **_ARGUMENTS,
     "logprobs": "stream.events() gives each token with its logprob",
-    "stop_sequence": "use stop",
-    "max_tokens": "use max_new_tokens",
-    "max_completion_tokens": "use max_new_tokens",
-    "max_length": "use max_new_tokens",
-    "stop_sequences": "use stop",
+    "stop_sequence": "use stop instead",
+    "max_tokens": "use max_new_tokens instead",
+    "max_completion_tokens": "use max_new_tokens instead",
+    "max_length": "use max_new_tokens instead",
+    "stop_sequences": "use stop instead",
     "n": "the service gives one answer per call",
-    "frequency_penalty": "use repetition_penalty",
-    "presence_penalty": "use repetition_penalty",
+    "frequency_penalty": "use repetition_penalty instead",
+    "presence_penalty": "use repetition_penalty instead",
 }
-"""Names that are used by mistake, and what to use instead."""
+"""Names that callers use by mistake, and what to use instead."""
 
 
 def similar_option(name: str) -> str | None:
-    """Return the option that a misspelt name is meant for, if one is similar."""
+    """Return the option that is most similar to a misspelt name, if any."""
     import difflib  # needed once in a while, and all would wait for it
 
     return next(iter(difflib.get_close_matches(name.lower(), OPTION_TYPES, n=1, cutoff=0.75)), None)
@@ -114,17 +114,17 @@ def similar_option(name: str) -> str | None:
 def as_arguments(
     given: Mapping[str, Any], parameters: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the arguments of a call for parameters that were given by name, in a file perhaps.
+    """Return the arguments of a call for parameters given by name, for example in a file.
 
-    Options are given as such, and checked by the call; so are names that are similar to an option,
-    which the call rejects with a hint. All others go in `parameters`.
+    Options become keyword arguments, which the call checks. So do names that are similar to an
+    option, which the call rejects with a hint. All others go in `parameters`.
 
     Args:
         given: names and values.
-        parameters: what else goes in `parameters`.
+        parameters: more entries for `parameters`.
 
     Raises:
-        TypeError: a name is that of another argument.
+        TypeError: a name belongs to another argument of the call or client.
     """
     for name in given:
         if name in _ARGUMENTS:
@@ -141,10 +141,10 @@ def as_arguments(
 
 
 def read_parameter(text: str) -> tuple[str, Any]:
-    """Return name and value of a parameter written as NAME=VALUE; a value is JSON, or else text.
+    """Return the name and value of NAME=VALUE, where the value is read as JSON or else as text.
 
     Raises:
-        ValueError: it is not written so.
+        ValueError: the text is not of that form.
     """
     name, equals, value = text.partition("=")
     if not (name and equals):

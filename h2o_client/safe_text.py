@@ -1,9 +1,9 @@
 """Text from a server, made safe to show: in a terminal, as JSON, and in a notebook.
 
 A server's text can hold anything. A terminal obeys control characters: they move the cursor, set
-the window's title and write to the clipboard. Controls for the direction of text make it read as
-other text. A notebook runs the scripts in HTML and in Markdown. All that the package shows to a
-person goes through this module.
+the window's title and write to the clipboard. Characters that control the direction of text can
+make it read as something else. A notebook runs the scripts in HTML and in Markdown. All that the
+package shows to a person goes through this module.
 """
 
 import json
@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 LONGEST = 30_000
-"""Characters; a longer text is not parsed as Markdown, which could take seconds."""
+"""A text with more characters is not parsed as Markdown, which could take seconds."""
 
 # The C0 controls but tab and newline, DEL, the C1 controls, the controls for the direction of
 # text, and the line and paragraph separators.
@@ -32,12 +32,12 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return text as one line that a terminal can show."""
+    """Return text as a single line that is safe to print in a terminal."""
     return " ".join(filter(None, map(printable, text.split())))
 
 
 class SafeFormatter(logging.Formatter):
-    """Formats log records for a terminal; the server's words can be in them."""
+    """Formats log records for a terminal, as they can contain text from a server."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Format one record."""
@@ -57,7 +57,7 @@ def to_json(value: Any, *, indent: int | None = None, ascii_only: bool = True) -
 
 
 def split_reasoning(text: str) -> tuple[str, str]:
-    """Return what stands in the `<think>` tags that a text begins with, and what follows."""
+    """Split a text into the contents of its leading `<think>` tags and the rest."""
     if not text.lstrip().startswith("<think>"):
         return "", text
     reasoning, _, answer = text.lstrip().removeprefix("<think>").partition("</think>")
@@ -65,15 +65,14 @@ def split_reasoning(text: str) -> tuple[str, str]:
 
 
 def to_html(markdown: str, mark: str = "") -> str:
-    """Render Markdown as HTML that holds nothing but Markdown's own elements.
+    """Render Markdown as HTML that contains only Markdown's own elements.
 
-    HTML in the Markdown is shown as the text that it is, and so is TeX. Links and images lead
-    to http, https and mailto, or are shown as text. Where markdown-it-py is not installed, and
-    for very long texts, the Markdown itself is shown as text.
+    HTML and TeX in the Markdown are shown as text, and so are links and images other than http,
+    https and mailto. Where markdown-it-py is not installed, and for very long texts, the Markdown
+    itself is shown as text.
 
     Args:
-        markdown: the text; its end may be missing. The model's reasoning that it may begin with is
-            shown dim.
+        markdown: the text, possibly incomplete. Reasoning at its beginning is shown dim.
         mark: a word on how it ended, shown below it.
     """
     from html import escape
@@ -95,7 +94,7 @@ def to_html(markdown: str, mark: str = "") -> str:
 
 @cache
 def _renderer() -> Callable[[str], str] | None:
-    """Return what renders Markdown, or None if markdown-it-py is not installed."""
+    """Return a Markdown renderer, or None if markdown-it-py is not installed."""
     try:
         from markdown_it import MarkdownIt
     except ModuleNotFoundError:

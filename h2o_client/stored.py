@@ -1,7 +1,7 @@
-"""What the service has, as users hold it: its models, settings, conversations.
+"""The values that describe what the service stores: models, settings, conversations.
 
-Values like those of `types.py`. Few programs ask for them, and to define them takes a tenth of the
-time that importing a client does: so they are imported when they are asked for.
+They are separate from `types.py` because few programs need them, and defining them takes a tenth of
+the time of importing a client. They are imported on first use.
 """
 
 # 13_data_json, 10_share: the fields.
@@ -19,7 +19,7 @@ class PromptExample:
     """A prompt that the service offers as an example for a model.
 
     Attributes:
-        title: what it is about, in a few words.
+        title: its subject, in a few words.
         prompt: the prompt itself.
     """
 
@@ -32,15 +32,15 @@ class Model:
     """A model that the server offers.
 
     Attributes:
-        id: what to name it by in `model=`; on the measured servers the same as `name`.
+        id: the value for `model=`; on the measured servers the same as `name`.
         name: its name, such as "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-40b-v1".
-        display_name: its name as the service's own page shows it.
-        description: what it is, in a few words, where the server tells.
-        website_url: where to read about it, where the server tells.
-        parameters: the parameters that the service's own page sends for it. The server adds
-            none of them by itself.
+        display_name: its name as shown on the service's own page.
+        description: a short description, if the server sends one.
+        website_url: a page about it, if the server names one.
+        parameters: the parameters that the service's own page sends for it. The server does not add
+            them to other requests.
         prompt_examples: the examples that the service's own page offers for it.
-        file_types: the MIME types that it takes beside text, such as "image/*".
+        file_types: the MIME types that it accepts besides text, such as "image/*".
     """
 
     id: str
@@ -57,17 +57,17 @@ class Model:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the session has chosen, as the server has stored it.
+    """The settings of the session, as stored by the server.
 
     Attributes:
-        share_conversations: whether conversations are shared with the models' authors. To
-            measured servers any text means yes, "false" too.
-        terms_accepted_at: when the terms were accepted in this session; None if they were not.
-        active_model: the model that is chosen for new conversations.
-        search_enabled: whether the service's own page searches the web. The measured server,
-            which had no key for a search engine, has it False whatever is sent.
-        custom_prompts: the session's own system prompts by the names of their models; servers
-            of version 0.6 have them.
+        share_conversations: whether conversations are shared with the models' authors. The measured
+            servers take any text as yes, even "false".
+        terms_accepted_at: when this session accepted the terms; None if it has not.
+        active_model: the model for new conversations.
+        search_enabled: whether the service's own page searches the web. The measured server, which
+            lacked a key for a search engine, always reports False.
+        custom_prompts: the session's own system prompts, by the name of the model; only on servers
+            of version 0.6.
     """
 
     # 02b_settings_stored: both flags.
@@ -80,7 +80,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversationInfo:
-    """One of the session's conversations, as they are listed.
+    """One entry in the list of the session's conversations.
 
     Attributes:
         id: its id: 24 hexadecimal digits.
@@ -95,12 +95,12 @@ class ConversationInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedConversation:
-    """A conversation that was shared: a copy of what it was then.
+    """A shared conversation: a copy made at the time of sharing.
 
     Attributes:
         title: its title.
         model: the model that it was begun with.
-        messages: what was said, in order.
+        messages: its messages, in order.
     """
 
     title: str

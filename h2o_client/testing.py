@@ -1,8 +1,8 @@
 """A pytest plugin: the fixture `h2o_server`, a local server of the chat protocol for each test.
 
-Whoever has the package has the plugin, whether their tests talk to a chat server or not. So it
-imports pytest, which is there already, and nothing else before the fixture is asked for; a test
-keeps this.
+Every test suite in an environment with this package loads the plugin, whether it talks to a chat
+server or not. So until the fixture is used, it imports only pytest, which is loaded already. A test
+verifies this.
 """
 
 import os
@@ -18,7 +18,7 @@ _OF_A_DEVELOPER = ("H2O_CHAT_MODEL", "H2O_CHAT_TOKEN")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the mark known that says what `h2o_server` is."""
+    """Register the mark that configures `h2o_server`."""
     config.addinivalue_line(
         "markers", "h2o_server(**options): arguments of the emulator that h2o_server is"
     )
@@ -26,25 +26,24 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def h2o_server(request: pytest.FixtureRequest) -> "Iterator[Emulator]":
-    """A fresh local chat server, which does what the test tells it to.
+    """A fresh local chat server that the test controls.
 
-    `H2oClient()` and `AsyncH2oClient()` find it, and so does a subprocess: for the test's
-    duration `H2O_CHAT_URL` is its URL, `H2O_CHAT_MODEL` and `H2O_CHAT_TOKEN` are not set, and no
-    proxy of the environment stands before it.
+    `H2oClient()` and `AsyncH2oClient()` find it, and so does a subprocess: during the test
+    `H2O_CHAT_URL` is its URL, `H2O_CHAT_MODEL` and `H2O_CHAT_TOKEN` are not set, and requests to it
+    bypass the environment's proxies.
 
-        h2o_server.reply(" Hello!", " Bye!")    # the next answers; without: a few stock phrases
+        h2o_server.reply(" Hello!", " Bye!")    # the next answers; by default a few stock phrases
         h2o_server.fail(status=429)             # the next message is rejected
         h2o_server.cut(after=5)                 # the next answer's connection is lost
-        h2o_server.requests                     # what was asked, in order
-        h2o_server.conversations                # what was left behind
-        h2o_server.url
+        h2o_server.requests                     # what was asked, in order h2o_server.conversations
+        # what is left on the server h2o_server.url
 
-    A mark gives it other arguments, such as the kind of servers that it behaves as:
+    A mark passes it arguments, such as the kind of server to emulate:
 
         @pytest.mark.h2o_server(dialect="chat-ui-2025")
         def test_something(h2o_server): ...
 
-    All that it can do is in `h2o_client.emulator`.
+    For everything that it can do, see `h2o_client.emulator`.
     """
     emulator_class = _emulator_class()
     mark = request.node.get_closest_marker("h2o_server")

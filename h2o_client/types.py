@@ -1,7 +1,6 @@
-"""What users hold: messages, tokens, replies, and what can be set.
+"""The values that users work with: messages, tokens, replies and time limits.
 
-Values, without behaviour that would need a connection. They are frozen, compare by content,
-pickle and copy.
+They need no connection, are frozen, compare by content, and can be pickled and copied.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,13 +21,13 @@ class Message:
 
     Attributes:
         role: who speaks: "user", "assistant" or "system".
-        content: what is said.
-        id: the service's id of the message, where it is known.
-        score: the vote on it: -1, 0 or 1, where there is one.
-        created_at: when it was stored, where the server told.
-        updated_at: when it was changed last, where the server told.
+        content: the text.
+        id: the service's id for the message, if known.
+        score: the vote on it: -1, 0 or 1, if known.
+        created_at: when it was stored, if the server says so.
+        updated_at: when it was last changed, if the server says so.
         partial: True for an answer that broke off or was stopped.
-        web_search_id: the web search that the answer rests on, where there is one.
+        web_search_id: the id of the web search that the answer is based on, if any.
         parent: the id of the message that it follows, on servers of 2025.
         children: the ids of the messages that follow it, the oldest first, on servers of 2025.
     """
@@ -59,12 +58,12 @@ Messages: TypeAlias = str | Sequence[MessageLike]
 class Token(NamedTuple):
     """One token of an answer, as the model server sent it.
 
-    A named tuple, because one is made for every token of every answer.
+    It is a named tuple because one is made for every token of every answer.
 
     Attributes:
         id: its number in the model's vocabulary; None for text that was recovered.
         text: its text, verbatim: a first token usually begins with a space.
-        logprob: natural logarithm of its probability, where the server told.
+        logprob: natural logarithm of its probability, if the server sends it.
         special: True for a control token such as the end token; its text is not shown.
     """
 
@@ -75,7 +74,7 @@ class Token(NamedTuple):
 
 
 class Event(Token):
-    """Something in an answer's stream that is not text, as the server sent it: see `events()`.
+    """An event in an answer's stream that is not text, as the server sent it: see `events()`.
 
     It is a special token with an empty text.
 
@@ -86,7 +85,7 @@ class Event(Token):
     data: Mapping[str, Any]
 
     def __new__(cls, data: Mapping[str, Any]) -> Self:
-        """Make an event of what the server sent."""
+        """Make an event from the data that the server sent."""
         event = super().__new__(cls, None, "", None, True)
         event.data = data
         return event
@@ -96,13 +95,13 @@ class Event(Token):
 
 
 class Revision(Token):
-    """The whole text of an answer, which takes the place of all texts before: see `events()`.
+    """The whole text of an answer, which replaces all earlier texts: see `events()`.
 
-    It is a special token: its text is not one more piece of the answer.
+    It is a special token: its text is not another piece of the answer.
     """
 
     def __new__(cls, text: str) -> Self:
-        """Make one of the whole text."""
+        """Make a revision from the whole text."""
         return super().__new__(cls, None, text, None, True)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -114,8 +113,8 @@ class File(NamedTuple):
 
     Attributes:
         name: its name.
-        content: what is in it.
-        type: its MIME type, such as "image/png"; "": what its name tells.
+        content: its content.
+        type: its MIME type, such as "image/png"; if "", it is guessed from the name.
     """
 
     name: str
@@ -131,24 +130,24 @@ class Reply:
     """A whole answer.
 
     Attributes:
-        text: the answer. On servers of 2023 the exact join of the texts of the tokens shown, which
-            usually begins with a space; on servers of 2025 the server's final text, without the
-            white space at its end.
+        text: the answer. On servers of 2023 the visible tokens' texts, joined verbatim, which
+            usually begins with a space; on servers of 2025 the server's final text, without
+            trailing white space.
         model: the model that was asked.
         finish_reason: why the answer ended: "eos_token", "length", "stop_sequence", "stopped"
-            (by the caller), or None if it cannot be told. It is the server's word where the
-            caller asked for `details=True`, otherwise concluded from the last token.
-        generated_tokens: how many tokens the model generated, the end token included; of a
-            recovered answer, how many came before the connection broke.
-        conversation_id: the conversation that it was part of; `chat()` and `stream()` delete it.
+            (by the caller), or None if unknown. It comes from the server if the caller asked for
+            `details=True`, and otherwise from the last token.
+        generated_tokens: how many tokens the model generated, including the end token; for a
+            recovered answer, how many arrived before the connection broke.
+        conversation_id: the id of the conversation, which `chat()` and `stream()` delete.
         message_id: the id of the message that it answers; "" on servers of 2025, where only
             `history()` tells it.
-        response_id: the id of the answer; on servers of 2025 that of its generation, which
-            `send(parent=…)` takes as well.
+        response_id: the id of the answer; on servers of 2025 the id of its generation, which
+            `send(parent=…)` accepts as well.
         recovered: True when the connection broke and the rest was fetched from the server.
-        web_search: the entries of the web search, where one was asked for.
-        revised: True when the server generated again in the middle of the answer, and texts that
-            were given before are not in it: `text` is the answer.
+        web_search: the entries of the web search, if one was requested.
+        revised: True if the server restarted the answer midway, so that texts given to the caller
+            earlier are no longer part of it; `text` is the final answer.
     """
 
     text: str
@@ -167,7 +166,7 @@ class Reply:
 
     @property
     def reasoning(self) -> str:
-        """What the model thought before it answered, in `<think>` tags; "" if nothing."""
+        """The model's reasoning before the answer, from its `<think>` tags; "" if it gave none."""
         return split_reasoning(self.text)[0]
 
     @property
@@ -181,7 +180,7 @@ class Reply:
 
 
 class WebSearchSource(NamedTuple):
-    """A page that a web search has found.
+    """A page that a web search found.
 
     Attributes:
         title: its title.
@@ -200,9 +199,9 @@ class WebSearchEntry:
 
     Attributes:
         type: "update", "error", "sources" or "result".
-        message: what is done, or what failed; "" in a result.
+        message: a description of the step, or of the failure; "" in a result.
         args: details: the search query, the error's text.
-        sources: the pages that the answer rests on, in an entry of the type "sources".
+        sources: the pages that the answer is based on, in an entry of type "sources".
     """
 
     type: str
@@ -215,26 +214,27 @@ class WebSearchEntry:
 class Timeouts:
     """Time limits, in seconds; None switches one off.
 
-    Not covered: the resolution of host names, which no program can interrupt. On the sync client
-    neither is a server that lets the bytes of its headers drip in, or interim responses (100
-    Continue), each within the limit, in the clean-up too; and making a connection and waiting for
-    the response may each take what is left of `total`. A sync call that waits for a response is
-    not woken by `stop()` or `close()` from another thread before the server or one of these
-    limits ends the wait.
+    The limits do not cover the resolution of host names, which no program can interrupt. On the
+    sync client a server can also exceed them by sending its headers, or interim responses (100
+    Continue), piece by piece, each within the limit, even during clean-up; and connecting and
+    waiting for the response may each take all that is left of `total`. While a sync call waits for
+    a response, `stop()` or `close()` from another thread does not wake it; the server or one of
+    these limits ends the wait.
 
     Attributes:
         connect: for making a connection.
         first_token: from sending the message to the answer's first token; servers of 2023 send
-            their headers with it, and not before. Where `total` is not set, a message
-            also waits as long as this until the turn before it is stored.
-        idle: between two tokens, and for each of the small requests around the message; without
-            `total`, `history()` and its like wait so long until the last turn is stored. When
-            this or `first_token` is exceeded, the server is polled once for the answer; the
-            message is not asked again, as the server was about to answer it.
-        total: for one whole call, without telling the server at its end.
-        cleanup: for telling the server, at the end of a call, to stop and delete.
-        recovery: for a sign of an answer whose connection was lost; as long again as the answer
-            had been going, and anew whenever the server shows more of it.
+            their headers only with that token. Without `total`, this also limits how long a message
+            waits for the previous turn to be stored.
+        idle: between two tokens, and for each of the small requests around the message. Without
+            `total`, this also limits how long `history()` and similar calls wait for the last turn
+            to be stored. If this limit or `first_token` is exceeded, the client checks once whether
+            the server has stored the answer; it does not send the message again, as the server may
+            still answer it.
+        total: for one whole call, not counting the clean-up at its end.
+        cleanup: for telling the server to stop and delete, at the end of a call.
+        recovery: for a sign of an answer whose connection was lost. The time for which the answer
+            had been running is added, and the limit restarts whenever more of the answer appears.
     """
 
     # 20_slow_stream_timing: when the headers come.
@@ -259,7 +259,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptPreview:
-    """The prompt as the model would get it if a message were asked again.
+    """The prompt as the model would get it if a message were sent again.
 
     Attributes:
         prompt: the prompt, with the model's own marks around each message.

@@ -99,8 +99,8 @@ def is_plain(head: Head) -> bool:
     plain = encoding in ("", "identity")
     if not plain and head.status < 400:
         raise ProtocolError(
-            f"the response is compressed ({encoding[:40]!r}) although that was declined: a proxy "
-            "between must not do that"
+            f"the response is compressed ({encoding[:40]!r}) although the request "
+            "declined that: a proxy must not compress it"
         )
     return plain
 
