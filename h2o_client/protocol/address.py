@@ -11,7 +11,7 @@ _ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 def is_id(value: object) -> TypeGuard[str]:
-    """Whether this can be an id of the service: it may stand in the path of a URL."""
+    """Whether this is a valid id, which is safe to put into the path of a URL."""
     return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
@@ -22,12 +22,11 @@ def with_other_scheme(url: str) -> str:
 
 
 class Address(NamedTuple):
-    """Where the service is.
+    """The base URL of the service.
 
     Attributes:
-        url: the base URL without user, password and trailing slash, its host in ASCII.
-        authorization: the value of the `Authorization` header that user and password make, or
-            None.
+        url: the base URL without user, password and trailing slash, with its host in ASCII.
+        authorization: the value of the `Authorization` header for the user and password, or None.
     """
 
     url: str
@@ -57,8 +56,8 @@ class Address(NamedTuple):
                 and a path.
 
         Raises:
-            TypeError: it is not text.
-            ValueError: it is not such a URL. The text does not repeat it, as it can hold a
+            TypeError: the base URL is not a string.
+            ValueError: the base URL is not valid. The text does not repeat it, as it can hold a
                 password.
         """
         if not isinstance(base_url, str):

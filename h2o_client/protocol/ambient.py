@@ -1,19 +1,19 @@
-"""What the core needs of the world."""
+"""What the core needs from its environment."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 
 class Ambient(NamedTuple):
-    """Clock, randomness and log, handed in so that tests can hand in something else.
+    """Clock, randomness and log, passed in so that tests can replace them.
 
     Attributes:
         clock: seconds, from any beginning, that never go back.
         random: draws a number from 0 to 1.
         uuid4: makes a random UUID, as text.
-        warn: takes a sentence for the log that tells of a problem.
-        note: takes a sentence for the log that does not.
-        wait: takes a sentence for log and terminal that says what is waited for.
+        warn: logs a sentence about a problem.
+        note: logs a sentence for information.
+        wait: takes a sentence for log and terminal that says what the client waits for.
     """
 
     clock: Callable[[], float]

@@ -1,10 +1,9 @@
 """The operations of a stream: what happens from the caller's messages to the reply.
 
-An operation has three flows. `run()` is the operation itself. `stop()` is what a caller asks for:
-it tells the server, and `run()` then ends with what is there. `abandon()` is played by a shell
-when the caller broke `run()` off: it tells the server to stop and to delete, as far as the
-operation's state says that there is something to stop or delete, and so may be played at any
-time, and twice.
+An operation has three flows. `run()` is the operation itself. `stop()` ends the answer at the
+caller's request: it tells the server, and `run()` then returns what has arrived. A shell plays
+`abandon()` when the caller has interrupted `run()`: it tells the server to stop and delete whatever
+the operation's state says is left, so it may be played at any time, and more than once.
 """
 
 from collections.abc import Mapping
@@ -26,7 +25,7 @@ from h2o_client.types import File, Messages, Reply
 
 
 class Operation(Abandoned, Protocol):
-    """What a stream plays."""
+    """An operation that a stream plays."""
 
     @property
     def text(self) -> str:
@@ -43,19 +42,20 @@ class Operation(Abandoned, Protocol):
         ...
 
     def stop(self) -> Flow[None]:
-        """Tell the server that the caller has enough; `run()` ends with what is there."""
+        """Tell the server to stop; `run()` then ends with what has arrived."""
         ...
 
 
 class ChatOperation:
-    """A one-shot chat: its conversation is made for it, and deleted after it.
+    """A one-shot chat in a conversation of its own, which is deleted afterwards.
 
     Args:
         exchange: sends its requests.
         messages: as `build_prompt()` takes them.
-        model: the model, or None: the client's.
-        recover: whether to recover the answer if its connection is lost, or None: the client's.
-        retries: the call's retries, or None: the client's.
+        model: the model; None for the client's.
+        recover: whether to recover the answer if its connection is lost; None for the client's
+            choice.
+        retries: the call's retries; None for the client's.
         parameters: the call's mapping of parameters, or None.
         keywords: the call's keyword parameters.
         files: the files that go with the last message.
@@ -64,7 +64,7 @@ class ChatOperation:
         life: the state of the stream.
 
     Raises:
-        TypeError: an argument is of the wrong type, or has an unknown name.
+        TypeError: an argument has the wrong type or an unknown name.
         ValueError: an argument cannot be sent.
     """
 
@@ -158,7 +158,7 @@ class ChatOperation:
         turn.model = self._model or exchange.model or model
 
     def stop(self) -> Flow[None]:
-        """Tell the server that the caller has enough; `run()` ends with what is there."""
+        """Tell the server to stop; `run()` then ends with what has arrived."""
         yield from self._turn.stop()
 
     def abandon(self, deadline: Deadline) -> Flow[None]:

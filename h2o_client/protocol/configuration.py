@@ -19,21 +19,22 @@ _HEADER_VALUE = re.compile(r"([\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?)?")
 
 
 class Configuration(NamedTuple):
-    """What the caller chose.
+    """The caller's choices.
 
     Attributes:
-        address: where the service is.
-        model: the model of calls that name none; None: the server's default.
+        address: the base URL of the service.
+        model: the model of calls that do not name one; None for the server's default.
         session: a session to resume, or None.
-        cookie_name: the name of the session's cookie, or None: the usual one.
-        dialect: the kind of server, or None: not known.
+        cookie_name: the name of the session's cookie; None for the usual one.
+        dialect: the kind of server; None if it is not known.
         share: what the session is told about sharing conversations with the models' authors.
         timeouts: time limits.
-        retries: retries of calls that name none.
+        retries: retries of calls that do not set their own.
         headers: more headers for every request.
         token: a bearer token, or None.
         parameters: generation parameters of every call.
-        recover: whether answers whose connection is lost are recovered, where a call says nothing.
+        recover: whether answers whose connection is lost are recovered, unless a call says
+            otherwise.
     """
 
     address: Address
@@ -69,7 +70,7 @@ def configure(
     cookie_name: str | None = None,
     environ: Mapping[str, str],
 ) -> Configuration:
-    """Check the arguments of a client; None stands for the default everywhere.
+    """Check the arguments of a client, where None always means the default.
 
     Raises:
         TypeError: an argument is of the wrong type.
@@ -105,11 +106,11 @@ def configure(
 
 
 def check_dialect(dialect: object) -> str:
-    """Return the name of a dialect if it is one.
+    """Return the name of a dialect if it is valid.
 
     Raises:
-        TypeError: it is not text.
-        ValueError: no dialect has this name.
+        TypeError: the name is not a string.
+        ValueError: the name is not that of a dialect.
     """
     if not isinstance(dialect, str):
         raise TypeError(f"dialect must be a string, not {type(dialect).__name__}")
@@ -119,11 +120,11 @@ def check_dialect(dialect: object) -> str:
 
 
 def as_timeouts(value: Timeouts | float | None) -> Timeouts:
-    """Return time limits; a number of seconds bounds every silence, and connecting if shorter.
+    """Return time limits; a number limits every silence, and connecting if it is shorter.
 
     Raises:
-        TypeError: it is neither.
-        ValueError: it is not more than 0.
+        TypeError: the value is neither a number nor `Timeouts`.
+        ValueError: the number is not greater than 0.
     """
     if value is None:
         return Timeouts()
@@ -137,11 +138,11 @@ def as_timeouts(value: Timeouts | float | None) -> Timeouts:
 
 
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return headers if they can be sent; an error does not repeat a value.
+    """Return headers if they can be sent. Errors do not repeat values.
 
     Raises:
-        TypeError: it is not a mapping of text to text.
-        ValueError: a name or value holds characters that a header cannot.
+        TypeError: the value does not map strings to strings.
+        ValueError: a name or value contains characters that are not allowed in a header.
     """
     if not isinstance(headers, Mapping):
         raise TypeError(f"headers must be a mapping, not {type(headers).__name__}")

@@ -1,7 +1,7 @@
 """Requests about one conversation, and the clean-up of what a client leaves behind.
 
-The session notes which conversations this client made or resumed. What could not be cleaned up
-when its turn came is kept there too, and tried again when the client closes.
+The session notes which conversations this client made or resumed. A clean-up that failed is kept
+there too, and tried again when the client closes.
 """
 
 import contextlib
@@ -41,14 +41,14 @@ def create(
 
     Args:
         exchange: sends the request.
-        model: its model; None: the client's.
+        model: its model; None for the client's.
         call: the call that it is part of.
-        made: told the id, even where the caller breaks off meanwhile.
+        made: called with the id, even if the caller is interrupted meanwhile.
         from_share: the id of the shared conversation.
-        preprompt: what the model is told before the first message, where the server takes that.
+        preprompt: the system message, if the server supports one.
 
     Returns:
-        The id of the message that the first one follows, where the server tells it.
+        The id of the message that the first one follows, if the server sends it.
 
     Raises:
         ModelUnavailableError: the server does not know the model.
@@ -101,14 +101,14 @@ def create(
 
 
 def stored(exchange: Exchange, conversation: str, call: Call) -> Flow[StoredConversation]:
-    """Read what the server has stored of a conversation."""
+    """Read a conversation as the server has stored it."""
     return (yield from exchange.query(lambda: exchange.dialect.stored(conversation), call))
 
 
 def poll(
     exchange: Exchange, conversation: str, deadline: Deadline
 ) -> Flow[StoredConversation | None]:
-    """Return what the server has stored; None if that cannot be had just now.
+    """Return what the server has stored; None if it cannot be read at the moment.
 
     Raises:
         NotFoundError: the conversation is gone.
@@ -129,7 +129,7 @@ def delete(exchange: Exchange, conversation: str, call: Call) -> Flow[None]:
 
 
 def delete_once(exchange: Exchange, conversation: str, deadline: Deadline) -> Flow[None]:
-    """Delete a conversation in a clean-up, which is tried again as a whole."""
+    """Delete a conversation as part of a clean-up, which is repeated as a whole."""
     with contextlib.suppress(NotFoundError):
         yield from exchange.attempt(exchange.dialect.delete(conversation), deadline, deadline)
     exchange.session.deleted(conversation)
@@ -142,7 +142,7 @@ def _page(exchange: Exchange, page: int) -> "Query[tuple[tuple[ConversationInfo,
 def listed(
     exchange: Exchange, call: Call, *, reopen: bool = True
 ) -> "Flow[list[ConversationInfo]]":
-    """Read which conversations the session has, on all pages of the list."""
+    """Read the session's conversations, on all pages of the list."""
     found: dict[str, ConversationInfo] = {}
     for page in itertools.count():
         query = partial(_page, exchange, page)
@@ -164,7 +164,7 @@ def leave_behind(exchange: Exchange, operation: Abandoned, error: BaseException 
 
 
 def sweep(exchange: Exchange, deadline: Deadline) -> Flow[None]:
-    """Clean up what was left behind; try again until the deadline."""
+    """Clean up what was left on the server; try again until the deadline."""
     pause = _FIRST_PAUSE
     while True:
         failures = yield from _sweep_once(exchange, deadline)
@@ -181,7 +181,7 @@ def sweep(exchange: Exchange, deadline: Deadline) -> Flow[None]:
 
 
 def _sweep_once(exchange: Exchange, deadline: Deadline) -> Flow[list[H2oError | None]]:
-    """Return why something is not clean yet; None: it is just being created."""
+    """Return why a clean-up failed; None if the conversation is still being created."""
     session = exchange.session
     failures: list[H2oError | None] = []
     for operation in session.dropped():
@@ -205,19 +205,19 @@ def _sweep_once(exchange: Exchange, deadline: Deadline) -> Flow[list[H2oError | 
 
 
 def _may_succeed_later(error: H2oError) -> bool:
-    """Whether a clean-up that failed like this may succeed when it is tried again."""
+    """Whether a clean-up that failed with this error may succeed if it is repeated."""
     if isinstance(error, StatusError) and error.status >= 500:
         return True
     return isinstance(error, TransportTimeoutError) or is_transient(error)
 
 
 def _delete_orphans(exchange: Exchange, deadline: Deadline) -> Flow[bool]:
-    """Delete the conversations that were made here, but whose ids were lost on the way.
+    """Delete the conversations that were made here, but whose ids were lost.
 
-    They are those that this client does not know, in a session that nobody else has.
+    They are the ones that this client does not know, in a session that only it uses.
 
     Returns:
-        Whether that is done: while one is just being created, its id is not known either.
+        Whether that is done; it must wait while a conversation is still being created.
     """
     infos = yield from listed(exchange, exchange.poll(deadline), reopen=False)
     if exchange.session.creating:

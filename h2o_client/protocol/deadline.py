@@ -1,4 +1,4 @@
-"""When something must be done."""
+"""Deadlines, and the time limits that they come from."""
 
 from collections.abc import Callable
 
@@ -6,13 +6,13 @@ from h2o_client.errors import TransportTimeoutError
 
 
 class Deadline:
-    """A moment until which something must be done, and the time limit that it comes from.
+    """The time by which something must be done, and the time limit that set it.
 
     Args:
-        clock: seconds, from any beginning, that never go back.
-        seconds: how long from now; None: without limit.
+        clock: a monotonic clock, in seconds.
+        seconds: how long from now; None for no limit.
         limit: the name of the time limit: an attribute of `Timeouts`.
-        since: when the time began, on the clock; None: now.
+        since: when the time began, on the clock; None for now.
     """
 
     __slots__ = ("_at", "_clock", "limit", "seconds")
@@ -39,7 +39,7 @@ class Deadline:
         return self._at is None
 
     def left(self) -> float | None:
-        """Return the seconds that are left, 0.0 if none are; None: without limit."""
+        """Return the seconds that are left, at least 0.0; None without a limit."""
         return None if self._at is None else max(0.0, self._at - self._clock())
 
     def expired(self) -> bool:
@@ -47,14 +47,14 @@ class Deadline:
         return self._at is not None and self._at <= self._clock()
 
     def at_most(self, seconds: float) -> float:
-        """Return so many seconds, or what is left if that is less."""
+        """Return the given seconds, or the time that is left if that is less."""
         left = self.left()
         return seconds if left is None else min(seconds, left)
 
     def or_earlier(
         self, seconds: float | None, limit: str, since: float | None = None
     ) -> "Deadline":
-        """Return the deadline of another limit, or this one if it comes first."""
+        """Return the deadline of another limit, or this one if it is earlier."""
         begun = self._clock() if since is None else since
         if self._at is not None and (seconds is None or self._at <= begun + seconds):
             return self
@@ -64,7 +64,7 @@ class Deadline:
         """Raise if it has passed.
 
         Raises:
-            TransportTimeoutError: it has.
+            TransportTimeoutError: it has passed.
         """
         if self._at is not None and self._at <= self._clock():
             raise self.exceeded()

@@ -1,11 +1,11 @@
 """What differs between kinds of server: one object, the dialect.
 
-A dialect says how each request is built and how its answer is read, has the parser of the
-answer's stream, knows how a stored answer is found, and lists what its servers can do at all. The
-flows ask it and do not know which one they talk to. What all dialects share stands outside: lines
-and their limits, statuses and errors, retries, the life of a turn.
+A dialect builds each request and reads its response, parses the stream of an answer, finds a stored
+answer, and lists the capabilities of its servers. The flows use it without knowing which one it is.
+The parts that all dialects share are elsewhere: lines and their limits, statuses and errors,
+retries, the life of a turn.
 
-A small request is a `Query`: the request, and the function that makes a value of its answer.
+A small request is a `Query`: the request, and a function that reads its response.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,7 +38,7 @@ _INSTEAD = {
 
 
 def unsupported(capability: str) -> UnsupportedError:
-    """Make the error of something that a kind of server cannot do, which says what to do instead.
+    """Make the error for a missing capability, which says what to do instead.
 
     Args:
         capability: its name.
@@ -47,13 +47,13 @@ def unsupported(capability: str) -> UnsupportedError:
 
 
 class Query(NamedTuple, Generic[T]):
-    """A request that does no harm when it is sent twice, and how its answer is read.
+    """A request that may safely be sent twice, and a reader of its response.
 
     Attributes:
         request: the request.
-        read: makes a value of the answer, or raises.
-        largest: bytes that a successful answer may have.
-        proves: whether no other kind of server answers it successfully.
+        read: returns the value in the response, or raises.
+        largest: the most bytes that a successful response may have.
+        proves: whether a successful response proves that the server is of this kind.
     """
 
     request: Request
@@ -63,15 +63,15 @@ class Query(NamedTuple, Generic[T]):
 
 
 class Final(Protocol):
-    """The final event: the answer is whole."""
+    """The final event: the answer is complete."""
 
     @property
     def generated_tokens(self) -> int | None:
-        """How many tokens the model generated, where the server tells."""
+        """How many tokens the model generated, if the server says so."""
         ...
 
     def finish_reason(self, *, has_stop: bool) -> str | None:
-        """Why the answer ended, as far as that can be told.
+        """Why the answer ended, if that is known.
 
         Args:
             has_stop: whether stop sequences were given, at which it may have ended.
@@ -80,12 +80,12 @@ class Final(Protocol):
 
 
 class AnswerParser(TextParser, Protocol):
-    """Reads the stream of one answer; it is fed bytes and never asks for any.
+    """Parses the stream of one answer from the bytes that it is fed.
 
     Attributes:
         count: how many tokens have come.
-        ended: whether nothing that comes now can change the answer.
-        error: what is wrong with the stream, once something is: nothing follows it.
+        ended: whether the answer is final, whatever the server still sends.
+        error: the error in the stream, once it occurs; parsing stops there.
     """
 
     count: int
@@ -94,17 +94,17 @@ class AnswerParser(TextParser, Protocol):
 
     @property
     def revised(self) -> bool:
-        """Whether texts that were given before are not in the answer."""
+        """Whether some texts that were returned earlier are not part of the answer."""
         ...
 
     @property
     def title(self) -> str | None:
-        """The title of the conversation, once it has come; None where it does not come."""
+        """The title of the conversation, once the server has sent it."""
         ...
 
     @property
     def final(self) -> Final | None:
-        """The final event, once it has come: the answer is whole."""
+        """The final event, once it has arrived: the answer is complete."""
         ...
 
     def feed(self, data: bytes, /) -> list[Token]:
@@ -112,19 +112,19 @@ class AnswerParser(TextParser, Protocol):
         ...
 
     def finish(self) -> list[Token]:
-        """Note that nothing more comes; return the tokens of a last line without its end."""
+        """Note the end of the stream; return the tokens of an unterminated last line."""
         ...
 
     def mute(self) -> None:
-        """Take nothing more, where the server cuts a stopped answer back to what was taken."""
+        """Stop parsing, if the server truncates a stopped answer to what was received."""
         ...
 
 
 class WebSearchParser(Protocol):
-    """Reads the stream of one web search.
+    """Parses the stream of one web search.
 
     Attributes:
-        result: the id of the search, once it has come.
+        result: the id of the search, once it has arrived.
     """
 
     result: str | None
@@ -134,12 +134,12 @@ class WebSearchParser(Protocol):
         ...
 
     def finish(self) -> None:
-        """Note that the stream has ended; raises if the result had not come."""
+        """Note the end of the stream; raises if the result had not arrived."""
         ...
 
 
 class Stage(Enum):
-    """What has become of a stored answer."""
+    """The state of a stored answer."""
 
     RUNNING = "it is being generated"
     WHOLE = "it is whole"
@@ -152,9 +152,9 @@ class StoredAnswer(NamedTuple):
 
     Attributes:
         message: the answer.
-        generation: the id of the generation that it is of, where the server stores that.
-        stage: what has become of it.
-        over: whether the server has done all that it does for its message: the next may be sent.
+        generation: the id of its generation, if the server stores that.
+        stage: its state.
+        over: whether the server has finished with its message, so that the next may be sent.
     """
 
     message: Message
@@ -164,13 +164,13 @@ class StoredAnswer(NamedTuple):
 
 
 class StoredConversation(NamedTuple):
-    """What the server has stored of one conversation.
+    """A conversation as the server has stored it.
 
     Attributes:
         title: its title.
         model: the name of its model, which the server may no longer have.
-        messages: what was said, in order; empty when nothing was yet. Of a tree, its newest branch.
-        root: the id of the first message of a tree; None: the server keeps a list.
+        messages: its messages in order, possibly empty; of a tree, those of its newest branch.
+        root: the id of the first message of a tree; None if the server keeps a list.
         tree: all messages of a tree, in the order in which they were made.
         answers: all answers in the tree, in that order.
     """
@@ -196,7 +196,7 @@ class StoredConversation(NamedTuple):
         return not newest.over and newest.stage is not Stage.STOPPED
 
     def branch(self, last: str | None) -> tuple[Message, ...]:
-        """Return what was said in a tree, from its root to the message of this id."""
+        """Return the messages of a tree from its root to the one with this id."""
         messages = {message.id: message for message in self.tree}
         found: list[Message] = []
         while (message := messages.get(last)) is not None:
@@ -205,19 +205,19 @@ class StoredConversation(NamedTuple):
         return tuple(message for message in reversed(found) if message.role != "system")
 
     def message_id(self, given: str) -> str:
-        """Return the id of the message that is given by it, or by that of its generation."""
+        """Return the id of the message with this id, or with this id of its generation."""
         ids = {answer.generation: answer.message.id for answer in self.answers}
         return ids.get(given) or given
 
 
 class Created(NamedTuple):
-    """A conversation that was made.
+    """A new conversation.
 
     Attributes:
         id: its id.
-        tip: the id of the message that the first one follows, where the server tells it.
+        tip: the id of the message that the first one follows, if the server sends it.
         set_cookies: the `Set-Cookie` headers that came with it.
-        is_newer: whether only a server of 2025 answers like this.
+        is_newer: whether this response proves that it is a server of 2025.
     """
 
     id: str
@@ -232,13 +232,13 @@ class Outgoing(NamedTuple):
     Attributes:
         prompt: the text.
         parameters: the generation parameters that the caller gave.
-        message_id: a UUID4, the user's message.
-        response_id: a UUID4, the answer, or its generation.
-        is_retry: whether it replaces the message of this id, and all that followed it; in a tree,
-            whether `parent` is the answer beside which another one is to be generated.
-        web_search_id: the web search that the answer shall rest on, or "".
+        message_id: the id of the user's message, a UUID4.
+        response_id: the id of the answer or its generation, a UUID4.
+        is_retry: whether it replaces the message with this id and everything after it; in a tree,
+            whether to generate another answer beside `parent`.
+        web_search_id: the web search to base the answer on, or "".
         parent: in a tree, the id of the message that it follows.
-        known: in a tree, the ids of the messages that were there before.
+        known: in a tree, the ids of the messages that existed before.
         files: the files that go with it.
     """
 
@@ -258,14 +258,14 @@ class Dialect(Protocol):
 
     Attributes:
         name: its name.
-        capabilities: what its servers can do beyond what all can.
+        capabilities: the optional capabilities of its servers.
         stream_type: the content type of an answer's stream.
-        default_model: the model of calls and clients that name none; None: the first that the
-            server lists.
+        default_model: the model of calls and clients that do not name one; None for the first that
+            the server lists.
         has_tree: whether the server keeps all messages in a tree, from the moment that they
             arrive, failed answers too. A message then names the one that it follows; two runs at
             once overwrite each other's messages and titles; the headers of an answer come at once.
-        retries_limit: whether a message may be sent again when the service's own limit is free.
+        retries_limit: whether a message may be sent again once the service's rate limit allows it.
     """
 
     name: str
@@ -278,12 +278,12 @@ class Dialect(Protocol):
     def accept_terms(
         self, *, model: str | None, share: bool, kept: Mapping[str, Any] | None = None
     ) -> Query[list[str]] | None:
-        """Open a session; the answer is the `Set-Cookie` headers. None: that takes no request.
+        """Open a session and return the `Set-Cookie` headers; None if that needs no request.
 
         Args:
             model: the model to choose.
             share: whether conversations may be shared with the authors of the models.
-            kept: what `kept_settings()` read, to be sent back.
+            kept: the result of `kept_settings()`, to be sent back.
         """
         ...
 
@@ -298,11 +298,11 @@ class Dialect(Protocol):
         ...
 
     def message(self, conversation: str, message: Outgoing) -> Request:
-        """Send a message; it is answered with a stream."""
+        """Send a message; the response is a stream."""
         ...
 
     def check(self, head: Head, body: bytes, request: Request) -> None:
-        """Raise the error that the response to a message is, if it is one."""
+        """Raise an error if the response to a message reports one."""
         ...
 
     def answer_parser(self, text: bytearray) -> AnswerParser:
@@ -310,28 +310,28 @@ class Dialect(Protocol):
         ...
 
     def reattach(self, conversation: str, response_id: str) -> Request | None:
-        """Read the stream of an answer once more, from its beginning; None: that cannot be done."""
+        """Read the stream of an answer again from its beginning; None if that is impossible."""
         ...
 
     def cannot_reattach(self) -> None:
-        """Note that the server does not know such requests."""
+        """Note that the server does not support such requests."""
         ...
 
     def reattached_parser(self, text: bytearray) -> AnswerParser:
-        """Make the parser of such a stream; what is in `text` has come already."""
+        """Make the parser of such a stream; `text` has already been received."""
         ...
 
     def find(self, stored: StoredConversation, message: Outgoing) -> StoredAnswer | None:
-        """Find the answer of a message; None: it is not stored."""
+        """Find the answer to a message; None if it is not stored."""
         ...
 
     def stop(self, conversation: str, response_id: str, seen: str) -> Query[None]:
-        """Stop what is generated in a conversation.
+        """Stop the generation in a conversation.
 
         Args:
             conversation: its id.
-            response_id: the answer, or its generation.
-            seen: what was given to the caller of it.
+            response_id: the id of the answer or its generation.
+            seen: the part of the answer that the caller has received.
         """
         ...
 
@@ -344,11 +344,11 @@ class Dialect(Protocol):
         ...
 
     def models(self) -> "Query[tuple[Model, ...]]":
-        """Read which models the server offers, in its order."""
+        """Read the models that the server offers, in its order."""
         ...
 
     def settings(self) -> "Query[Settings]":
-        """Read what this session has chosen."""
+        """Read the session's settings."""
         ...
 
     def conversations(self, page: int) -> "Query[tuple[tuple[ConversationInfo, ...], bool]]":
@@ -360,7 +360,7 @@ class Dialect(Protocol):
         ...
 
     def stored(self, conversation: str) -> Query[StoredConversation]:
-        """Read what is stored of a conversation."""
+        """Read a conversation as it is stored."""
         ...
 
     def shared(self, share: str) -> Query[StoredConversation]:
@@ -368,7 +368,7 @@ class Dialect(Protocol):
         ...
 
     def summarize(self, conversation: str) -> Query[str]:
-        """Let the model name a conversation; the answer is the title."""
+        """Let the model name a conversation, and return the title."""
         ...
 
     def rename(self, conversation: str, title: str) -> Query[None]:
@@ -376,11 +376,11 @@ class Dialect(Protocol):
         ...
 
     def share(self, conversation: str) -> Query[str]:
-        """Share a conversation as it is now; the answer is the URL, or its path."""
+        """Share a conversation as it is now, and return its URL or path."""
         ...
 
     def share_prefix(self) -> Query[str]:
-        """Read what stands before such a path."""
+        """Read the URL prefix for such a path."""
         ...
 
     def vote(self, conversation: str, message: str, score: int) -> Query[None]:
@@ -392,7 +392,7 @@ class Dialect(Protocol):
         ...
 
     def web_search(self, conversation: str, prompt: str) -> Request:
-        """Search the web; it is answered with a stream."""
+        """Search the web; the response is a stream."""
         ...
 
     def web_search_parser(self) -> WebSearchParser:

@@ -43,14 +43,14 @@ T = TypeVar("T")
 
 
 class Request(NamedTuple):
-    """A request, with nothing left to decide.
+    """A complete request.
 
     Attributes:
         method: the HTTP method.
         url: the absolute URL.
         headers: names and values, in order. They hold the session: see `__repr__`.
         content: the body, or None.
-        operation: what it is for, in a word, for logs and errors.
+        operation: its purpose in one word, for logs and errors.
     """
 
     method: str
@@ -94,9 +94,9 @@ class Fetch(NamedTuple):
         request: what to send.
         deadline: when the whole response must be there.
         connect: when a connection must have been made; as for `Send`.
-        largest: bytes after which the body of a successful response is not read on; what has
-            been read by then is given, and is longer than this.
-        largest_error: the same, of any other response.
+        largest: the most bytes to read of a successful response's body. If it is longer, the bytes
+            read so far are returned, which are more than this.
+        largest_error: the same for any other response.
     """
 
     request: Request
@@ -112,8 +112,8 @@ class Send(NamedTuple):
     Attributes:
         request: what to send.
         deadline: when the head must be there.
-        connect: when a connection must have been made; the time that takes is not counted in
-            `deadline`, unless that is the end of the whole call.
+        connect: when a connection must have been made. That time does not count towards `deadline`,
+            unless that is the end of the whole call.
     """
 
     request: Request
@@ -132,7 +132,7 @@ class Read(NamedTuple):
 
 
 class Close(NamedTuple):
-    """Release the open response; nothing happens if no response is open.
+    """Release the open response, if any.
 
     It is an empty tuple, and so false: test for the absence of an effect with `is None`.
     """
@@ -152,38 +152,39 @@ class Emit(NamedTuple):
     """Give tokens to the caller.
 
     Attributes:
-        tokens: at least one: all those of one read, so that a step is paid per read.
+        tokens: at least one: all tokens of one read, so that the flow is stepped once per read.
     """
 
     tokens: Sequence[Token]
 
 
 class TextParser(Protocol):
-    """What `Pump` feeds."""
+    """A parser that `Pump` feeds."""
 
     def read_on(self, data: bytes, /) -> Sequence[str]:
-        """Take the next bytes, b"" at their end, and return the texts that they hold.
+        """Take the next bytes, or b"" at the end, and return the texts in them.
 
         Returns:
-            The texts to give to the caller; empty: the flow has to go on.
+            The texts to give to the caller; if empty, the flow must continue.
         """
         ...
 
     def tokens(self) -> Sequence[Token]:
-        """Return the tokens of the bytes that came last, special ones too; once."""
+        """Return the tokens of the last bytes, including special ones. Call it only once."""
         ...
 
 
 class Pump(NamedTuple):
-    """Feed the open response to the parser, and give its texts to the caller, until it has none.
+    """Feed the open response to the parser and pass on its texts, until a read gives none.
 
-    Most answers come a token a read, and stepping the flow for each would cost more than all the
-    rest. So the shell reads by itself, whenever the caller wants more, and the flow goes on once
-    a read gave no texts, or fails. A shell that is to stop does not read again.
+    Most answers arrive one token per read, and stepping the flow for each would cost more than
+    everything else. So the shell reads by itself whenever the caller wants more, and the flow
+    continues once a read gives no texts or fails. A shell that has been stopped does not read
+    again.
 
     Attributes:
-        parser: takes the bytes; it knows what they mean.
-        within: seconds that each read may take; None: without limit.
+        parser: interprets the bytes.
+        within: seconds that each read may take; None for no limit.
     """
 
     parser: TextParser
@@ -191,10 +192,10 @@ class Pump(NamedTuple):
 
 
 class Exclusive(NamedTuple):
-    """Play a flow while no other exclusive flow of the same client is played.
+    """Play a flow alone, without any other exclusive flow of the same client.
 
     Attributes:
-        flow: the flow; it checks first whether there is still anything to do.
+        flow: the flow, which first checks whether it is still needed.
         deadline: until when to wait for the others.
     """
 
@@ -206,8 +207,8 @@ class Finish(NamedTuple):
     """Play a flow to its end even if the caller is cancelled meanwhile, for a bounded time.
 
     Attributes:
-        flow: the flow; it stores its result where the clean-up finds it.
-        within: seconds that are left to it after a cancellation.
+        flow: the flow, which stores its result for the clean-up.
+        within: seconds that it may still take after a cancellation.
     """
 
     flow: "Flow[Any]"
@@ -229,9 +230,9 @@ class Lock:
     """A lock that does not block, for any thread: `list.pop()` is atomic.
 
     Attributes:
-        permit: empty while somebody holds it. The code that runs for every token pops from and
+        permit: empty while the lock is held. The code that runs for every token pops from and
             appends to it directly: a method call would double the cost.
-        release: releases it. Not a function of ours, which Ctrl-C could interrupt before it has.
+        release: releases it. It is a builtin function because Ctrl-C could interrupt a Python one.
     """
 
     __slots__ = ("__weakref__", "permit", "release")
@@ -241,7 +242,7 @@ class Lock:
         self.release = partial(self.permit.append, True)
 
     def acquire(self) -> bool:
-        """Take it; False: somebody else holds it."""
+        """Try to acquire the lock; return whether that worked."""
         try:
             return self.permit.pop()
         except IndexError:
@@ -254,8 +255,8 @@ class Lock:
 class Stepper(Lock, Generic[T]):
     """Drives one flow; the only code that meets `send()`, `throw()` and `StopIteration`.
 
-    A shell enters it (`with steps:`) for as long as it performs effects of the flow, and a second
-    thread or task that tries the same meanwhile gets an error: it is the lock of the flow.
+    It is also the lock of the flow: a shell enters it (`with steps:`) while it performs effects of
+    the flow, and a second thread or task that does so meanwhile gets an error.
 
     Attributes:
         finished: whether the flow has ended, by returning, by raising or by `close()`.
@@ -277,12 +278,12 @@ class Stepper(Lock, Generic[T]):
         self.release()
 
     def busy(self) -> RuntimeError:
-        """Return the error for a second one who tries to drive the flow."""
+        """Return the error for a second thread or task that tries to drive the flow."""
         return RuntimeError("this stream is being read by another thread or task")
 
     @property
     def returned(self) -> bool:
-        """Whether there is a result."""
+        """Whether the flow has returned a result."""
         return bool(self._result)
 
     @property
@@ -290,20 +291,20 @@ class Stepper(Lock, Generic[T]):
         """What the flow returned.
 
         Raises:
-            RuntimeError: it has not returned.
+            RuntimeError: the flow has not returned.
         """
         if not self._result:
             raise RuntimeError("the flow has not returned a result")
         return self._result[0]
 
     def step(self, outcome: object = None) -> Effect | None:
-        """Answer the last effect, with a value or with the error it failed with.
+        """Answer the last effect with its value, or with the error that it raised.
 
         Returns:
             The next effect, or None when the flow has returned.
 
         Raises:
-            H2oError: the flow ended with this.
+            H2oError: the flow raised it.
         """
         if self.finished:
             return None
@@ -322,6 +323,6 @@ class Stepper(Lock, Generic[T]):
             del outcome  # an error, its traceback and this frame would hold each other
 
     def close(self) -> None:
-        """End the flow where it stands; it is not resumed."""
+        """End the flow at its current point for good."""
         self.finished = True
         self._flow.close()

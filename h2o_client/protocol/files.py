@@ -1,4 +1,4 @@
-"""Files that go with a message: what can be sent, checked before anything is."""
+"""Checks of the files that go with a message, before anything is sent."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -17,7 +17,7 @@ def check_sizes(files: Sequence[File]) -> None:
     """Check the sizes of files.
 
     Raises:
-        ValueError: one is empty or too large, or all together are.
+        ValueError: a file is empty or too large, or all files together are.
     """
     # 17_files: what is empty is dropped, and what is too large is rejected.
     for file in files:
@@ -35,10 +35,10 @@ def check_sizes(files: Sequence[File]) -> None:
 
 
 def check_files(exchange: Exchange, files: tuple[File, ...], model: str, call: Call) -> Flow[None]:
-    """Check whether the model takes the files: the server drops the others without a word.
+    """Check whether the model accepts the files: the server silently drops others.
 
     Raises:
-        ValueError: it does not take one of them.
+        ValueError: the model does not accept one of them.
     """
     if not files:
         return

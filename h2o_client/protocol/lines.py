@@ -1,9 +1,9 @@
 """Bytes to lines, for every dialect's stream.
 
-HTTP chunks and events do not match: a chunk can hold many events, and an event can be cut
-anywhere, also inside a character. So lines are split as bytes and decoded whole. A line ends with
-LF; CRLF and CR, which proxies make of it, end one too. U+2028, U+2029 and U+0085 do not: they stand
-raw inside JSON strings.
+HTTP chunks do not match events: a chunk can hold many events, and an event can be cut anywhere,
+even inside a character. So lines are split as bytes and decoded whole. A line ends with LF, or with
+CRLF or CR, which proxies can turn it into. U+2028, U+2029 and U+0085 do not end a line: they occur
+unescaped inside JSON strings.
 """
 
 # 05_upstream_split: events cut anywhere. 05_upstream_newlines: U+2028 raw inside a string.
@@ -13,7 +13,7 @@ _EXCERPT = 200
 
 
 def excerpt(data: bytes) -> str:
-    """Return the beginning of what came, as it can stand in an error's text."""
+    """Return the beginning of some data, in a form for the text of an error."""
     text = data[:_EXCERPT].decode("utf-8", "backslashreplace")
     return repr(text) + ("…" if len(data) > _EXCERPT else "")
 
@@ -22,10 +22,10 @@ class LineSplitter:
     """Cuts bytes into lines, without their ends.
 
     Args:
-        limit: bytes that one line may have; a longer one is an error, not memory.
+        limit: the most bytes that a line may have, so that a server cannot fill the memory.
 
     Attributes:
-        overlong: whether a line was longer than the limit: nothing follows those before it.
+        overlong: whether a line was longer than the limit; only the lines before it are returned.
     """
 
     __slots__ = ("_after_cr", "_limit", "_pending", "_size", "overlong")
@@ -39,7 +39,7 @@ class LineSplitter:
 
     @property
     def between(self) -> bool:
-        """Whether what comes next begins a line."""
+        """Whether the next byte begins a line."""
         return not (self._pending or self._after_cr or self.overlong)
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -69,7 +69,7 @@ class LineSplitter:
         return lines
 
     def finish(self) -> bytes:
-        """Return the last line, which had no end; b"" if nothing is left."""
+        """Return the last line, which was not terminated; b"" if nothing is left."""
         rest = b"".join(self._pending)
         self._pending.clear()
         self._size = 0

@@ -28,21 +28,22 @@ class MessageOperation:
     Args:
         exchange: sends its requests.
         conversation: the conversation.
-        prompt: the message; None: the last one, again.
-        recover: whether to recover the answer if its connection is lost; None: as configured.
-        retries: the call's retries; None: as configured.
+        prompt: the message; None to send the last one again.
+        recover: whether to recover the answer if its connection is lost; None for the configured
+            choice.
+        retries: the call's retries; None for the configured ones.
         parameters: the call's mapping of parameters, or None.
         keywords: the call's keyword parameters.
         web_search: whether to search the web first.
         on_web_search: called with each entry of the search as it comes.
-        parent: the id of the message that it is to follow; None: the last one.
+        parent: the id of the message that it follows; None for the last one.
         files: the files that go with it.
 
     Attributes:
         life: the state of the stream.
 
     Raises:
-        TypeError: an argument is of the wrong type, or has an unknown name.
+        TypeError: an argument has the wrong type or an unknown name.
         ValueError: an argument cannot be sent.
     """
 
@@ -107,7 +108,7 @@ class MessageOperation:
 
         Raises:
             ConversationBusyError: the last message is still being answered.
-            ValueError: nothing has been asked yet.
+            ValueError: the conversation does not have a message to send again.
         """
         call = self._exchange.call(self._retries)
         self.life.move(State.OPEN)
@@ -135,12 +136,12 @@ class MessageOperation:
         return (yield from conversation.explained(turn.run(conversation.id or "", call)))
 
     def _stopped(self, call: Call) -> Flow[Reply]:
-        """Return the reply to a message that was stopped before it was known what to ask."""
+        """Return the reply to a message that was stopped before it was sent."""
         self._turn = self._new_turn(self._prompt or "", None)
         return (yield from self._turn.run(self._conversation.id or "", call))
 
     def _prepare(self, call: Call) -> Flow[None]:
-        """Do what comes before the message, as far as the caller does not stop it."""
+        """Do everything that comes before the message, unless the caller stops it."""
         conversation, exchange = self._conversation, self._exchange
         if conversation.id is None or not exchange.configuration.share:
             yield from exchange.open_session(call)
@@ -178,7 +179,7 @@ class MessageOperation:
             yield from conversation.explained(self._search(conversation_id, self._turn, call))
 
     def stop(self) -> Flow[None]:
-        """Tell the server that the caller has enough; `run()` ends with what is there."""
+        """Tell the server to stop; `run()` then ends with what has arrived."""
         self.life.move(State.STOPPING)
         if self._turn is not None:
             yield from self._turn.stop()
@@ -211,7 +212,7 @@ class MessageOperation:
         )
 
     def _last_message(self, conversation_id: str, call: Call) -> Flow[Message]:
-        """Return the last message that was asked, as seen here, else as the server has it."""
+        """Return the last message that was sent, as known here, or else from the server."""
         conversation = self._conversation
         messages: Sequence[Message] = conversation.messages
         if not messages:
@@ -227,7 +228,7 @@ class MessageOperation:
     # The web search
 
     def _search(self, conversation_id: str, turn: Turn, call: Call) -> Flow[None]:
-        """Search the web; again, where that is safe and the caller has no entry yet."""
+        """Search the web; try again if that is safe and the caller has not received any entry."""
 
         def may_repeat(error: H2oError) -> bool:
             return is_transient(error) and not turn.web_search

@@ -1,4 +1,4 @@
-"""What a failed request may have done, and so what may follow it: the one table of failures.
+"""Classifies failures: what a failed request may have done, and what may follow it.
 
 `REJECTED`: the request did not arrive, or there was no room for it. Any request is sent again.
 
@@ -46,7 +46,7 @@ class Outcome(Enum):
 
 
 def outcome_of(error: H2oError) -> Outcome:
-    """Return what a request that failed like this may have done."""
+    """Return what a request that failed with this error may have done."""
     match error:
         case CallerStoppedError() | ProtocolError():
             return Outcome.UNKNOWN
@@ -69,29 +69,29 @@ def outcome_of(error: H2oError) -> Outcome:
 
 
 def is_transient(error: H2oError) -> bool:
-    """Whether a request that does no harm twice may be sent again after this."""
+    """Whether a request that may safely be repeated may be sent again after this error."""
     return outcome_of(error) in (Outcome.REJECTED, Outcome.LIMITED, Outcome.LOST)
 
 
 def may_have_acted(error: H2oError) -> bool:
-    """Whether a request that failed like this may have done its work all the same."""
+    """Whether a request that failed with this error may have taken effect anyway."""
     return outcome_of(error) in (Outcome.LOST, Outcome.UNKNOWN)
 
 
 def is_own_limit(error: H2oError) -> bool:
-    """Whether this is the service's own limit on messages, not a proxy's or the model server's."""
+    """Whether this is the service's own rate limit, not that of a proxy or model server."""
     return isinstance(error, RateLimitError) and OWN_LIMIT in error.message
 
 
 def can_be_recovered(error: H2oError) -> bool:
-    """Whether the server may have, or come to have, the whole answer all the same."""
+    """Whether the server may still have the whole answer, or get it later."""
     if isinstance(error, TransportTimeoutError):
         return error.limit != "total" and error.sent
     return outcome_of(error) is Outcome.LOST
 
 
 def as_answer_error(error: H2oError) -> H2oError:
-    """Say of a connection that was lost under a message what it means: the answer is not whole."""
+    """Turn the error of a lost connection into one that says that the answer is incomplete."""
     lost = isinstance(error, TransportError) and error.sent
     if not lost or isinstance(error, TransportTimeoutError):
         return error
@@ -101,10 +101,10 @@ def as_answer_error(error: H2oError) -> H2oError:
 
 
 def missing_text(received: str, stored: str) -> str | None:
-    """Return what is in the stored answer and was not received.
+    """Return the part of the stored answer that was not received.
 
-    None: the stored text does not begin with what was received. The server stores it without the
-    white space at its end, which may have been received.
+    None means that the stored text does not begin with what was received. The server strips
+    trailing white space from the stored text, which may have been received.
     """
     if stored.startswith(received):
         return stored[len(received) :]

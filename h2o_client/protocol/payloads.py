@@ -1,4 +1,4 @@
-"""Generation parameters: their defaults, their names, and what is wrong with those given."""
+"""Generation parameters: their defaults, and checks of those that are given."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,10 +22,10 @@ def merge_parameters(
 ) -> dict[str, Any]:
     """Join the parameters of the client, the call's mapping and the call's keywords.
 
-    A keyword that is None does not count. What stands in a mapping is passed on as given.
+    Keywords that are None are ignored. Values in a mapping are passed on as given.
 
     Raises:
-        TypeError: a keyword is not one of `GenerationOptions`, or of the wrong type.
+        TypeError: a keyword is not one of `GenerationOptions`, or has the wrong type.
         ValueError: a parameter is not finite.
     """
     merged = dict(client)
@@ -39,10 +39,10 @@ def merge_parameters(
 
 
 def check_flag(name: str, value: object) -> bool:
-    """Return a flag if it is one.
+    """Return a flag if it is valid.
 
     Raises:
-        TypeError: it is neither True nor False.
+        TypeError: the value is neither True nor False.
     """
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {value!r}")
@@ -50,11 +50,11 @@ def check_flag(name: str, value: object) -> bool:
 
 
 def check_model(model: object) -> str:
-    """Return the name of a model if it can be one.
+    """Return the name of a model if it is valid.
 
     Raises:
-        TypeError: it is not text.
-        ValueError: it is blank.
+        TypeError: the name is not a string.
+        ValueError: the name is blank.
     """
     if not isinstance(model, str):
         raise TypeError(f"model must be a string, not {type(model).__name__}")
@@ -67,7 +67,7 @@ def check_parameters(parameters: object) -> dict[str, Any]:
     """Return a mapping of parameters if it can be sent.
 
     Raises:
-        TypeError: it is not a mapping of names to what JSON can say.
+        TypeError: it is not a mapping of strings to values that JSON can represent.
         ValueError: a value is not finite.
     """
     if not isinstance(parameters, Mapping) or not all(isinstance(key, str) for key in parameters):

@@ -30,9 +30,9 @@ def build_prompt(messages: Messages) -> str:
         joined by newlines, and `Assistant:` at the end.
 
     Raises:
-        TypeError: something is neither text nor a message, or a role or content is not text.
-        ValueError: there is no message, a message lacks a key, its role is not one of "user",
-            "assistant" and "system", the prompt is blank, or it cannot be written as UTF-8.
+        TypeError: an item is not a message, or a role or content is not a string.
+        ValueError: `messages` is empty, a message lacks a key, its role is not one of "user",
+            "assistant" and "system", the prompt is blank, or it cannot be encoded as UTF-8.
     """
     if isinstance(messages, str):
         prompt = messages
@@ -49,14 +49,14 @@ def build_prompt(messages: Messages) -> str:
 
 
 def split_preprompt(messages: Messages) -> tuple[str | None, Messages]:
-    """Split messages into what the system says before all others, and the others.
+    """Split messages into the system messages at the beginning and the others.
 
     Args:
         messages: as `build_prompt()` takes them, checked by it.
 
     Returns:
-        The text of the system messages at the beginning, None if there are none; the other
-        messages. If there are no others, all are left together.
+        The text of the system messages at the beginning, or None, and the other messages. If all
+        are system messages, they are not split.
     """
     if isinstance(messages, str):
         return None, messages
@@ -71,8 +71,7 @@ def check_prompt(prompt: str) -> str:
     """Return the prompt if the service can take it.
 
     Raises:
-        ValueError: it is blank, which the service answers with 500, or it cannot be written as
-            UTF-8.
+        ValueError: it is blank, which the service answers with 500, or cannot be encoded as UTF-8.
     """
     # 04_message_errors: the answer to a blank prompt.
     if not prompt.strip(JS_SPACE):

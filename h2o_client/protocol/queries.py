@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def models(exchange: Exchange) -> "Flow[list[Model]]":
-    """Read which models there are."""
+    """Read which models the server offers."""
     return list((yield from exchange.read_models(exchange.call())))
 
 
@@ -47,8 +47,8 @@ def parse_share(share: object) -> str:
     """Return the id of a shared conversation, given as its URL or as the id itself.
 
     Raises:
-        TypeError: it is not text.
-        ValueError: it is neither.
+        TypeError: `share` is not a string.
+        ValueError: `share` is neither a share link nor an id.
     """
     if not isinstance(share, str):
         raise TypeError(

@@ -68,7 +68,7 @@ _CLASSES: Mapping[int, tuple[type[StatusError], str]] = {
 
 
 def check_status(head: Head, body: bytes, request: Request) -> None:
-    """Raise the error that a response is, if it is one.
+    """Raise an error if the response reports one.
 
     Raises:
         RedirectError: a 3xx.
@@ -90,7 +90,7 @@ def check_status(head: Head, body: bytes, request: Request) -> None:
 
 
 def is_plain(head: Head) -> bool:
-    """Whether a response can be read as it is: it is not compressed, which was declined.
+    """Whether a response is not compressed, as requested, and so can be read.
 
     Raises:
         ProtocolError: a successful one is compressed.
@@ -113,11 +113,11 @@ def status_error(
     body: str = "",
     retry_after: float | None = None,
 ) -> StatusError | GenerationError:
-    """Make the error of a status.
+    """Make the error for a status.
 
     Args:
         status: the HTTP status.
-        message: the server's words.
+        message: the server's error message.
         kind: the model server's `error_type`, or "".
         body: the beginning of the body.
         retry_after: seconds, if the server said so.
@@ -167,12 +167,12 @@ def status_error(
 def redirect_error(
     status: int, location: str, *, base_url: str | None = None, body: str = ""
 ) -> RedirectError:
-    """Make the error of a redirect where none belongs.
+    """Make the error for an unexpected redirect.
 
     Args:
         status: the HTTP status.
-        location: where to, as the server wrote it.
-        base_url: the base URL to use instead, if it can be told.
+        location: the target, as the server wrote it.
+        base_url: the base URL to use instead, if the location reveals it.
         body: the beginning of the body.
     """
     if base_url is not None:
@@ -190,7 +190,7 @@ def redirect_error(
 
 
 def other_base_url(location: str, request: Request) -> str | None:
-    """Return the base URL that makes of `request` what `location` says, if there is one."""
+    """Return the base URL with which `request` would have gone to `location`, if any."""
     try:
         target = urlsplit(location)
     except ValueError:  # it is not a valid URL
@@ -211,7 +211,7 @@ def other_base_url(location: str, request: Request) -> str | None:
 
 
 def error_message(body: bytes) -> tuple[str, str]:
-    """Return the server's words in the body of an error, and the model server's `error_type`."""
+    """Return the message in the body of an error, and the model server's `error_type`."""
     text = as_text(body).strip()
     try:
         value = load_json(text)
@@ -231,9 +231,9 @@ def error_message(body: bytes) -> tuple[str, str]:
 
 
 def retry_after(head: Head) -> float | None:
-    """Return the seconds of a `Retry-After`, given as a number or as a date, else None.
+    """Return the seconds of a `Retry-After` header with a number or a date, or None.
 
-    A date is measured against the response's own `Date`, so that no clock is asked.
+    A date is compared with the response's own `Date`, so that a clock is not needed.
     """
     text = head.get("retry-after").strip()
     if not text:
@@ -249,10 +249,10 @@ def retry_after(head: Head) -> float | None:
 
 
 def read_id(value: object) -> str:
-    """Return a conversation's id, if this is one that can stand in a path.
+    """Return a conversation's id if it is valid.
 
     Raises:
-        ValueError: it is not.
+        ValueError: the id is not valid.
     """
     if not is_id(value):
         raise ValueError("not a valid conversation id: expected 1 to 64 letters, digits, - and _")
@@ -260,7 +260,7 @@ def read_id(value: object) -> str:
 
 
 def reading(read: Callable[[bytes], T]) -> Callable[[Head, bytes, Request], T]:
-    """Make a reader of answers from a function that reads the body of a successful one."""
+    """Turn a function that reads the body of a successful answer into a reader of answers."""
 
     def reader(head: Head, body: bytes, request: Request) -> T:
         check_status(head, body, request)
@@ -270,7 +270,7 @@ def reading(read: Callable[[bytes], T]) -> Callable[[Head, bytes, Request], T]:
 
 
 def read_json(head: Head, body: bytes) -> dict[str, Any]:
-    """Return the JSON object that a body is.
+    """Return the JSON object in a body.
 
     Raises:
         ProtocolError: it is not a JSON object.
@@ -285,7 +285,7 @@ def read_json(head: Head, body: bytes) -> dict[str, Any]:
 
 
 def unexpected(head: Head, body: bytes, what: str) -> ProtocolError:
-    """Make the error of a successful response with a content that does not belong there."""
+    """Make the error for a successful response with unexpected content."""
     content_type = head.get("content-type")[:_MAX_TYPE] or "no content type"
     # JSON is the service's own, and may hold what was said.
     shown = f"{len(body)} bytes" if "json" in content_type.lower() else excerpt(body)
@@ -300,7 +300,7 @@ def read_prompt_preview(head: Head, body: bytes, request: Request) -> PromptPrev
 
     Raises:
         StatusError: it was rejected.
-        ProtocolError: there is no prompt in the answer.
+        ProtocolError: the answer does not contain a prompt.
     """
     # 12_vote_and_prompt, chat-ui-main-2026-08/21_vote_prompt
     check_status(head, body, request)
@@ -314,5 +314,5 @@ def read_prompt_preview(head: Head, body: bytes, request: Request) -> PromptPrev
 
 
 def as_text(body: bytes) -> str:
-    """Return a body as text, whatever its bytes are."""
+    """Return a body as text, even if its bytes are not valid UTF-8."""
     return body.decode("utf-8", "replace")

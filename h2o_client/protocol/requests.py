@@ -21,19 +21,19 @@ JSON = "application/json"
 
 
 class Site:
-    """Builds the requests of one client, apart from what a dialect puts into them.
+    """Builds the common part of the requests of one client.
 
     Args:
-        address: where the service is.
+        address: the base URL of the service.
         session: the session; its cookie is read anew for each request.
         headers: more headers, or other values, for each request.
-        token: a bearer token, or None. User and password of the base URL go before it, an
-            `Authorization` in `headers` before both.
+        token: a bearer token, or None. User and password of the base URL take precedence over it,
+            and an `Authorization` in `headers` over both.
         user_agent: what the client calls itself.
 
     Attributes:
-        referer: the page that requests say they come from; None: the caller gave a header for it.
-        origin: the origin that requests say they come from; None: they do not tell.
+        referer: the value of the `Referer` header; None if the caller's headers contain one.
+        origin: the value of the `Origin` header; None if it is not sent.
     """
 
     def __init__(
@@ -117,16 +117,17 @@ class Site:
 
 
 def in_path(text: str) -> str:
-    """Return an id as it stands in a path."""
+    """Return an id, escaped for a path."""
     return quote(text, safe="")
 
 
 def encode(value: object) -> bytes:
-    """Write JSON as the requests carry it.
+    """Encode the JSON body of a request.
 
     Raises:
         TypeError: the value cannot be written as JSON.
-        ValueError: a number in it is not finite, it contains itself, or text in it is not UTF-8.
+        ValueError: a number is not finite, the value contains itself, or a string is not valid
+            UTF-8.
     """
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""When a request is sent again, and after what time.
+"""When a request is sent again, and how long to wait before that.
 
 A request is sent again only where that cannot make a second answer. Whatever never reached the
 server, and what the server rejected as overloaded, can be repeated at once. What may have
@@ -22,16 +22,16 @@ from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.outcomes import is_own_limit
 
 Patience: TypeAlias = tuple[int, float]
-"""How often a call may still send something again, and for how many seconds it may wait."""
+"""How many more retries a call may make, and how many seconds it may wait for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """What `Retries.on_retry` is told: something is about to be sent again.
+    """Describes a retry that is about to happen, for `Retries.on_retry`.
 
     Attributes:
-        attempt: 1 for the first repetition in a call.
-        delay: seconds until then.
+        attempt: 1 for the first retry in a call.
+        delay: seconds until the retry.
         error: what went wrong.
     """
 
@@ -42,20 +42,20 @@ class Retry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retries:
-    """How often failed requests are sent again, and how long is waited for that.
+    """How often failed requests are sent again, and how long the client waits for that.
 
-    The waiting time has a bound that doubles each time. Half of it is always waited, the other half
-    at random (equal jitter), so that the default survives a server that restarts for 3 seconds. It
-    is never less than what the server asks for in `Retry-After`.
+    The upper limit of the delay doubles with each attempt. The delay is at least half of that, and
+    the other half is random (equal jitter), so that the default survives a server that takes 3
+    seconds to restart. The delay is never shorter than the server's `Retry-After`.
 
     Attributes:
-        attempts: how often in one call something is sent again; 0 switches retries off.
-        budget: seconds that one call may wait in all; where the server asks for more, the error
-            is raised at once.
-        base: seconds of the first bound.
-        cap: seconds that the bound grows to.
-        on_retry: called with a `Retry` before each wait; what it raises ends the call. It may use
-            the sync client itself, in its own thread.
+        attempts: the number of retries in one call; 0 switches retries off.
+        budget: seconds that one call may wait in total; if the server asks for more, the error is
+            raised at once.
+        base: the first upper limit, in seconds.
+        cap: the highest upper limit, in seconds.
+        on_retry: called with a `Retry` before each wait; an exception that it raises ends the call.
+            It may use the sync client itself, in the same thread.
     """
 
     attempts: int = 4
@@ -75,7 +75,7 @@ class Retries:
         """Return the seconds to wait before the attempt.
 
         Args:
-            attempt: 0 for the first repetition.
+            attempt: 0 for the first retry.
             draw: a random number from 0 to 1.
             retry_after: seconds that the server asked for, if it did.
         """
@@ -87,8 +87,8 @@ def as_retries(value: Retries | int | None) -> Retries:
     """Return retries; a number says how often, 0 switches them off.
 
     Raises:
-        TypeError: it is neither.
-        ValueError: it is negative.
+        TypeError: the value is neither a number nor `Retries`.
+        ValueError: the number is negative.
     """
     if value is None:
         return Retries()
@@ -102,7 +102,7 @@ class Call:
 
     Args:
         policy: the retries that are allowed.
-        deadline: when the call must be done (`Timeouts.total`, or that of a clean-up).
+        deadline: when the call must be done (`Timeouts.total`, or the limit of a clean-up).
         ambient: draws random numbers, takes log sentences.
 
     Attributes:
@@ -131,16 +131,16 @@ class Call:
 
     @property
     def exhausted(self) -> bool:
-        """Whether it allows no more retries."""
+        """Whether the call has used up its retries."""
         return self.attempt >= self._policy.attempts
 
     @property
     def patience(self) -> Patience:
-        """What is left of it."""
+        """The retries that are left."""
         return self._policy.attempts - self.attempt, self._policy.budget - self._waited
 
     def next_delay(self, error: H2oError) -> float | None:
-        """Return the seconds to wait before another attempt; None: the call allows no more.
+        """Return the seconds to wait before another attempt; None if the call must fail now.
 
         Args:
             error: what went wrong.

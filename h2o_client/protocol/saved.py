@@ -14,7 +14,7 @@ _FORMAT = 1
 
 
 def save(conversation: ConversationCore) -> dict[str, Any]:
-    """Return a conversation in a form for JSON; the session is not in it."""
+    """Return a conversation as plain values for JSON, without the session."""
     saved: dict[str, Any] = {
         "format": _FORMAT,
         "id": conversation.id,
@@ -31,8 +31,8 @@ def resume(exchange: Exchange, saved: object, *, keep: bool | None) -> Conversat
     """Resume a conversation that `save()` saved.
 
     Raises:
-        TypeError: it is not a mapping.
-        ValueError: it is not what `save()` made.
+        TypeError: the value is not a mapping.
+        ValueError: the value was not made by `save()`.
     """
     if not isinstance(saved, Mapping):
         raise TypeError(f"a saved conversation must be a mapping, not {type(saved).__name__}")

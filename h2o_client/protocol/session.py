@@ -1,4 +1,4 @@
-"""What is true of one session with the service.
+"""The state of one session with the service.
 
 A session is a cookie. The server takes any value that a client sends and echoes it, so the client
 chooses one up front and sends it in a header of its own making: the server marks the cookie
@@ -6,9 +6,9 @@ chooses one up front and sends it in a header of its own making: the server mark
 welcome modal's terms were accepted, belong to it.
 
 A deployment can rename the cookie. The session is then the cookie that echoes our value, else the
-one marked `HttpOnly` whose value is a UUID. Cookies of other names are not the session; the model
-server's own are passed through on answers. Nor are cookies with a `Domain`: the service sets its
-own without one, and a gateway's can be for a whole company.
+one marked `HttpOnly` whose value is a UUID. Cookies with other names are not the session: answers
+pass on the model server's own. Cookies with a `Domain` are not the session either: the service sets
+its cookie without one, and a gateway's cookie can be for a whole company.
 """
 
 # 26_own_cookie: any value is echoed. 21_cookie: `Secure` on plain http.
@@ -35,7 +35,7 @@ _MAX_LEFT_BEHIND = 1000
 
 
 class Abandoned(Protocol):
-    """An operation that the caller broke off."""
+    """An operation that the caller interrupted."""
 
     @property
     def creating(self) -> bool:
@@ -48,17 +48,17 @@ class Abandoned(Protocol):
         ...
 
     def abandon(self, deadline: Deadline) -> Flow[None]:
-        """Tell the server what it must still be told: stop, delete. May be played again."""
+        """Tell the server to stop and delete, as far as necessary. May be played again."""
         ...
 
 
 class Failure(NamedTuple):
-    """How an attempt to open a session ended, for those who waited for it.
+    """How an attempt to open a session ended, for the calls that waited for it.
 
     Attributes:
-        error: what it ended with.
+        error: the error that it ended with.
         model: the model of the call that made it, or None.
-        patience: how often it could be tried again, and how long.
+        patience: how often it could be retried, and for how long.
     """
 
     error: H2oError
@@ -66,7 +66,7 @@ class Failure(NamedTuple):
     patience: Patience
 
     def applies_to(self, model: str | None, patience: Patience) -> bool:
-        """Whether a call of this model and with this patience would have ended in the same way."""
+        """Whether a call with this model and this patience would have ended in the same way."""
         error = self.error
         if isinstance(error, TransportTimeoutError) and error.limit == "total":
             return False  # the time limit of one call
@@ -82,21 +82,21 @@ class Session:
     Args:
         text: a session to resume, as `export()` gave it; its terms count as accepted until the
             server says otherwise.
-        new: the value of a session that begins, if none is resumed.
-        name: the cookie's name where a deployment renamed it; None: the usual one, or as `text`
-            tells.
+        new: the value for a new session, if `text` does not resume one.
+        name: the cookie's name if a deployment renamed it; None for the name in `text`, or the
+            usual one.
 
     Attributes:
         name: the cookie's name.
         value: the cookie's value.
-        accepted: whether the terms were accepted in it, as far as is known.
-        openings: how often the attempt to open it has ended, well or not.
-        failure: how the last of these attempts failed, if it did.
-        shared: whether somebody else may have it too.
-        has_settings: whether somebody may have chosen settings in it.
+        accepted: whether the session has accepted the terms, as far as is known.
+        openings: how many attempts to open it have ended, successfully or not.
+        failure: how the last attempt failed, if it did.
+        shared: whether others may use it too.
+        has_settings: whether it may have settings that were chosen elsewhere.
         known: the conversations that were made or resumed in it and not deleted.
         has_orphans: whether a conversation may have been made whose id was lost.
-        creating: who is told the ids of the conversations that are just being created.
+        creating: callbacks for the ids of conversations that are being created.
     """
 
     def __init__(self, text: str | None, new: str, name: str | None = None) -> None:
@@ -128,15 +128,15 @@ class Session:
         return f"{self.name}={self.value}"
 
     def begin(self, operation: Abandoned) -> None:
-        """Note that the server must be told something if the operation is broken off now."""
+        """Note that the server must be notified if the operation is interrupted now."""
         self._unfinished.setdefault(operation, False)
 
     def end(self, operation: Abandoned) -> None:
-        """Note that the server need not be told anything more."""
+        """Note that the server need not be notified any more."""
         self._unfinished.pop(operation, None)
 
     def drop(self, operation: Abandoned) -> None:
-        """Keep an operation that nobody goes on with, for the next clean-up."""
+        """Keep an abandoned operation for the next clean-up."""
         self._unfinished[operation] = True
         if len(self._unfinished) > _MAX_LEFT_BEHIND and len(dropped := self.dropped()) > (
             _MAX_LEFT_BEHIND
@@ -144,21 +144,21 @@ class Session:
             self.end(dropped[0])
 
     def drop_all(self) -> None:
-        """Keep all that is unfinished for the next clean-up: nobody goes on with it."""
+        """Keep all unfinished operations, which are abandoned now, for the next clean-up."""
         for operation in list(self._unfinished):
             self.drop(operation)
 
     def dropped(self) -> list[Abandoned]:
-        """Return the operations that nobody goes on with, those first that stop an answer.
+        """Return the abandoned operations, first those that stop an answer.
 
-        What is deleted cannot be stopped any more.
+        A deleted conversation cannot be stopped any more.
         """
         dropped = [each for each in list(self._unfinished) if self._unfinished.get(each)]
         return sorted(dropped, key=lambda each: each.only_deletes)
 
     @property
     def is_clean(self) -> bool:
-        """Whether the server need not be told anything."""
+        """Whether the server need not be notified of anything."""
         return not (self._unfinished or self.has_orphans)
 
     def deleted(self, conversation: str) -> None:
@@ -167,11 +167,11 @@ class Session:
         self._turns.pop(conversation, None)
 
     def turns_of(self, conversation: str, mine: L) -> L:
-        """Return what keeps the turns of a conversation, which all who resumed it share.
+        """Return the object with the turns of a conversation, shared by all who resumed it.
 
         Args:
             conversation: its id.
-            mine: what keeps them if nothing does yet.
+            mine: the object to use if there is not one yet.
         """
         self.known.add(conversation)
         turns: L = self._turns.setdefault(conversation, mine)
@@ -185,18 +185,18 @@ class Session:
         self.openings += 1
 
     def lost(self, openings: int) -> None:
-        """Note that the server does not know the session, as it was after so many openings."""
+        """Note that the server did not know the session after this many openings."""
         if self.openings == openings:
             self.accepted = self.has_settings = False
 
     def leave_to_parent(self) -> None:
-        """Forget what there is to clean up: after a fork, that is the parent's."""
+        """Forget all clean-ups: after a fork they are the parent's."""
         self._unfinished.clear()
         self._turns.clear()
         self.shared = True
 
     def adopt(self, set_cookies: Iterable[str]) -> None:
-        """Learn from the `Set-Cookie` headers of `POST /settings` how the session is called."""
+        """Learn the session's cookie from the `Set-Cookie` headers of `POST /settings`."""
         uuid: tuple[str, str] | None = None
         for header in set_cookies:
             pair, *attributes = header.split(";")
@@ -217,10 +217,10 @@ def parse_session(text: str, cookie_name: str | None = None) -> tuple[str, str]:
 
     Args:
         text: the value, or as `Session.export()` gave it.
-        cookie_name: the cookie's name, if it is told apart.
+        cookie_name: the cookie's name, if it is given separately.
 
     Raises:
-        TypeError: it is not text.
+        TypeError: the session is not a string.
         ValueError: it cannot be a cookie. The error does not repeat it.
     """
     if not isinstance(text, str):
@@ -238,10 +238,10 @@ def parse_session(text: str, cookie_name: str | None = None) -> tuple[str, str]:
 
 
 def check_cookie_name(name: object) -> str:
-    """Return the name of a cookie if it can be one.
+    """Return the name of a cookie if it is valid.
 
     Raises:
-        TypeError: it is not text.
+        TypeError: the name is not a string.
         ValueError: a cookie cannot have this name.
     """
     if not isinstance(name, str):

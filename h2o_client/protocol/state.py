@@ -10,22 +10,22 @@
 
     NEW        nothing was sent
     OPEN       the message is on its way, or its answer
-    STOPPING   the caller has enough: what has arrived becomes the reply
+    STOPPING   the caller stopped it: what has arrived becomes the reply
     ANSWERED   the reply is known; the operation cleans up
     CLOSING    the caller left, or the operation failed; the server is being notified
-    ENDED      there is a reply
-    CLOSED     there is no reply
+    ENDED      the stream has a reply
+    CLOSED     the stream ended without a reply
 
 The operation moves it to OPEN, STOPPING and ANSWERED, the shell that plays it to the rest. Two
-threads or tasks may ask for an end at the same time, so a move that is not drawn here is not an
-error: it is not made.
+threads or tasks may ask for an end at the same time, so a transition that is not drawn here is
+ignored, not an error.
 """
 
 from enum import Enum
 
 
 class State(Enum):
-    """Where a stream stands: see the module's docstring."""
+    """The states of a stream: see the module's docstring."""
 
     NEW = "new"
     OPEN = "open"
@@ -48,14 +48,14 @@ _NEXT = {
 RUNNING = frozenset({State.OPEN, State.STOPPING, State.ANSWERED})
 """The states in which the server may have to be told something."""
 OVER = frozenset({State.CLOSING, State.ENDED, State.CLOSED})
-"""The states in which nothing more is given to the caller."""
+"""The states in which the caller does not get any more text."""
 
 
 class Life:
     """The state of one stream.
 
     Attributes:
-        state: where it stands.
+        state: the current state.
     """
 
     __slots__ = ("state",)
@@ -64,7 +64,7 @@ class Life:
         self.state = State.NEW
 
     def move(self, state: State) -> bool:
-        """Move to a state, if that may follow; return whether it did."""
+        """Move to a state if the transition is allowed; return whether it was."""
         if state in _NEXT[self.state]:
             self.state = state
             return True

@@ -1,8 +1,8 @@
 r"""Text that can always be written as UTF-8.
 
-JSON can hold one half of a surrogate pair, as in `"\ud83d"`. That is not a character, and whoever
-prints or stores it fails. Everything that is read from the server passes through here: two halves
-that belong together become one character, a lone half becomes U+FFFD.
+JSON can hold one half of a surrogate pair, as in `"\ud83d"`. That is not a character, and printing
+or storing it fails. Everything that is read from the server passes through here: two halves that
+belong together become one character, a lone half becomes U+FFFD.
 """
 
 import json
@@ -25,7 +25,7 @@ def join_halves(text: str) -> str:
 
 
 def load_json(text: str) -> object:
-    """Read JSON whose texts can all be written as UTF-8 afterwards.
+    """Read JSON so that all strings in the result can be encoded as UTF-8.
 
     Raises:
         ValueError: it is not JSON. `NaN` and `Infinity`, which Python accepts, are not.

@@ -1,7 +1,7 @@
-"""What has come of an answer and was not given to the caller yet.
+"""The part of an answer that has arrived and that the caller has not taken yet.
 
 A caller may iterate the texts of an answer, its tokens, or both in turn. Nearly all want texts
-only, which are cheaper: tokens are made of what came last when they are asked for.
+only, which are cheaper: tokens are made from the last data only on request.
 """
 
 from collections import deque
@@ -12,7 +12,7 @@ from h2o_client.types import Token
 
 
 def is_shown(token: Token) -> bool:
-    """Whether the text of a token is a part of the answer's."""
+    """Whether the text of a token is part of the answer."""
     return not token.special and token.text != ""
 
 
@@ -22,12 +22,11 @@ def shown_texts(tokens: Sequence[Token]) -> list[str]:
 
 
 class TokenQueue:
-    """Texts and tokens of the same events: whoever takes one of them takes both.
+    """Texts and tokens of the same events: taking a text takes its token too, and vice versa.
 
     Attributes:
-        texts: the texts that are shown. A shell adds those that it pumped, and takes them from
-            here.
-        parser: where the tokens of pumped texts are to be had, or None.
+        texts: the texts to show. A shell adds the texts that it pumped, and takes them from here.
+        parser: the parser that has the tokens of pumped texts, or None.
     """
 
     __slots__ = ("_shown", "_tokens", "parser", "texts")
@@ -39,11 +38,11 @@ class TokenQueue:
         self._shown = 0  # how many of them are shown
 
     def put(self, tokens: Sequence[Token]) -> None:
-        """Add the tokens of an `Emit`; what came before has been taken."""
+        """Add the tokens of an `Emit`; all earlier ones have been taken."""
         self.texts.extend(self._hold(tokens))
 
     def token(self) -> Token | None:
-        """Take the next token; None: nothing is left."""
+        """Take the next token; None if nothing is left."""
         if self.parser is not None and (latest := self.parser.tokens()):
             self._hold(latest)
         while self._shown > len(self.texts):  # these were taken as texts
