@@ -1,10 +1,10 @@
-"""What a program leaves open is cleaned up all the same.
+"""Cleans up what a program leaves open.
 
-Three things can come between a client and its clean-up: what was to be closed is dropped, perhaps
-together with its client; the interpreter exits; or `close()` is called by a signal handler, on top
-of the very frame that is reading, which cannot go on before the handler returns. All three are met
-in one way. What the server must still be told is known to the client's session, and a `Cleaner`,
-which outlives the client, tells it: from a thread of its own, over connections of its own, within
+Three things can prevent a client's normal clean-up: an object is dropped without being closed,
+perhaps together with its client; the interpreter exits; or a signal handler calls `close()` on top
+of the frame that is reading, which cannot continue before the handler returns. All three have the
+same solution. The client's session knows what the server must still be told, and a `Cleaner`, which
+outlives the client, sends it: from a thread of its own, over connections of its own, within
 `Timeouts.cleanup`.
 """
 
@@ -37,7 +37,7 @@ class Client(Protocol):
 
 
 class OwnConnections:
-    """Connections for a player that has no client."""
+    """Connections for a player without a client."""
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
@@ -45,12 +45,12 @@ class OwnConnections:
 
 
 class Cleaner:
-    """Tells the server what one client has left unfinished.
+    """Notifies the server of everything that one client left unfinished.
 
     Args:
         client: the client; it is held weakly.
         exchange: what the client knows.
-        connect: makes connections; None: only the client can.
+        connect: makes connections; None if only the client can.
     """
 
     def __init__(self, client: Client, exchange: Exchange, connect: Connector | None) -> None:
@@ -61,11 +61,11 @@ class Cleaner:
         self._wanted = False
 
     def enlist(self) -> None:
-        """Clean up at the interpreter's exit, if not before."""
+        """Clean up at the interpreter's exit at the latest."""
         _ENLISTED.add(self)
 
     def retire(self) -> None:
-        """Do nothing more by itself: the client has done it all, or is another process's."""
+        """Stop working: the client is clean, or belongs to another process."""
         _ENLISTED.discard(self)
 
     def start(self) -> None:
@@ -87,7 +87,7 @@ class Cleaner:
             self._work()
 
     def close_client(self, begun: float) -> None:
-        """Close the client, at the interpreter's exit, and warn of what it has open."""
+        """Close the client at the interpreter's exit, and warn about open objects."""
         client = self._client()
         if client is not None:
             client._warn_unclosed()
@@ -103,7 +103,7 @@ class Cleaner:
         return Deadline(AMBIENT.clock, cleanup, "cleanup", begun)
 
     def _work(self) -> None:
-        """Clean up for as long as there is something new."""
+        """Clean up until nothing new is left."""
         mine = True
         while mine:
             try:

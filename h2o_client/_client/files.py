@@ -1,4 +1,4 @@
-"""The files that go with a message, as callers name them -> read."""
+"""Reads the files that go with a message."""
 
 import mimetypes
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ def read_files(files: Sequence[FileLike]) -> tuple[File, ...]:
     """Read files.
 
     Args:
-        files: paths, or `File`s with what is in them.
+        files: paths, or `File` objects with contents.
 
     Raises:
-        TypeError: one is neither.
-        ValueError: one is empty or too large, or all together are.
-        OSError: one cannot be read.
+        TypeError: an item is neither a path nor a `File`.
+        ValueError: a file is empty or too large, or all files together are.
+        OSError: a file cannot be read.
     """
     if isinstance(files, str | bytes | PathLike | File):
         raise TypeError("files must be a list: put a single file in one")

@@ -1,7 +1,7 @@
-"""What both shells know of httpx: its options, its requests, its errors.
+"""The parts of httpx that both shells use: its options, requests and errors.
 
 The session's cookie is a header that the core builds for each request, so httpx must keep no
-cookies of its own: it would send the server's back to it, and other cookies with them. Redirects
+cookies of its own: it would send cookies of the server back to it, next to the session's. Redirects
 are never followed, so that neither cookie nor prompt can leave the origin of the base URL.
 """
 
@@ -60,7 +60,7 @@ AMBIENT = Ambient(
 
 
 class _Process:
-    """Which process this is: `os.getpid()` asks the system, too much to do for each token.
+    """Identifies this process: `os.getpid()` is a system call, too slow for each token.
 
     Attributes:
         id: its number.
@@ -83,7 +83,7 @@ class _Process:
 PROCESS = _Process()
 
 KEPT_AFTER_FORK: list[object] = []
-"""What a forked child has of its parent: connections and players.
+"""What a forked child has inherited from its parent: connections and players.
 
 It is kept for good, because the garbage collector would close the sockets, and they are the
 parent's: the end of a TLS connection, for one, would be sent in its name.
@@ -108,11 +108,12 @@ WRITE_LIMIT = 60.0
 
 
 def exchange_of(base_url: str | None, arguments: Mapping[str, Any]) -> Exchange:
-    """Make what the flows of a client go through of its arguments and the environment.
+    """Make the object that sends a client's requests, from its arguments and the environment.
 
     Raises:
-        TypeError: an argument is of the wrong type.
+        TypeError: an argument has the wrong type.
         ValueError: an argument is not valid.
+
     """
     configure_logging(os.environ.get("H2O_CHAT_LOG"))
     configuration = configure(base_url, environ=os.environ, **arguments)
@@ -123,9 +124,9 @@ def files_of(files: Sequence[FileLike] | None) -> tuple[File, ...]:
     """Read the files that go with a message; few messages have any.
 
     Raises:
-        TypeError: one is neither a path nor a `File`.
-        ValueError: one is empty or too large, or all together are.
-        OSError: one cannot be read.
+        TypeError: an item is neither a path nor a `File`.
+        ValueError: a file is empty or too large, or all files together are.
+        OSError: a file cannot be read.
     """
     if files is None:
         return ()
@@ -138,7 +139,7 @@ def configure_logging(level: str | None) -> None:
     """Print the log to stderr, for scripts: `H2O_CHAT_LOG` is "info" or "debug".
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the value is neither of these.
     """
     if not level:
         return
@@ -153,22 +154,22 @@ def configure_logging(level: str | None) -> None:
 
 
 def log_response(request: Request, status: int, begun: float) -> None:
-    """Log a request and how it was answered. Headers and body, which hold secrets, are left out."""
+    """Log a request and its outcome, without headers and body, which hold secrets."""
     seconds = AMBIENT.clock() - begun
     logger.info("%s: %s answered %d in %.3f s", request.operation, request.method, status, seconds)
 
 
 @cache
 def tls_context() -> ssl.SSLContext:
-    """Return httpx's default TLS context. It takes longest of all to make; clients share it."""
+    """Return httpx's default TLS context. Clients share it because it is slow to make."""
     return httpx.create_ssl_context()
 
 
 def client_options(proxy: str | None) -> dict[str, Any]:
-    """Return the arguments of the httpx client that a client of ours makes for itself.
+    """Return the arguments for the httpx client that one of our clients makes for itself.
 
-    The number of connections has no bound: a stream holds its connection for as long as it
-    lasts, and with httpx's default of 100 the 101st would wait for one of them to end.
+    The number of connections is not limited: a stream holds its connection until its end, so with
+    httpx's default of 100 the 101st stream would wait for one of them to end.
 
     Raises:
         ValueError: the proxy is not a valid URL. The text does not repeat it, as it can hold a
@@ -191,7 +192,7 @@ def client_options(proxy: str | None) -> dict[str, Any]:
 
 
 def is_proxy(url: object) -> bool:
-    """Whether this can be the URL of a proxy; httpx itself takes ports that do not exist."""
+    """Whether this is a valid URL of a proxy; httpx itself accepts invalid ports."""
     try:
         port = httpx.Proxy(url).url.port  # type: ignore[arg-type]  # it checks the type
     except (ValueError, TypeError, httpx.InvalidURL):
@@ -205,7 +206,7 @@ def check_http_client(
     """Check the caller's own httpx client.
 
     Raises:
-        TypeError: it is not of the right kind, or a proxy or transport was given beside it.
+        TypeError: it has the wrong type, or is combined with a proxy or transport.
     """
     if not isinstance(http_client, kind):
         raise TypeError(
@@ -222,20 +223,20 @@ def check_http_client(
 
 
 def alive(items: WeakValueDictionary[int, T]) -> list[T]:
-    """Return what is still there, at one moment, whatever other threads add or drop meanwhile."""
+    """Return the values of a weak dictionary, safely while other threads change it."""
     found = [reference() for reference in items.valuerefs()]  # a copy made at once
     return [item for item in found if item is not None]
 
 
 def rebuild(kind: Callable[..., T], arguments: dict[str, Any]) -> T:
-    """Make a client of the arguments that another was made of; for pickle."""
+    """Make a client from the arguments of another one; for pickle."""
     return kind(**arguments)
 
 
 def is_earlier(deadline: Deadline, steady: float | None) -> bool:
-    """Whether a deadline is so much earlier than httpx's limit that it is worth a watch of its own.
+    """Whether a deadline is so much earlier than httpx's limit that it needs a watchdog.
 
-    A tenth of a silence either way does not matter; the end of the total is a moment.
+    A tenth more or less does not matter for a silence, but it does for the total.
     """
     left = deadline.left()
     if left is None:
@@ -246,7 +247,7 @@ def is_earlier(deadline: Deadline, steady: float | None) -> bool:
 def build_request(
     http: httpx.Client | httpx.AsyncClient, request: Request, limits: dict[str, float | None]
 ) -> httpx.Request:
-    """Make httpx's request of ours; cookies of the caller's own client are sent beside ours."""
+    """Turn our request into httpx's, with the cookies of the caller's own client added."""
     built = http.build_request(
         request.method,
         request.url,
@@ -272,8 +273,8 @@ def build_request(
 class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
     """The body of a request, iterated without a generator, once.
 
-    httpx's own is an async generator, which a cancellation while it is sent leaves to the garbage
-    collector, and trio warns of that.
+    httpx's own body is an async generator. A cancellation while it is sent leaves that to the
+    garbage collector, and trio warns about it.
 
     Attributes:
         size: its length in bytes.
@@ -325,11 +326,11 @@ def new_http(kind: Callable[..., T], proxy: str | None, transport: str | None) -
 
 
 def check_transport(transport: object) -> None:
-    """Check which transport is asked for.
+    """Check the name of the transport.
 
     Raises:
-        TypeError: it is not a name.
-        ValueError: no transport has this name.
+        TypeError: it is not a string.
+        ValueError: it is not the name of a transport.
     """
     if transport is not None and not isinstance(transport, str):
         raise TypeError(
@@ -341,9 +342,9 @@ def check_transport(transport: object) -> None:
 
 
 def fast_transports(kind: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
-    """Return what makes an httpx client one with the fast transport.
+    """Return the arguments that give an httpx client the fast transport.
 
-    httpx leaves the environment's proxies alone when it is given a transport: they are mounted.
+    httpx ignores the environment's proxies if it is given a transport, so they are mounted here.
     """
     try:
         from h2o_client import _fast
@@ -363,7 +364,7 @@ def fast_transports(kind: Callable[..., Any], options: dict[str, Any]) -> dict[s
 
 
 def environment_proxies() -> dict[str, str | None]:
-    """Return the proxies of the environment as httpx mounts them; None: no proxy for these hosts.
+    """Return the environment's proxies as httpx mounts them, with None for direct connections.
 
     They are `HTTP_PROXY`, `HTTPS_PROXY` and `ALL_PROXY`; `NO_PROXY` has hosts, domains, addresses
     or URLs, or "*" for all.
@@ -385,7 +386,7 @@ def environment_proxies() -> dict[str, str | None]:
 
 
 def _host_pattern(host: str) -> str:
-    """Return what a host of `NO_PROXY` is for httpx: a domain stands for what is in it, too."""
+    """Return httpx's pattern for a host of `NO_PROXY`; a domain includes its subdomains."""
     try:
         address = ipaddress.ip_address(host.partition("/")[0])
     except ValueError:
@@ -394,7 +395,7 @@ def _host_pattern(host: str) -> str:
 
 
 def read_head(response: httpx.Response) -> Head:
-    """Return the head of a response in the core's form."""
+    """Convert the head of a response for the core."""
     headers = [
         (name.decode("latin-1").lower(), value.decode("latin-1"))
         for name, value in response.headers.raw
@@ -403,22 +404,22 @@ def read_head(response: httpx.Response) -> Head:
 
 
 def unread_body(response: httpx.Response) -> Any:
-    """Return the body of a response as its transport gives it, to be iterated once.
+    """Return the body of a response as its transport provides it, to iterate once.
 
-    `Response.iter_raw()` gives the same, at a tenth of the cost of a small chunk on top, and
-    nothing where an event hook of the caller's own client, or its `MockTransport`, has read it.
+    `Response.iter_raw()` does the same, but adds a tenth to the cost of a small chunk, and yields
+    nothing if an event hook or `MockTransport` of the caller's own client has read the body.
     """
     return httpx.ByteStream(response.content) if response.is_stream_consumed else response.stream
 
 
 def socket_of(response: httpx.Response | None) -> Any:
-    """Return the socket that a response comes from; None where its transport does not show it."""
+    """Return the socket of a response; None if its transport does not expose it."""
     stream = None if response is None else response.extensions.get("network_stream")
     return None if stream is None else stream.get_extra_info("socket")
 
 
 def shut_down(response: httpx.Response | None) -> bool:
-    """End the connection of a response, which wakes who reads from it; False: it is not known."""
+    """Shut down a response's connection, which wakes its reader; False if it is unknown."""
     shown = socket_of(response)
     if shown is None:
         return False
@@ -434,9 +435,9 @@ def shut_down(response: httpx.Response | None) -> bool:
 
 
 def translate(error: Exception, effect: Effect | None) -> H2oError:
-    """Translate an error of httpx into one of ours, for the effect in which it came.
+    """Translate an error of httpx into one of ours, for the effect that raised it.
 
-    The new error does not hold the old one, which holds the request, and so the session.
+    The new error does not refer to the old one, which holds the request with the session.
     """
     if isinstance(error, httpx.HTTPStatusError):  # from an event hook of the caller's own client
         return status_error(error.response.status_code, error.response.reason_phrase)
@@ -488,7 +489,7 @@ def translate(error: Exception, effect: Effect | None) -> H2oError:
 
 
 def _was_cut_short(error: Exception, largest: int) -> bool:
-    """Whether the connection was closed while a body was sent that is larger than servers take."""
+    """Whether the connection was closed while sending a body that is too large for servers."""
     if not isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError):
         return False
     body = error.request.stream
@@ -496,9 +497,9 @@ def _was_cut_short(error: Exception, largest: int) -> bool:
 
 
 def _words(error: BaseException) -> str:
-    """Return the text of an error, or of what caused it: on trio the outer ones have none.
+    """Return the text of an error or of its cause: on trio the outer errors are empty.
 
-    What it quotes of a response, a `Set-Cookie` perhaps, is left out.
+    Quotations from a response, which could be a `Set-Cookie`, are left out.
     """
     cause: BaseException | None = error
     while cause is not None:
@@ -509,7 +510,7 @@ def _words(error: BaseException) -> str:
 
 
 def _is_lasting(error: BaseException) -> bool:
-    """Whether connecting fails for a reason that does not pass by itself."""
+    """Whether connecting fails for a permanent reason."""
     if not isinstance(error, httpx.ConnectError | httpx.ProxyError):
         return True
     cause: BaseException | None = error

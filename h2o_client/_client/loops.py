@@ -1,9 +1,9 @@
-"""What ends with an event loop.
+"""Closes connections when their event loop ends.
 
 An async client that is used in one `asyncio.run()` after another has connections that die with
-each event loop, and by then nobody can close them any more. Both asyncio and trio close every
-async generator that is still alive when they end (PEP 525), and that is the one moment to hook
-into: a generator that waits at its `yield` for nothing else.
+each event loop, and after that they cannot be closed. Both asyncio and trio close all remaining
+async generators at their end (PEP 525), so a generator that only waits at its `yield` can close the
+connections then.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -17,7 +17,7 @@ _GUARDS: RunVar[set[AsyncGenerator[None, None]]] = RunVar("h2o_client._client.lo
 
 
 def this_loop() -> object:
-    """Return an object that stands for the event loop that is running."""
+    """Return an object that identifies the running event loop."""
     try:
         return _LOOP.get()
     except LookupError:
@@ -27,14 +27,14 @@ def this_loop() -> object:
 
 
 async def watch_over(close: Callable[[], Awaitable[None]]) -> AsyncGenerator[None, None]:
-    """See to it that connections are closed when the event loop ends, if they are open then.
+    """Make sure that open connections are closed when the event loop ends.
 
     Args:
-        close: closes them; does no harm twice.
+        close: closes them; may be called twice.
 
     Returns:
-        The guard, for `let_go()`. The event loop holds it: a client of ours that is dropped
-        leaves its connections to be closed too.
+        The guard, for `let_go()`. The event loop holds it, so that the connections of a client that
+        was dropped are closed too.
     """
     guard = _close_at_the_end(close)
     await anext(guard)
@@ -51,7 +51,7 @@ def is_on_watch(guard: AsyncGenerator[None, None]) -> bool:
 
 
 async def let_go(guard: AsyncGenerator[None, None]) -> None:
-    """Close what a guard watches over, now."""
+    """Close the connections of a guard now."""
     await guard.aclose()
     _GUARDS.get(set()).discard(guard)
 

@@ -1,8 +1,9 @@
 """A deadline for a thread that sleeps in a socket.
 
 httpx has one read limit for the whole body of a response, and a sync reader cannot be cancelled.
-Where a read must end earlier than that, after comments that did not count as an answer or for the
-total of a call, a watchdog shuts the socket down from a thread of its own, and the reader wakes.
+If a read must end earlier than that, because of the total limit of a call or after comments that
+are not part of an answer, a watchdog shuts down the socket from a thread of its own, which wakes
+the reader.
 """
 
 import threading
@@ -12,7 +13,7 @@ from h2o_client._client.http import AMBIENT
 
 
 class Watchdog:
-    """Calls a function when a deadline passes. Its thread begins with the first deadline.
+    """Calls a function when a deadline passes. Its thread starts with the first deadline.
 
     Args:
         fire: what to call.
@@ -28,7 +29,7 @@ class Watchdog:
         self._thread: threading.Thread | None = None
 
     def arm(self, seconds: float) -> None:
-        """Call the function in this many seconds, unless it is disarmed before."""
+        """Call the function after this many seconds, unless it is disarmed before."""
         with self._changed:
             self._fired = False
             self._deadline = AMBIENT.clock() + seconds

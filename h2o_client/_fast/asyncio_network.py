@@ -22,7 +22,7 @@ _GOODBYE = 1.0  # seconds that asyncio is given to drop a connection; it takes o
 
 
 class _Protocol(asyncio.Protocol):
-    """Keeps what has come, and wakes who waits for it, or for room to write."""
+    """Buffers received bytes, and wakes the tasks that wait for them or for room to write."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -72,7 +72,7 @@ class _Protocol(asyncio.Protocol):
         await self._room.wait()
 
     def take(self) -> bytes:
-        """Take what has come."""
+        """Take the received bytes."""
         received = self.received
         data = received[0] if len(received) == 1 else b"".join(received)
         received.clear()
@@ -89,10 +89,10 @@ class _Protocol(asyncio.Protocol):
 
 
 class AsyncioStream(httpcore.AsyncNetworkStream):
-    """A connection by asyncio's own means.
+    """A connection with asyncio's own transports.
 
     Args:
-        protocol: what is told of its bytes.
+        protocol: receives its bytes.
         transport: the connection.
     """
 
@@ -106,7 +106,7 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
         self._late = False
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Read what has come, or wait for it; b"" at the end.
+        """Read bytes, waiting if necessary; b"" at the end.
 
         Raises:
             httpcore.ReadTimeout: nothing came in time.
@@ -141,7 +141,7 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
             raise httpcore.ReadTimeout
 
     def _watch(self, timeout: float) -> None:
-        """See to it that the reader is woken when its time is over."""
+        """Make sure that the reader is woken when its time is over."""
         self._deadline = deadline = self._loop.time() + timeout
         if self._timer is not None:
             if self._timer.when() <= deadline:
@@ -161,10 +161,10 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
         reader.set_result(None)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Write; wait only where much is unsent already.
+        """Write; wait only if much is still unsent.
 
         Raises:
-            httpcore.WriteTimeout: there was no room in time.
+            httpcore.WriteTimeout: the peer did not take the bytes in time.
             httpcore.WriteError: the connection was lost.
         """
         protocol = self._protocol
@@ -179,7 +179,7 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
             raise httpcore.WriteError("the connection is closed")
 
     async def aclose(self) -> None:
-        """Close at once; what is unsent is of no use to anybody."""
+        """Close at once, without sending buffered bytes."""
         self._forget_timer()
         self._transport.abort()
         if not self._protocol.closed.done():
@@ -226,7 +226,7 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
         return AsyncioStream(protocol, transport)
 
     def get_extra_info(self, info: str) -> Any:
-        """Return what is known of the connection."""
+        """Return information about the connection."""
         if info == "is_readable":
             # Whoever asks has read a response to its end: what has come since is its end. What
             # the event loop has not read yet, the socket knows.
@@ -237,7 +237,7 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
 
 
 class AsyncioBackend(httpcore.AsyncNetworkBackend):
-    """Connects by asyncio's own means."""
+    """Connects with asyncio's own transports."""
 
     async def connect_tcp(
         self,

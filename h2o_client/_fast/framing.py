@@ -1,6 +1,6 @@
 """Where the head of a response ends, and what is in the chunks of its body.
 
-Two objects that do no I/O: they are fed bytes, and never ask for any.
+Two classes that do not perform I/O: they are fed bytes.
 """
 
 import re
@@ -18,11 +18,11 @@ _START = b"HTTP/1.1 200"
 class HeadWatch:
     """Watches the bytes of a connection for the end of a response's head.
 
-    Only heads of status 200 count: such a response is the last to its request.
+    Only heads with status 200 count, as such a response is the last for its request.
 
     Attributes:
-        at_body: whether what was returned last ended with such a head.
-        held: what was read beyond it.
+        at_body: whether the bytes that were returned last ended with such a head.
+        held: the bytes that were read beyond it.
     """
 
     __slots__ = ("_head", "at_body", "held")
@@ -33,13 +33,13 @@ class HeadWatch:
         self.held = b""
 
     def sent(self) -> None:
-        """Take note that a request, or a part of one, was sent: it is answered with a head."""
+        """Note that a request, or a part of one, was sent, so that a head is expected."""
         self.at_body = False
         if self._head is None and not self.held:
             self._head = bytearray()
 
     def received(self, data: bytes) -> bytes:
-        """Return the bytes up to the end of the head, if it is in these; else all."""
+        """Return the bytes up to the end of the head, or all if it does not end in them."""
         self.at_body = False
         if self._head is None:
             return data
@@ -60,18 +60,18 @@ class HeadWatch:
         return data[:end]
 
     def take(self) -> bytes:
-        """Take what was read beyond the head."""
+        """Take the bytes that were read beyond the head."""
         held, self.held = self.held, b""
         return held
 
 
 class Dechunker:
-    """Takes the bytes of a chunked body, and gives what is in the chunks.
+    """Decodes the bytes of a chunked body.
 
     Attributes:
         ended: whether the body has ended.
-        rest: what followed its end in the same bytes.
-        error: what is wrong with the chunks, once something is: nothing follows it.
+        rest: the bytes after its end.
+        error: the error in the chunks, once it occurs; decoding stops there.
     """
 
     __slots__ = ("_left", "_line", "_trailers", "ended", "error", "rest")

@@ -1,4 +1,4 @@
-"""What the two sides of the transport share: errors, options, which bodies they read themselves."""
+"""What both sides of the transport share: errors, options, and which bodies they read."""
 
 import contextlib
 import ssl
@@ -34,7 +34,7 @@ def httpx_errors() -> Iterator[None]:
 
 
 def comes_in_chunks(request: httpx.Request, response: httpcore.Response) -> bool:
-    """Whether there is a body, and it comes in chunks and in no other way."""
+    """Whether there is a body that is sent in chunks only."""
     names = [name.lower() for name, _ in response.headers]
     framing = [
         value.lower() for name, value in response.headers if name.lower() == b"transfer-encoding"
@@ -48,7 +48,7 @@ def comes_in_chunks(request: httpx.Request, response: httpcore.Response) -> bool
 
 
 def core_request(request: httpx.Request) -> httpcore.Request:
-    """Make httpcore's request of httpx's."""
+    """Convert httpx's request to httpcore's."""
     url = request.url
     return httpcore.Request(
         method=request.method,
@@ -62,7 +62,7 @@ def core_request(request: httpx.Request) -> httpcore.Request:
 
 
 def pool_options(verify: ssl.SSLContext, limits: httpx.Limits) -> dict[str, Any]:
-    """Return httpcore's options of httpx's."""
+    """Convert httpx's options to httpcore's."""
     return {
         "ssl_context": verify,
         "max_connections": limits.max_connections,
@@ -75,7 +75,7 @@ def is_socks(proxy: httpx.Proxy, verify: ssl.SSLContext) -> bool:
     """Whether this is a SOCKS proxy.
 
     Raises:
-        ImportError: it is, and a package for that is missing.
+        ImportError: it is, but a package for it is missing.
     """
     if not proxy.url.scheme.startswith("socks"):
         return False
@@ -95,5 +95,5 @@ def proxy_options(proxy: httpx.Proxy) -> dict[str, Any]:
 
 
 def http_proxy_options(proxy: httpx.Proxy) -> dict[str, Any]:
-    """Return those that only an HTTP proxy has."""
+    """Return the options that only an HTTP proxy has."""
     return {"proxy_headers": proxy.headers.raw, "proxy_ssl_context": proxy.ssl_context}

@@ -1,10 +1,10 @@
-"""What tasks do in their own way; `_sync/_runtime.py` has the same names for threads.
+"""The code that is specific to tasks; `_sync/_runtime.py` has the same names for threads.
 
 A cancellation is never thrown into a flow: the flow is closed where it stands, the response is
 released and the server notified, shielded from the cancellation and bounded in time. A native
-cancellation of asyncio, `task.cancel()`, passes through every shield: it makes the clean-up begin
-again. The creation of a conversation, which must not be done twice, runs in a task of its own, so
-that its answer is waited for, the id known, and the conversation deleted.
+cancellation of asyncio, `task.cancel()`, passes through every shield, so the clean-up begins again.
+The creation of a conversation must not be repeated, so it runs in a task of its own: its response
+is awaited, and the conversation can be deleted by its id.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ def not_reentrant(function: F) -> F:
 
 
 def is_reentrant() -> bool:
-    """Whether this is called from on top of work of ours: never, as a handler cannot await it."""
+    """Whether a signal handler that interrupted our code calls this: it cannot, without await."""
     return False
 
 
@@ -56,7 +56,7 @@ def new_event() -> "anyio.Event":  # quoted, as anyio imports this on first acce
 
 
 async def wait_for(event: "anyio.Event", seconds: float) -> None:
-    """Wait for an event, at most for this time."""
+    """Wait for an event, for this time at most."""
     with anyio.move_on_after(seconds):
         await event.wait()
 
@@ -65,11 +65,11 @@ async def retry_while_shielded(
     clean_up: Callable[[], Awaitable[None]],
     deadline: Deadline,  # noqa: ARG001 -- the clean-up keeps it by itself
 ) -> bool:
-    """Await a clean-up that a cancellation does not interrupt; return whether it has ended.
+    """Await a clean-up, shielded from cancellation; return whether it has ended.
 
-    A native cancellation of asyncio passes through every shield, and interrupts a request on its
-    way. The clean-up is then done again, for it tells the server only what it has not been told;
-    after some such cancellations they have their way.
+    A native cancellation of asyncio passes through every shield, and interrupts a request. The
+    clean-up is then repeated, as it only sends what the server has not received yet; after several
+    such cancellations it is given up.
     """
     interrupted: BaseException | None = None
     for _ in range(_TRIES):
@@ -89,11 +89,11 @@ async def retry_while_shielded(
 
 
 async def finish(call: Callable[[], Awaitable[T]], *, after_interruption: float) -> T:
-    """Await a call in a task of its own, which a cancellation of this one does not interrupt.
+    """Await a call in a task of its own, so that cancelling this task does not interrupt it.
 
     Args:
         call: what to await.
-        after_interruption: seconds that are left to it once this task is cancelled.
+        after_interruption: seconds that it may still take once this task is cancelled.
     """
     results: list[T] = []
     errors: list[Exception] = []
@@ -130,7 +130,7 @@ async def finish(call: Callable[[], Awaitable[T]], *, after_interruption: float)
 
 
 class Interruptible:
-    """The base of the player: its response, and waits that another task can end."""
+    """The base of the player: its response, and waits that another task can interrupt."""
 
     def __init__(self) -> None:
         self._response: httpx.Response | None = None
@@ -139,7 +139,7 @@ class Interruptible:
         self._effect_scope: anyio.CancelScope | None = None
 
     def interrupt(self) -> bool:
-        """Wake the task that is waiting; False: it could not be reached."""
+        """Wake the task that is waiting; return whether that was possible."""
         self._interrupted = True
         if self._effect_scope is None:
             return shut_down(self._response)
@@ -161,7 +161,7 @@ class Interruptible:
     async def _interruptible(
         self, perform: Callable[[Effect], Awaitable[object]], effect: Effect
     ) -> object:
-        """Perform an effect where `interrupt()` can end it."""
+        """Perform an effect that `interrupt()` can end."""
         outer = self._effect_scope
         try:
             with anyio.CancelScope() as self._effect_scope:
@@ -178,7 +178,7 @@ class Interruptible:
     async def _get_response(
         self, http: httpx.AsyncClient, request: httpx.Request, effect: Send | Fetch
     ) -> httpx.Response:
-        """Send a request, within all of its time: httpx's limits begin anew with every byte."""
+        """Send a request within a total time, as httpx's limits restart with every byte."""
         connect, within = effect.connect.left(), effect.deadline.left()
         if (
             within is not None
@@ -191,10 +191,10 @@ class Interruptible:
         raise effect.deadline.exceeded()
 
     def _interruptible_next(self, chunks: AsyncIterator[bytes]) -> Callable[[], Awaitable[bytes]]:
-        """Return what reads where `interrupt()` can end it.
+        """Return a function for reads that `interrupt()` can end.
 
-        A cancel scope costs as much as all the rest of a token's way: it is for transports that
-        do not show their socket.
+        A cancel scope doubles the cost of a token, so it is only used with transports that do not
+        expose their socket.
         """
         if socket_of(self._response) is not None:
             return chunks.__anext__
@@ -210,7 +210,7 @@ class Interruptible:
         return read
 
     async def _read_until(self, chunks: AsyncIterator[bytes], deadline: Deadline) -> bytes:
-        """Read within less than what httpx was told when the body began."""
+        """Read within less time than httpx was given when the body began."""
         with anyio.move_on_after(deadline.left()):
             return await anext(chunks, b"")
         raise deadline.exceeded()
@@ -219,7 +219,7 @@ class Interruptible:
         await anyio.sleep(effect.seconds)
 
     async def _acquire(self, lock: "anyio.Lock", within: float | None) -> bool:
-        """Acquire a lock; False: not within this time."""
+        """Acquire a lock; return whether that succeeded within this time."""
         with anyio.move_on_after(within):
             await lock.acquire()
             return True
@@ -227,10 +227,10 @@ class Interruptible:
 
 
 async def _exhaust(chunks: AsyncIterator[bytes]) -> None:
-    """Bring httpx's generators of a body to their end, without waiting for bytes.
+    """Finish httpx's generators of a body, without waiting for bytes.
 
-    They stand one within another, and closing the outer one leaves those within to the garbage
-    collector, of which trio warns. A cancellation ends them all, from the inside.
+    They are nested, and closing the outer one leaves the inner ones to the garbage collector, about
+    which trio warns. A cancellation ends all of them, from the inside.
     """
     with contextlib.suppress(*TRANSPORT_ERRORS), anyio.CancelScope() as scope:
         scope.cancel()
@@ -281,31 +281,31 @@ class ConnectionOwner(ABC):
 
     @abstractmethod
     def _forget_streams(self) -> None:
-        """Leave what is open to the process or event loop that it belongs to."""
+        """Leave open connections to the process or event loop that they belong to."""
 
     @abstractmethod
     async def _clean_up(self, deadline: Deadline) -> None:
-        """Close what is open, and notify the server."""
+        """Close all connections, and notify the server."""
 
     def _connector(self) -> Connector | None:
-        """Return what connects without an event loop; None: an `http_client` needs its own."""
+        """Return a function that connects without an event loop; None with an `http_client`."""
         return (
             partial(new_http, httpx.Client, self._proxy, self._transport) if self._owned else None
         )
 
     def _close_at_exit(self, deadline: Deadline) -> None:  # noqa: ARG002 -- nothing takes time
-        """Begin nothing more; what still reads is in a thread that ends with the process."""
+        """Begin nothing more; remaining reads are in a thread that ends with the process."""
         self._closed = True
 
     def _is_in_use(self) -> bool:
-        """Whether streams are open on the previous event loop, and it still runs."""
+        """Whether streams are open on the previous event loop, which is still running."""
         from h2o_client._client.loops import is_on_watch
 
         runs = self._guard is not None and is_on_watch(self._guard)
         return runs and any(stream.running for stream in alive(self._streams))
 
     async def _prepare(self) -> None:
-        """On another event loop, or after a fork, begin with new connections.
+        """Start with new connections on another event loop, or after a fork.
 
         Raises:
             RuntimeError: the client has an `http_client` of the caller's, or is in use elsewhere.
@@ -340,7 +340,7 @@ class ConnectionOwner(ABC):
         self._begun = self._owned
 
     async def _prepare_to_clean_up(self) -> bool:
-        """Be ready to clean up; False: all that is open is another process's."""
+        """Prepare a clean-up; return False if everything open belongs to another process."""
         if self._pid != PROCESS.id:
             return False
         await self._prepare()

@@ -1,6 +1,6 @@
 """The client: `AsyncH2oClient`, for asyncio and trio.
 
-Nothing here decides what is sent: that is the core's, and the shell plays its flows.
+The core decides what is sent; this shell plays its flows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,42 +30,39 @@ if TYPE_CHECKING:
 class AsyncH2oClient(AsyncBaseClient):
     """A client of H2O's chat service, or of a self-hosted server of its kind.
 
-    It may be shared by the tasks of one event loop, and used with or without `async with`; call
-    `aclose()` at the end. One client is one session with the service, opened when it is first
-    needed.
+    It may be shared by the tasks of one event loop. Use it with `async with`, or call `aclose()` at
+    the end. Each client has one session with the service, which is opened on first use.
 
     Args:
-        base_url: where the service is; it may have a path, and user:password, which are sent as
-            `Authorization`. None: the environment's `H2O_CHAT_URL`, else the hosted service.
-        model: the model of calls that name none. None: the environment's `H2O_CHAT_MODEL`, else
-            the service's default model: on servers of 2025 the first that they list.
-        session: a session to resume, as `session` gave it, or the value of the session's cookie in
-            a browser, for a server that wants a login. Its settings are left as they are,
+        base_url: the URL of the service. It may have a path, and user:password, which are sent as
+            `Authorization`. None for the environment's `H2O_CHAT_URL`, or else the hosted service.
+        model: the model of calls that do not name one. None for the environment's `H2O_CHAT_MODEL`,
+            or else the service's default model, which is the first in the list on servers of 2025.
+        session: a session to resume: the `session` of another client, or the value of the session's
+            cookie in a browser, for a server that requires a login. Its settings are not changed,
             unless `share_conversations` is False.
         share_conversations: whether the service may share conversations with the authors of the
-            models. False opts out, on every version of the server, before anything is said.
-        timeouts: time limits; a number bounds every silence, in seconds.
-        retries: what is sent again; a number says how often, 0 switches it off.
-        proxy: URL of a proxy. None: the environment's, as httpx reads it.
-        headers: more headers for every request, or other values for ours.
+            models. False opts out, on every version of the server, before the first message.
+        timeouts: time limits; a number limits every silence, in seconds.
+        retries: how failed requests are retried; a number says how often, 0 switches retries off.
+        proxy: URL of a proxy. None for the proxies of the environment, as httpx reads them.
+        headers: more headers for every request, or other values for the client's own.
         http_client: your own `httpx.AsyncClient`, for a private CA, mounts or hooks. It is used as
-            it is, and not closed. Redirects are not followed, whatever it says. Its pool is yours
-            to fit: `httpx.Limits(max_connections=None, keepalive_expiry=4.0)`, as httpx's own
-            hundred connections make streams wait for each other, and the server closes an idle
-            one after 5 seconds.
-        transport: "fast" reads answers with less work for each token; on asyncio it takes about
-            half of the CPU. None: httpx's own transport.
+            it is, and not closed. Redirects are not followed, whatever its settings. Configure its
+            pool yourself: `httpx.Limits(max_connections=None, keepalive_expiry=4.0)` is
+            recommended, because with httpx's limit of 100 connections streams can wait for each
+            other, and the server closes idle connections after 5 seconds.
+        transport: "fast" reads answers with less work per token; on asyncio it takes about
+            half of the CPU. None for httpx's own transport.
         parameters: generation parameters for every call.
-        recover: whether the rest of an answer is got from the server when the connection is lost
-            under it. An answer that another process stopped half way then appears whole on servers
-            of 2023.
-        dialect: "chat-ui-2023" for chat-ui 0.3 to 0.6, "chat-ui-2025" for 0.9.6 and later. None:
-            the client finds out with its first request, which costs one more on the newer ones.
-        cookie_name: the name of the session's cookie, where a deployment renamed it. None: the
-            client finds out.
+        recover: whether to fetch the rest of an answer from the server after a lost connection. On
+            servers of 2023, an answer that another process stopped midway then seems complete.
+        dialect: "chat-ui-2023" for chat-ui 0.3 to 0.6, "chat-ui-2025" for 0.9.6 and later. None to
+            find out with the first request, which takes one more request on the newer ones.
+        cookie_name: the name of the session's cookie, if a deployment renamed it. None to find out.
 
     The environment's `H2O_CHAT_TOKEN` is sent as a bearer token, unless `base_url` has a user or
-    `headers` an `Authorization`.
+    `headers` contains an `Authorization`.
 
     Raises:
         TypeError: an argument is of the wrong type.
@@ -128,10 +125,10 @@ class AsyncH2oClient(AsyncBaseClient):
         await self.aclose()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the configuration, and what is known of the server; a session only if passed in.
+        """Pickle the configuration and kind of server, and the session if it was passed in.
 
         Raises:
-            TypeError: the client has an `http_client` of the caller's.
+            TypeError: the client uses the caller's `http_client`.
         """
         if not self._owned:
             raise TypeError(
@@ -150,7 +147,7 @@ class AsyncH2oClient(AsyncBaseClient):
 
     @property
     def model(self) -> str:
-        """The model of calls that name none; "" while the server's own default is not known."""
+        """The model of calls that do not name one; "" while the server's default is unknown."""
         return self._exchange.model or ""
 
     @property
@@ -160,24 +157,24 @@ class AsyncH2oClient(AsyncBaseClient):
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """What the server can do beyond what all can; empty while it is not known which it is.
+        """The optional features of the server; empty while the kind of server is unknown.
 
         "branches": `send(parent=…)`. "files": `files=…`. "parameters": generation options.
-        "preprompt": a system message is told the model as such. "prompt": `prompt()`. "summarize":
-        `summarize()`. "titles": conversations get titles by themselves. "vote": `vote()`.
-        "web_search": `web_search=True`. What it cannot do raises `UnsupportedError`.
+        "preprompt": a system message reaches the model as such. "prompt": `prompt()`. "summarize":
+        `summarize()`. "titles": conversations get titles automatically. "vote": `vote()`.
+        "web_search": `web_search=True`. Unsupported features raise `UnsupportedError`.
         """
         exchange = self._exchange
         return exchange.dialect.capabilities if exchange.recognised else frozenset()
 
     @property
     def retries(self) -> Retries:
-        """The retries of calls that are given none of their own."""
+        """The retries of calls that do not set their own."""
         return self._exchange.configuration.retries
 
     @property
     def session(self) -> str:
-        """The session, to be resumed with `session=`. Whoever has it can read its conversations."""
+        """The session, to resume it with `session=`. It gives access to all its conversations."""
         return self._exchange.session.export()
 
     async def chat(
@@ -191,22 +188,22 @@ class AsyncH2oClient(AsyncBaseClient):
         retries: Retries | int | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Reply:
-        """Ask, and wait for the whole answer.
+        """Send a prompt, and wait for the whole answer.
 
-        A conversation is made for it and deleted after it. Several messages are flattened into
-        one prompt of `Role: content` lines; on servers of 2025 a system message at the beginning
-        is told the model as such.
+        The conversation for it is deleted afterwards. Several messages are flattened into one
+        prompt of `Role: content` lines; on servers of 2025 a system message at the beginning
+        reaches the model as such.
 
         Args:
             messages: the prompt, or a sequence of messages: mappings with `role` and `content`,
                 or `Message` objects.
-            model: the model. None: the client's.
+            model: the model. None for the client's.
             files: files that go with the last message: paths, or `File(name, content, type)`.
             parameters: any generation parameters, passed on as given.
-            recover: whether to get the rest of an answer from the server if the connection is
-                lost under it. None: as the client says.
-            retries: what is sent again in this call. None: as the client says.
-            **options: `temperature`, `max_new_tokens`, `stop`, … : see `GenerationOptions`.
+            recover: whether to fetch the rest of an answer from the server after a lost connection.
+                None for the client's setting.
+            retries: how failed requests are retried in this call. None for the client's setting.
+            **options: `temperature`, `max_new_tokens`, `stop` and others; see `GenerationOptions`.
 
         Returns:
             The reply.
@@ -215,9 +212,9 @@ class AsyncH2oClient(AsyncBaseClient):
             TypeError: an argument is of the wrong type or unknown.
             ValueError: an argument cannot be sent: no messages, a blank prompt, a file that the
                 model does not take.
-            UnsupportedError: this kind of server cannot do what an argument asks for.
-            H2oError: the server could not be reached, rejected the request, or broke off;
-                `partial` is what had arrived of the answer.
+            UnsupportedError: this kind of server does not support an argument.
+            H2oError: the server could not be reached, rejected the request, or broke off; `partial`
+                is the part of the answer that had arrived.
             RuntimeError: the client is closed.
         """
         async with self.stream(
@@ -242,10 +239,10 @@ class AsyncH2oClient(AsyncBaseClient):
         retries: Retries | int | None = None,
         **options: Unpack[GenerationOptions],
     ) -> AsyncChatStream:
-        """Ask, and get the answer as it arrives. The arguments are those of `chat()`.
+        """Send a prompt, and get the answer as it arrives. Takes the arguments of `chat()`.
 
         Returns:
-            The stream. Nothing is sent before its first token is asked for.
+            The stream. Nothing is sent before its first token is requested.
 
         Raises:
             TypeError: an argument is of the wrong type or unknown.
@@ -276,11 +273,11 @@ class AsyncH2oClient(AsyncBaseClient):
         Nothing is sent before its first use.
 
         Args:
-            model: the model. None: the client's. One that is resumed or copied has its own.
-            keep: whether it outlives the object. None: one made here is deleted at the end, one
-                that is resumed is kept.
+            model: the model of a new conversation. None for the client's.
+            keep: whether to keep the conversation on the server. None to delete a new one at the
+                end and keep a resumed one.
             id: the id of a conversation of this session to resume.
-            from_share: the URL of a shared conversation, to go on in a copy of it.
+            from_share: the URL of a shared conversation, to continue in a copy of it.
 
         Raises:
             TypeError: an argument is of the wrong type.
@@ -297,11 +294,11 @@ class AsyncH2oClient(AsyncBaseClient):
     ) -> "AsyncConversation":
         """Resume a conversation that `Conversation.to_dict()` saved.
 
-        Where the server no longer has it, its first use is a `NotFoundError` that says so.
+        If the server has deleted it, its first use raises a `NotFoundError`.
 
         Raises:
-            TypeError: it is not a mapping.
-            ValueError: it is not what `to_dict()` made.
+            TypeError: `saved` is not a mapping.
+            ValueError: `saved` was not made by `to_dict()`.
         """
         from h2o_client.protocol.saved import resume
 
@@ -319,7 +316,7 @@ class AsyncH2oClient(AsyncBaseClient):
         retries: Retries | int | None = None,
         **options: Unpack[GenerationOptions],
     ) -> "AsyncBatch":
-        """Ask many prompts, several at a time, and get the results as they finish.
+        """Send many prompts, several at a time, and get the results as they finish.
 
         ::
 
@@ -327,23 +324,23 @@ class AsyncH2oClient(AsyncBaseClient):
                 for result in results:
                     print(result.index, result.reply or result.error)
 
-        Where the service says that there were too many messages, all pause together and go on.
+        If the service reports too many messages, all prompts pause together and then continue.
 
         Args:
             prompts: any iterable, pulled as there is room: texts, sequences of messages as
                 `chat()` takes them, or mappings with `prompt` or `messages`, and perhaps
                 `parameters`, `model` and `id`.
-            concurrency: how many are asked at a time.
-            limit_wait: seconds that all pause at most, with no answer in between, before the
-                service's limit is the error of who meets it.
-            model: as for `chat()`, for each of them; and so are the others.
+            concurrency: how many prompts are sent at a time.
+            limit_wait: the most seconds that all prompts pause, without an answer in between,
+                before the service's rate limit becomes the error of a result.
+            model: as for `chat()`, for each prompt, like the arguments below.
             parameters: see there.
             recover: see there.
             retries: see there.
             **options: see there.
 
         Returns:
-            The batch. Nothing is sent before its first result is asked for.
+            The batch. Nothing is sent before its first result is requested.
 
         Raises:
             TypeError: an argument is of the wrong type or unknown.
@@ -364,7 +361,7 @@ class AsyncH2oClient(AsyncBaseClient):
         )
 
     async def conversations(self) -> "list[ConversationInfo]":
-        """Fetch which conversations this session has."""
+        """Fetch the list of this session's conversations."""
         return await self._play(queries.conversations(self._exchange))
 
     async def delete_conversations(self) -> None:
@@ -372,27 +369,27 @@ class AsyncH2oClient(AsyncBaseClient):
         await self._play(queries.delete_conversations(self._exchange))
 
     async def models(self) -> "list[Model]":
-        """Fetch which models the server has."""
+        """Fetch the models that the server offers."""
         return await self._play(queries.models(self._exchange))
 
     async def settings(self) -> "Settings":
-        """Fetch what this session has chosen, as the server has it."""
+        """Fetch the settings of this session, as stored by the server."""
         return await self._play(queries.settings(self._exchange))
 
     async def shared(self, share: str) -> "SharedConversation":
-        """Fetch a shared conversation; it takes no session.
+        """Fetch a shared conversation, of any session.
 
         Args:
-            share: its URL, as `Conversation.share()` gave it, or the id in it.
+            share: its URL, as returned by `Conversation.share()`, or the id in it.
 
         Raises:
             ValueError: this is not the URL of a shared conversation.
-            NotFoundError: the server does not have it.
+            NotFoundError: it does not exist on the server.
         """
         return await self._play(queries.shared(self._exchange, share))
 
     async def aclose(self) -> None:
-        """Close the streams that are open, clean up what was left behind, close the connections.
+        """Close open streams, clean up what was left on the server, and close the connections.
 
         May be called twice. An `http_client` of your own stays open.
         """

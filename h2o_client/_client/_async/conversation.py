@@ -25,9 +25,9 @@ T = TypeVar("T")
 class AsyncConversation:
     """A conversation that remembers. Made by `AsyncH2oClient.conversation()`.
 
-    The history is the server's: only the new message is sent. Use it in an `async with`
-    block, or call `aclose()`: a conversation that was made here is then deleted, one that was
-    resumed is kept, unless `keep` says otherwise.
+    The server keeps the history, so only the new message is sent. Use it in an `async with` block,
+    or call `aclose()`: this deletes a conversation that was made here and keeps one that was
+    resumed, unless `keep` says otherwise.
 
     It takes one message at a time. `stop()` and `aclose()` may be called from any task of the
     same event loop.
@@ -75,7 +75,7 @@ class AsyncConversation:
 
     @property
     def title(self) -> str | None:
-        """The title, as far as it is known; `refresh()` fetches it."""
+        """The title, if it is known; `refresh()` fetches it."""
         return self._core.title
 
     @property
@@ -85,7 +85,7 @@ class AsyncConversation:
 
     @property
     def messages(self) -> list[Message]:
-        """What this object has seen of the conversation, in the form that `chat()` takes.
+        """The messages that this object has seen, in the form that `chat()` takes.
 
         An answer that broke off or was stopped is marked `partial`.
         """
@@ -108,8 +108,8 @@ class AsyncConversation:
 
         Args:
             message: the message.
-            parent: the id of the message that it follows, on servers of 2025, which keep every
-                message: that begins another branch. None: the newest.
+            parent: the id of the message that it follows, which begins another branch; only on
+                servers of 2025, which keep every message. None for the newest.
             files: files that go with it, as for `AsyncH2oClient.chat()`.
             parameters: as for `AsyncH2oClient.chat()`.
             recover: see there.
@@ -119,7 +119,7 @@ class AsyncConversation:
             **options: see there.
 
         Returns:
-            The reply; its `web_search` has the entries of the search, an error's too.
+            The reply; its `web_search` has the entries of the search, including errors.
 
         Raises:
             TypeError: an argument is of the wrong type or unknown.
@@ -155,9 +155,9 @@ class AsyncConversation:
         on_web_search: Callable[[WebSearchEntry], object] | None = None,
         **options: Unpack[GenerationOptions],
     ) -> AsyncChatStream:
-        """Send a message, and get the answer as it arrives. The arguments are those of `send()`.
+        """Send a message, and get the answer as it arrives. Takes the arguments of `send()`.
 
-        Leaving the stream stops the answer; the conversation goes on.
+        Leaving the stream stops the answer; the conversation can continue.
         """
         return self._ask(
             MessageOperation(
@@ -183,9 +183,9 @@ class AsyncConversation:
         retries: Retries | int | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Reply:
-        """Ask the last message again; the new answer takes the place of the old one.
+        """Send the last message again; the new answer replaces the old one.
 
-        On servers of 2025 the old one stays too: both are children of the message.
+        On servers of 2025 the old answer is kept too: both are children of the message.
 
         Args:
             parameters: as for `AsyncH2oClient.chat()`.
@@ -194,7 +194,7 @@ class AsyncConversation:
             **options: see there.
 
         Raises:
-            ValueError: nothing has been asked yet.
+            ValueError: the conversation does not have a message to send again.
             H2oError: as for `send()`.
         """
         async with self.stream_retry(
@@ -213,9 +213,9 @@ class AsyncConversation:
         retries: Retries | int | None = None,
         **options: Unpack[GenerationOptions],
     ) -> AsyncChatStream:
-        """Ask the last message again, and get the new answer as it arrives.
+        """Send the last message again, and get the new answer as it arrives.
 
-        The arguments are those of `retry()`.
+        Takes the arguments of `retry()`.
         """
         return self._ask(
             MessageOperation(
@@ -230,7 +230,7 @@ class AsyncConversation:
         )
 
     async def stop(self) -> None:
-        """End the answer that is running, if there is one: see `AsyncChatStream.stop()`."""
+        """End the running answer, if any: see `AsyncChatStream.stop()`."""
         for stream in alive(self._streams):
             if stream.running:
                 await stream.stop()
@@ -240,11 +240,11 @@ class AsyncConversation:
         await self._play(self._core.refresh())
 
     async def history(self) -> list[Message]:
-        """Fetch the messages as the server has them, with their ids, votes and dates.
+        """Fetch the messages as stored by the server, with their ids, votes and dates.
 
-        On servers of 2023 an answer that was stopped is stored as if it were whole, and may be
-        longer than what was received of it. Those of 2025 keep every message: these are the newest
-        and all before it, with their `parent` and `children`.
+        Servers of 2023 store a stopped answer as if it were complete, and it may be longer than the
+        part that was received. Servers of 2025 keep every message: this returns the newest and all
+        before it, with their `parent` and `children`.
         """
         return await self._play(self._core.refresh())
 
@@ -260,36 +260,36 @@ class AsyncConversation:
         """Vote on a message: +1, -1, or 0 to take the vote back.
 
         Args:
-            message_id: its id: `Reply.response_id`, or of `history()`.
+            message_id: its id, from `Reply.response_id` or `history()`.
             score: the vote.
         """
         await self._play(self._core.vote(message_id, score))
 
     async def prompt(self, message_id: str) -> PromptPreview:
-        """Fetch the prompt as the model would get it if a message were asked again."""
+        """Fetch the prompt as the model would get it if a message were sent again."""
         return await self._play(self._core.prompt(message_id))
 
     async def share(self) -> str:
-        """Share the conversation as it is now; anyone who has the URL returned can read it."""
+        """Share the conversation as it is now; anyone with the returned URL can read it."""
         return await self._play(self._core.share())
 
     async def delete(self) -> None:
         """Delete the conversation now, whatever `keep` says.
 
         Raises:
-            ConversationBusyError: an answer is running in it: `stop()` it first.
+            ConversationBusyError: an answer is still running: `stop()` it first.
         """
         await self._play(self._core.delete())
 
     def to_dict(self) -> dict[str, Any]:
         """Save the conversation in a form for JSON, for `AsyncH2oClient.conversation_from()`.
 
-        The session is not in it: without that of the client the server does not give it back.
+        The session is not included: save the client's `session` too, to get access again.
         """
         return save(self._core)
 
     async def aclose(self) -> None:
-        """End what is running, and delete the conversation if it is not to be kept.
+        """End a running answer, and delete the conversation unless it is to be kept.
 
         May be called twice. A clean-up that fails is logged, and tried again when the client
         closes.
@@ -309,11 +309,11 @@ class AsyncConversation:
             await self._client._abandon(self._core, deadline)
 
     def _is_to_be_deleted(self) -> bool:
-        """Whether there is something to delete, and this is not a fork of the process that may."""
+        """Whether there is something to delete, and this is the process that may delete it."""
         return self._core.to_be_deleted and self._is_of_this_process()
 
     def _is_of_this_process(self) -> bool:
-        """Whether this is the process that it was made in, not a fork of it."""
+        """Whether this is the process that made the conversation, not a fork of it."""
         return self._pid == PROCESS.id
 
     def _ask(self, operation: MessageOperation) -> AsyncChatStream:

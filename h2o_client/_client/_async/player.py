@@ -43,7 +43,7 @@ class AsyncPlayer(Interruptible):
 
     Args:
         client: the client, whose connections and lock are used.
-        life: the state of the stream that it plays; None: of a flow that nobody ends.
+        life: the state of the stream that it plays; None for a flow that cannot be stopped.
 
     Attributes:
         next: reads the next bytes of the open response, for a `Pump`.
@@ -59,7 +59,7 @@ class AsyncPlayer(Interruptible):
 
     @not_reentrant
     async def play(self, flow: Flow[T]) -> T:
-        """Play a flow to its end; nobody waits for its tokens."""
+        """Play a flow to its end, without a reader for its tokens."""
         steps = Stepper(flow)
         try:
             while await self.advance(steps) is not None:
@@ -76,8 +76,8 @@ class AsyncPlayer(Interruptible):
 
         Args:
             steps: drives the flow.
-            outcome: what came of its last effect: the answer, or the error that it failed with.
-            pump: the effect that failed, if one did.
+            outcome: the outcome of its last effect: the answer, or the error that it raised.
+            pump: the effect that failed, if any.
         """
         if isinstance(outcome, Exception):
             outcome = await self._failure(outcome, pump)
@@ -91,11 +91,11 @@ class AsyncPlayer(Interruptible):
         return None
 
     def _closed(self) -> IncompleteStreamError:
-        """Return the error of a stream that another task has closed while this one reads it."""
+        """Return the error for a stream that another task closed while this one was reading."""
         return IncompleteStreamError("the stream was closed while it was read")
 
     async def _failure(self, error: Exception, effect: Effect | None) -> H2oError:
-        """Release the response of an effect that failed; return the error to throw in."""
+        """Release the response of a failed effect; return the error to throw into the flow."""
         failure = error if isinstance(error, H2oError) else translate(error, effect)
         await self.release()
         if self._interrupted and isinstance(failure, TransportError):
@@ -103,7 +103,7 @@ class AsyncPlayer(Interruptible):
         return failure
 
     async def _outcome(self, effect: Effect) -> object:
-        """Perform an effect; return its answer, or the error that is to be thrown in."""
+        """Perform an effect; return its answer, or the error to throw into the flow."""
         try:
             outcome = await self._interruptible(self._perform, effect)
         except (H2oError, *TRANSPORT_ERRORS) as error:
@@ -181,7 +181,7 @@ class AsyncPlayer(Interruptible):
         return chunk
 
     async def _play_alone(self, effect: Exclusive) -> object:
-        """Play a flow while no other task plays such a one."""
+        """Play a flow while no other task plays an exclusive flow."""
         opening = self._client._opening
         if not await self._acquire(opening, effect.deadline.left()):
             raise effect.deadline.exceeded()
@@ -191,9 +191,9 @@ class AsyncPlayer(Interruptible):
             opening.release()
 
     async def _finish(self, effect: Finish) -> object:
-        """Play a flow that is not interrupted at once: see `finish()`.
+        """Play a flow that a cancellation does not interrupt at once: see `finish()`.
 
-        It has a player of its own, which nobody closes or interrupts.
+        It has a player of its own, which is never closed or interrupted.
         """
         player = AsyncPlayer(self._client)
         return await finish(lambda: player.play(effect.flow), after_interruption=effect.within)

@@ -1,8 +1,8 @@
-"""What threads do in their own way; `_async/_runtime.py` has the same names for tasks.
+"""The code that is specific to threads; `_async/_runtime.py` has the same names for tasks.
 
-A reader sleeps in the socket, where nothing reaches it. What wakes it from another thread is the
-end of its connection: `interrupt()` shuts the socket down where the response is open; before that
-it is unknown, and telling the server to stop makes the server close it.
+A reader blocks in the socket, and another thread can only wake it by ending the connection:
+`interrupt()` shuts the socket down once the response is open. Before that the socket is unknown,
+but a request to stop makes the server close it.
 """
 
 import contextlib
@@ -42,16 +42,16 @@ _PACKAGE = __name__.partition(".")[0]
 
 
 def not_reentrant(function: F) -> F:
-    """Mark a function that cannot go on until what is called from on top of it returns."""
+    """Mark a function that a signal handler or callback can interrupt: see `is_reentrant()`."""
     _AT_WORK.add(function.__code__)
     return function
 
 
 def is_reentrant() -> bool:
-    """Whether this is called from on top of work of ours, by a signal handler or a callback.
+    """Whether a signal handler or callback that interrupted our own code calls this.
 
-    That work must not be waited for, and the connections and locks that it may just be using must
-    be left alone.
+    The caller must not wait for the interrupted code, nor touch the connections and locks that it
+    may be using.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and str(frame.f_globals.get("__name__")).startswith(_PACKAGE):
@@ -67,16 +67,16 @@ def new_event() -> threading.Event:
 
 
 def wait_for(event: threading.Event, seconds: float) -> None:
-    """Wait for an event, at most for this time."""
+    """Wait for an event, for this time at most."""
     event.wait(seconds)
 
 
 def retry_while_shielded(clean_up: Callable[[], object], deadline: Deadline) -> bool:
     """Do a clean-up; return whether it has ended. Threads are not cancelled, only interrupted.
 
-    After Ctrl-C, or SystemExit by a signal handler, it is done in a thread of its own and waited
-    for until the deadline: that may have come upon httpcore as it took a lock of its connections,
-    which nobody releases any more.
+    After Ctrl-C, or SystemExit in a signal handler, it runs in a thread of its own until the
+    deadline at most: the exception may have hit httpcore while it took a lock of its connections,
+    which is then never released.
     """
     if isinstance(sys.exception(), Exception | None):
         clean_up()
@@ -88,14 +88,14 @@ def retry_while_shielded(clean_up: Callable[[], object], deadline: Deadline) -> 
 
 
 def finish(call: Callable[[], T], *, after_interruption: float) -> T:
-    """Call what Ctrl-C does not interrupt at once.
+    """Make a call that Ctrl-C does not interrupt at once.
 
-    Python raises KeyboardInterrupt in the main thread only, and there in the midst of the socket's
-    work; in a thread of its own the call comes to its end all the same.
+    Python raises KeyboardInterrupt only in the main thread, even in the middle of socket
+    operations; in a thread of its own the call can finish.
 
     Args:
         call: what to call.
-        after_interruption: seconds that are left to it after Ctrl-C.
+        after_interruption: seconds that it may still take after Ctrl-C.
     """
     if threading.current_thread() is not threading.main_thread():
         return call()
@@ -117,7 +117,7 @@ def finish(call: Callable[[], T], *, after_interruption: float) -> T:
 
 
 class _Outcome(Generic[T]):
-    """What a call in another thread ended with.
+    """The outcome of a call in another thread.
 
     Attributes:
         done: set when it has ended.
@@ -129,7 +129,7 @@ class _Outcome(Generic[T]):
         self._error: BaseException | None = None
 
     def of(self, call: Callable[[], T]) -> None:
-        """Run the call and keep what comes of it."""
+        """Run the call and keep its outcome."""
         try:
             self._value.append(call())
         except BaseException as error:  # noqa: BLE001 -- raised again by get(), in the other thread
@@ -148,7 +148,7 @@ class _Outcome(Generic[T]):
 
 
 class Interruptible:
-    """The base of the player: its response, and waits that another thread can end."""
+    """The base of the player: its response, and waits that another thread can interrupt."""
 
     def __init__(self) -> None:
         self._response: httpx.Response | None = None
@@ -158,7 +158,7 @@ class Interruptible:
         self._watchdog: Watchdog | None = None
 
     def interrupt(self) -> bool:
-        """Wake the thread that is waiting; False: it could not be reached."""
+        """Wake the thread that is waiting; return whether that was possible."""
         self._interrupted = True
         self._awake.set()
         return shut_down(self._response)
@@ -173,7 +173,7 @@ class Interruptible:
             response.close()
 
     def _interruptible(self, perform: Callable[[Effect], object], effect: Effect) -> object:
-        """Perform an effect; `interrupt()` needs nothing more."""
+        """Perform an effect; `interrupt()` does not need anything else."""
         return perform(effect)
 
     def _get_response(
@@ -186,11 +186,11 @@ class Interruptible:
         return http.send(request, stream=True, follow_redirects=False)
 
     def _interruptible_next(self, chunks: Iterator[bytes]) -> Callable[[], bytes]:
-        """Return what reads where `interrupt()` can end it."""
+        """Return a function for reads that `interrupt()` can end."""
         return chunks.__next__
 
     def _read_until(self, chunks: Iterator[bytes], deadline: Deadline) -> bytes:
-        """Read within less than what httpx was told when the body began."""
+        """Read within less time than httpx was given when the body began."""
         if self._watchdog is None:
             self._watchdog = Watchdog(lambda: shut_down(self._response))
         self._watchdog.arm(deadline.left() or 0.0)
@@ -209,7 +209,7 @@ class Interruptible:
             raise CallerStoppedError("the stream was stopped")
 
     def _acquire(self, lock: threading.RLock, within: float | None) -> bool:
-        """Acquire a lock; False: not within this time."""
+        """Acquire a lock; return whether that succeeded within this time."""
         until = None if within is None else AMBIENT.clock() + within
         while not lock.acquire(timeout=POLL_INTERVAL):
             if self._interrupted:
@@ -253,27 +253,27 @@ class ConnectionOwner(ABC):
 
     @abstractmethod
     def _clean_up(self, deadline: Deadline) -> None:
-        """Close what is open, and notify the server."""
+        """Close all connections, and notify the server."""
 
     def _connector(self) -> Connector:
-        """Return what connects elsewhere than the client does, if it can be done without it."""
+        """Return a function that connects independently of the client, if that is possible."""
         if self._owned:
             return partial(new_http, httpx.Client, self._proxy, self._transport)
         http = self._http
         return lambda: contextlib.nullcontext(http)
 
     def _close_at_exit(self, deadline: Deadline) -> None:
-        """Close what threads still read, which end with the process."""
+        """Close responses that other threads still read; those threads end with the process."""
         self._closed = True
         self._clean_up(deadline)
         self._close_connections()
 
     @abstractmethod
     def _forget_streams(self) -> None:
-        """Leave what is open to the process that it belongs to."""
+        """Leave open connections to the process that they belong to."""
 
     def _prepare(self) -> None:
-        """After a fork, leave to the parent what is the parent's: connections, chats, locks.
+        """After a fork, leave connections, chats and locks of the parent to the parent.
 
         Raises:
             RuntimeError: the client has an `http_client` of the caller's.
@@ -293,7 +293,7 @@ class ConnectionOwner(ABC):
         self._http = self._own_http()
 
     def _prepare_to_clean_up(self) -> bool:
-        """Whether what is open is this process's, and can be cleaned up here."""
+        """Whether open connections belong to this process, and can be cleaned up here."""
         return self._pid == PROCESS.id
 
     @not_reentrant

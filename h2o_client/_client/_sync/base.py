@@ -1,5 +1,5 @@
 # Generated, do not edit: run `python scripts/unasync.py`.
-"""What a client does for its streams and conversations: begin, play, clean up after them."""
+"""What a client does for its streams and conversations: start, play and clean up."""
 
 from collections import deque
 from typing import Protocol, TypeVar
@@ -26,7 +26,7 @@ class OpenStream(Protocol):
 
     @property
     def running(self) -> bool:
-        """Whether the first request was sent, and the stream has not ended."""
+        """Whether the first request was sent and the stream has not ended."""
         ...
 
     def _tell_to_close(self) -> bool: ...
@@ -47,7 +47,7 @@ class OpenConversation(Protocol):
 
 
 class BaseClient(ConnectionOwner):
-    """The base of the client: all that its streams and conversations need of it."""
+    """The base of the client: everything that its streams and conversations use."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class BaseClient(ConnectionOwner):
         self._cleaner = Cleaner(self, exchange, self._connector())
 
     def _begin(self, stream: OpenStream | None) -> None:
-        """Note that the first request of a stream, or of another operation, is sent now.
+        """Note that a stream or another operation sends its first request now.
 
         Raises:
             RuntimeError: the client is closed, or cannot be used here.
@@ -113,7 +113,7 @@ class BaseClient(ConnectionOwner):
         self._sweep(deadline)
 
     def _sweep(self, deadline: Deadline) -> None:
-        """Clean up what was left behind; what fails now is given up."""
+        """Clean up what was left on the server; do not retry failures."""
         if self._forks != PROCESS.forks:
             self._exchange.session.shared = True  # by a child, which knows what is in it
         if is_reentrant():
@@ -126,26 +126,26 @@ class BaseClient(ConnectionOwner):
             logger.warning("what was left behind could not be cleaned up", exc_info=True)
 
     def _drop(self, operation: Abandoned, player: Interruptible | None) -> None:
-        """Clean up what was dropped unclosed; called by the garbage collector."""
+        """Clean up objects that were dropped without being closed; for the garbage collector."""
         if player is not None:
             self._dropped.append(player)
         self._exchange.session.drop(operation)
         self._cleaner.start()
 
     def _release_dropped(self) -> None:
-        """Release the responses of streams that were dropped unclosed."""
+        """Release the responses of streams that were dropped without being closed."""
         while self._dropped:
             self._dropped.popleft().release()
 
     def _warn_unclosed(self) -> None:
-        """Warn of what is open at the interpreter's exit."""
+        """Warn about open objects at the interpreter's exit."""
         for stream in alive(self._streams):
             stream._warn_unclosed()
         for conversation in alive(self._conversations):
             conversation._warn_unclosed()
 
     def _abandon(self, operation: Abandoned, deadline: Deadline) -> None:
-        """Tell the server that the caller broke an operation off; what fails is left behind."""
+        """Tell the server that the caller interrupted an operation; keep failures for later."""
         if is_reentrant():
             self._exchange.session.drop(operation)
             self._cleaner.finish(deadline)

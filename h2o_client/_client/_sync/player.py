@@ -44,7 +44,7 @@ class Player(Interruptible):
 
     Args:
         client: the client, whose connections and lock are used.
-        life: the state of the stream that it plays; None: of a flow that nobody ends.
+        life: the state of the stream that it plays; None for a flow that cannot be stopped.
 
     Attributes:
         next: reads the next bytes of the open response, for a `Pump`.
@@ -60,7 +60,7 @@ class Player(Interruptible):
 
     @not_reentrant
     def play(self, flow: Flow[T]) -> T:
-        """Play a flow to its end; nobody waits for its tokens."""
+        """Play a flow to its end, without a reader for its tokens."""
         steps = Stepper(flow)
         try:
             while self.advance(steps) is not None:
@@ -77,8 +77,8 @@ class Player(Interruptible):
 
         Args:
             steps: drives the flow.
-            outcome: what came of its last effect: the answer, or the error that it failed with.
-            pump: the effect that failed, if one did.
+            outcome: the outcome of its last effect: the answer, or the error that it raised.
+            pump: the effect that failed, if any.
         """
         if isinstance(outcome, Exception):
             outcome = self._failure(outcome, pump)
@@ -92,11 +92,11 @@ class Player(Interruptible):
         return None
 
     def _closed(self) -> IncompleteStreamError:
-        """Return the error of a stream that another thread has closed while this one reads it."""
+        """Return the error for a stream that another thread closed while this one was reading."""
         return IncompleteStreamError("the stream was closed while it was read")
 
     def _failure(self, error: Exception, effect: Effect | None) -> H2oError:
-        """Release the response of an effect that failed; return the error to throw in."""
+        """Release the response of a failed effect; return the error to throw into the flow."""
         failure = error if isinstance(error, H2oError) else translate(error, effect)
         self.release()
         if self._interrupted and isinstance(failure, TransportError):
@@ -104,7 +104,7 @@ class Player(Interruptible):
         return failure
 
     def _outcome(self, effect: Effect) -> object:
-        """Perform an effect; return its answer, or the error that is to be thrown in."""
+        """Perform an effect; return its answer, or the error to throw into the flow."""
         try:
             outcome = self._interruptible(self._perform, effect)
         except (H2oError, *TRANSPORT_ERRORS) as error:
@@ -182,7 +182,7 @@ class Player(Interruptible):
         return chunk
 
     def _play_alone(self, effect: Exclusive) -> object:
-        """Play a flow while no other thread plays such a one."""
+        """Play a flow while no other thread plays an exclusive flow."""
         opening = self._client._opening
         if not self._acquire(opening, effect.deadline.left()):
             raise effect.deadline.exceeded()
@@ -192,9 +192,9 @@ class Player(Interruptible):
             opening.release()
 
     def _finish(self, effect: Finish) -> object:
-        """Play a flow that is not interrupted at once: see `finish()`.
+        """Play a flow that a cancellation does not interrupt at once: see `finish()`.
 
-        It has a player of its own, which nobody closes or interrupts.
+        It has a player of its own, which is never closed or interrupted.
         """
         player = Player(self._client)
         return finish(lambda: player.play(effect.flow), after_interruption=effect.within)

@@ -1,7 +1,7 @@
 # Generated, do not edit: run `python scripts/unasync.py`.
 """The stream of one answer: plays an operation as far as its reader wants.
 
-However that ends, the server is notified. What is played is performed by `player.py`. Nothing here
+However the stream ends, the server is notified. `player.py` performs the effects, and the core
 decides what is sent.
 """
 
@@ -39,10 +39,10 @@ from h2o_client.types import Reply, Token
 class ChatStream:
     """The answer to one call, as it arrives. Made by `H2oClient.stream()`.
 
-    Iterating gives the texts of the tokens, as they come; special tokens and empty texts are left
-    out. Nothing is sent before the first. However the iteration ends, the server is told: the
-    generation is stopped if it still ran, the conversation deleted. Use it in a `with`
-    block, or call `close()`, unless it is read to its end.
+    Iterating yields the texts of the tokens as they arrive, without special tokens and empty texts.
+    Nothing is sent before the first one is requested. However the iteration ends, the server is
+    told to stop the generation if it is still running, and to delete the conversation. Use it in an
+    `with` block, or call `close()`, unless you read it to its end.
 
     One thread reads; `stop()` and `close()` may be called from any thread.
     """
@@ -85,7 +85,7 @@ class ChatStream:
         """Return the text of the next token that is shown.
 
         Raises:
-            StopIteration: the answer is whole, or was stopped.
+            StopIteration: the answer is complete, or was stopped.
             H2oError: the answer broke off; `partial` is what had arrived.
             RuntimeError: the stream is closed, or another thread is reading.
         """
@@ -105,7 +105,7 @@ class ChatStream:
 
     @property
     def text(self) -> str:
-        """What has arrived so far: more than was iterated, where one packet held many tokens."""
+        """The text that has arrived so far, which can be ahead of the iteration."""
         return self._operation.text
 
     @property
@@ -113,7 +113,7 @@ class ChatStream:
         """The reply, once the stream has ended.
 
         Raises:
-            RuntimeError: it has not ended, or broke off.
+            RuntimeError: the stream has not ended, or broke off.
         """
         if not self._steps.returned:
             raise RuntimeError("the stream has not been read to its end, so it has no reply yet")
@@ -121,7 +121,7 @@ class ChatStream:
 
     @property
     def running(self) -> bool:
-        """Whether the first request was sent, and the stream has not ended."""
+        """Whether the first request was sent and the stream has not ended."""
         return self._life.state in RUNNING
 
     @property
@@ -130,11 +130,10 @@ class ChatStream:
         return self._life.state in OVER
 
     def events(self) -> "TokenEvents":
-        """Iterate `Token` objects instead of texts, the special ones too.
+        """Iterate `Token` objects instead of texts, including special ones.
 
-        Of servers of 2025 there are two more kinds, which are special tokens: an `Event` is what
-        the server sent beside the text, and a `Revision` has the whole text of the answer, which
-        takes the place of all texts before.
+        Servers of 2025 send two more kinds of special tokens: an `Event` is something other than
+        text, and a `Revision` has the whole text of the answer, which replaces all earlier texts.
         """
         return TokenEvents(self)
 
@@ -150,11 +149,11 @@ class ChatStream:
         return self.reply
 
     def display(self) -> Reply:
-        """Show the answer in a notebook while it grows, and return the reply.
+        """Show the answer in a notebook as it grows, and return the reply.
 
-        The notebook's stop button ends the answer as `stop()` does: what has arrived stays on
-        the screen, `finish_reason` is "stopped", and the cell goes on. A second press, while the
-        server is being told, ends the cell. In a terminal the answer is written as text.
+        The notebook's stop button ends the answer as `stop()` does: the text so far stays on the
+        screen, `finish_reason` is "stopped", and the cell continues. A second press, while the
+        server is being notified, ends the cell. In a terminal the answer is written as text.
 
         Raises:
             ModuleNotFoundError: IPython is not installed.
@@ -182,10 +181,10 @@ class ChatStream:
             self._player.interrupt()
 
     def close(self) -> None:
-        """Leave the stream: tell the server, release the connection. May be called twice.
+        """Leave the stream: notify the server, and release the connection. May be called twice.
 
-        Where another thread is reading, that thread gets an `IncompleteStreamError`. When this
-        returns the server has been told, or the time for it (`Timeouts.cleanup`) was up.
+        If another thread is reading, it gets an `IncompleteStreamError`. When this returns, the
+        server has been notified, or `Timeouts.cleanup` was exceeded.
         """
         self._close(self._client._exchange.cleanup())
 
@@ -202,9 +201,9 @@ class ChatStream:
         return True
 
     def _tell_to_close(self) -> bool:
-        """Make a reader that is at work leave; False: it cannot be reached where it is.
+        """Make an active reader leave; return False if it cannot be interrupted.
 
-        Once nothing more comes of the answer, the reader is only cleaning up, and is left to it.
+        Once the answer has ended, the reader is only cleaning up, and is not interrupted.
         """
         if self._life.state is State.ANSWERED or self._steps.finished:
             return True
@@ -237,7 +236,7 @@ class ChatStream:
 
     @not_reentrant
     def _instead_of_reader(self, end: Callable[[], None]) -> bool:
-        """End the stream where nobody reads it; False: somebody does."""
+        """End the stream if it is not being read; return False if it is."""
         self._enders.append(True)
         try:
             if not self._steps.acquire():
@@ -259,7 +258,7 @@ class ChatStream:
 
     @not_reentrant
     def _advance(self) -> bool:
-        """Read until something has come (True), or to the end (False)."""
+        """Read until something has arrived (True), or to the end (False)."""
         permit = self._permit
         try:
             mine = permit.pop()
@@ -297,7 +296,7 @@ class ChatStream:
             permit.append(True)
 
     def _wait_for_end(self) -> bool:
-        """Wait where another thread is ending the stream; two may not read it."""
+        """Wait while another thread is ending the stream, which only one may read."""
         if not (self._enders or self._left.is_set()):
             raise self._steps.busy()
         wait_for(self._left, self._client._exchange.configuration.timeouts.cleanup)
@@ -308,10 +307,10 @@ class ChatStream:
         raise IncompleteStreamError("the stream was closed", partial=self.text)
 
     def _play(self, outcome: object = None) -> bool:
-        """Play until something may have come (True), or to the end (False).
+        """Play until something may have arrived (True), or to the end (False).
 
         Args:
-            outcome: what came of the pump that the flow waits for, if it does.
+            outcome: the outcome of the pump that the flow waits for, if any.
         """
         if self._left.is_set():
             if self._steps.returned:
@@ -342,24 +341,24 @@ class ChatStream:
         return True
 
     def _play_out(self) -> None:
-        """Play to the end; nobody waits for the tokens."""
+        """Play to the end, without a reader for the tokens."""
         while self._play():
             self._forget()
 
     def _break_off(self, error: BaseException) -> None:
-        """Leave the stream, for this error; it is given what had arrived."""
+        """Leave the stream because of an error, and set the error's `partial`."""
         self._leave(self._client._exchange.cleanup())
         if isinstance(error, H2oError) and not error.partial:
             error.partial = self.text
 
     def _end(self, state: State) -> None:
-        """Note that the stream has come to its end."""
+        """Note that the stream has ended."""
         self._life.state = state
         self._forget()
         self._left.set()
 
     def _leave(self, deadline: Deadline) -> None:
-        """Leave the flow where it stands, release the response, notify the server."""
+        """Close the flow at its current point, release the response, and notify the server."""
         self._life.move(State.CLOSING)
         self._forget()
         try:
@@ -369,7 +368,7 @@ class ChatStream:
             self._end(State.CLOSED)
 
     def _forget(self) -> None:
-        """Give the caller nothing more; a reader may still get the text that it is just taking."""
+        """Give the caller nothing more, except a text that a reader is taking right now."""
         self._queue = TokenQueue()
         self._texts = self._queue.texts
 
@@ -390,5 +389,5 @@ class TokenEvents:
         return self
 
     def __next__(self) -> Token:
-        """Return the next token; raises what the stream's own iteration raises."""
+        """Return the next token; raises the same errors as the stream's own iteration."""
         return self._stream._next_token()

@@ -9,7 +9,7 @@ from h2o_client._fast.asyncio_network import AsyncioBackend
 
 
 class Network:
-    """Connects in the event loop that is running, asyncio's or trio's."""
+    """Connects in the running event loop, of asyncio or trio."""
 
     def __init__(self) -> None:
         self._asyncio = AsyncioBackend()
@@ -33,7 +33,7 @@ class Network:
 
 
 def _is_asyncio() -> bool:
-    """Whether a task of asyncio asks; trio as a guest runs in asyncio's loop, but in no task."""
+    """Whether an asyncio task calls; trio as a guest runs in asyncio's loop, but not in a task."""
     try:
         return asyncio.current_task() is not None
     except RuntimeError:

@@ -11,14 +11,14 @@ from h2o_client._fast.framing import HeadWatch
 
 
 class AsyncBodyStream(httpcore.AsyncNetworkStream):
-    """A network stream that gives httpcore no byte of the body with the head.
+    """A network stream that does not give httpcore any byte of the body with the head.
 
     Args:
-        stream: the one that does the work.
+        stream: the underlying network stream.
 
     Attributes:
-        stream: the same; a body is read from it.
-        heads: what watches for heads, and holds what was read beyond.
+        stream: the same; bodies are read from it.
+        heads: finds the end of heads, and holds the bytes read beyond it.
     """
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
@@ -26,7 +26,7 @@ class AsyncBodyStream(httpcore.AsyncNetworkStream):
         self.heads = HeadWatch()
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Read what was held back, or what comes."""
+        """Read the bytes that were held back, or new ones."""
         if self.heads.held:
             return self.heads.take()
         return self.heads.received(await self.stream.read(max_bytes, timeout))
@@ -46,11 +46,11 @@ class AsyncBodyStream(httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Begin TLS; what is read beyond a head is then of what is within."""
+        """Begin TLS; heads are then looked for in the decrypted bytes."""
         return AsyncBodyStream(await self.stream.start_tls(ssl_context, server_hostname, timeout))
 
     def get_extra_info(self, info: str) -> Any:
-        """Return what is known of the connection."""
+        """Return information about the connection."""
         if info == "is_readable" and self.heads.held:
             return True
         return self.stream.get_extra_info(info)

@@ -1,4 +1,4 @@
-"""The transport, and the bodies that it reads itself: see the package."""
+"""The transport, and the bodies that it reads itself: see the package's docstring."""
 
 import ssl
 from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ class AsyncBody(httpx.AsyncByteStream):
     Args:
         network: where its bytes come from.
         stream: the body as httpcore has it.
-        timeouts: the limits of the request; they are read when the body is begun.
+        timeouts: the limits of the request, as set when the first read begins.
     """
 
     def __init__(self, network: AsyncBodyStream, stream: Any, timeouts: Any) -> None:
@@ -48,7 +48,7 @@ class AsyncBody(httpx.AsyncByteStream):
         return self
 
     async def __anext__(self) -> bytes:
-        """Return what has come of it since the last time."""
+        """Return the bytes that have arrived since the last call."""
         chunks = self._chunks
         try:
             while not chunks.ended:
@@ -68,9 +68,9 @@ class AsyncBody(httpx.AsyncByteStream):
         raise StopAsyncIteration
 
     async def _end(self, rest: bytes) -> None:
-        """Let httpcore see an end of the body; not where more came, as a response to nothing.
+        """Let httpcore see the end of the body, unless unexpected bytes follow it.
 
-        Nothing is waited for.
+        This does not wait.
         """
         if not rest:
             self._heads.held = _END
@@ -84,7 +84,7 @@ class AsyncBody(httpx.AsyncByteStream):
 
 
 class AsyncCoreBody(httpx.AsyncByteStream):
-    """A body that httpcore reads."""
+    """A body that is read by httpcore."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -101,15 +101,15 @@ class AsyncCoreBody(httpx.AsyncByteStream):
 
 
 class AsyncFastTransport(httpx.AsyncBaseTransport):
-    """Reads bodies that come in chunks itself, and leaves all else to httpcore.
+    """Reads chunked bodies itself, and leaves everything else to httpcore.
 
     Args:
         verify: the TLS context.
-        limits: those of the pool.
+        limits: the limits of the pool.
         proxy: the proxy, or None.
 
     Raises:
-        ImportError: a SOCKS proxy takes httpx's extra `socks`.
+        ImportError: a SOCKS proxy needs httpx's extra `socks`.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
 # Generated, do not edit: run `python scripts/unasync.py`.
-"""The transport, and the bodies that it reads itself: see the package."""
+"""The transport, and the bodies that it reads itself: see the package's docstring."""
 
 import ssl
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ class Body(httpx.SyncByteStream):
     Args:
         network: where its bytes come from.
         stream: the body as httpcore has it.
-        timeouts: the limits of the request; they are read when the body is begun.
+        timeouts: the limits of the request, as set when the first read begins.
     """
 
     def __init__(self, network: BodyStream, stream: Any, timeouts: Any) -> None:
@@ -49,7 +49,7 @@ class Body(httpx.SyncByteStream):
         return self
 
     def __next__(self) -> bytes:
-        """Return what has come of it since the last time."""
+        """Return the bytes that have arrived since the last call."""
         chunks = self._chunks
         try:
             while not chunks.ended:
@@ -69,9 +69,9 @@ class Body(httpx.SyncByteStream):
         raise StopIteration
 
     def _end(self, rest: bytes) -> None:
-        """Let httpcore see an end of the body; not where more came, as a response to nothing.
+        """Let httpcore see the end of the body, unless unexpected bytes follow it.
 
-        Nothing is waited for.
+        This does not wait.
         """
         if not rest:
             self._heads.held = _END
@@ -85,7 +85,7 @@ class Body(httpx.SyncByteStream):
 
 
 class CoreBody(httpx.SyncByteStream):
-    """A body that httpcore reads."""
+    """A body that is read by httpcore."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -102,15 +102,15 @@ class CoreBody(httpx.SyncByteStream):
 
 
 class FastTransport(httpx.BaseTransport):
-    """Reads bodies that come in chunks itself, and leaves all else to httpcore.
+    """Reads chunked bodies itself, and leaves everything else to httpcore.
 
     Args:
         verify: the TLS context.
-        limits: those of the pool.
+        limits: the limits of the pool.
         proxy: the proxy, or None.
 
     Raises:
-        ImportError: a SOCKS proxy takes httpx's extra `socks`.
+        ImportError: a SOCKS proxy needs httpx's extra `socks`.
     """
 
     def __init__(

@@ -4,21 +4,20 @@ Each `data:` line is a JSON object and an event of its own. The model server
 (text-generation-inference) writes the events, and the service passes them on as they come. The
 rules:
 
-* An answer is whole when an event had a `generated_text` that is not null, and only then; `""` is
-  a whole, empty answer. A stream that ended in any other way was cut short, even where HTTP says
-  that it ended well.
+* An answer is complete only if an event had a `generated_text` that is not null; `""` is a
+complete, empty answer. A stream that ended in any other way was cut short, even if HTTP reports a
+proper end.
 * The text is the join of the texts of the tokens that are not special, verbatim. It is not
   `generated_text`, which can hold the end token's text.
 * Two halves of a surrogate pair in successive tokens are one character, and belong to the second
-  of them; a half alone becomes U+FFFD. A half at the end of a stream that was cut is left out.
-* What follows the final event is not part of the answer.
-* An error does not swallow the tokens before it: `feed()` returns these, and `error` is set.
+  of them; a half alone becomes U+FFFD. A half at the end of a truncated stream is left out.
+* Anything after the final event is not part of the answer.
+* An error does not discard the tokens before it: `feed()` returns them, and sets `error`.
 
-Nearly every event is written in the same way, arrives by itself, and nearly every caller wants
-only its text. `_EVENT` matches that form to the byte, and finds the text in a quarter of the time
-that splitting lines and decoding JSON takes; tokens are made of what it matched when they are
-asked for. Whatever it does not match is read as any other line, which alone decides what an event
-means.
+Nearly every event has the same form and arrives by itself, and nearly every caller wants only its
+text. `_EVENT` matches that form to the byte, and finds the text in a quarter of the time that
+splitting lines and decoding JSON takes; tokens are made from its matches on request. Anything else
+is read by the ordinary path, which defines what an event means.
 """
 
 # 01_happy_path: the form of the events. 05_upstream_empty: a whole, empty answer.
@@ -60,12 +59,12 @@ _one_event, _event_at = _EVENT.fullmatch, _EVENT.match
 
 
 class Final(NamedTuple):
-    """The final event: the answer is whole.
+    """The final event: the answer is complete.
 
     Attributes:
-        token: the last token; ordinary when the answer stopped for length.
-        details: what the model server tells of the answer, where it was asked to:
-            `finish_reason`, `generated_tokens`, `seed`; else empty.
+        token: the last token, which is not special if the answer reached its maximum length.
+        details: the model server's details of the answer, if requested: `finish_reason`,
+            `generated_tokens`, `seed`; else empty.
     """
 
     # 05_upstream_details
@@ -75,12 +74,12 @@ class Final(NamedTuple):
 
     @property
     def generated_tokens(self) -> int | None:
-        """How many tokens the model generated, where the server was asked to tell."""
+        """How many tokens the model generated, if details were requested."""
         count = self.details.get("generated_tokens")
         return count if type(count) is int else None
 
     def finish_reason(self, *, has_stop: bool) -> str | None:
-        """Return the server's reason, or what the last token tells.
+        """Return the server's reason, or conclude it from the last token.
 
         Args:
             has_stop: whether stop sequences were given, at which it may have ended.
@@ -97,17 +96,18 @@ class AnswerParser:
     """Reads the stream of one answer.
 
     Args:
-        limit: bytes that one line may have.
-        longest: bytes that its text may have; an endless answer is an error, not memory.
+        limit: the most bytes that a line may have.
+        longest: the most bytes that the text may have, so that an endless answer cannot fill the
+            memory.
         text: what the text of the answer is added to.
 
     Attributes:
-        text: what is shown of the answer, in UTF-8: many small pieces would take twenty times
+        text: the visible text of the answer, in UTF-8: many small strings would take twenty times
             more memory.
-        count: how many tokens have come.
-        ended: whether nothing that comes now can change the answer.
-        final: the final event, once it has come: the answer is whole.
-        error: what is wrong with the stream, once something is: nothing follows it.
+        count: how many tokens have arrived.
+        ended: whether the answer is final, whatever the server still sends.
+        final: the final event, once it has arrived: the answer is complete.
+        error: the error in the stream, once it occurs; parsing stops there.
     """
 
     __slots__ = (
@@ -158,7 +158,7 @@ class AnswerParser:
         return [text]
 
     def _read_on(self, data: bytes) -> list[str]:
-        """Take bytes that are not just one event in the usual form."""
+        """Take bytes that are not exactly one event in the usual form."""
         texts: list[str] = []
         latest: list[re.Match[bytes] | Token] = []
         self._latest = latest
@@ -189,12 +189,12 @@ class AnswerParser:
         return [] if self.ended else texts
 
     def tokens(self) -> list[Token]:
-        """Return the tokens of the bytes that came last, once: see `TextParser`."""
+        """Return the tokens of the last bytes, once: see `TextParser`."""
         latest, self._latest = self._latest, []
         return [event if isinstance(event, Token) else _token_of(event) for event in latest]
 
     def _others(self, data: bytes, texts: list[str]) -> None:
-        """Read events however they are written."""
+        """Read events in any form."""
         if self.ended:
             return
         tokens: list[Token] = []
@@ -215,9 +215,9 @@ class AnswerParser:
             self._room = min(self._limit, self._longest - len(self.text))
 
     def finish(self) -> list[Token]:
-        """Say that nothing more comes, and return the tokens of a last line without its end.
+        """Note the end of the stream, and return the tokens of an unterminated last line.
 
-        The answer is whole if `final` is set now.
+        The answer is complete if `final` is set now.
         """
         self._latest = []
         if self.ended:
@@ -237,7 +237,7 @@ class AnswerParser:
         return tokens
 
     def mute(self) -> None:
-        """Do nothing: the server stores a stopped answer as far as it came."""
+        """Do nothing: the server stores the part of a stopped answer that it has."""
 
     def _line(self, line: bytes, tokens: list[Token]) -> bool:
         """Read one line; return whether it was the last that counts."""
@@ -288,7 +288,7 @@ class AnswerParser:
         return last
 
     def _whole_characters(self, text: str, last: bool) -> str:
-        """Return the whole characters that a text completes, and keep half a one at its end."""
+        """Return the complete characters so far, and keep half a surrogate pair at the end."""
         text = self._half + text
         self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" and not last else ""
         return join_halves(text.removesuffix(self._half))
@@ -318,7 +318,7 @@ def _token_of(event: re.Match[bytes]) -> Token:
 
 
 def model_error(message: str, kind: str) -> H2oError:
-    """Make the error that a model server reported inside an answer; by status it is the same."""
+    """Make the error that a model server reported inside an answer, as for its status."""
     advice = {
         "validation": "change the prompt or the parameters",
         "overloaded": "it has too many requests; try again later",

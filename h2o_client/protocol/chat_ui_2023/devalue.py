@@ -1,13 +1,13 @@
 """The flattened form in which SvelteKit sends data ("devalue"): reading it.
 
-A value is one flat list. Its first entry is the value itself. Where an entry is an object or an
-array, it holds numbers, and each of them is the place of another entry:
+A value is one flat list. Its first entry is the value itself. An entry that is an object or an
+array holds numbers, each of which is the index of another entry:
 
     [{"title": 1, "tags": 2}, "Hi", [1, 3], true]    ->   {"title": "Hi", "tags": ["Hi", True]}
 
 -1 stands for undefined, and `["Date", iso]` for a date. The format knows more: sets, maps, big
-numbers, sparse arrays, cycles. No server of this protocol has ever sent any of that, and it is
-rejected with an error that names it.
+numbers, sparse arrays, cycles. Servers of this protocol have never sent any of these, so they are
+rejected with an error that names the type.
 """
 
 # Objects, arrays, undefined and dates: 13_data_json, 16_web_search and all others.
@@ -25,13 +25,13 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
 
 def unflatten(values: object) -> object:
-    """Return the value that a flattened payload stands for.
+    """Return the value of a flattened payload.
 
     Args:
         values: the payload as `json.loads` gives it.
 
     Raises:
-        ProtocolError: it is not such a payload, or holds what this protocol never sends.
+        ProtocolError: it is not such a payload, or holds a type that this protocol does not use.
     """
     if type(values) is int and values == _UNDEFINED:
         return None
@@ -44,7 +44,7 @@ def unflatten(values: object) -> object:
 
 
 class _Reader:
-    """Builds one value. Its errors name places and types, never contents: they can be prompts."""
+    """Builds one value. Its errors name indexes and types, but not contents, such as prompts."""
 
     __slots__ = ("_entries", "_left")
 
@@ -53,7 +53,7 @@ class _Reader:
         self._left = left
 
     def read(self, place: object, depth: int) -> object:
-        """Build the entry at a place; it may be nested so many levels deep."""
+        """Build the entry at an index; it may be nested `depth` levels deep."""
         if type(place) is not int:
             raise _error(f"expected the index of an entry, got {type(place).__name__}")
         if place == _UNDEFINED:

@@ -71,7 +71,7 @@ class Dialect2023:
         return Query(request, replies.read_session_cookies, proves=True)
 
     def kept_settings(self) -> Query[dict[str, Any]]:
-        """`GET /__data.json`: the custom prompts, and the model if the server still has it."""
+        """`GET /__data.json`: the custom prompts, and the model if the server still offers it."""
         return self._root(_kept)
 
     def create(
@@ -107,7 +107,7 @@ class Dialect2023:
         return self._site.about("message", "POST", conversation, content=content)
 
     def check(self, head: Head, body: bytes, request: Request) -> None:
-        """Raise the error that a response is, if it is one."""
+        """Raise an error if the response reports one."""
         check_status(head, body, request)
 
     def answer_parser(self, text: bytearray) -> AnswerParser:
@@ -115,17 +115,17 @@ class Dialect2023:
         return AnswerParser(text=text)
 
     def reattach(self, conversation: str, response_id: str) -> None:
-        """Return None: the server has no such request."""
+        """Return None: the server does not support this."""
 
     def cannot_reattach(self) -> None:
-        """Do nothing: it is known."""
+        """Do nothing: that is known already."""
 
     def reattached_parser(self, text: bytearray) -> AnswerParser:
         """Make the parser of an answer."""
         return AnswerParser(text=text)
 
     def find(self, stored: StoredConversation, message: Outgoing) -> StoredAnswer | None:
-        """Find an answer by its id; it is stored only when it is over."""
+        """Find an answer by its id; the server stores it only at its end."""
         for found in stored.messages:
             if found.id == message.response_id:
                 return StoredAnswer(found, None, Stage.WHOLE, over=True)
@@ -174,7 +174,7 @@ class Dialect2023:
         return Query(request, reading(read_conversation), MAX_STORED, proves=True)
 
     def shared(self, share: str) -> Query[StoredConversation]:
-        """`GET /r/{id}/__data.json`, in the same form as one's own."""  # 10_share
+        """`GET /r/{id}/__data.json`, in the same form as own conversations."""  # 10_share
         from h2o_client.protocol.chat_ui_2023.stored import read_conversation
 
         request = self._site.request("shared", "GET", f"/r/{in_path(share)}/__data.json")

@@ -1,4 +1,4 @@
-"""Small answers of the protocol of 2023 -> values."""
+"""Reads the small responses of the protocol of 2023."""
 
 from urllib.parse import urlsplit
 
@@ -31,12 +31,13 @@ def read_session_cookies(head: Head, body: bytes, request: Request) -> list[str]
 def read_settings(head: Head, body: bytes, request: Request) -> None:
     """Check the answer to `POST /settings`.
 
-    Success is 303, or 200 with `{"type":"redirect","status":303,…}`, by what was accepted first.
+    Success is 303, or 200 with `{"type":"redirect","status":303,…}`, depending on the `Accept`
+    header.
 
     Raises:
-        StatusError: it was rejected, with the status or inside a 200.
-        RedirectError: it leads away from this service.
-        ProtocolError: it is neither.
+        StatusError: the request was rejected, by the status or inside a 200.
+        RedirectError: it redirects away from this service.
+        ProtocolError: it is neither a success nor an error.
     """
     # 02_settings_variants
     if head.status == 303 and _is_ours(head.get("location"), request):
@@ -63,7 +64,7 @@ def read_created(head: Head, body: bytes, request: Request) -> Created:
 
     Raises:
         StatusError: it was rejected.
-        ProtocolError: there is no id in it, or one that could not stand in a path.
+        ProtocolError: the answer does not contain a valid id.
     """
     # 03_create_conversation
     check_status(head, body, request)
@@ -80,7 +81,7 @@ def read_title(head: Head, body: bytes, request: Request) -> str:
 
     Raises:
         StatusError: it was rejected.
-        ProtocolError: there is no title in the answer.
+        ProtocolError: the answer does not contain a title.
     """
     # 09_summarize_and_title
     check_status(head, body, request)
@@ -95,7 +96,7 @@ def read_share_url(head: Head, body: bytes, request: Request) -> str:
 
     Raises:
         StatusError: it was rejected.
-        ProtocolError: there is no URL in the answer.
+        ProtocolError: the answer does not contain a URL.
     """
     # 10_share
     check_status(head, body, request)

@@ -1,20 +1,18 @@
-"""`__data.json`: what the service knows, as its pages load it.
+"""`__data.json`: the data that the service's pages load.
 
-A page of SvelteKit is made by nodes, the layout first and the page itself last, and
-`__data.json` is what each of them loaded:
+A SvelteKit page consists of nodes, first the layout and last the page itself, and `__data.json`
+holds the data that each of them loaded:
 
     {"type": "data", "nodes": [
         {"type": "data", "data": [<flattened, see devalue.py>], "uses": …},
         null, or {"type": "skip"}, or
         {"type": "error", "error": {"message": "Conversation not found."}, "status": 404}]}
 
-All of that comes with status 200, errors too; for a bad id the error has no status. And the
+All of that is sent with status 200, even errors; for a bad id the error lacks a status. And the
 whole body can be `{"type": "redirect", "location": "/"}`.
 
-`read_nodes()` takes off this wrapping: an error in any node is raised, what is left are values.
-The other functions find in them what they are for by its fields, not by the node's number, and
-check each field that they take. Fields that they do not know are ignored; one that is missing
-or of another type is a `ProtocolError` that names it.
+`read_nodes()` unwraps the data of the nodes, and raises an error in any of them. The other
+functions find their node by its fields, not by its number, and check each field: see `Fields`.
 """
 
 # 13_data_json
@@ -37,11 +35,11 @@ _MAX_ERROR = 1000  # characters of an error node that its error keeps
 
 
 class Overview(NamedTuple):
-    """What the server tells of itself and of this session.
+    """What the server says about itself and this session.
 
     Attributes:
         models: the models that the server offers, in its order.
-        settings: what this session has chosen.
+        settings: the settings of this session.
         conversations: this session's conversations, the newest first.
     """
 
@@ -54,9 +52,9 @@ def read_root(body: bytes) -> Overview:
     """Read the answer to `GET /__data.json`.
 
     Raises:
-        StatusError: a node says that it was rejected.
-        RedirectError: the body sends the request elsewhere.
-        ProtocolError: it is not such an answer.
+        StatusError: a node reports an error.
+        RedirectError: the body redirects elsewhere.
+        ProtocolError: the answer does not follow the protocol.
     """
     fields = _find(read_nodes(body), "models", "models")
     return Overview(
@@ -70,9 +68,9 @@ def read_conversation(body: bytes) -> StoredConversation:
     """Read the answer to `GET /conversation/{id}/__data.json`.
 
     Raises:
-        StatusError: a node says that it was rejected: it was deleted, or is another session's.
-        RedirectError: the body sends the request elsewhere.
-        ProtocolError: it is not such an answer.
+        StatusError: a node reports an error, such as a deleted conversation.
+        RedirectError: the body redirects elsewhere.
+        ProtocolError: the answer does not follow the protocol.
     """
     # From the end: the page itself is the last node.
     fields = _find(reversed(read_nodes(body)), "messages", "conversation")
@@ -85,12 +83,12 @@ def read_conversation(body: bytes) -> StoredConversation:
 
 
 def read_nodes(body: bytes) -> list[object]:
-    """Return what each node of a page loaded; None for one that loaded nothing.
+    """Return the data of each node of a page; None for a node without data.
 
     Raises:
-        StatusError: a node says that it was rejected; without a status, it counts as 500.
-        RedirectError: the body sends the request elsewhere.
-        ProtocolError: it is not a `__data.json`.
+        StatusError: a node reports an error; without a status, it counts as 500.
+        RedirectError: the body redirects elsewhere.
+        ProtocolError: the body is not a valid `__data.json`.
     """
     try:
         value = load_json(body.decode())

@@ -1,15 +1,15 @@
-"""The stream of a web search: JSON objects without anything between them.
+"""The stream of a web search: JSON objects without separators.
 
-`GET /conversation/{id}/web-search?prompt=…` is answered with one object after the other, each of
-them the whole list so far, and the response is never closed:
+`GET /conversation/{id}/web-search?prompt=…` is answered with one object after another, each with
+the whole list so far, and the server never closes the response:
 
     {"messages":[A]}{"messages":[A,B]}{"messages":[A,B,C,{"type":"result","id":"6b00…"}]}
 
-So the result is the end, and what the stream does afterwards says nothing. An error entry comes
-before the result and is not a failure: the message can be sent all the same.
+So the result marks the end, and anything after it is ignored. An error entry comes before the
+result and is not a failure: the message can still be sent.
 
-`WebSearchParser` is fed bytes, in the manner of h11. An object ends with a `}`, so an object is
-decoded when a piece with that character has come, and waited for as long as it is not whole.
+`WebSearchParser` is fed bytes, like h11. An object ends with a `}`, so the parser tries to decode
+one whenever a piece with that character has arrived.
 """
 
 # What is said here is in 16_web_search; the sources are of chat-ui 0.6.
@@ -38,10 +38,10 @@ class WebSearchParser:
     """Reads the stream of one web search.
 
     Args:
-        limit: characters that one object may have.
+        limit: the most characters that one object may have.
 
     Attributes:
-        result: the id of the search, once it has come: `web_search_id` for the message.
+        result: the id of the search, once it has arrived: the `web_search_id` for the message.
     """
 
     __slots__ = ("_decode", "_limit", "_pieces", "_seen", "_size", "_work", "result")
@@ -58,10 +58,10 @@ class WebSearchParser:
     def feed(self, data: bytes) -> list[WebSearchEntry]:
         """Return the entries that are new with `data`, the result among them.
 
-        What follows the result is ignored. After an error the parser is of no more use.
+        Anything after the result is ignored. After an error the parser cannot be used any more.
 
         Raises:
-            ProtocolError: this is not the stream of a web search, or an object is over the limit.
+            ProtocolError: this is not the stream of a web search, or an object exceeds the limit.
         """
         if self.result is not None:
             return []
@@ -78,16 +78,16 @@ class WebSearchParser:
         return entries
 
     def finish(self) -> None:
-        """Say that the stream has ended.
+        """Note the end of the stream.
 
         Raises:
-            IncompleteStreamError: the result had not come.
+            IncompleteStreamError: the result had not arrived.
         """
         if self.result is None:
             raise IncompleteStreamError("the web search ended before its result")
 
     def _read_objects(self) -> list[WebSearchEntry]:
-        """Read the objects that are whole, and keep the rest."""
+        """Read the complete objects, and keep the rest."""
         entries: list[WebSearchEntry] = []
         text = "".join(self._pieces)
         start = _after_space(text, 0)
@@ -103,7 +103,7 @@ class WebSearchParser:
         return entries
 
     def _end(self, text: str, start: int) -> int:
-        """Return where an object ends, or 0 if it is not whole yet."""
+        """Return the end of an object, or 0 if it is not complete yet."""
         self._work += len(text) - start
         if text[start] == "{" and self._work <= _MAX_WORK:
             try:

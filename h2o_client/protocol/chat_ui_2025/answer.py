@@ -2,18 +2,21 @@
 
 Each line is a JSON object with a `type`. The rules:
 
-* An answer is whole when `finalAnswer` came with `interrupted` false and no error behind it. An
-  empty one is known to be whole only when the stream has finished, because the error comes behind.
-* The text of `finalAnswer` is the answer, without the white space at its end. What was streamed is
-  a preview: where the model server breaks off, the server asks it again inside the same stream, and
-  the second try's tokens follow the first's. The answer is then given once more, as a `Revision`.
-* Tokens are padded with NUL to 16 UTF-16 units, which is taken off. Two halves of a surrogate pair
+* An answer is complete if `finalAnswer` came with `interrupted` false and without an error after
+it. An empty answer is only known to be complete when the stream has finished, as the error comes
+last.
+* The text of `finalAnswer` is the answer, without trailing white space. The streamed text is a
+preview: if the model server breaks off, the server asks it again within the same stream, and the
+tokens of the second attempt follow those of the first. The whole answer is then sent again, as a
+`Revision`.
+* Tokens are padded with NUL to 16 UTF-16 units; the padding is removed. Two halves of a surrogate
+pair
   in successive tokens are one character.
 * 4,096 spaces come after `finalAnswer`, so the next line begins with them.
-* Lines of unknown types are given as an `Event`.
+* Lines of unknown types are passed on as an `Event`.
 
-A stream that is read again (`reattached`) has the same events as server-sent ones, without padding,
-and from its beginning on: as many bytes of its text are dropped as have been given.
+A stream that is read again (`reattached`) repeats the same events from the beginning, as
+server-sent events without padding: the text that the caller already has is dropped.
 """
 
 # 01_happy_path: the form of the events. 07_upstream_cut_once_1: generated again in mid stream.
@@ -45,12 +48,12 @@ _one_event, _event_at = _EVENT.fullmatch, _EVENT.match
 
 
 class Final(NamedTuple):
-    """The final event: the answer is whole."""
+    """The final event: the answer is complete."""
 
     generated_tokens: None = None
 
     def finish_reason(self, *, has_stop: bool) -> str | None:  # noqa: ARG002 -- as other dialects
-        """Return None: the server does not tell a limit that was reached from a normal end."""
+        """Return None: the server reports a normal end and an exceeded limit in the same way."""
         return None  # 07_upstream_length
 
 
@@ -59,16 +62,16 @@ class AnswerParser:
 
     Args:
         text: what the text of the answer is added to, in UTF-8.
-        reattached: whether this is a stream that is read again; `text` has come already.
+        reattached: whether the stream is read again; `text` has been received before.
 
     Attributes:
-        text: what is shown of the answer.
-        count: how many tokens have come.
-        ended: whether nothing that comes now can change the answer.
-        final: the final event, once the answer is known to be whole.
-        error: what is wrong with the stream, once something is.
-        revised: whether texts that were given before are not in the answer.
-        title: the title of the conversation, once it has come.
+        text: the visible text of the answer.
+        count: how many tokens have arrived.
+        ended: whether the answer is final, whatever the server still sends.
+        final: the final event, once the answer is known to be complete.
+        error: the error in the stream, once it occurs.
+        revised: whether some texts that were returned earlier are not part of the answer.
+        title: the title of the conversation, once it has arrived.
     """
 
     __slots__ = (
@@ -114,7 +117,7 @@ class AnswerParser:
         return [text]
 
     def _read_on(self, data: bytes) -> list[str]:
-        """Take bytes that are not just one event in the usual form."""
+        """Take bytes that are not exactly one event in the usual form."""
         texts: list[str] = []
         latest = self._latest = []
         start, size = 0, 0 if self._muted else len(data)
@@ -152,14 +155,14 @@ class AnswerParser:
         return start
 
     def tokens(self) -> list[Token]:
-        """Return the tokens of the bytes that came last, once: see `TextParser`."""
+        """Return the tokens of the last bytes, once: see `TextParser`."""
         latest, self._latest = self._latest, []
         return [
             event if isinstance(event, Token) else Token(None, _text_of(event)) for event in latest
         ]
 
     def finish(self) -> list[Token]:
-        """Say that nothing more comes; return the tokens of a last line without its end."""
+        """Note the end of the stream; return the tokens of an unterminated last line."""
         tokens: list[Token] = []
         rest = self._lines.finish()
         try:
@@ -172,7 +175,7 @@ class AnswerParser:
         return tokens
 
     def mute(self) -> None:
-        """Take nothing more: the server cuts a stopped answer back to what was taken."""
+        """Stop parsing: the server truncates a stopped answer to what was received."""
         self._muted, self._between = True, False
 
     def _fail(self, error: H2oError) -> None:
@@ -181,7 +184,7 @@ class AnswerParser:
         self.ended = True
 
     def _other(self, data: bytes, latest: list[Any], texts: list[str]) -> None:
-        """Read a line, or a piece of one, however it is written."""
+        """Read a line, or a part of one, in any form."""
         tokens: list[Token] = []
         for line in self._lines.feed(data):
             self._line(line, tokens)
@@ -278,12 +281,12 @@ def _text_of(event: re.Match[bytes]) -> str:
 
 
 def _load_object(text: str) -> dict[str, Any]:
-    """Return a JSON object whose texts can all be written as UTF-8."""
+    """Return a JSON object whose strings can all be encoded as UTF-8."""
     return cast("dict[str, Any]", load_json(text))
 
 
 def _model_error(message: object, status: object) -> H2oError:
-    """Make the error that the model server's failure is."""
+    """Make the error for a failure of the model server."""
     words = join_halves(message[:_MAX_MESSAGE]) if isinstance(message, str) else "it gave no reason"
     if isinstance(status, int) and status in (429, 503):
         return status_error(status, f"the model server: {words}")

@@ -46,7 +46,7 @@ class Dialect2025:
     def accept_terms(
         self, *, model: str | None, share: bool, kept: Mapping[str, Any] | None = None
     ) -> Query[list[str]] | None:
-        """`POST /settings`, only to opt out of sharing: it is on until then.
+        """`POST /settings`, only to opt out of sharing, which is on by default.
 
         Fields that are left out get their defaults.
         """
@@ -106,7 +106,7 @@ class Dialect2025:
         )
 
     def check(self, head: Head, body: bytes, request: Request) -> None:
-        """Raise the error that a response is, if it is one."""
+        """Raise an error if the response reports one."""
         stored.check(head, body, request)
 
     def answer_parser(self, text: bytearray) -> AnswerParser:
@@ -121,7 +121,7 @@ class Dialect2025:
         return self._site.about("reattach", "GET", conversation, path)
 
     def cannot_reattach(self) -> None:
-        """Note that the server is one of 0.10 or older."""  # chat-ui-0.10/15_detect
+        """Note that the server has version 0.10 or older."""  # chat-ui-0.10/15_detect
         self._reattaches = False
 
     def reattached_parser(self, text: bytearray) -> AnswerParser:
@@ -129,7 +129,7 @@ class Dialect2025:
         return AnswerParser(text, reattached=True)
 
     def find(self, stored: StoredConversation, message: Outgoing) -> StoredAnswer | None:
-        """Find an answer by its generation; on 0.10, the newest one that was not there before."""
+        """Find an answer by its generation; on 0.10, take the newest answer that is new."""
         if any(answer.generation is not None for answer in stored.answers):
             return next(
                 (each for each in stored.answers if each.generation == message.response_id), None
@@ -150,7 +150,7 @@ class Dialect2025:
         return None
 
     def stop(self, conversation: str, response_id: str, seen: str) -> Query[None]:
-        """`POST /conversation/{id}/stop-generating`; the answer is cut back to what was seen."""
+        """`POST /conversation/{id}/stop-generating`; truncates the answer to what was seen."""
         # 04_stop: the length counts UTF-16 units.
         length = len(seen.encode("utf-16-le")) // 2
         content = encode({"generationId": response_id, "seenContentLength": length})
@@ -197,12 +197,12 @@ class Dialect2025:
         return Query(request, reading_json(stored.read_conversation), MAX_STORED)
 
     def shared(self, share: str) -> Query[StoredConversation]:
-        """`GET /api/v2/conversations/{share id}`, in the same form as one's own."""  # 13_share
+        """`GET /api/v2/conversations/{share id}`, in the same form as own ones."""  # 13_share
         request = self._site.request("shared", "GET", f"/api/v2/conversations/{in_path(share)}")
         return Query(request, reading_json(stored.read_conversation), MAX_STORED)
 
     def rename(self, conversation: str, title: str) -> Query[None]:
-        """`PATCH /api/v2/conversations/{id}`, which says what is wrong with a title."""  # 12_title
+        """`PATCH /api/v2/conversations/{id}`, which explains why it rejects a title."""  # 12_title
         path = f"/api/v2/conversations/{in_path(conversation)}"
         request = self._site.request("rename", "PATCH", path, encode({"title": title}), JSON)
         return Query(request, reading_json(lambda _: None))
@@ -228,7 +228,7 @@ class Dialect2025:
         raise unsupported("summarize")
 
     def vote(self, conversation: str, message: str, score: int) -> NoReturn:
-        """Raise: votes are gone."""
+        """Raise: these servers do not support votes."""
         raise unsupported("vote")
 
     def web_search(self, conversation: str, prompt: str) -> NoReturn:
@@ -249,7 +249,7 @@ def _part(disposition: str, kind: str, content: bytes) -> bytes:
 
 
 def _file(file: File) -> bytes:
-    """Write the part of a file: its content goes as base64, and its name says so."""  # 17_files
+    """Write the part of a file, with its content in base64, which its name says."""  # 17_files
     name = file.name
     for char, escaped in (('"', "%22"), ("\r", "%0D"), ("\n", "%0A")):
         name = name.replace(char, escaped)

@@ -1,8 +1,7 @@
-"""Small answers, and those in superjson, -> values.
+"""Reads small responses, and those in superjson.
 
-`/api/v2/` answers `{"json": value, "meta": …}`. `meta` says which texts are dates and which nulls
-are undefined; nothing here needs that. Each field that is used is checked; fields that are not
-known are ignored, and one that is missing or of another type is a `ProtocolError` that names it.
+`/api/v2/` answers `{"json": value, "meta": …}`. `meta` says which strings are dates and which nulls
+are undefined, which is not needed here. Each field that is used is checked: see `Fields`.
 """
 
 # 11_history: conversations and lists. 14_models. 01b_settings_first: settings. 13_share.
@@ -40,15 +39,15 @@ _NO_ROOM = "You have reached the maximum number of conversations"
 
 
 def login_required(status: int) -> LoginRequiredError:
-    """Make the error of a server that wants a login."""
+    """Make the error for a server that requires a login."""
     return LoginRequiredError(LOGIN, status=status)
 
 
 def check(head: Head, body: bytes, request: Request) -> None:
-    """Raise the error that an answer is, if it is one; a redirect leads to the login.
+    """Raise an error if a response reports one; a redirect means a login.
 
     Raises:
-        StatusError: it was rejected.
+        StatusError: the request was rejected.
     """
     try:
         check_status(head, body, request)
@@ -86,7 +85,7 @@ def check(head: Head, body: bytes, request: Request) -> None:
 
 
 def reading_json(read: "Callable[[Any], T]") -> Reader[T]:
-    """Make a reader of answers from a function that reads what is in their `json`."""
+    """Turn a function that reads the `json` of a response into a reader of responses."""
 
     def reader(head: Head, body: bytes, request: Request) -> T:
         check(head, body, request)
@@ -99,7 +98,7 @@ def reading_json(read: "Callable[[Any], T]") -> Reader[T]:
 
 
 def read_created(head: Head, body: bytes, request: Request) -> Created:
-    """Read the answer to `POST /conversation`; 0.10 does not tell the root in it."""
+    """Read the answer to `POST /conversation`; 0.10 does not include the root."""
     # 01_happy_path; chat-ui-0.10/01_happy_path
     check(head, body, request)
     answer = read_json(head, body)
@@ -124,7 +123,7 @@ def read_share(head: Head, body: bytes, request: Request) -> str:
 
 
 def read_share_prefix(value: Any) -> str:
-    """Return what stands before the path of a shared conversation; "": the base URL."""
+    """Return the URL prefix of shared conversations; "" for the base URL."""
     prefix = Fields(value, "configuration").get("PUBLIC_SHARE_PREFIX")
     return prefix.rstrip("/") if isinstance(prefix, str) else ""
 
@@ -150,7 +149,7 @@ def read_models(value: Any) -> tuple[Model, ...]:
 
 
 def read_settings(value: Any) -> Settings:
-    """Read what the session has chosen."""
+    """Read the session's settings."""
     fields = Fields(value, "settings")
     prompts = Fields(fields.get("customPrompts") or {}, "settings.customPrompts")
     return Settings(
@@ -202,7 +201,7 @@ def _message(fields: Fields, answers: list[StoredAnswer]) -> Message:
 
 
 def _stage(fields: Fields) -> tuple[Stage, bool]:
-    """Return what has become of an answer, by the events of its run, and whether that is over."""
+    """Return the state of an answer, from the events of its run, and whether the run is over."""
     updates = [update for update in fields.get("updates") or () if is_dict(update)]
     statuses = {update.get("status") for update in updates if update.get("type") == "status"}
     finals = [update for update in updates if update.get("type") == "finalAnswer"]
@@ -217,7 +216,7 @@ def _stage(fields: Fields) -> tuple[Stage, bool]:
 
 
 def _newest_branch(tree: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Return the branch of the newest message; an empty system message at its root is left out."""
+    """Return the branch of the newest message, without an empty system message at its root."""
     known = {message.id: message for message in tree}
     branch: list[Message] = []
     message = tree[-1] if tree else None
