@@ -25,7 +25,7 @@ from h2o_client.cli.serve import serve
 def app() -> None:
     """Chat with H2O's chat service, or a self-hosted server of its kind.
 
-    The server is the one of $H2O_CHAT_URL, else the hosted service; $H2O_CHAT_MODEL names the
+    The server is $H2O_CHAT_URL, or else the hosted service; $H2O_CHAT_MODEL names the
     model, and $H2O_CHAT_TOKEN is sent as a bearer token.
     """
 

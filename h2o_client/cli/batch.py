@@ -1,8 +1,8 @@
 """`h2o-client batch`: a file of prompts, and a file of their answers in the same order.
 
-What is under way is in a journal beside the output (see `journal.py`). While it exists, the same
-command resumes where the last one ended, however that was. It is removed when all prompts are
-answered. An output without a journal is complete, and is not touched.
+The state of a run is in a journal beside the output (see `journal.py`). While it exists, the same
+command resumes where the last run ended, for whatever reason. It is removed when all prompts are
+answered. An output without a journal is complete, and is never changed.
 """
 
 import json
@@ -44,7 +44,7 @@ _EVERY = 10.0  # seconds between lines, where stderr is not a terminal with a ba
 )
 @click.option("--model", metavar="NAME", help="The model.  [default: $H2O_CHAT_MODEL]")
 @param_option
-@click.option("--retry-failed", is_flag=True, help="Send those that failed again.")
+@click.option("--retry-failed", is_flag=True, help="Send failed prompts again.")
 @url_option
 @click.pass_context
 def batch(
@@ -59,13 +59,14 @@ def batch(
 ) -> None:
     """Send all prompts of the file PROMPTS, and write the answers in the same order.
 
-    A line of it is the text of a prompt, or a JSON object with "prompt" or "messages", and perhaps
-    "id", "model" and "parameters". A line of the output has the "id", or else the number of the
-    "line", and "text", "model", "finish_reason", "generated_tokens" and "recovered", or an "error".
+    Each line is the text of a prompt, or a JSON object with "prompt" or "messages", and optionally
+    "id", "model" and "parameters". Each line of the output has the "id", or else the number of the
+    "line", and either "text", "model", "finish_reason", "generated_tokens" and "recovered", or an
+    "error".
 
-    Interrupted or killed, the same command resumes where it was: no answer is lost, and no prompt
-    is sent twice. The journal for that is beside the output; it holds the session, so keep it to
-    yourself.
+    If it is interrupted or killed, the same command resumes it: answers are not lost, and prompts
+    are not sent twice. The journal for that is beside the output; it contains the session, so keep
+    it to yourself.
 
     The exit status is 1 if a prompt failed.
     """
@@ -96,10 +97,10 @@ def batch(
 
 
 def _count(prompts: Path) -> int:
-    """Return how many prompts there are.
+    """Return the number of prompts.
 
     Raises:
-        click.UsageError: two have the same id.
+        click.UsageError: two prompts have the same id.
     """
     seen: dict[str, int] = {}
     for item in read_items(prompts):
@@ -112,10 +113,10 @@ def _count(prompts: Path) -> int:
 def _compare(
     prompts: Path, journal: Journal, progress: "Progress", *, retry_failed: bool
 ) -> set[str]:
-    """Return the keys of the prompts that are to be sent.
+    """Return the keys of the prompts to send.
 
     Raises:
-        click.UsageError: a prompt that is answered has changed since.
+        click.UsageError: a prompt has changed since it was answered.
     """
     wanted: set[str] = set()
     for item in read_items(prompts):
@@ -143,7 +144,7 @@ def _send(
     concurrency: int,
     params: dict[str, Any],
 ) -> None:
-    """Send the items that are wanted; the journal has the outcomes then."""
+    """Send the requested items, and store their outcomes in the journal."""
     from h2o_client.cli.journalled_batch import JournalledBatch, delete_leftovers
 
     journal.note_session(client.session)
@@ -200,7 +201,7 @@ def _write(output: Path, prompts: Path, journal: Journal) -> int:
 
 
 def _sync_directory(path: Path) -> None:
-    """Make what was renamed or removed in a directory last, even if the power fails."""
+    """Sync a directory, so that renamed and removed files survive a power failure."""
     if sys.platform == "win32":
         return
     directory = os.open(path, os.O_RDONLY)
@@ -211,16 +212,16 @@ def _sync_directory(path: Path) -> None:
 
 
 class Progress:
-    """Shows the progress on stderr: a bar in a terminal, else a line now and then.
+    """Shows the progress on stderr: a bar in a terminal, or else a line from time to time.
 
     Args:
-        total: how many prompts there are.
+        total: the number of prompts.
 
     Attributes:
-        total: how many prompts there are.
+        total: the number of prompts.
         answered: how many are answered.
         failed: how many failed.
-        stopping: whether the batch was interrupted, and what runs is being stopped.
+        stopping: whether the batch was interrupted, and running prompts are being stopped.
     """
 
     def __init__(self, total: int) -> None:
@@ -261,7 +262,7 @@ class Progress:
             click.echo(self.line(), err=True)
 
     def show(self, result: "BatchResult") -> None:
-        """Show that there is one more result."""
+        """Count another result and show the progress."""
         self.failed += result.error is not None
         self.answered += result.error is None
         if result.reply is not None:
@@ -274,7 +275,7 @@ class Progress:
             click.echo(self.line(), err=True)
 
     def pause(self, seconds: float) -> None:
-        """Show that all pause so many seconds for the service's limit."""
+        """Show that all prompts pause for the service's rate limit."""
         self._until = time.monotonic() + seconds
         if self._bar is None:
             click.echo(self.line(), err=True)

@@ -42,7 +42,7 @@ def chat(
 ) -> None:
     """Send PROMPT, or the text on stdin, and show the answer as it arrives.
 
-    In a terminal and without PROMPT it is a conversation, and /help in it shows the commands.
+    In a terminal and without PROMPT this starts a conversation, where /help shows the commands.
     Conversations stay on the server, and `-c` resumes the last one. A single PROMPT leaves nothing
     there.
 
@@ -102,7 +102,7 @@ def _write_json(stream: "ChatStream") -> None:
 
 
 def _read_prompt(prompt: str | None, *, converse: bool) -> str | None:
-    """Return the prompt of the command line, else of stdin; None for a conversation."""
+    """Return the prompt from the command line or stdin; None for a conversation."""
     if prompt not in (None, "-"):
         return str(prompt)
     if prompt is None and sys.stdin.isatty():

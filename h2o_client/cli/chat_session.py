@@ -1,7 +1,7 @@
 """A conversation in the terminal: `h2o-client chat` without a prompt.
 
 The server keeps the history. Ctrl-C ends the current answer, and the conversation goes on; a second
-one in a row leaves.
+Ctrl-C in a row leaves.
 """
 
 import contextlib
@@ -29,10 +29,10 @@ class ChatSession:
 
     Args:
         client: the client.
-        system: what is put before the first message of each, or None.
+        system: the text to put before the first message of each conversation, or None.
         parameters: generation parameters of all answers.
         raw: whether answers are shown as they are, instead of as Markdown.
-        keep: whether conversations outlive the command, and -c finds the last one.
+        keep: whether conversations are kept, so that -c finds the last one.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class ChatSession:
         """Read messages and show answers until the user leaves.
 
         Args:
-            resume: the id of a conversation to begin with, or None for a new one.
+            resume: the id of a conversation to resume, or None for a new one.
 
         Raises:
             H2oError: the server no longer has it, or could not be reached.
@@ -129,7 +129,7 @@ class ChatSession:
                 click.secho("Ctrl-C once more leaves.", dim=True)
 
     def _obey(self, line: str) -> None:
-        """Do what a line says. A failure is shown, and the conversation goes on."""
+        """Execute a line. Show errors, and continue the conversation."""
         try:
             if line.startswith("/"):
                 name, _, argument = line.strip().partition(" ")
@@ -246,7 +246,7 @@ class ChatSession:
         click.echo(printable(self._system or "none"))
 
     def _require_messages(self) -> None:
-        """Raise if nothing has been sent yet: the server does not know the conversation."""
+        """Raise an error if nothing has been sent: the server lacks the conversation then."""
         if self._conversation.id is None:
             raise ValueError("nothing has been sent yet")
 
@@ -271,7 +271,7 @@ class Left(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def second_leaves() -> Generator[None]:
-    """Let the second Ctrl-C within the block raise `Left`, however the first is handled.
+    """Make the second Ctrl-C within the block raise `Left`, however the first is handled.
 
     Telling the server to stop takes time, and the user may not want to wait for it.
     """

@@ -32,7 +32,7 @@ _id = click.argument("number", metavar="[ID]", default="last")
 @url_option
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON list, for scripts.")
 def list_(base_url: str | None, as_json: bool) -> None:
-    """List them, the last one marked by `*`; piped, their ids, models and titles between tabs."""
+    """List them, the last one marked by `*`; when piped, as ids, models and titles with tabs."""
     with connected(base_url, saved=True) as client:
         saved = state.load(client.base_url)
         # Without a session nothing is kept, and no session need be opened to know that.
@@ -70,7 +70,7 @@ def show(number: str, base_url: str | None, raw: bool, as_json: bool) -> None:
 
 
 def _add_operation(operation: Operation) -> None:
-    """Add the subcommand of an operation. One with an argument needs the ID before it, too."""
+    """Add the subcommand of an operation. With an argument, the ID is required too."""
 
     @url_option
     def run(number: str, base_url: str | None, argument: str = "") -> None:
@@ -94,11 +94,11 @@ for _operation in OPERATIONS:
 
 @conversations.command(short_help="Delete some or all.")
 @click.argument("numbers", metavar="[ID]...", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Delete all of the session.")
+@click.option("--all", "everything", is_flag=True, help="Delete all conversations of the session.")
 @click.option("--yes", is_flag=True, help="Do not ask to confirm --all.")
 @url_option
 def delete(numbers: tuple[str, ...], everything: bool, yes: bool, base_url: str | None) -> None:
-    """Delete some, or --all. Pages that were shared stay."""
+    """Delete some, or --all. Shared pages stay."""
     if everything == bool(numbers):
         raise click.UsageError("give the ids, or `last`, or --all")
     if everything:
@@ -122,7 +122,7 @@ def _resumed(base_url: str | None, number: str) -> "Generator[tuple[H2oClient, C
     """Resume a conversation of the session that is kept.
 
     Raises:
-        click.UsageError: it does not exist, or this is not a valid id.
+        click.UsageError: the conversation does not exist, or the id is not valid.
     """
     with connected(base_url, saved=True) as client:
         if number == "last":
@@ -135,7 +135,7 @@ def _resumed(base_url: str | None, number: str) -> "Generator[tuple[H2oClient, C
 
 
 def _forget(client: "H2oClient", number: str | None) -> None:
-    """Forget which conversation was the last, if it is this one; None: whichever it is."""
+    """Forget the last conversation, if it is this one or if `gone` is None."""
     saved = state.load(client.base_url)
     if number in (None, saved.conversation):
         state.save(client.base_url, state.Saved(saved.session, None, saved.dialect))

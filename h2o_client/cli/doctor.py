@@ -33,7 +33,7 @@ def doctor(
 ) -> None:
     """Examine the server at URL, step by step, and say what to do.
 
-    Without URL it is the one that `chat` would use. A short prompt is sent to it.
+    Without URL it examines the server that `chat` would use. It sends a short prompt.
     """
     from h2o_client import Timeouts
     from h2o_client.cli.environment import EnvironmentFaultError

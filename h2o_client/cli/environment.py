@@ -1,4 +1,4 @@
-"""Which variables of the environment keep a client from being made, and what is wrong with them.
+"""Finds environment variables that prevent a client from being created.
 
 httpx reads proxies and certificates from the environment when a client is made. Its errors do not
 name the variable, nor always the cause. So each variable is tried by itself.
@@ -19,7 +19,7 @@ NAMES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROX
 
 
 class Fault(NamedTuple):
-    """What is wrong with a variable. Its value can hold a password and is not repeated."""
+    """A problem with a variable. Its value can contain a password and is not repeated."""
 
     name: str
     text: str
@@ -27,10 +27,10 @@ class Fault(NamedTuple):
 
 
 class EnvironmentFaultError(click.ClickException):
-    """No client can be made in this environment. Its exit status is that of wrong use.
+    """The environment prevents a client from being created. The exit status is that of wrong use.
 
     Attributes:
-        faults: what is wrong with it.
+        faults: the problems with its variables.
     """
 
     exit_code = 2
@@ -43,10 +43,10 @@ class EnvironmentFaultError(click.ClickException):
 
 @contextmanager
 def explained() -> Generator[None]:
-    """Report which variables of the environment keep a client from being made.
+    """Report which environment variables prevent a client from being created.
 
     Raises:
-        EnvironmentFaultError: some do.
+        EnvironmentFaultError: a variable prevents it.
     """
     try:
         yield
@@ -67,7 +67,7 @@ def _faults() -> list[Fault]:
 
 
 def _attempt(variables: Mapping[str, str]) -> Exception | None:
-    """Return why no client can be made with these variables, or None if one can."""
+    """Return why a client cannot be created with these variables, or None if it can."""
     os.environ.update(variables)
     try:
         h2o_client.H2oClient("http://localhost").close()
@@ -81,7 +81,7 @@ def _attempt(variables: Mapping[str, str]) -> Exception | None:
 
 @contextmanager
 def _without_variables() -> Generator[dict[str, str]]:
-    """Take the variables out of the environment, and give them."""
+    """Remove the variables from the environment, and return them."""
     found = {name: value for name, value in os.environ.items() if name.upper() in NAMES}
     for name in found:
         del os.environ[name]

@@ -1,7 +1,7 @@
-"""The examination of a server, step by step: what works, what does not, what to do about it.
+"""Examines a server step by step: what works, what does not, and what to do about it.
 
-A step that fails ends the examination if nothing after it can work. What each step does below the
-client is in `probe.py`.
+The examination ends at a failure that makes all later steps impossible. What each step does below
+the client is in `probe.py`.
 """
 
 import os
@@ -40,12 +40,12 @@ _SECRET = re.compile(r"^(\w+://)?.*@", re.DOTALL)  # user and password
 
 @dataclass(frozen=True)
 class Finding:
-    """What a step has found.
+    """The finding of a step.
 
     Attributes:
         outcome: "ok", "note" (it works, but see this) or "failed".
         step: what was examined.
-        text: what was found.
+        text: the finding.
         advice: what to do, or "".
     """
 
@@ -56,7 +56,7 @@ class Finding:
 
 
 class StepFailedError(Exception):
-    """A step failed, and nothing after it can work.
+    """A step failed in a way that makes all later steps impossible.
 
     Args:
         step: what was examined.
@@ -70,7 +70,7 @@ class StepFailedError(Exception):
 
 
 def examine(client: H2oClient, url: str | None, timeout: float) -> Generator[Finding]:
-    """Yield what is found, step by step.
+    """Yield the findings, step by step.
 
     Args:
         client: the client of the server, without retries.
@@ -121,7 +121,7 @@ def without_password(url: str) -> str:
 
 
 def _reach(server: probe.Place, proxy: str | None, timeout: float) -> Generator[Finding]:
-    """Look up the server, or the proxy before it, and connect to it."""
+    """Look up the server or its proxy, and connect to it."""
     correct = "correct the environment's *_PROXY, or unset them"
     try:
         place = probe.Place.of(proxy) if proxy else server
@@ -243,7 +243,7 @@ def _is_newer(client: H2oClient) -> bool:
     """Return whether the client recognises a server of 2025.
 
     Raises:
-        StepFailedError: it recognises one of a version that it cannot use, or a login.
+        StepFailedError: the server has an unsupported version, or requires a login.
     """
     try:
         with client.conversation() as conversation:
@@ -261,7 +261,7 @@ def _is_newer(client: H2oClient) -> bool:
 
 
 def is_ours(answer: httpx.Response) -> bool:
-    """Return whether a server of this protocol answers `POST /settings` so."""
+    """Return whether this is how a server of this protocol answers `POST /settings`."""
     if answer.status_code == 303:
         return True
     found = probe.json_of(answer)
@@ -372,7 +372,7 @@ def _measure_answer(conversation: Conversation, capabilities: frozenset[str]) ->
 
 
 def _advice(error: H2oError) -> str:
-    """Return what to do about an error of the client, or "" if its text says that."""
+    """Return what to do about an error of the client, or "" if its text already says so."""
     match error:
         case RateLimitError():
             return "the service limits messages by address: wait two minutes without any"

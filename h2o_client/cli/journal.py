@@ -1,19 +1,20 @@
-"""The journal of `h2o-client batch`: what is known of each prompt, however the process ends.
+"""The journal of `h2o-client batch`: the state of each prompt, even if the process is killed.
 
 It is an SQLite database beside the answers, `answers.jsonl.journal`, kept until every prompt is
-answered. Each call writes one transaction and syncs it to the disk before what follows from it is
-done, so that a killed process loses nothing. Only its user can read it, because it holds the
-session; only one process at a time can open it.
+answered. Each call writes one transaction and syncs it to the disk before the process acts on it,
+so that a killed process loses nothing. Only its user can read it, because it contains the session,
+and only one process at a time can open it.
 
 A prompt is a row, found by its key: the prompt's id as JSON, or the number of its line. `digest`
-tells whether the prompt is still the same. Its state is one of:
+shows whether the prompt has changed. Its state is one of:
 
 - `asked`: its message is about to be sent in `conversation`, at the time `at` (seconds since
   1970). A run that finds this looks for the answer there first.
-- `answered`, `failed`: `outcome` has the answer or the error, as the output has it. A prompt that
+- `answered`, `failed`: `outcome` has the answer or the error, in the form of the output. A prompt
+that
   failed keeps its conversation if the answer may still arrive there.
-- `left`: its conversation no longer counts, and is about to be stopped and deleted. The server
-  stores a stopped answer as if it were whole, so this is written before the server is notified.
+- `left`: its conversation is abandoned, and about to be stopped and deleted. The server stores a
+stopped answer as if it were complete, so this is written before the server is notified.
 """
 
 import contextlib
@@ -56,7 +57,7 @@ class Entry(NamedTuple):
         digest: what was sent.
         conversation: the conversation in which its answer may be, or None.
         at: when it was sent there, in seconds since 1970.
-        outcome: the answer or the error, as the output has it.
+        outcome: the answer or the error, in the form of the output.
     """
 
     state: str
@@ -70,8 +71,8 @@ class Journal:
     """The journal, open and locked. Any thread may write to it.
 
     Args:
-        path: where it is; it is created if it does not exist.
-        common: what all prompts of the run share.
+        path: its path; the file is created if it does not exist.
+        common: the settings that all prompts of the run share.
 
     Raises:
         click.UsageError: the file belongs to another run, or is not a journal.
@@ -102,19 +103,19 @@ class Journal:
 
     @property
     def session(self) -> str | None:
-        """The session with what earlier runs left in it, or None."""
+        """The session with the conversations of earlier runs, or None."""
         found = self._rows("SELECT value FROM run WHERE name = 'session'")
         return str(found[0][0]) if found else None
 
     def note_session(self, session: str | None) -> None:
-        """Write down the session if it is new; None: nothing is left in it."""
+        """Store the session if it is new; None if nothing is left in it."""
         if session is None:
             self._rows("DELETE FROM run WHERE name = 'session'")
         elif session != self.session:
             self._rows("INSERT OR REPLACE INTO run VALUES ('session', ?)", session)
 
     def find(self, key: str) -> Entry | None:
-        """Return the row of a prompt, or None if nothing is known of it."""
+        """Return the row of a prompt, or None if it does not have one."""
         query = "SELECT state, digest, conversation, at, outcome FROM prompts WHERE key = ?"
         for state, digest, conversation, at, outcome in self._rows(query, key):
             return Entry(state, digest, conversation, at, json.loads(outcome or "{}"))
@@ -126,19 +127,19 @@ class Journal:
         return {found for (found,) in self._rows(query) if found is not None}
 
     def asked(self, key: str, digest: str, conversation: str) -> None:
-        """Write down where a prompt is about to be sent."""
+        """Store the conversation in which a prompt is about to be sent."""
         self._rows(_PUT, key, digest, "asked", conversation, time.time(), None)
 
     def answered(self, key: str, digest: str, answer: Mapping[str, Any]) -> None:
-        """Write down an answer. Nothing replaces it later."""
+        """Store an answer, which is never replaced later."""
         self._rows(_PUT, key, digest, "answered", None, None, json.dumps(answer))
 
     def failed(self, key: str, digest: str, error: Mapping[str, Any]) -> None:
-        """Write down what went wrong."""
+        """Store an error."""
         self._rows(_PUT, key, digest, "failed", None, None, json.dumps({"error": error}))
 
     def left(self, key: str) -> None:
-        """Write down that the conversation of a prompt no longer counts, unless it is answered."""
+        """Mark the conversation of a prompt as abandoned, unless it is answered."""
         self._rows(
             "UPDATE prompts SET state = 'left', conversation = NULL "
             "WHERE key = ? AND state = 'asked'",
@@ -172,7 +173,7 @@ class Journal:
 
     @contextlib.contextmanager
     def _failures(self) -> Generator[None]:
-        """Report what SQLite cannot do as the error of a file."""
+        """Report errors of SQLite as errors of the file."""
         try:
             yield
         except sqlite3.Error as error:
@@ -185,10 +186,10 @@ class Journal:
 
 
 def _prepare(path: Path) -> None:
-    """Create the file for its user only, and refuse one that is not a database.
+    """Create the file for its user only, and reject one that is not a database.
 
     Raises:
-        click.UsageError: it is not a journal, or one of an earlier form.
+        click.UsageError: it is not a journal, or one in an earlier format.
     """
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
     with open(os.open(path, flags, 0o600), "rb") as file:

@@ -1,13 +1,13 @@
-"""The prompts of `h2o-client batch`, each sent in a conversation that the journal knows.
+"""Sends the prompts of `h2o-client batch`, each in a conversation that the journal records.
 
-A conversation is created and written down before its message is sent, so that a run that is killed
-and resumed finds the answer there. The conversation is deleted when the answer is written down.
+A conversation is created and recorded before its message is sent, so that a run that is killed and
+resumed finds the answer there. The conversation is deleted when the answer is recorded.
 
-The server stores a stopped answer as if it were whole. So a prompt is marked as `left` before the
-server is told to stop. One moment remains: where a time limit is exceeded or a connection is lost
-for good, the client notifies the server by itself, and `left` is written when that is done, some
-milliseconds later (`Timeouts.cleanup` at the most). If the process is killed within them, the next
-run finds the beginning of an answer and takes it for all of it.
+The server stores a stopped answer as if it were complete. So a prompt is marked as `left` before
+the server is told to stop. One gap remains: after an exceeded time limit or a lost connection the
+client notifies the server by itself, and `left` is written when that is done, some milliseconds
+later (`Timeouts.cleanup` at most). If the process is killed in between, the next run finds the
+beginning of an answer and treats it as complete.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from h2o_client.cli.items import Item
 from h2o_client.cli.journal import Journal
 
 ANSWER_WAIT = 120.0
-"""Seconds after its message was sent in which an answer may still arrive without its reader."""
+"""Seconds after sending a message for which the next run waits for its answer."""
 
 _FIRST_POLL = 0.25
 _LONGEST_POLL = 5.0
@@ -46,8 +46,8 @@ class JournalledBatch(Batch):
     Args:
         client: sends the prompts.
         items: the items.
-        journal: where their conversations and answers are written down.
-        on_pause: called in any thread with the seconds for which all pause.
+        journal: records their conversations and answers.
+        on_pause: called in any thread with the seconds for which all prompts pause.
         **options: see `Batch`.
     """
 
@@ -68,7 +68,7 @@ class JournalledBatch(Batch):
         self._limited: dict[str, Conversation] = {}  # those that met the rate limit, by key
 
     def stream(self, prompt: Any) -> "_PromptStream":
-        """Make what answers an item."""
+        """Make the stream that answers an item."""
         item: Item = prompt
         if item.wrong:
             raise ValueError(item.wrong)
@@ -87,7 +87,7 @@ class JournalledBatch(Batch):
 
 @dataclass(eq=False)
 class _PromptStream:
-    """The answer to one item, in a conversation of its own. A batch knows it as a stream."""
+    """The answer to one item, in a conversation of its own. A batch uses it as a stream."""
 
     client: H2oClient
     journal: Journal
@@ -102,7 +102,7 @@ class _PromptStream:
     left: threading.Event = field(default_factory=threading.Event)
 
     def read(self) -> Reply:
-        """Find the answer of an earlier run, or send the prompt; write the answer down at once.
+        """Find the answer of an earlier run, or send the prompt; record the answer at once.
 
         Raises:
             H2oError: the prompt could not be answered.
@@ -186,7 +186,7 @@ class _PromptStream:
         return reply
 
     def _delete(self) -> None:
-        """Delete the conversation. Where this fails, `delete_leftovers()` does it at the end."""
+        """Delete the conversation. If this fails, `delete_leftovers()` does it at the end."""
         conversation, self.conversation = self.conversation, None
         if conversation is not None:
             with contextlib.suppress(H2oError):
@@ -194,11 +194,11 @@ class _PromptStream:
 
 
 def delete_leftovers(client: H2oClient, journal: Journal) -> None:
-    """Delete what is in the batch's session, except where an answer may still be found.
+    """Delete the conversations of the batch's session, unless an answer may still be in them.
 
-    The session belongs to the batch alone. A run that was killed can have left conversations that
-    the journal does not know: they were created, and nothing was sent in them yet. In a new
-    session this deletes nothing and opens it, so that it can be written down before it is used.
+    Only the batch uses the session. A killed run can leave conversations that the journal does not
+    know: they were created, but nothing was sent in them yet. A new session is opened by this, so
+    that it can be recorded before it is used.
     """
     kept = journal.conversations()
     with contextlib.suppress(H2oError):  # the next run tries again
@@ -212,7 +212,7 @@ def delete_leftovers(client: H2oClient, journal: Journal) -> None:
 
 
 def find_reply(conversation: Conversation) -> Reply | None:
-    """Return the answer in a conversation of one message, or None if it is not there."""
+    """Return the answer in a conversation of one message, or None if it is missing."""
     messages = conversation.history()
     if len(messages) < 2 or messages[-1].role != "assistant":
         return None
@@ -229,7 +229,7 @@ def find_reply(conversation: Conversation) -> Reply | None:
 
 
 def describe_reply(reply: Reply) -> dict[str, Any]:
-    """Return an answer as the output has it."""
+    """Return an answer in the form of the output."""
     return {
         "text": reply.text,
         "model": reply.model,

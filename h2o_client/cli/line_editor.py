@@ -1,6 +1,6 @@
-"""The lines of a conversation: edited, recalled and completed, by prompt_toolkit.
+"""Reads the lines of a conversation, with editing, history and completion by prompt_toolkit.
 
-What was typed is kept in memory only, and never written to a file.
+The history is only kept in memory, and never written to a file.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ class LineEditor:
         self._history.append_string(text)
 
     def read(self) -> str:
-        """Return what is typed.
+        """Return the text that the user types.
 
         Raises:
             KeyboardInterrupt: Ctrl-C, with nothing typed.

@@ -27,14 +27,14 @@ dialect_option = click.option(
 
 
 def make_emulator(**options: Any) -> "Emulator":
-    """Make an emulator, which says on stderr what its engines say while they start.
+    """Make an emulator that shows its engines' progress on stderr while they start.
 
     Args:
         **options: the emulator's arguments.
 
     Raises:
-        MissingExtraError: what it needs is not installed.
-        click.UsageError: the name of an engine is not valid, or a folder has no recordings.
+        MissingExtraError: a package that it needs is not installed.
+        click.UsageError: the name of an engine is not valid, or a folder lacks recordings.
     """
     try:
         from h2o_client.emulator import Emulator, EngineError
@@ -51,7 +51,7 @@ def make_emulator(**options: Any) -> "Emulator":
 
 @contextlib.contextmanager
 def running(emulator: "Emulator", host: str, port: int) -> Generator[None]:
-    """Run an emulator for as long as the block lasts, and show its warnings.
+    """Run an emulator during the block, and show its warnings.
 
     Args:
         emulator: the emulator.
@@ -81,15 +81,15 @@ def running(emulator: "Emulator", host: str, port: int) -> Generator[None]:
 def local_server(
     pace: float, engine: str | None = None, dialect: str = DIALECTS[0]
 ) -> Generator[str]:
-    """Run the emulator for as long as the block lasts.
+    """Run the emulator during the block.
 
     Args:
-        pace: seconds between tokens, where no real model sets the pace.
+        pace: seconds between tokens, unless a real model sets the pace.
         engine: what answers.
         dialect: the servers that it behaves as.
 
     Yields:
-        Its URL, which is reached without a proxy.
+        Its URL, for which proxies are bypassed.
     """
     host = "127.0.0.1"
     server = make_emulator(host=host, pace=pace, engine=engine, dialect=dialect)
@@ -101,12 +101,12 @@ def local_server(
 def log_shown(
     name: str, level: int, show: Callable[[str], object], *, propagate: bool = True
 ) -> Generator[None]:
-    """Show what is logged while the block lasts.
+    """Show log messages during the block.
 
     Args:
         name: the logger.
-        level: of the records that are shown.
-        show: shows the message of one.
+        level: the lowest level to show.
+        show: shows one message.
         propagate: whether the loggers above get the records, too.
     """
 
@@ -128,7 +128,7 @@ def log_shown(
 
 @contextlib.contextmanager
 def _without_proxy(host: str) -> Generator[None]:
-    """Let the environment say that a host is reached without a proxy."""
+    """Set the environment so that proxies are bypassed for a host."""
     before = {name: os.environ.get(name) for name in ("NO_PROXY", "no_proxy")}
     hosts = before["no_proxy"] or before["NO_PROXY"]
     os.environ.update(dict.fromkeys(before, f"{hosts},{host}" if hosts else host))

@@ -1,7 +1,7 @@
-"""Markdown in a terminal, as rich renders it, but with nothing of the text left out.
+"""Renders Markdown in a terminal with rich, without losing any text.
 
-rich drops HTML, of which an answer about HTML consists, hides where an image comes from, and cuts
-off what does not fit into the column of a table.
+rich by itself drops HTML, even in an answer about HTML, hides the URLs of images, and truncates
+text that does not fit into the column of a table.
 """
 
 from typing import ClassVar
@@ -29,7 +29,7 @@ def last_block(text: str) -> int:
 
 
 def markdown_lines(text: str, console: Console, options: ConsoleOptions) -> list[list[Segment]]:
-    """Return the lines of Markdown, without the blanks that rich fills them up with.
+    """Return the lines of Markdown, without the trailing spaces that rich adds.
 
     They would be copied with the text, and wrap when the terminal becomes narrower.
     """
@@ -63,7 +63,7 @@ class Block:
 
 
 class _Folded(TableElement):
-    """A table whose cells go on in the next line."""
+    """A table whose cells continue in the next line."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for part in super().__rich_console__(console, options):

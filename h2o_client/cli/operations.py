@@ -1,6 +1,6 @@
-"""What is done with one conversation, by a subcommand and by a command in `chat` alike.
+"""The operations on a conversation, for subcommands and for commands in `chat`.
 
-An operation stands here once: `h2o-client conversations` and the chat session both offer it.
+Each is defined once: `h2o-client conversations` and the chat session both offer it.
 """
 
 from collections.abc import Callable
@@ -15,14 +15,14 @@ class Operation(NamedTuple):
 
     Attributes:
         name: the subcommand of `h2o-client conversations`.
-        summary: what that does, for the list of subcommands.
-        help: the same, for its own help.
+        summary: a description for the list of subcommands.
+        help: the text for the subcommand's own help.
         slash: the command in a chat session.
-        meaning: what that does, with its argument.
-        argument: the name of the subcommand's argument, which it needs, or "".
-        run: does it with the conversation and the argument, which can be "" in a chat session;
+        meaning: a description of that command and its argument.
+        argument: the name of the subcommand's required argument, or "".
+        run: performs it with the conversation and the argument, which can be "" in a chat session;
             returns the result.
-        note: what a chat session says of the result; "": the result itself is the output.
+        note: the message of a chat session about the result; "" to show the result itself.
     """
 
     name: str

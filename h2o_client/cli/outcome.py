@@ -1,7 +1,7 @@
 """How a command ends: its exit status, and the one line that says why.
 
-`App` stands around every subcommand, so that none of them has to know. For wrong use (status 2) a
-subcommand raises `click.UsageError`, as click itself does.
+`App` wraps every subcommand, so that they need not handle this themselves. For wrong use (status 2)
+a subcommand raises `click.UsageError`, as click itself does.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Terminated(KeyboardInterrupt):
-    """A signal that ends the process came; what is under way is cleaned up first.
+    """The process received a signal that ends it; it cleans up first.
 
     Attributes:
         signum: the signal's number.
@@ -44,7 +44,7 @@ class Terminated(KeyboardInterrupt):
 
 
 class MissingExtraError(Exception):
-    """Something is not installed that the command needs.
+    """A package that the command needs is not installed.
 
     Args:
         name: the package.
@@ -55,10 +55,10 @@ class MissingExtraError(Exception):
 
 
 class App(click.Group):
-    """A group of commands that ends as the head of this module says."""
+    """A group of commands that handles errors as described at the top of this module."""
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        """Read the arguments that stand before the subcommand's name."""
+        """Read the arguments before the subcommand's name."""
         try:
             ctx = super().make_context(*args, **extra)
         except click.ClickException as error:
@@ -91,7 +91,7 @@ class App(click.Group):
 
 
 def describe_error(error: Exception) -> dict[str, Any]:
-    """Return an error as JSON has it."""
+    """Return an error as a JSON object."""
     return {
         "type": type(error).__name__,
         "message": str(error),
@@ -101,7 +101,7 @@ def describe_error(error: Exception) -> dict[str, Any]:
 
 
 def debug_option(command: F) -> F:
-    """Add `--debug`, which may stand before and after the subcommand's name."""
+    """Add `--debug`, which is allowed before and after the subcommand's name."""
 
     def note(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
         if value:
@@ -118,7 +118,7 @@ def debug_option(command: F) -> F:
 
 @contextlib.contextmanager
 def terminations() -> Generator[None]:
-    """Let SIGTERM and SIGHUP end what is under way as Ctrl-C does, so that the server is told."""
+    """Make SIGTERM and SIGHUP act like Ctrl-C, so that the server is notified."""
 
     def leave(signum: int, _frame: FrameType | None) -> NoReturn:
         raise Terminated(signum)
@@ -136,7 +136,7 @@ def terminations() -> Generator[None]:
 
 
 def terminating() -> dict[int, Callable[[int, FrameType | None], Any]]:
-    """Return the handlers of the signals that end the process now, by the signals' numbers."""
+    """Return the current handlers of the signals that end the process, by number."""
     numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
     found = {number: signal.getsignal(number) for number in numbers}
     return {number: handler for number, handler in found.items() if callable(handler)}
@@ -164,9 +164,10 @@ def _misused(error: click.ClickException) -> NoReturn:
 
 
 def open_what_is_closed() -> None:
-    """Open stdin, stdout and stderr on the null device where the process began without them.
+    """Open stdin, stdout and stderr on the null device if the process lacks them.
 
-    They are opened in the order of their numbers, so that no socket or file gets one of these.
+    They are opened in the order of their numbers, so that a socket or file does not get one of
+    these numbers.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -174,6 +175,6 @@ def open_what_is_closed() -> None:
 
 
 def _hush() -> None:
-    """Write nothing more to a pipe whose reader has gone, not at the exit either."""
+    """Stop writing to a pipe whose reader is gone, even at exit."""
     with contextlib.suppress(OSError, ValueError):  # it is closed, or not a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,7 +1,7 @@
-"""What `doctor` does below the client: names, connections, TLS, single requests.
+"""The steps of `doctor` below the client: names, connections, TLS, single requests.
 
-The client hides what it does to get an answer. Here each step is taken by itself, with httpx where
-it is HTTP or TLS, and says how it failed.
+The client hides the single steps of a request. Here each is performed separately, with httpx for
+HTTP and TLS, and reports how it failed.
 """
 
 import os
@@ -21,7 +21,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class Place(NamedTuple):
-    """Where something listens.
+    """The address of a server or proxy.
 
     Attributes:
         scheme: http or https, or that of a proxy.
@@ -55,7 +55,7 @@ class TunnelRefusedError(Exception):
     """A proxy refused to connect to the server.
 
     Attributes:
-        status: the status that it answered.
+        status: the status of its response.
     """
 
     def __init__(self, status: int) -> None:
@@ -64,7 +64,7 @@ class TunnelRefusedError(Exception):
 
 
 def proxy_for(place: Place) -> str | None:
-    """Return the URL of the proxy that the environment puts before a place, as httpx reads it."""
+    """Return the URL of the environment's proxy for an address, as httpx reads it."""
     if urllib.request.proxy_bypass(str(place)):
         return None
     proxies = urllib.request.getproxies()
@@ -72,7 +72,7 @@ def proxy_for(place: Place) -> str | None:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what caused it, as far as that is known."""
+    """Yield an error and its known causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -107,21 +107,21 @@ class Requests:
         }
 
     def use_other_referer(self) -> str:
-        """Name the other scheme in `Referer` from now on, and return its URL."""
+        """Use the other scheme in `Referer` from now on, and return that URL."""
         headers = self._options["headers"]
         scheme, _, rest = headers["Referer"].partition(":")
         headers["Referer"] = f"{'http' if scheme == 'https' else 'https'}:{rest}"
         return str(headers["Referer"])
 
     def handshake(self) -> tuple[str, Mapping[str, Any]]:
-        """Make a TLS connection, through the proxy if there is one.
+        """Make a TLS connection, through the proxy if one is set.
 
         Returns:
             Its version, and the server's certificate.
 
         Raises:
-            TunnelRefusedError: the proxy does not let it through.
-            httpx.HTTPError: it could not be made; see `causes()`.
+            TunnelRefusedError: the proxy rejects it.
+            httpx.HTTPError: the connection failed; see `causes()`.
         """
         found: list[tuple[str, Mapping[str, Any]]] = []
 
@@ -152,7 +152,7 @@ class Requests:
             **content: `data` for a form, or `json`.
 
         Raises:
-            httpx.HTTPError: no valid HTTP response came.
+            httpx.HTTPError: the response was missing or invalid.
         """
         body = b""
         with (
@@ -167,7 +167,7 @@ class Requests:
 
 
 def json_of(response: httpx.Response) -> dict[str, Any]:
-    """Return the JSON object in a response; empty if there is another thing in it."""
+    """Return the JSON object in a response; empty if it contains anything else."""
     try:
         found = response.json()
     except (ValueError, RecursionError):

@@ -1,11 +1,11 @@
 """Showing answers: as plain text, or as Markdown that grows in a terminal.
 
-An answer that is longer than the screen cannot be redrawn as a whole, since what has scrolled
-away is out of reach. So only its last block is: a paragraph, a list, a block of code. What stands
-before that is final, and printed once.
+An answer that is longer than the screen cannot be redrawn as a whole, since lines that have
+scrolled away cannot be changed. So only its last block is redrawn: a paragraph, a list, a block of
+code. Everything before that is final, and printed once.
 
-A terminal is not left silent: where nothing comes for some seconds, or something is sent again,
-a dim line says so, which no pipe or file gets.
+In a terminal, but not in a pipe or file, a dim line says when nothing arrives for some seconds, or
+when something is sent again.
 """
 
 import os
@@ -31,7 +31,7 @@ _NARROW = 16  # columns; with less room than that, text is not indented
 
 
 def in_a_line(error: Exception) -> str:
-    """Return what an error says, as one line that a terminal can show."""
+    """Return the text of an error, as a single line that is safe to print in a terminal."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:  # without its number
         text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
@@ -39,10 +39,10 @@ def in_a_line(error: Exception) -> str:
 
 
 def show_hanging(head: str, text: str, *, colour: str | None = None, dim: bool = False) -> None:
-    """Show a text on stdout, in a terminal wrapped between words and beside its head.
+    """Show a text on stdout; in a terminal, wrap it between words and indent it by its head.
 
     Args:
-        head: what stands before the first line.
+        head: the text before the first line.
         text: the text.
         colour: of the head.
         dim: whether the text is dim.
@@ -64,8 +64,8 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table as wide as the terminal allows.
 
     Args:
-        head: what each column holds.
-        rows: the rows; a server's text may be in them.
+        head: the titles of the columns.
+        rows: the rows, which may contain text from a server.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -83,8 +83,8 @@ def format_messages(messages: "Sequence[Message]", *, as_json: bool) -> str:
     """Return a conversation as the text of a file.
 
     Args:
-        messages: what was said.
-        as_json: whether as a JSON list of messages, in the form that `chat()` takes; else as
+        messages: the messages.
+        as_json: whether to return a JSON list of messages, in the form that `chat()` takes, or
             Markdown.
     """
     if as_json:
@@ -95,12 +95,12 @@ def format_messages(messages: "Sequence[Message]", *, as_json: bool) -> str:
 
 
 def show_retry(retry: "Retry") -> None:
-    """Say that something is about to be sent again; the commands' `Retries.on_retry`."""
+    """Report a retry in the terminal; the commands' `Retries.on_retry`."""
     show_wait(f"trying again in {retry.delay:.1f} s: {in_a_line(retry.error)}")
 
 
 def show_wait(text: str) -> None:
-    """Say what the client waits for, in the terminal."""
+    """Show in the terminal what the client waits for."""
     if _shown:
         _shown[-1].note(text)
     else:
@@ -114,9 +114,9 @@ def _note(text: str) -> None:
 
 
 class Screen:
-    """Shows an answer on stdout, each token when it comes. Used in a `with` block.
+    """Shows an answer on stdout, token by token. Used in a `with` block.
 
-    In a terminal a thread notices that nothing comes, and says so once in each silence.
+    In a terminal a thread notices when nothing arrives, and says so once per silence.
     """
 
     def __init__(self) -> None:
@@ -138,7 +138,7 @@ class Screen:
         self.end()
 
     def show(self, text: str) -> None:
-        """Show some more. The space that the first token begins with is left out."""
+        """Show another text, without the space at the beginning of the first token."""
         self._last, self._silent = time.monotonic(), False
         if not self._begun:
             self._begun = True
@@ -146,13 +146,13 @@ class Screen:
         self._write(self._dimmed(printable(text)) if self._terminal else text)
 
     def revise(self, text: str) -> None:
-        """Show the whole answer, which takes the place of what was shown."""
+        """Show the whole answer, which replaces the text shown so far."""
         self.note("the server began the answer again: it is shown once more")
         self._begun, self._thinking = False, None
         self.show(text)
 
     def _dimmed(self, text: str) -> str:
-        """Return a text that is dim as far as it is the model's reasoning."""
+        """Return a text with the model's reasoning in dim style."""
         if self._thinking is None:
             self._thinking = text.lstrip().startswith("<think>")
         if not self._thinking:
@@ -162,7 +162,7 @@ class Screen:
         return click.style(reasoning + end, dim=True) + answer
 
     def note(self, text: str) -> None:
-        """Say what is waited for, in a line of its own, which the answer goes on below."""
+        """Show what the client waits for, in a line of its own above the rest of the answer."""
         with self._writing:
             if self._terminal and self._in_line:
                 self._in_line = False
@@ -170,7 +170,7 @@ class Screen:
             _note(text)
 
     def end(self) -> None:
-        """End the line, if there was an answer at all."""
+        """End the line, if anything was shown."""
         self._over.set()
         if self._begun:
             click.echo()
@@ -193,7 +193,7 @@ class Screen:
                 self.note(text)
 
     def _silence(self) -> str:
-        """Return what to say of the silence, or "" if there was none."""
+        """Return a message about the silence, or "" if nothing was silent."""
         seconds = time.monotonic() - self._last
         missing = "nothing more" if self._begun else "no answer"
         waiting = f"{missing} for {seconds:.0f} s: waiting (Ctrl-C ends it)"
@@ -201,7 +201,7 @@ class Screen:
 
 
 class MarkdownScreen(Screen):
-    """Shows an answer in a terminal as the Markdown that it is."""
+    """Shows an answer in a terminal as Markdown."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -223,11 +223,11 @@ class MarkdownScreen(Screen):
         )
 
     def note(self, text: str) -> None:
-        """Say what is waited for, below the answer, until it goes on."""
+        """Show below the answer what the client waits for, until the answer continues."""
         self._note = text
 
     def end(self) -> None:
-        """Show all for good."""
+        """Print the whole answer in its final form."""
         try:
             self._live.stop()
         finally:  # Ctrl-C may come here, too
@@ -236,14 +236,14 @@ class MarkdownScreen(Screen):
         self._print(text)
 
     def revise(self, text: str) -> None:
-        """Show the whole answer; what can still be drawn anew is replaced."""
+        """Show the whole answer; replace the part that can still be redrawn."""
         self._tail = ""
         if self._above:
             self._print("*The server began the answer again: it is shown once more.*")
         self.show(text)
 
     def _dimmed(self, text: str) -> str:
-        """Return the text as it is: Markdown shows tags as text."""
+        """Return the text unchanged: Markdown shows tags as text."""
         return text
 
     def _start(self) -> None:
@@ -256,7 +256,7 @@ class MarkdownScreen(Screen):
             self._print_final_blocks()
 
     def _print_final_blocks(self) -> None:
-        """Print all blocks but the last for good."""
+        """Print the final form of all blocks but the last."""
         from h2o_client.cli.markdown import last_block
 
         lines = self._tail.split("\n")
@@ -278,7 +278,7 @@ class MarkdownScreen(Screen):
         self._console.print(Block(text))
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
-        """Draw the part that is drawn anew: as much of its end as the screen holds."""
+        """Redraw the last block: as much of its end as fits on the screen."""
         from rich.segment import Segment
         from rich.text import Text
 
@@ -300,14 +300,14 @@ class MarkdownScreen(Screen):
 
 
 _shown: list[Screen] = []
-"""The screens in their `with` blocks; the last one shows an answer now."""
+"""The screens inside their `with` blocks; the last one is active."""
 
 
 def new_screen(*, raw: bool) -> Screen:
-    """Return the screen for one answer.
+    """Return the screen for an answer.
 
     Args:
-        raw: whether the text is wanted as it is, in a terminal too.
+        raw: whether to show the text as it is, even in a terminal.
     """
     if raw or not sys.stdout.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
         return Screen()

@@ -1,4 +1,4 @@
-"""`h2o-client serve`: the emulator, as a server to try things with, or with a model behind it."""
+"""`h2o-client serve`: the emulator, as a server for experiments, or with a model behind it."""
 
 import ipaddress
 import re
@@ -41,14 +41,17 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     help="Offer a model under this name; repeat it for several, the default one first.",
 )
 @click.option(
-    "--list", "only_list", is_flag=True, help="Show the models and their prompt templates, and end."
+    "--list",
+    "only_list",
+    is_flag=True,
+    help="Show the models and their prompt templates, and exit.",
 )
 @click.option(
     "--pace",
     type=click.FloatRange(min=0),
     default=0.02,
     show_default=True,
-    help="Seconds between tokens, where no real model sets the pace.",
+    help="Seconds between tokens, unless a real model sets the pace.",
 )
 @click.option(
     "--token",

@@ -1,4 +1,4 @@
-"""Which server a command uses and how: the options for it, and the client."""
+"""The options that choose a command's server, and the client for it."""
 
 import contextlib
 import logging
@@ -29,7 +29,7 @@ def url_option(command: F) -> F:
 def server_options(command: F) -> F:
     """Add `--local`, `--engine`, `--dialect`, `--base-url` and `--debug`."""
     local = click.option(
-        "--local", is_flag=True, help="Start the emulator and use it, for this one run."
+        "--local", is_flag=True, help="Start the emulator and use it for this run."
     )
     engine = click.option(
         "--engine", metavar="ENGINE", help=f"The same, with a model behind it: {ENGINES}."
@@ -72,7 +72,7 @@ def connected(
     saved: bool = False,
     **options: Any,
 ) -> Generator["h2o_client.H2oClient"]:
-    """Make a client of a command's options, for as long as the block lasts.
+    """Make a client from a command's options, for the duration of the block.
 
     Args:
         base_url: the value of `--base-url`.
@@ -80,7 +80,7 @@ def connected(
         engine: the value of `--engine`, which implies `--local`.
         dialect: the value of `--dialect`, which needs one of them.
         model: the value of `--model`.
-        saved: whether to resume the session that is kept of this server.
+        saved: whether to resume the saved session for this server.
         **options: more arguments of the client.
 
     Raises:

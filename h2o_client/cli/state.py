@@ -1,8 +1,8 @@
-"""What outlives a command: for each server the session, and which conversation was the last.
+"""The state that outlives a command: the session and the last conversation of each server.
 
 A session gives access to its conversations, so only the user can read the files, and their contents
-are never shown. Each server has a file of its own, so that commands at different servers do not
-interfere. A file is replaced as a whole, and one that cannot be read is ignored.
+are never shown. Each server has a file of its own, so that commands for different servers do not
+interfere. Files are replaced atomically, and unreadable ones are ignored.
 """
 
 import contextlib
@@ -22,12 +22,12 @@ _DIALECTS = ("chat-ui-2023", "chat-ui-2025")
 
 @dataclass(frozen=True)
 class Saved:
-    """What is kept of a server.
+    """The saved state for a server.
 
     Attributes:
         session: the session, as `H2oClient.session` gives it.
         conversation: the id of the last conversation.
-        dialect: the kind of server, as `H2oClient.dialect` tells it.
+        dialect: the kind of server, as given by `H2oClient.dialect`.
     """
 
     session: str | None = field(default=None, repr=False)
@@ -45,10 +45,10 @@ def directory() -> Path:
 
 
 def load(base_url: str) -> Saved:
-    """Return what is kept of a server.
+    """Return the saved state for a server.
 
     Args:
-        base_url: where it is, without user and password.
+        base_url: its base URL, without user and password.
     """
     try:
         found: Any = json.loads(_file(base_url).read_bytes())
@@ -65,7 +65,7 @@ def last_conversation(base_url: str) -> str:
     """Return the id of the last conversation with a server.
 
     Raises:
-        click.UsageError: no conversation was kept.
+        click.UsageError: a conversation has not been saved.
     """
     found = load(base_url).conversation
     if found is None:
@@ -74,7 +74,7 @@ def last_conversation(base_url: str) -> str:
 
 
 def save(base_url: str, saved: Saved) -> None:
-    """Keep this of a server.
+    """Save the state for a server.
 
     Raises:
         OSError: it cannot be written.
