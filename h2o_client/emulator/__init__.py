@@ -1,9 +1,8 @@
-"""A local server of the chat protocol, which behaves as the real servers did.
+"""A local server of the chat protocol, which behaves like the real servers.
 
-It is for tests and for trying things out: it has the real server's sessions,
-statuses, streams and oddities, a model with a few scripted sentences, and a
-script for everything that can go wrong.  It shares no code with the client, so that
-a mistake in one does not hide in the other.
+It is for tests and experiments: it has the real server's sessions, statuses, streams and oddities,
+a model with a few scripted sentences, and a script for everything that can go wrong. It does not
+share code with the client, so that a mistake in one cannot be hidden by the other.
 
     with Emulator() as server:
         server.reply(" Hello!")

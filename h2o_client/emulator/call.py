@@ -1,4 +1,4 @@
-"""One request that passed the gates, as the endpoints and pages of a face see it."""
+"""A request that passed the gates, for the endpoints and pages of a face."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Call:
         return cast("dict[str, Any]", value)
 
     def object_id(self, text: str) -> str:
-        """The database's id of a text."""
+        """The database's form of an id in a path."""
         if OBJECT_ID.fullmatch(text):
             return text.lower()
         raise InternalError
@@ -57,4 +57,4 @@ class Call:
 
 
 Handler = Callable[[Any], Awaitable[Answered]]
-"""What a route does with a `Call` of its face's kind."""
+"""A handler of a route, for the `Call` of its face."""

@@ -1,12 +1,11 @@
 """One client connection: bytes to requests, responses to bytes.
 
-h11 knows the protocol, this module does the reading and writing.  While a
-response is being made the connection is read as well, for that is how a server
-learns that its client has left: the response is then given up, and what it
-started goes on without it.
+h11 knows the protocol, this module does the reading and writing.  While a response is being made
+the connection is read as well, as only this shows that the client has left: the response is then
+abandoned, but a generation that it started continues.
 
 A connection is closed without its response, or in the middle of it, by simply
-closing the socket: all that was written still arrives before the end.
+closing the socket: all bytes written before that still arrive.
 """
 
 from __future__ import annotations
@@ -30,17 +29,17 @@ from h2o_client.emulator.web import (
 )
 
 FIRST_REQUEST = 60.0
-"""Seconds that a new connection may be silent."""
+"""Seconds for which a new connection may be silent."""
 
 GONE = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError)
-"""What reading and writing raise when the other side has gone."""
+"""The exceptions of reading and writing when the peer is gone."""
 
 MAX_HEADERS = 64 * 1024
 READ = 64 * 1024
 
 
 class Connection:
-    """One connection, from its first byte to its last."""
+    """A connection to a client."""
 
     def __init__(self, stream: anyio.abc.ByteStream, gateway: Gateway, address: str) -> None:
         self.stream = stream
@@ -81,7 +80,7 @@ class Connection:
         return None
 
     async def _whole_request(self, head: h11.Request) -> Request | None:
-        """Read a request's body; None where it never ends, or is too long to be looked at."""
+        """Read a request's body; None if it is incomplete or much too long."""
         path, _, query = head.target.decode("latin-1").partition("?")
         headers = [
             (name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers
@@ -120,7 +119,7 @@ class Connection:
             self._http.receive_data(data)
 
     async def _answer_watched(self, request: Request) -> bool:
-        """Answer, and give up when the client leaves; return whether the connection stays open."""
+        """Send an answer unless the client leaves; return whether the connection stays open."""
         alive = False
         self._tape = self.gateway.tape(request)
         self._ending = "eof"
@@ -140,7 +139,7 @@ class Connection:
         return alive
 
     async def _watch(self, scope: anyio.CancelScope) -> None:
-        """Read on while a response is being made; the end means that the client has left."""
+        """Keep reading while a response is being made, to notice that the client has left."""
         size = 0
         while size < READ:
             try:

@@ -1,4 +1,4 @@
-"""Engines: what takes the place of the model.
+"""Engines, which take the place of the model.
 
 The service gives an engine one `GenerationRequest`, with the prompt as the real
 service would send it to its model server, and the engine yields tokens.  How
@@ -21,17 +21,17 @@ FinishReason = Literal["length", "eos_token", "stop_sequence"]
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """What the model server is asked.
+    """A request to the model server.
 
     Attributes:
         model: The model's name.
         prompt: The whole prompt, in the model's template.
-        parameters: The client's own: the service adds none.
+        parameters: The client's parameters; the service does not add any.
         messages: The same history as (``user`` or ``assistant``, text).
-        stream: Whether events are wanted, or one JSON body.
+        stream: Whether to answer with events, or with one JSON body.
         content_type: The content type that the client sent: it is passed on.
         body: The whole request body to the model server.
-        context: What a web search found; `prompt` begins with it.
+        context: The result of a web search, with which `prompt` begins.
         chat: The history as a server of 2025 sends it, as messages of OpenAI's chat
             completions, with system message and images; empty for the servers of 2023.
     """
@@ -56,11 +56,11 @@ class Token:
     Attributes:
         text: Its text, a leading space included.
         finish: Set on the last token of an answer; without it, the end token is added.
-        id: Its number in the vocabulary; None has one invented, and a log-probability with it.
-        logprob: Its log-probability, where there is an `id`.
-        special: Whether it is a control token, such as the end token: no part of the answer.
-        seed: On the last token, the seed of the answer, where one is known.
-        generated: On the last token, how many tokens were generated, where that is known.
+        id: Its number in the vocabulary; None to invent one, with a log-probability.
+        logprob: Its log-probability, if it has an `id`.
+        special: Whether it is a control token, such as the end token, and not part of the answer.
+        seed: On the last token, the seed of the answer, if known.
+        generated: On the last token, how many tokens were generated, if known.
     """
 
     text: str
@@ -73,12 +73,12 @@ class Token:
 
 
 class UpstreamError(Exception):
-    """Raised by an engine before its first token: the model server's own refusal.
+    """Raised by an engine before its first token: the model server rejects the request.
 
     Args:
         status: The HTTP status; it is passed on to the client.
         body: The body, as text or JSON.
-        content_type: Its content type; None goes by the body.
+        content_type: Its content type; None to derive it from the body.
         headers: More headers, such as ``Retry-After``.
     """
 
@@ -122,7 +122,7 @@ class EngineError(Exception):
 
 @runtime_checkable
 class Engine(Protocol):
-    """Anything that answers prompts token by token."""
+    """Answers prompts token by token."""
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[Token | str]:
         """Yield the tokens; the end token is added when the iterator is exhausted."""
@@ -133,10 +133,10 @@ class LiveEngine:
     """An engine that is started and closed, and sets its own pace."""
 
     async def start(self, say: Callable[[str], None]) -> None:
-        """Get ready, before the emulator accepts connections.
+        """Start, before the emulator accepts connections.
 
         Args:
-            say: Takes lines that tell people what takes so long.
+            say: Called with lines about the progress, for people.
 
         Raises:
             EngineError: It cannot be started.
@@ -146,7 +146,7 @@ class LiveEngine:
         """Release everything; it can be started again."""
 
     def template(self) -> str | None:
-        """The template that its prompts are written in; None: the service's own."""
+        """The template of its prompts; None for the service's own."""
         return None
 
 
@@ -157,7 +157,7 @@ class RawResponse:
     Attributes:
         status: Its status.
         headers: Its headers.
-        body: Its body as it arrives; ends with a `ConnectionError` where it breaks off.
+        body: Its body as it arrives; raises a `ConnectionError` if it breaks off.
     """
 
     status: int
@@ -210,7 +210,7 @@ class RoteEngine:
             yield Token(token)
 
     def answer(self, request: GenerationRequest) -> str:
-        """The whole answer, with the space that model servers put before it."""
+        """The whole answer, with the leading space that model servers add."""
         history = [*request.messages] or [("user", _last_question(request.prompt))]
         question = history[-1][1]
         if question.startswith(SUMMARIZE):

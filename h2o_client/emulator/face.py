@@ -1,8 +1,8 @@
-"""What a dialect's face is to the rest of the emulator.
+"""The interface between a dialect's face and the rest of the emulator.
 
-A face knows which request is what, who may ask, what is answered, and what the real
-server says with a status.  Another dialect is another folder with a face; store, service,
-engines and connections stay.
+A face knows the routes, the access checks, the responses, and the real server's message for each
+status. Another dialect is another folder with a face; store, service, engines and connections are
+shared.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Face(ABC):
     """Answers requests in one dialect.
 
     Attributes:
-        versions: The versions that it can be, the default one first.
-        max_body: Bytes in a request's body, where nothing else is configured.
-        stop_lifetime: Seconds that the record of a stop is kept, where nothing else is configured.
-        sweeps: Whether what has expired is removed by a sweep, and not at once.
-        routes: What is where.
+        versions: The versions that it supports, the default one first.
+        max_body: The most bytes in a request's body, unless configured otherwise.
+        stop_lifetime: Seconds for which the record of a stop is kept, unless configured otherwise.
+        sweeps: Whether expired records are removed by a sweep, and not at once.
+        routes: The routes.
     """
 
     versions: tuple[str, ...]
@@ -51,7 +51,7 @@ class Face(ABC):
         self._config = service.config
 
     def kind(self, method: str, path: str) -> str:
-        """What kind of request that is, for faults and for those who look at the requests."""
+        """The kind of a request, for faults and the log of requests."""
         return find(self.routes, path, self._config.base_path).kind(method)
 
     async def handle(self, request: Request) -> Answered:
@@ -92,31 +92,31 @@ class Face(ABC):
 
     @abstractmethod
     def call(self, request: Request, found: Found, session: str) -> Call:
-        """A request as the endpoints of this face see it."""
+        """Make the call for the endpoints of this face."""
 
     @abstractmethod
     def refuse(self, request: Request, found: Found, session: str) -> Response | None:
-        """Refuse what does not come as far as the routes; a ValueError is unexpected."""
+        """Reject requests that do not reach the routes; a ValueError counts as unexpected."""
 
     @abstractmethod
     def unexpected(self, request: Request) -> Response:
-        """The answer where something went wrong."""
+        """The answer after an unexpected error."""
 
     @abstractmethod
     def mark(self, request: Request, found: Found, session: str, answer: Response | Stream) -> None:
-        """Add the headers of all answers that passed the gates, such as the cookie."""
+        """Add the headers of all answers to requests that passed the gates, such as the cookie."""
 
     def finish(  # noqa: B027 -- not every face changes something
         self, request: Request, found: Found, answer: Response | Stream
     ) -> None:
-        """Change an answer that is about to be sent, whatever it is."""
+        """Change any answer that is about to be sent."""
 
     @abstractmethod
     def usual(self, request: Request, status: int) -> Response:
-        """What the real server says with a status."""
+        """The real server's message for a status."""
 
     def refuse_stranger(self, request: Request) -> Response | None:
-        """Refuse a request without the token, where one is required."""
+        """Reject a request without the token, if one is required."""
         token = self._config.token
         # The text is from the server's source: a login was not measured.
         if token is not None and not _same(request.header("authorization"), f"Bearer {token}"):
@@ -124,7 +124,7 @@ class Face(ABC):
         return None
 
     def fault(self, request: Request, fault: Fault) -> Response:
-        """The response of a scripted fault: by default what the real server says."""
+        """The response of a scripted fault, by default with the real server's message."""
         status = fault.status or 500
         extra = list(fault.headers.items())
         if fault.body is not None:
@@ -137,13 +137,13 @@ class Face(ABC):
         return answer
 
     def own_origin(self, request: Request) -> str:
-        """The origin that is the server's own: on all addresses it goes by the Host header."""
+        """The server's own origin; if it listens on all addresses, the one in the Host header."""
         service = self._service
         return service.origin if service.one_host else origin_of(f"http://{request.header('host')}")
 
 
 def _replaced(usual: list[tuple[str, str]], given: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The usual headers, but for those that are given."""
+    """The usual headers, except those that are given."""
     names = {name.lower() for name, _ in given}
     return [*((name, value) for name, value in usual if name.lower() not in names), *given]
 

@@ -1,7 +1,8 @@
-"""Multipart forms, read as strictly as the real servers' web framework reads them.
+"""Reads multipart forms as strictly as the real servers' web framework.
 
-Every delimiter is a line of its own that ends in CRLF, the closing one too.  The boundary's text
-occurs nowhere else in the body, not even without its dashes: the real parser stumbles over that.
+Every delimiter, including the closing one, must be a line of its own that ends in CRLF. The
+boundary's text must not occur elsewhere in the body, even without its dashes, because the real
+parser fails on that.
 """
 
 from __future__ import annotations

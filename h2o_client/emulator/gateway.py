@@ -1,4 +1,4 @@
-"""What stands between the connections and the service: log, faults, recorder and replay."""
+"""The layer between the connections and the service: log, faults, recorder and replay."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Gateway:
     """Takes the requests of all connections.
 
     Attributes:
-        service: What answers, by way of `face`.
+        service: Answers the requests, through `face`.
         face: The dialect.
         recorder: Records the exchanges.
-        replay: Answers in the place of the service.
-        changes: Held while the log or the counter changes; notified of the counter.
+        replay: Answers instead of the service.
+        changes: Held while the log or the counter changes; notified when the counter changes.
         clock: Seconds since 1970.
-        keep_alive: Seconds that a connection may be idle.
-        max_body: Bytes in a request's body.
-        max_requests: Requests that are logged.
-        max_request_bytes: Bytes of their bodies.
+        keep_alive: Seconds for which a connection may be idle.
+        max_body: The most bytes in a request's body.
+        max_requests: The most requests in the log.
+        max_request_bytes: The most bytes of their bodies.
         busy: Requests that are being handled.
     """
 
@@ -48,7 +48,7 @@ class Gateway:
     _bytes: int = 0
 
     def received(self, request: Request) -> Fault | None:
-        """Log a request, and take the fault that it meets."""
+        """Log a request, and take the fault that is scripted for it."""
         with self.changes:
             self._log.append(request)
             self._bytes += len(request.body)
@@ -74,11 +74,11 @@ class Gateway:
             self.changes.notify_all()
 
     def tape(self, request: Request) -> Tape | None:
-        """What records the exchange, if it is to be recorded."""
+        """The recording of an exchange, if it is to be recorded."""
         return None if self.recorder is None else self.recorder.tape(request)
 
     async def handle(self, request: Request) -> Answered:
-        """Answer a request, from the recording if there is one."""
+        """Answer a request, from the recording if one is replayed."""
         if self.replay is None:
             return await self.face.handle(request)
         refused = self.face.refuse_stranger(request)

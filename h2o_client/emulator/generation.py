@@ -1,9 +1,9 @@
 """One generation: a run of the model, and the client that may leave before its end.
 
-A generation belongs to the service, not to the connection: it goes on without a client that
-leaves.  What it reads from the model server, what it gives to the client and when it stores
-the turn is the dialect's; where the client is lost and where it stands still is scripted, and
-the same for all.
+A generation belongs to the service, not to the connection: it continues if its client leaves. The
+dialect decides what it reads from the model server, what it sends to the client and when it stores
+the turn; where the client is lost and where generation is held is scripted, in the same way for
+all.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from h2o_client.emulator.upstream import Upstream
 from h2o_client.emulator.web import Feed
 
 MAX_BODY = 16 * 1024 * 1024
-"""Bytes of one answer, after which the model server is taken for broken."""
+"""Bytes of one answer after which the model server is considered broken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a generation has to do; made by `Service.job()`.
+    """A message for a generation to answer; made by `Service.job()`.
 
     Attributes:
-        request: What the model is asked.
-        session: Who asked.
-        conversation: In which conversation.
-        answer: What is scripted; None asks the engine.
-        cut: Tokens after which the client is lost; None goes by the answer.
+        request: The request to the model.
+        session: The client's session.
+        conversation: The id of the conversation.
+        answer: The scripted answer; None to ask the engine.
+        cut: Tokens after which the client is lost; None if the answer decides.
         store_delay: Seconds from the end of the response until the turn is stored.
         changed: Called when the generation is held, or held no longer.
     """
@@ -47,18 +47,20 @@ class Job:
 
 
 class Generation(ABC):
-    """One run of the model, and what becomes of it.
+    """One run of the model, and its result.
 
     Args:
-        job: What it has to do.
+        job: The message to answer.
+
+
 
     Attributes:
         job: The same.
-        tokens: Tokens that the model server has sent.
-        held: Whether it stands still; see `Answer.hold_after`.
+        tokens: The number of tokens that the model server has sent.
+        held: Whether it is held; see `Answer.hold_after`.
         was_stopped: Whether a stop ended it.
         outcome: How it ended, for a recording.
-        feed: What the client is sent.
+        feed: The body of the response to the client.
     """
 
     def __init__(self, job: Job) -> None:
@@ -80,22 +82,22 @@ class Generation(ABC):
 
     @abstractmethod
     async def run(self, engine: EngineLike, pace: float) -> None:
-        """Generate to the end, whoever is still listening."""
+        """Generate to the end, whether or not the client is still connected."""
 
     @abstractmethod
     def wake(self) -> None:
-        """Notice that it was stopped, also while it stands still."""
+        """Notice a stop, even while generation is held."""
 
     def asked(self) -> object:
-        """What the model was asked, for a recording."""
+        """The request to the model, for a recording."""
         return self.job.request.body
 
     def release(self) -> None:
-        """Let a held generation go on."""
+        """Let a held generation continue."""
         self._gate.set()
 
     def leave(self) -> None:
-        """Do without the client: nothing is kept for it any more."""
+        """Continue without the client: nothing is kept for it any more."""
         self._client_lost = True
         self.feed.abandon()
 
@@ -109,14 +111,14 @@ class Generation(ABC):
             self.job.changed()
 
     def _script(self, upstream: Upstream) -> None:
-        """Lose the client where an answer says so that an engine gave."""
+        """Apply the lost connection of an answer that an engine returned."""
         if self.job.cut is None and upstream.drop_after is not None:
             self._drop = upstream.drop_after
         if upstream.drop_after_bytes is not None:
             self._limit = upstream.drop_after_bytes
 
     def _deliver(self, data: bytes, tokens: int = 0) -> None:
-        """Give the client some bytes, up to where it is to be lost."""
+        """Send bytes to the client, up to the point where it is to be lost."""
         if self._client_lost:
             return
         if self._drop is not None and self._given >= self._drop:

@@ -1,8 +1,8 @@
-"""Generation parameters: read, and checked as text-generation-inference checks them.
+"""Reads generation parameters, and checks them like text-generation-inference.
 
 The check runs once, for every engine, before a model is asked (`upstream.ask`).
-A value of a wrong type gets the words of that server's JSON reader, as plain text,
-without the column.  A value out of range gets JSON.
+A value of the wrong type is rejected with the message of that server's JSON reader, as plain text,
+without the column. A value out of range is rejected in JSON.
 """
 
 # Wrong types: 05_upstream_error_422_text. Out of range: the shape is that of
@@ -54,14 +54,14 @@ _PYTHON: Mapping[str, type] = {
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Generation parameters; a value that changes nothing stands for one that was not given.
+    """Generation parameters; a neutral value means that the parameter was not given.
 
     Attributes:
-        temperature: 1 changes nothing.
-        top_k: 0 changes nothing.
-        top_p: 1 changes nothing.
-        typical_p: 1 changes nothing.
-        repetition_penalty: 1 changes nothing.
+        temperature: 1 is neutral.
+        top_k: 0 is neutral.
+        top_p: 1 is neutral.
+        typical_p: 1 is neutral.
+        repetition_penalty: 1 is neutral.
         do_sample: Whether tokens are drawn at random. A parameter that matters only then
             implies it.
         max_new_tokens: The largest number of tokens.
@@ -105,7 +105,7 @@ def check(body: Mapping[str, Any]) -> None:
     """Check a request to a model server.
 
     Raises:
-        UpstreamError: The model server's refusal, with status 422.
+        UpstreamError: The model server rejects it, with status 422.
     """
     _check_type("stream", body.get("stream", False), "a boolean")
     parameters: Any = body.get("parameters", {})
@@ -135,7 +135,7 @@ def _check_type(name: str, value: object, expected: str) -> None:
 
 
 def _described(value: object) -> str:
-    """A value in the words of the model server's JSON reader."""
+    """A value as described by the model server's JSON reader."""
     text = json.dumps(value, ensure_ascii=False)
     match value:
         case None:
@@ -167,6 +167,6 @@ def _check_range(name: str, value: Any) -> None:
 
 
 def invalid(text: str) -> UpstreamError:
-    """Make the refusal of a value that is out of range."""
+    """Make the error for a value that is out of range."""
     body = {"error": f"Input validation error: {text}", "error_type": "validation"}
     return UpstreamError(422, body)

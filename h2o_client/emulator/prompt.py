@@ -25,11 +25,11 @@ USER, ASSISTANT, SEPARATOR = "<|prompt|>", "<|answer|>", "</s>"
 END_OF_TEXT = "<|endoftext|>"
 SUMMARIZE = "Please summarize the following message as a single sentence of less than 5 words:\n"
 ENTITLE = "User message: "
-"""How the question begins that a server of 2025 asks for a title."""
+"""The beginning of the question with which a server of 2025 asks for a title."""
 
 
 def template(version: str = "0.4") -> str:
-    """The service's template, with names where the texts go."""
+    """The service's template, with names as placeholders."""
     separator = SEPARATOR if version < "0.6" else ""
     return f"{USER}{{question}}{separator}{ASSISTANT}{{answer}}{separator}"
 
@@ -54,10 +54,9 @@ def build_prompt(
 
 
 def generated_text(body: str) -> str | None:
-    """What the service takes for the answer of a stream that ended well; None: nothing is stored.
+    """The answer that the service stores from a stream that ended well; None if nothing.
 
-    It looks for the last event, and at nothing else: an error there, or an event
-    without a text, and the turn is not stored.
+    It only looks at the last event: if that is an error or lacks a text, the turn is not stored.
     """
     # Newer model servers put a space after the colon.
     start = max(body.rfind('\ndata:{"'), body.rfind('\ndata: {"'))
@@ -76,7 +75,7 @@ def generated_text(body: str) -> str | None:
 
 
 def partial_text(body: str) -> str:
-    """What the service takes for the answer of a stream that it stopped."""
+    """The answer that the service stores from a stream that it stopped."""
     # 11
     texts: list[str] = []
     for line in body.split("\n"):
@@ -89,7 +88,7 @@ def partial_text(body: str) -> str:
 
 
 def stored_text(text: str, prompt: str, stops: Iterable[str] = ()) -> str:
-    """What is stored of an answer: not the prompt before it, nor the end token after it."""
+    """The stored form of an answer, without the prompt before it and the end token after it."""
     text = text.removeprefix(prompt).removeprefix("<|startoftext|>")
     text = text.removesuffix(SEPARATOR).rstrip(JS_SPACE)
     for stop in (*stops, END_OF_TEXT):

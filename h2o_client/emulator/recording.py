@@ -1,14 +1,12 @@
 """Keeps the exchanges of an emulator as files of the capture format.
 
-One file holds what one session asked, in the order in which it ended, and what
-the model was asked for it; `tests/captures/README.md` describes the format.  A
-file is written anew after each exchange, under another name first, so that it is
-whole whenever the emulator ends; after `PER_FILE` exchanges comes the next one, or
-when it is `FULL`.  Where it cannot be written, that is logged, and the emulator goes on.
+Each file holds the exchanges of one session, in the order in which they ended, and the requests to
+the model for them; `tests/captures/README.md` describes the format. A file is rewritten atomically
+after each exchange, so that it is always complete; a new one is begun after `PER_FILE` exchanges,
+or when it is `FULL`. If it cannot be written, that is logged, and the emulator continues.
 
-Prompts and answers are in them, so only their owner may read them.  Of headers and
-query parameters only those that are known to be harmless are kept; another id stands for
-each session's.
+They contain prompts and answers, so only their owner may read them. Only headers and query
+parameters that are known to be harmless are kept, and session ids are replaced by others.
 """
 
 from __future__ import annotations
@@ -31,10 +29,10 @@ from h2o_client.emulator.web import Request
 
 PER_FILE = 100
 MAX_OPEN = 100
-"""Sessions whose file is still being added to."""
+"""Sessions to whose files exchanges are still added."""
 
 FULL = 2 * 1024 * 1024
-"""Characters after which a file is not added to."""
+"""Characters after which a file is full."""
 
 HARMLESS = {
     "accept", "accept-encoding", "accept-range", "accept-language", "cache-control", "connection",
@@ -72,12 +70,12 @@ class _Take:
 
 
 class Recorder:
-    """Writes the exchanges down.
+    """Writes exchanges to files.
 
     Args:
-        folder: Where; it is made if it is not there, and what it holds is left alone.
+        folder: The folder; it is created if it does not exist, and existing files are kept.
         cookie_name: The session cookie's name.
-        server: What is said to have answered.
+        server: The server's name in the files.
     """
 
     def __init__(self, folder: Path, cookie_name: str, server: str) -> None:
@@ -96,7 +94,7 @@ class Recorder:
         return Tape(request, self._done)
 
     def asked(self, session: str, body: object, tokens: int, outcome: str) -> None:
-        """Note what a model was asked."""
+        """Record a request to a model."""
         text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
         take = self._take(session)
         take.upstream.append(
@@ -132,14 +130,14 @@ class Recorder:
             del self._takes[session]
 
     def _given(self, exchange: dict[str, Any]) -> str:
-        """The session that the response gave."""
+        """The session in the response."""
         for name, value in exchange["response"]["headers"] or []:
             if name.lower() == "set-cookie" and value.startswith(f"{self._cookie}="):
                 return str(value).partition("=")[2].partition(";")[0]
         return ""
 
     def _shown(self, header: str, value: str, session: str) -> str:
-        """A header's value, without what is secret in it."""
+        """A header's value, without secrets."""
         cookie = f"{self._cookie}={self._alias(session)}"
         if header == "cookie":
             return cookie if f"{self._cookie}=" in value else LEFT_OUT
@@ -153,7 +151,7 @@ class Recorder:
         return value if header in HARMLESS else LEFT_OUT
 
     def _alias(self, session: str) -> str:
-        """What stands for a session's id, the same each time."""
+        """The replacement for a session's id, always the same."""
         return str(UUID(bytes=hmac.digest(self._salt, session.encode(), "sha256")[:16]))
 
     def _take(self, session: str) -> _Take:
@@ -253,7 +251,7 @@ class Tape:
 
 
 def redacted(url: str) -> str:
-    """A URL or a path, without what could be secret: user, password, values of the query."""
+    """A URL or path without possible secrets: user, password and values of the query."""
     url, question, query = url.partition("#")[0].partition("?")
     scheme, slashes, rest = url.partition("://")
     authority, slash, path = rest.partition("/")

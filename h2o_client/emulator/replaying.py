@@ -1,15 +1,14 @@
 """Answers from recorded exchanges: files of the capture format, one's own or the project's.
 
-A request is answered by an exchange that asked the same: its method, its path
-and its body, but for the ids that clients invent anew each time.  Of several the
-one is taken that was used least, those of the same conversation before others, the
-first before the later: so a program that asks in the same order gets the same
-answers, as often as it likes, and what was asked several times is answered in
-order.  The ids and the address of the recording become the client's own where an
-answer names them.  What was never asked is a 501 that says so.
+A request is answered from an exchange with the same method, path and body, apart from ids that
+clients generate. If several match, the one that was used least is taken, first from the same
+conversation, then in the order of recording. So a program that sends the same requests in the same
+order gets the same answers, as often as it likes. The ids and the address of the recording are
+replaced by the client's in answers. A request that was not recorded is answered with 501 and a
+message.
 
-An answer comes at once, in the chunks in which it came, and ends as it ended.
-One that was stopped waits for its stop.
+An answer is sent at once, in the recorded chunks, and ends as recorded. A stopped answer waits for
+its stop.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ PER_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "content-leng
 MAX_SESSIONS = 1000
 STREAMS = ("text/event-stream", "application/jsonl")
 STOPPED = b'"interrupted":true'
-"""What stands in the last events of an answer that was stopped, in 2025."""
+"""Found in the last events of an answer that was stopped, in 2025."""
 
 Kind = Callable[[str, str], str]
 
@@ -48,9 +47,9 @@ class _Exchange:
     """One recorded exchange.
 
     Attributes:
-        request: What was asked.
-        response: What was answered, as recorded.
-        used: How often it was answered again.
+        request: The recorded request.
+        response: The recorded response.
+        used: How often it was replayed.
         until_stop: Whether it ended because its conversation was stopped.
     """
 
@@ -61,13 +60,13 @@ class _Exchange:
 
     @property
     def whole(self) -> bool:
-        """Whether the response was to its end."""
+        """Whether the response is complete."""
         return self.response["ended"] in {"final-chunk", "content-length", "no-body"}
 
 
 @dataclass(slots=True)
 class _Session:
-    """What a client's names are in the recording's terms: recorded to live."""
+    """Maps the names in the recording to the client's."""
 
     known: dict[str, str] = field(default_factory=dict[str, str])
 
@@ -76,13 +75,13 @@ class Replay:
     """Answers requests from the files of a folder.
 
     Args:
-        folder: Where the files are.
+        folder: The folder with the files.
         cookie_name: The session cookie's name.
-        kind: What kind of request a method and a path are.
+        kind: Returns the kind of request of a method and path.
         pace: Seconds between the chunks of a stream.
 
     Raises:
-        ValueError: It holds no exchange, or a file is not a recording.
+        ValueError: The folder is empty, or a file is not a recording.
         OSError: It cannot be read.
     """
 
@@ -173,7 +172,7 @@ class Replay:
         return min(known, key=lambda item: (item.request.path != request.path, item.used))
 
     def _names(self, request: Request, exchange: _Exchange) -> dict[str, str]:
-        """What the recording's names are here; learnt from what stands in the same places."""
+        """Map the recording's names to the live ones, found in the same places."""
         session = request.cookie(self._cookie)
         found = self._sessions.use(session)
         if found is None:
@@ -254,7 +253,7 @@ def _conversation(path: str) -> str:
 
 
 def _shape(request: Request) -> str:
-    """What has to be the same: all but the names."""
+    """The part of a request that must match: everything but the names."""
     body: object
     try:
         if request.media_type == "multipart/form-data" or "form" in request.media_type:
@@ -279,7 +278,7 @@ def _header(headers: list[list[str]], name: str) -> str:
 
 
 def _renamed_bytes(data: bytes, names: Mapping[str, str]) -> bytes:
-    """What is not text, such as a file, stays as it is."""
+    """Decode a body; binary content, such as a file, stays as it is."""
     try:
         return _renamed(data.decode(), names).encode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Which path is which route, in every dialect: endpoints, pages, or both."""
+"""Finds the route of a path, in every dialect: endpoints, pages, or both."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Route:
 
     Attributes:
         name: Its name; requests to it are of this kind, unless `kinds` says otherwise.
-        pattern: What its path looks like, without the base path.
-        endpoint: What its methods do.
-        show: What a GET of its page does; None where it has no page.
-        act: What a form post to its page does.
-        nodes: What its data is.
+        pattern: The pattern of its path, without the base path.
+        endpoint: The handlers of its methods.
+        show: Handles a GET of its page; None without a page.
+        act: Handles a form post to its page.
+        nodes: Makes its data.
         static: Whether it is a file that is served before the service.
         kinds: The kinds of its requests, by method.
     """
@@ -48,11 +48,11 @@ class Found:
     """The route of one request.
 
     Attributes:
-        route: The route, if there is one.
+        route: The route, if found.
         path: The path without the base path and the data suffix.
-        ids: What its pattern caught.
+        ids: The groups of its pattern.
         data: Whether the page's data is asked for.
-        normal: Where the path goes without its trailing slash, if it had one.
+        normal: The target of the redirect that removes a trailing slash, if any.
     """
 
     route: Route | None
@@ -62,7 +62,7 @@ class Found:
     normal: str | None = None
 
     def kind(self, method: str) -> str:
-        """What kind of request that is, for faults and for those who look at the requests."""
+        """The kind of the request, for faults and the log of requests."""
         if self.route is None or self.route.name == "login":
             return "other"
         return self.route.kinds.get("GET" if self.data else method, self.route.name)
@@ -86,7 +86,7 @@ def find(routes: Sequence[Route], path: str, base: str) -> Found:
 
 
 async def dispatch(call: Call, found: Found) -> Answered:
-    """Do what a request asks for."""
+    """Handle a request."""
     route, request = found.route, call.request
     if route is None or (found.data and route.nodes is None):
         return page(404, "Not found")

@@ -1,10 +1,9 @@
-"""What a test can prepare: answers and faults.
+"""The answers and faults that a test can prepare.
 
-An `Answer` scripts the *model server*: its words, its pace, the way its stream
-ends, and the two places where the way to the client can break.  A `Fault`
-scripts what stands *before* the service: a status out of turn, a delay, a
-connection that closes.  Both are taken in order, each by one request; when
-all are used, the emulator behaves as the real server did.
+An `Answer` scripts the *model server*: its text, its pace, the way its stream ends, and the two
+places where the connection to the client can break. A `Fault` scripts a problem *before* the
+service: an unexpected status, a delay, a connection that closes. Both are used in order, each by
+one request; after that, the emulator behaves like the real server.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class Answer:
 
     Attributes:
         text: The answer; a string is split before its spaces, a sequence is taken as the tokens.
-        tokens: The tokens, where `text` would be less clear.
+        tokens: The tokens, if `text` would be less clear.
         ending: How it ends. ``eos``: a special end token carries `generated_text`;
             ``length``: the last ordinary token does; ``eos_in_text``: as
             ``eos``, with the end token's text in it; ``clean``: the stream ends without a final
@@ -39,30 +38,30 @@ class Answer:
             (after `first` seconds).  Only the first three are stored.
         error: The text of the error event.
         error_type: Its type: validation, generation, overloaded or incomplete_generation.
-        generated_text: What the final event says, when it is not the tokens joined.
-        finish_reason: What `details` say, when they were asked for; default by `ending`.
-        pace: Seconds between tokens; None takes the emulator's.
+        generated_text: The text in the final event, if it differs from the joined tokens.
+        finish_reason: The reason in the `details`, if requested; the default depends on `ending`.
+        pace: Seconds between tokens; None for the emulator's.
         first: Seconds of silence before the first token; the response's headers wait for it
             too.
         hold_after: Tokens after which generation is held until `Emulator.release()`, or
-            until a stop is noticed; the next token then comes, as the real server notices
-            a stop only by one. At the number of tokens it is held before the end.
-        drop_after: Tokens after which the *client's* connection is lost; generation goes on and
+            until a stop is noticed; the next token is then sent, as the real server notices a stop
+            only with a token. If it equals the number of tokens, the end is held.
+        drop_after: Tokens after which the *client's* connection is lost; generation continues and
             is stored. 0 closes it before any header.
         drop_after_bytes: The same, after so many bytes of the body.
         split: Bytes in a chunk, so that events are cut anywhere.
         join: Events in a chunk.
-        comments: Token positions before which a comment line comes.
+        comments: Token positions before which a comment line is sent.
         raw: The body, verbatim, instead of events; see also `split`.
-        status: The model server's status; not 200 is passed on, with its body.
+        status: The model server's status; one other than 200 is passed on, with its body.
         body: The body of such an error, or of a 200 that is not a stream; text, bytes or JSON.
         content_type: Its type.
         headers: More headers of the model server: they are passed on.
-        store_delay: Seconds from the end of the response until the turn is stored; None takes
-            the emulator's. 0 stores it before the final event is sent. A server of 2025 keeps
-            the response open until then.
-        again: What the model server answers when it is asked again for the same message, as
-            servers of 2025 do when it refuses or breaks off; None answers the same again.
+        store_delay: Seconds from the end of the response until the turn is stored; None for the
+            emulator's. 0 stores it before the final event is sent. A server of 2025 keeps the
+            response open until then.
+        again: The answer to the second request for the same message, which servers of 2025 make if
+            the model server rejects it or breaks off; None to answer the same again.
         hold_title: Whether the title of a new conversation is held until `Emulator.release()`;
             a server of 2025 keeps the response open for it.
     """
@@ -96,7 +95,7 @@ class Answer:
 
     @classmethod
     def of(cls, answer: Answer | str | Sequence[str]) -> Answer:
-        """The answer that a string or a list of tokens stands for."""
+        """Make an answer from a string or a list of tokens."""
         return answer if isinstance(answer, Answer) else cls(answer)
 
     def words(self) -> tuple[str, ...]:
@@ -108,17 +107,17 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What happens to one request instead of, or before, its proper answer.
+    """A problem with one request, instead of or before its proper answer.
 
     Attributes:
-        status: The status answered; None leaves the proper answer alone (see `delay`).
-        body: The body; None takes what the real server says with that status.
-        content_type: Its type; None goes by the body.
+        status: The status; None to send the proper answer (see `delay`).
+        body: The body; None for the real server's message for that status.
+        content_type: Its type; None to derive it from the body.
         headers: More headers, such as ``Retry-After``.
         delay: Seconds before anything else happens.
         processed: Whether the request takes effect first.
         disconnect: The connection closes without any response.
-        hang: No answer comes until the client leaves or the emulator closes.
+        hang: The request is not answered until the client leaves or the emulator closes.
     """
 
     status: int | None = None
@@ -133,11 +132,11 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class WebSearch:
-    """One successful web search; no capture has one, so its shape is from the source.
+    """A successful web search. Its form is taken from the source, as the captures lack one.
 
     Attributes:
-        summary: What is put before the prompt.
-        query: What was searched; None asks the engine.
+        summary: The text to put before the prompt.
+        query: The search query; None to ask the engine.
         links: The results' addresses.
     """
 
@@ -147,7 +146,7 @@ class WebSearch:
 
 
 class Script:
-    """The scripted answers, faults, cuts and searches that no request has taken yet."""
+    """The scripted answers, faults, cuts and searches that are not used yet."""
 
     def __init__(self) -> None:
         self.answers: deque[Answer] = deque()
@@ -156,28 +155,28 @@ class Script:
         self._faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
 
     def add_faults(self, kind: str, faults: Sequence[Fault]) -> None:
-        """Lay faults before the next requests of a kind."""
+        """Script faults for the next requests of a kind."""
         if kind not in KINDS:
             raise ValueError(f"unknown kind of request: {kind!r}; one of {sorted(KINDS)}")
         self._faults[kind].extend(faults)
 
     def take_fault(self, kind: str) -> Fault | None:
-        """The fault that a request of this kind meets."""
+        """Take the fault for a request of this kind, if any."""
         for queue in (self._faults[kind], self._faults["*"]):
             if queue:
                 return queue.popleft()
         return None
 
     def take_answer(self) -> Answer | None:
-        """The answer that the next message gets, if one is scripted."""
+        """Take the answer for the next message, if one is scripted."""
         return self.answers.popleft() if self.answers else None
 
     def take_cut(self, kind: str = "message") -> int | None:
-        """After how many tokens the next client of a kind is lost."""
+        """Take the number of tokens after which the next client of a kind is lost."""
         return self.cuts[kind].popleft() if self.cuts[kind] else None
 
     def take_search(self) -> WebSearch | None:
-        """The outcome of the next web search, if one is scripted."""
+        """Take the outcome of the next web search, if one is scripted."""
         return self.searches.popleft() if self.searches else None
 
     def clear(self) -> None:

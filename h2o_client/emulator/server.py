@@ -1,9 +1,8 @@
-"""The emulator as its users see it: a server in its own thread.
+"""The emulator's public class: a server in its own thread.
 
-It runs its own event loop in its own thread, so that it serves synchronous
-tests, asyncio tests and trio tests alike, and is reached over a real socket.
-What is asked of it from outside is done inside that loop, one thing at a time;
-what it counts is read under one lock, on which `wait_idle` waits.
+It runs its own event loop in its own thread, so that it serves synchronous tests, asyncio tests and
+trio tests alike, over a real socket. Calls from outside run inside that loop, one at a time; its
+counters are read under one lock, on which `wait_idle` waits.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ from h2o_client.emulator.web import Request
 R = TypeVar("R")
 Dialect = Literal["chat-ui-2023", "chat-ui-2025"]
 FACES: Mapping[str, type[Face]] = {"chat-ui-2023": Face2023, "chat-ui-2025": Face2025}
-"""What answers in each dialect."""
+"""The face of each dialect."""
 
 logger = logging.getLogger(__name__)
 
@@ -51,55 +50,56 @@ class Emulator:
 
     Args:
         host: The address to listen on.
-        port: The port; 0 takes a free one.
+        port: The port; 0 for a free one.
         base_path: A path before all others, such as ``/chat``.
-        models: The models on offer, the default one first; or their names with the engine
-            of each.
-        engine: What answers; see `h2o_client.emulator.Engine`. A text names one:
+        models: The models that it offers, the default one first; or a mapping of their names to
+            engines.
+        engine: The engine that answers; see `h2o_client.emulator.Engine`. A string names one:
             ``rote``, ``tgi:URL``, ``openai:URL[#model]`` or ``transformers:NAME_OR_PATH``.
-        pace: Seconds between tokens; a real model's come at its own pace.
+        pace: Seconds between tokens; real models have their own pace.
         stop_poll: Seconds until a stop is noticed; about 1 on the real server.
         store_delay: Seconds from the end of a response until its turn is stored, drawn at random
             between 0 and this, as with a slow database; 0 stores it before the final event.
-        dialect: The servers that it behaves as: those of 2023, or those of 2025 and later.
+        dialect: The kind of server to emulate: of 2023, or of 2025 and later.
         version: Of 2023 ``0.4``, or ``0.6``, which reads the sharing choice, limits rates and
             writes prompts otherwise; of 2025 ``main``, or ``0.10``, which does not reattach. None
-            is the first of them.
-        rate_limit: Messages in a window; None does not limit.
-        rate_window: Seconds that a message counts, and then until the next sweep.
-        stop_lifetime: Seconds that the record of a stop is kept, and then until the next sweep;
-            None is 30, and 5 in 2025, where it stops what comes after it.
+            for the first of them.
+        rate_limit: The most messages in a window; None for no limit.
+        rate_window: Seconds for which a message counts, and after that until the next sweep.
+        stop_lifetime: Seconds for which the record of a stop is kept, and after that until the next
+            sweep; None means 30, and 5 in 2025, where it also stops the next run.
         sweep: Seconds between sweeps; 0 sweeps all the time, as a server of 2025 does.
         cookie_name: The session cookie's name.
         cookie_secure: Whether the cookie of a server of 2025 is ``Secure``.
-        login: The session of the one who is logged in; a server of 2025 sends all others to a
-            login provider. None lets everybody in.
-        conversation_limit: Conversations of a session in 2025; beyond it one more is refused.
-        message_length: Characters of a message in 2025; longer ones are refused.
-        intervals: What a server of 2025 does from time to time; see `Intervals`.
-        public_scheme: What it takes its own URL to begin with: ``https`` as a real server does
-            that was not told its ``ORIGIN``. It refuses forms with another referer.
-        token: Where set, requests without ``Authorization: Bearer <token>`` get a 401.
-        keep_alive: Seconds that a connection may be idle.
+        login: The session of the user who is logged in; a server of 2025 redirects all others to a
+            login provider. None to allow everybody.
+        conversation_limit: The most conversations of a session in 2025; more are rejected.
+        message_length: The most characters of a message in 2025; longer ones are rejected.
+        intervals: The intervals of a server of 2025; see `Intervals`.
+        public_scheme: The scheme that it assumes for its own URL: ``https`` for a real server whose
+            ``ORIGIN`` is not configured. It rejects forms with another referer.
+        token: If set, requests without ``Authorization: Bearer <token>`` get a 401.
+        keep_alive: Seconds for which a connection may be idle.
         max_sessions: Sessions remembered.
         max_conversations: Conversations remembered; as many shares and searches.
-        max_messages: Messages remembered in a conversation; one of 2025 takes no more.
+        max_messages: Messages remembered in a conversation; in 2025 more are rejected.
         max_stored: Characters of all messages remembered.
         max_requests: Requests remembered for `requests`.
         max_request_bytes: Bytes of their bodies.
         max_body: Bytes in a request's body; None is half a megabyte, and 15 in 2025.
-        max_generations: Generations at once; more are refused, as by a model without room.
+        max_generations: Generations at once; more are rejected, as by an overloaded model.
         clock: Seconds since 1970, for dates and lifetimes.
-        record: A folder; all exchanges are kept in it, as files of the capture format.
-        replay: A folder of such files; all requests are answered from them.
-        progress: Takes the lines that an engine says while it starts; by default they are logged.
+        record: A folder in which to record all exchanges, as files of the capture format.
+        replay: A folder of such files from which to answer all requests.
+        progress: Called with the lines that an engine reports while it starts; by default they are
+            logged.
 
     Raises:
         EngineError: The name of an engine is not valid.
-        ImportError: What an engine needs is not installed.
+        ImportError: A package that an engine needs is not installed.
         OSError: A folder cannot be used.
-        ValueError: Nothing is recorded in `replay`; `models` have engines, and `engine` is given;
-            `dialect` or `version` is unknown.
+        ValueError: `replay` does not contain recordings, `engine` is given although `models` have
+            engines, or `dialect` or `version` is unknown.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class Emulator:
     # Life
 
     def start(self) -> Self:
-        """Start serving; returns when engines are ready and connections are accepted.
+        """Start serving; return when engines are ready and connections are accepted.
 
         Raises:
             EngineError: An engine cannot be started.
@@ -258,7 +258,7 @@ class Emulator:
         return self
 
     def close(self) -> None:
-        """Stop serving: end streams and connections; leaves no thread. May be called twice."""
+        """Stop serving: end streams, connections and threads. May be called twice."""
         self._ending = True  # first: see _start_engines
         thread, portal = self._thread, self._portal
         if thread is None:
@@ -282,12 +282,12 @@ class Emulator:
 
     @property
     def url(self) -> str:
-        """Where it is, without a slash at the end."""
+        """Its URL, without a slash at the end."""
         return f"{self._service.origin}{self.base_path}"
 
     @property
     def templates(self) -> dict[str, str]:
-        """The template that each model's prompts are written in.
+        """The prompt template of each model.
 
         Raises:
             EngineError: An engine's template cannot be read.
@@ -305,11 +305,11 @@ class Emulator:
     # What the next requests meet
 
     def reply(self, *answers: Answer | str | Sequence[str]) -> None:
-        """Give the next messages these answers, in order; then the engine answers again."""
+        """Answer the next messages with these, in order; after that the engine answers again."""
         self._call(lambda: self._script.answers.extend(Answer.of(item) for item in answers))
 
     def fault(self, on: str, *faults: Fault) -> None:
-        """Let the next requests of a kind meet these faults, in order.
+        """Apply these faults to the next requests of a kind, in order.
 
         Args:
             on: The kind: ``settings``, ``create``, ``message``, ``delete``, ``stop``, ``data`` (a
@@ -336,10 +336,10 @@ class Emulator:
         self.fault(on, *[Fault(status=status, body=body)] * times)
 
     def cut(self, after: int = 5, *, on: str = "message") -> None:
-        """Break the connection of the next message after some tokens; generation goes on.
+        """Break the connection of the next message after some tokens; generation continues.
 
         Args:
-            after: How many tokens; of a client that reattached, how many events.
+            after: How many tokens; for a client that reattached, how many events.
             on: ``message``, or ``reattach`` in 2025.
         """
         if on not in {"message", "reattach"}:
@@ -351,7 +351,7 @@ class Emulator:
         self._call(lambda: self._script.searches.extend(searches))
 
     def clear(self) -> None:
-        """Forget the requests, and what was scripted but not used."""
+        """Forget the requests, and everything scripted that was not used."""
         self._call(self._script.clear)
         self._gateway.clear()
 
@@ -364,7 +364,7 @@ class Emulator:
 
     @property
     def conversations(self) -> list[Conversation]:
-        """All conversations held, as they are now."""
+        """All conversations, as they are now."""
         return self._call(lambda: [copy(item) for item in self._store.conversations.values()])
 
     @property
@@ -374,42 +374,42 @@ class Emulator:
 
     @property
     def generating(self) -> int:
-        """Generations that run now."""
+        """The number of generations that are running."""
         return self._call(lambda: len(self._service.generations))
 
     @property
     def generations(self) -> int:
-        """Generations that were started."""
+        """The number of generations that were started."""
         return self._call(lambda: self._service.started)
 
     @property
     def held(self) -> int:
-        """Generations that are held; see `Answer.hold_after`."""
+        """The number of generations that are held; see `Answer.hold_after`."""
         return self._call(self._count_held)
 
     @property
     def stops(self) -> int:
-        """Generations that a stop has ended."""
+        """The number of generations that a stop has ended."""
         return self._call(lambda: self._service.stops)
 
     @property
     def connections(self) -> int:
-        """Client connections that are open."""
+        """The number of open client connections."""
         return self._call(lambda: len(self._streams))
 
     @property
     def accepted(self) -> int:
-        """Client connections so far."""
+        """The number of client connections so far."""
         return self._call(lambda: self._accepted)
 
     def wait_idle(self, timeout: float = 30.0) -> None:
-        """Wait until no generation runs and no request is being handled.
+        """Wait until all generations and requests have ended.
 
         Args:
             timeout: Seconds to wait at most.
 
         Raises:
-            TimeoutError: A generation or a request still runs.
+            TimeoutError: A generation or a request is still running.
         """
         self._wait(self._is_idle, timeout, "the emulator is not idle")
 
@@ -428,7 +428,7 @@ class Emulator:
     # What happens now
 
     def release(self) -> None:
-        """Let held generations continue, and those that would be held later."""
+        """Let held generations continue, and do not hold later ones."""
 
         def release() -> None:
             for generation in self._service.generations:
@@ -437,23 +437,23 @@ class Emulator:
         self._call(release)
 
     def forget_sessions(self) -> None:
-        """Lose the sessions, as a server does that was set up anew: the modal must be accepted.
+        """Forget the sessions, like a server that was set up anew: the terms apply again.
 
-        Conversations stay, under their session's id.
+        Conversations are kept, under their session's id.
         """
         self._call(self._store.sessions.clear)
 
     def retire(self, model: str) -> None:
-        """Serve a model no longer: messages to its conversations are a 410.
+        """Stop serving a model: messages to its conversations get a 410.
 
         Args:
-            model: Its name; the default model cannot go.
+            model: Its name, except that of the default model.
         """
         # 25
         self._call(lambda: self._service.retire(model))
 
     def disconnect_all(self) -> None:
-        """Close all client connections; generations go on."""
+        """Close all client connections; generations continue."""
         portal = self._portal
         if portal is not None:
             portal.call(self._close_streams)
@@ -485,7 +485,7 @@ class Emulator:
                     await engine.aclose()
 
     async def _start_engines(self, engines: Sequence[LiveEngine]) -> bool:
-        """Start them; tells whether they were, and the emulator was not closed meanwhile."""
+        """Start the engines; return whether the emulator is still open after that."""
         if not engines:
             return True
         failure: Exception | None = None
@@ -533,7 +533,7 @@ class Emulator:
             tasks.cancel_scope.cancel()
 
     async def _guarded(self, function: Callable[..., Awaitable[None]], *args: object) -> None:
-        """Run something that must not take the whole server with it, such as an engine."""
+        """Run something whose failure must not end the server, such as an engine."""
         try:
             await function(*args)
         except Exception:  # an engine may raise anything: it is logged, and the server goes on
@@ -560,7 +560,7 @@ class Emulator:
             await stream.aclose()
 
     def _call(self, function: Callable[[], R]) -> R:
-        """Call a function in the loop's thread, or here if it does not run."""
+        """Call a function in the loop's thread, or directly if that is not running."""
         portal, thread = self._portal, self._thread
         if portal is None or thread is None or thread.ident == threading.get_ident():
             return function()

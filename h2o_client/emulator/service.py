@@ -1,7 +1,7 @@
-"""What the service does, whichever dialect it is asked in.
+"""The service, independent of the dialect.
 
-It holds the configuration, the store, the script and the generations that run.
-A face turns requests into calls of it.
+It holds the configuration, the store, the script and the running generations. A face turns requests
+into calls of it.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from h2o_client.emulator.upstream import ask
 
 Spawn = Callable[..., object]
 Asked = Callable[[str, object, int, str], None]
-"""Takes what a model was asked: the session, the body, the tokens that came, the outcome."""
+"""Called with a request to a model: the session, the body, the number of tokens, the outcome."""
 
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """Seconds that a server of 2025 lets pass; those of the real ones, but for `retry`.
+    """Intervals of a server of 2025, in seconds; those of the real ones, except `retry`.
 
     Attributes:
         keep_alive: Between ``keepAlive`` events.
-        journal: Between looks at what is new: tokens are joined for that long before a client
-            that reattached gets them, and what it gets without news is a heartbeat.
-        save: Between stores of the text so far.
-        retry: Before a model server that refused is asked again; 0.5 to 1 on the real ones.
+        journal: Between checks for new events: tokens are joined for that long before a client that
+            reattached gets them, and without new events it gets a heartbeat.
+        save: Between saves of the text so far.
+        retry: Before a model server that rejected is asked again; 0.5 to 1 on the real ones.
     """
 
     # 06_disconnect
@@ -49,7 +49,7 @@ class Intervals:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What one emulator was asked to be."""
+    """The configuration of one emulator."""
 
     models: Sequence[Model]
     engine: EngineLike
@@ -72,7 +72,7 @@ class Config:
 
 
 class Service:
-    """What one service holds, and what runs in it."""
+    """The state of one service, and its running generations."""
 
     def __init__(
         self, config: Config, store: Store, script: Script, changed: Callable[[], None]
@@ -92,11 +92,11 @@ class Service:
         self.stops = 0
 
     def model(self, name: str) -> Model | None:
-        """A model on offer."""
+        """Find a model that is offered."""
         return next((model for model in self.models if model.name == name), None)
 
     def engine(self, model: str) -> EngineLike:
-        """What answers for a model."""
+        """The engine of a model."""
         return self.config.engines.get(model, self.config.engine)
 
     def live_engines(self) -> list[LiveEngine]:
@@ -106,11 +106,11 @@ class Service:
 
     @property
     def full(self) -> bool:
-        """Whether as much is being generated as may be."""
+        """Whether the maximum number of generations is running."""
         return len(self.generations) + self._asides >= self.config.max_generations
 
     def job(self, request: GenerationRequest, session: str, conversation: str) -> Job:
-        """Make a job of a message, with what the script has for it."""
+        """Make a job for a message, with its scripted answer, if any."""
         answer = Answer(status=429) if self.full else self.script.take_answer()
         delay = None if answer is None else answer.store_delay
         if delay is None:
@@ -119,7 +119,7 @@ class Service:
         return Job(request, session, conversation, answer, cut, delay, self.changed)
 
     def retire(self, name: str) -> None:
-        """Serve a model no longer."""
+        """Stop serving a model."""
         if name == self.models[0].name:
             raise ValueError("the default model cannot be retired")
         self.models = [model for model in self.models if model.name != name]
@@ -144,11 +144,11 @@ class Service:
     async def ask_aside(
         self, request: GenerationRequest, session: str, asked: object = None
     ) -> str:
-        """Ask a model something beside the answers, in one go, such as a title.
+        """Ask a model something besides answers, such as a title, without streaming.
 
         Raises:
-            ConnectionError: It does not answer, or too much is being generated.
-            ValueError: It does not answer with a text.
+            ConnectionError: It does not answer, or too many generations are running.
+            ValueError: Its answer is not a string.
         """
         if self.full:
             raise ConnectionError("too many generations")
@@ -181,7 +181,7 @@ class Service:
                 generation.wake()
 
     def was_stopped(self, conversation: str, order: int) -> bool:
-        """Whether a stop was noticed that is younger than the prompt."""
+        """Whether a stop was noticed that is newer than the prompt."""
         # 28, 11b
         record = self.store.stop_record(conversation)
         return record is not None and record.seen and record.order > order

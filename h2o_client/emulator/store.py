@@ -1,9 +1,8 @@
-"""What the service remembers: sessions, conversations, shares, searches, records.
+"""The emulator's store: sessions, conversations, shares, searches, records.
 
-Everything here is bounded; what was used least recently goes first.  Records
-with a lifetime are removed by a sweep, as the real server's database does it:
-they live for their time and then until the next sweep, which is why a rate
-limit of a minute was free again after two.
+Everything here is bounded, and the least recently used items are removed first. Records with a
+lifetime are removed by a sweep, as in the real server's database: they live for their time and then
+until the next sweep, which is why a rate limit of one minute is free again after two.
 
 A message is never changed in place: an answer is stored by replacing the whole
 list, and the last to finish overwrites the others.
@@ -24,14 +23,14 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model on offer.
+    """A model that is offered.
 
     Attributes:
         name: Its id and name.
-        display_name: For people.
+        display_name: Its name for people.
         description: One line.
-        truncate: Words of the prompt that are kept.
-        parameters: Its default parameters; the service tells them and sends them nowhere.
+        truncate: The number of words of the prompt that are kept.
+        parameters: Its default parameters; the service reports them, but does not use them.
         preprompt: Its system message, in 2025.
         multimodal: Whether it takes images, in 2025.
     """
@@ -66,19 +65,19 @@ class Message:
     """One stored message; times are the emulator's clock.
 
     Attributes:
-        id: The client's id for it, or an invented one.
+        id: The client's id for it, or a generated one.
         sender: ``user`` or ``assistant``.
         content: Its text.
         created: None on a message that was sent again.
         updated: When it was stored.
-        web_search_id: As sent along; None when the client sent none.
+        web_search_id: As sent by the client; None if it did not send one.
         score: The vote; 0 without a vote.
         ancestors: In a tree of 2025, the ids from the root down to the parent.
         children: The ids of the messages under it, the oldest first.
-        files: What was attached to a question: each its type, value, mime and name.
-        updates: The events of the run that wrote it; None where no run has stored it.
+        files: The files of a question, each with type, value, mime and name.
+        updates: The events of the run that wrote it; None if a run has not stored it.
         generation_id: The run's id.
-        interrupted: Whether it was stopped; None where it has not ended well.
+        interrupted: Whether it was stopped; None if it has not ended well.
         materialized: The number of the run's last event whose text is stored.
     """
 
@@ -102,7 +101,7 @@ class Message:
 
 @dataclass(slots=True)
 class Conversation:
-    """One conversation; `from_share` is the id of the share that it was copied from."""
+    """A conversation; `from_share` is the id of the share that it was copied from."""
 
     id: str
     session: str
@@ -116,7 +115,7 @@ class Conversation:
 
 @dataclass(slots=True)
 class Settings:
-    """What was chosen under one session."""
+    """The settings of one session."""
 
     share: bool
     active_model: str
@@ -139,7 +138,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """One web search and what it said."""
+    """A web search and its result."""
 
     id: str
     conversation: str
@@ -149,12 +148,12 @@ class Search:
 
 @dataclass(slots=True)
 class StopRecord:
-    """The record of a stop: made once, then only touched until it expires.
+    """The record of a stop, which is made once and then only updated until it expires.
 
     Attributes:
         order: When it was made, in the order of events.
-        updated: When it was last touched, on the clock.
-        seen: Whether the service has looked at it since.
+        updated: When it was last updated, on the clock.
+        seen: Whether the service has seen it since.
     """
 
     # 11b
@@ -165,21 +164,21 @@ class StopRecord:
 
 
 class Bounded(OrderedDict[str, V]):
-    """A mapping that forgets what was used least recently."""
+    """A mapping that forgets the least recently used item."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
         self.limit = limit
 
     def use(self, key: str) -> V | None:
-        """The value, now used most recently."""
+        """Return a value and mark it as recently used."""
         if key not in self:
             return None
         self.move_to_end(key)
         return self[key]
 
     def put(self, key: str, value: V) -> None:
-        """Add a value, and forget another if need be."""
+        """Add a value, and forget another one if necessary."""
         self[key] = value
         self.move_to_end(key)
         while len(self) > self.limit:
@@ -187,7 +186,7 @@ class Bounded(OrderedDict[str, V]):
 
 
 class Store:
-    """All that one emulator remembers."""
+    """The data of one emulator."""
 
     def __init__(
         self,
@@ -226,18 +225,18 @@ class Store:
         return f"{int(self.clock()) & 0xFFFFFFFF:08x}{self._machine}{number:06x}"
 
     def next_order(self) -> int:
-        """A number greater than all before; a clock need not advance."""
+        """A number greater than all before, even if the clock does not advance."""
         return next(self._order)
 
     def of_session(self, session: str) -> list[Conversation]:
-        """A session's conversations, the one changed last first."""
+        """A session's conversations, the most recently changed one first."""
         mine = [item for item in self.conversations.values() if item.session == session]
         return sorted(mine, key=lambda item: item.updated, reverse=True)
 
     def create(
         self, session: str, model: str, title: str | None = None, messages: tuple[Message, ...] = ()
     ) -> Conversation:
-        """Make a conversation; without a title it is counted."""
+        """Make a conversation; without a title it gets a numbered one."""
         # 03
         now = self.clock()
         title = title or f"Untitled {len(self.of_session(session)) + 1}"
@@ -248,7 +247,7 @@ class Store:
     def save(
         self, conversation: str, messages: tuple[Message, ...], title: str | None = None
     ) -> bool:
-        """Replace a conversation's messages; nothing happens where it is gone."""
+        """Replace a conversation's messages, unless it was deleted."""
         # 15; of 2025: 05_delete
         found = self.conversations.use(conversation)
         if found is None:
@@ -260,7 +259,7 @@ class Store:
         return True
 
     def bounded(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-        """The last messages, as many as one conversation may have: a quarter of all text."""
+        """The last messages, up to the limit of one conversation: a quarter of all text."""
         messages = messages[-self.max_messages :]
         left = self.max_stored // 4
         for index in range(len(messages) - 1, -1, -1):
@@ -270,7 +269,7 @@ class Store:
         return messages
 
     def _forget_beyond(self, changed: Conversation) -> None:
-        """Forget what was used least recently, until all text together is within its bound."""
+        """Forget the least recently used items until all text is within its limit."""
         self._stored[changed.id] = sum(len(message.content) for message in changed.messages)
         self._stored = {
             key: size for key, size in self._stored.items() if key in self.conversations
@@ -280,7 +279,7 @@ class Store:
             del self.conversations[oldest], self._stored[oldest]
 
     def add_file(self, conversation: str, name: str, data: bytes, mime: str) -> None:
-        """Keep a file; those that were kept first are forgotten, beyond the bound of all text."""
+        """Store a file; the oldest are forgotten beyond the limit of all text."""
         self._files[conversation, name] = data, mime
         while sum(len(data) for data, _ in self._files.values()) > self.max_stored:
             self._files.popitem(last=False)
@@ -300,7 +299,7 @@ class Store:
         return False
 
     def share(self, conversation: Conversation) -> Share:
-        """Share a conversation: the same again while its messages are the same."""
+        """Share a conversation; return the same share until its messages change."""
         for known in self.shares.values():
             same = known.title == conversation.title and known.model == conversation.model
             if same and known.messages == conversation.messages:
@@ -316,7 +315,7 @@ class Store:
         self._events.append((session, address, self.clock()))
 
     def count_events(self, session: str, address: str | None = None) -> int:
-        """Messages within the window, of a session or, where given, of an address."""
+        """Count the messages within the window, of a session or, if given, of an address."""
         swept = self._last_sweep()
         while self._events and self._events[0][2] + self.rate_window <= swept:
             self._events.popleft()
@@ -325,7 +324,7 @@ class Store:
         return sum(1 for owner, _, _ in self._events if owner == session)
 
     def record_stop(self, conversation: str) -> StopRecord:
-        """Record a stop: a record that is still there keeps the time it was made."""
+        """Record a stop; an existing record keeps its time of creation."""
         record = self.stop_record(conversation)
         if record is None:
             record = StopRecord(self.next_order(), self.clock())

@@ -1,9 +1,8 @@
-"""SvelteKit, the web framework of the real servers: its responses and its choices.
+"""SvelteKit, the web framework of the real servers: its responses and content negotiation.
 
-Two ways of answering look alike and are not: what the service's own endpoints
-return is sent in chunks, what the framework makes (errors, redirects of form
-actions, data) has a content length.  Both are kept, because clients see the
-difference.
+There are two kinds of responses: those of the service's own endpoints are sent in chunks, while
+those of the framework (errors, redirects of form actions, data) have a content length. The emulator
+keeps the difference, because clients can see it.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ FORM_TYPES = frozenset({"multipart/form-data", "application/x-www-form-urlencode
 
 
 class HttpError(Exception):
-    """An error that the framework makes a response of."""
+    """An error that the framework turns into a response."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -31,7 +30,7 @@ class HttpError(Exception):
 
 
 class InternalError(HttpError):
-    """What the service throws where it did not expect something."""
+    """An unexpected error in the service."""
 
     def __init__(self) -> None:
         super().__init__(500, "Internal Error")
@@ -56,7 +55,7 @@ def framed_json(status: int, value: object, *extra: tuple[str, str]) -> Response
 
 
 def endpoint_json(value: object, *, indent: int | None = None) -> Response:
-    """What an endpoint of the service returns: JSON in chunks."""
+    """The response of an endpoint of the service: JSON in chunks."""
     body = compact(value)
     if indent is not None:
         body = json.dumps(value, ensure_ascii=False, indent=indent).encode()
@@ -64,7 +63,7 @@ def endpoint_json(value: object, *, indent: int | None = None) -> Response:
 
 
 def empty() -> Response:
-    """What an endpoint returns that has nothing to say."""
+    """The empty response of an endpoint."""
     return Response(200)
 
 
@@ -74,7 +73,7 @@ def redirect(status: int, location: str) -> Response:
 
 
 def hook_error(request: Request, status: int, message: str) -> Response:
-    """An error from before the routes: no cookie; JSON if either side spoke of it."""
+    """An error before the routes: without a cookie, and in JSON if either side uses JSON."""
     # 03, 02
     accept = request.header("accept") or ""
     if "application/json" in accept or "application/json" in (request.header("content-type") or ""):
@@ -83,7 +82,7 @@ def hook_error(request: Request, status: int, message: str) -> Response:
 
 
 def fatal_error(request: Request, status: int, message: str, **more: str) -> Response:
-    """An error from an endpoint: JSON if that is what is wanted most, else a page."""
+    """An error from an endpoint: JSON if the client prefers that, or else a page."""
     # 22
     types = ("application/json", "text/html")
     if negotiate(request.header("accept") or "text/html", types) == "application/json":
@@ -100,7 +99,7 @@ def page(status: int, message: str, *extra: tuple[str, str]) -> Response:
 
 
 def html(status: int, message: str) -> bytes:
-    """A page, much shorter than the real one's."""
+    """A page, much shorter than the real one."""
     return (
         f"<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'><title>{message}</title>"
         f"</head><body><h1>{status}</h1><p>{message}</p></body></html>\n"
@@ -119,10 +118,10 @@ def method_not_allowed(method: str, allowed: str) -> Response:
 
 
 def negotiate(accept: str, types: Sequence[str]) -> str | None:
-    """The framework's content negotiation, its slip included.
+    """The framework's content negotiation, including its bug.
 
-    Only the first entry of a list is read without the space before it, so that
-    later ones hardly count.
+    Only the first entry of a list is read correctly; the space before later ones keeps them from
+    matching.
     """
     # 22_accept_matrix
     parts: list[tuple[float, bool, bool, int, str, str]] = []
@@ -144,7 +143,7 @@ def negotiate(accept: str, types: Sequence[str]) -> str | None:
 
 
 def unspecific(status: int) -> Response:
-    """What some server says with a status that has no words of its own here."""
+    """The message for a status without a known message of the real server."""
     if 300 <= status < 400:
         return redirect(status, "/")
     if status < 300:
@@ -154,7 +153,7 @@ def unspecific(status: int) -> Response:
 
 
 def wants_page(request: Request) -> bool:
-    """Whether a request for a page that is an endpoint too means the page."""
+    """Whether a request for a path that is both a page and an endpoint means the page."""
     if request.method in {"PUT", "PATCH", "DELETE", "OPTIONS"}:
         return False
     if request.method == "POST" and request.header("x-sveltekit-action") == "true":
@@ -163,7 +162,7 @@ def wants_page(request: Request) -> bool:
 
 
 def wants_action_json(request: Request) -> bool:
-    """Whether a form action is to be answered in JSON rather than with a redirect."""
+    """Whether to answer a form action in JSON rather than with a redirect."""
     types = ("application/json", "text/html")
     return negotiate(request.header("accept") or "*/*", types) == "application/json"
 
@@ -179,7 +178,7 @@ def no_actions(request: Request) -> Response:
 
 
 def session_cookie(name: str, value: str, expires: str, *, secure: bool = True) -> tuple[str, str]:
-    """The session's cookie: Secure, on plain http too, unless a deployment has it otherwise."""
+    """The session's cookie, which is Secure even on plain http, unless configured otherwise."""
     # 21; of 2025: 32_cookie_flags
     text = quote(value, safe="!'()*-._~")
     flags = "HttpOnly; Secure; SameSite=None" if secure else "HttpOnly; SameSite=Lax"

@@ -1,12 +1,12 @@
-"""The model server: an answer or an engine's tokens, made into HTTP.
+"""The model server: turns an answer or an engine's tokens into HTTP.
 
-It stands where text-generation-inference stood when the captures were made, and
-speaks its streaming format: one ``data:`` line an event, no space after the
-colon, `generated_text` null on every event but the last.  The service passes
-the bytes on untouched, so what is written here is what the client reads.
+It takes the place of the text-generation-inference server with which the captures were made, and
+uses its streaming format: one ``data:`` line per event, without a space after the colon, and with a
+`generated_text` that is null on every event but the last. The service passes the bytes on
+unchanged, so the client reads exactly the bytes written here.
 
-A body is an iterator of `Piece`: what arrives in one read.  It ends, or raises
-`ConnectionError` where the model server died.
+A body is an iterator of `Piece` objects, one for each read. It ends, or raises `ConnectionError` if
+the model server died.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ ERROR_BODIES: Mapping[int, Mapping[str, str]] = {
     429: {"error": "Model is overloaded", "error_type": "overloaded"},
     503: {"error": "unhealthy", "error_type": "healthcheck"},
 }
-"""What a model server says with these statuses."""
+"""The model server's messages for these statuses."""
 # 05_upstream_error_422 and its like
 
 
@@ -71,7 +71,7 @@ class Piece:
     Attributes:
         data: The bytes.
         tokens: How many tokens are complete with them.
-        final: Whether the final event is in them, and nothing will fail after it.
+        final: Whether they contain the final event, after which nothing can fail.
     """
 
     data: bytes
@@ -81,7 +81,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """The model server's response, and where the client is to be lost in it."""
+    """The model server's response, and the point in it where the client is to be lost."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -161,7 +161,7 @@ async def ask(
 
 @dataclass(frozen=True, slots=True)
 class _Writer:
-    """Writes one answer out."""
+    """Writes one answer as events."""
 
     request: GenerationRequest
     answer: Answer
@@ -170,7 +170,7 @@ class _Writer:
     seed: int | None
 
     async def events(self, tokens: AsyncIterator[Token | str] | None) -> AsyncGenerator[Piece]:
-        """The events, one by one, each when its time has come."""
+        """The events, one by one, each at its time."""
         answer = self.answer
         said: list[str] = []
         number = 0
@@ -243,7 +243,7 @@ class _Writer:
     async def _timed(
         self, tokens: AsyncIterator[Token | str] | None
     ) -> AsyncGenerator[tuple[Token, bool]]:
-        """Each token at its time, and whether a scripted answer has no more."""
+        """Each token at its time, and whether it is the last of a scripted answer."""
         answer = self.answer
         await anyio.sleep(answer.first)
         words = answer.words()
@@ -308,11 +308,11 @@ class _Writer:
 
 
 MAX_LINE = 1024 * 1024
-"""Bytes of a line, after which it is not parsed."""
+"""Bytes after which a line is not parsed."""
 
 
 async def _passed_on(body: AsyncGenerator[bytes]) -> AsyncGenerator[Piece]:
-    """What a model server sends, untouched; it is only read along, for what the pieces hold."""
+    """The unchanged bytes of a model server, which are only parsed to describe the pieces."""
     rest = b""
     async with aclosing(body):
         async for data in body:
@@ -324,7 +324,7 @@ async def _passed_on(body: AsyncGenerator[bytes]) -> AsyncGenerator[Piece]:
 
 
 def _read(line: bytes) -> tuple[bool, bool]:
-    """Whether an event has a token that is shown, and whether it is the final one."""
+    """Whether an event has a visible token, and whether it is the final one."""
     try:
         event: object = json.loads(line[len(b"data:") :])
     except ValueError:
@@ -343,7 +343,7 @@ async def _walk(words: tuple[str, ...]) -> AsyncIterator[Token | str]:
 
 
 async def _primed(source: AsyncGenerator[Piece]) -> AsyncGenerator[Piece]:
-    """The same body, waited for: an engine refuses before its first token."""
+    """The same body after its first piece: an engine rejects before its first token."""
     first: Piece | ConnectionError | None
     try:
         first = await anext(source, None)

@@ -1,4 +1,4 @@
-"""Requests and responses, as every dialect's face takes and makes them."""
+"""Requests and responses, for the faces of all dialects."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Request:
     """One request, as it arrived.
 
     Attributes:
-        kind: What it is: ``settings``, ``create``, ``message`` and so on; see `Emulator.fault`.
+        kind: Its kind: ``settings``, ``create``, ``message`` and so on; see `Emulator.fault`.
         method: The method.
         path: The path, as sent.
-        query: What followed the question mark.
+        query: The text after the question mark.
         headers: Names, in lower case, and values, in order.
         body: The body.
         t: When it arrived, on the emulator's clock.
-        address: Where it came from.
+        address: The client's address.
     """
 
     kind: str
@@ -58,7 +58,7 @@ class Request:
     address: str = ""
 
     def header(self, name: str) -> str | None:
-        """The value of a header, the first one; names have no case."""
+        """The first value of a header, whose name is case-insensitive."""
         for key, value in self.headers:
             if key.lower() == name.lower():
                 return value
@@ -130,7 +130,7 @@ def _no_constant(name: str) -> float:
 
 
 def _js_number(text: str) -> float | None:
-    """A number; JavaScript writes 1.0 as 1, and a number that is too large as null."""
+    """A number as JavaScript writes it: 1.0 as 1, and a number that is too large as null."""
     value = float(text)
     if math.isinf(value):
         return None
@@ -140,7 +140,7 @@ def _js_number(text: str) -> float | None:
 
 
 def _check_depth(value: object) -> None:
-    """Refuse what could not be written again: Python's JSON is recursive."""
+    """Reject values that could not be written again, as Python's JSON is recursive."""
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [inner for item in level for inner in _children(item)]
@@ -157,7 +157,7 @@ def _children(value: object) -> Iterable[object]:
 
 @dataclass(slots=True)
 class Response:
-    """A whole response; without a ``content-length`` it is sent in chunks."""
+    """A complete response; without a ``content-length`` it is sent in chunks."""
 
     status: int
     headers: Headers = field(default_factory=Headers)
@@ -165,7 +165,7 @@ class Response:
 
 
 class ClientLostError(Exception):
-    """The client's connection is to be closed as if it had broken."""
+    """The client's connection must be closed as if it had broken."""
 
 
 class Feed:
@@ -191,7 +191,7 @@ class Feed:
         self._more.set()
 
     def abandon(self) -> None:
-        """Drop what is left: the client has gone."""
+        """Drop the rest: the client has left."""
         self._data.clear()
 
     async def get(self) -> bytes:
@@ -212,12 +212,12 @@ class Feed:
 
 @dataclass(slots=True)
 class Stream:
-    """A response whose body is still being made.
+    """A response whose body is still being produced.
 
     Attributes:
         status: Its status.
         headers: Its headers.
-        feed: Its body, as it comes.
+        feed: Its body, as it is produced.
         leave: Called when the client no longer reads.
         endless: Whether it never ends by itself.
     """
@@ -230,4 +230,4 @@ class Stream:
 
 
 Answered = Response | Stream | None
-"""What a request is answered with; None closes the connection without a response."""
+"""The answer to a request; None closes the connection without a response."""

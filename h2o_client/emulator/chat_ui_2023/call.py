@@ -1,4 +1,4 @@
-"""One request that passed the gates, as the endpoints and pages see it."""
+"""A request that passed the gates, for the endpoints and pages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Call(AnyCall):
     __slots__ = ()
 
     def object_id(self, text: str) -> str:
-        """The database's id of a text: 24 hex digits, or any twelve bytes."""
+        """The database's form of an id: 24 hex digits, or any twelve bytes."""
         # 04
         if OBJECT_ID.fullmatch(text):
             return text.lower()
@@ -22,10 +22,10 @@ class Call(AnyCall):
         raise InternalError
 
     def limit(self, *, message: bool) -> None:
-        """Refuse what exceeds the rate limit.
+        """Reject requests that exceed the rate limit.
 
-        On 0.4 only messages count, those that were let through, by session; on 0.6
-        refused ones and titles do too, and by address.
+        On 0.4 only accepted messages count, by session; on 0.6 rejected messages and titles count
+        too, by address.
         """
         # 06_rate_limit of both
         config, store = self.service.config, self.service.store

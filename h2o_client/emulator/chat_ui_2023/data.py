@@ -1,8 +1,7 @@
 """The data behind the pages: the nodes of ``__data.json``.
 
-A page's data is a list of nodes, the layout's first.  A refusal is an error
-node in a 200: with its status where the service threw it, without one where
-something went wrong.
+A page's data is a list of nodes, the layout's first.  A rejection is an error node in a 200: with
+its status if the service threw it, without one after an unexpected failure.
 """
 # 13_data_json
 

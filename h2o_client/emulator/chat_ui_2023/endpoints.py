@@ -1,4 +1,4 @@
-"""The endpoints: what each request of the protocol does."""
+"""The endpoints: the effect of each request of the protocol."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 def _text(fields: Mapping[str, Any], name: str, *, least: int = 0, most: int = 10**9) -> str:
-    """A field that has to be a text, without the white space around it."""
+    """A field that must be a string, with surrounding white space removed."""
     value = fields.get(name)
     if not isinstance(value, str):
         raise InternalError
@@ -71,7 +71,7 @@ async def create(call: Call) -> Answered:
 
 
 async def delete(call: Call) -> Answered:
-    """``DELETE /conversation/{id}``; what is being generated there goes on."""
+    """``DELETE /conversation/{id}``; generation there continues."""
     # 15
     del call.service.store.conversations[call.conversation().id]
     return empty()
@@ -210,7 +210,7 @@ async def message(call: Call) -> Answered:
 
 
 def _options(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The options, checked: what is there has to be of its type, null included."""
+    """The options, checked: each that is given must have its type; null is not allowed."""
     # 04
     value: object = body.get("options")
     if not isinstance(value, dict):
@@ -230,7 +230,7 @@ def _options(body: Mapping[str, Any]) -> Mapping[str, Any]:
 def _history(
     messages: tuple[Message, ...], inputs: str, options: Mapping[str, Any], now: float
 ) -> tuple[Message, ...]:
-    """The history with the new message: at its end, or in the place of its first try."""
+    """The history with the new message at its end, or in place of its first attempt."""
     # 07
     name = cast("str | None", options.get("id"))
     new = Message(name or str(uuid4()), "user", inputs, now, now)
@@ -252,7 +252,7 @@ async def summarize(call: Call) -> Answered:
 
 
 async def _generate(call: Call, question: str) -> str:
-    """Ask the first model something, in one go."""
+    """Ask the first model something, without streaming."""
     service = call.service
     model = service.models[0]
     asked = Message("", "user", question, None, 0.0)

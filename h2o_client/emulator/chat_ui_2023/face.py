@@ -1,8 +1,8 @@
-"""The face of the servers of 2023: which request is what, who may ask, and what is answered.
+"""The face of the servers of 2023: its routes, its access checks and its responses.
 
 A request passes three gates before its route, in the real server's order: the
 framework's redirect of trailing slashes, the Referer of form posts, the
-welcome modal.  What they refuse carries no cookie; everything after them does.
+welcome modal.  Their rejections do not set a cookie; all other responses do.
 
 The routes' own order of checks is kept as well, because it shows: a conversation is
 looked up before the rate limit, the limit before the body.
@@ -47,11 +47,11 @@ class Face2023(Face):
     routes = ROUTES
 
     def call(self, request: Request, found: Found, session: str) -> Call:
-        """A request as the endpoints of this face see it."""
+        """Make the call for the endpoints of this face."""
         return Call(self._service, request, session, found.path, found.ids)
 
     def unexpected(self, request: Request) -> Response:
-        """The answer where something went wrong."""
+        """The answer after an unexpected error."""
         return fatal_error(request, 500, "Internal Error")
 
     def mark(self, request: Request, found: Found, session: str, answer: Response | Stream) -> None:
@@ -61,7 +61,7 @@ class Face2023(Face):
             answer.headers.append(session_cookie(self._config.cookie_name, session, expires))
 
     def refuse(self, request: Request, found: Found, session: str) -> Response | None:
-        """Refuse forms from elsewhere, and who has not accepted the welcome modal."""
+        """Reject forms from other origins, and sessions that did not accept the welcome modal."""
         service = self._service
         if request.method == "POST" and request.media_type in FORM_TYPES:
             referer = request.header("referer")
@@ -78,7 +78,7 @@ class Face2023(Face):
         return None
 
     def usual(self, request: Request, status: int) -> Response:
-        """What the real server says with a status."""
+        """The real server's message for a status."""
         hook = {
             401: "You have to be logged in.",
             403: "Invalid referer for POST request",

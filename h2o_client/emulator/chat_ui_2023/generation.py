@@ -1,15 +1,13 @@
 """One generation: it reads the model server, feeds the client, and stores the turn.
 
 What the model server sends is read twice, as the real service does: once for the client,
-untouched, and once to find, at the end, the last event and its `generated_text`.  Only then
-is the turn stored, the user's message with it.  With a fast database that is done before
-the client has the last event; with a slow one after the response has ended, which
-`store_delay` shows.
+untouched, and once at the end, to find the last event and its `generated_text`. Only then is the
+turn stored, together with the user's message.  With a fast database that is done before the client
+has the last event; with a slow one after the response has ended, which `store_delay` shows.
 
-A stop is looked for whenever something has arrived.  What arrived last is then
-stored and not delivered, and the client's connection closes abruptly; if nothing
-had been delivered yet, it closes without a response.  A real model that is silent
-is not waited for longer than `STOP_PATIENCE`.
+The service checks for a stop whenever data has arrived. The last data is then stored but not
+delivered, and the client's connection closes abruptly; if nothing had been delivered yet, it closes
+without a response. For a silent real model, the wait is limited to `STOP_PATIENCE`.
 """
 # 11, 17_disconnect, 24_race_after_stream, 28
 
@@ -29,7 +27,7 @@ from h2o_client.emulator.prompt import generated_text, partial_text
 from h2o_client.emulator.upstream import Upstream, ask
 
 STOP_PATIENCE = 1.0
-"""Seconds that a real model has for one more token, once a stop was noticed."""
+"""Seconds to wait for one more token of a real model, once a stop was noticed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ class PassedOn(Generation):
         """Wait until the response can start.
 
         Returns:
-            Its head, or None where the connection closes without a response.
+            Its head, or None if the connection closes without a response.
         """
         await self._opened.wait()
         if self._upstream is None or not self._started:
@@ -73,14 +71,14 @@ class PassedOn(Generation):
         return Head(self._upstream.status, self._upstream.headers)
 
     def wake(self) -> None:
-        """Notice that it was stopped, also while it stands still."""
+        """Notice a stop, even while generation is held."""
         if self._stopped():
             self._gate.set()
             if self._patience is not None:
                 self._waiting.deadline = anyio.current_time() + self._patience
 
     async def run(self, engine: EngineLike, pace: float) -> None:
-        """Generate to the end, whoever is still listening."""
+        """Generate to the end, whether or not the client is still connected."""
         live = isinstance(engine, LiveEngine)
         self._patience = STOP_PATIENCE if live and self.job.answer is None else None
         try:

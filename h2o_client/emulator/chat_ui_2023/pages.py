@@ -69,7 +69,7 @@ async def settings(call: Call) -> Answered:
 
 
 def _custom_prompts(text: str) -> dict[str, str]:
-    """The custom prompts of a form, which replace those that were there."""
+    """The custom prompts of a form, which replace all earlier ones."""
     prompts = parse_json(text)
     if not isinstance(prompts, dict) or not all(isinstance(item, str) for item in prompts.values()):
         raise ValueError("not an object of texts")
@@ -91,7 +91,7 @@ async def delete_all(call: Call) -> Answered:
 
 
 async def logout(call: Call) -> Answered:
-    """Delete the cookie, and nothing else."""
+    """Delete only the cookie."""
     # 21
     answer = _done(call.request, call.service.config.base_path or "/")
     name = call.service.config.cookie_name
@@ -134,7 +134,7 @@ async def show_shared(call: Call) -> Answered:
 
 
 async def root_data(call: Call) -> Answered:
-    """The layout's data, and nothing of the page's own."""
+    """The layout's data, without data of the page itself."""
     location = _choose_model(call)
     if location is not None:
         return data.data_redirect(location)
@@ -143,7 +143,7 @@ async def root_data(call: Call) -> Answered:
 
 
 async def conversation_data(call: Call) -> Answered:
-    """A conversation's data; a refusal is a node."""
+    """A conversation's data; a rejection is a node."""
     # 13
     try:
         found = _readable(call)
@@ -159,7 +159,7 @@ async def conversation_data(call: Call) -> Answered:
 
 
 async def shared_data(call: Call) -> Answered:
-    """A shared conversation's data, for anybody."""
+    """A shared conversation's data, which anybody can read."""
     # 10
     store = call.service.store
     found = store.shares.use(call.ids[0])

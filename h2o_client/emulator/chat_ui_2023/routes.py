@@ -1,6 +1,6 @@
-"""Which path is which route: endpoints, pages, or both.
+"""The routes: paths of endpoints, pages, or both.
 
-Where a path is both, the method and the Accept header decide which is meant:
+If a path is both, the method and the Accept header decide which is meant:
 ``POST /conversation/{id}`` with ``text/html`` first is a form post to the page,
 which has no actions, and so a 405.
 """
@@ -18,7 +18,7 @@ from h2o_client.emulator.web import Answered
 
 
 async def _version(_: Call) -> Answered:
-    """A file that is served before the service: it sets no cookie."""
+    """A static file, which is served before the service and does not set a cookie."""
     # 21
     return framed_json(
         200,

@@ -1,4 +1,4 @@
-"""What the service says of itself and of its user: models, flags, settings, and the like."""
+"""Information about the service and its user: models, flags, settings and so on."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ async def public_config(call: Call) -> Answered:
 
 
 async def user(call: Call) -> Answered:
-    """``GET /api/v2/user``: nobody, unless somebody is logged in."""
+    """``GET /api/v2/user``: the user who is logged in, if any."""
     login = call.service.config.login
     known = login is not None and call.session == login
     return call.superjson({"id": "1", "username": "user", "isAdmin": False} if known else None)
@@ -125,7 +125,7 @@ async def user_v1(_: Call) -> Answered:
 
 
 async def settings(call: Call) -> Answered:
-    """Take the settings: all are set, those that are not there to their defaults."""
+    """Take the settings; those that are missing are set to their defaults."""
     # 01b_settings_first
     fields = call.json()
     share = fields.get("shareConversationsWithModelAuthors", True)
@@ -159,7 +159,7 @@ async def show_settings(call: Call) -> Answered:
 
 
 def plain(status: int, body: bytes) -> Handler:
-    """What always says the same."""
+    """Endpoints with constant answers."""
 
     async def tell(_: Call) -> Answered:
         return Response(status, [("content-type", "text/plain;charset=UTF-8")], body)

@@ -1,4 +1,4 @@
-"""One request that passed the gates, as the endpoints see it."""
+"""A request that passed the gates, for the endpoints."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Call(AnyCall):
         return self.service.config.version == "main"
 
     def superjson(self, value: object, *extra: tuple[str, str]) -> Response:
-        """What an endpoint of the newer form returns."""
+        """A response of an endpoint of the newer form."""
         made = endpoint_json(superjson(value, numbered=self.main))
         made.headers += extra
         return made
 
 
 def valid(fields: dict[str, Any], kinds: Iterable[tuple[str, type]]) -> bool:
-    """Whether fields are of their types, as far as they are there."""
+    """Whether the fields that are given have their types."""
     return all(type(fields[name]) is kind for name, kind in kinds if name in fields)

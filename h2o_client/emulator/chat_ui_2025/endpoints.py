@@ -1,4 +1,4 @@
-"""The endpoints: what each request of the protocol does, but for messages and settings."""
+"""The endpoints: the effect of each request of the protocol, except messages and settings."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SHARE_ID = 7
 
 
 def _shown(call: Call, item: Conversation | Share) -> dict[str, Any]:
-    """A conversation or a shared one, as the endpoints give it."""
+    """A conversation or a shared one, in the endpoints' form."""
     # 11_history, 13_share
     shared = isinstance(item, Share)
     shown = {
@@ -116,7 +116,7 @@ def _copy(call: Call, share_id: str) -> Conversation:
 
 
 async def import_share(call: Call) -> Answered:
-    """``POST /api/v2/conversations/import-share``: a copy made before is given again."""
+    """``POST /api/v2/conversations/import-share``: an earlier copy is returned again."""
     share_id = str(call.json().get("shareId"))
     mine = call.service.store.of_session(call.session)
     known = next((item for item in mine if item.from_share == share_id), None)
@@ -124,14 +124,14 @@ async def import_share(call: Call) -> Answered:
 
 
 async def delete(call: Call) -> Answered:
-    """``DELETE /conversation/{id}``; what is being generated there goes on."""
+    """``DELETE /conversation/{id}``; generation there continues."""
     # 05_delete
     del call.service.store.conversations[call.conversation().id]
     return empty()
 
 
 def newer(handler: Handler) -> Handler:
-    """An endpoint in its newer form: it tells a malformed id apart, and that all went well."""
+    """An endpoint in its newer form, which reports malformed ids and success."""
 
     async def done(call: Call) -> Answered:
         if not OBJECT_ID.fullmatch(call.ids[0]):
@@ -143,7 +143,7 @@ def newer(handler: Handler) -> Handler:
 
 
 async def delete_all(call: Call) -> Answered:
-    """``DELETE /api/conversations``, and of v2, which tells how many they were."""
+    """``DELETE /api/conversations``, and of v2, which returns their number."""
     mine = call.service.store.of_session(call.session)
     for item in mine:
         del call.service.store.conversations[item.id]
@@ -151,7 +151,7 @@ async def delete_all(call: Call) -> Answered:
 
 
 async def delete_message(call: Call) -> Answered:
-    """``DELETE /api/conversation/{id}/message/{id}``: what is under it goes as well."""
+    """``DELETE /api/conversation/{id}/message/{id}``: the messages under it are deleted as well."""
     # 21_vote_prompt
     found = call.conversation()
     call.service.store.save(found.id, tree.without(found.messages, call.ids[1]))
@@ -169,7 +169,7 @@ async def rename(call: Call) -> Answered:
 
 
 async def rename_v2(call: Call) -> Answered:
-    """The same of v2: a blank title is taken."""
+    """The same of v2, which accepts a blank title."""
     found, title = call.conversation(), call.json().get("title")
     if not isinstance(title, str) or not 1 <= tree.units(title) <= 100:
         raise HttpError(400, "Invalid title")
@@ -178,7 +178,7 @@ async def rename_v2(call: Call) -> Answered:
 
 
 async def stop(call: Call) -> Answered:
-    """``POST /conversation/{id}/stop-generating``: all runs, or else the next that comes soon."""
+    """``POST /conversation/{id}/stop-generating``: stops all runs, or else the next one."""
     # 04_stop
     found, service = call.conversation(), call.service
     runs = [item for item in service.generations if isinstance(item, Run) and item.generating]
@@ -293,7 +293,7 @@ async def output(call: Call) -> Answered:
 
 
 async def reattach(call: Call) -> Answered:
-    """``GET /conversation/{id}/stream``: a run's events from a number on, as they come."""
+    """``GET /conversation/{id}/stream``: a run's events from a number on, as they arrive."""
     # 06_disconnect; 0.10/15_detect
     if not call.main:
         return page(404, "Not found")

@@ -1,8 +1,8 @@
-"""The face of the servers of 2025: which request is what, who may ask, and what is answered.
+"""The face of the servers of 2025: its routes, its access checks and its responses.
 
 A request passes three gates before its route: the Origin of form posts, the login, and a
-bearer token that the server would check elsewhere.  What they refuse carries no cookie.  Of what
-is answered after them, only answers to POST carry one, and those of the pages of login and models.
+bearer token that the server would check elsewhere.  Their rejections do not set a cookie. Of the
+other responses, only those to POST requests set one, and the pages for login and models.
 """
 # 10_missing_cookie, 09_wrong_id, 31_login
 
@@ -68,15 +68,15 @@ class Face2025(Face):
         self._main = self._config.version == "main"
 
     def call(self, request: Request, found: Found, session: str) -> Call:
-        """A request as the endpoints of this face see it."""
+        """Make the call for the endpoints of this face."""
         return Call(self._service, request, session, found.path, found.ids, self._journals)
 
     def unexpected(self, request: Request, status: int = 500) -> Response:
-        """The answer where something went wrong."""
+        """The answer after an unexpected error."""
         return fatal_error(request, status, "An error occurred", errorId=str(uuid4()))
 
     def mark(self, request: Request, found: Found, session: str, answer: Response | Stream) -> None:
-        """Add what goes by the route; few answers but those to POST set the cookie."""
+        """Add headers that depend on the route, such as the cookie, mostly on answers to POST."""
         if found.path.startswith("/api/"):
             answer.headers += CORS
         if found.path == "/login":
@@ -88,7 +88,7 @@ class Face2025(Face):
             answer.headers.append(self._cookie(self._config.cookie_name, session, TWO_WEEKS))
 
     def refuse(self, request: Request, found: Found, session: str) -> Response | None:
-        """Refuse forms from elsewhere, and who is not logged in."""
+        """Reject forms from other origins, and users who are not logged in."""
         api = found.path.startswith("/api/")
         origin = request.header("origin")
         if request.method == "POST" and request.media_type in FORM_TYPES:
@@ -107,7 +107,7 @@ class Face2025(Face):
         return self._refuse_anonymous(request, found, session)
 
     def _refuse_anonymous(self, request: Request, found: Found, session: str) -> Response | None:
-        """Send those to the login provider who are not logged in, where that is asked for."""
+        """Redirect users who are not logged in to the login provider, if configured."""
         # 31_login
         if self._config.login is None or session == self._config.login:
             return None
@@ -139,7 +139,7 @@ class Face2025(Face):
         return session_cookie(name, value, expires, secure=self._config.cookie_secure)
 
     def finish(self, request: Request, found: Found, answer: Response | Stream) -> None:
-        """Compress, and add what all answers have."""
+        """Compress the answer, and add the headers that all answers have."""
         static = found.route is not None and found.route.static
         if isinstance(answer, Response) and self._main:
             _compress(request, answer)
@@ -154,7 +154,7 @@ class Face2025(Face):
             answer.headers.append(("content-security-policy", policy))
 
     def usual(self, request: Request, status: int) -> Response:
-        """What the real server says with a status."""
+        """The real server's message for a status."""
         hook = {401: LOGIN, 403: "Invalid referer for POST request"}
         own = {404: NO_CONVERSATION, 410: "Model not available anymore", 429: RATE_LIMITED}
         if status in hook:

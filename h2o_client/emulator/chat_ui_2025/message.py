@@ -31,7 +31,7 @@ MAX_FILE = 10 * 1024 * 1024
 TITLING = """You are a chat thread titling assistant.
 Goal: Produce a very short, descriptive title that names the topic of the user's first message.
 Return only the title text."""
-"""In short: the real server adds rules and examples."""
+"""A shortened prompt: the real server adds rules and examples."""
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _FIELDS = (("id", str), ("inputs", str), ("is_retry", bool), ("generationId", str))
@@ -39,7 +39,7 @@ _FIELDS = (("id", str), ("inputs", str), ("is_retry", bool), ("generationId", st
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What a message says."""
+    """The contents of a message request."""
 
     text: str | None
     parent: str | None
@@ -91,7 +91,7 @@ async def message(call: Call) -> Answered:
 
 
 def _limit(call: Call, found: Conversation) -> None:
-    """Refuse what exceeds the limits; what is refused counts as well."""
+    """Reject messages that exceed the limits; rejected ones count as well."""
     # 30_rate_limit
     config, store = call.service.config, call.service.store
     store.record_event(call.session, call.request.address)
@@ -142,7 +142,7 @@ def _read(call: Call) -> _Asked:
 
 
 def _file(call: Call, found: Conversation, part: Part) -> dict[str, str]:
-    """Keep a file, and say what is stored of it."""
+    """Store a file, and return its description in the message."""
     how, _, name = (part.filename or "").partition(";")
     value = part.value.decode(errors="replace")
     if how == "base64":
@@ -160,7 +160,7 @@ def _file(call: Call, found: Conversation, part: Part) -> dict[str, str]:
 def _with_question(
     messages: tree.Messages, asked: _Asked, files: Sequence[dict[str, str]], now: float
 ) -> tuple[tree.Messages, Message]:
-    """The messages with the question that is to be answered, and the question."""
+    """The messages including the question to answer, and the question."""
     # 02_two_turns, 03_retry, 19_continue
     named = tree.find(messages, asked.parent)
     if asked.retry and asked.parent is not None:
@@ -180,7 +180,7 @@ def _with_question(
 def _request(
     model: Model, way: Sequence[Message], chat: Sequence[dict[str, Any]]
 ) -> GenerationRequest:
-    """What the model is asked, in all the forms that engines take."""
+    """The request to the model, in all the forms that engines take."""
     turns = [item for item in way if item.sender != "system"]
     system = "".join(f"{item['content']}\n\n" for item in chat if item["role"] == "system")
     text = build_prompt(turns, model, version="0.6", context=system)
@@ -196,7 +196,7 @@ def _request(
 
 
 async def _title(call: Call, first: str) -> str:
-    """Have the first model name a conversation, or take the first words."""
+    """Let the first model name a conversation, or use the first words."""
     model = call.service.models[0]
     asked = f"{ENTITLE}{json.dumps(first, ensure_ascii=False)}"
     chat = [{"role": "system", "content": TITLING}, {"role": "user", "content": asked}]
@@ -214,7 +214,7 @@ async def _title(call: Call, first: str) -> str:
 
 
 async def stop_soon(call: Call, runs: Sequence[Run], seen: int | None = None) -> None:
-    """Stop runs when that is noticed, a little later."""
+    """Stop runs a little later, when the service notices."""
     await anyio.sleep(call.service.config.stop_poll)
     for run in runs:
         if run.generating:

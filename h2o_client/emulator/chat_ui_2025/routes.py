@@ -1,6 +1,6 @@
-"""Which path is which route, and what is done there.
+"""The routes: paths and their handlers.
 
-Where a path is an endpoint and a page, the Accept header decides which is meant: a message with
+If a path is an endpoint and a page, the Accept header decides which is meant: a message with
 ``text/html`` first is a form post to the page, which has no actions, and so a 405.
 """
 # 09_wrong_id, 15_detect
@@ -23,7 +23,7 @@ from h2o_client.emulator.web import Answered
 
 
 async def _page(call: Call) -> Answered:
-    """A page; that of an unknown share leads to the first one."""
+    """A page; an unknown share redirects to the first page."""
     unknown = call.path.startswith("/r/") and call.ids[0] not in call.service.store.shares
     return await _to_root(call) if unknown else page(200, "ChatUI")
 
@@ -33,7 +33,7 @@ async def _to_root(call: Call) -> Answered:
 
 
 def _nodes(count: int) -> Handler:
-    """The data of a page: nothing is to be found there."""
+    """The data of a page, which is always empty."""
     body = f'{{"type":"data","nodes":[{",".join(["null"] * count)}]}}\n'.encode()
 
     async def nodes(_: Call) -> Answered:

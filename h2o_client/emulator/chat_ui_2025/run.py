@@ -1,12 +1,11 @@
 """One run: the model answers, the client is told, the turn is stored as it grows.
 
-The response starts at once, whatever the model does, and ends well whatever happened; what
-became of the answer is in its last events.  When the model server breaks off, it is asked a second
-time within the same run, and its tokens follow those of the first: only ``finalAnswer`` has the
-right text.
+The response starts at once, whatever the model does, and ends well whatever happened; its last
+events say how the answer ended.  When the model server breaks off, it is asked a second time within
+the same run, and its tokens follow those of the first: only ``finalAnswer`` has the right text.
 
 Each run holds the whole conversation as it was when it began, and writes all of it each time
-that it stores something: of two at once the last one wins.
+that it stores something: of two concurrent runs, the last one wins.
 """
 # 07_upstream_cut_once_1, 18_parallel
 
@@ -37,10 +36,10 @@ PADDED = 16
 """UTF-16 units of a token; shorter ones are padded."""
 
 SPACES = b" " * 4096
-"""What follows the final answer."""
+"""The padding after the final answer."""
 
 TRIES = 3
-"""How often a model server that refuses is asked, in each of two attempts."""
+"""How often a model server that rejects is asked, in each of two attempts."""
 
 NO_OUTPUT = "No output was generated. Something went wrong."
 Event = Mapping[str, Any]
@@ -57,7 +56,7 @@ class Journal:
     """A run's events, for clients that reattach: neighbouring tokens are joined.
 
     Attributes:
-        conversation: Whose run it is.
+        conversation: The id of its conversation.
         events: The events; they are numbered from 1.
         status: How the run ended; empty while it goes on.
     """
@@ -76,14 +75,14 @@ class Journal:
             self.events.append(event)
 
     def flush(self) -> None:
-        """Let the tokens that came since the last time be one event."""
+        """Join the tokens since the last call into one event."""
         if self._tokens:
             self.events.append({"type": "stream", "token": "".join(self._tokens)})
             self._tokens.clear()
 
 
 class _FailedError(Exception):
-    """The model server refused, or broke off."""
+    """The model server rejected the request, or broke off."""
 
     def __init__(self, event: Event) -> None:
         super().__init__(event.get("message"))
@@ -95,12 +94,12 @@ class Run(Generation):
 
     Args:
         service: The service.
-        job: What it has to do.
+        job: The message to answer.
         found: The conversation as it is now.
         messages: Its messages, the new question and the answer among them.
         written: The answer, still empty.
-        entitle: Asks for a title; None where there is one already.
-        lost_file: Whether a file was referred to that is not there.
+        entitle: Asks for a title; None if the conversation already has one.
+        lost_file: Whether the message refers to a missing file.
     """
 
     def __init__(
@@ -138,33 +137,33 @@ class Run(Generation):
 
     @property
     def refused(self) -> bool:
-        """Whether the client is to be lost before any header."""
+        """Whether the connection is to be lost before any header."""
         return self._drop == 0 or self._limit == 0
 
     def asked(self) -> object:
-        """What the model was asked, for a recording."""
+        """The request to the model, for a recording."""
         request = self.job.request
         chat = [*request.chat]
         return {"model": request.model, "messages": chat, "stream": True}
 
     def stop(self, seen: int | None = None) -> None:
-        """Stop the model; the text is cut back to what the client has seen, where it says so."""
+        """Stop the model; truncate the text to the part that the client reports to have seen."""
         self._seen = seen
         self.wake()
 
     def wake(self) -> None:
-        """End what the model does, also while it stands still."""
+        """End the generation, even while it is held."""
         self.was_stopped = True
         self._model.cancel()
 
     def leave(self) -> None:
-        """Do without the client: what there is so far is stored at once."""
+        """Continue without the client: the text so far is stored at once."""
         super().leave()
         if not self._ended:
             self._save()
 
     async def run(self, engine: EngineLike, pace: float) -> None:
-        """Generate to the end, whoever is still listening."""
+        """Generate to the end, whether or not the client is still connected."""
         intervals = self._service.config.intervals
         try:
             async with anyio.create_task_group() as tasks:
@@ -189,7 +188,7 @@ class Run(Generation):
             self.feed.end(lost=self._client_lost)
 
     async def _answer_twice(self, engine: EngineLike, pace: float) -> None:
-        """Have the model answer, and once more if that fails."""
+        """Let the model answer, and try once more if that fails."""
         if self._lost_file:
             self._fail(status("error", statusCode=404))
             return
@@ -213,7 +212,7 @@ class Run(Generation):
             self._fail(status("error", message=NO_OUTPUT))
 
     async def _attempt(self, engine: EngineLike, pace: float) -> None:
-        """Ask the model server until it does not refuse, and pass its stream on."""
+        """Ask the model server until it accepts, and pass its stream on."""
         tries = 1
         while isinstance(upstream := await self._ask(engine, pace), Mapping):
             code = upstream.get("statusCode", 500)
@@ -228,7 +227,7 @@ class Run(Generation):
             raise _FailedError(status("error", message="terminated")) from None
 
     async def _ask(self, engine: EngineLike, pace: float) -> Upstream | Event:
-        """Ask the model server once; an event says why it refuses."""
+        """Ask the model server once; an event reports a rejection."""
         answer = self._next
         if answer is not None and answer.again is not None:
             self._next = Answer.of(answer.again)
@@ -239,7 +238,7 @@ class Run(Generation):
             return status("error", message="Connection error.")
 
     async def _read(self, upstream: Upstream) -> None:
-        """Pass a stream on; `_final` is its text, if it ended with a reason."""
+        """Pass a stream on; set `_final` to its text, if it ended with a reason."""
         rest, size = b"", 0
         async with aclosing(upstream.body):
             async for piece in upstream.body:
@@ -286,7 +285,7 @@ class Run(Generation):
         self._deliver(SPACES)
 
     async def _finish(self) -> None:
-        """Say how it ended, wait for the title, and store the turn before the response ends."""
+        """Report how it ended, wait for the title, and store the turn before the response ends."""
         if self.was_stopped and self._whole is None and not self._failed:
             text = "".join(self._texts)
             if self._seen is not None:
@@ -318,7 +317,7 @@ class Run(Generation):
             self._deliver(compact(status("keepAlive")) + b"\n")
 
     def _emit(self, event: Event, tokens: int = 0) -> None:
-        """Tell the client, the store and those who reattach."""
+        """Send an event to the client, the store and clients that reattached."""
         sent, kept = event, event
         if event["type"] == "stream":
             text: str = event["token"]
@@ -363,7 +362,7 @@ def _parsed(line: bytes) -> Event:
 
 
 async def _refusal(upstream: Upstream) -> Event:
-    """What is said of a model server that refuses."""
+    """The message about a rejection by the model server."""
     # 07_upstream_error_400, 07_upstream_error_html
     data = b""
     async with aclosing(upstream.body):

@@ -1,4 +1,4 @@
-"""superjson, written: JSON, and beside it what is a date, an id, or undefined in it."""
+"""Writes superjson: JSON, with a list of the dates, ids and undefined values in it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def moment(seconds: float) -> datetime:
 
 
 def superjson(value: object, *, numbered: bool) -> dict[str, Any]:
-    """The whole body of a value; newer servers number the format."""
+    """The response body for a value; newer servers add the version of the format."""
     values: dict[str, list[Any]] = {}
     ids: dict[int, list[str]] = {}
     plain = _plain(value, "", values, ids)

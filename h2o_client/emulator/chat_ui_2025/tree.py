@@ -1,7 +1,8 @@
 """A conversation's messages: a tree, kept as a list in the order of creation.
 
 The root is the system message.  A question is added under any message, and an answer under
-the question; a retry is added beside what it replaces.  The model sees the path from the root.
+the question; a retry is added beside the answer that it replaces.  The model sees the path from the
+root.
 """
 # 03_retry
 
@@ -52,7 +53,7 @@ def answer(generation_id: str | None, now: float) -> Message:
 
 
 def add(messages: Messages, parent: Message, new: Message) -> tuple[Messages, Message]:
-    """Add a message under another; returns it as it is then, too."""
+    """Add a message under another; return all messages and the added one."""
     new = replace(new, ancestors=(*parent.ancestors, parent.id))
     above = tuple(
         replace(item, children=(*item.children, new.id)) if item.id == parent.id else item
@@ -67,7 +68,7 @@ def path(messages: Messages, last: Message) -> list[Message]:
 
 
 def without(messages: Messages, name: str) -> Messages:
-    """The messages but for one and all that is under it."""
+    """The messages without one of them and everything under it."""
     return tuple(
         replace(item, children=tuple(child for child in item.children if child != name))
         for item in messages
@@ -83,9 +84,9 @@ def chat(
     Args:
         way: The path.
         model: The model: some take images.
-        store: Where the files are.
-        conversation: Whose they are.
-        apart: Whether the thoughts of earlier answers are sent apart from their text.
+        store: The store with the files.
+        conversation: The id of the conversation that they belong to.
+        apart: Whether the reasoning of earlier answers is sent separately from their text.
     """
     # 04_stop: answers are trimmed, and empty ones left out. 23_preprompt: it is sent twice.
     first, *rest = way
@@ -110,7 +111,7 @@ def chat(
 
 
 def _with_files(message: Message, model: Model, store: Store, conversation: str) -> Any:
-    """A question with its files: texts within it, images beside it; the rest is dropped."""
+    """A question with its files: text files inside it, images beside it; others are dropped."""
     # 17_files
     text = message.content
     images: list[dict[str, Any]] = []

@@ -14,18 +14,18 @@ from __future__ import annotations
 from h2o_client.emulator.engine import EngineError, EngineLike, RoteEngine
 
 SPECS = ("rote", "tgi:URL", "openai:URL[#model]", "transformers:NAME_OR_PATH")
-"""How engines are named."""
+"""The forms of an engine's name."""
 
 
 def engine_of(spec: EngineLike | str | None) -> EngineLike:
-    """Make the engine that a name stands for.
+    """Make the engine with the given name.
 
     Args:
         spec: One of `SPECS`; None is ``rote``; an engine is returned as it is.
 
     Raises:
-        EngineError: It is not the name of an engine.
-        ImportError: What it needs is not installed.
+        EngineError: The name is not that of an engine.
+        ImportError: A package that it needs is not installed.
     """
     if spec is None:
         return RoteEngine()

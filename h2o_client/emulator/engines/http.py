@@ -1,7 +1,7 @@
-"""What the engines that speak HTTP share: one httpx client for as long as the emulator runs.
+"""The base of the engines that use HTTP: one httpx client while the emulator runs.
 
-A request is a generator of bytes.  Closing it, or cancelling who reads it, closes
-the connection to the model server at once: that is how a stop reaches it.
+A request is a generator of bytes.  Closing it, or cancelling its reader, closes the connection to
+the model server at once, so that a stop reaches the server.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ CONNECT = 10.0
 """Seconds to connect."""
 
 SILENCE = 300.0
-"""Seconds that a model server may say nothing, as with the real service's HTTP client."""
+"""Seconds for which a model server may be silent, as with the real service's HTTP client."""
 
 INVALID_URL = (
     "the URL of the model server is not valid: write http://HOST:PORT/PATH or https://HOST/PATH;"
     " in a user or a password, write special characters as %XX"
 )
-"""It does not repeat the URL: no part of a malformed one is known not to be the password."""
+"""It does not repeat the URL: any part of a malformed one could be the password."""
 
 EXCERPT = 64 * 1024
-"""Bytes of an error that are looked at."""
+"""Bytes of an error that are read."""
 
 PER_MESSAGE = frozenset(
     {"connection", "content-encoding", "keep-alive", "te", "trailer", "transfer-encoding"}
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A response whose body is still to be read; `body` has to be exhausted or closed."""
+    """A response whose body is still to be read; `body` must be exhausted or closed."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -70,7 +70,7 @@ class Opened:
         return data
 
     async def excerpt(self) -> str:
-        """The beginning of an error's text; its status is known, whatever becomes of the rest."""
+        """The beginning of an error's text, even if the rest cannot be read."""
         data = b""
         with suppress(ConnectionError):
             async with aclosing(self.body) as body:
@@ -85,11 +85,11 @@ class HttpEngine(LiveEngine):
     """An engine that speaks HTTP.
 
     Args:
-        url: Where the model server is. A user and a password in it are sent in a header.
+        url: The model server's URL. A user and password in it are sent in a header.
 
     Attributes:
         url: The URL without user and password.
-        place: The same without the query, for messages: a key may stand there.
+        place: The same without the query, which could contain a key; for messages.
     """
 
     def __init__(self, url: str) -> None:
@@ -108,7 +108,7 @@ class HttpEngine(LiveEngine):
         self._client: httpx.AsyncClient | None = None
 
     async def start(self, say: Callable[[str], None]) -> None:  # noqa: ARG002 -- nothing to tell
-        """Make the client, in a thread: where it needs certificates it reads them."""
+        """Make the client, in a thread because it may read certificates."""
         secure = httpx.URL(self.url).scheme == "https"  # redirects are not followed
         self._client = await anyio.to_thread.run_sync(_make_client, secure)
 

@@ -3,8 +3,8 @@
 `model.generate` runs on a thread of its own for each answer, so that several
 conversations go on side by side.  A logits processor draws each token, because
 every answer needs random numbers of its own and the log-probability of what was
-drawn.  A stopping criterion hands the token over, and ends the answer when it is
-complete or when the reader has left: a stop takes effect within a token.
+drawn.  A stopping criterion passes the token on, and ends the answer when it is complete or the
+reader has left, so a stop takes effect within a token.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SUGGESTED = "h2oai/h2o-danube3-500m-chat"
 """H2O's own small chat model: half a billion parameters, about 1 GB to download."""
 
 HEARTBEAT = 5.0
-"""Seconds between two lines that say that weights are still being loaded."""
+"""Seconds between two progress lines while weights are being loaded."""
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class TransformersEngine(LiveEngine):
 
     Args:
         name: Its name on the Hugging Face hub, or a folder.
-        device: Where it runs; None takes a GPU where there is one.
+        device: The device to run on; None for a GPU if available.
     """
 
     def __init__(self, name: str, *, device: str | None = None) -> None:
@@ -103,7 +103,7 @@ class TransformersEngine(LiveEngine):
         self._model = self._tokenizer = None
 
     def template(self) -> str | None:
-        """Its own chat template, where it has one."""
+        """Its own chat template, if any."""
         try:
             tokenizer = self._tokenizer or self._load_tokenizer()
         except (OSError, ValueError) as error:
@@ -144,7 +144,7 @@ class TransformersEngine(LiveEngine):
         return _library("transformers").AutoTokenizer.from_pretrained(self._where())
 
     def _where(self) -> str:
-        """The name, or the folder; what looks like one is not asked for on the hub."""
+        """The name or folder; a path is never looked up on the hub."""
         folder = Path(self.name).expanduser()
         if folder.is_dir():
             return str(folder)
@@ -169,7 +169,7 @@ class TransformersEngine(LiveEngine):
         return _Answer(self._model, self._tokenizer, ids, options, room)
 
     def _prompt(self, request: GenerationRequest, options: Options, most: int) -> list[int]:
-        """The prompt's ids: without the oldest turns, or cut by `truncate`, if need be."""
+        """The prompt's ids, without the oldest turns or truncated by `truncate` if necessary."""
         turns = without_system(chat_messages(request))
         ids = self._encode(turns, request)
         room = min(options.truncate or len(ids), most - 1 if most else len(ids))
@@ -191,10 +191,10 @@ class TransformersEngine(LiveEngine):
 
 
 class _Answer:
-    """One answer that is being made.
+    """An answer that is being generated.
 
     Attributes:
-        made: Its tokens, the last one with a finish reason; or what went wrong.
+        made: Its tokens, the last one with a finish reason; or an error.
         stopped: Set when the reader has left.
     """
 
@@ -239,7 +239,7 @@ class _Answer:
             self.made.put(error)
 
     def _draw(self, _: Any, scores: Any) -> Any:
-        """Draw a token: scores that leave no other choice."""
+        """Draw a token, and return scores that force it."""
         torch = self._torch
         logprobs = torch.log_softmax(scores.float(), dim=-1)
         if self._options.do_sample:
@@ -257,7 +257,7 @@ class _Answer:
         return self._torch.full((1,), done, device=ids.device)
 
     def add(self, number: int, logprob: float) -> list[Token]:
-        """Add one id; a token is kept back while its text is not known."""
+        """Add one id; a token is held back until its text is known."""
         self._count += 1
         full = self._count >= self._room
         finish: FinishReason | None = "length" if full else None
@@ -282,7 +282,7 @@ class _Answer:
         return tokens if self._held is not None else [*tokens, token]
 
     def _new_text(self, *, flush: bool) -> str:
-        """The text that came with the last id; empty while a character is unfinished.
+        """The text that the last id added; empty while a character is incomplete.
 
         An id's text depends on those before it: what is new is the difference that it makes.
         """
@@ -302,7 +302,7 @@ class _Answer:
 
 
 def _warpers(options: Options) -> list[Any]:
-    """What `model.generate` does to the scores before it samples, in its order."""
+    """The changes that `model.generate` makes to the scores before sampling, in order."""
     transformers = _library("transformers")
     made: list[Any] = []
     if not options.do_sample:
@@ -328,9 +328,9 @@ def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
 
 
 def _library(name: str) -> Any:
-    """A package, by name, so that types are checked alike with it and without it.
+    """A package, by name, so that type checks do not depend on whether it is installed.
 
-    It is imported when it is needed, for that alone takes seconds.
+    It is imported on demand, because importing it takes seconds.
     """
     return importlib.import_module(name)
 

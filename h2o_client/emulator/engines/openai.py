@@ -1,19 +1,19 @@
 """Any OpenAI-compatible chat server: vLLM, llama.cpp, Ollama, h2oGPT.
 
-The history goes as messages, because such a server has its own template, and
-the deltas of its stream become tokens as they arrive.  Three things differ from
-text-generation-inference and are bridged here:
+The history is sent as messages, because such a server has its own template, and the deltas of its
+stream become tokens as they arrive. Three differences from text-generation-inference are handled
+here:
 
-- Its `finish_reason` comes after the last delta, when that has long been passed on:
-  a last token, the end token or one without text, carries the reason.  An answer that
+- Its `finish_reason` comes after the last delta, which has been passed on already, so an additional
+last token, the end token or one without text, carries the reason.  An answer that
   a content filter or the server itself broke off is not complete: it ends with an
   error event.
-- What OpenAI's own parameters do not have (`repetition_penalty`, `top_k`, …) is sent,
-  since the servers named above take it.  A server that refuses one is asked again
-  without it, and is spared it from then on if it does not know it at all.  Values are
-  checked before, so that a client's mistake is not taken for that.
-- Its errors become the statuses and error types of text-generation-inference.  A
-  refused key is the operator's business, not the client's: no 401.
+- Parameters that OpenAI's own API lacks (`repetition_penalty`, `top_k`, …) are sent, since the
+servers named above support them. If a server rejects one, it is asked again without it, and never
+again if it does not know it at all. Values are checked first, so that a client's mistake is not
+mistaken for that.
+- Its errors become the statuses and error types of text-generation-inference.  A rejected key
+concerns the operator, not the client, and so is not a 401.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ EXTENSIONS = {
     "typical_p": ("typical_p",),
 }
 USAGE = "stream_options"
-"""What asks for the number of tokens; with `details` only, for it is not everywhere known."""
+"""Requests the number of tokens; only with `details`, as some servers do not know it."""
 
 UNKNOWN = re.compile(
     r"unknown|unrecogni[sz]ed|unexpected|unsupported|not (be )?(supported|permitted|allowed|known)"
@@ -68,7 +68,7 @@ UNKNOWN = re.compile(
 
 REASONS: Mapping[str, FinishReason] = {"length": "length", "max_tokens": "length"}
 BROKEN_OFF = {"abort", "cancelled", "content_filter", "error"}
-"""Reasons of an answer that is not whole; all others count as the end token."""
+"""Finish reasons of incomplete answers; all others count as the end token."""
 
 MAX_LINE = 1024 * 1024
 MAX_BODY = 16 * 1024 * 1024
@@ -81,8 +81,8 @@ class OpenAIEngine(HttpEngine):
 
     Args:
         url: Its base, such as ``http://127.0.0.1:8000/v1``; without a path, ``/v1`` is meant.
-        model: The model's name there; None takes the first that it lists.
-        key: The key; None takes the one of the environment's `OPENAI_API_KEY`, if there is one.
+        model: The model's name there; None for the first that the server lists.
+        key: The key; None for the environment's `OPENAI_API_KEY`, if set.
     """
 
     def __init__(self, url: str, model: str | None = None, *, key: str | None = None) -> None:
@@ -99,7 +99,7 @@ class OpenAIEngine(HttpEngine):
         self._spared: set[str] = set()
 
     def template(self) -> str | None:
-        """The server has its own."""
+        """The server uses its own template."""
         return f"(messages; the template is that of {self.base})"
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token]:
@@ -140,7 +140,7 @@ class OpenAIEngine(HttpEngine):
                 self._spared |= refused
 
     def _note(self, status: int) -> None:
-        """Draw conclusions from a refusal."""
+        """Learn from a rejection which parameters to leave out."""
         if status == 404:
             self._listed = None  # it may have another model by now
         if status in {401, 403}:
@@ -168,11 +168,11 @@ class OpenAIEngine(HttpEngine):
     async def _streamed(
         self, opened: Opened, seed: int | None, *, newer: bool
     ) -> AsyncGenerator[Token]:
-        """Read the events to the end; a stream without one has broken off.
+        """Read the events to the end; an unterminated stream has broken off.
 
-        A server of 2025 puts what comes apart as thoughts into the text, between tags that
-        are glued to the first token of each; and for it an answer that ends without a reason
-        is not whole.
+        A server of 2025 puts reasoning that is sent separately into the text, between tags that are
+        joined to the first token of each part; and it treats an answer without a finish reason as
+        incomplete.
         """
         # 07_upstream_reasoning, 07_upstream_no_finish
         number = generated = 0
@@ -217,10 +217,10 @@ class OpenAIEngine(HttpEngine):
 
 
 def _last(reason: str, number: int, generated: int, seed: int | None) -> Token:
-    """The last token: it has no text that is shown.
+    """The last token, which does not have visible text.
 
     Raises:
-        GenerationError: The answer is not whole.
+        GenerationError: The answer is incomplete.
     """
     if reason in BROKEN_OFF:
         text = f"the model server broke the answer off: {reason}"
@@ -251,7 +251,7 @@ def _extensions(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def _events(body: AsyncGenerator[bytes]) -> AsyncGenerator[str]:
-    """The ``data:`` lines; of all that Unicode has, only a line feed ends one."""
+    """The ``data:`` lines; of all line breaks in Unicode, only a line feed ends one."""
     rest = b""
     async with aclosing(body):
         async for data in body:
@@ -273,7 +273,7 @@ def _parsed(text: str) -> object:
 
 
 def _at(value: Any, *path: str | int) -> Any:
-    """What stands at a place in JSON, or None."""
+    """The value at a path in JSON, or None."""
     for key in path:
         try:
             value = value[key]
@@ -287,13 +287,13 @@ def _string(value: object) -> str:
 
 
 def _used(fields: object) -> int:
-    """How many tokens were generated; 0 where the server does not say."""
+    """How many tokens were generated; 0 if the server does not say."""
     known = _at(fields, "usage", "completion_tokens")
     return known if isinstance(known, int) else 0
 
 
 def _reason(fields: object) -> str:
-    """Why an answer ended; empty while it goes on."""
+    """Why an answer ended; empty while it continues."""
     choice = _at(fields, "choices", 0)
     reason = _string(_at(choice, "finish_reason"))
     named = reason == "stop" and isinstance(_at(choice, "stop_reason"), str)
@@ -305,7 +305,7 @@ def _error(text: str, error_type: str = "generation") -> dict[str, str]:
 
 
 def _refusal(opened: Opened, text: str) -> UpstreamError:
-    """What a status of theirs is in terms of text-generation-inference."""
+    """The error of text-generation-inference for one of their statuses."""
     message = _message(text) or f"the model server answered {opened.status}"
     status, error_type = _terms(opened.status)
     if opened.status in {401, 403}:  # its text may have a part of the key
@@ -332,7 +332,7 @@ def _message(text: str) -> str:
 
 
 def _event_error(error: object) -> tuple[str, str]:
-    """The text and the type of an error that came as JSON."""
+    """The text and type of an error in JSON."""
     if isinstance(error, str):
         return error, "generation"
     message = _at(error, "message") or _at(error, "detail")

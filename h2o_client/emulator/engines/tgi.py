@@ -1,9 +1,8 @@
 """A text-generation-inference server, asked and passed on as the real service did.
 
-The whole request body goes to the URL as it was given, the prompt in the place of
-the inputs; the client's content type goes with it, and
-nothing else of the client's.  Status, headers and every byte of the body come
-back, comments and errors included.
+The whole request body is sent to the URL as it was given, with the prompt as its inputs. Of the
+client's headers only the content type is sent. Status, headers and every byte of the body are
+returned, including comments and errors.
 """
 # 08_parameters_upstream
 

@@ -1,4 +1,4 @@
-"""A history as the messages that chat models take."""
+"""Converts a history to the messages that chat models take."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from h2o_client.emulator.engine import GenerationRequest
 
 
 def chat_messages(request: GenerationRequest) -> list[dict[str, Any]]:
-    """The request's history, cut to the last turns that `truncate` words have room for.
+    """The request's history, limited to the last turns that fit into `truncate` words.
 
-    What a web search found stands before the last question: not every chat
-    template knows a system message.
+    The result of a web search is put before the last question, because some chat templates do not
+    support system messages.
     """
     if request.chat:
         return [dict(message) for message in request.chat]
@@ -28,7 +28,7 @@ def chat_messages(request: GenerationRequest) -> list[dict[str, Any]]:
 
 
 def without_system(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The history with the system message in its first question: not every template knows one."""
+    """The history with the system message in its first question, as some templates lack it."""
     if len(turns) < 2 or turns[0]["role"] != "system":
         return [*turns]
     system, first, *rest = turns
