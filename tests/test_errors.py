@@ -128,8 +128,8 @@ def test_a_time_limit_is_a_builtin_timeout_error() -> None:
         ("connect", 10.0, False, "no connection was made within 10 seconds"),
         ("first_token", 120.0, True, "did not begin within 120 seconds"),
         ("idle", 0.5, True, "nothing more came within 0.5 seconds"),
-        ("total", None, True, "the call was not done in time"),
-        ("cleanup", None, True, "the clean-up was not done in time"),
+        ("total", None, True, "the call did not finish in time"),
+        ("cleanup", None, True, "the clean-up did not finish in time"),
     ],
 )
 def test_a_time_limit_says_which_it_was(

@@ -13,10 +13,10 @@ from h2o_client import File, H2oClient
     [
         ("note.txt", "list"),
         (File("a", b"a"), "list"),
-        ([7], "a path, or File"),
-        ([("a", b"a")], "a path, or File"),
-        ([File("a", "text")], "bytes"),  # type: ignore[arg-type]
-        ([File(7, b"a")], "text"),  # type: ignore[arg-type]
+        ([7], "a path or a File"),
+        ([("a", b"a")], "a path or a File"),
+        ([File("a", "must be strings")], "bytes"),  # type: ignore[arg-type]
+        ([File(7, b"a")], "must be strings"),  # type: ignore[arg-type]
     ],
 )
 def test_what_is_not_a_file_is_a_type_error(files: Any, error: str) -> None:
@@ -31,5 +31,5 @@ def test_a_path_that_cannot_be_read_is_an_error_at_once(tmp_path: Path) -> None:
 
 def test_files_too_large_together() -> None:
     files = [File(f"{n}.txt", b"x" * 6_000_000) for n in range(2)]
-    with H2oClient("http://127.0.0.1:9") as client, pytest.raises(ValueError, match="together"):
+    with H2oClient("http://127.0.0.1:9") as client, pytest.raises(ValueError, match="in total"):
         client.stream("Hi", files=files)

@@ -586,7 +586,7 @@ def test_options(line: str, given: dict[str, Any], prompt: str) -> None:
         ("--new=yes", "--new"),
         ("--model", "--model: expected one argument"),
         ("--param", "--param: expected one argument"),
-        ("--param warm Hi", "'warm' is not NAME=VALUE"),
+        ("--param warm Hi", "expected NAME=VALUE, got 'warm'"),
     ],
 )
 def test_options_that_are_wrong(line: str, says: str) -> None:

@@ -70,16 +70,16 @@ def test_all_options_are_sent() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_type_of_every_option_is_checked(name: str) -> None:
-    with pytest.raises(TypeError, match=f"^{name} is (a|True)"):
+    with pytest.raises(TypeError, match=f"^{name} must be (a|True)"):
         merge_parameters({}, None, {name: "x"})
-    with pytest.raises(TypeError, match=f"^{name} is (a|True)"):
+    with pytest.raises(TypeError, match=f"^{name} must be (a|True)"):
         merge_parameters({}, None, {name: [1]})
     assert merge_parameters({}, None, {name: None}) == {}
 
 
 @pytest.mark.parametrize("name", ["top_k", "seed", "top_p"])
 def test_a_flag_is_not_a_number(name: str) -> None:
-    with pytest.raises(TypeError, match=f"^{name} is a"):
+    with pytest.raises(TypeError, match=f"^{name} must be a"):
         merge_parameters({}, None, {name: True})
 
 
@@ -108,7 +108,7 @@ def test_a_parameter_is_read(text: str, expected: object) -> None:
 
 @pytest.mark.parametrize("text", ["seed", "=7", ""])
 def test_a_parameter_that_is_not_valid(text: str) -> None:
-    with pytest.raises(ValueError, match="is not NAME=VALUE"):
+    with pytest.raises(ValueError, match="expected NAME=VALUE"):
         read_parameter(text)
 
 

@@ -77,7 +77,7 @@ class Address(NamedTuple):
         if parts.query or parts.fragment:
             raise ValueError("base_url must not have a query or a fragment")
         if not _PATH.fullmatch(parts.path):
-            raise ValueError("the path of base_url has characters that must be percent-encoded")
+            raise ValueError("base_url has characters in its path that must be percent-encoded")
         authorization = None
         if parts.username is not None or parts.password is not None:
             pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"

@@ -91,7 +91,7 @@ def test_files_go_with_the_message() -> None:
 )
 def test_a_file_that_the_model_does_not_take_is_not_sent(kind: str, model: str) -> None:
     world = TreeWorld(model=model)
-    with pytest.raises(ValueError, match="does not take the file 'x'"):
+    with pytest.raises(ValueError, match="does not accept the file 'x'"):
         world.play(chat_of(world, files=(File("x", b"x", kind),)).run())
     assert world.operations == ["models"]
 

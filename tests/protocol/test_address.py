@@ -94,7 +94,7 @@ def test_what_is_no_base_url_is_refused(base_url: str) -> None:
 
 @pytest.mark.parametrize("base_url", [None, 7, b"http://host", object()])
 def test_what_is_no_text_is_refused(base_url: object) -> None:
-    with pytest.raises(TypeError, match="base_url is text"):
+    with pytest.raises(TypeError, match="base_url must be a string"):
         Address.parse(cast("str", base_url))
 
 

@@ -628,7 +628,7 @@ def test_a_deletion_that_fails_spoils_no_answer_and_is_tried_again_by_the_sweep(
     assert scene.run().text == " Hello"
     assert scene.conversations == {CONVERSATION}
     assert len(scene.warnings) == 1
-    assert "tried again on close" in scene.warnings[0]
+    assert "tries again when it closes" in scene.warnings[0]
 
     scene.play(conversations.sweep(scene.exchange, scene.exchange.cleanup()))
     assert scene.conversations == set()
@@ -664,7 +664,7 @@ def test_the_sweep_gives_up_when_the_time_of_a_clean_up_is_over() -> None:
     begun = scene.elapsed
     scene.play(conversations.sweep(scene.exchange, scene.exchange.cleanup()))
     assert scene.elapsed - begun == pytest.approx(3)
-    assert "may be left behind" in scene.warnings[-1]
+    assert "may be left on the server" in scene.warnings[-1]
 
 
 def test_the_sweep_waits_for_a_conversation_that_is_being_created() -> None:

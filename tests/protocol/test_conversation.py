@@ -789,11 +789,11 @@ def test_a_deletion_that_failed_is_still_to_be_done() -> None:
         ({"id": CONVERSATION, "model": "m"}, ValueError, "leave `model` out"),
         ({"from_share": "PMvsTaJ", "model": "m"}, ValueError, "leave `model` out"),
         ({"model": " "}, ValueError, "blank"),
-        ({"model": 7}, TypeError, "model is text"),
-        ({"id": ""}, ValueError, "not a conversation.s id"),
-        ({"id": "../settings"}, ValueError, "not a conversation.s id"),
-        ({"id": "a" * 65}, ValueError, "not a conversation.s id"),
-        ({"id": "a?b"}, ValueError, "not a conversation.s id"),
+        ({"model": 7}, TypeError, "model must be a string"),
+        ({"id": ""}, ValueError, "not a valid conversation id"),
+        ({"id": "../settings"}, ValueError, "not a valid conversation id"),
+        ({"id": "a" * 65}, ValueError, "not a valid conversation id"),
+        ({"id": "a?b"}, ValueError, "not a valid conversation id"),
         ({"from_share": ""}, ValueError, "not a share link"),
         ({"from_share": "https://x/conversation/abc"}, ValueError, "not a share link"),
         ({"from_share": 7}, TypeError, "URL"),
@@ -1057,7 +1057,9 @@ def test_retry_of_a_saved_conversation_knows_its_last_message() -> None:
     ],
 )
 def test_what_is_no_saved_conversation(saved: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match=r"saved conversation|not a conversation.s id|not a share link"):
+    with pytest.raises(
+        error, match=r"saved conversation|not a valid conversation id|not a share link"
+    ):
         resume(new_world().exchange, saved, keep=None)
 
 

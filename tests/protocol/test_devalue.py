@@ -76,8 +76,8 @@ def test_garbage(text: str) -> None:
         ('[["RegExp","a"]]', "'RegExp'"),
         ('[["null","a",1],2]', "'null'"),
         ('[["Uint8Array","AQID"]]', "'Uint8Array'"),
-        ("[[-3]]", "not one of its 1 entries"),
-        ("[[-7,1,0,1],2]", "not one of its 2 entries"),
+        ("[[-3]]", "out of range for 1 entries"),
+        ("[[-7,1,0,1],2]", "out of range for 2 entries"),
     ],
 )
 def test_what_this_protocol_never_sends_is_named(text: str, named: str) -> None:

@@ -78,7 +78,7 @@ def test_an_error_that_the_flow_does_not_want_ends_it() -> None:
 
 def test_without_a_result_there_is_none() -> None:
     steps = Stepper(flow())
-    with pytest.raises(RuntimeError, match="no result"):
+    with pytest.raises(RuntimeError, match="not returned a result"):
         _ = steps.result
 
 

@@ -318,7 +318,7 @@ def test_a_server_that_does_not_tell_is_given_up_with_a_warning() -> None:
     world = World({"create": [lost()], "root": BUSY}, session=None)
     world.play(chat(world))
     world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
-    assert "may be left behind" in world.warnings[-1]
+    assert "may be left on the server" in world.warnings[-1]
 
 
 def test_an_unknown_model_is_told_in_time() -> None:

@@ -221,7 +221,7 @@ def test_an_endless_message_is_cut_in_the_text_of_an_error() -> None:
     ("status", "body", "words"),
     [
         (401, b"", "H2O_CHAT_TOKEN"),
-        (403, b"", "another base URL"),
+        (403, b"", "different base URL"),
         (404, b"", "another session"),
         (410, b"", "another model"),
         (413, b"", "shorter"),

@@ -77,7 +77,7 @@ def test_what_can_be_no_cookie_is_refused_and_not_repeated(text: str) -> None:
 
 @pytest.mark.parametrize("text", [7, b"secret", OURS.encode()])
 def test_what_is_no_text_is_refused_and_not_repeated(text: object) -> None:
-    with pytest.raises(TypeError, match="session must be text") as caught:
+    with pytest.raises(TypeError, match="session must be a string") as caught:
         Session(cast("str", text), OURS)
     assert "secret" not in repr(caught.value)
 

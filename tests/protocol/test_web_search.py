@@ -187,7 +187,7 @@ def test_objects_have_a_limit(size: int) -> None:
     exact = WebSearchParser(limit=len(data))
     assert sum(len(exact.feed(data[n : n + size])) for n in range(0, len(data), size)) == 1
     small = WebSearchParser(limit=len(data) - 1)
-    with pytest.raises(ProtocolError, match="over"):
+    with pytest.raises(ProtocolError, match="longer than"):
         collections.deque(small.feed(data[n : n + size]) for n in range(0, len(data), size))
 
 

@@ -167,7 +167,7 @@ async def test_what_a_server_of_2023_cannot_do(api: Api) -> None:
             with pytest.raises(UnsupportedError, match="files"):
                 await client.chat("Hi", files=[File("a.txt", b"a")])
             async with client.conversation() as talk:
-                with pytest.raises(UnsupportedError, match="follow another"):
+                with pytest.raises(UnsupportedError, match="follow any message but the last"):
                     await talk.send("Hi", parent="x")
             assert client.dialect == "chat-ui-2023"
             assert "vote" in client.capabilities

@@ -340,7 +340,7 @@ async def test_what_cannot_be_sent_is_refused_at_once(api: Api, server: Emulator
             await talk.rename("")
         with pytest.raises(ValueError, match="-1, 0 or 1"):
             await talk.vote("m", 2)
-        with pytest.raises(ValueError, match=r"not a conversation.s id"):
+        with pytest.raises(ValueError, match=r"not a valid conversation id"):
             client.conversation(id="../x")
         with pytest.raises(ValueError, match="not both"):
             client.conversation(id="a", from_share="b")

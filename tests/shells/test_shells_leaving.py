@@ -451,7 +451,7 @@ async def test_a_failed_clean_up_replaces_no_exception(
             async with client.stream("Hi") as stream:
                 async for _ in stream:
                     raise OwnError
-        assert "tried again on close" in caplog.text
+        assert "tries again when it closes" in caplog.text
     await api.settled()
     assert kinds(server).count(on) == 2
 

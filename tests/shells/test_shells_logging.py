@@ -126,7 +126,7 @@ def test_no_level_is_no_log(
 @pytest.mark.parametrize("level", ["1", "true", "warning", "verbose", "debug,info"])
 def test_a_wrong_level(api: Api, monkeypatch: pytest.MonkeyPatch, level: str) -> None:
     monkeypatch.setenv("H2O_CHAT_LOG", level)
-    with pytest.raises(ValueError, match=f"H2O_CHAT_LOG is info or debug, not '{level}'"):
+    with pytest.raises(ValueError, match=f"H2O_CHAT_LOG must be info or debug, not '{level}'"):
         api.client()
 
 

@@ -65,7 +65,7 @@ class _Reader:
         if not isinstance(entry, dict | list):
             return entry
         if depth <= 0 or self._left < 0:
-            raise _error("it contains itself, is nested too deeply, or repeats itself too often")
+            raise _error("it refers to itself, is nested too deeply, or repeats itself too often")
         if isinstance(entry, dict):
             fields = cast("dict[str, object]", entry)
             return {name: self.read(ref, depth - 1) for name, ref in fields.items()}

@@ -56,7 +56,7 @@ def read_root(body: bytes) -> Overview:
         RedirectError: the body redirects elsewhere.
         ProtocolError: the answer does not follow the protocol.
     """
-    fields = _find(read_nodes(body), "models", "models")
+    fields = _find(read_nodes(body), "models", "the models")
     return Overview(
         models=tuple(_model(item) for item in fields.each("models")),
         settings=_settings(Fields(fields.get("settings"), "settings")),
@@ -73,7 +73,7 @@ def read_conversation(body: bytes) -> StoredConversation:
         ProtocolError: the answer does not follow the protocol.
     """
     # From the end: the page itself is the last node.
-    fields = _find(reversed(read_nodes(body)), "messages", "conversation")
+    fields = _find(reversed(read_nodes(body)), "messages", "a conversation")
     return StoredConversation(
         # 09_summarize_and_title: the titles that a model gives begin with a space.
         title=fields.text("title").strip(),
@@ -156,7 +156,7 @@ def _find(nodes: Iterable[object], name: str, what: str) -> Fields:
     for node in nodes:
         if is_dict(node) and name in node:
             return Fields(node, "data")
-    raise _error(f"{what} not found in any node")
+    raise _error(f"no node of it has {what}")
 
 
 def _model(fields: Fields) -> Model:
