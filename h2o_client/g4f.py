@@ -187,7 +187,7 @@ def _check_revised(reply: Reply) -> None:
 
 
 class _Params:
-    """`H2o.params`: a text of the class, as `classmethod` over `property` was until Python 3.12."""
+    """`H2o.params`: a string on the class, like `classmethod` over `property` before 3.13."""
 
     def __get__(self, instance: object, owner: type) -> str:
         return (
@@ -205,7 +205,7 @@ class H2o:
         url: the URL of the service. A subclass may set another one. If it is the hosted service's,
             the environment's `H2O_CHAT_URL` replaces it.
         model: the model of calls that do not name one; `H2O_CHAT_MODEL` replaces it likewise.
-        params: a text that names the parameters.
+        params: a string that names the parameters.
     """
 
     url: ClassVar[str] = DEFAULT_BASE_URL

@@ -182,7 +182,7 @@ class Output:
         return reply
 
     def broke_off(self, error: BaseException) -> None:
-        """Show what has arrived, marked as incomplete; if there is no text, show nothing."""
+        """Show what has arrived, marked as incomplete; show nothing for an empty text."""
         text = self._stream.text.removeprefix(" ")
         if text or not isinstance(error, Exception):
             self._end(text, "broke off" if isinstance(error, Exception) else "stopped")

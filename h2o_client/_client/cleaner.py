@@ -124,7 +124,7 @@ class Cleaner:
             with self._connect() as http:
                 Player(OwnConnections(http)).play(conversations.sweep(self._exchange, deadline))
         except Exception:  # noqa: BLE001 -- there is nobody who could catch it
-            logger.warning("what was left behind could not be cleaned up", exc_info=True)
+            logger.warning("the clean-up on the server failed", exc_info=True)
 
     def _client_dropped(self, _: object) -> None:
         if self in _ENLISTED:  # else the client was closed, or is another process's

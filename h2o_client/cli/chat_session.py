@@ -1,7 +1,7 @@
 """A conversation in the terminal: `h2o-client chat` without a prompt.
 
-The server keeps the history. Ctrl-C ends the current answer, and the conversation goes on; a second
-Ctrl-C in a row leaves.
+The server keeps the history. Ctrl-C ends the current answer, and the conversation continues; a
+second Ctrl-C in a row leaves.
 """
 
 import contextlib

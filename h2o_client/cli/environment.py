@@ -1,7 +1,7 @@
 """Finds environment variables that prevent a client from being created.
 
 httpx reads proxies and certificates from the environment when a client is made. Its errors do not
-name the variable, nor always the cause. So each variable is tried by itself.
+name the variable, nor always the cause. So each variable is tried separately.
 """
 
 import os

@@ -5,9 +5,9 @@ resumed finds the answer there. The conversation is deleted when the answer is r
 
 The server stores a stopped answer as if it were complete. So a prompt is marked as `left` before
 the server is told to stop. One gap remains: after an exceeded time limit or a lost connection the
-client notifies the server by itself, and `left` is written when that is done, some milliseconds
-later (`Timeouts.cleanup` at most). If the process is killed in between, the next run finds the
-beginning of an answer and treats it as complete.
+client itself notifies the server, and `left` is written when that is done, some milliseconds later
+(`Timeouts.cleanup` at most). If the process is killed in between, the next run finds the beginning
+of an answer and treats it as complete.
 """
 
 import contextlib

@@ -165,7 +165,7 @@ class Service:
             self.asked(session, request.body if asked is None else asked, 0, "json sent")
             return str(json.loads(data)[0]["generated_text"])
         except (LookupError, TypeError) as error:
-            raise ValueError("not a text") from error
+            raise ValueError("not a string") from error
         finally:
             self._asides -= 1
 

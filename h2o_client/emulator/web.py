@@ -219,7 +219,7 @@ class Stream:
         headers: Its headers.
         feed: Its body, as it is produced.
         leave: Called when the client no longer reads.
-        endless: Whether it never ends by itself.
+        endless: Whether it only ends when the client leaves.
     """
 
     status: int

@@ -1,17 +1,17 @@
 """Classifies failures: what a failed request may have done, and what may follow it.
 
-`REJECTED`: the request did not arrive, or there was no room for it. Any request is sent again.
+`REJECTED`: the request did not arrive, or the server was too busy. Any request is sent again.
 
-`LIMITED`: somebody limits requests; as far as is known, nothing was done. A request that does no
-harm twice is sent again, a message is not.
+`LIMITED`: a rate limit was reached; as far as is known, nothing was done. A request that may safely
+be repeated is sent again, a message is not.
 
-`LOST`: the connection or a gateway failed; perhaps all was done. A request that does no harm twice
-is sent again, the answer to a message is recovered.
+`LOST`: the connection or a gateway failed; everything may have been done. A request that may safely
+be repeated is sent again, the answer to a message is recovered.
 
-`UNKNOWN`: the time was up, or the answer cannot be read; perhaps all was done. Nothing is sent
-again. After a time limit, the answer to a message is searched for.
+`UNKNOWN`: the time was up, or the answer cannot be read; everything may have been done. Nothing is
+sent again. After a time limit, the client searches for the answer to a message.
 
-`FINAL`: the server said no. Nothing is sent again.
+`FINAL`: the server rejected the request. Nothing is sent again.
 """
 
 # chat-ui-0.6/06_rate_limit: the words of the service's own limit.

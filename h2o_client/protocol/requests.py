@@ -78,7 +78,7 @@ class Site:
         """Build a request.
 
         Args:
-            operation: what it is for, in a word, for logs and errors.
+            operation: its purpose in one word, for logs and errors.
             method: the HTTP method.
             path: the path below the base URL, with its query.
             content: the body, or None.

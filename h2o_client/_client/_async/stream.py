@@ -85,7 +85,7 @@ class AsyncChatStream:
 
         Raises:
             StopAsyncIteration: the answer is complete, or was stopped.
-            H2oError: the answer broke off; `partial` is what had arrived.
+            H2oError: the answer broke off; `partial` is the part that had arrived.
             RuntimeError: the stream is closed, or another task is reading.
         """
         texts = self._texts
@@ -140,7 +140,7 @@ class AsyncChatStream:
         """Read to the end and return the reply.
 
         Raises:
-            H2oError: the answer broke off; `partial` is what had arrived.
+            H2oError: the answer broke off; `partial` is the part that had arrived.
             RuntimeError: the stream is closed, or another task is reading.
         """
         while await self._advance():
@@ -156,7 +156,7 @@ class AsyncChatStream:
 
         Raises:
             ModuleNotFoundError: IPython is not installed.
-            H2oError: the answer broke off; `partial` is what had arrived.
+            H2oError: the answer broke off; `partial` is the part that had arrived.
             RuntimeError: the stream is closed, or another task is reading.
         """
         from h2o_client import notebook

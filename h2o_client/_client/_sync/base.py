@@ -123,7 +123,7 @@ class BaseClient(ConnectionOwner):
             self._release_dropped()
             Player(self).play(conversations.sweep(self._exchange, deadline))
         except Exception:  # noqa: BLE001 -- closing must come to its end
-            logger.warning("what was left behind could not be cleaned up", exc_info=True)
+            logger.warning("the clean-up on the server failed", exc_info=True)
 
     def _drop(self, operation: Abandoned, player: Interruptible | None) -> None:
         """Clean up objects that were dropped without being closed; for the garbage collector."""

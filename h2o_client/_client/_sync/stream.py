@@ -86,7 +86,7 @@ class ChatStream:
 
         Raises:
             StopIteration: the answer is complete, or was stopped.
-            H2oError: the answer broke off; `partial` is what had arrived.
+            H2oError: the answer broke off; `partial` is the part that had arrived.
             RuntimeError: the stream is closed, or another thread is reading.
         """
         texts = self._texts
@@ -141,7 +141,7 @@ class ChatStream:
         """Read to the end and return the reply.
 
         Raises:
-            H2oError: the answer broke off; `partial` is what had arrived.
+            H2oError: the answer broke off; `partial` is the part that had arrived.
             RuntimeError: the stream is closed, or another thread is reading.
         """
         while self._advance():
@@ -157,7 +157,7 @@ class ChatStream:
 
         Raises:
             ModuleNotFoundError: IPython is not installed.
-            H2oError: the answer broke off; `partial` is what had arrived.
+            H2oError: the answer broke off; `partial` is the part that had arrived.
             RuntimeError: the stream is closed, or another thread is reading.
         """
         from h2o_client import notebook

@@ -58,7 +58,7 @@ class Journal:
     Attributes:
         conversation: The id of its conversation.
         events: The events; they are numbered from 1.
-        status: How the run ended; empty while it goes on.
+        status: How the run ended; empty while it continues.
     """
 
     conversation: str

@@ -14,10 +14,10 @@ proper end.
 * Anything after the final event is not part of the answer.
 * An error does not discard the tokens before it: `feed()` returns them, and sets `error`.
 
-Nearly every event has the same form and arrives by itself, and nearly every caller wants only its
-text. `_EVENT` matches that form to the byte, and finds the text in a quarter of the time that
-splitting lines and decoding JSON takes; tokens are made from its matches on request. Anything else
-is read by the ordinary path, which defines what an event means.
+Nearly every event has the same form and arrives in a read of its own, and nearly every caller wants
+only its text. `_EVENT` matches that form to the byte, and finds the text in a quarter of the time
+that splitting lines and decoding JSON takes; tokens are made from its matches on request. Anything
+else is read by the ordinary path, which defines what an event means.
 """
 
 # 01_happy_path: the form of the events. 05_upstream_empty: a whole, empty answer.

@@ -37,7 +37,7 @@ def read_settings(head: Head, body: bytes, request: Request) -> None:
     Raises:
         StatusError: the request was rejected, by the status or inside a 200.
         RedirectError: it redirects away from this service.
-        ProtocolError: it is neither a success nor an error.
+        ProtocolError: the answer reports neither success nor an error.
     """
     # 02_settings_variants
     if head.status == 303 and _is_ours(head.get("location"), request):

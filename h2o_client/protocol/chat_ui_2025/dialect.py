@@ -224,7 +224,7 @@ class Dialect2025:
     # 21_vote_prompt, 12_title, 15_detect: what is gone.
 
     def summarize(self, conversation: str) -> NoReturn:
-        """Raise: the server names conversations by itself."""
+        """Raise: these servers name conversations automatically."""
         raise unsupported("summarize")
 
     def vote(self, conversation: str, message: str, score: int) -> NoReturn:

@@ -76,7 +76,7 @@ def check(head: Head, body: bytes, request: Request) -> None:
         return
     raise RateLimitError(
         f"the server answered 429: {limit.message} (this is the service's own limit, and rejected "
-        f"messages count as well: send none for {_WINDOW:g} seconds)",
+        f"messages count as well: do not send any for {_WINDOW:g} seconds)",
         status=429,
         message=limit.message,
         body=limit.body,

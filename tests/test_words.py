@@ -1,0 +1,52 @@
+"""Phrases that native readers had to read twice do not come back into messages and docstrings."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "h2o_client"
+AWKWARD = [
+    r"\bthere (is|are) (no|none)\b(?! time\b)",  # write "x must not be empty", "x does not exist"
+    r"\b(is|are) none\b",
+    r"\bno such\b",
+    r"\bis (text|a mapping|a whole number|a number of seconds|a list), not\b",  # "must be"
+    r"\bnot what this protocol says\b",  # "does not follow this protocol"
+    r"\bcould not stand\b",  # "not a valid id"
+    r"\bthat a header cannot\b",  # "not allowed in a header"
+    r"\bit is neither\b",  # name the value
+    r"\bif (it|this) is one\b",  # "if it is valid"
+    r"\bwhere there is one\b",  # "if any"
+    r"\bwhere the server (tells|told)\b",  # "if the server says so"
+    r"\bcannot be told\b",  # "unknown"
+    r"\bnothing that comes now\b",
+    r"\bnobody (goes|waits)\b",
+    r"\bare asked for\b",  # "requested"
+    r"\b(is|are) the (client|http_client)'s: ",  # "set … on the client"
+    r"\b(meets?|met) the limit\b",  # "hit the limit"
+    r"\bsends? the request elsewhere\b",  # "redirects"
+    r"\bleft behind\b",  # "left on the server"
+    r"\bits like\b",  # "similar"
+    r"\bhas been kept\b",  # "saved"
+]
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """Yield the place and the words of all string literals, docstrings among them."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield f"{path.relative_to(PACKAGE)}:{node.lineno}", " ".join(node.value.split())
+
+
+@pytest.fixture(scope="module")
+def words() -> list[tuple[str, str]]:
+    return list(texts())
+
+
+@pytest.mark.parametrize("phrase", AWKWARD)
+def test_no_text_has_an_awkward_phrase(phrase: str, words: list[tuple[str, str]]) -> None:
+    pattern = re.compile(phrase)
+    assert [place for place, text in words if pattern.search(text)] == []
