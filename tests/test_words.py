@@ -9,7 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "h2o_client"
 AWKWARD = [
-    r"\bthere (is|are) (no|none)\b(?! time\b)",  # write "x must not be empty", "x does not exist"
+    # write "unexpected keyword argument", "x must not be empty", "the answer does not contain x"
+    r"(?i)\bthere (is|are) (none|no (argument|id|list|messages|prompt|title|url))\b",
     r"\b(is|are) none\b",
     r"\bno such\b",
     r"\bis (text|a mapping|a whole number|a number of seconds|a list), not\b",  # "must be"
