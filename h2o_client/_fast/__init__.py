@@ -12,12 +12,12 @@ httpcore lets its network be chosen (`network_backend=`), and shows the network 
 response (`extensions["network_stream"]`). No more than that is used here:
 
 * `network.BodyStream` is a network stream over another that does the work. The data that it gives
-to httpcore ends with the head of a response; it keeps any bytes read beyond that. That alone
-changes nothing, as TCP reads can end anywhere.
+  to httpcore ends with the head of a response; it keeps any bytes read beyond that. That alone
+  changes nothing, as TCP reads can end anywhere.
 * If the body comes in chunks, `transport.Body` reads it from that stream itself, with
-`framing.Dechunker`. httpcore and h11 do not see it.
+  `framing.Dechunker`. httpcore and h11 do not see it.
 * At the end of the body it gives httpcore an empty chunked body, `0\r\n\r\n`. httpcore then
-considers the response complete, and takes the connection back into its pool.
+  considers the response complete, and takes the connection back into its pool.
 * On asyncio `asyncio_network` replaces anyio's sockets.
 
 Anything that is not exactly as expected (another framing, a head that cannot be separated from its

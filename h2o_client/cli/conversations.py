@@ -135,7 +135,7 @@ def _resumed(base_url: str | None, number: str) -> "Generator[tuple[H2oClient, C
 
 
 def _forget(client: "H2oClient", number: str | None) -> None:
-    """Forget the last conversation, if it is this one or if `gone` is None."""
+    """Forget the last conversation, if it is this one or `number` is None."""
     saved = state.load(client.base_url)
     if number in (None, saved.conversation):
         state.save(client.base_url, state.Saved(saved.session, None, saved.dialect))

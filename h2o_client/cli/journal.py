@@ -8,13 +8,12 @@ and only one process at a time can open it.
 A prompt is a row, found by its key: the prompt's id as JSON, or the number of its line. `digest`
 shows whether the prompt has changed. Its state is one of:
 
-- `asked`: its message is about to be sent in `conversation`, at the time `at` (seconds since
-  1970). A run that finds this looks for the answer there first.
+- `asked`: its message is about to be sent in `conversation`, at the time `at` (seconds since 1970).
+  A run that finds this looks for the answer there first.
 - `answered`, `failed`: `outcome` has the answer or the error, in the form of the output. A prompt
-that
-  failed keeps its conversation if the answer may still arrive there.
+  that failed keeps its conversation if the answer may still arrive there.
 - `left`: its conversation is abandoned, and about to be stopped and deleted. The server stores a
-stopped answer as if it were complete, so this is written before the server is notified.
+  stopped answer as if it were complete, so this is written before the server is notified.
 """
 
 import contextlib

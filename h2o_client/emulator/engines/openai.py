@@ -5,15 +5,14 @@ stream become tokens as they arrive. Three differences from text-generation-infe
 here:
 
 - Its `finish_reason` comes after the last delta, which has been passed on already, so an additional
-last token, the end token or one without text, carries the reason.  An answer that
-  a content filter or the server itself broke off is not complete: it ends with an
-  error event.
+  last token, the end token or one without text, carries the reason.  An answer that a content
+  filter or the server itself broke off is not complete: it ends with an error event.
 - Parameters that OpenAI's own API lacks (`repetition_penalty`, `top_k`, …) are sent, since the
-servers named above support them. If a server rejects one, it is asked again without it, and never
-again if it does not know it at all. Values are checked first, so that a client's mistake is not
-mistaken for that.
+  servers named above support them. If a server rejects one, it is asked again without it, and never
+  again if it does not know it at all. Values are checked first, so that a client's mistake is not
+  mistaken for that.
 - Its errors become the statuses and error types of text-generation-inference.  A rejected key
-concerns the operator, not the client, and so is not a 401.
+  concerns the operator, not the client, and so is not a 401.
 """
 
 from __future__ import annotations

@@ -5,12 +5,12 @@ Each `data:` line is a JSON object and an event of its own. The model server
 rules:
 
 * An answer is complete only if an event had a `generated_text` that is not null; `""` is a
-complete, empty answer. A stream that ended in any other way was cut short, even if HTTP reports a
-proper end.
+  complete, empty answer. A stream that ended in any other way was cut short, even if HTTP reports a
+  proper end.
 * The text is the join of the texts of the tokens that are not special, verbatim. It is not
   `generated_text`, which can hold the end token's text.
-* Two halves of a surrogate pair in successive tokens are one character, and belong to the second
-  of them; a half alone becomes U+FFFD. A half at the end of a truncated stream is left out.
+* Two halves of a surrogate pair in successive tokens are one character, and belong to the second of
+  them; a half alone becomes U+FFFD. A half at the end of a truncated stream is left out.
 * Anything after the final event is not part of the answer.
 * An error does not discard the tokens before it: `feed()` returns them, and sets `error`.
 

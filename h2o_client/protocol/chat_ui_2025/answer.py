@@ -3,15 +3,14 @@
 Each line is a JSON object with a `type`. The rules:
 
 * An answer is complete if `finalAnswer` came with `interrupted` false and without an error after
-it. An empty answer is only known to be complete when the stream has finished, as the error comes
-last.
+  it. An empty answer is only known to be complete when the stream has finished, as the error comes
+  last.
 * The text of `finalAnswer` is the answer, without trailing white space. The streamed text is a
-preview: if the model server breaks off, the server asks it again within the same stream, and the
-tokens of the second attempt follow those of the first. The whole answer is then sent again, as a
-`Revision`.
+  preview: if the model server breaks off, the server asks it again within the same stream, and the
+  tokens of the second attempt follow those of the first. The whole answer is then sent again, as a
+  `Revision`.
 * Tokens are padded with NUL to 16 UTF-16 units; the padding is removed. Two halves of a surrogate
-pair
-  in successive tokens are one character.
+  pair in successive tokens are one character.
 * 4,096 spaces come after `finalAnswer`, so the next line begins with them.
 * Lines of unknown types are passed on as an `Event`.
 
