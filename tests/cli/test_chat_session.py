@@ -336,7 +336,7 @@ def test_what_commands_do(terminal: InTerminal, server: Emulator, tmp_path: Path
         ("/system -", "none"),
         ("/new", "a new conversation"),
         ("four", "turn 1."),
-        ("/model nonsense", "no model nonsense"),
+        ("/model nonsense", "model nonsense not found"),
         ("/quit", ""),
     ]
     assert terminal("--system", "Be brief.", typed=[line for line, _ in lines]) == 0
