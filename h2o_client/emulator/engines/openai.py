@@ -161,7 +161,7 @@ class OpenAIEngine(HttpEngine):
         try:
             self._listed = str(json.loads(await opened.read(MAX_BODY))["data"][0]["id"])
         except (ValueError, LookupError, TypeError):
-            raise UpstreamError(424, _error("the model server does not list any models")) from None
+            raise UpstreamError(424, _error("the model server lists no models")) from None
         return self._listed
 
     async def _streamed(
