@@ -225,7 +225,7 @@ async def test_a_conversation_from_its_first_message_to_its_end(
 @pytest.mark.parametrize(
     ("file", "error"),
     [
-        (File("a.png", b"x"), "does not take"),
+        (File("a.png", b"x"), "does not accept"),
         (File("a.txt", b""), "is empty"),
         (File("a.txt", b"x" * 11_000_000), "too large"),
     ],

@@ -100,7 +100,7 @@ async def test_cookies_of_the_server_are_not_kept(api: Api, server: Emulator) ->
 
 async def test_an_own_client_of_the_wrong_kind(api: Api) -> None:
     wrong = httpx.AsyncClient if api.flavour == "sync" else httpx.Client
-    with pytest.raises(TypeError, match="http_client is an httpx"):
+    with pytest.raises(TypeError, match="http_client must be an httpx"):
         api.client(http_client=wrong())
     own = api.http_client()
     with pytest.raises(TypeError, match="proxy"):

@@ -122,7 +122,7 @@ async def test_a_proxy_with_a_port_that_does_not_exist(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch, transport: str | None, port: str
 ) -> None:
     api.transport = transport
-    with pytest.raises(ValueError, match="proxy is not a URL"):
+    with pytest.raises(ValueError, match="proxy must be a URL"):
         api.client(proxy=f"http://127.0.0.1:{port}")
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
     with pytest.raises(ValueError, match="a proxy in the environment"):

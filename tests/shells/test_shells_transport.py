@@ -383,7 +383,7 @@ def test_proxies_of_the_environment_are_httpxs(
 
 @pytest.mark.parametrize("url", ["nonsense://x", "http://127.0.0.1:port"])
 async def test_a_proxy_that_is_none(api: Api, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    with pytest.raises(ValueError, match="proxy is not a URL"):
+    with pytest.raises(ValueError, match="proxy must be a URL"):
         api.client(proxy=url)
     monkeypatch.setenv("all_proxy", url)
     with pytest.raises(ValueError, match="URL"):
