@@ -53,7 +53,7 @@ class ConversationCore:
         title: the title, if known.
         messages: what was seen of it, in order.
         unanswered: the last turn, if nothing came of it.
-        copy_of: the id of the shared conversation that it is a copy of, or None.
+        copy_of: the id of the shared conversation that this is a copy of, or None.
     """
 
     def __init__(
@@ -209,7 +209,7 @@ class ConversationCore:
         Args:
             call: the call that waits: it may have a time limit.
             patience: seconds that a call without one waits at the most, or None.
-            stopping: whether that call is to be stopped.
+            stopping: whether the caller has asked to stop.
 
         Returns:
             What the server has stored, if it was read and the turn is in it.
@@ -251,15 +251,15 @@ class ConversationCore:
         """Give it a title.
 
         Raises:
-            TypeError: it is not text.
+            TypeError: it is not a string.
             ValueError: it is blank, or longer than 100 characters.
         """
         if not isinstance(title, str):
-            raise TypeError(f"a title must be text, not {type(title).__name__}")
+            raise TypeError(f"title must be a string, not {type(title).__name__}")
         title = title.strip()
         # 09_summarize_and_title: the server counts UTF-16 units.
         if not 0 < len(title.encode("utf-16-le")) // 2 <= _MAX_TITLE:
-            raise ValueError(f"a title has 1 to {_MAX_TITLE} characters")
+            raise ValueError(f"title must have 1 to {_MAX_TITLE} characters")
         yield from self.open(self._exchange.call())
         overwritten = self._exchange.dialect.has_tree
         if overwritten:  # by a run at its end
@@ -293,12 +293,12 @@ class ConversationCore:
         """Vote on a message.
 
         Raises:
-            TypeError: the id is not text.
+            TypeError: the id is not a string.
             ValueError: the score is neither -1 nor 0 nor 1.
         """
         check_message_id(message_id)
         if isinstance(score, bool) or score not in (-1, 0, 1):
-            raise ValueError(f"a vote is -1, 0 or 1, not {score!r}")
+            raise ValueError(f"score must be -1, 0 or 1, not {score!r}")
         yield from self._require("vote")
         yield from self._about(lambda where: self._exchange.dialect.vote(where, message_id, score))
 
@@ -352,7 +352,7 @@ class ConversationCore:
 
         Args:
             build: makes the request.
-            turns: whether it reads or changes turns, of which the last must be stored then.
+            turns: whether it reads or changes turns; then the last one must be stored first.
         """
         call = self._exchange.call()
         conversation = yield from self.open(call)
@@ -416,6 +416,6 @@ def check_message_id(message_id: object) -> None:
         ValueError: it is not 1 to 64 letters, digits, - and _.
     """
     if not isinstance(message_id, str):
-        raise TypeError(f"a message id must be text, not {type(message_id).__name__}")
+        raise TypeError(f"message_id must be a string, not {type(message_id).__name__}")
     if not is_id(message_id):
-        raise ValueError("this is not a message's id: 1 to 64 letters, digits, - and _")
+        raise ValueError("not a valid message id: expected 1 to 64 letters, digits, - and _")

@@ -98,7 +98,7 @@ class Exchange:
 
     @property
     def model(self) -> str | None:
-        """The model of calls that name none; None: the server's first, which is not known yet."""
+        """The default model; None: the server's first, which is not known yet."""
         first = self.models[0].id if self.models else None
         return self.configuration.model or self.dialect.default_model or first
 
@@ -129,7 +129,7 @@ class Exchange:
 
         Args:
             sign: the error that a request ended with.
-            call: the call that it is part of.
+            call: the call that this is part of.
             operation: what the request was for.
 
         Returns:
@@ -177,11 +177,11 @@ class Exchange:
         """Return the model of a call.
 
         Args:
-            model: the one that it names, or None.
+            model: the model that the call names, or None.
             call: the call.
 
         Raises:
-            ModelUnavailableError: it names none, and the server has none.
+            ModelUnavailableError: the call names no model, and the server has no models.
         """
         found = model or self.model
         if found is None:
@@ -215,7 +215,7 @@ class Exchange:
         return Deadline(self.ambient.clock, self.configuration.timeouts.cleanup, "cleanup")
 
     def poll(self, deadline: Deadline) -> Call:
-        """Begin a single read that may not take long, as it is not what the caller waits for."""
+        """Begin a single read with a short limit, as the caller does not wait for its result."""
         soon = deadline.or_earlier(_POLL_WITHIN, deadline.limit)
         return Call(Retries(attempts=0), soon, self.ambient)
 
@@ -234,11 +234,11 @@ class Exchange:
 
         Args:
             build: makes the request; anew for each attempt, as the session can change between.
-            call: the call that it is part of.
+            call: the call that this is part of.
             reopen: whether to open the session again where the server has forgotten it.
             finish: plays an attempt that comes to its end once it is on its way, whatever becomes
                 of the caller; the reader is to note what came of it.
-            failed: told of each attempt that fails.
+            failed: called with the error of each attempt that fails.
 
         Raises:
             H2oError: what the last attempt ended with.
@@ -273,7 +273,7 @@ class Exchange:
 
         Args:
             attempt: makes the flow.
-            call: the call that it is part of.
+            call: the call that this is part of.
             may_repeat: whether another attempt can do no harm after this error.
             reopen: whether to open the session again where the server has forgotten it.
 
@@ -354,9 +354,7 @@ class Exchange:
         raise rejection
 
     def read_body(self, deadline: Deadline) -> Flow[bytes]:
-        """Read the body of a response that is not the stream that it should be.
-
-        It is cut where it is too long.
+        """Read the body of a response that should have been a stream, up to a limit.
 
         Raises:
             TransportTimeoutError: it was not whole in time.
@@ -421,7 +419,7 @@ class Exchange:
         except H2oError as error:
             if call.vetoed:
                 raise
-            # A copy has none of the frames of this call.
+            # A copy does not hold the frames of this call.
             session.failure = Failure(copy.copy(error), model, patience)
             session.openings += 1
             raise
@@ -518,7 +516,7 @@ def new_exchange(configuration: Configuration, ambient: Ambient, *, user_agent: 
     """
     session = Session(configuration.session, new=ambient.uuid4(), name=configuration.cookie_name)
     if not configuration.share:
-        session.accepted = False  # a resumed session is told too
+        session.accepted = False  # a resumed session opts out too
     site = Site(
         configuration.address,
         session,
@@ -536,6 +534,6 @@ def _pause(seconds: float) -> Flow[None]:
 
 
 def in_short(error: BaseException) -> str:
-    """Return what may stand in a log: an error's text can have the server's words, and so ours."""
+    """Describe an error for the log, without its text: that may quote the prompt."""
     status = f" {error.status}" if isinstance(error, StatusError) else ""
     return type(error).__name__ + status

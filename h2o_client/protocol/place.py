@@ -32,8 +32,8 @@ class Place:
 
     Attributes:
         chosen: what the caller has chosen.
-        parent: the id of the message that it follows, once it is known.
-        beside: whether `parent` is the answer beside which another one is to be generated.
+        parent: the id of the message that it follows, once known.
+        beside: whether the new answer becomes a sibling of `parent`, which is an answer itself.
         known: the ids of the messages that were there before.
         branch: what was said before, if it was read.
     """
@@ -71,8 +71,8 @@ class Place:
             exchange: sends its requests.
             conversation: the id of the conversation.
             prompt: the message.
-            call: the call that it is part of.
-            stopping: whether that call is to be stopped.
+            call: the call that this is part of.
+            stopping: whether the caller has asked to stop.
 
         Raises:
             ConversationBusyError: another client's answer has not ended within the call's limit.

@@ -91,7 +91,7 @@ _STOPPING = 2.0  # seconds that a stop is given to take effect; it takes about o
 _ENDED = 2.0  # seconds to poll for an answer whose response the server itself has ended
 # Seconds after its end here within which a turn may still be stored:
 _STORED_WHOLE = 30.0  # one whose final event has come
-_STORED_SHOWN = 5.0  # one of which nothing is generated any more, as far as can be seen
+_STORED_SHOWN = 5.0  # one that the server seems to have stopped generating
 _ABSENT = 1.0  # seconds between two polls that show that a message has not arrived
 _STORED_RUNNING = 300.0  # one whose generation may run on; it may not have begun to speak
 
@@ -102,13 +102,13 @@ class Turn:
     Args:
         exchange: sends its requests.
         prompt: the message, checked.
-        model: the model of the conversation; it stands in the reply.
+        model: the model of the conversation, for the reply.
         parameters: all generation parameters.
         recover: whether to recover the answer if its connection is lost.
-        life: the state of the stream that it is the turn of.
-        message_id: the id of a message that is asked again, in its place; None: a new message.
+        life: the state of the stream that this turn belongs to.
+        message_id: the id of the message that this one replaces; None: a new message.
         stoppable: whether a stop would take effect in this conversation.
-        place: in a tree, where it goes; None: behind the newest message.
+        place: its place in a tree; None: after the newest message.
         files: the files that go with it.
 
     Attributes:
@@ -117,8 +117,8 @@ class Turn:
         parameters: all generation parameters.
         fate: what has become of it on the server.
         asked: whether the message may have reached the server.
-        told_at: when the server was told to stop generating, on the clock; None: it was not.
-        web_search_id: the web search that the answer shall rest on, or "".
+        told_at: the clock's time when the server was told to stop generating, or None.
+        web_search_id: the id of the web search to base the answer on, or "".
         web_search: the entries of that search.
     """
 
@@ -205,7 +205,7 @@ class Turn:
 
     @property
     def stored_within(self) -> float:
-        """Seconds after its end here within which it may be stored; 0: it is, or never will be.
+        """For how many seconds after its end here the server may still store it.
 
         Nothing is stored of a turn that the server rejected, that ended in an error event, or whose
         response came to a regular end without a final event. All others run on, whatever becomes
@@ -230,7 +230,7 @@ class Turn:
 
         Args:
             conversation: the conversation; "" for a turn that was stopped before there was one.
-            call: the call that it is part of.
+            call: the call that this is part of.
 
         Raises:
             H2oError: with what had arrived in `partial`.
@@ -251,17 +251,17 @@ class Turn:
         return self._reply()
 
     def stop(self) -> Flow[None]:
-        """Tell the server to stop generating, if it may be and has not been told."""
+        """Tell the server to stop generating, unless it has stopped or was told already."""
         self._life.move(State.STOPPING)
         try:
             yield from self.abandon(self._exchange.cleanup())
         except CallerStoppedError:
-            return  # the one who stopped it has told, or tells, the server
+            return  # whoever stopped it tells the server
         except H2oError as error:
             self._exchange.ambient.warn(f"the server could not be told to stop: {in_short(error)}")
 
     def abandon(self, deadline: Deadline) -> Flow[None]:
-        """Tell the server to stop generating; raises if it could not be told."""
+        """Tell the server to stop generating, or raise why that failed."""
         while self._telling and self._exchange.dialect.has_tree and not deadline.expired():
             yield Sleep(_TELLING)  # a second stop could end the next answer
         if self.fate is Fate.RUNNING:
@@ -313,7 +313,7 @@ class Turn:
         raise error
 
     def _may_ask_again(self, error: H2oError) -> bool:
-        """Whether the message may be sent again: no generation of it runs."""
+        """Whether the message may be sent again, as no answer to it is being generated."""
         if self._exchange.dialect.has_tree and self._begun_stream:
             return False  # the failed answer is stored
         outcome = outcome_of(error)
@@ -352,7 +352,7 @@ class Turn:
 
         Args:
             parser: of the answer.
-            call: the call that it is part of.
+            call: the call that this is part of.
             first_token: when the first token must be there, where it comes after the headers.
         """
         idle = self._exchange.configuration.timeouts.idle
@@ -395,7 +395,7 @@ class Turn:
                 )
         if parser.final is not None:
             yield from self._read_tail()
-            if parser.error is not None:  # it came behind
+            if parser.error is not None:  # it came after the final event
                 self._final = None
                 raise parser.error
 
@@ -543,7 +543,7 @@ class Turn:
         except H2oError:
             raise error from None
         yield Sleep(_STOPPING)
-        # Should the next attempt be lost too, what is stored may be what this one was stopped at.
+        # If the next attempt is lost too, the stored answer may be the half of this one.
         self._recover = self._searched = False
         self._is_retry = True
 

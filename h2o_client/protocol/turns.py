@@ -29,7 +29,7 @@ _STOP_AGAIN = 120.0  # seconds after which a stop in the same conversation surel
 _STOP_KEPT = 5.5  # seconds for which a server surely keeps a stop that found nothing to stop
 _FIRST_POLL = 0.05
 _LONGEST_POLL = 1.0
-_TOLD = 8 * _FIRST_POLL  # the pause before which it is told that there is a wait
+_TOLD = 8 * _FIRST_POLL  # the pause from which on the caller is told of the wait
 _MAY_BE_STORED = (
     "the server has not stored the last turn of this conversation yet, and may still be "
     "generating its answer: nothing was sent, as one of the two would be lost (wait and call "
@@ -90,7 +90,7 @@ class Turns(Lock):
             conversation: the id of the conversation.
             call: the call that waits: it may have a time limit.
             patience: seconds that a call without one waits at the most, or None.
-            stopping: whether that call is to be stopped.
+            stopping: whether the caller has asked to stop.
 
         Returns:
             What the server has stored, if it was read and the turn is in it.
@@ -108,7 +108,7 @@ class Turns(Lock):
         if exchange.dialect.has_tree:
             waiting = self._wait_until_over(turn, exchange, conversation, until, stopping)
             return (yield from waiting)
-        missing = polled = False  # whether a poll has shown that it is not stored
+        missing = polled = False  # `missing`: a poll has shown that it is not stored
         delay = _FIRST_POLL
         while self.unconfirmed is turn and not stopping():
             within = turn.stored_within if missing or not turn.whole else _TRUSTED
@@ -143,7 +143,7 @@ class Turns(Lock):
         until: Deadline,
         stopping: Callable[[], bool],
     ) -> Flow[StoredConversation | None]:
-        """Wait until the server, which keeps a tree, has done all that it does for the last turn.
+        """Wait until a server that keeps a tree has finished the last turn.
 
         A stop that comes when nothing is generated is kept, and would end the next answer.
         """

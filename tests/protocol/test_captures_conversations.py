@@ -448,7 +448,7 @@ def test_what_is_replayed_is_nearly_all() -> None:
 def test_what_the_server_refused_as_an_argument_is_refused_here(exchange: Exchange) -> None:
     assert exchange.status == 500
     replay = Replay(exchange)
-    with pytest.raises(ValueError, match=r"title|vote"):
+    with pytest.raises(ValueError, match=r"title|score"):
         replay.world.play(replay.flow())
     assert replay.world.requests == []
 
