@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 OLD, NEW = "chat-ui-2023", "chat-ui-2025"
 DIALECTS = (OLD, NEW)
 _ORIGIN = "need to have an origin"
+_FOREIGN = ("no node of it has", "the answer to sharing")
 _VERSIONS = "this client speaks to versions 0.3 to 0.6, and 0.9.6 and later"
 
 
@@ -57,7 +58,7 @@ def is_sign(error: H2oError, operation: str) -> bool:
     """
     opening = operation == "settings"
     if isinstance(error, ProtocolError):
-        return True
+        return opening or any(words in str(error) for words in _FOREIGN)
     if not isinstance(error, StatusError) or isinstance(error, TermsNotAcceptedError):
         return False
     if isinstance(error, RedirectError):

@@ -25,8 +25,8 @@ import anyio
 import httpx
 import pytest
 from asked import press_ctrl_c, requested
-from conftest import OpenResponses
 from flavours import ASYNC, FLAVOURS, PATIENCE, Api, endless
+from open_responses import OpenResponses
 
 from h2o_client import (
     AsyncChatStream,

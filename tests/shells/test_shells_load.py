@@ -15,8 +15,8 @@ import flavours
 import httpx
 import pytest
 from asked import kinds
-from conftest import OpenResponses
 from flavours import ASYNC, Api, endless, only
+from open_responses import OpenResponses
 
 from h2o_client import H2oClient, Reply, Timeouts
 from h2o_client._client import http
