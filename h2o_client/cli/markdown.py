@@ -1,10 +1,13 @@
 """Renders Markdown in a terminal with rich, without losing any text.
 
-rich by itself drops HTML, even in an answer about HTML, hides the URLs of images, and truncates
-text that does not fit into the column of a table.
+rich by itself drops HTML, even in an answer about HTML, hides the URLs of images, truncates text
+that does not fit into the column of a table, and joins the lines of a paragraph.
+
+An answer is rendered block by block while it arrives, so no block may depend on a later one: link
+definitions, which may be at the end of the text, are shown as text.
 """
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from markdown_it import MarkdownIt
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -17,23 +20,58 @@ from h2o_client.safe_text import printable
 _PARSER = (
     MarkdownIt("commonmark", {"html": False})
     .enable(["strikethrough", "table"])
-    .disable("image")  # it is a link then
+    .disable(["image", "reference"])  # an image is a link then
 )
+_ABOVE = {"": "", "hr": "---\n\n"}  # Markdown for the block above; else a paragraph
 
 
-def last_block(text: str) -> int:
-    """Return the number of the line that the last block of a Markdown text begins with."""
-    tokens = _PARSER.parse(text)
-    begins = [token.map[0] for token in tokens if token.level == 0 and token.map is not None]
-    return begins[-1] if begins else 0
+class Blocks(NamedTuple):
+    """The final blocks of a Markdown text that is still growing.
+
+    Attributes:
+        end: the number of final lines, which are all before the last block.
+        last: the type of the last final block, or "".
+    """
+
+    end: int
+    last: str
 
 
-def markdown_lines(text: str, console: Console, options: ConsoleOptions) -> list[list[Segment]]:
+def final_blocks(text: str) -> Blocks:
+    """Find the blocks that further lines cannot change: all but the last.
+
+    Args:
+        text: complete lines only: an incomplete "#1" would look like the heading "#".
+    """
+    begins = [
+        (token.map[0], token.type)
+        for token in _PARSER.parse(text)
+        if token.level == 0 and token.map is not None
+    ]
+    return Blocks(begins[-1][0], begins[-2][1]) if len(begins) > 1 else Blocks(0, "")
+
+
+def first_code(text: str) -> str | None:
+    """Return the content of the first fenced code block of a Markdown text, or None."""
+    return next((token.content for token in _PARSER.parse(text) if token.type == "fence"), None)
+
+
+def markdown_lines(
+    text: str, console: Console, options: ConsoleOptions, above: str = ""
+) -> list[list[Segment]]:
     """Return the lines of Markdown, without the trailing spaces that rich adds.
 
     They would be copied with the text, and wrap when the terminal becomes narrower.
+
+    Args:
+        text: the Markdown.
+        console: the terminal.
+        options: how wide it is.
+        above: the type of the block above the text, or ""; rich's spacing depends on it.
     """
-    lines = console.render_lines(_Whole(text), options, pad=False)
+    context = _ABOVE.get(above, "above\n\n")
+    lines = console.render_lines(_Whole(context + text), options, pad=False)
+    del lines[: len(console.render_lines(_Whole(context), options, pad=False)) if context else 0]
     for line in lines:
         # Entities are characters only now.
         line[:] = [Segment(printable(part.text), part.style) for part in line]
@@ -51,13 +89,15 @@ class Block:
 
     Args:
         text: the piece.
+        above: the type of the block above it, or "".
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, above: str = "") -> None:
         self._text = text
+        self._above = above
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for line in markdown_lines(self._text, console, options):
+        for line in markdown_lines(self._text, console, options, self._above):
             yield from line
             yield Segment.line()
 
@@ -83,3 +123,7 @@ class _Whole(Markdown):
         # Links show where they lead, instead of hiding it behind their text.
         super().__init__("", hyperlinks=False)
         self.parsed = _PARSER.parse(text)
+        for token in self.parsed:
+            for part in token.children or ():
+                if part.type == "softbreak":  # which rich shows as a space
+                    part.type = "hardbreak"

@@ -1,8 +1,9 @@
 """Showing answers: as plain text, or as Markdown that grows in a terminal.
 
-An answer that is longer than the screen cannot be redrawn as a whole, since lines that have
-scrolled away cannot be changed. So only its last block is redrawn: a paragraph, a list, a block of
-code. Everything before that is final, and printed once.
+An answer that is longer than the screen cannot be redrawn as a whole, since what has scrolled
+away cannot be changed. So only its last block is redrawn: a paragraph, a list, a block of code.
+Everything before that is final, and printed once. At the end the screen looks as if the whole
+answer had been rendered at once.
 
 In a terminal, but not in a pipe or file, a dim line says when nothing arrives for some seconds, or
 when something is sent again.
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _RATE = 10  # times a second that the last block is drawn anew
 _SILENCE = 3.0  # seconds without anything new until that is said
+_THINKS, _THOUGHT = "<think>", "</think>"  # around the model's reasoning
 _NARROW = 16  # columns; with less room than that, text is not indented
 
 
@@ -38,26 +40,29 @@ def in_a_line(error: Exception) -> str:
     return one_line(text) or type(error).__name__
 
 
-def show_hanging(head: str, text: str, *, colour: str | None = None, dim: bool = False) -> None:
-    """Show a text on stdout; in a terminal, wrap it between words and indent it by its head.
+def show_hanging(
+    head: str, text: str, *, colour: str | None = None, dim: bool = False, err: bool = False
+) -> None:
+    """Show a text; in a terminal, wrap it between words and indent it by its head.
 
     Args:
         head: the text before the first line.
         text: the text.
         colour: of the head.
         dim: whether the text is dim.
+        err: whether to use stderr instead of stdout.
     """
-    click.echo(click.style(head, fg=colour) if colour else head, nl=False)
+    click.echo(click.style(head, fg=colour) if colour else head, nl=False, err=err)
     room = shutil.get_terminal_size().columns - len(head)
-    if not sys.stdout.isatty() or room < _NARROW:
-        click.echo(click.style(text, dim=True) if dim else text)
+    if not (sys.stderr if err else sys.stdout).isatty() or room < _NARROW:
+        click.echo(click.style(text, dim=True) if dim else text, err=err)
         return
     from rich.console import Console
     from rich.text import Text
 
     for number, line in enumerate(Text(text).wrap(Console(), room)):
         shown = f"{' ' * len(head) if number else ''}{line.plain.rstrip()}"
-        click.echo(click.style(shown, dim=True) if dim else shown)
+        click.echo(click.style(shown, dim=True) if dim else shown, err=err)
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -122,6 +127,7 @@ class Screen:
     def __init__(self) -> None:
         self._begun = self._in_line = False
         self._thinking: bool | None = None  # whether the model's reasoning is shown; once known
+        self._held = ""  # possibly the beginning of a tag
         self._terminal = sys.stdout.isatty()  # nothing else obeys control characters
         self._writing = threading.Lock()
         self._last = time.monotonic()  # when something was shown
@@ -140,7 +146,7 @@ class Screen:
     def show(self, text: str) -> None:
         """Show another text, without the space at the beginning of the first token."""
         self._last, self._silent = time.monotonic(), False
-        if not self._begun:
+        if not self._begun and text:
             self._begun = True
             text = text.removeprefix(" ")
         self._write(self._dimmed(printable(text)) if self._terminal else text)
@@ -148,18 +154,27 @@ class Screen:
     def revise(self, text: str) -> None:
         """Show the whole answer, which replaces the text shown so far."""
         self.note("the server began the answer again: it is shown once more")
-        self._begun, self._thinking = False, None
+        self._begun, self._thinking, self._held = False, None, ""
         self.show(text)
 
     def _dimmed(self, text: str) -> str:
         """Return a text with the model's reasoning in dim style."""
+        text, self._held = self._held + text, ""
         if self._thinking is None:
-            self._thinking = text.lstrip().startswith("<think>")
+            begun = text.lstrip()
+            if len(begun) < len(_THINKS) and _THINKS.startswith(begun):
+                self._held = text  # the rest of the tag may follow
+                return ""
+            self._thinking = begun.startswith(_THINKS)
         if not self._thinking:
             return text
-        reasoning, end, answer = text.partition("</think>")
+        reasoning, end, answer = text.partition(_THOUGHT)
         self._thinking = not end
-        return click.style(reasoning + end, dim=True) + answer
+        if self._thinking:
+            lengths = range(len(_THOUGHT) - 1, 0, -1)
+            held = next((size for size in lengths if reasoning.endswith(_THOUGHT[:size])), 0)
+            reasoning, self._held = reasoning[: len(reasoning) - held], reasoning[-held:][:held]
+        return (click.style(reasoning + end, dim=True) if reasoning + end else "") + answer
 
     def note(self, text: str) -> None:
         """Show what the client waits for, in a line of its own above the rest of the answer."""
@@ -172,6 +187,9 @@ class Screen:
     def end(self) -> None:
         """End the line, if anything was shown."""
         self._over.set()
+        held, self._held = self._held, ""  # it was not a tag
+        if held:
+            self._write(click.style(held, dim=True) if self._thinking else held)
         if self._begun:
             click.echo()
 
@@ -211,12 +229,12 @@ class MarkdownScreen(Screen):
         super().__init__()
         self._console = Console(highlight=False, markup=False, emoji=False)
         self._tail = self._note = ""  # the part that is drawn anew, and what is waited for
-        self._above = False  # whether blocks that are final stand above
+        self._above = ""  # the type of the last final block, or ""
         self._spinner = Spinner("dots")
         self._live = Live(
             self,
             console=self._console,
-            refresh_per_second=_RATE,
+            auto_refresh=False,  # rich's own thread would not wait for `_print()`
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
@@ -228,18 +246,22 @@ class MarkdownScreen(Screen):
 
     def end(self) -> None:
         """Print the whole answer in its final form."""
-        try:
-            self._live.stop()
-        finally:  # Ctrl-C may come here, too
-            self._console.show_cursor()
+        with self._writing:
+            self._over.set()
+            try:
+                self._live.stop()
+            finally:  # Ctrl-C may come here, too
+                self._console.show_cursor()
         text, self._tail = self._tail, ""
-        self._print(text)
+        self._print(text, "paragraph_open")
 
     def revise(self, text: str) -> None:
         """Show the whole answer; replace the part that can still be redrawn."""
         self._tail = ""
         if self._above:
-            self._print("*The server began the answer again: it is shown once more.*")
+            told = "*The server began the answer again: it is shown once more.*"
+            with self._writing:
+                self._print(told, "paragraph_open")
         self.show(text)
 
     def _dimmed(self, text: str) -> str:
@@ -248,34 +270,45 @@ class MarkdownScreen(Screen):
 
     def _start(self) -> None:
         self._live.start()
+        threading.Thread(target=self._refresh, name="h2o_client-live", daemon=True).start()
+
+    def _refresh(self) -> None:
+        while not self._over.wait(1 / _RATE):
+            with self._writing:
+                if not self._over.is_set():
+                    self._live.refresh()
 
     def _write(self, text: str) -> None:
-        self._tail += text
-        self._note = ""
-        if "\n" in text:
-            self._print_final_blocks()
+        with self._writing:
+            self._tail += text
+            self._note = ""
+            if "\n" in text:
+                self._print_final_blocks()
 
     def _print_final_blocks(self) -> None:
         """Print the final form of all blocks but the last."""
-        from h2o_client.cli.markdown import last_block
+        from h2o_client.cli.markdown import final_blocks
 
-        lines = self._tail.split("\n")
-        last = last_block(self._tail)
-        if last == 0:
-            return
-        # First removed from the part that is drawn anew, so that it is not shown twice.
-        self._tail = "\n".join(lines[last:])
-        self._print("\n".join(lines[:last]))
+        whole, _, begun = self._tail.rpartition("\n")
+        blocks = final_blocks(whole)
+        if blocks.end:
+            lines = whole.split("\n")
+            # First removed from the part that is drawn anew, so that it is not shown twice.
+            self._tail = "\n".join([*lines[blocks.end :], begun])
+            self._print("\n".join(lines[: blocks.end]), blocks.last)
 
-    def _print(self, text: str) -> None:
+    def _print(self, text: str, last: str) -> None:
+        """Print the final form of some blocks; the caller holds the lock.
+
+        Args:
+            text: the blocks.
+            last: the type of the last one.
+        """
         from h2o_client.cli.markdown import Block
 
-        if not text.strip():
-            return
-        if self._above:
-            self._console.print()
-        self._above = True
-        self._console.print(Block(text))
+        if text.strip():
+            above, self._above = self._above, last
+            self._console.print(Block(text, above))
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         """Redraw the last block: as much of its end as fits on the screen."""
@@ -285,9 +318,8 @@ class MarkdownScreen(Screen):
         from h2o_client.cli.markdown import markdown_lines
 
         note = self._note or self._silence()
-        lines = markdown_lines(self._tail, console, options) if self._tail.strip() else []
-        if lines and self._above:
-            lines.insert(0, [])
+        text, above = self._tail, self._above
+        lines = markdown_lines(text, console, options, above) if text.strip() else []
         if note or not lines:
             # In one line: "⠋ " stands before it.
             self._spinner.text = Text(note, style="dim")

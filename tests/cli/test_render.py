@@ -1,14 +1,18 @@
 """What a terminal shows: all of an answer in Markdown, and what is waited for."""
 
 import io
+import itertools
+import random
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 from command import Terminal
 from rich.console import Console
+from rich.markdown import Markdown
+from screen import Screen as AnyTerminal
 
 from h2o_client import OverloadedError, Retry
 from h2o_client._client.http import AMBIENT
@@ -64,6 +68,191 @@ def test_wide_and_combined_characters_are_wrapped_by_their_width() -> None:
     lines = shown("日本語の文章がここにあります。e\u0301e\u0301" * 3, 21).splitlines()
     assert all(len(line.replace("e\u0301", "")) * 2 <= 20 for line in lines)
     assert "".join(lines).count("日") == 3
+
+
+# An answer that comes in pieces
+
+
+VERSE = "Roses are red,\nViolets are blue,\n\n> Quoted\n> verse\n\n```\none\ntwo\n```\n\n- a\n  b\n"
+SAMPLE = """\
+# Title
+
+A paragraph with **bold** words, `code`, [a link](http://example.com/x), and enough to be wrapped.
+
+## Lists
+
+1. One
+2. Two
+
+   ```python
+   in_a_list = True
+   ```
+
+- a
+    - b
+
+* another list
+
+```python
+def double(n):
+
+    return 2 * n
+```
+
+| left | right |
+|------|------:|
+| 1    | 2     |
+
+---
+
+- after a rule
+
+---
+
+After a rule.
+
+> Quoted, with a list:
+>
+> - x
+> - y
+
+    indented code
+
+Setext
+------
+
+~~~
+not closed
+"""
+TRAPS = """\
+See [this][1] and #2:
+#2 is not a heading
+-5 is not a list
+1986. Nor is this.
+| a | b |
+|---|---|
+| <kbd> | &amp; |
+-
+- x
+
+  y
+lazy
+
+[1]: http://example.com/1
+
+ > q
+```html
+<p>
+```
+***
+日本語の文章がここにあります。
+日本
+"""
+
+
+def at_once(text: str) -> AnyTerminal:
+    """What a terminal shows of a text that was rendered as a whole."""
+    terminal = AnyTerminal(20, 40)
+    console = Console(file=io.StringIO(), width=40, force_terminal=True, color_system="256")
+    with console.capture() as captured:
+        console.print(Block(text))
+    terminal.feed(captured.get())
+    return terminal
+
+
+def in_pieces(pieces: Iterable[str], begin: Callable[[], Terminal]) -> AnyTerminal:
+    stream = begin()
+    with MarkdownScreen() as answer:
+        for piece in pieces:
+            answer.show(piece)
+    terminal = AnyTerminal(20, 40)
+    terminal.feed(stream.getvalue())
+    return terminal
+
+
+def chunkings(text: str, count: int) -> Iterator[list[str]]:
+    """Yield the text whole, in lines, in characters, and cut at random places."""
+    yield [text]
+    yield text.splitlines(keepends=True)
+    yield list(text)
+    chance = random.Random(text)
+    for _ in range(count):
+        cuts = sorted(chance.sample(range(len(text)), chance.randrange(1, len(text) // 2)))
+        yield [text[a:b] for a, b in itertools.pairwise([0, *cuts, len(text)])]
+
+
+@pytest.mark.parametrize("count", [5, pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize("text", [VERSE, SAMPLE, TRAPS])
+def test_the_final_screen_does_not_depend_on_the_pieces(
+    screen: Callable[[], Terminal], monkeypatch: pytest.MonkeyPatch, text: str, count: int
+) -> None:
+    monkeypatch.setattr(render, "_RATE", 100)  # some of it is drawn on the way
+    expected = at_once(text).cells
+    for pieces in chunkings(text, count):
+        assert in_pieces(pieces, screen).cells == expected
+
+
+LINES = [
+    "# h",
+    "para",
+    "- a",
+    "  - b",
+    "1. one",
+    "10. ten",
+    "> q",
+    "> - x",
+    "> ```",
+    "```",
+    "~~~",
+    "| a | b |",
+    "|---|---|",
+    "---",
+    "===",
+    "#tag",
+    "-",
+    "*",
+    "",
+    "   x",
+    "b\\",
+    "[a]: http://x",
+    "[a]",
+    "<p>",
+    "**bo",
+    "ld**",
+    "`c",
+    "d`",
+    "- - x",
+    "more words than a line of this terminal holds",
+    "",
+]
+
+
+@pytest.mark.long
+def test_the_final_screen_of_any_text(screen: Callable[[], Terminal]) -> None:
+    chance = random.Random(15)
+    for _ in range(300):
+        text = "\n".join(chance.choices([*LINES, "a  ", "  "], k=chance.randrange(1, 12)))
+        assert in_pieces(text, screen).cells == at_once(text).cells
+
+
+def test_a_whole_answer_looks_as_rich_renders_it() -> None:
+    console = Console(file=io.StringIO(), width=40)
+    with console.capture() as captured:
+        console.print(Markdown(SAMPLE, hyperlinks=False))
+    assert at_once(SAMPLE).lines == [line.rstrip() for line in captured.get().splitlines()]
+
+
+def test_line_breaks_are_kept() -> None:
+    lines = at_once(VERSE).lines
+    assert lines[:5] == ["Roses are red,", "Violets are blue,", "", "▌ Quoted", "▌ verse"]
+    assert [line.strip() for line in lines[5:]] == ["", "", "one", "two", "", "", "• a", "b"]
+
+
+def test_a_definition_is_shown(screen: Callable[[], Terminal]) -> None:
+    """It may come last, when the text that uses it is final."""
+    lines = in_pieces(TRAPS, screen).lines
+    assert "See [this][1] and #2:" in lines
+    assert "[1]: http://example.com/1" in lines
 
 
 # What stands beside its head
@@ -185,6 +374,20 @@ def test_reasoning_is_dim(screen: Callable[[], Terminal]) -> None:
             shown.show(text)
     found = terminal.getvalue()
     assert "\x1b[2m<think>Let\x1b[0m\x1b[2m me see.\x1b[0m\x1b[2m</think>\x1b[0mFour." in found
+
+
+@pytest.mark.parametrize("text", ["<think>a < b </th</think>c", "<thi", "<think>a</th", " <b>"])
+def test_reasoning_is_dim_however_it_comes(screen: Callable[[], Terminal], text: str) -> None:
+    found = []
+    for pieces in chunkings(text, 5):
+        stream = screen()
+        with Screen() as shown:
+            for piece in pieces:
+                shown.show(piece)
+        found.append(AnyTerminal(20, 40))
+        found[-1].feed(stream.getvalue())
+    assert found[0].lines == [text.removeprefix(" ")]
+    assert all(terminal.cells == found[0].cells for terminal in found)
 
 
 def test_tags_later_in_an_answer_are_not_dim(screen: Callable[[], Terminal]) -> None:
