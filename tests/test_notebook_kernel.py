@@ -43,7 +43,7 @@ ANSWERS = {
     ),
     "Name three planets": " 1. **Mercury**\n2. **Mars**\n3. **Jupiter**",
     "Which of them": " **Jupiter**, by far: all the other planets would fit into it.",
-    "haiku": " *A falcon circles*  \n*the whole valley holds its breath*  \n*and then, only wind*",
+    "haiku": " *A falcon circles*\n*the whole valley holds its breath*\n*and then, only wind*",
     "My name is Ada": " Nice to meet you, **Ada**!",
     "What is my name": " Your name is **Ada**.",
     "prime": " A prime has no divisors but 1 and itself: 2, 3, 5, 7, 11, …",
