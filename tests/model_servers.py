@@ -85,8 +85,8 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, answer: Callable[[Asked, Handler], None]) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, answer: Callable[[Asked, Handler], None], port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
         self.answer = answer
         self.asked: list[Asked] = []
         self.left = threading.Event()
@@ -97,9 +97,9 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def running(answer: Callable[[Asked, Handler], None]) -> Iterator[Server]:
+def running(answer: Callable[[Asked, Handler], None], port: int = 0) -> Iterator[Server]:
     """A stub, for as long as the block runs."""
-    with Server(answer) as server:
+    with Server(answer, port) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.005,))
         thread.start()
         try:

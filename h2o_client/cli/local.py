@@ -50,21 +50,30 @@ def make_emulator(**options: Any) -> "Emulator":
 
 
 @contextlib.contextmanager
-def running(emulator: "Emulator", host: str, port: int) -> Generator[None]:
+def running(
+    emulator: "Emulator", host: str, port: int, *, wait_for_engine: bool = True
+) -> Generator[None]:
     """Run an emulator during the block, and show its warnings.
 
     Args:
         emulator: the emulator.
         host: the address that it listens on.
         port: the port.
+        wait_for_engine: whether it is only a warning if a model server does not answer yet.
 
     Raises:
-        OSError: it cannot listen there, or an engine does not start.
+        OSError: it cannot listen there, an engine does not start, or a model server is down.
     """
     from h2o_client.emulator import EngineError
 
+    failures: list[str] = []
+    started = False
+
     def show(line: str) -> None:
-        click.echo(printable(line), err=True)
+        if wait_for_engine or started:
+            click.echo(printable(line), err=True)
+        else:
+            failures.append(line)
 
     warnings = log_shown("h2o_client.emulator", logging.WARNING, show, propagate=False)
     with contextlib.closing(emulator), warnings:
@@ -74,6 +83,9 @@ def running(emulator: "Emulator", host: str, port: int) -> Generator[None]:
             raise OSError(str(error)) from error
         except OSError as error:
             raise OSError(f"cannot listen on {host}, port {port}: {error}") from error
+        if failures:
+            raise OSError(failures[0])
+        started = True
         yield
 
 
@@ -93,7 +105,7 @@ def local_server(
     """
     host = "127.0.0.1"
     server = make_emulator(host=host, pace=pace, engine=engine, dialect=dialect)
-    with running(server, host, 0), _without_proxy(host):
+    with running(server, host, 0, wait_for_engine=False), _without_proxy(host):
         yield server.url
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import needs
 import pytest
-from command import Command, ended, process, read, script
+from command import Command, InTerminal, ended, process, read, script
 from model_servers import LEFT, WHOLE, Asked, Handler, OpenAIStub, delta, running
 from test_cli import GREETING
 
@@ -38,10 +38,12 @@ def serving(
         yield serve, found[1], shown
 
 
-def stop(serve: "subprocess.Popen[bytes]") -> None:
+def stop(serve: "subprocess.Popen[bytes]", *, warned: bool = False) -> None:
     """End it, as it should end."""
     serve.terminate()
-    assert ended(serve)[::2] == (0, "\nstopped\n")
+    status, _, err = ended(serve)
+    assert status == 0
+    assert err.endswith("\nstopped\n") if warned else err == "\nstopped\n"
 
 
 @needs.posix
@@ -197,8 +199,43 @@ def test_an_engine_for_one_command(command: Command) -> None:
     assert "unknown engine" in command.err
     assert command("chat", "Hi", "--engine", "rote", "--base-url", "http://127.0.0.1") == 2
     assert "--engine and --base-url exclude each other" in command.err
-    assert command("chat", "Hi", "--engine", "openai:http://127.0.0.1:1#m") == 1
-    assert "the model server at http://127.0.0.1:1 does not answer" in command.err
+
+
+DEAD = "the model server at http://127.0.0.1:1 does not answer: ConnectError: Connection refused"
+
+
+@needs.posix
+@pytest.mark.parametrize("arguments", [("chat", "Hi"), ("chat",), ("models",)])
+def test_an_engine_that_is_dead_is_said_at_once(
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    terminal = InTerminal(monkeypatch, *arguments)
+    env = {"COLUMNS": "200"}
+    assert terminal("--engine", "openai:http://127.0.0.1:1#m", env=env, typed=["Hi"]) == 1
+    assert terminal.text == f"h2o-client: {DEAD}\n"
+
+
+@needs.posix
+def test_serving_a_dead_engine_is_said_once() -> None:
+    models = [f"--model={name}=openai:http://127.0.0.1:1#m" for name in "ab"]
+    with serving(*models) as (serve, url, _), H2oClient(url, model="a", retries=0) as client:
+        for _ in range(2):
+            with pytest.raises(ServerError):
+                client.chat("Hi")
+        serve.terminate()
+        assert ended(serve)[::2] == (0, f"{DEAD}\n\nstopped\n")
+
+
+@pytest.mark.long
+@needs.posix
+def test_serving_an_engine_that_begins_later() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    engine = f"openai:http://127.0.0.1:{port}#m"
+    with serving("--engine", engine) as (serve, url, _), H2oClient(url) as client:
+        with running(OpenAIStub(list(WHOLE)), port):
+            assert client.chat("Hi").text == " Hello there"
+        stop(serve, warned=True)
 
 
 @pytest.mark.long

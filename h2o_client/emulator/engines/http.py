@@ -7,8 +7,11 @@ the model server at once, so that a stop reaches the server.
 from __future__ import annotations
 
 import base64
+import errno
 import http.cookiejar
 import logging
+import os
+import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -21,6 +24,9 @@ from h2o_client.emulator.engine import EngineError, LiveEngine, UpstreamDownErro
 
 CONNECT = 10.0
 """Seconds to connect."""
+
+FIRST = 5.0
+"""Seconds for the first request, which only checks that there is a server."""
 
 SILENCE = 300.0
 """Seconds for which a model server may be silent, as with the real service's HTTP client."""
@@ -106,11 +112,18 @@ class HttpEngine(LiveEngine):
             login = f"{parsed.username}:{parsed.password}".encode()
             self._login["authorization"] = f"Basic {base64.b64encode(login).decode()}"
         self._client: httpx.AsyncClient | None = None
+        self._told = ""  # the last error, which is logged once
 
-    async def start(self, say: Callable[[str], None]) -> None:  # noqa: ARG002 -- nothing to tell
-        """Make the client, in a thread because it may read certificates."""
+    async def start(self, say: Callable[[str], None]) -> None:  # noqa: ARG002 -- it is logged
+        """Make the client, and log a warning if the model server cannot be reached.
+
+        The client is made in a thread because it may read certificates.
+        """
         secure = httpx.URL(self.url).scheme == "https"  # redirects are not followed
         self._client = await anyio.to_thread.run_sync(_make_client, secure)
+        # Any response will do, and a slow one does not matter.
+        with suppress(UpstreamDownError), anyio.move_on_after(FIRST):
+            await (await self.send("HEAD", self.url)).excerpt()
 
     async def aclose(self) -> None:
         """Close the client."""
@@ -140,9 +153,12 @@ class HttpEngine(LiveEngine):
         try:
             response = await self._client.send(request, stream=True)
         except httpx.HTTPError as error:
-            text = f"{type(error).__name__}: {error}"
-            logger.warning("the model server at %s does not answer: %s", self.place, text)
+            text = f"{type(error).__name__}: {_cause(error)}"
+            if text != self._told:
+                self._told = text
+                logger.warning("the model server at %s does not answer: %s", self.place, text)
             raise UpstreamDownError(text) from error
+        self._told = ""
         encoded = "content-encoding" in response.headers
         kept = tuple(
             (name, value)
@@ -174,3 +190,16 @@ def _make_client(secure: bool) -> httpx.AsyncClient:
         timeout=httpx.Timeout(SILENCE, connect=CONNECT, pool=None),
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
     )
+
+
+def _cause(error: BaseException) -> str:
+    """The operating system's message, such as "Connection refused", or else the error's own."""
+    text = str(error)
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.strerror:
+            known = found.errno in errno.errorcode and not isinstance(found, ssl.SSLError)
+            text = os.strerror(found.errno) if known and found.errno else found.strerror
+        within = found.exceptions[0] if isinstance(found, BaseExceptionGroup) else None
+        found = within or found.__cause__ or found.__context__
+    return text
