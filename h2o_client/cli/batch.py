@@ -1,24 +1,29 @@
 """`h2o-client batch`: a file of prompts, and a file of their answers in the same order.
 
-The state of a run is in a journal beside the output (see `journal.py`). While it exists, the same
-command resumes where the last run ended, for whatever reason. It is removed when all prompts are
-answered. An output without a journal is complete, and is never changed.
+The state of a run is in a journal beside the output (see `journal.py`). The same command resumes
+where the last run ended, for whatever reason, and answers prompts that were added since. An output
+without a journal is never changed. If the output is stdout, the journal is temporary.
 """
 
-import json
+import contextlib
 import os
+import shutil
 import sys
+import tempfile
 import time
+from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import click
 
 from h2o_client import Retries
-from h2o_client.cli.items import Item, read_items
+from h2o_client.cli.items import Item, check_items, name_all, read_items
 from h2o_client.cli.journal import Journal
 from h2o_client.cli.outcome import describe_error
-from h2o_client.cli.server import connected, param_option, url_option, wrong_use
+from h2o_client.cli.server import connected, model_option, param_option, url_option, wrong_use
+from h2o_client.safe_text import to_json
 
 if TYPE_CHECKING:
     from h2o_client import BatchResult, H2oClient
@@ -27,13 +32,13 @@ _EVERY = 10.0  # seconds between lines, where stderr is not a terminal with a ba
 
 
 @click.command(short_help="Send all prompts of a file.")
-@click.argument("prompts", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("prompts", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, allow_dash=True),
     required=True,
-    help="The file for the answers, one JSON object in a line.",
+    help="The file for the answers, one JSON object in a line; - is stdout.",
 )
 @click.option(
     "--concurrency",
@@ -42,19 +47,25 @@ _EVERY = 10.0  # seconds between lines, where stderr is not a terminal with a ba
     show_default=True,
     help="How many prompts are sent at once.",
 )
-@click.option("--model", metavar="NAME", help="The model.  [default: $H2O_CHAT_MODEL]")
+@model_option
 @param_option
 @click.option("--retry-failed", is_flag=True, help="Send failed prompts again.")
+@click.option(
+    "--accept-changes",
+    is_flag=True,
+    help="Discard the answers to lines that were deleted or changed since.",
+)
 @url_option
 @click.pass_context
 def batch(
     ctx: click.Context,
-    prompts: Path,
-    output: Path,
+    prompts: str,
+    output: str,
     concurrency: int,
     model: str | None,
     params: dict[str, Any],
     retry_failed: bool,
+    accept_changes: bool,
     base_url: str | None,
 ) -> None:
     """Send all prompts of the file PROMPTS, and write the answers in the same order.
@@ -62,142 +73,172 @@ def batch(
     Each line is the text of a prompt, or a JSON object with "prompt" or "messages", and optionally
     "id", "model" and "parameters". Each line of the output has the "id", or else the number of the
     "line", and either "text", "model", "finish_reason", "generated_tokens" and "recovered", or an
-    "error".
+    "error". If PROMPTS is -, the prompts are read from stdin.
 
     If it is interrupted or killed, the same command resumes it: answers are not lost, and prompts
-    are not sent twice. The journal for that is beside the output; it contains the session, so keep
-    it to yourself.
+    are not sent twice. If lines were added to PROMPTS, only these are sent. The journal for that is
+    beside the output; until all prompts are answered it contains the session, so keep it to
+    yourself. A run with the output on stdout cannot be resumed.
 
     The exit status is 1 if a prompt failed.
     """
-    from h2o_client.cli.journalled_batch import delete_leftovers
-
-    path = output.with_name(f"{output.name}.journal")
-    if output.exists() and not path.exists():
-        raise click.UsageError(f"{output} exists already: name another output, or remove it")
-    with connected(base_url, model=model) as client:  # which sends nothing
-        common = {"server": client.base_url, "model": client.model, "parameters": params}
-        with wrong_use():
-            client.stream("?", **params)
-    progress = Progress(_count(prompts))
-    with Journal(path, common) as journal:
-        wanted = _compare(prompts, journal, progress, retry_failed=retry_failed)
-        if wanted or journal.session is not None:
-            options: dict[str, Any] = {"session": journal.session, "retries": Retries()}
-            with connected(base_url, model=model, **options) as client:
-                delete_leftovers(client, journal)
-                if wanted:
-                    _send(client, prompts, wanted, journal, progress, concurrency, params)
-        failed = _write(output, prompts, journal)
+    run = _Run(Path(prompts), Path(output), concurrency, model, params, base_url)
+    with contextlib.ExitStack() as stack:
+        if prompts == "-":
+            run.prompts = stack.enter_context(_folder()) / "prompts"
+            with run.prompts.open("wb") as copy:
+                shutil.copyfileobj(sys.stdin.buffer, copy)
+        if output == "-":
+            run.output, run.to_stdout = stack.enter_context(_folder()) / "answers", True
+        failed = run(retry_failed=retry_failed, accept_changes=accept_changes)
     if failed:
-        click.echo(f"{failed} failed: --retry-failed sends them again", err=True)
+        again = "" if run.to_stdout else ": --retry-failed sends them again"
+        click.echo(f"{failed} failed{again}", err=True)
         ctx.exit(1)
-    path.unlink()
-    _sync_directory(path.parent)
 
 
-def _count(prompts: Path) -> int:
-    """Return the number of prompts.
+@contextlib.contextmanager
+def _folder() -> Generator[Path]:
+    with tempfile.TemporaryDirectory(prefix="h2o-client-") as name:
+        yield Path(name)
 
-    Raises:
-        click.UsageError: two prompts have the same id.
+
+@dataclass
+class _Run:
+    """One run over the prompts.
+
+    Attributes:
+        prompts: the file of the prompts.
+        output: the file of the answers.
+        to_stdout: whether the answers are written to stdout at the end; the files are temporary.
     """
-    seen: dict[str, int] = {}
-    for item in read_items(prompts):
-        if item.key in seen:
-            raise click.UsageError(f"lines {seen[item.key]} and {item.number} have the same id")
-        seen[item.key] = item.number
-    return len(seen)
 
+    prompts: Path
+    output: Path
+    concurrency: int
+    model: str | None
+    params: dict[str, Any]
+    base_url: str | None
+    to_stdout: bool = False
 
-def _compare(
-    prompts: Path, journal: Journal, progress: "Progress", *, retry_failed: bool
-) -> set[str]:
-    """Return the keys of the prompts to send.
+    def __call__(self, *, retry_failed: bool, accept_changes: bool) -> int:
+        """Send the prompts, and write the answers; return how many failed."""
+        from h2o_client.cli.changes import follow_changes
+        from h2o_client.cli.journalled_batch import delete_leftovers
 
-    Raises:
-        click.UsageError: a prompt has changed since it was answered.
-    """
-    wanted: set[str] = set()
-    for item in read_items(prompts):
-        entry = journal.find(item.key)
-        state = None if entry is None else entry.state
-        if entry is not None and state == "answered":
-            if entry.digest != item.digest:
-                raise click.UsageError(
-                    f"line {item.number} has changed since it was sent: name another output"
-                )
-            progress.answered += 1
-        elif state == "failed" and not retry_failed:
-            progress.failed += 1
-        else:
-            wanted.add(item.key)
-    return wanted
+        path = self.output.with_name(f"{self.output.name}.journal")
+        if self.output.exists() and not path.exists():
+            raise click.UsageError(
+                f"{self.output} exists already, and has no journal: name another output, or "
+                "remove it"
+            )
+        with connected(self.base_url, model=self.model) as client:  # which sends nothing
+            common = {"server": client.base_url, "model": client.model, "parameters": self.params}
+            with wrong_use():
+                client.stream("?", **self.params)
+        given = check_items(self.prompts, self.prompts.suffix)
+        if given.empty:
+            count = "is" if len(given.empty) == 1 else "are"
+            click.echo(f"{name_all('line', given.empty)} {count} empty and skipped", err=True)
+        progress = Progress(len(given.items))
+        with Journal(path, common) as journal:
+            follow_changes(given, journal, accept=accept_changes)
+            wanted = self._compare(journal, progress, retry_failed=retry_failed)
+            if wanted or journal.session is not None:
+                options: dict[str, Any] = {"session": journal.session, "retries": Retries()}
+                with connected(self.base_url, model=self.model, **options) as client:
+                    delete_leftovers(client, journal)
+                    if wanted:
+                        self._send(client, wanted, journal, progress)
+            if not wanted:
+                written = "" if self.output.exists() else f"; the answers are taken from {path}"
+                done = f"{progress.answered} of {progress.total} are answered"
+                click.echo(f"{done}: nothing to send{written}", err=True)
+            failed = self._write(journal)
+        if self.to_stdout:
+            click.echo(self.output.read_bytes(), nl=False)
+        return failed
 
-
-def _send(
-    client: "H2oClient",
-    prompts: Path,
-    wanted: set[str],
-    journal: Journal,
-    progress: "Progress",
-    concurrency: int,
-    params: dict[str, Any],
-) -> None:
-    """Send the requested items, and store their outcomes in the journal."""
-    from h2o_client.cli.journalled_batch import JournalledBatch, delete_leftovers
-
-    journal.note_session(client.session)
-    results = JournalledBatch(
-        client,
-        (item for item in read_items(prompts) if item.key in wanted),
-        journal,
-        on_pause=progress.pause,
-        concurrency=concurrency,
-        **params,
-    )
-    try:
-        with progress, results:
-            try:
-                for result in results:
-                    item: Item = result.prompt
-                    if isinstance(result.error, OSError):  # the journal's: nothing could be kept
-                        raise result.error
-                    if result.error is not None:
-                        found = describe_error(result.error).items()
-                        error = {name: value for name, value in found if value or name == "message"}
-                        journal.failed(item.key, item.digest, error)
-                    progress.show(result)
-            except KeyboardInterrupt:
-                progress.stopping = True
-                raise
-    except KeyboardInterrupt:
-        click.echo(
-            f"interrupted: {progress.answered} of {progress.total} are answered and kept; "
-            "the same command resumes",
-            err=True,
-        )
-        raise
-    delete_leftovers(client, journal)
-
-
-def _write(output: Path, prompts: Path, journal: Journal) -> int:
-    """Write the outcomes of all items, in their order; return how many failed."""
-    failed = 0
-    new = output.with_name(f"{output.name}.new")
-    # Half of a surrogate pair is not a character: its escape is the one of JSON.
-    with new.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-        for item in read_items(prompts):
+    def _compare(self, journal: Journal, progress: "Progress", *, retry_failed: bool) -> set[str]:
+        """Return the keys of the prompts to send."""
+        wanted: set[str] = set()
+        for item in read_items(self.prompts):
             entry = journal.find(item.key)
-            assert entry is not None  # noqa: S101 -- each was sent, or was found there
-            failed += entry.state == "failed"
-            name = {"line": item.number} if item.id is None else {"id": item.id}
-            file.write(json.dumps({**name, **entry.outcome}, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(output)
-    _sync_directory(output.parent)
-    return failed
+            state = None if entry is None else entry.state
+            if state == "answered":
+                progress.answered += 1
+            elif state == "failed" and not retry_failed:
+                progress.failed += 1
+            else:
+                wanted.add(item.key)
+        return wanted
+
+    def _send(
+        self, client: "H2oClient", wanted: set[str], journal: Journal, progress: "Progress"
+    ) -> None:
+        """Send the requested items, and store their outcomes in the journal."""
+        from h2o_client.cli.journalled_batch import JournalledBatch, delete_leftovers
+
+        journal.note_session(client.session)
+        results = JournalledBatch(
+            client,
+            (item for item in read_items(self.prompts) if item.key in wanted),
+            journal,
+            on_pause=progress.pause,
+            concurrency=self.concurrency,
+            **self.params,
+        )
+        try:
+            with progress, results:
+                try:
+                    for result in results:
+                        item: Item = result.prompt
+                        if isinstance(
+                            result.error, OSError
+                        ):  # the journal's: nothing could be kept
+                            raise result.error
+                        if result.error is not None:
+                            found = describe_error(result.error).items()
+                            error = {
+                                name: value for name, value in found if value or name == "message"
+                            }
+                            journal.failed(item.key, item.digest, error)
+                        progress.show(result)
+                except KeyboardInterrupt:
+                    progress.stopping = True
+                    raise
+        except KeyboardInterrupt:
+            self._end_early(journal, progress)
+            raise
+        delete_leftovers(client, journal)
+
+    def _end_early(self, journal: Journal, progress: "Progress") -> None:
+        """Report an interruption; write the answers if they go to stdout."""
+        if self.to_stdout:
+            self._write(journal)
+            click.echo(self.output.read_bytes(), nl=False)
+        kept = "written" if self.to_stdout else "kept; the same command resumes"
+        done = f"{progress.answered} of {progress.total}"
+        click.echo(f"interrupted: {done} are answered and {kept}", err=True)
+
+    def _write(self, journal: Journal) -> int:
+        """Write the outcomes of the items, in their order; return how many failed."""
+        failed = 0
+        new = self.output.with_name(f"{self.output.name}.new")
+        # Half of a surrogate pair is not a character: its escape is the one of JSON.
+        with new.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+            for item in read_items(self.prompts):
+                entry = journal.find(item.key)
+                if entry is None or not entry.outcome:  # interrupted
+                    continue
+                failed += entry.state == "failed"
+                name = {"line": item.number} if item.id is None else {"id": item.id}
+                file.write(to_json({**name, **entry.outcome}, ascii_only=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self.output)
+        _sync_directory(self.output.parent)
+        return failed
 
 
 def _sync_directory(path: Path) -> None:

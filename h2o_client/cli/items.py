@@ -2,11 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+
+_HEADER = {"prompt", "prompts", "question", "questions", "text", "input", "message", "messages"}
+_CELL = re.compile(r"[A-Za-z_][A-Za-z0-9_ ]{0,30}")
+_JSON_LINES = (".jsonl", ".ndjson")
+_MANY = 5  # names in a message
 
 
 class Item(NamedTuple):
@@ -52,3 +58,80 @@ def read_items(path: Path) -> Iterator[Item]:
                     yield Item.read(number, line.rstrip("\r\n"))
         except UnicodeDecodeError as error:
             raise click.UsageError(f"{path} is not UTF-8: {error.reason}") from None
+
+
+class Given(NamedTuple):
+    """The contents of the input.
+
+    Attributes:
+        items: the line number and digest of each item, by its key.
+        empty: the numbers of the empty lines.
+    """
+
+    items: dict[str, tuple[int, str]]
+    empty: list[int]
+
+
+def check_items(path: Path, suffix: str) -> Given:
+    """Read the input once, and check its lines.
+
+    Args:
+        path: the file.
+        suffix: of its name; in a `.jsonl` file each line that is JSON must be an object.
+
+    Raises:
+        click.UsageError: a line is not a prompt, or two have the same id.
+    """
+    items: dict[str, tuple[int, str]] = {}
+    empty: list[int] = []
+    last = 0
+    for item in read_items(path):
+        empty += range(last + 1, item.number)
+        last = item.number
+        if isinstance(item.prompt, str) and not item.wrong:
+            _check_text(item.number, item.prompt.strip(), suffix.lower(), first=not items)
+        if item.key in items:
+            raise click.UsageError(f"lines {items[item.key][0]} and {item.number} have the same id")
+        items[item.key] = (item.number, item.digest)
+    return Given(items, empty)
+
+
+def name_all(noun: str, names: Sequence[object]) -> str:
+    """Return names in words: "line 2", "lines 2, 3 and 7 more"."""
+    shown = [str(name) for name in names[:_MANY]]
+    if len(names) > _MANY:
+        shown.append(f"{len(names) - _MANY} more")
+    listed = " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
+    return f"{noun}{'s' if len(names) > 1 else ''} {listed}"
+
+
+def _check_text(number: int, text: str, suffix: str, *, first: bool) -> None:
+    """Raise an error if a line is other JSON than an object, or the header of a CSV file."""
+    if text == "[":
+        raise click.UsageError(
+            f"line {number} starts a JSON array: write one JSON object per line instead"
+        )
+    if (text[0] in '["' or suffix in _JSON_LINES) and _is_json(text):
+        raise click.UsageError(
+            f"line {number} is JSON but not an object: "
+            'write {"prompt": "…"}, or the text of a prompt as it is'
+        )
+    cells = [cell.strip().strip('"') for cell in re.split("[,;\t]", text)]
+    words = _HEADER if len(cells) > 1 or suffix in (".csv", ".tsv") else {"prompt", "prompts"}
+    if (
+        first
+        and all(map(_CELL.fullmatch, cells))
+        and not words.isdisjoint(cell.lower() for cell in cells)
+    ):
+        raise click.UsageError(
+            f"line {number} looks like the header of a CSV file: each line must be the text of a "
+            'prompt or a JSON object; if it is a prompt, write it as {"prompt": "…"}'
+        )
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -1,9 +1,10 @@
 """The journal of `h2o-client batch`: the state of each prompt, even if the process is killed.
 
-It is an SQLite database beside the answers, `answers.jsonl.journal`, kept until every prompt is
-answered. Each call writes one transaction and syncs it to the disk before the process acts on it,
-so that a killed process loses nothing. Only its user can read it, because it contains the session,
-and only one process at a time can open it.
+It is an SQLite database beside the answers, `answers.jsonl.journal`. When every prompt is
+answered, it is kept without the session, so that the same command can answer further prompts. Each
+call writes one transaction and syncs it to the disk before the process acts on it, so that a killed
+process loses nothing. Only its user can read it, because it contains the session, and only one
+process at a time can open it.
 
 A prompt is a row, found by its key: the prompt's id as JSON, or the number of its line. `digest`
 shows whether the prompt has changed. Its state is one of:
@@ -23,7 +24,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -119,6 +120,31 @@ class Journal:
         for state, digest, conversation, at, outcome in self._rows(query, key):
             return Entry(state, digest, conversation, at, json.loads(outcome or "{}"))
         return None
+
+    def digests(self) -> dict[str, str]:
+        """Return the digest of each prompt in the journal, by its key."""
+        return dict(self._rows("SELECT key, digest FROM prompts ORDER BY rowid"))
+
+    def is_answered(self, key: str) -> bool:
+        """Whether a prompt is answered."""
+        return bool(self._rows("SELECT 1 FROM prompts WHERE key = ? AND state = 'answered'", key))
+
+    def rename(self, moved: Mapping[str, str], gone: Sequence[str]) -> None:
+        """Change the keys of prompts, and remove others.
+
+        Args:
+            moved: the new key for each old one.
+            gone: the keys of the prompts to remove.
+        """
+        with self._lock, self._failures():
+            self._db.execute("BEGIN")
+            delete, update = "DELETE FROM prompts WHERE key = ?", "UPDATE prompts SET key = ? "
+            self._db.executemany(delete, [(key,) for key in gone])
+            # Through temporary keys: the new key of one prompt can be the old key of another.
+            away = [(f"moved:{new}", old) for old, new in moved.items()]
+            self._db.executemany(f"{update} WHERE key = ?", away)
+            self._db.executemany(f"{update} WHERE key = ?", [(k[6:], k) for k, _ in away])
+            self._db.execute("COMMIT")
 
     def conversations(self) -> set[str]:
         """Return the conversations in which an answer may still be found."""

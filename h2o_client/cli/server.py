@@ -12,9 +12,37 @@ from h2o_client.cli import environment, state
 from h2o_client.cli.local import DIALECTS, ENGINES, local_server, log_shown
 from h2o_client.cli.outcome import debug_option
 from h2o_client.cli.render import show_retry, show_wait
-from h2o_client.options import as_arguments, read_parameter
+from h2o_client.options import (
+    HINTS,
+    OPTION_TYPES,
+    as_arguments,
+    read_parameter,
+    similar_option,
+)
 
 _PACE = 0.03  # seconds between tokens of `--local`, so that the streaming is seen
+
+_MEANT = {
+    "max_completion_tokens": "max_new_tokens",
+    "max_length": "max_new_tokens",
+    "max_tokens": "max_new_tokens",
+    "stop_sequence": "stop",
+    "stop_sequences": "stop",
+    "frequency_penalty": "repetition_penalty",
+    "presence_penalty": "repetition_penalty",
+}
+_INSTEAD = {
+    "api_key": "the environment's H2O_CHAT_TOKEN",
+    "base_url": "--base-url URL",
+    "dialect": "--dialect, with --local",
+    "files": "-f FILE",
+    "id": "-c ID",
+    "model": "-m NAME",
+    "proxy": "the environment's HTTPS_PROXY",
+    "system": "-s TEXT",
+    "token": "the environment's H2O_CHAT_TOKEN",
+    "verify": "the environment's SSL_CERT_FILE",
+}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,16 +70,29 @@ def server_options(command: F) -> F:
     return local(engine(dialect(url_option(command))))
 
 
+def model_option(command: F) -> F:
+    """Add `--model`."""
+    return click.option(
+        "-m", "--model", metavar="NAME", help="The model.  [default: $H2O_CHAT_MODEL]"
+    )(command)
+
+
 def param_option(command: F) -> F:
     """Add `--param`, which gives `params`: the arguments of a call."""
 
     def read(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> dict[str, Any]:
         try:
-            return as_arguments(dict(map(read_parameter, values)))
-        except (TypeError, ValueError) as error:
+            given = dict(map(read_parameter, values))
+        except ValueError as error:
             raise click.BadParameter(str(error), ctx, param) from None
+        for name in given:
+            wrong = _what_is_wrong(name)
+            if wrong:
+                raise click.UsageError(f"-p {name}=…: {wrong}", ctx)
+        return as_arguments(given)
 
     return click.option(
+        "-p",
         "--param",
         "params",
         metavar="NAME=VALUE",
@@ -59,6 +100,18 @@ def param_option(command: F) -> F:
         callback=read,
         help="A generation parameter, such as temperature=0.2. May be repeated.",
     )(command)
+
+
+def _what_is_wrong(name: str) -> str:
+    """Return the error of a parameter's name in terms of the command line, or ""."""
+    if name in OPTION_TYPES:
+        return ""
+    meant = _MEANT.get(name) or similar_option(name)
+    if meant:
+        return f"did you mean -p {meant}?"
+    if name in _INSTEAD:
+        return f"this is not a generation parameter: use {_INSTEAD[name]}"
+    return "this is not a generation parameter" if name in HINTS else ""
 
 
 @contextlib.contextmanager

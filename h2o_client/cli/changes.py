@@ -1,0 +1,63 @@
+"""What has changed in the input of `h2o-client batch` since an earlier run.
+
+A prompt is identified by its key (its id, or the number of its line), or else by its text: if lines
+were added or deleted, the lines after them have other numbers.
+"""
+
+from collections import defaultdict
+
+import click
+
+from h2o_client.cli.items import Given, name_all
+from h2o_client.cli.journal import Journal
+
+
+def follow_changes(given: Given, journal: Journal, *, accept: bool) -> None:
+    """Update the keys of the prompts in the journal, and remove prompts that no longer exist.
+
+    Args:
+        given: the input.
+        journal: the journal of the earlier run.
+        accept: whether answered prompts may be deleted or changed.
+
+    Raises:
+        click.UsageError: an answered prompt was deleted or changed, and `accept` is False.
+    """
+    before = journal.digests()
+    rest = {key: digest for key, digest in before.items() if _digest(given, key) != digest}
+    by_digest: defaultdict[str, list[str]] = defaultdict(list)
+    for key, digest in reversed(rest.items()):
+        by_digest[digest].append(key)
+    moved: dict[str, str] = {}
+    for key, (_, digest) in given.items.items():
+        if before.get(key) != digest and by_digest[digest]:
+            moved[by_digest[digest].pop()] = key
+    gone = [key for key in rest if key not in moved]
+    lost = [key for key in gone if journal.is_answered(key)]
+    if lost and not accept:
+        new = given.items.keys() - moved.values()
+        changed = [key for key in lost if key in new]
+        deleted = [key for key in lost if key not in new]
+        told = [
+            f"{_name(keys)} {'was' if len(keys) == 1 else 'were'} {what}"
+            for keys, what in ((changed, "changed"), (deleted, "deleted"))
+            if keys
+        ]
+        raise click.UsageError(
+            f"{', '.join(told)} after the answer was received: --accept-changes discards such "
+            "answers and sends what is new; or name another output"
+        )
+    journal.rename(moved, gone)
+
+
+def _digest(given: Given, key: str) -> str | None:
+    found = given.items.get(key)
+    return None if found is None else found[1]
+
+
+def _name(keys: list[str]) -> str:
+    """Return the lines and ids of prompts in words."""
+    lines = sorted(int(key.removeprefix("line:")) for key in keys if key.startswith("line:"))
+    ids = [key.removeprefix("id:") for key in keys if key.startswith("id:")]
+    named = (name_all(noun, names) for noun, names in (("line", lines), ("id", ids)) if names)
+    return " and ".join(named)
