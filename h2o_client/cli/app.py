@@ -15,10 +15,36 @@ from h2o_client.cli.outcome import PROGRAM, App, debug_option, open_what_is_clos
 from h2o_client.cli.serve import serve
 
 
+class _Main(App):
+    """The command. What is not a subcommand is a prompt for `chat`, or an option of it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments."""
+        own = {name for param in self.get_params(ctx) for name in param.opts}
+        place = next((place for place, text in enumerate(args) if text not in own), len(args))
+        if place < len(args) and args[place] not in self.commands:
+            if place == len(args) - 1 and not ctx.resilient_parsing:
+                self._check_name(ctx, args[place])
+            args = [*args[:place], "chat", *args[place:]]
+        return super().parse_args(ctx, args)
+
+    def _check_name(self, ctx: click.Context, word: str) -> None:
+        """Raise if a single word looks like the name of a subcommand."""
+        import difflib  # few need it
+
+        known = {**dict.fromkeys(self.commands), "help": "--help"}
+        for name in difflib.get_close_matches(word, known, n=1, cutoff=0.75):
+            raise click.UsageError(
+                f"did you mean {PROGRAM} {known[name] or name}? "
+                f"To send the word to the model: {PROGRAM} chat {word}",
+                ctx,
+            )
+
+
 @click.group(
-    cls=App,
+    cls=_Main,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=f'Without any server: {PROGRAM} chat --local "Hello"',
+    epilog=f'{PROGRAM} "Hello" is {PROGRAM} chat "Hello"; with --local it needs no server.',
 )
 @click.version_option(__version__, prog_name=PROGRAM)
 @debug_option

@@ -33,6 +33,7 @@ class ChatSession:
         parameters: generation parameters of all answers.
         raw: whether answers are shown as they are, instead of as Markdown.
         keep: whether conversations are kept, so that -c finds the last one.
+        again: the command that resumes the last one.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class ChatSession:
         parameters: Mapping[str, Any],
         raw: bool,
         keep: bool,
+        again: str,
     ) -> None:
         self._client = client
         self._saved = state.load(client.base_url)
@@ -50,6 +52,8 @@ class ChatSession:
         self._parameters = parameters
         self._raw = raw
         self._keep = keep
+        self._again = again
+        self._resumable = False  # whether -c finds the conversation
         self._models: Sequence[str] = []
         self._sent = ""
         self._partial: Message | None = None
@@ -79,7 +83,8 @@ class ChatSession:
                 "TEXT: put before each conversation's first message; - for none; alone: show it",
                 self._set_system,
             ),
-            "/quit": ("leave; so do Ctrl-D and Ctrl-C twice", self._quit),
+            "/quit": ("leave; so do exit, quit, Ctrl-D, and Ctrl-C twice", self._quit),
+            "/exit": ("the same", self._quit),
         }
         meanings = {name: meaning for name, (meaning, _) in self._commands.items()}
         self._editor = LineEditor(meanings, lambda: self._models)
@@ -87,6 +92,7 @@ class ChatSession:
     def _resume(self, conversation: Conversation) -> None:
         messages = conversation.history()
         self._conversation = conversation
+        self._resumable = conversation.id == self._saved.conversation
         self._model = conversation.model
         for message in messages:
             if message.role == "user":
@@ -119,11 +125,13 @@ class ChatSession:
                     with second_leaves():
                         self._obey(line)
             except EOFError:
+                self._say_goodbye()
                 return
-            except (Terminated, Left):
+            except Terminated:
                 raise
-            except KeyboardInterrupt:
-                if interrupted:
+            except KeyboardInterrupt as error:
+                if interrupted or isinstance(error, Left):
+                    self._say_goodbye()
                     raise
                 interrupted = True
                 click.secho("Ctrl-C once more leaves.", dim=True)
@@ -131,14 +139,34 @@ class ChatSession:
     def _obey(self, line: str) -> None:
         """Execute a line. Show errors, and continue the conversation."""
         try:
-            if line.startswith("/"):
+            if line.rstrip() in ("exit", "quit"):
+                told = f"To send the word “{line.rstrip()}”, put a space before it."
+                show_hanging("", told, dim=True)
+                self._quit("")
+            elif line.startswith("/"):
                 name, _, argument = line.strip().partition(" ")
-                _, run = self._commands.get(name, ("", _reject))
-                run(argument.strip())
+                self._find_command(name)(argument.strip())
             else:
                 self._send(line)
         except (H2oError, ValueError, OSError) as error:
-            click.echo(f"{PROGRAM}: {in_a_line(error)}", err=True)
+            show_hanging("", f"{PROGRAM}: {in_a_line(error)}", err=True)
+
+    def _find_command(self, name: str) -> Callable[[str], object]:
+        """Return the function of a command.
+
+        Raises:
+            ValueError: the command does not exist.
+        """
+        if name in self._commands:
+            return self._commands[name][1]
+        import difflib  # few need it
+
+        similar = difflib.get_close_matches(name, self._commands, n=1)
+        meant = f"did you mean {similar[0]}? " if similar else ""
+        raise ValueError(
+            f"unknown command {name}: {meant}/help shows the commands. To send a message that "
+            "begins with a slash, put a space before it"
+        )
 
     def _send(self, text: str) -> None:
         if self._unsaid:
@@ -147,7 +175,12 @@ class ChatSession:
         self._show(self._conversation.stream(text, **self._parameters))
 
     def _retry(self, _argument: str) -> None:
-        self._show(self._conversation.stream_retry(**self._parameters))
+        if self._conversation.id is not None:
+            self._show(self._conversation.stream_retry(**self._parameters))
+            return
+        if not self._sent:
+            self._require_messages()
+        self._show(self._conversation.stream(self._sent, **self._parameters))
 
     def _show(self, answer: ChatStream) -> None:
         try:
@@ -178,16 +211,24 @@ class ChatSession:
         if saved == self._saved:
             return
         self._saved = saved  # if it cannot be written, this is not tried again for every answer
+        self._resumable = False
         try:
             state.save(self._client.base_url, saved)
+            self._resumable = True
         except OSError as error:
             reason = error.strerror or type(error).__name__
             click.echo(f"{PROGRAM}: -c will not find this conversation: {reason}", err=True)
+
+    def _say_goodbye(self) -> None:
+        if self._resumable:
+            show_hanging("", "The conversation is saved on the server. To continue it:", dim=True)
+            click.secho(f"    {self._again}", dim=True)
 
     def _help(self, _argument: str) -> None:
         for name, (meaning, _) in self._commands.items():
             show_hanging(f"{name:9}", meaning)
         show_hanging("", "Alt-Enter begins a new line, Tab completes, the up arrow recalls.")
+        show_hanging("", "To send a line that looks like a command, begin it with a space.")
 
     def _new(self, _argument: str) -> None:
         self._begin(self._model)
@@ -198,6 +239,8 @@ class ChatSession:
         self._conversation = self._client.conversation(model=model, keep=self._keep)
         self._model = model
         self._unsaid = self._system
+        self._sent = ""
+        self._resumable = False
 
     def _choose_model(self, name: str) -> None:
         if not name:
@@ -256,13 +299,6 @@ class ChatSession:
             return
         with new_screen(raw=self._raw) as screen:
             screen.show(message.content)
-
-
-def _reject(_argument: str) -> NoReturn:
-    raise ValueError(
-        "unknown command; /help shows the commands. To send a message that begins with a slash, "
-        "put a space before it"
-    )
 
 
 class Left(KeyboardInterrupt):

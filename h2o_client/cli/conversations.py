@@ -125,10 +125,7 @@ def _resumed(base_url: str | None, number: str) -> "Generator[tuple[H2oClient, C
         click.UsageError: the conversation does not exist, or the id is not valid.
     """
     with connected(base_url, saved=True) as client:
-        if number == "last":
-            number = state.last_conversation(client.base_url)
-        elif state.load(client.base_url).session is None:
-            raise click.UsageError("no conversation with this server has been saved yet")
+        number = state.find_conversation(client.base_url, number)
         with wrong_use():
             conversation = client.conversation(id=number)
         yield client, conversation

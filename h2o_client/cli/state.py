@@ -61,14 +61,19 @@ def load(base_url: str) -> Saved:
     return Saved(session, conversation, dialect if dialect in _DIALECTS else None)
 
 
-def last_conversation(base_url: str) -> str:
-    """Return the id of the last conversation with a server.
+def find_conversation(base_url: str, number: str) -> str:
+    """Return the id of a conversation in the saved session of a server.
+
+    Args:
+        base_url: the server.
+        number: its id, or "last".
 
     Raises:
-        click.UsageError: a conversation has not been saved.
+        click.UsageError: a session or a last conversation has not been saved.
     """
-    found = load(base_url).conversation
-    if found is None:
+    saved = load(base_url)
+    found = saved.conversation if number == "last" else number
+    if saved.session is None or found is None:
         raise click.UsageError("no conversation with this server has been saved yet")
     return found
 

@@ -43,8 +43,11 @@ class Command:
         self.out = self.err = ""
 
     def __call__(self, *arguments: str) -> int:
-        with pytest.raises(SystemExit) as exit_:
-            app.main([*self._first, *arguments], prog_name="h2o-client")
+        with pytest.MonkeyPatch.context() as patch:
+            if type(sys.stdin).__module__.startswith("_pytest"):  # it cannot be read
+                patch.setattr(sys, "stdin", io.StringIO())
+            with pytest.raises(SystemExit) as exit_:
+                app.main([*self._first, *arguments], prog_name="h2o-client")
         self.out, self.err = self._capsys.readouterr()
         assert isinstance(exit_.value.code, int)
         return exit_.value.code

@@ -19,6 +19,7 @@ if sys.platform == "win32":
 from asked import requested
 from command import Command, InTerminal, script
 from pseudo_terminal import CTRL_C, CTRL_D, ENTER, PROMPT, TAB, UP, Session, session
+from screen import Screen
 
 from h2o_client import H2oClient
 from h2o_client.cli import state
@@ -103,6 +104,7 @@ def test_lines_are_edited_and_recalled(start: Start, server: Emulator) -> None:
         chat.until("You said: /quit")
         chat.until(PROMPT)
         chat.type(CTRL_D)
+        chat.until("To continue it:")
         assert chat.ended() == 0
     assert prompts(server) == ["Hello", "Hello", "two\nlines", " /quit"]
 
@@ -256,6 +258,27 @@ def test_markdown_is_rendered(terminal: InTerminal, server: Emulator) -> None:
     assert terminal.raw.rindex("\x1b[?25h") > terminal.raw.rindex("\x1b[?25l")  # the cursor is back
 
 
+VERSE = (
+    "# Verse\n\nRoses are red,\nViolets are blue.\n\n- a\n- b\n\n```\ncode\n```\n\n"
+    "| x |\n|---|\n| 1 |\n"
+)
+
+
+def test_the_same_answer_looks_the_same(start: Start, server: Emulator) -> None:
+    server.reply(Answer(tokens=(VERSE,)), Answer(tokens=tuple(VERSE), pace=0.004))
+    found = []
+    for _ in range(2):
+        with start("Show", lines=20, columns=40) as chat:
+            assert chat.ended() == 0
+            found.append(Screen(20, 40))
+            found[-1].feed(chat.raw)
+    assert found[0].cells == found[1].cells
+    lines = found[0].lines
+    assert lines[lines.index("Roses are red,") + 1] == "Violets are blue."
+    rows = found[0].cells
+    assert all(any(rows[place : place + 3]) for place in range(len(rows) - 2))  # blank ones: two
+
+
 def test_raw_is_not_rendered(terminal: InTerminal, server: Emulator) -> None:
     server.reply("A **bold**\x1b]0;title\x07 word")
     assert terminal("Show", "--raw") == 0
@@ -305,7 +328,80 @@ def test_an_error_does_not_end_it(terminal: InTerminal, server: Emulator) -> Non
     check_order(terminal.text, [*shown, "unknown command"])
 
 
+# Leaving
+
+
+@pytest.mark.parametrize("word", ["exit", "quit ", "/exit", "/quit"])
+def test_words_that_leave(terminal: InTerminal, server: Emulator, word: str) -> None:
+    assert terminal(typed=[" exit", "what does quit do?", word, "not read"]) == 0
+    assert prompts(server) == [" exit", "what does quit do?"]
+    hint = f"To send the word “{word.strip()}”, put a space before it."
+    assert (hint in terminal.text) == (not word.startswith("/"))
+    assert terminal.text.endswith(
+        "The conversation is saved on the server. To continue it:\n    h2o-client -c\n"
+    )
+
+
+def test_leaving_by_ctrl_c_tells_how_to_go_on(terminal: InTerminal, server: Emulator) -> None:
+    assert terminal("--base-url", server.url, typed=["Hello", CTRL_C + CTRL_C]) == 130
+    assert terminal.text.endswith(f"To continue it:\n    h2o-client -c --base-url {server.url}\n")
+
+
+def test_nothing_is_said_of_a_conversation_that_does_not_exist(terminal: InTerminal) -> None:
+    assert terminal(typed=["Hello", "/new", "quit"]) == 0
+    assert "is saved" not in terminal.text
+
+
 # Commands
+
+
+def test_a_retry_of_nothing_creates_nothing(
+    terminal: InTerminal, server: Emulator, home: Path
+) -> None:
+    assert terminal(typed=["/retry", "/quit"]) == 0
+    assert "nothing has been sent yet" in terminal.text
+    assert server.conversations == []
+    assert not home.exists()
+    assert terminal(typed=["Hello", "/new", "/retry", "/quit"]) == 0
+    assert prompts(server) == ["Hello"]
+    (conversation,) = server.conversations
+    assert kept(home)["conversation"] == conversation.id
+
+
+def test_a_retry_of_a_message_whose_conversation_could_not_be_created(
+    terminal: InTerminal, server: Emulator
+) -> None:
+    server.fail(403, on="create")
+    assert terminal(typed=["Hello", "/retry", "/quit"]) == 0
+    check_order(terminal.text, ["403", "How can I help you?"])
+    assert prompts(server) == ["Hello"]
+
+
+@pytest.mark.long
+def test_a_beginner_in_a_terminal(start: Start, server: Emulator, home: Path) -> None:
+    with start(columns=50) as chat:
+        chat.line("/retry")
+        chat.until("nothing has been sent yet")
+        chat.line("/moddel")
+        told = chat.until("put a space\nbefore it")
+        assert "did you mean\n/model?" in told
+        chat.line("/exit")
+        assert chat.ended() == 0
+    assert server.conversations == []
+    assert not home.exists()
+    with start("-p", "temprature=1") as chat:
+        chat.until("-p temprature=…: did you mean -p temperature?")
+        assert chat.ended() == 2
+
+
+def test_an_unknown_command(terminal: InTerminal, server: Emulator) -> None:
+    typed = ["/retyr", "/nothing-like-it", "/quit"]
+    assert terminal(typed=typed, env={"COLUMNS": "60"}) == 0
+    text = terminal.text.replace("\n", " ")
+    assert "unknown command /retyr: did you mean /retry? /help shows" in text
+    assert "unknown command /nothing-like-it: /help shows the commands." in text
+    assert max(map(len, terminal.text.splitlines()[1:])) <= 60
+    assert server.requests == []
 
 
 def check_order(text: str, parts: Sequence[str]) -> None:

@@ -168,6 +168,7 @@ def test_a_character_that_the_output_lacks(
     served.reply(" naïve λ")
     out = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding="latin-1"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
     monkeypatch.setattr(sys, "argv", ["h2o-client", "chat", "Hello"])
     with pytest.raises(SystemExit, match="0"):
         cli.run()
@@ -239,15 +240,20 @@ def test_httpx_that_cannot_be_set_up(
         (("chat", ""), "blank"),
         (("chat", "Hello", "--param", "temperature"), "NAME=VALUE"),
         (("chat", "Hello", "--param", "model=other"), "not a generation parameter"),
-        (("chat", "Hello", "--param", "temprature=1"), "temperature"),
-        (("chat", "Hello", "--param", "max_tokens=1"), "max_new_tokens"),
+        (("chat", "Hi", "-p", "temprature=1"), "-p temprature=…: did you mean -p temperature?"),
+        (("chat", "Hi", "-p", "max_tokens=1"), "-p max_tokens=…: did you mean -p max_new_tokens?"),
+        (("chat", "Hi", "-p", "model=other"), "not a generation parameter: use -m NAME"),
         (("chat", "Hello", "--param", "temperature=hot"), "a number"),
         (("chat", "Hello", "--param", "temperature=NaN"), "finite"),
         (("chat", "Hello", "--base-url", "localhost:8000"), "http://"),
         (("chat", "Hello", "--base-url", "http://127.0.0.1", "--local"), "exclude"),
         (("chat", "Hello", "there"), "unexpected"),
         (("chat", "Hello", "--nonsense"), "--nonsense"),
-        (("nonsense",), "nonsense"),
+        (("modles",), "did you mean h2o-client models?"),
+        (("help",), "did you mean h2o-client --help?"),
+        (("nonsense", "there"), "unexpected"),
+        (("-x", "--json", "Hello"), "-x and --json exclude each other"),
+        (("-c", "Hello", "there"), "`h2o-client conversations list` shows the ids"),
     ],
 )
 def test_wrong_use(

@@ -68,6 +68,14 @@ def test_bash(capsys: pytest.CaptureFixture[str], installed: dict[str, str]) -> 
     assert run("bash", "--norc", given=asked, env=installed).split() == ["rename"]
 
 
+def test_bash_after_a_prompt(capsys: pytest.CaptureFixture[str], installed: dict[str, str]) -> None:
+    asked = (
+        f"{script('bash', capsys)}\nCOMP_WORDS=(h2o-client modles --ex) COMP_CWORD=2\n"
+        '_h2o_client_completion h2o-client; echo "${COMPREPLY[@]}"'
+    )
+    assert run("bash", "--norc", given=asked, env=installed).split() == ["--extract"]
+
+
 @needs_shell("fish")
 def test_fish(capsys: pytest.CaptureFixture[str], installed: dict[str, str]) -> None:
     asked = [

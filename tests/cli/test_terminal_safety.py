@@ -87,6 +87,7 @@ def run(hostile: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> R
         places = {"input": tmp_path / "input", "output": tmp_path / "output"}
         terminal = Terminal()
         with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", terminal)
             patch.setattr(sys, "stdout", terminal)
             patch.setattr(sys, "stderr", terminal)
             with pytest.raises(SystemExit):

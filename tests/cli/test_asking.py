@@ -1,0 +1,226 @@
+"""What is sent: prompts, what is piped, files, and which conversation goes on."""
+
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from command import Command, InTerminal
+
+from h2o_client import H2oClient
+from h2o_client.cli import state
+from h2o_client.emulator import Emulator, Model
+
+SMALL = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-7b-v3"
+CODE = "First:\n\n1. Do\n\n   ````sh\n   echo ```\n   ````\n\n```python\nprint(2)\n```"
+
+
+@pytest.fixture
+def command(
+    server: Emulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Command:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "state"))
+    monkeypatch.setenv("H2O_CHAT_URL", server.url)
+    return Command(capsys)
+
+
+@pytest.fixture
+def kept(server: Emulator, command: Command) -> list[str]:
+    """The ids of two conversations, the second the last."""
+    assert command is not None
+    found = []
+    with H2oClient(server.url) as client:
+        for text in ("one", "two"):
+            with client.conversation(keep=True) as conversation:
+                conversation.send(text)
+                found.append(str(conversation.id))
+        state.save(server.url, state.Saved(client.session, found[-1]))
+    server.clear()
+    return found
+
+
+def prompts(server: Emulator) -> list[str]:
+    return [item.json()["inputs"] for item in server.requests if item.kind == "message"]
+
+
+# A prompt and what is piped
+
+
+@pytest.mark.parametrize(
+    ("arguments", "piped", "sent"),
+    [
+        (("chat", "Summarise:"), "two\nlines\n", "Summarise:\n\ntwo\nlines"),
+        (("Summarise:",), "two\n", "Summarise:\n\ntwo"),
+        (("chat", "Hello"), "", "Hello"),
+        (("chat", "Hello"), " \n", "Hello"),
+        (("chat", "-"), "all", "all"),
+        (("chat",), "all", "all"),
+        (("What is it?",), "", "What is it?"),
+        (("-m", SMALL, "What is it?"), "", "What is it?"),
+        (("--debug", "What?"), "", "What?"),
+        (("Hello",), "", "Hello"),
+    ],
+)
+def test_what_is_sent(
+    command: Command,
+    server: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    piped: str,
+    sent: str,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(piped))
+    assert command(*arguments) == 0
+    assert prompts(server) == [sent]
+
+
+def test_short_options(command: Command, server: Emulator) -> None:
+    options = ("-m", SMALL, "-s", "Be brief.", "-p", "temperature=0.1", "-p", "top_k=3")
+    assert command(*options, "Hello") == 0
+    (create,) = [request for request in server.requests if request.kind == "create"]
+    assert create.json() == {"model": SMALL}
+    (message,) = [request.json() for request in server.requests if request.kind == "message"]
+    assert message["inputs"] == "System: Be brief.\nUser: Hello\nAssistant:"
+    assert (message["parameters"]["temperature"], message["parameters"]["top_k"]) == (0.1, 3)
+
+
+def test_a_question_in_a_terminal(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("H2O_CHAT_URL", server.url)
+    terminal = InTerminal(monkeypatch)
+    assert terminal("Why is the sky blue?") == 0
+    assert "You said: Why is the sky blue?" in terminal.text
+
+
+# Code
+
+
+def test_the_first_code_block(command: Command, server: Emulator) -> None:
+    server.reply(CODE)
+    assert command("-x", "Write") == 0
+    assert (command.out, command.err) == ("echo ```\n", "")
+
+
+def test_an_answer_without_code(command: Command, server: Emulator) -> None:
+    server.reply(" Only `inline`.")
+    assert command("-x", "Write") == 1
+    assert command.out == ""
+    assert command.err == "Only `inline`.\nh2o-client: the answer has no code block\n"
+
+
+# Files
+
+
+def test_files_become_text(command: Command, server: Emulator, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("```\ncode\n```\n")
+    (tmp_path / "b.rs").write_text("fn main() {}")
+    assert command("Explain:", "-f", str(tmp_path / "a.md"), "-f", str(tmp_path / "b.rs")) == 0
+    assert prompts(server) == [
+        "Explain:\n\na.md:\n\n````\n```\ncode\n```\n````\n\nb.rs:\n\n```\nfn main() {}\n```"
+    ]
+
+
+def test_a_file_that_is_not_text(command: Command, server: Emulator, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n\xff")
+    (tmp_path / "b.txt").write_bytes(b"\xff\xfe")
+    for name in ("a.png", "b.txt"):
+        assert command("Explain:", "-f", str(tmp_path / name)) == 2
+        assert f"{name} is a binary file, and this kind of server" in command.err
+    assert prompts(server) == []
+    assert command("Explain:", "-f", str(tmp_path / "missing")) == 2
+    assert "does not exist" in command.err
+
+
+def test_files_where_the_server_takes_them(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["text.rs", "picture.png"]
+    (tmp_path / names[0]).write_text("fn main() {}")
+    (tmp_path / names[1]).write_bytes(b"\x89PNG\r\n\x1a\n\xff")
+    models = [Model("seeing", multimodal=True), Model("reading")]
+    with Emulator(dialect="chat-ui-2025", models=models) as server:
+        monkeypatch.setenv("H2O_CHAT_URL", server.url)
+        options = [part for name in names for part in ("-f", str(tmp_path / name))]
+        assert command("What is this?", *options) == 0
+        bodies = [item.body for item in server.requests if item.kind == "message"]
+        assert all(name.encode() in bodies[0] for name in (*names, "text/plain", "image/png"))
+        assert command("-m", "reading", "What is this?", *options) == 2
+        assert "does not accept the file 'picture.png'" in command.err
+        assert server.conversations == []
+
+
+def test_json_where_the_kind_of_server_is_not_found_out(
+    command: Command, server: Emulator, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("Noon.")
+    server.fail(403, on="root")
+    assert command("--json", "Explain:", "-f", str(tmp_path / "a.txt")) == 1
+    assert json.loads(command.out)["error"]["status"] == 403
+
+
+# Which conversation goes on
+
+
+def test_the_last_conversation(command: Command, server: Emulator, kept: list[str]) -> None:
+    for arguments in [("-c", "and now?"), ("and now?", "-c"), ("chat", "-c", "last", "and now?")]:
+        assert command(*arguments) == 0
+    assert prompts(server) == ["and now?"] * 3
+    assert {item.id: len(item.messages) for item in server.conversations}[kept[1]] == 8
+
+
+def test_another_conversation(command: Command, server: Emulator, kept: list[str]) -> None:
+    assert command("conversations", "list") == 0
+    assert kept[0] in command.out
+    assert command("-c", kept[0], "and now?") == 0
+    assert {item.id: len(item.messages) for item in server.conversations}[kept[0]] == 4
+    assert state.load(server.url).conversation == kept[0]  # which is the last now
+
+
+def test_a_conversation_that_does_not_exist(
+    command: Command, server: Emulator, kept: list[str]
+) -> None:
+    assert command("-c", "0" * 24, "and now?") == 1
+    assert "no longer has this conversation" in command.err
+    assert command("-c", kept[0][:-1]) == 2  # not a prompt
+    assert "is not the id of a conversation" in command.err
+    assert prompts(server) == ["and now?"]
+    assert state.load(server.url).conversation == kept[1]
+
+
+def test_json_of_a_conversation(command: Command, kept: list[str]) -> None:
+    assert command("--json", "-c", kept[0], "and now?") == 0
+    assert json.loads(command.out)["conversation_id"] == kept[0]
+
+
+# As a person types it
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX's")
+def test_in_a_shell(server: Emulator, tmp_path: Path) -> None:
+    from pseudo_terminal import session
+
+    (tmp_path / "h2o-client").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m h2o_client "$@"\n')
+    (tmp_path / "h2o-client").chmod(0o755)
+    (tmp_path / "notes.txt").write_text("Noon.\n")
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "H2O_CHAT_URL": server.url}
+    server.reply(CODE)
+    lines = (
+        'cat notes.txt | h2o-client -x "Write a script:" | cat',
+        "printf 'one\\n\\ntwo\\n' | h2o-client batch - -o - | cat",
+        'h2o-client -p temprature=1 "What?"',
+        'h2o-client "What?"',
+    )
+    with session(env=env, program=("sh", "-c", "; ".join(lines)), cwd=tmp_path) as terminal:
+        terminal.until("echo ```")
+        terminal.until("line 2 is empty and skipped")
+        terminal.until('"line": 3, "text": " You said: two')
+        terminal.until("-p temprature=…: did you mean -p temperature?")
+        terminal.until("You said: What?")
+        assert terminal.ended() == 0
+    assert sorted(prompts(server)) == ["What?", "Write a script:\n\nNoon.", "one", "two"]
