@@ -118,6 +118,13 @@ def test_tex_is_shown_as_written() -> None:
         assert answer.replace("\\\\", "\\") in seen(html)
 
 
+def test_line_breaks_are_kept() -> None:
+    html = to_html("Roses are red,\nViolets are blue,\n\n```\na\nb\n```\n\n<b>\n<i>")
+    assert "<p>Roses are red,<br />\nViolets are blue,</p>" in html
+    assert "<pre><code>a\nb\n</code></pre>" in html
+    assert "<p>&lt;b&gt;<br />\n&lt;i&gt;</p>" in html
+
+
 def test_markdown_is_rendered() -> None:
     answer = (
         "# A\n\n*b* **c** ~~d~~ `<e>`\nf\n\n1. g\n\n```html\n<i>\n```\n\n"

@@ -23,13 +23,13 @@ class _Main(App):
         own = {name for param in self.get_params(ctx) for name in param.opts}
         place = next((place for place, text in enumerate(args) if text not in own), len(args))
         if place < len(args) and args[place] not in self.commands:
-            if place == len(args) - 1 and not ctx.resilient_parsing:
+            if not ctx.resilient_parsing:
                 self._check_name(ctx, args[place])
             args = [*args[:place], "chat", *args[place:]]
         return super().parse_args(ctx, args)
 
     def _check_name(self, ctx: click.Context, word: str) -> None:
-        """Raise if a single word looks like the name of a subcommand."""
+        """Raise an error if a word looks like a misspelt subcommand."""
         import difflib  # few need it
 
         known = {**dict.fromkeys(self.commands), "help": "--help"}

@@ -250,6 +250,7 @@ def test_httpx_that_cannot_be_set_up(
         (("chat", "Hello", "there"), "unexpected"),
         (("chat", "Hello", "--nonsense"), "--nonsense"),
         (("modles",), "did you mean h2o-client models?"),
+        (("conversation", "list"), "did you mean h2o-client conversations?"),
         (("help",), "did you mean h2o-client --help?"),
         (("nonsense", "there"), "unexpected"),
         (("-x", "--json", "Hello"), "-x and --json exclude each other"),
