@@ -49,6 +49,11 @@ class Screen:
         return rows
 
     @property
+    def count(self) -> int:
+        """The number of lines, blank ones too: it tells how far all has scrolled."""
+        return len(self._rows)
+
+    @property
     def lines(self) -> list[str]:
         """The text of the lines."""
         return ["".join(character for character, _ in row).rstrip() for row in self.cells]

@@ -187,9 +187,10 @@ def test_the_final_screen_does_not_depend_on_the_pieces(
     screen: Callable[[], Terminal], monkeypatch: pytest.MonkeyPatch, text: str, count: int
 ) -> None:
     monkeypatch.setattr(render, "_RATE", 100)  # some of it is drawn on the way
-    expected = at_once(text).cells
+    expected = at_once(text)
     for pieces in chunkings(text, count):
-        assert in_pieces(pieces, screen).cells == expected
+        found = in_pieces(pieces, screen)
+        assert (found.cells, found.count) == (expected.cells, expected.count)
 
 
 LINES = [
