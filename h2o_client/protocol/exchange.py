@@ -25,7 +25,7 @@ from h2o_client.protocol.address import with_other_scheme
 from h2o_client.protocol.ambient import Ambient
 from h2o_client.protocol.configuration import Configuration
 from h2o_client.protocol.deadline import Deadline
-from h2o_client.protocol.dialect import Dialect, Query, unsupported
+from h2o_client.protocol.dialect import AnswerParser, Dialect, Query, unsupported
 from h2o_client.protocol.effects import (
     CallerStoppedError,
     Close,
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from h2o_client.stored import Model
 
 T = TypeVar("T")
+_MAX_TAIL = 64 * 1024  # bytes read after the final event
+_TAIL_WITHIN = 1.0  # seconds waited for the end of the response after the final event
 _EXCERPT = 1024  # bytes read of an answer that is not what it should be
 _POLL_WITHIN = 5.0  # seconds that one poll of what is stored may take: another may follow
 
@@ -385,6 +387,26 @@ class Exchange:
             return body  # what is wrong is what came, not how it ended
         yield Close()
         return body
+
+    def read_tail(self, parser: AnswerParser) -> Flow[bool]:
+        """Read to the end of a response, so that its connection can be used again.
+
+        Returns:
+            Whether the server has ended it.
+        """
+        deadline = self.deadline(_TAIL_WITHIN, "idle")
+        size = 0
+        try:
+            while not deadline.expired() and size <= _MAX_TAIL:
+                chunk: bytes = yield Read(deadline)
+                if not chunk:
+                    return True
+                parser.feed(chunk)
+                size += len(chunk)
+        except TransportError:
+            return False  # the answer is whole; only the connection is lost
+        yield Close()
+        return False
 
     # The session
 

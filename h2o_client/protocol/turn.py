@@ -82,8 +82,6 @@ from h2o_client.protocol.retries import Call
 from h2o_client.protocol.state import Fate, Life, State
 from h2o_client.types import File, Reply, Revision, Token, WebSearchEntry
 
-_MAX_TAIL = 64 * 1024  # bytes read after the final event
-_TAIL_WITHIN = 1.0  # seconds waited for the end of the response after the final event
 _FIRST_POLL = 0.1  # seconds until a lost answer is polled for again; doubled each time
 _LONGEST_POLL = 2.0
 _TELLING = 0.02  # seconds between two looks whether the server has been told to stop
@@ -382,7 +380,7 @@ class Turn:
                 break
             if parser.error is not None:
                 if self._exchange.dialect.has_tree:
-                    yield from self._read_tail()  # the failed answer is stored at the end
+                    yield from self._finish()  # the failed answer is stored at the end
                 yield Close()
                 raise parser.error
             if not chunk:
@@ -394,7 +392,7 @@ class Turn:
                     "proxy broke it off (try again)"
                 )
         if parser.final is not None:
-            yield from self._read_tail()
+            yield from self._finish()
             if parser.error is not None:  # it came after the final event
                 self._final = None
                 raise parser.error
@@ -410,6 +408,11 @@ class Turn:
         if self.fate is not Fate.DONE:
             self.fate = Fate.OVER
 
+    def _finish(self) -> Flow[None]:
+        """Read the response to its end; the title comes late sometimes."""
+        if (yield from self._exchange.read_tail(self._parser)):
+            self._note_done()
+
     def _note_done(self) -> None:
         """Note that the response has ended: a tree has all of the turn then."""
         if self._exchange.dialect.has_tree:
@@ -417,14 +420,8 @@ class Turn:
 
     def _find_rest(self, error: H2oError, call: Call) -> Flow[bool]:
         """Give the caller what is missing of the answer; return whether it was found."""
-        clock, note = self._exchange.ambient.clock, self._exchange.ambient.note
         recovery = self._exchange.configuration.timeouts.recovery
-        going = clock() - (clock() if self._begun is None else self._begun)
-        patience = recovery + going
-        if self._ended:
-            patience = min(recovery, _ENDED)
-        if isinstance(error, TransportTimeoutError):
-            patience = 0.0  # the caller has waited long enough: poll once
+        patience = self._patience(error)
         self._exchange.ambient.wait(
             f"the answer was lost: searching what is stored for it, for at most {patience:.0f} s"
         )
@@ -434,7 +431,7 @@ class Turn:
         while not self._stopping:
             before = len(self._text)
             if patience and (yield from self._reattach(call)):
-                note("the connection was lost, and the stream read on")
+                self._exchange.ambient.note("the connection was lost, and the stream read on")
                 return True
             if len(self._text) > before:
                 until, delay = self._exchange.deadline(recovery, "recovery"), _FIRST_POLL
@@ -444,28 +441,8 @@ class Turn:
                 )
             except NotFoundError:
                 raise error from None  # nothing will be found, nor could be asked again
-            answer = self.find(stored)
-            if answer is not None and answer.stage is Stage.WHOLE:
-                missing = missing_text(self.text, answer.message.content)
-                if missing is None and not self._exchange.dialect.has_tree:
-                    break
-                self._recovered = True
-                self.fate = Fate.DONE if answer.over else Fate.OVER
-                note("the connection was lost, the answer recovered")
-                if missing is None:
-                    self._revised = True
-                    yield Emit([Revision(answer.message.content)])
-                elif missing:
-                    yield Emit([Token(None, missing)])
-                if missing or self._exchange.dialect.has_tree:
-                    self._text[:] = answer.message.content.encode()
-                return True
-            if answer is not None and answer.stage is not Stage.RUNNING:
-                self.fate = Fate.DONE if answer.over else Fate.OVER
-                break
-            if self._exchange.dialect.has_tree and self.is_absent(stored):
-                self.fate = Fate.DONE if self._begun_stream else Fate.UNSENT
-                break
+            if (found := (yield from self._take_stored(stored))) is not None:
+                return found
             if stored is not None:
                 if shown is not None and stored != shown and until.at_most(recovery) < recovery:
                     until = self._exchange.deadline(recovery, "recovery")
@@ -480,6 +457,45 @@ class Turn:
             yield Sleep(call.deadline.at_most(until.at_most(delay)))
             delay = min(delay * 2, _LONGEST_POLL)
         return False
+
+    def _patience(self, error: H2oError) -> float:
+        """For how many seconds a lost answer is searched for."""
+        if isinstance(error, TransportTimeoutError):
+            return 0.0  # the caller has waited long enough: poll once
+        recovery = self._exchange.configuration.timeouts.recovery
+        if self._ended:
+            return min(recovery, _ENDED)
+        now = self._exchange.ambient.clock()
+        return recovery + now - (now if self._begun is None else self._begun)
+
+    def _take_stored(self, stored: StoredConversation | None) -> Flow[bool | None]:
+        """Give the caller what is missing; return whether it is whole now, None: not known yet."""
+        has_tree = self._exchange.dialect.has_tree
+        answer = self.find(stored)
+        if answer is None:
+            if not (has_tree and self.is_absent(stored)):
+                return None
+            self.fate = Fate.DONE if self._begun_stream else Fate.UNSENT
+            return False
+        if answer.stage is Stage.RUNNING:
+            return None
+        content = answer.message.content
+        missing = missing_text(self.text, content)
+        if missing is None and not has_tree:
+            return False
+        self.fate = Fate.DONE if answer.over else Fate.OVER
+        if answer.stage is not Stage.WHOLE:
+            return False
+        self._recovered = True
+        self._exchange.ambient.note("the connection was lost, the answer recovered")
+        if missing is None:
+            self._revised = True
+            yield Emit([Revision(content)])
+        elif missing:
+            yield Emit([Token(None, missing)])
+        if missing or has_tree:
+            self._text[:] = content.encode()
+        return True
 
     def find(self, stored: StoredConversation | None) -> StoredAnswer | None:
         """Find the answer in what the server has stored."""
@@ -560,25 +576,6 @@ class Turn:
             known=self.place.known,
             files=self.files,
         )
-
-    def _read_tail(self) -> Flow[None]:
-        """Read to the end of the response, so that its connection can be used again.
-
-        In a tree, the turn is stored then; the title comes late sometimes.
-        """
-        deadline = self._exchange.deadline(_TAIL_WITHIN, "idle")
-        size = 0
-        try:
-            while not deadline.expired() and size <= _MAX_TAIL:
-                chunk: bytes = yield Read(deadline)
-                if not chunk:
-                    self._note_done()
-                    return
-                self._parser.feed(chunk)
-                size += len(chunk)
-        except TransportError:
-            return  # the answer is whole; only the connection is lost
-        yield Close()
 
     def _reply(self) -> Reply:
         count, reason = None, None if self._recovered else "stopped"
