@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+import needs
 import pytest
 from command import Command, InTerminal
 
@@ -200,7 +201,7 @@ def test_json_of_a_conversation(command: Command, kept: list[str]) -> None:
 # As a person types it
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX's")
+@needs.posix
 def test_in_a_shell(server: Emulator, tmp_path: Path) -> None:
     from pseudo_terminal import session
 
