@@ -20,6 +20,7 @@ from open_responses import OpenResponses, watch_responses
 
 from h2o_client.emulator import Emulator
 
+collect_ignore = ["integrations"]  # they have an environment of their own: see there
 OLD, NEW = "chat-ui-2023", "chat-ui-2025"
 ON_EVERY_TRANSPORT = {"test_shells_chat", "test_shells_reading", "test_shells_transport"}
 """The scenarios that run on every transport; `--transport fast` has the others run on it too."""

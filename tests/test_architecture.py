@@ -14,7 +14,7 @@ import h2o_client
 ROOT = Path(h2o_client.__file__).parent
 LONGEST = 600
 OTHER_WORLDS = {"emulator", "testing"}  # no part of the client
-USERS = {"cli", "g4f", "batch", "notebook", "magics", "__main__"}
+USERS = {"cli", "g4f", "batch", "bridge", "notebook", "magics", "__main__"}
 PUBLIC_MODULES = {"h2o_client", "h2o_client.errors", "h2o_client.stored", "h2o_client.types"}
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): path
@@ -154,7 +154,7 @@ def test_no_two_files_import_each_other() -> None:
 
 def test_the_client_does_not_need_the_emulator() -> None:
     found = {name for name in MODULES if ours(name) & OTHER_WORLDS}
-    assert {part(name) for name in found} <= {"cli", *OTHER_WORLDS}
+    assert {part(name) for name in found} <= {"cli", "bridge", *OTHER_WORLDS}
 
 
 def test_errors_and_types_import_no_other_part() -> None:
@@ -178,7 +178,9 @@ def test_the_shells_do_not_know_each_other() -> None:
 
 @pytest.mark.parametrize("name", of(*USERS))
 def test_what_is_built_upon_the_client_uses_its_public_names(name: str) -> None:
-    known_parts = {"", "errors", "options", "safe_text", "stored", "types", "emulator", "cli"}
+    known_parts = {
+        "", "errors", "options", "safe_text", "stored", "types", "bridge", "emulator", "cli",
+    }  # fmt: skip
     assert ours(name) <= {*known_parts, part(name)}
     for module, attribute in imports(name):
         if module in PUBLIC_MODULES and attribute is not None:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from h2o_client.cli.environment import explained
 from h2o_client.cli.local import ENGINES, dialect_option, make_emulator, running
-from h2o_client.cli.outcome import PROGRAM, debug_option
+from h2o_client.cli.outcome import PROGRAM, MissingExtraError, debug_option
 from h2o_client.safe_text import printable
 
 if TYPE_CHECKING:
+    from h2o_client.bridge import ChatUiEngine
     from h2o_client.emulator import Emulator
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -33,6 +35,18 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     help=f"What answers: {ENGINES}.  [default: rote, a few scripted sentences]",
 )
 @dialect_option
+@click.option(
+    "--api",
+    type=click.Choice(("chat-ui", "openai")),
+    default="chat-ui",
+    show_default=True,
+    help="The API that it serves: that of --dialect, or OpenAI's, for any OpenAI client.",
+)
+@click.option(
+    "--upstream",
+    metavar="URL",
+    help="With --api openai: what answers is the chat-ui server at this URL.",
+)
 @click.option(
     "--model",
     "models",
@@ -78,6 +92,8 @@ def serve(
     port: int,
     engine: str | None,
     dialect: str,
+    api: str,
+    upstream: str | None,
     models: tuple[str, ...],
     only_list: bool,
     pace: float,
@@ -92,6 +108,9 @@ def serve(
     text-generation-inference server (tgi:URL), any OpenAI-compatible one (openai:URL[#model], its
     key in $OPENAI_API_KEY), or a model in this process (transformers:NAME_OR_PATH, such as
     transformers:h2oai/h2o-danube3-500m-chat).
+
+    With --api openai it serves /v1/models and /v1/chat/completions; with --upstream URL a chat-ui
+    server answers them. A --token is then the key that its clients must have.
     """
     if not token and not _is_loopback(host) and not only_list:
         raise click.UsageError(f"other machines can reach {host}: add --token")
@@ -101,25 +120,35 @@ def serve(
         raise click.UsageError("--replay excludes --engine and --model")
     if replay and record and replay.resolve() == record.resolve():
         raise click.UsageError("--record and --replay need different folders")
+    openai = api == "openai"
+    if (openai or upstream) and (record or replay):
+        raise click.UsageError("--record and --replay keep the exchanges of --api chat-ui only")
+    if upstream and (engine or models or not openai):
+        raise click.UsageError("--upstream needs --api openai, and excludes --engine and --model")
     named = _named(models)
     options: dict[str, Any] = {"models": named} if named else {"engine": engine}
+    if upstream:
+        options = {"models": _upstream_models(upstream)}
     emulator = make_emulator(
         host=host,
         port=port,
         pace=pace,
         token=token or None,
         max_generations=max_generations,
-        dialect=dialect,
+        dialect="openai" if openai else dialect,
         record=None if only_list else record,
         replay=replay,
         **options,
     )
     if only_list:
-        _list(emulator, named, engine or "rote")
+        _list(emulator, named, engine or ("upstream" if upstream else "rote"))
         return
     try:
         with running(emulator, host, port):
-            _tell(emulator.url, next(iter(named), None), with_token=bool(token))
+            if openai:
+                _tell_openai(emulator, with_token=bool(token))
+            else:
+                _tell(emulator.url, next(iter(named), None), with_token=bool(token))
             while True:
                 time.sleep(3600)
     except KeyboardInterrupt:  # and SIGTERM: this is how the command ends
@@ -137,6 +166,19 @@ def _named(models: tuple[str, ...]) -> dict[str, str]:
             raise click.UsageError(f"--model names {name!r} twice")
         named[name] = engine
     return named
+
+
+def _upstream_models(url: str) -> "dict[str, ChatUiEngine]":
+    """Return the models of a chat-ui server, each with what asks it."""
+    try:
+        from h2o_client.bridge import upstream
+    except ModuleNotFoundError as error:
+        raise MissingExtraError((error.name or "a package").partition(".")[0]) from None
+    try:
+        with explained():
+            return upstream(url)
+    except ValueError as error:
+        raise click.UsageError(f"--upstream: {error}") from error
 
 
 def _list(emulator: "Emulator", named: dict[str, str], engine: str) -> None:
@@ -159,6 +201,15 @@ def _tell(url: str, model: str | None, *, with_token: bool) -> None:
     environment += f" H2O_CHAT_MODEL={model}" if model else ""
     click.echo(f"The emulator is at {url} (Ctrl-C ends it). In another terminal:\n")
     click.echo(f'    {environment} {PROGRAM} chat "Hello"')
+
+
+def _tell_openai(emulator: "Emulator", *, with_token: bool) -> None:
+    key = "the --token" if with_token else "any text"
+    click.echo(f"OpenAI's API is at {emulator.url}/v1 (Ctrl-C ends it). For OpenAI clients:\n")
+    click.echo(f"    OPENAI_BASE_URL={emulator.url}/v1 OPENAI_API_KEY=…\n")
+    click.echo(f"The key is {key}. The models:\n")
+    for name in emulator.templates:
+        click.echo(f"    {printable(name)}")
 
 
 def _is_loopback(host: str) -> bool:

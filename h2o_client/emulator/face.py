@@ -21,7 +21,6 @@ from h2o_client.emulator.sveltekit import (
     HttpError,
     InternalError,
     fatal_error,
-    hook_error,
     origin_of,
 )
 from h2o_client.emulator.web import Answered, Request, Response, Stream
@@ -53,6 +52,39 @@ class Face(ABC):
     def kind(self, method: str, path: str) -> str:
         """The kind of a request, for faults and the log of requests."""
         return find(self.routes, path, self._config.base_path).kind(method)
+
+    @abstractmethod
+    async def handle(self, request: Request) -> Answered:
+        """Answer one request."""
+
+    @abstractmethod
+    def usual(self, request: Request, status: int) -> Response:
+        """The real server's message for a status."""
+
+    def refuse_stranger(self, request: Request) -> Response | None:
+        """Reject a request without the token, if one is required."""
+        token = self._config.token
+        # The text of chat-ui is from the server's source: a login was not measured.
+        if token is not None and not _same(request.header("authorization"), f"Bearer {token}"):
+            return self.usual(request, 401)
+        return None
+
+    def fault(self, request: Request, fault: Fault) -> Response:
+        """The response of a scripted fault, by default with the real server's message."""
+        status = fault.status or 500
+        extra = list(fault.headers.items())
+        if fault.body is not None:
+            body, content_type = encode_body(fault.body, fault.content_type)
+            length = ("content-length", str(len(body)))
+            usual = [length, ("content-type", content_type)]
+            return Response(status, _replaced(usual, extra), body)
+        answer = self.usual(request, status)
+        answer.headers = _replaced(answer.headers, extra)
+        return answer
+
+
+class SvelteKitFace(Face):
+    """A face of chat-ui: a web application with pages and forms, made with SvelteKit."""
 
     async def handle(self, request: Request) -> Answered:
         """Answer one request."""
@@ -106,35 +138,8 @@ class Face(ABC):
     def mark(self, request: Request, found: Found, session: str, answer: Response | Stream) -> None:
         """Add the headers of all answers to requests that passed the gates, such as the cookie."""
 
-    def finish(  # noqa: B027 -- not every face changes something
-        self, request: Request, found: Found, answer: Response | Stream
-    ) -> None:
+    def finish(self, request: Request, found: Found, answer: Response | Stream) -> None:
         """Change any answer that is about to be sent."""
-
-    @abstractmethod
-    def usual(self, request: Request, status: int) -> Response:
-        """The real server's message for a status."""
-
-    def refuse_stranger(self, request: Request) -> Response | None:
-        """Reject a request without the token, if one is required."""
-        token = self._config.token
-        # The text is from the server's source: a login was not measured.
-        if token is not None and not _same(request.header("authorization"), f"Bearer {token}"):
-            return hook_error(request, 401, "You have to be logged in.")
-        return None
-
-    def fault(self, request: Request, fault: Fault) -> Response:
-        """The response of a scripted fault, by default with the real server's message."""
-        status = fault.status or 500
-        extra = list(fault.headers.items())
-        if fault.body is not None:
-            body, content_type = encode_body(fault.body, fault.content_type)
-            length = ("content-length", str(len(body)))
-            usual = [length, ("content-type", content_type)]
-            return Response(status, _replaced(usual, extra), body)
-        answer = self.usual(request, status)
-        answer.headers = _replaced(answer.headers, extra)
-        return answer
 
     def own_origin(self, request: Request) -> str:
         """The server's own origin; if it listens on all addresses, the one in the Host header."""

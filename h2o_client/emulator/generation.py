@@ -8,11 +8,15 @@ all.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any, cast
 
 import anyio
+import anyio.lowlevel
 
 from h2o_client.emulator.engine import EngineLike, GenerationRequest
 from h2o_client.emulator.script import Answer
@@ -146,3 +150,53 @@ class Generation(ABC):
         self._client_lost = True
         self._opened.set()
         self.feed.end(lost=True)
+
+
+async def read_events(upstream: Upstream) -> AsyncGenerator[Mapping[str, Any]]:
+    """Read the events of a model server's stream; a line that is no event is empty.
+
+    Raises:
+        ConnectionError: It broke off, or is too long.
+    """
+    rest, size = b"", 0
+    async with aclosing(upstream.body):
+        async for piece in upstream.body:
+            size += len(piece.data)
+            if size > MAX_BODY:
+                raise ConnectionError("too long an answer")
+            *lines, rest = (rest + piece.data).split(b"\n")
+            for line in lines:
+                yield _parsed(line)
+            await anyio.lowlevel.checkpoint()
+
+
+def _parsed(line: bytes) -> Mapping[str, Any]:
+    try:
+        value: object = json.loads(line.removeprefix(b"data:")) if line[:5] == b"data:" else None
+    except (ValueError, RecursionError):
+        return {}
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def shown_text(event: Mapping[str, Any]) -> str:
+    """The text of an event's token; empty where it has none that is shown."""
+    token: object = event.get("token")
+    if not isinstance(token, dict):
+        return ""
+    fields = cast("dict[str, Any]", token)
+    return "" if fields.get("special") else str(fields.get("text") or "")
+
+
+async def read_refusal(upstream: Upstream) -> str:
+    """What a model server says that refuses: its error's text, or else the whole body."""
+    # 07_upstream_error_400, 07_upstream_error_html
+    data = b""
+    async with aclosing(upstream.body):
+        async for piece in upstream.body:
+            data = (data + piece.data)[:MAX_BODY]
+    try:
+        value: Any = json.loads(data)
+        error: Any = value.get("error", value)
+        return error if isinstance(error, str) else str(error["message"])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return data.decode(errors="replace")  # not an error in JSON

@@ -29,6 +29,7 @@ from h2o_client.emulator.engine import EngineLike, LiveEngine
 from h2o_client.emulator.engines import engine_of
 from h2o_client.emulator.face import Face
 from h2o_client.emulator.gateway import Gateway
+from h2o_client.emulator.openai_api.face import OpenAIFace
 from h2o_client.emulator.prompt import template
 from h2o_client.emulator.recording import Recorder
 from h2o_client.emulator.replaying import Replay
@@ -38,8 +39,12 @@ from h2o_client.emulator.store import DEFAULT_MODELS, Conversation, Model, Store
 from h2o_client.emulator.web import Request
 
 R = TypeVar("R")
-Dialect = Literal["chat-ui-2023", "chat-ui-2025"]
-FACES: Mapping[str, type[Face]] = {"chat-ui-2023": Face2023, "chat-ui-2025": Face2025}
+Dialect = Literal["chat-ui-2023", "chat-ui-2025", "openai"]
+FACES: Mapping[str, type[Face]] = {
+    "chat-ui-2023": Face2023,
+    "chat-ui-2025": Face2025,
+    "openai": OpenAIFace,
+}
 """The face of each dialect."""
 
 logger = logging.getLogger(__name__)
@@ -60,7 +65,7 @@ class Emulator:
         stop_poll: Seconds until a stop is noticed; about 1 on the real server.
         store_delay: Seconds from the end of a response until its turn is stored, drawn at random
             between 0 and this, as with a slow database; 0 stores it before the final event.
-        dialect: The kind of server to emulate: of 2023, or of 2025 and later.
+        dialect: The kind of server to emulate: of 2023, of 2025 and later, or with OpenAI's API.
         version: Of 2023 ``0.4``, or ``0.6``, which reads the sharing choice, limits rates and
             writes prompts otherwise; of 2025 ``main``, or ``0.10``, which does not reattach. None
             for the first of them.

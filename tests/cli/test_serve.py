@@ -19,6 +19,7 @@ from test_cli import GREETING
 
 from h2o_client import H2oClient, H2oError, OverloadedError, ServerError
 from h2o_client.cli.local import local_server
+from h2o_client.emulator import Emulator
 
 
 @pytest.fixture
@@ -61,6 +62,29 @@ def test_what_local_behaves_as(command: Command) -> None:
             assert flags.status_code == status
     assert command("chat", "--dialect", "chat-ui-2025", "Hi") == 2
     assert "give --local, too" in command.err
+
+
+@needs.posix
+def test_the_api_of_openai(server: Emulator) -> None:
+    """Before a chat-ui server, and before an engine."""
+    for options, answer in ((("--upstream", server.url), "Hi"), (("--engine", "rote"), GREETING)):
+        with process("serve", "--port", "0", "--pace", "0", "--api", "openai", *options) as serve:
+            shown = read(serve, "falcon")
+            found = re.search(r"OPENAI_BASE_URL=(\S+)", shown)
+            assert found is not None
+            server.reply(" Hi")
+            with httpx.Client(base_url=found[1], trust_env=False) as http:
+                model = http.get("/models").json()["data"][0]["id"]
+                asked = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
+                (choice,) = http.post("/chat/completions", json=asked).json()["choices"]
+            assert choice["message"]["content"] == answer.strip()
+            stop(serve)
+    assert server.conversations == []
+
+
+def test_an_upstream_that_is_not_there(command: Command) -> None:
+    assert command("serve", "--api", "openai", "--upstream", "http://127.0.0.1:1") == 1
+    assert "127.0.0.1:1" in command.err
 
 
 @needs.posix
@@ -148,6 +172,10 @@ def test_no_message_repeats_a_password(command: Command, arguments: tuple[str, .
         (("--replay", "x"), "recorded exchanges not found"),
         (("--max-generations", "0"), "max-generations"),
         (("--port", "65536"), "65536"),
+        (("--upstream", "http://127.0.0.1:1"), "--api openai"),
+        (("--api", "openai", "--upstream", "http://x", "--engine", "rote"), "--engine"),
+        (("--api", "openai", "--upstream", "127.0.0.1"), "--upstream"),
+        (("--api", "openai", "--record", "x"), "--record"),
         (("--host", "0.0.0.0"), "--token"),
         (("--host", "0.0.0.0", "--engine", "rote"), "--token"),
         (("--host", "::", "--token", ""), "--token"),

@@ -15,7 +15,7 @@ from email.utils import formatdate
 
 from h2o_client.emulator.chat_ui_2023.call import Call
 from h2o_client.emulator.chat_ui_2023.routes import ROUTES
-from h2o_client.emulator.face import Face
+from h2o_client.emulator.face import SvelteKitFace
 from h2o_client.emulator.routing import Found
 from h2o_client.emulator.sveltekit import (
     FORM_TYPES,
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 YEAR = 365 * 24 * 3600
 
 
-class Face2023(Face):
+class Face2023(SvelteKitFace):
     """Answers requests in this dialect."""
 
     versions = ("0.4", "0.6")

@@ -18,7 +18,7 @@ from uuid import uuid4
 from h2o_client.emulator.chat_ui_2025.call import Call
 from h2o_client.emulator.chat_ui_2025.routes import ROUTES
 from h2o_client.emulator.chat_ui_2025.run import Journal
-from h2o_client.emulator.face import Face
+from h2o_client.emulator.face import SvelteKitFace
 from h2o_client.emulator.routing import Found
 from h2o_client.emulator.service import Service
 from h2o_client.emulator.store import Bounded
@@ -53,7 +53,7 @@ CORS = [
 ]
 
 
-class Face2025(Face):
+class Face2025(SvelteKitFace):
     """Answers requests in this dialect."""
 
     versions = ("main", "0.10")

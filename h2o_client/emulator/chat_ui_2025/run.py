@@ -11,20 +11,24 @@ that it stores something: of two concurrent runs, the last one wins.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any
 
 import anyio
-import anyio.lowlevel
 
 from h2o_client.emulator.chat_ui_2025.tree import Messages, units, well_formed
 from h2o_client.emulator.engine import EngineLike, UpstreamDownError
-from h2o_client.emulator.generation import MAX_BODY, Generation, Job
+from h2o_client.emulator.generation import (
+    Generation,
+    Job,
+    read_events,
+    read_refusal,
+    shown_text,
+)
 from h2o_client.emulator.prompt import END_OF_TEXT, JS_SPACE
 from h2o_client.emulator.script import Answer
 from h2o_client.emulator.service import Service
@@ -233,22 +237,19 @@ class Run(Generation):
             self._next = Answer.of(answer.again)
         try:
             upstream = await ask(self.job.request, answer, engine, pace=pace, hold=self._hold)
-            return upstream if upstream.status == HTTPStatus.OK else await _refusal(upstream)
+            if upstream.status == HTTPStatus.OK:
+                return upstream
+            code = upstream.status
+            text = f"{code} {await read_refusal(upstream)}"
+            return status("error", message=text, statusCode=code)
         except UpstreamDownError:
             return status("error", message="Connection error.")
 
     async def _read(self, upstream: Upstream) -> None:
         """Pass a stream on; set `_final` to its text, if it ended with a reason."""
-        rest, size = b"", 0
-        async with aclosing(upstream.body):
-            async for piece in upstream.body:
-                size += len(piece.data)
-                if size > MAX_BODY:
-                    raise ConnectionError("too long an answer")
-                *lines, rest = (rest + piece.data).split(b"\n")
-                for line in lines:
-                    self._take(_parsed(line))
-                await anyio.lowlevel.checkpoint()
+        async with aclosing(read_events(upstream)) as events:
+            async for event in events:
+                self._take(event)
 
     def _take(self, event: Event) -> None:
         """Take one event of the model server's."""
@@ -258,11 +259,8 @@ class Run(Generation):
             if event.get("error_type") != "incomplete_generation":
                 raise _FailedError(status("error", message=str(event["error"])))
             return
-        token: object = event.get("token")
-        if isinstance(token, dict):
-            fields = cast("dict[str, Any]", token)
-            if not fields.get("special") and fields.get("text"):
-                self._say(str(fields["text"]))
+        if text := shown_text(event):
+            self._say(text)
         if isinstance(event.get("generated_text"), str):
             self._final = event["generated_text"]
 
@@ -350,30 +348,3 @@ async def _every(seconds: float, action: Callable[[], None]) -> None:
     while True:
         await anyio.sleep(seconds)
         action()
-
-
-def _parsed(line: bytes) -> Event:
-    """An event of text-generation-inference; empty for anything else."""
-    try:
-        value: object = json.loads(line.removeprefix(b"data:")) if line[:5] == b"data:" else None
-    except (ValueError, RecursionError):
-        return {}
-    return cast("Event", value) if isinstance(value, dict) else {}
-
-
-async def _refusal(upstream: Upstream) -> Event:
-    """The message about a rejection by the model server."""
-    # 07_upstream_error_400, 07_upstream_error_html
-    data = b""
-    async with aclosing(upstream.body):
-        async for piece in upstream.body:
-            data = (data + piece.data)[:MAX_BODY]
-    text = data.decode(errors="replace")
-    try:
-        value: Any = json.loads(data)
-        error: Any = value.get("error", value)
-        text = error if isinstance(error, str) else str(error["message"])
-    except (ValueError, LookupError, TypeError, AttributeError):
-        pass  # not an error in JSON: the whole text
-    code = upstream.status
-    return status("error", message=f"{code} {text}", statusCode=code)

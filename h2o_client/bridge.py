@@ -1,0 +1,144 @@
+"""A chat-ui server as an engine: what `h2o-client serve --api openai --upstream URL` puts behind.
+
+Each request becomes a conversation of its own, which is deleted when it is answered, or when the
+one who asked has left. The answer is whole or an error, as everywhere in this package.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any
+
+from h2o_client import (
+    AsyncH2oClient,
+    H2oClient,
+    H2oError,
+    InvalidRequestError,
+    ModelUnavailableError,
+    OverloadedError,
+    PromptTooLargeError,
+    RateLimitError,
+    StatusError,
+    TransportTimeoutError,
+    UnsupportedError,
+)
+from h2o_client.emulator import (
+    EngineError,
+    GenerationError,
+    GenerationRequest,
+    LiveEngine,
+    Token,
+    UpstreamError,
+)
+
+STATUSES: Mapping[type[H2oError], int] = {
+    RateLimitError: 429,
+    OverloadedError: 503,
+    InvalidRequestError: 400,
+    UnsupportedError: 400,
+    PromptTooLargeError: 413,
+    ModelUnavailableError: 404,
+    TransportTimeoutError: 504,
+}
+"""What the bridge answers to an error; 502 to all others: its own client did nothing wrong."""
+
+
+class ChatUiEngine(LiveEngine):
+    """A chat-ui server, asked by way of this package's client.
+
+    Args:
+        url: Its base URL; None takes the configured one, as `H2oClient()` does.
+        **options: More arguments of `AsyncH2oClient`.
+    """
+
+    def __init__(self, url: str | None = None, **options: Any) -> None:
+        self._url = url
+        self._options = options
+        self._client: AsyncH2oClient | None = None
+
+    async def start(self, say: Callable[[str], None]) -> None:  # noqa: ARG002 -- nothing to tell
+        """Make the client, and find out which kind of server it is."""
+        self._client = AsyncH2oClient(self._url, **self._options)
+        try:
+            await self._client.models()
+        except H2oError as error:
+            raise EngineError(str(error)) from error
+
+    async def aclose(self) -> None:
+        """Close the client: what still runs is stopped, its conversations are deleted."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    def template(self) -> str | None:
+        """The server has its own."""
+        return "(messages; the template is the server's)"
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token]:
+        """Yield the answer's texts, and at its end why it ended."""
+        client = self._client
+        assert client is not None, "the engine was not started"  # noqa: S101 -- our mistake
+        parameters = request.parameters
+        if "parameters" not in client.capabilities:
+            parameters = {
+                name: value for name, value in parameters.items() if not _spared(name, value)
+            }
+        begun = False
+        try:
+            async with client.stream(
+                request.chat, model=request.model, parameters=parameters
+            ) as stream:
+                async for text in stream:
+                    begun = True
+                    yield Token(text)
+        except (H2oError, ValueError) as error:
+            raise _failure(error, begun=begun) from error
+        reply = stream.reply
+        if reply.revised:
+            text = "the server began the answer again, and what was sent of it is not in it"
+            raise GenerationError(text, "incomplete_generation")
+        match reply.finish_reason:
+            case "length" | "stop_sequence" as reason:
+                yield Token("", reason, generated=reply.generated_tokens)
+            case _:
+                yield Token("", "eos_token", special=True, generated=reply.generated_tokens)
+
+
+def upstream(url: str | None = None, **options: Any) -> dict[str, ChatUiEngine]:
+    """Return an engine for each model of a chat-ui server, as `Emulator(models=…)` takes them.
+
+    Args:
+        url: The server's base URL; None takes the configured one, as `H2oClient()` does.
+        **options: More arguments of `H2oClient`.
+
+    Raises:
+        H2oError: The server does not tell its models.
+        ValueError: The URL, or another argument, is not valid.
+    """
+    with H2oClient(url, **{"retries": 0, **options}) as client:  # one that is not there is said
+        names = [model.name for model in client.models()]
+    engine = ChatUiEngine(url, **options)
+    return dict.fromkeys(names, engine)
+
+
+def _spared(name: str, value: object) -> bool:
+    """Whether a server that takes no parameters can go without one.
+
+    The face of OpenAI's API asks for the details itself, and ends the answer itself where a text
+    of `stop` comes.
+    """
+    return name in {"details", "stop"} or (name == "do_sample" and value is True)
+
+
+def _failure(error: Exception, *, begun: bool) -> UpstreamError | GenerationError:
+    if isinstance(error, ValueError):  # such as a blank prompt
+        return UpstreamError(400, _body(error))
+    if begun:
+        overloaded = isinstance(error, OverloadedError)
+        return GenerationError(str(error), "overloaded" if overloaded else "incomplete_generation")
+    found = (status for kind, status in STATUSES.items() if isinstance(error, kind))
+    wait = error.retry_after if isinstance(error, StatusError) else None
+    headers = [] if wait is None else [("retry-after", f"{wait:.0f}")]
+    return UpstreamError(next(found, 502), _body(error), headers=headers)
+
+
+def _body(error: Exception) -> dict[str, str]:
+    return {"error": str(error), "error_type": "upstream"}

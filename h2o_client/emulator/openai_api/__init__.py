@@ -1,0 +1,1 @@
+"""OpenAI's API as a face: the models, and chat completions, streamed or whole."""

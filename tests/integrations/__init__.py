@@ -1,0 +1,1 @@
+"""Tests with other people's packages, in an environment of their own."""

@@ -1,0 +1,30 @@
+"""What the tests with other people's packages share: a chat-ui server of each kind."""
+
+import os
+from collections.abc import Iterator
+from typing import Literal, cast
+
+import pytest
+
+from h2o_client.emulator import Emulator
+
+OTHERS = ("H2O_CHAT_", "LANGCHAIN", "LANGSMITH", "LLM_", "OPENAI_")
+Dialect = Literal["chat-ui-2023", "chat-ui-2025"]
+
+
+@pytest.fixture(params=["chat-ui-2023", "chat-ui-2025"])
+def dialect(request: pytest.FixtureRequest) -> Dialect:
+    return cast("Dialect", request.param)
+
+
+@pytest.fixture
+def server(dialect: Dialect, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """The configured server; whatever happens on it, nothing is left there."""
+    for name in os.environ:
+        if name.startswith(OTHERS) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    with Emulator(dialect=dialect) as emulator:
+        monkeypatch.setenv("H2O_CHAT_URL", emulator.url)
+        yield emulator
+        emulator.wait_idle()
+        assert emulator.conversations == []
