@@ -28,6 +28,7 @@ from h2o_client.emulator import (
     Token,
     UpstreamError,
 )
+from h2o_client.revised import check_revised
 
 STATUSES: Mapping[type[H2oError], int] = {
     RateLimitError: 429,
@@ -89,12 +90,10 @@ class ChatUiEngine(LiveEngine):
                 async for text in stream:
                     begun = True
                     yield Token(text)
+            reply = stream.reply
+            check_revised(reply)
         except (H2oError, ValueError) as error:
             raise _failure(error, begun=begun) from error
-        reply = stream.reply
-        if reply.revised:
-            text = "the server began the answer again, and what was sent of it is not in it"
-            raise GenerationError(text, "incomplete_generation")
         match reply.finish_reason:
             case "length" | "stop_sequence" as reason:
                 yield Token("", reason, generated=reply.generated_tokens)

@@ -25,9 +25,9 @@ from h2o_client import (
     ChatStream,
     GenerationError,
     H2oClient,
-    Reply,
     build_prompt,
 )
+from h2o_client.revised import REVISED, check_revised
 
 __all__ = ["AsyncResult", "CreateResult", "H2o", "Messages", "format_prompt"]
 
@@ -35,7 +35,6 @@ Messages: TypeAlias = list[dict[str, str]]
 
 # The old base class and its callers passed these to every provider. They never were generation
 # parameters, and some are secrets of other services: none is sent.
-_REVISED = "revised"  # the kind of an error that is none of the model server's
 _IGNORED = frozenset({"api_key", "auth", "cookies", "executor", "loop", "stream", "timeout"})
 
 
@@ -110,7 +109,7 @@ class AsyncResult:
             raise
         except StopAsyncIteration:
             await self.aclose()
-            _check_revised(self._stream.reply)
+            check_revised(self._stream.reply)
             raise
         except BaseException:  # a cancellation too: a generator would have ended
             await self.aclose()
@@ -157,7 +156,7 @@ class CreateResult:
             raise
         except StopIteration:
             self.close()
-            _check_revised(self._stream.reply)
+            check_revised(self._stream.reply)
             raise
         except BaseException:  # Ctrl-C too: a generator would have ended
             self.close()
@@ -169,21 +168,6 @@ class CreateResult:
         client, self._client = self._client, None
         if client is not None:
             client.close()
-
-
-def _check_revised(reply: Reply) -> None:
-    """Raise if tokens that the caller already has are not part of the final answer.
-
-    Raises:
-        GenerationError: some are not; `partial` is the whole answer.
-    """
-    if reply.revised:
-        raise GenerationError(
-            "the server began the answer again, and tokens that were given are not in it: the "
-            "whole answer is in `partial`, and create_async() returns it",
-            partial=reply.text,
-            error_type=_REVISED,
-        )
 
 
 class _Params:
@@ -268,7 +252,7 @@ class H2o:
         try:
             return "".join([token async for token in tokens])
         except GenerationError as error:
-            if error.error_type != _REVISED:
+            if error.error_type != REVISED:
                 raise
             return error.partial
 

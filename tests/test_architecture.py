@@ -14,7 +14,10 @@ import h2o_client
 ROOT = Path(h2o_client.__file__).parent
 LONGEST = 600
 OTHER_WORLDS = {"emulator", "testing"}  # no part of the client
-USERS = {"cli", "g4f", "batch", "bridge", "notebook", "magics", "__main__"}
+USERS = {
+    "cli", "g4f", "batch", "bridge", "langchain", "llm_plugin", "notebook", "magics", "revised",
+    "__main__",
+}  # fmt: skip
 PUBLIC_MODULES = {"h2o_client", "h2o_client.errors", "h2o_client.stored", "h2o_client.types"}
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): path
@@ -180,6 +183,7 @@ def test_the_shells_do_not_know_each_other() -> None:
 def test_what_is_built_upon_the_client_uses_its_public_names(name: str) -> None:
     known_parts = {
         "", "errors", "options", "safe_text", "stored", "types", "bridge", "emulator", "cli",
+        "revised",
     }  # fmt: skip
     assert ours(name) <= {*known_parts, part(name)}
     for module, attribute in imports(name):

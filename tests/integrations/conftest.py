@@ -1,5 +1,6 @@
 """What the tests with other people's packages share: a chat-ui server of each kind."""
 
+import gc
 import os
 from collections.abc import Iterator
 from typing import Literal, cast
@@ -26,5 +27,6 @@ def server(dialect: Dialect, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulat
     with Emulator(dialect=dialect) as emulator:
         monkeypatch.setenv("H2O_CHAT_URL", emulator.url)
         yield emulator
+        gc.collect()  # where an object is all that holds a conversation
         emulator.wait_idle()
         assert emulator.conversations == []

@@ -1,0 +1,257 @@
+# pyright: reportMissingImports=false
+"""A plugin of Simon Willison's `llm`: `llm -m h2o-chat "…"`. It comes with the extra `llm`.
+
+`h2o-chat` is the model that the configured server answers with by default (`H2O_CHAT_URL`,
+`H2O_CHAT_MODEL`, `H2O_CHAT_TOKEN`). `llm h2o-chat models` asks the server for its models; from then
+on each is known as `h2o-chat/NAME`. Nothing else here asks the server before a prompt does.
+
+A conversation of `llm` is one of the server, as long as its object lives and it has no system
+prompt; it is deleted after that. Else, and with the async models, the history goes along as
+messages. An answer that breaks off is an error, and `llm` then logs no response.
+"""
+
+import json
+import mimetypes
+import os
+import re
+import weakref
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import llm
+from llm.parts import TextPart
+from pydantic import Field, create_model, field_validator
+
+import h2o_client
+from h2o_client.options import OPTION_TYPES, GenerationOptions
+from h2o_client.revised import check_revised
+
+NAME = "h2o-chat"
+FILE_TYPES = frozenset(
+    f"{kind}/{name}"
+    for kind, names in {
+        "application": "csv json pdf xml",
+        "image": "gif jpeg png svg+xml webp",
+        "text": "css csv html javascript markdown plain x-python xml",
+    }.items()
+    for name in names.split()
+)
+"""What is taken for now; whether the server's model takes it is known when it is asked."""
+
+
+class _Options(llm.Options):
+    @field_validator("stop", mode="before", check_fields=False)
+    @classmethod
+    def _one_stop(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+
+def _options() -> Any:
+    """The generation options, with their types and what is said of them, as `llm` wants them."""
+    said = dict(re.findall(r"^\s+(\w+): (.*)$", GenerationOptions.__doc__ or "", re.MULTILINE))
+    fields: dict[str, Any] = {
+        name: (kind | None, Field(default=None, description=said.get(name)))
+        for name, kind in OPTION_TYPES.items()
+    }
+    return create_model("Options", __base__=_Options, **fields)
+
+
+OPTIONS = _options()
+
+
+class _Talk:
+    """A conversation on the server, and what has been said in it."""
+
+    def __init__(self, name: str | None) -> None:
+        self.client = h2o_client.H2oClient(model=name)
+        self.conversation = self.client.conversation()
+        self.said: list[dict[str, str]] = []
+
+    def ask(self, messages: list[dict[str, str]], **arguments: Any) -> "h2o_client.ChatStream":
+        """Send the last message, or all of them where nothing has been said here."""
+        text = messages[-1]["content"] if self.said else h2o_client.build_prompt(messages)
+        return self.conversation.stream(text, **arguments)
+
+
+class _H2oChat:
+    """What the sync and the async model share.
+
+    Args:
+        name: the model's name on the server; None for the default one.
+    """
+
+    can_stream = True
+    attachment_types: set[str] | frozenset[str] = FILE_TYPES
+    Options = OPTIONS
+
+    def __init__(self, name: str | None = None) -> None:
+        self.model_id = NAME if name is None else f"{NAME}/{name}"
+        self._name = name
+
+    def _arguments(self, prompt: llm.Prompt) -> dict[str, Any]:
+        options = prompt.options.model_dump(exclude_none=True)
+        return {"files": _files(prompt) or None, **options}
+
+
+class H2oChat(_H2oChat, llm.Model):
+    """A model of the configured server."""
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(name)
+        self._talks: dict[str, _Talk] = {}
+
+    def execute(
+        self,
+        prompt: llm.Prompt,
+        stream: bool,
+        response: llm.Response,
+        conversation: llm.Conversation | None = None,
+    ) -> Iterator[str]:
+        """Yield the answer's texts; `llm` calls it."""
+        messages, arguments = _messages(prompt), self._arguments(prompt)
+        if conversation is None or messages[0]["role"] == "system":
+            with h2o_client.H2oClient(model=self._name) as client:
+                yield from _read(client.stream(messages, **arguments), stream, response)
+            return
+        talk = self._talk(conversation, messages[:-1])
+        texts: list[str] = []
+        try:
+            for text in _read(talk.ask(messages, **arguments), stream, response):
+                texts.append(text)
+                yield text
+        except BaseException:  # what the server keeps of it is not what `llm` knows of it
+            self._leave(conversation.id)
+            raise
+        talk.said = [*messages, {"role": "assistant", "content": "".join(texts)}]
+
+    def _talk(self, conversation: llm.Conversation, said: list[dict[str, str]]) -> _Talk:
+        """The server's conversation, if the same has been said in it, or else a new one."""
+        talk = self._talks.get(conversation.id)
+        if talk is None:
+            weakref.finalize(conversation, self._leave, conversation.id)
+        if talk is None or talk.said != said:
+            self._leave(conversation.id)
+            talk = self._talks[conversation.id] = _Talk(self._name)
+        return talk
+
+    def _leave(self, id: str) -> None:  # noqa: A002 -- the conversation's
+        talk = self._talks.pop(id, None)
+        if talk is not None:
+            talk.client.close()
+
+
+class AsyncH2oChat(_H2oChat, llm.AsyncModel):
+    """A model of the configured server, for asyncio."""
+
+    async def execute(
+        self,
+        prompt: llm.Prompt,
+        stream: bool,
+        response: llm.AsyncResponse,
+        conversation: llm.AsyncConversation | None = None,  # noqa: ARG002 -- the prompt has it all
+    ) -> AsyncGenerator[str]:
+        """Yield the answer's texts; `llm` calls it."""
+        async with h2o_client.AsyncH2oClient(model=self._name) as client:
+            arguments = self._arguments(prompt)
+            async with client.stream(_messages(prompt), **arguments) as answer:
+                first = True
+                if not stream:
+                    yield (await answer.read()).text.removeprefix(" ")
+                async for text in answer:
+                    yield text.removeprefix(" ") if first else text
+                    first = False
+            _end(answer.reply, stream, response)
+
+
+def _read(answer: "h2o_client.ChatStream", stream: bool, response: llm.Response) -> Iterator[str]:
+    """Yield an answer's texts, without the space that many begin with."""
+    first = True
+    with answer:
+        if not stream:
+            yield answer.read().text.removeprefix(" ")
+        for text in answer:
+            yield text.removeprefix(" ") if first else text
+            first = False
+    _end(answer.reply, stream, response)
+
+
+def _end(reply: "h2o_client.Reply", stream: bool, response: Any) -> None:
+    """Tell `llm` what is known of a whole answer."""
+    if stream:
+        check_revised(reply)
+    response.set_resolved_model(reply.model)
+    response.response_json = {"finish_reason": reply.finish_reason, "recovered": reply.recovered}
+
+
+def _messages(prompt: llm.Prompt) -> list[dict[str, str]]:
+    """The history and the prompt, as `chat()` takes them."""
+    found: list[dict[str, str]] = []
+    for message in prompt.messages:
+        if message.role not in {"system", "user", "assistant"}:
+            text = f"this server takes no messages of the role {message.role!r}"
+            raise llm.ModelError(text)
+        texts = [part.text for part in message.parts if isinstance(part, TextPart)]
+        found.append({"role": message.role, "content": "".join(texts)})
+    if not found:
+        raise llm.ModelError("there is no prompt")
+    return found
+
+
+def _files(prompt: llm.Prompt) -> list[h2o_client.File]:
+    """The prompt's attachments."""
+    files: list[h2o_client.File] = []
+    for number, attachment in enumerate(prompt.attachments, 1):
+        kind: str = attachment.resolve_type() or ""
+        name = Path(attachment.path or "").name or f"{number}{mimetypes.guess_extension(kind)}"
+        files.append(h2o_client.File(name, attachment.content_bytes() or b"", kind))
+    return files
+
+
+def _server() -> str:
+    """The configured server, without user and password."""
+    url = os.environ.get("H2O_CHAT_URL") or h2o_client.DEFAULT_BASE_URL
+    return re.sub(r"(?<=//)[^/?#]*@", "", url).rstrip("/")
+
+
+def _kept() -> dict[str, list[str]]:
+    """The models of each server that was asked for them."""
+    try:
+        kept: object = json.loads(_file().read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def _file() -> Path:
+    return llm.user_dir() / f"{NAME}-models.json"
+
+
+@llm.hookimpl
+def register_models(register: Any) -> None:
+    """Offer the server's default model, and those that `llm h2o-chat models` has found."""
+    for name in (None, *_kept().get(_server(), ())):
+        register(H2oChat(name), AsyncH2oChat(name))
+
+
+@llm.hookimpl
+def register_commands(cli: click.Group) -> None:
+    """Add `llm h2o-chat models`."""
+
+    @cli.group(name=NAME)
+    def group() -> None:
+        """The chat server that H2O_CHAT_URL names."""
+
+    @group.command()
+    def models() -> None:
+        """Ask the server for its models, show them, and keep their names for -m."""
+        try:
+            with h2o_client.H2oClient(retries=0) as client:
+                names = [model.name for model in client.models()]
+        except h2o_client.H2oError as error:
+            raise click.ClickException(str(error)) from error
+        kept: Mapping[str, list[str]] = {**_kept(), _server(): names}
+        _file().write_text(json.dumps(kept, indent=2), "utf-8")
+        for name in names:
+            click.echo(f"{NAME}/{name}")
