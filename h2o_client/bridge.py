@@ -28,7 +28,7 @@ from h2o_client.emulator import (
     Token,
     UpstreamError,
 )
-from h2o_client.revised import check_revised
+from h2o_client.plugins import check_revised
 
 STATUSES: Mapping[type[H2oError], int] = {
     RateLimitError: 429,

@@ -27,7 +27,7 @@ from h2o_client import (
     H2oClient,
     build_prompt,
 )
-from h2o_client.revised import REVISED, check_revised
+from h2o_client.plugins import REVISED, check_revised
 
 __all__ = ["AsyncResult", "CreateResult", "H2o", "Messages", "format_prompt"]
 

@@ -12,7 +12,6 @@ messages. An answer that breaks off is an error, and `llm` then logs no response
 
 import json
 import mimetypes
-import os
 import re
 import weakref
 from collections.abc import AsyncGenerator, Iterator, Mapping
@@ -26,7 +25,7 @@ from pydantic import Field, create_model, field_validator
 
 import h2o_client
 from h2o_client.options import OPTION_TYPES, GenerationOptions
-from h2o_client.revised import check_revised
+from h2o_client.plugins import check_revised, server_url
 
 NAME = "h2o-chat"
 FILE_TYPES = frozenset(
@@ -209,12 +208,6 @@ def _files(prompt: llm.Prompt) -> list[h2o_client.File]:
     return files
 
 
-def _server() -> str:
-    """The configured server, without user and password."""
-    url = os.environ.get("H2O_CHAT_URL") or h2o_client.DEFAULT_BASE_URL
-    return re.sub(r"(?<=//)[^/?#]*@", "", url).rstrip("/")
-
-
 def _kept() -> dict[str, list[str]]:
     """The models of each server that was asked for them."""
     try:
@@ -231,7 +224,7 @@ def _file() -> Path:
 @llm.hookimpl
 def register_models(register: Any) -> None:
     """Offer the server's default model, and those that `llm h2o-chat models` has found."""
-    for name in (None, *_kept().get(_server(), ())):
+    for name in (None, *_kept().get(server_url(), ())):
         register(H2oChat(name), AsyncH2oChat(name))
 
 
@@ -251,7 +244,7 @@ def register_commands(cli: click.Group) -> None:
                 names = [model.name for model in client.models()]
         except h2o_client.H2oError as error:
             raise click.ClickException(str(error)) from error
-        kept: Mapping[str, list[str]] = {**_kept(), _server(): names}
+        kept: Mapping[str, list[str]] = {**_kept(), server_url(): names}
         _file().write_text(json.dumps(kept, indent=2), "utf-8")
         for name in names:
             click.echo(f"{NAME}/{name}")
