@@ -7,7 +7,8 @@ on each is known as `h2o-chat/NAME`. Nothing else here asks the server before a 
 
 A conversation of `llm` is one of the server, as long as its object lives and it has no system
 prompt; it is deleted after that. Else, and with the async models, the history goes along as
-messages. An answer that breaks off is an error, and `llm` then logs no response.
+messages, without the attachments of earlier prompts. An answer that breaks off is an error, and
+`llm` then logs no response.
 """
 
 import json

@@ -10,13 +10,13 @@ REVISED = "revised"
 
 
 def check_revised(reply: Reply) -> None:
-    """Raise if texts were given that are not in the answer: they cannot be taken back.
+    """Raise if texts that the caller already has are not part of the final answer.
 
     A server of 2025 asks its model once more where the model broke off, and `Reply.text` is then
     another text than the one that was streamed.
 
     Raises:
-        GenerationError: they are not; `partial` is the whole answer.
+        GenerationError: some are not; `partial` is the whole answer.
     """
     if reply.revised:
         raise GenerationError(

@@ -73,7 +73,7 @@ def test_parameters_where_the_server_takes_them(server: Emulator, http: httpx.Cl
         assert (given["temperature"], given["max_new_tokens"], given["stop"]) == (0.5, 9, ["x"])
     else:
         assert response.status_code == 400
-        assert "generation parameters" in response.json()["error"]["message"]
+        assert "parameters" in response.json()["error"]["message"]
         assert "message" not in kinds(server)
 
 

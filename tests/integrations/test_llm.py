@@ -102,7 +102,7 @@ def test_a_cut_answer_is_an_error(
     server.reply(CUT)
     failed = command("-m", "h2o-chat", "Hello", *options)
     assert failed.exit_code == 1
-    assert "Error: the model server" in failed.output
+    assert "Error: " in failed.output
     assert json.loads(command("logs", "--json").output) == []
 
 
@@ -142,7 +142,8 @@ def test_a_server_that_is_not_there(command: Command, monkeypatch: pytest.Monkey
     monkeypatch.setenv("H2O_CHAT_URL", "http://127.0.0.1:1")
     asked = command("h2o-chat", "models")
     assert asked.exit_code == 1
-    assert asked.output.startswith("Error: could not connect")
+    assert asked.output.startswith("Error: ")
+    assert "127.0.0.1:1" in asked.output
 
 
 # Its Python API
@@ -204,7 +205,7 @@ def test_options(server: Emulator, model: llm.Model) -> None:
     }
     asked = model.prompt("Hello", **given)
     if server.dialect == "chat-ui-2025":
-        with pytest.raises(h2o_client.UnsupportedError, match="generation parameters"):
+        with pytest.raises(h2o_client.UnsupportedError, match="parameters"):
             asked.text()
         return
     asked.text()
@@ -228,7 +229,7 @@ def test_attachments(server: Emulator, model: llm.Model) -> None:
     file = sent.parts()[1]
     assert (file.filename, file.content_type) == ("base64;1.txt", "text/plain")
     image = llm.Attachment(type="image/png", content=b"\x89PNG")
-    with pytest.raises(ValueError, match="does not take the file"):
+    with pytest.raises(ValueError, match="image/png"):
         model.prompt("And this?", attachments=[image]).text()
 
 
@@ -257,7 +258,7 @@ def test_an_answer_that_was_begun_again(server: Emulator, model: llm.Model) -> N
     if server.dialect == "chat-ui-2023":
         return
     server.reply(Answer(" Half an", ending="cut", again=" Whole"))
-    with pytest.raises(h2o_client.GenerationError, match="began the answer again") as caught:
+    with pytest.raises(h2o_client.GenerationError, match="again") as caught:
         model.prompt("a").text()
     assert caught.value.partial.strip() == "Whole"
     server.reply(Answer(" Half an", ending="cut", again=" Whole"))
