@@ -20,7 +20,7 @@ async def ask(client: AsyncH2oClient, room: asyncio.Semaphore, question: str) ->
             reply = await client.chat(question, max_new_tokens=200)
         except H2oError as error:
             return f"no answer: {error}"
-    return reply.text.strip()
+    return str(reply)
 
 
 async def main() -> None:

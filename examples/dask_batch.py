@@ -29,7 +29,7 @@ def main(address: str | None) -> None:
         tasks = cluster.map(ask, [H2oClient()] * len(parts), parts, pure=False)
         for task in as_completed(tasks):
             for result in task.result():
-                print(f"Q: {result.prompt}\nA: {result.error or str(result.reply).strip()}\n")
+                print(f"Q: {result.prompt}\nA: {result.error or result.reply}\n")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def main() -> None:
     with H2oClient() as client:
         try:
             reply = client.chat("Hello!")
-            print("Reply: ", reply.text.strip())
+            print("Reply: ", reply)
 
             print("Stream:", end="", flush=True)
             with client.stream(MESSAGES, temperature=0.7, max_new_tokens=200) as stream:

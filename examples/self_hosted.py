@@ -30,7 +30,7 @@ def main() -> None:
         H2oClient(http_client=http_client, timeouts=patience, share_conversations=False) as client,
     ):
         print(f"{client.base_url}, {client.model}")
-        print(client.chat(" ".join(sys.argv[1:]) or "Hello!").text.strip())
+        print(client.chat(" ".join(sys.argv[1:]) or "Hello!"))
 
 
 if __name__ == "__main__":

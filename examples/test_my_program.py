@@ -19,7 +19,7 @@ def one_line(text: str) -> str:
             reply = client.chat(f"Sum this up in one line:\n{text}", temperature=0.1)
         except H2oError as error:
             return f"(no summary: {type(error).__name__})"
-    return reply.text.strip().splitlines()[0]
+    return str(reply).splitlines()[0]
 
 
 def test_it_takes_the_first_line(h2o_server: Emulator) -> None:

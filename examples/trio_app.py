@@ -22,7 +22,8 @@ async def ask(client: AsyncH2oClient, question: str, seconds: float) -> None:
         async with stream:
             async for _ in stream:
                 pass
-    print(f"Q: {question}\nA: {stream.text.strip()}{' [cut off]' * limit.cancelled_caught}\n")
+    cut_off = " [cut off]" * limit.cancelled_caught
+    print(f"Q: {question}\nA: {stream.text.removeprefix(' ')}{cut_off}\n")
 
 
 async def main(seconds: float) -> None:

@@ -33,7 +33,7 @@ from collections.abc import (
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, NoReturn, Self, TypeAlias
 
 import anyio
 
@@ -56,14 +56,37 @@ _logger = logging.getLogger("h2o_client")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BatchResult:
-    """The outcome of one prompt: either `reply` or `error` is set, the other is None.
+class Answered:
+    """The outcome of a prompt that was answered.
 
     Attributes:
         index: the position of the prompt, counted from 0.
         prompt: the prompt, as it was given.
         id: the `id` of the prompt, if it is a mapping with an `id`.
         reply: the reply.
+        error: None.
+    """
+
+    index: int
+    prompt: Any
+    id: Any = None
+    reply: Reply
+    error: None = None
+
+    def unwrap(self) -> Reply:
+        """Return the reply."""
+        return self.reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The outcome of a prompt that failed.
+
+    Attributes:
+        index: the position of the prompt, counted from 0.
+        prompt: the prompt, as it was given.
+        id: the `id` of the prompt, if it is a mapping with an `id`.
+        reply: None.
         error: what went wrong: an `H2oError`, or a `TypeError` or `ValueError` for a prompt that
             cannot be sent.
     """
@@ -71,8 +94,16 @@ class BatchResult:
     index: int
     prompt: Any
     id: Any = None
-    reply: Reply | None = None
-    error: Exception | None = None
+    reply: None = None
+    error: Exception
+
+    def unwrap(self) -> NoReturn:
+        """Raise the error."""
+        raise self.error
+
+
+BatchResult: TypeAlias = Answered | Failed
+"""The outcome of one prompt. Where `error` is None, `reply` is the reply; `unwrap()` raises."""
 
 
 class RateLimit:
@@ -242,13 +273,13 @@ class _Common:
 
     def _answered(self, index: int, prompt: Any, reply: Reply) -> BatchResult:
         self._limit.answered()
-        return BatchResult(index=index, prompt=prompt, id=_id(prompt), reply=reply)
+        return Answered(index=index, prompt=prompt, id=_id(prompt), reply=reply)
 
     def _failed(self, index: int, prompt: Any, error: Exception) -> BatchResult | None:
         """Return the result, or None if the prompt hit the limit and must be sent again."""
         if isinstance(error, RateLimitError) and self._limit.rejected(error):
             return None
-        return BatchResult(index=index, prompt=prompt, id=_id(prompt), error=error)
+        return Failed(index=index, prompt=prompt, id=_id(prompt), error=error)
 
 
 def _id(prompt: Any) -> Any:

@@ -178,7 +178,7 @@ class Output:
     def ended(self, reply: Reply) -> Reply:
         """Show the whole answer."""
         mark = "stopped" if reply.finish_reason == "stopped" else ""
-        self._end(reply.text.removeprefix(" "), mark)
+        self._end(str(reply), mark)
         return reply
 
     def broke_off(self, error: BaseException) -> None:
@@ -229,7 +229,7 @@ class NotebookOutput(Output):
 
         def show_another(found: Reply) -> None:
             if found is not reply:
-                html = to_html(found.text.removeprefix(" "))
+                html = to_html(str(found))
                 self._display({"text/plain": repr(found), "text/html": html}, raw=True)
 
         def restore(*_: object) -> None:

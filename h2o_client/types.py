@@ -130,9 +130,9 @@ class Reply:
     """A whole answer.
 
     Attributes:
-        text: the answer. On servers of 2023 the visible tokens' texts, joined verbatim, which
-            usually begins with a space; on servers of 2025 the server's final text, without
-            trailing white space.
+        text: the answer, verbatim. On servers of 2023 the visible tokens' texts, joined, which
+            usually begins with a space that the model made; on servers of 2025 the server's final
+            text, without trailing white space. `str(reply)` is the text without that space.
         model: the model that was asked.
         finish_reason: why the answer ended: "eos_token", "length", "stop_sequence", "stopped"
             (by the caller), or None if unknown. It comes from the server if the caller asked for
@@ -162,7 +162,7 @@ class Reply:
     revised: bool = False
 
     def __str__(self) -> str:
-        return self.text
+        return self.text.removeprefix(" ")
 
     @property
     def reasoning(self) -> str:
@@ -176,7 +176,7 @@ class Reply:
 
     def _repr_html_(self) -> str:
         """Render the Markdown, with any HTML in it as text; IPython calls this in notebooks."""
-        return to_html(self.text.removeprefix(" "))
+        return to_html(str(self))
 
 
 class WebSearchSource(NamedTuple):

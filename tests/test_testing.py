@@ -108,7 +108,7 @@ def test_async_tests_have_it_too(pytester: pytest.Pytester, plugin: list[str]) -
         async def test_hello(h2o_server):
             h2o_server.reply(" Hi!")
             async with AsyncH2oClient() as client:
-                assert str(await client.chat("Hello")) == " Hi!"
+                assert str(await client.chat("Hello")) == "Hi!"
         """
     )
     done = pytester.runpytest_subprocess(*plugin, "-p", "anyio.pytest_plugin")

@@ -62,7 +62,8 @@ def test_every_field_is_documented(cls: type[Any]) -> None:
 
 
 def test_a_reply_and_a_message_are_their_text() -> None:
-    assert str(REPLY) == " Hello"
+    assert str(REPLY) == "Hello"
+    assert REPLY.text == " Hello"
     assert str(Message(role="user", content="Hi")) == "Hi"
 
 

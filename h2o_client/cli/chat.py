@@ -123,7 +123,8 @@ def chat(
         asked = _ask(client, kept, text, system, paths, params)
         with wrong_use(), _failures(as_json=as_json), asked as stream:
             if as_json:
-                click.echo(to_json(dataclasses.asdict(stream.read())))
+                reply = stream.read()
+                click.echo(to_json({**dataclasses.asdict(reply), "text": str(reply)}))
             elif extract:
                 _write_code(stream)
             else:

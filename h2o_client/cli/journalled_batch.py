@@ -231,7 +231,7 @@ def find_reply(conversation: Conversation) -> Reply | None:
 def describe_reply(reply: Reply) -> dict[str, Any]:
     """Return an answer in the form of the output."""
     return {
-        "text": reply.text,
+        "text": str(reply),
         "model": reply.model,
         "finish_reason": reply.finish_reason,
         "generated_tokens": reply.generated_tokens or None,

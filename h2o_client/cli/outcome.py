@@ -96,7 +96,7 @@ def describe_error(error: Exception) -> dict[str, Any]:
         "type": type(error).__name__,
         "message": str(error),
         "status": getattr(error, "status", None),
-        "partial": getattr(error, "partial", ""),
+        "partial": getattr(error, "partial", "").removeprefix(" "),
     }
 
 

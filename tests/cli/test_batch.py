@@ -118,7 +118,7 @@ def test_answers_in_order(run: Run, server: Emulator) -> None:
     run.write(*prompts)
     assert run() == 0
     assert sorted(run.texts(), key=str) == sorted(
-        [" late", *(f" {prompt}" for prompt in prompts if f" {prompt}" in run.texts())], key=str
+        ["late", *(prompt for prompt in prompts if prompt in run.texts())], key=str
     )
     assert [answer["line"] for answer in run.answers()] == list(range(1, 21))
     assert asked(server) == sorted(prompts)
@@ -143,12 +143,12 @@ def test_forms_of_lines(run: Run, server: Emulator) -> None:
     assert run("--param", "temperature=0.9") == 0
     model = run.answers()[1]["model"]
     assert run.answers()[1:4] == [
-        answer({"id": "x"}, " two", model, 2),
-        answer({"id": 3}, " User: a\nAssistant: b\nAssistant:", model, 6),
-        answer({"line": 5}, " four", other, 2),
+        answer({"id": "x"}, "two", model, 2),
+        answer({"id": 3}, "User: a\nAssistant: b\nAssistant:", model, 6),
+        answer({"line": 5}, "four", other, 2),
     ]
-    assert run.texts()[0] == " plain text, with spaces"  # the server trims
-    assert run.texts()[4] == ' "quoted" is text'
+    assert run.texts()[0] == "plain text, with spaces"  # the server trims
+    assert run.texts()[4] == '"quoted" is text'
     bodies = [request.json() for request in server.requests if request.kind == "message"]
     heat = {body["inputs"]: body["parameters"]["temperature"] for body in bodies}
     assert heat.pop("two") == 0.1
@@ -192,9 +192,9 @@ def test_any_text_is_written(run: Run, server: Emulator) -> None:
     run.prompts.write_text(run.prompts.read_text("utf-8") + "four\nfive\n", "utf-8")
     assert run() == 1
     first, second, third, fourth, fifth = run.answers()
-    assert (first["id"], first["text"]) == ("\ud83d", " one")
+    assert (first["id"], first["text"]) == ("\ud83d", "one")
     assert second["error"]["type"] == "ValueError"
-    assert third["text"] == " \u0000 \u2028 z"
+    assert third["text"] == "\u0000 \u2028 z"
     assert fourth["text"] == fifth["error"]["text"] == "an answer\udc00\ufffe\U0001f600"
     assert "😀" in run.output.read_text("utf-8")
 
@@ -207,7 +207,7 @@ def test_an_answer_with_half_a_character_is_written(run: Run, server: Emulator) 
     run.write("one")
     assert run() == 0
     (answer,) = run.answers()
-    assert answer["text"] == " a\ufffd b😀"
+    assert answer["text"] == "a\ufffd b😀"
 
 
 def test_failed_ones_have_their_error(run: Run, server: Emulator) -> None:
@@ -215,11 +215,11 @@ def test_failed_ones_have_their_error(run: Run, server: Emulator) -> None:
     run.write("one", "two", {"id": "bad", "nonsense": 1}, '{"torn', {"id": [1]}, "six")
     assert run("--concurrency", "1") == 1
     first, second, third, fourth, fifth, sixth = run.answers()
-    assert (first["text"], sixth["text"]) == (" fine", " good")
+    assert (first["text"], sixth["text"]) == ("fine", "good")
     assert second["line"] == 2
     assert second["error"]["type"] == "GenerationError"
     assert "out of memory" in second["error"]["message"]
-    assert second["error"]["partial"] == " half"
+    assert second["error"]["partial"] == "half"
     assert third["id"] == "bad"
     assert "nonsense" in third["error"]["message"]
     assert fourth["error"]["type"] == "ValueError"
@@ -240,7 +240,7 @@ def test_failed_ones_have_their_error(run: Run, server: Emulator) -> None:
     )
     assert run("--retry-failed") == 0
     assert asked(server) == ["5", "four", "three", "two"]
-    assert run.texts() == [" fine", " two", " three", " four", " 5", " good"]
+    assert run.texts() == ["fine", "two", "three", "four", "5", "good"]
     assert run.session is None
 
 
@@ -251,7 +251,7 @@ def test_server_down(run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch
     assert {answer["error"]["status"] for answer in run.answers()} == {500}
     monkeypatch.undo()
     assert run("--base-url", server.url, "--retry-failed") == 0
-    assert run.texts() == [" one", " two"]
+    assert run.texts() == ["one", "two"]
 
 
 @pytest.mark.parametrize("on", ["create", "rename", "message"])
@@ -262,7 +262,7 @@ def test_the_limit_pauses(
     server.fault(on, Fault(), *[Fault(status=429, body={"message": LIMITED})] * 3)
     run.write(*"abcdefgh")
     assert run() == 0
-    assert run.texts() == [f" {letter}" for letter in "abcdefgh"]
+    assert run.texts() == list("abcdefgh")
     assert kinds(server).count(on) == (8 if on == "rename" else 11)
     if on != "create":
         assert kinds(server).count("create") == 8  # the conversation waits, too
@@ -313,10 +313,10 @@ def test_killed(run: Run, server: Emulator) -> None:
     assert run("--concurrency", "3") == 0
     assert asked(server) == sorted(prompts), "something was asked twice"
     assert sorted(map(str, run.texts())) == sorted(
-        [" early"] * 5 + [" in flight"] * 3 + [f" {p}" for p in prompts if p not in before]
+        ["early"] * 5 + ["in flight"] * 3 + [p for p in prompts if p not in before]
     )
     found = [answer for answer in run.answers() if answer["recovered"]]
-    assert [answer["text"] for answer in found] == [" in flight"] * 3
+    assert [answer["text"] for answer in found] == ["in flight"] * 3
     assert {answer["generated_tokens"] for answer in found} == {None}
     assert session not in run.err
     assert server.sessions == [session]
@@ -344,7 +344,7 @@ def test_killed_at_any_moment(
     kept = list(run.journalled().values()).count("answered")
     before = asked(server)
     assert run() == 0
-    assert set(run.texts()) <= {" x y z", *(f" {prompt}" for prompt in prompts)}
+    assert set(run.texts()) <= {"x y z", *prompts}
     assert len(run.answers()) == 30
     assert kept >= answered
     # Nothing was asked twice: a message that had reached the server was found.
@@ -381,7 +381,7 @@ def test_killed_again_and_again(
         assert not run.output.exists(), "too few prompts for ten kills"
         server.wait_idle(PATIENCE)
     assert run() == 0
-    assert run.texts() == [f" {prompt}" for prompt in prompts]
+    assert run.texts() == prompts
     assert asked(server) == prompts
     server.wait_idle(PATIENCE)
     assert server.conversations == []
@@ -401,7 +401,7 @@ def test_killed_before_the_message_was_taken(
         started.communicate(timeout=PATIENCE)
     server.clear()
     assert run() == 0
-    assert run.texts() == [" one", " two"]
+    assert run.texts() == ["one", "two"]
     assert asked(server) == ["one", "two"]
     server.wait_idle()
     assert server.conversations == []
@@ -421,7 +421,7 @@ def test_the_answer_comes_while_it_is_awaited(run: Run, server: Emulator) -> Non
         server.release()
         out, _ = started.communicate(timeout=PATIENCE)
         assert (out, started.returncode) == (b"", 0)
-    assert run.texts() == [" in time"]
+    assert run.texts() == ["in time"]
     assert asked(server) == ["one"]
 
 
@@ -445,9 +445,9 @@ def test_interrupted(run: Run, server: Emulator, number: int, status: int) -> No
     assert server.conversations == []
     assert run() == 0
     texts = run.texts()
-    assert texts.count(" early") == 1
-    assert " cut off" not in texts, "an answer that was stopped passed for a whole one"
-    assert sorted(map(str, texts))[1:] == [" early"] or None not in texts
+    assert texts.count("early") == 1
+    assert "cut off" not in texts, "an answer that was stopped passed for a whole one"
+    assert sorted(map(str, texts))[1:] == ["early"] or None not in texts
     assert len(asked(server)) == 6
 
 
@@ -482,7 +482,7 @@ def test_killed_between_creating_and_sending(
     server.clear()
     assert run() == 0
     assert asked(server) == (["three", "two"] if failed else ["one", "three", "two"])
-    assert run.texts() == [" one", " two", " three"]
+    assert run.texts() == ["one", "two", "three"]
     server.wait_idle()
     assert server.conversations == []
 
@@ -493,9 +493,9 @@ def test_killed_before_the_last_conversation_was_deleted(run: Run, server: Emula
         client.conversation(keep=True).send("one")
         journal.note_session(client.session)
         item = Item.read(1, "one")
-        journal.answered(item.key, item.digest, {"text": " kept"})
+        journal.answered(item.key, item.digest, {"text": "kept"})
     assert run() == 0
-    assert run.texts() == [" kept"]
+    assert run.texts() == ["kept"]
     assert asked(server) == ["one"]
     assert server.conversations == []
 
@@ -507,7 +507,7 @@ def test_conversation_gone(run: Run, server: Emulator) -> None:
         item = Item.read(1, "one")
         journal.asked(item.key, item.digest, "0" * 24)
     assert run() == 0
-    assert run.texts() == [" one"]
+    assert run.texts() == ["one"]
 
 
 def test_server_fails_while_it_is_awaited(
@@ -549,14 +549,14 @@ def test_torn_write(run: Run, server: Emulator, tmp_path: Path) -> None:
     with begin(run, server) as journal:
         for number, text in enumerate(["one", "two"], 1):
             item = Item.read(number, text)
-            journal.answered(item.key, item.digest, {"text": f" kept {text}"})
+            journal.answered(item.key, item.digest, {"text": f"kept {text}"})
         for path in (run.journal, wal):
             shutil.copy(path, tmp_path / f"{path.name}.copy")
     for path in (run.journal, wal):
         (tmp_path / f"{path.name}.copy").rename(path)
     os.truncate(wal, wal.stat().st_size - 1000)
     assert run() == 0
-    assert run.texts() == [" kept one", " two"]
+    assert run.texts() == ["kept one", "two"]
     assert asked(server) == ["two"]
     assert not wal.exists()
 
@@ -566,7 +566,7 @@ def test_killed_before_the_first_write(run: Run) -> None:
     run.write("one")
     run.journal.touch()
     assert run() == 0
-    assert run.texts() == [" one"]
+    assert run.texts() == ["one"]
 
 
 def test_nothing_is_lost_where_something_cannot_be_written(tmp_path: Path) -> None:
@@ -617,7 +617,7 @@ def test_a_disk_that_is_full(run: Run, server: Emulator) -> None:
     assert len(server.conversations) == 1  # with the answer that could not be written down
     # What was begun was stopped, and is not taken for an answer.
     assert run() == 0
-    assert run.texts() == [" one", " two", " three", f" {'a' * 20_000}"]
+    assert run.texts() == ["one", "two", "three", "a" * 20_000]
     assert kinds(server).count("message") == 4 + 3
     server.wait_idle()
     assert server.conversations == []
@@ -656,7 +656,7 @@ def test_one_process_at_a_time(run: Run, server: Emulator) -> None:
         assert run() == 2
         assert "another process" in run.err
     assert run() == 0
-    assert run.texts() == [" one"]
+    assert run.texts() == ["one"]
 
 
 # Wrong use
@@ -759,10 +759,10 @@ def test_progress(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     with progress:
         assert progress.line() == "12 of 1000 done, 2 failed"
         now += 5
-        progress.show(many.BatchResult(index=0, prompt="", reply=reply))
+        progress.show(many.Answered(index=0, prompt="", reply=reply))
         assert capsys.readouterr().err == ""
         now += 5
-        progress.show(many.BatchResult(index=1, prompt="", error=ValueError()))
+        progress.show(many.Failed(index=1, prompt="", error=ValueError()))
         line = "14 of 1000 done, 3 failed, 5.0 tokens/s, 1:22:10 left\n"
         assert capsys.readouterr().err == line
     assert capsys.readouterr().err == line

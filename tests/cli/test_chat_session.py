@@ -536,10 +536,10 @@ def test_json(chat: Command, server: Emulator) -> None:
     assert chat("Hello", "--json") == 0
     found = json.loads(chat.out)
     assert chat.err == ""
-    assert (found["text"], found["model"], found["finish_reason"]) == (" naïve", LARGE, "eos_token")
+    assert (found["text"], found["model"], found["finish_reason"]) == ("naïve", LARGE, "eos_token")
     assert chat("Hello", "--json") == 1
     error = json.loads(chat.out)["error"]
-    assert (error["type"], error["partial"], error["status"]) == ("GenerationError", " One", None)
+    assert (error["type"], error["partial"], error["status"]) == ("GenerationError", "One", None)
     assert chat.err == f"h2o-client: {error['message']}\n"
 
 

@@ -515,7 +515,7 @@ async def test_several_at_once(api: Api, stub: OpenAIStub) -> None:
         async with api.in_background(ask) as replies:
             await api.wait(lambda: eventually(lambda: api.server.generating == 8))
             stub.go.set()
-        assert [str(reply) for reply in replies.result()] == [" Hello there"] * 8
+        assert [str(reply) for reply in replies.result()] == ["Hello there"] * 8
     await api.settled()
 
 

@@ -18,7 +18,7 @@ import anyio.lowlevel
 import needs
 import pytest
 from asked import bodies, kinds, press_ctrl_c, requested
-from flavours import ASYNC, PATIENCE, Api, AsIfAsync, endless, only
+from flavours import ASYNC, ONCE, PATIENCE, Api, AsIfAsync, endless, only
 
 from h2o_client import (
     AsyncBatch,
@@ -104,7 +104,7 @@ async def test_all_prompts_are_answered(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         results = await everything(many(client, [f"p{n}" for n in range(20)], concurrency=4))
     assert [result.index for result in results] == list(range(20))
-    assert [str(result.reply) for result in results] == [f" p{n}" for n in range(20)]
+    assert [str(result.reply) for result in results] == [f"p{n}" for n in range(20)]
     assert [result.prompt for result in results] == [f"p{n}" for n in range(20)]
     assert {result.error for result in results} == {None}
     assert kinds(server).count("settings") == 1
@@ -121,9 +121,9 @@ async def test_results_come_as_they_finish(api: Api, server: Emulator) -> None:
     server.reply(Answer(" late", hold_after=0))
     async with api.client() as client, many(client, ["a", "b", "c"], concurrency=2) as results:
         first = [await anext(results), await anext(results)]
-        assert sorted(str(result.reply) == " late" for result in first) == [False, False]
+        assert sorted(str(result.reply) == "late" for result in first) == [False, False]
         server.release()
-        assert str((await anext(results)).reply) == " late"
+        assert str((await anext(results)).reply) == "late"
         with pytest.raises(StopAsyncIteration):
             await anext(results)
         with pytest.raises(StopAsyncIteration):
@@ -176,7 +176,7 @@ async def test_bad_input_is_the_error_of_its_prompt(api: Api) -> None:
     ]
     async with api.client() as client:
         results = await everything(many(client, prompts))
-    assert str(results[0].reply) == " good"
+    assert str(results[0].reply) == "good"
     for result in results[1:]:
         assert isinstance(result.error, TypeError | ValueError), result
     assert [result.prompt for result in results] == prompts
@@ -254,13 +254,27 @@ async def test_only_in_a_block(api: Api, server: Emulator) -> None:
 
 
 def test_results_are_values() -> None:
-    result = BatchResult(index=1, prompt="p", error=ServerError("oops", status=500))
+    result = batch.Failed(index=1, prompt="p", error=ServerError("oops", status=500))
     again = pickle.loads(pickle.dumps(result))
     assert (again.index, again.prompt, again.reply) == (1, "p", None)
     assert again.error.status == 500
-    assert BatchResult(index=1, prompt="p") == BatchResult(index=1, prompt="p")
+    assert isinstance(result, BatchResult)
+    assert result == batch.Failed(index=1, prompt="p", error=result.error)
     with pytest.raises(AttributeError):
         result.index = 2  # type: ignore[misc]
+
+
+async def test_a_result_gives_its_reply_or_raises(api: Api, server: Emulator) -> None:
+    server.reply(" Fine.")
+    async with api.client(**ONCE) as client:
+        answered, failed = await everything(many(client, ["p", ""]))
+    assert answered.error is None
+    assert answered.unwrap() is answered.reply
+    assert str(answered.reply) == "Fine."
+    assert failed.reply is None
+    with pytest.raises(ValueError, match="blank") as caught:
+        failed.unwrap()
+    assert caught.value is failed.error
 
 
 # Where the prompts come from
@@ -311,7 +325,7 @@ async def test_async_prompts(api: Api, server: Emulator) -> None:
             await api.wait(lambda: wait_until_nothing_is_sent(server))
         assert closed == [True]
         found = await everything(client.batch(prompts()))
-        assert [str(result.reply) for result in found] == [f" p{n}" for n in range(30)]
+        assert [str(result.reply) for result in found] == [f"p{n}" for n in range(30)]
     await api.settled()
     assert server.generating == 0
 
@@ -520,7 +534,7 @@ async def test_all_pause_for_the_limit(
     async with api.client() as client:
         results = await everything(many(client, [f"p{n}" for n in range(12)], concurrency=3))
     assert [result.error for result in results] == [None] * 12
-    assert [str(result.reply) for result in results] == [f" p{n}" for n in range(12)]
+    assert [str(result.reply) for result in results] == [f"p{n}" for n in range(12)]
     assert kinds(server).count("message") == 15
     assert len(refusals) == 3
     after = [when - refusals[-1] for when in begun if when > refusals[-1]]

@@ -38,7 +38,8 @@ async def test_chat_with_a_string(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         reply = await client.chat("Hello!")
     assert isinstance(reply, Reply)
-    assert str(reply) == reply.text == " Hello there, you!"
+    assert reply.text == " Hello there, you!"
+    assert str(reply) == "Hello there, you!"
     assert bodies(server)[0]["inputs"] == "Hello!"
     options = bodies(server)[0]["options"]
     assert (reply.message_id, reply.response_id) == (options["id"], options["response_id"])

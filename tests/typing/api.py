@@ -9,6 +9,7 @@ import httpx
 from h2o_client import (
     AsyncChatStream,
     AsyncH2oClient,
+    BatchResult,
     ChatStream,
     File,
     H2oClient,
@@ -107,6 +108,28 @@ async def asynchronous(client: AsyncH2oClient) -> None:
     texts: AsyncIterator[str] = client.stream("Hi")
     await anext(texts)
     await client.aclose()
+
+
+def batches(client: H2oClient) -> None:
+    with client.batch(["Hi"]) as results:
+        for result in results:
+            assert_type(result.unwrap(), Reply)
+            if result.error is None:
+                assert_type(result.reply.text, str)
+            else:
+                assert_type(result.error, Exception)
+                assert_type(result.reply, None)
+            if result.reply is not None:
+                assert_type(result.reply, Reply)
+                assert_type(result.error, None)
+
+
+async def asynchronous_batches(client: AsyncH2oClient) -> BatchResult:
+    async with client.batch(["Hi"]) as results:
+        result = await anext(results)
+        if result.error is None:
+            assert_type(result.reply, Reply)
+        return result
 
 
 def errors(client: H2oClient) -> None:
