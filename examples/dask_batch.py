@@ -1,7 +1,7 @@
 """Many prompts on many machines: a batch in each task of a Dask cluster.
 
 A client is pickled as its configuration, so each task opens a session and connections of its own.
-Without an address it starts a cluster on this machine. `pip install 'h2o-chat-client[dask]'`, then
+Without an address it starts a cluster on this machine. From a clone: `pip install '.[dask]'`, then
 
     H2O_CHAT_URL=http://127.0.0.1:8000 python examples/dask_batch.py [tcp://scheduler:8786]
 """

@@ -1,7 +1,7 @@
 """How to test a program that asks a chat server, without one.
 
-The fixture `h2o_server` comes with `pip install 'h2o-chat-client[testing]'`; the program under
-test makes its client as it always does, and finds the server of the test.
+The fixture `h2o_server` comes with the extra `testing` (from a clone: `pip install '.[testing]'`).
+The program under test makes its client as it always does, and finds the server of the test.
 
     pytest examples/test_my_program.py
 """

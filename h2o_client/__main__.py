@@ -6,7 +6,9 @@ only when it is called.
 
 import sys
 
-MISSING = "h2o-client: {} is not installed: pip install 'h2o-chat-client[cli]'\n"
+from h2o_client.extras import install_hint
+
+MISSING = f"h2o-client: {{}} is not installed ({install_hint('cli')})\n"
 
 
 def main() -> None:

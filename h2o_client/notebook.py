@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Protocol
 
+from h2o_client.extras import install_hint
 from h2o_client.safe_text import printable, to_html
 from h2o_client.types import Reply
 
@@ -250,7 +251,7 @@ def _new_output(stream: _AnyStream) -> Output:
     try:
         from IPython import get_ipython
     except ModuleNotFoundError as error:
-        text = "display() needs IPython: pip install 'h2o-chat-client[notebook]'"
+        text = f"display() needs IPython ({install_hint('notebook')})"
         raise ModuleNotFoundError(text, name="IPython") from error
     shell: Any = get_ipython()
     names = {cls.__name__ for cls in type(shell).__mro__}

@@ -65,7 +65,7 @@ def _emulator_class() -> "type[Emulator]":
         name = (error.name or "a package").partition(".")[0]
         if name == "h2o_client":
             raise
-        pytest.fail(
-            f"h2o_server needs {name}: pip install 'h2o-chat-client[testing]'", pytrace=False
-        )
+        from h2o_client.extras import install_hint
+
+        pytest.fail(f"h2o_server needs {name} ({install_hint('testing')})", pytrace=False)
     return Emulator

@@ -3,7 +3,7 @@
     python -m tests.fuzz                        each target in turn, a minute in all
     python -m tests.fuzz answer --seconds 600   one target, ten minutes
 
-With atheris (`pip install 'h2o-chat-client[fuzz]'`, Linux) it is guided by the coverage of the
+With atheris (`pip install '.[fuzz]'`, Linux) it is guided by the coverage of the
 code: inputs that reach something new are kept and mutated. Without it, or with `--blind`, inputs
 are mutated recordings, at random from a seed, so that a run can be repeated. For each target it
 prints executions and crashes; the input of a crash is written to a file, which `--replay` runs

@@ -194,7 +194,7 @@ async def test_it_needs_ipython(
 ) -> None:
     monkeypatch.setitem(sys.modules, "IPython", None)
     async with api.client() as client:
-        with pytest.raises(ModuleNotFoundError, match=r"pip install 'h2o-chat-client\[notebook\]'"):
+        with pytest.raises(ModuleNotFoundError, match=r"pip install '\.\[notebook\]'"):
             await client.stream("Hi").display()
     assert server.requests == []
 

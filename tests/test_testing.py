@@ -94,7 +94,7 @@ def test_it_says_what_is_missing(pytester: pytest.Pytester, plugin: list[str]) -
     pytester.makeconftest("import sys; sys.modules['h11'] = None")
     done = pytester.runpytest_subprocess(*plugin)
     done.assert_outcomes(errors=1, passed=1)
-    done.stdout.fnmatch_lines(["*h2o_server needs h11: pip install 'h2o-chat-client[[]testing]'*"])
+    done.stdout.fnmatch_lines(["*h2o_server needs h11 (from a clone: pip install '.[[]testing]')*"])
     done.stdout.no_fnmatch_line("*ModuleNotFoundError*")
 
 

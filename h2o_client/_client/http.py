@@ -33,6 +33,7 @@ from h2o_client.errors import (
     TransportError,
     TransportTimeoutError,
 )
+from h2o_client.extras import install_hint
 from h2o_client.protocol.ambient import Ambient
 from h2o_client.protocol.configuration import configure
 from h2o_client.protocol.deadline import Deadline
@@ -350,7 +351,7 @@ def fast_transports(kind: Callable[..., Any], options: dict[str, Any]) -> dict[s
         from h2o_client import _fast
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f'transport="fast" needs {error.name}: pip install "h2o-chat-client[fast]"',
+            f'transport="fast" needs {error.name} ({install_hint("fast")})',
             name=error.name,
         ) from None
     make = _fast.FastTransport if kind is httpx.Client else _fast.AsyncFastTransport

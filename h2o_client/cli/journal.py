@@ -223,8 +223,8 @@ def _prepare(path: Path) -> None:
         begins = file.read(len(_SQLITE))
     if begins.startswith(_OLD):
         raise click.UsageError(
-            f"{path} was written by version 0.1.0, and only that can resume it: "
-            "pip install 'h2o-chat-client[cli]==0.1.0'; or remove it, and all prompts are sent"
+            f"{path} was written by version 0.1.0, and only that version can resume "
+            "it; if you remove it, all prompts are sent"
         )
     if begins not in (b"", _SQLITE):
         raise click.UsageError(f"{path} is not a journal of this program")

@@ -18,6 +18,7 @@ import click
 
 from h2o_client import H2oError
 from h2o_client.cli.render import in_a_line
+from h2o_client.extras import install_hint
 from h2o_client.safe_text import SafeFormatter, one_line, printable
 
 PROGRAM = "h2o-client"
@@ -51,7 +52,7 @@ class MissingExtraError(Exception):
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"{name} is not installed: pip install 'h2o-chat-client[cli]'")
+        super().__init__(f"{name} is not installed ({install_hint('cli')})")
 
 
 class App(click.Group):

@@ -568,8 +568,8 @@ def test_commands_import_what_they_need(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("prompt_toolkit", "prompt_toolkit is not installed: pip install 'h2o-chat-client[cli]'"),
-        ("rich.console", "rich is not installed: pip install 'h2o-chat-client[cli]'"),
+        ("prompt_toolkit", "prompt_toolkit is not installed (from a clone: pip install '.[cli]')"),
+        ("rich.console", "rich is not installed (from a clone: pip install '.[cli]')"),
         ("other", "No module named 'other'"),
     ],
 )

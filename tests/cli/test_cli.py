@@ -418,7 +418,7 @@ def test_missing_extra(module: str, arguments: list[str]) -> None:
     assert script(text) == (
         1,
         "",
-        f"h2o-client: {module} is not installed: pip install 'h2o-chat-client[cli]'\n",
+        f"h2o-client: {module} is not installed (from a clone: pip install '.[cli]')\n",
     )
 
 

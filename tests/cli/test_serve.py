@@ -328,7 +328,7 @@ def test_the_extra_is_missing() -> None:
     status, _, err = script(text)
     assert status == 1
     assert err == (
-        "h2o-client: torch is not installed: pip install 'h2o-chat-client[local-model]'\n"
+        "h2o-client: torch is not installed (from a clone: pip install '.[local-model]')\n"
     )
 
 

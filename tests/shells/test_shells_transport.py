@@ -91,8 +91,8 @@ def test_a_package_that_is_missing_is_named() -> None:
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        'ModuleNotFoundError: transport="fast" needs aiohappyeyeballs: '
-        'pip install "h2o-chat-client[fast]"'
+        'ModuleNotFoundError: transport="fast" needs aiohappyeyeballs '
+        "(from a clone: pip install '.[fast]')"
     )
 
 

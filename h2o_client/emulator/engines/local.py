@@ -36,10 +36,11 @@ from h2o_client.emulator.engine import (
 )
 from h2o_client.emulator.engines.turns import chat_messages, without_oldest, without_system
 from h2o_client.emulator.parameters import Options, invalid
+from h2o_client.extras import install_hint
 
 for _needed in ("torch", "transformers"):
     if importlib.util.find_spec(_needed) is None:
-        raise ImportError(f"{_needed} is not installed: pip install 'h2o-chat-client[local-model]'")
+        raise ImportError(f"{_needed} is not installed ({install_hint('local-model')})")
 
 SUGGESTED = "h2oai/h2o-danube3-500m-chat"
 """H2O's own small chat model: half a billion parameters, about 1 GB to download."""
