@@ -9,7 +9,7 @@ package shows to a person goes through this module.
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -24,6 +24,7 @@ _UNSAFE = re.compile(
 _WEB_ADDRESS = re.compile(r"https?://|mailto:", re.IGNORECASE)
 # JupyterLab and its predecessors would typeset TeX, which can make links and styles.
 _NO_TEX = "mathjax_ignore tex2jax_ignore"
+_CELL = "text-align:left; vertical-align:top; white-space:pre-wrap"
 
 
 def printable(text: str) -> str:
@@ -90,6 +91,24 @@ def to_html(markdown: str, mark: str = "") -> str:
     if mark:
         body += f"<p><em>— {escape(mark)}</em></p>"
     return f'<div class="{_NO_TEX}">{printable(body)}</div>'  # entities are characters now
+
+
+def to_html_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table as HTML, in which all that is not a tag of the table is shown as text.
+
+    Args:
+        names: the names of the columns.
+        rows: the texts of each row, in the order of the columns.
+    """
+    from html import escape
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        shown = (f'<{tag} style="{_CELL}">{escape(printable(cell))}</{tag}>' for cell in cells)
+        return f"<tr>{''.join(shown)}</tr>"
+
+    head, body = line(names, "th"), "".join(line(row, "td") for row in rows)
+    table = f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
+    return f'<div class="{_NO_TEX}">{table}</div>'
 
 
 @cache

@@ -3,16 +3,19 @@
 They need no connection, are frozen, compare by content, and can be pickled and copied.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import compress
 from os import PathLike
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
 
-from h2o_client.safe_text import split_reasoning, to_html
+from h2o_client.safe_text import split_reasoning, to_html, to_html_table
 
+T = TypeVar("T")
 DEFAULT_BASE_URL = "https://gpt-gm.h2o.ai"
 DEFAULT_MODEL = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-40b-v1"
+_LONGEST_CELL = 1000  # characters of a message, for example, in a table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,37 @@ class Message:
     def _repr_html_(self) -> str:
         """Render the Markdown, with any HTML in it as text; IPython calls this in notebooks."""
         return to_html(self.content.removeprefix(" "))
+
+
+class Table(list[T]):
+    """A list that notebooks show as a table.
+
+    Args:
+        items: the items.
+        columns: the attributes that are shown.
+    """
+
+    def __init__(self, items: Iterable[T], columns: tuple[str, ...]) -> None:
+        super().__init__(items)
+        self._columns = columns
+
+    def _repr_html_(self) -> str:
+        """Render the table; a column without any value is left out. IPython calls this."""
+        rows = [[_in_cell(getattr(item, name)) for name in self._columns] for item in self]
+        filled = [any(row[i] for row in rows) or not rows for i in range(len(self._columns))]
+        return to_html_table(
+            list(compress(self._columns, filled)), [list(compress(row, filled)) for row in rows]
+        )
+
+
+def _in_cell(value: object) -> str:
+    """Return a value as the text of a cell in a table."""
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}"
+    text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value).removeprefix(" ")
+    return text if len(text) <= _LONGEST_CELL else f"{text[:_LONGEST_CELL]}…"
 
 
 MessageLike: TypeAlias = Mapping[str, Any] | Message

@@ -3,6 +3,8 @@
 By default on a page that stands in for IPython's; the long tests have a real kernel.
 """
 
+import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -31,8 +33,9 @@ from h2o_client import (
     magics,
     notebook,
 )
-from h2o_client.emulator import Answer, Emulator
+from h2o_client.emulator import Answer, Emulator, Model
 from h2o_client.safe_text import to_html
+from h2o_client.types import Table
 
 FENCE = "```"
 
@@ -154,6 +157,45 @@ def test_nothing_but_safe_html_and_text_is_published() -> None:
         assert published["text/plain"].isprintable()
         assert metadata == {}
         assert set(formatter.format((message,))[0]) == {"text/plain"}  # as in `history()`
+
+
+def cells(table: Any) -> list[list[str]]:
+    """The texts of a table's rows, the names of its columns first."""
+    formatter: Any = DisplayFormatter()
+    published = formatter.format(table)[0]
+    assert set(published) == {"text/html", "text/plain"}
+    assert published["text/plain"].startswith("[")
+    rows = re.findall("<tr>(.*?)</tr>", published["text/html"], re.DOTALL)
+    return [re.findall("<t[hd] [^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in rows]
+
+
+async def test_lists_are_tables(api: Api) -> None:
+    models = [Model("one/<b>", description="Small & fast"), Model("two")]
+    with Emulator(models=models) as server:
+        server.reply(" <script>alert(1)</script>\n$x$")
+        async with api.client(server.url, model="two") as client:
+            assert cells(await client.conversations()) == [["id", "title", "model"]]
+            async with client.conversation() as talk:
+                await talk.send("Hello")
+                await talk.rename("<i>")
+                history, found = await talk.history(), await client.models()
+                assert cells(await client.conversations())[1:] == [[talk.id, "&lt;i&gt;", "two"]]
+    assert isinstance(history, list)
+    assert history == list(history) == pickle.loads(pickle.dumps(history))
+    names, question, answer = cells(history)
+    assert names[:2] == ["role", "content"]
+    assert question[:2] == ["user", "Hello"]
+    assert answer[:2] == ["assistant", "&lt;script&gt;alert(1)&lt;/script&gt;\n$x$"]
+    assert cells(found) == [
+        ["id", "display_name", "description"],
+        ["one/&lt;b&gt;", "one/&lt;b&gt;", "Small &amp; fast"],
+        ["two", "two", ""],
+    ]
+
+
+def test_a_cell_of_a_table_is_not_endless() -> None:
+    long = Table([Message(role="user", content="x" * 5000)], ("content",))
+    assert cells(long)[1] == ["x" * 1000 + "…"]
 
 
 async def test_it_grows(api: Api, server: Emulator, page: Page) -> None:

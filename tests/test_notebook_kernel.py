@@ -240,6 +240,13 @@ def test_a_reply_is_shown_once(kernel: Kernel, server: Emulator) -> None:
     assert html(published)[-1] == to_html("Two")
 
 
+def test_lists_are_tables(kernel: Kernel) -> None:
+    published, _ = kernel.run("client.models()")
+    (shown,) = [item for item in published if item["kind"] == "execute_result"]
+    assert "<table><thead><tr><th" in shown["data"]["text/html"]
+    assert shown["data"]["text/plain"].startswith("[Model(id=")
+
+
 def test_the_magics(kernel: Kernel, server: Emulator) -> None:
     _, done = kernel.run("%load_ext h2o_client")
     assert done["status"] == "ok"

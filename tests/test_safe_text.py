@@ -12,17 +12,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from h2o_client import safe_text
-from h2o_client.safe_text import one_line, printable, to_html, to_json
+from h2o_client.safe_text import one_line, printable, to_html, to_html_table, to_json
 
 LANGUAGE = re.compile(r"language-\S*")
 ADDRESS = re.compile(r"(?i)https?://|mailto:")
+ALIGNED = re.compile("text-align:(left|center|right)(; vertical-align:top; white-space:pre-wrap)?$")
 TAGS = "p br hr em strong s blockquote ul li h1 h2 h3 h4 h5 h6 table thead tbody tr".split()  # noqa: SIM905 -- shorter
 ALLOWED: dict[str, dict[str, re.Pattern[str]]] = {
     **{tag: {} for tag in TAGS},
     "code": {"class": LANGUAGE},
     "ol": {"start": re.compile(r"\d+")},
-    "th": {"style": re.compile("text-align:(left|center|right)")},
-    "td": {"style": re.compile("text-align:(left|center|right)")},
+    "th": {"style": ALIGNED},
+    "td": {"style": ALIGNED},
     "pre": {"style": re.compile("white-space: pre-wrap")},
     "div": {"class": re.compile("mathjax_ignore tex2jax_ignore")},
     "a": {"href": ADDRESS, "title": re.compile("")},
@@ -174,6 +175,12 @@ def test_a_long_answer_is_text() -> None:
     html = to_html(text)
     assert "<pre" in html
     assert seen(html) == text
+
+
+def test_a_table_holds_text_alone() -> None:
+    for attack in [*ALL, CONTROLS]:
+        html = to_html_table(["a", attack], [[attack, "b"], ["c", attack]])
+        assert seen(html) == f"a{printable(attack) * 2}bc{printable(attack)}"
 
 
 def test_without_markdown_it_py_an_answer_is_text() -> None:

@@ -7,6 +7,7 @@ from h2o_client.protocol.address import is_id
 from h2o_client.protocol.conversations import listed
 from h2o_client.protocol.effects import Flow
 from h2o_client.protocol.exchange import Exchange
+from h2o_client.types import Table
 
 if TYPE_CHECKING:
     from h2o_client.stored import ConversationInfo, Model, Settings, SharedConversation
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 def models(exchange: Exchange) -> "Flow[list[Model]]":
     """Read which models the server offers."""
-    return list((yield from exchange.read_models(exchange.call())))
+    found = yield from exchange.read_models(exchange.call())
+    return Table(found, ("id", "display_name", "description", "file_types"))
 
 
 def settings(exchange: Exchange) -> "Flow[Settings]":
@@ -24,7 +26,7 @@ def settings(exchange: Exchange) -> "Flow[Settings]":
 
 def conversations(exchange: Exchange) -> "Flow[list[ConversationInfo]]":
     """Read which conversations the session has."""
-    return (yield from listed(exchange, exchange.call()))
+    return Table((yield from listed(exchange, exchange.call())), ("id", "title", "model"))
 
 
 def delete_conversations(exchange: Exchange) -> Flow[None]:

@@ -361,7 +361,7 @@ class AsyncH2oClient(AsyncBaseClient):
         )
 
     async def conversations(self) -> "list[ConversationInfo]":
-        """Fetch the list of this session's conversations."""
+        """Fetch the list of this session's conversations, which notebooks show as a table."""
         return await self._play(queries.conversations(self._exchange))
 
     async def delete_conversations(self) -> None:
@@ -369,7 +369,7 @@ class AsyncH2oClient(AsyncBaseClient):
         await self._play(queries.delete_conversations(self._exchange))
 
     async def models(self) -> "list[Model]":
-        """Fetch the models that the server offers."""
+        """Fetch the models that the server offers, which notebooks show as a table."""
         return await self._play(queries.models(self._exchange))
 
     async def settings(self) -> "Settings":

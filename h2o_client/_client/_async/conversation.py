@@ -17,7 +17,7 @@ from h2o_client.protocol.effects import Flow
 from h2o_client.protocol.message import MessageOperation
 from h2o_client.protocol.retries import Retries
 from h2o_client.protocol.saved import save
-from h2o_client.types import FileLike, Message, PromptPreview, Reply, WebSearchEntry
+from h2o_client.types import FileLike, Message, PromptPreview, Reply, Table, WebSearchEntry
 
 T = TypeVar("T")
 
@@ -244,9 +244,10 @@ class AsyncConversation:
 
         Servers of 2023 store a stopped answer as if it were complete, and it may be longer than the
         part that was received. Servers of 2025 keep every message: this returns the newest and all
-        before it, with their `parent` and `children`.
+        before it, with their `parent` and `children`. Notebooks show the list as a table.
         """
-        return await self._play(self._core.refresh())
+        found = await self._play(self._core.refresh())
+        return Table(found, ("role", "content", "score", "created_at", "id"))
 
     async def rename(self, title: str) -> None:
         """Give the conversation a title, of 1 to 100 characters."""
