@@ -220,7 +220,7 @@ def test_in_a_shell(server: Emulator, tmp_path: Path) -> None:
     with session(env=env, program=("sh", "-c", "; ".join(lines)), cwd=tmp_path) as terminal:
         terminal.until("echo ```")
         terminal.until("line 2 is empty and skipped")
-        terminal.until('"line": 3, "text": " You said: two')
+        terminal.until('"line": 3, "text": "You said: two')
         terminal.until("-p temprature=…: did you mean -p temperature?")
         terminal.until("You said: What?")
         assert terminal.ended() == 0

@@ -42,10 +42,10 @@ def test_prompts_that_are_added_are_asked(run: Run, server: Emulator) -> None:
     assert run() == 0
     run.write("one", "two")
     assert run() == 0
-    assert run.texts() == [" kept", " two"]
+    assert run.texts() == ["kept", "two"]
     run.write("zero", "one", {"id": 7, "prompt": "between"}, "two")  # elsewhere, too
     assert run() == 0
-    assert run.texts() == [" zero", " kept", " between", " two"]
+    assert run.texts() == ["zero", "kept", "between", "two"]
     assert [answer.get("line") for answer in run.answers()] == [1, 2, None, 4]
     assert asked(server) == ["between", "one", "two", "zero"]
 
@@ -63,7 +63,7 @@ def test_prompts_that_are_added_are_asked(run: Run, server: Emulator) -> None:
 def test_lines_that_are_gone(
     run: Run, server: Emulator, lines: list[str], told: str, sent: list[str]
 ) -> None:
-    answers = {letter: f" answer {letter}" for letter in "abcde"}
+    answers = {letter: f"answer {letter}" for letter in "abcde"}
 
     def write(letters: list[str]) -> None:
         run.write(*({"id": 9, "prompt": text} if text == "e" else text for text in letters))
@@ -80,7 +80,7 @@ def test_lines_that_are_gone(
     assert len(run.answers()) == 5
     assert run("--accept-changes") == 0
     assert asked(server) == sorted(sent)
-    assert run.texts() == [answers.get(text, f" {text}") for text in lines]
+    assert run.texts() == [answers.get(text, text) for text in lines]
     assert run() == 0  # accepted for good
 
 
@@ -90,7 +90,7 @@ def test_lines_that_are_the_same_text(run: Run, server: Emulator) -> None:
     assert run("--concurrency", "1") == 0
     run.write("new", "same", "same")
     assert run() == 0
-    assert sorted(map(str, run.texts())) == [" first", " new", " second"]
+    assert sorted(map(str, run.texts())) == ["first", "new", "second"]
     assert asked(server) == ["new", "same", "same"]
 
 
@@ -99,7 +99,7 @@ def test_a_failed_line_that_is_put_right(run: Run, server: Emulator) -> None:
     assert run() == 1
     run.write("one", "two")
     assert run() == 0
-    assert run.texts() == [" one", " two"]
+    assert run.texts() == ["one", "two"]
     assert asked(server) == ["one", "two"]
 
 
@@ -157,7 +157,7 @@ def test_a_pipe_on_both_sides(server: Emulator) -> None:
         out, err = started.communicate('one\n{"id": 2, "prompt": "zwei ü"}\n'.encode(), PATIENCE)
     assert started.returncode == 0
     answers = [json.loads(line) for line in out.decode().splitlines()]
-    assert [answer["text"] for answer in answers] == [" one", " zwei ü"]
+    assert [answer["text"] for answer in answers] == ["one", "zwei ü"]
     assert [answers[0]["line"], answers[1]["id"]] == [1, 2]
     assert err.startswith(b"2 of 2 done, 0 failed")
     assert server.conversations == []
@@ -168,7 +168,7 @@ def test_stdin_and_a_file(run: Run, server: Emulator, monkeypatch: pytest.Monkey
         stdin = io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8")
         monkeypatch.setattr(sys, "stdin", stdin)
         assert run.command("batch", "-", "-o", str(run.output)) == 0
-    assert run.texts() == [" one", " two"]
+    assert run.texts() == ["one", "two"]
     assert asked(server) == ["one", "two"]
 
 
@@ -177,7 +177,7 @@ def test_stdout_with_a_failure(run: Run, server: Emulator) -> None:
     run.write("one", "two")
     assert run.command("batch", str(run.prompts), "-o", "-", "--concurrency", "1") == 1
     first, second = map(json.loads, run.command.out.splitlines())
-    assert first["text"] == " fine"
+    assert first["text"] == "fine"
     assert second["error"]["partial"] == " half"
     assert run.command.err.endswith("\n1 failed\n")
     assert [path.name for path in run.prompts.parent.iterdir()] == [run.prompts.name]
@@ -196,6 +196,6 @@ def test_stdout_of_an_interrupted_run(run: Run, server: Emulator) -> None:
         started.send_signal(signal.SIGINT)
         out, err = started.communicate(timeout=PATIENCE)
     assert started.returncode == 130
-    assert [json.loads(line)["text"] for line in out.splitlines()] == [" early"]
+    assert [json.loads(line)["text"] for line in out.splitlines()] == ["early"]
     assert err == b"interrupted: 1 of 3 are answered and written\n"
     assert [path.name for path in run.prompts.parent.iterdir()] == [run.prompts.name]
