@@ -178,7 +178,7 @@ def test_stdout_with_a_failure(run: Run, server: Emulator) -> None:
     assert run.command("batch", str(run.prompts), "-o", "-", "--concurrency", "1") == 1
     first, second = map(json.loads, run.command.out.splitlines())
     assert first["text"] == "fine"
-    assert second["error"]["partial"] == " half"
+    assert second["error"]["partial"] == "half"
     assert run.command.err.endswith("\n1 failed\n")
     assert [path.name for path in run.prompts.parent.iterdir()] == [run.prompts.name]
 
