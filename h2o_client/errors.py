@@ -79,18 +79,23 @@ class TransportTimeoutError(TransportError, TimeoutError):
         self.limit = limit
 
     @classmethod
-    def exceeded(cls, limit: str, seconds: float | None) -> "TransportTimeoutError":
+    def exceeded(
+        cls, limit: str, seconds: float | None, *, begun: bool = False
+    ) -> "TransportTimeoutError":
         """Make the error for a limit that was exceeded.
 
         Args:
             limit: its name.
             seconds: how long the client waited, where that is worth mentioning.
+            begun: whether a part of the answer had arrived.
         """
-        time = f"within {seconds:g} seconds" if seconds is not None else "in time"
+        time = "in time"
+        if seconds is not None:
+            time = f"within {seconds:g} second{'' if seconds == 1 else 's'}"
         words = {
             "connect": f"no connection was made {time}: is the server running and reachable?",
             "first_token": f"the answer did not begin {time}",
-            "idle": f"nothing more came {time}",
+            "idle": f"{'nothing more came' if begun else 'the server did not answer'} {time}",
             "total": "the call did not finish in time",
             "cleanup": f"the clean-up did not finish {time}",
         }[limit]

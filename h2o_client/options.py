@@ -1,8 +1,12 @@
 """The generation options of a call: their names, types and meaning, defined once."""
 
+import functools
+import inspect
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ParamSpec, TypedDict
+
+P = ParamSpec("P")
 
 
 class GenerationOptions(TypedDict, total=False):
@@ -59,7 +63,9 @@ _ARGUMENTS = {
     "transport": "choose the transport on the client: H2oClient(transport=…)",
     "headers": "set headers on the client: H2oClient(headers={…})",
     "session": "set the session on the client: H2oClient(session=…)",
-    "verify": "set up TLS on your own http_client: H2oClient(http_client=httpx.Client(verify=…))",
+    "max_retries": "set retries on the client: H2oClient(retries=3)",
+    "cookies": "set the value of the session's cookie on the client: H2oClient(session=…)",
+    "verify": "name a private CA in SSL_CERT_FILE, or pass http_client=httpx.Client(verify=…)",
     "token": "set H2O_CHAT_TOKEN in the environment, or H2oClient(headers={'Authorization': …})",
     "http_client": "pass your own HTTP client to the client: H2oClient(http_client=…)",
     "dialect": "set the kind of server on the client: H2oClient(dialect=…)",
@@ -104,11 +110,40 @@ HINTS: Mapping[str, str] = {
 """Names that callers use by mistake, and what to use instead."""
 
 
-def similar_option(name: str) -> str | None:
-    """Return the option that is most similar to a misspelt name, if any."""
+def with_hints(init: Callable[P, None]) -> Callable[P, None]:
+    """Let the constructor of a client say what to use instead of an unknown keyword argument."""
+    known = [name for name in inspect.signature(init).parameters if name != "self"]
+
+    @functools.wraps(init)
+    def checked(*args: P.args, **keywords: P.kwargs) -> None:
+        for name in keywords:
+            if name not in known:
+                raise TypeError(
+                    f"unexpected keyword argument {name!r}{_constructor_hint(name, known)}"
+                )
+        init(*args, **keywords)
+
+    return checked
+
+
+def _constructor_hint(name: str, known: Sequence[str]) -> str:
+    if name in HINTS:
+        return f": {HINTS[name]}"
+    if name in OPTION_TYPES:
+        return f": set it for all calls with H2oClient(parameters={{{name!r}: …}}), or in a call"
+    similar = _most_similar(name, known)
+    return "" if similar is None else f": did you mean {similar!r}?"
+
+
+def _most_similar(name: str, known: Iterable[str]) -> str | None:
     import difflib  # needed once in a while, and all would wait for it
 
-    return next(iter(difflib.get_close_matches(name.lower(), OPTION_TYPES, n=1, cutoff=0.75)), None)
+    return next(iter(difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.75)), None)
+
+
+def similar_option(name: str) -> str | None:
+    """Return the option that is most similar to a misspelt name, if any."""
+    return _most_similar(name, OPTION_TYPES)
 
 
 def as_arguments(

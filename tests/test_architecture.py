@@ -81,7 +81,7 @@ def test_the_core_does_no_io(name: str) -> None:
         "ssl", "subprocess", "sys", "threading", "time", "trio", "uuid", "warnings",
     }  # fmt: skip
     assert not tops(name) & worldly
-    assert ours(name) <= {"protocol", "errors", "options", "stored", "types"}
+    assert ours(name) <= {"protocol", "diagnosis", "errors", "options", "stored", "types"}
 
 
 @pytest.mark.parametrize("name", of("protocol"))
@@ -182,7 +182,7 @@ def test_the_shells_do_not_know_each_other() -> None:
 @pytest.mark.parametrize("name", of(*USERS))
 def test_what_is_built_upon_the_client_uses_its_public_names(name: str) -> None:
     known_parts = {
-        "", "errors", "extras", "options", "safe_text", "stored", "types", "bridge",
+        "", "diagnosis", "errors", "extras", "options", "safe_text", "stored", "types", "bridge",
         "emulator", "cli", "plugins",
     }  # fmt: skip
     assert ours(name) <= {*known_parts, part(name)}

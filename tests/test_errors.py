@@ -127,7 +127,8 @@ def test_a_time_limit_is_a_builtin_timeout_error() -> None:
     [
         ("connect", 10.0, False, "no connection was made within 10 seconds"),
         ("first_token", 120.0, True, "did not begin within 120 seconds"),
-        ("idle", 0.5, True, "nothing more came within 0.5 seconds"),
+        ("idle", 0.5, True, "the server did not answer within 0.5 seconds"),
+        ("idle", 1, True, "the server did not answer within 1 second ("),
         ("total", None, True, "the call did not finish in time"),
         ("cleanup", None, True, "the clean-up did not finish in time"),
     ],
@@ -140,6 +141,11 @@ def test_a_time_limit_says_which_it_was(
     assert error.sent is sent
     assert words in str(error)
     assert f"Timeouts.{limit}" in str(error)
+
+
+def test_silence_after_a_beginning_is_called_so() -> None:
+    error = TransportTimeoutError.exceeded("idle", 1, begun=True)
+    assert str(error) == "nothing more came within 1 second (Timeouts.idle)"
 
 
 def test_a_cut_stream_and_a_lost_connection_are_not_confused() -> None:

@@ -21,10 +21,11 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, TypeVar
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import httpx
 
+from h2o_client import diagnosis
 from h2o_client._version import __version__
 from h2o_client.errors import (
     H2oError,
@@ -106,6 +107,9 @@ _LARGEST_FORM = 15 * 1024 * 1024  # the same, of a form and those of 2025
 
 # Before the response the request is written, which takes no time worth a limit of its own.
 WRITE_LIMIT = 60.0
+
+_OWN: WeakKeyDictionary[object, str | None] = WeakKeyDictionary()
+"""The argument `proxy` of each httpx client that was made here."""
 
 
 def exchange_of(base_url: str | None, arguments: Mapping[str, Any]) -> Exchange:
@@ -321,9 +325,11 @@ def new_http(kind: Callable[..., T], proxy: str | None, transport: str | None) -
     if transport is not None:
         options |= fast_transports(kind, options)
     try:
-        return kind(**options)
+        made = kind(**options)
     except httpx.InvalidURL:  # a name in `NO_PROXY`
         raise ValueError("a proxy in the environment (NO_PROXY, …) is not a valid URL") from None
+    _OWN[made] = proxy
+    return made
 
 
 def check_transport(transport: object) -> None:
@@ -435,21 +441,35 @@ def shut_down(response: httpx.Response | None) -> bool:
     return True
 
 
-def translate(error: Exception, effect: Effect | None) -> H2oError:
-    """Translate an error of httpx into one of ours, for the effect that raised it.
+def failure_of(error: Exception, effect: Effect | None, http: object) -> H2oError:
+    """Return the error to throw into a flow for an effect that failed, with its method and URL.
 
-    The new error does not refer to the old one, which holds the request with the session.
+    Args:
+        error: one of ours or of httpx. The new error does not refer to one of httpx, which holds
+            the request with the session.
+        effect: the effect.
+        http: the httpx client.
     """
+    found = error if isinstance(error, H2oError) else _translate(error, effect, http)
+    if isinstance(found, TransportError) and isinstance(effect, Fetch | Send):
+        found.args = (f"{effect.request.line}: {found}",)
+    return found
+
+
+def _translate(error: Exception, effect: Effect | None, http: object) -> H2oError:
     if isinstance(error, httpx.HTTPStatusError):  # from an event hook of the caller's own client
         return status_error(error.response.status_code, error.response.reason_phrase)
     if isinstance(error, httpx.TimeoutException):
         connecting = isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout)
         if connecting and isinstance(effect, Fetch | Send):
-            return effect.connect.exceeded()
+            proxy = _proxy_for(effect.request.url, http)
+            where = "" if proxy is None else f": the proxy is {proxy}"
+            limit = effect.connect.exceeded()
+            return TransportTimeoutError(f"{limit}{where}", sent=False, limit=limit.limit)
         if isinstance(effect, Fetch | Send | Read):
-            return effect.deadline.exceeded()
+            return effect.deadline.exceeded(begun=isinstance(effect, Read))
         if isinstance(effect, Pump):
-            return TransportTimeoutError.exceeded("idle", effect.within)
+            return TransportTimeoutError.exceeded("idle", effect.within, begun=True)
     # What breaks the rules of HTTP on our side is quoted in the error's text, a header too.
     is_ours = isinstance(error, httpx.LocalProtocolError)
     reason = type(error).__name__ if is_ours else _words(error)
@@ -461,15 +481,13 @@ def translate(error: Exception, effect: Effect | None) -> H2oError:
         | httpx.LocalProtocolError
         | httpx.InvalidURL,
     ):
-        where = ""
-        if isinstance(effect, Fetch | Send):
-            url = httpx.URL(effect.request.url)
-            where = f" to {url.scheme}://{url.netloc.decode('ascii')}"
-        return TransportError(
-            f"could not connect{where}: {reason} (is the server running, and the base URL right?)",
-            sent=False,
-            transient=not _is_lasting(error),
-        )
+        text = f"could not connect: {reason}"
+        if isinstance(error, httpx.ConnectError | httpx.ProxyError) and isinstance(
+            effect, Fetch | Send
+        ):
+            url = effect.request.url
+            text = diagnosis.connection_failure(error, url, _proxy_for(url, http))
+        return TransportError(text, sent=False, transient=not _is_lasting(error))
     if isinstance(error, httpx.RemoteProtocolError) and reason.startswith(
         "Invalid URL in location"
     ):
@@ -486,7 +504,19 @@ def translate(error: Exception, effect: Effect | None) -> H2oError:
                 f"than the {largest} bytes that servers of this kind take (make it shorter)",
                 status=413,
             )
-    return TransportError(f"the connection broke: {reason}")
+    first = isinstance(effect, Fetch) and effect.request.operation == "settings"
+    advice = f" ({diagnosis.NO_WEB_SERVER})" if first else ""
+    return TransportError(f"the connection broke: {reason}{advice}")
+
+
+def _proxy_for(url: str, http: object) -> diagnosis.Proxy | None:
+    """Return the proxy for a URL; None without a proxy, and for the caller's own client."""
+    if http not in _OWN:
+        return None
+    proxy = _OWN[http]
+    if proxy is not None:
+        return diagnosis.Proxy(proxy, "the argument `proxy`")
+    return diagnosis.proxy_for(diagnosis.Place.of(url))
 
 
 def _was_cut_short(error: Exception, largest: int) -> bool:
@@ -502,23 +532,17 @@ def _words(error: BaseException) -> str:
 
     Quotations from a response, which could be a `Set-Cookie`, are left out.
     """
-    cause: BaseException | None = error
-    while cause is not None:
-        if str(cause):
-            return _QUOTED.sub("", str(cause))
-        cause = cause.__cause__ or cause.__context__
-    return type(error).__name__
+    texts = filter(None, map(str, diagnosis.causes(error)))
+    return _QUOTED.sub("", next(texts, type(error).__name__))
 
 
 def _is_lasting(error: BaseException) -> bool:
     """Whether connecting fails for a permanent reason."""
     if not isinstance(error, httpx.ConnectError | httpx.ProxyError):
         return True
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in diagnosis.causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return True
         if isinstance(cause, socket.gaierror):
             return cause.errno != socket.EAI_AGAIN
-        cause = cause.__cause__ or cause.__context__
     return False

@@ -5,7 +5,6 @@ the client is in `probe.py`.
 """
 
 import os
-import re
 import socket
 import ssl
 import time
@@ -29,13 +28,26 @@ from h2o_client import (
     UnsupportedServerError,
 )
 from h2o_client.cli import probe
+from h2o_client.diagnosis import (
+    NO_WEB_SERVER,
+    STATUS_ADVICE,
+    Place,
+    Proxy,
+    connection_advice,
+    name_advice,
+    proxy_advice,
+    proxy_for,
+    reason,
+    site_advice,
+    tls_advice,
+    tunnel_advice,
+    without_password,
+)
 
 _PROMPT = "Say hello in one short sentence."
 _LONGEST_ANSWER = 32  # tokens
 _EXPIRES_SOON = 14 * 86400
-_WITH_PASSWORD = "the proxy wants a user and password: http://user:password@proxy:port"  # noqa: S105
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-_SECRET = re.compile(r"^(\w+://)?.*@", re.DOTALL)  # user and password
 
 
 @dataclass(frozen=True)
@@ -78,8 +90,8 @@ def examine(client: H2oClient, url: str | None, timeout: float) -> Generator[Fin
         timeout: seconds for each step.
     """
     yield Finding("ok", "server", f"{client.base_url}{_source(client, url)}")
-    place = probe.Place.of(client.base_url)
-    proxy = probe.proxy_for(place)
+    place = Place.of(client.base_url)
+    proxy = proxy_for(place)
     yield _show_proxies(place, proxy)
     try:
         yield from _reach(place, proxy, timeout)
@@ -99,14 +111,14 @@ def _source(client: H2oClient, url: str | None) -> str:
     return " (the hosted service)" if client.base_url == DEFAULT_BASE_URL else ""
 
 
-def _show_proxies(place: probe.Place, proxy: str | None) -> Finding:
+def _show_proxies(place: Place, proxy: Proxy | None) -> Finding:
     shown = ", ".join(
         f"{name}={without_password(value)}"
         for name, value in sorted(os.environ.items())
         if name.lower() in _PROXY_VARIABLES and value
     )
     if proxy is not None:
-        text = f"requests go through {without_password(proxy)} ({shown or 'set by the system'})"
+        text = f"requests go through {without_password(proxy.url)} ({shown or 'set by the system'})"
         return Finding("note", "proxy", text, f"to go without it: NO_PROXY={place.host}")
     return Finding(
         "ok",
@@ -115,24 +127,18 @@ def _show_proxies(place: probe.Place, proxy: str | None) -> Finding:
     )
 
 
-def without_password(url: str) -> str:
-    """Return a proxy's URL without user and password, even if it is not a valid one."""
-    return _SECRET.sub(r"\1…@", url)
-
-
-def _reach(server: probe.Place, proxy: str | None, timeout: float) -> Generator[Finding]:
+def _reach(server: Place, proxy: Proxy | None, timeout: float) -> Generator[Finding]:
     """Look up the server or its proxy, and connect to it."""
-    correct = "correct the environment's *_PROXY, or unset them"
+    correct = proxy_advice(proxy, server.host) if proxy else ""
     try:
-        place = probe.Place.of(proxy) if proxy else server
+        place = Place.of(proxy.url) if proxy else server
     except ValueError:
         raise StepFailedError("proxy", "the proxy's URL is not valid", correct) from None
-    correct = f"{correct}: this is the proxy's address" if proxy else ""
     begun = time.monotonic()
     try:
         found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        advice = correct or _name_advice(place, error)
+        advice = correct or name_advice(place.host, error)
         raise StepFailedError("name", f"{place.host}: {reason(error)}", advice) from None
     addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
     yield Finding("ok", "name", f"{place.host} is {', '.join(addresses[:4])}{_took(begun)}")
@@ -140,67 +146,25 @@ def _reach(server: probe.Place, proxy: str | None, timeout: float) -> Generator[
     try:
         socket.create_connection((place.host, place.port), timeout).close()
     except OSError as error:
-        advice = correct or _connection_advice(error)
+        advice = correct or connection_advice(error)
         raise StepFailedError("connection", f"{place}: {reason(error)}", advice) from None
     yield Finding("ok", "connection", f"{place}{_took(begun)}")
 
 
-def _name_advice(place: probe.Place, error: Exception) -> str:
-    if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
-        return "the name server does not answer: is there a network?"
-    return f"is {place.host} spelt right? Is a VPN, or a proxy (HTTPS_PROXY), needed to see it?"
-
-
-def _connection_advice(error: OSError) -> str:
-    if isinstance(error, TimeoutError):
-        return (
-            "a firewall drops the packets, or the server is down; behind a company's proxy set "
-            "HTTPS_PROXY"
-        )
-    return "is the server running, is the port right, is a firewall in between?"
-
-
-def _check_tls(place: probe.Place, requests: probe.Requests) -> Finding:
+def _check_tls(place: Place, requests: probe.Requests) -> Finding:
     begun = time.monotonic()
     try:
         version, certificate = requests.handshake()
     except probe.TunnelRefusedError as error:
         text = f"the proxy answered {error.status} to the request for a connection to {place}"
-        raise StepFailedError("tunnel", text, _tunnel_advice(place, error.status)) from None
+        raise StepFailedError("tunnel", text, tunnel_advice(place, error.status)) from None
     except httpx.HTTPError as error:
-        raise StepFailedError("TLS", reason(error), _tls_advice(place, error)) from None
+        raise StepFailedError("TLS", reason(error), tls_advice(place.host, error)) from None
     until = certificate.get("notAfter")
     text = f"{version}{_took(begun)}"
     if until is not None and ssl.cert_time_to_seconds(until) - time.time() < _EXPIRES_SOON:
         return Finding("note", "TLS", f"{text}; the certificate expires {until}")
     return Finding("ok", "TLS", text)
-
-
-def _tunnel_advice(place: probe.Place, status: int) -> str:
-    if status == 407:
-        return _WITH_PASSWORD
-    if status in (502, 503, 504):
-        return f"the proxy does not reach {place.host}: is the name spelt right, and known there?"
-    return (
-        f"the proxy refuses connections to {place}: ask its operator, or, to reach the server "
-        f"without it, set NO_PROXY={place.host}"
-    )
-
-
-def _tls_advice(place: probe.Place, error: Exception) -> str:
-    words = str(error).lower().replace("_", " ")
-    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in probe.causes(error)):
-        if "expired" in words or "not yet valid" in words:
-            return "the certificate is out of date, or the clock of this machine is wrong"
-        if "mismatch" in words or "doesn't match" in words:
-            return f"the certificate is another host's: is {place.host} the right name?"
-        return (
-            "the certificate's issuer is not trusted here: for a private one set "
-            "SSL_CERT_FILE=issuer.pem"
-        )
-    if "wrong version number" in words or "record layer failure" in words:
-        return "this port does not speak TLS: does http:// instead of https:// work?"
-    return "does a proxy or firewall intercept TLS connections?"
 
 
 def _identify(client: H2oClient, requests: probe.Requests) -> Finding:
@@ -224,13 +188,12 @@ def _identify(client: H2oClient, requests: probe.Requests) -> Finding:
         if not (note or is_ours(answer)):
             if answer.status_code in (200, 403, 500) and _is_newer(client):
                 return Finding("ok", "protocol", "a chat-ui server of version 0.9.6 or later")
-            raise StepFailedError("protocol", *_kind(requests, answer))
+            raise StepFailedError("protocol", *_kind(client.base_url, requests, answer))
     except httpx.HTTPError as error:
         raise StepFailedError(
             "protocol",
             f"no answer to POST /settings: {reason(error)}",
-            "is this a web server, and one for http:// or for https://? Try --timeout 60 for a "
-            "slow one",
+            f"{NO_WEB_SERVER} Try --timeout 60 for a slow one",
         ) from None
     kind = "a chat-ui server of this protocol"
     if own:
@@ -254,7 +217,7 @@ def _is_newer(client: H2oClient) -> bool:
         advice = "upgrade the server to 0.9.6 or later"
         raise StepFailedError("protocol", str(error), advice) from None
     except LoginRequiredError as error:
-        raise StepFailedError("protocol", str(error), _ADVICE[401]) from None
+        raise StepFailedError("protocol", str(error), STATUS_ADVICE[401]) from None
     except H2oError:
         return False
     return client.dialect == "chat-ui-2025"
@@ -269,21 +232,9 @@ def is_ours(answer: httpx.Response) -> bool:
     return answer.status_code == 200 and redirect
 
 
-_ADVICE = {
-    401: "the server wants a login: set H2O_CHAT_TOKEN, or put user:password in the URL. If you "
-    "did, they are wrong",
-    403: "a proxy or firewall before the server rejects it, or the server's own address "
-    "(PUBLIC_ORIGIN) is a different one: use that",
-    407: _WITH_PASSWORD,
-    429: "too many requests from this address: wait some minutes",
-}
-
-
-def _kind(requests: probe.Requests, answer: httpx.Response) -> tuple[str, str]:
+def _kind(url: str, requests: probe.Requests, answer: httpx.Response) -> tuple[str, str]:
     """Return what kind of server rejects the settings, and what to do about it."""
     status, said = answer.status_code, f"POST /settings was answered {answer.status_code}"
-    if status in (401, 407):
-        return said, _ADVICE[status]
     if 300 <= status < 400:
         location = answer.headers.get("location", "")
         target = urlsplit(location)
@@ -292,21 +243,17 @@ def _kind(requests: probe.Requests, answer: httpx.Response) -> tuple[str, str]:
             "use that as the URL, if it is the server's; if it is a login page, its operator has "
             "to say how programs get in"
         )
-    if is_openai(requests):
+    if status not in (401, 407) and is_openai(requests):
         return "an OpenAI-compatible server: it has /v1/models", (
             "this package does not speak its protocol; a client for OpenAI's API does"
         )
-    if status in _ADVICE:
-        return said, _ADVICE[status]
+    html = answer.headers.get("content-type", "").startswith("text/html")
+    advice = site_advice(url, status, answer.text, html=html)
     if status in (404, 405):
-        return f"not a chat-ui server: {said}", "does the URL lack a path, such as /chat?"
-    if answer.headers.get("content-type", "").startswith("text/html"):
-        return f"{said} with an HTML page", (
-            "this is the page of a proxy or a login page, or another web site"
-        )
-    if status >= 500:
-        return said, "the server runs but fails; its log says why"
-    return said, "this is not a server of this protocol; is the URL right?"
+        said = f"not a chat-ui server: {said}"
+    elif html:
+        said = f"{said} with an HTML page"
+    return said, advice or "this is not a server of this protocol; is the URL right?"
 
 
 def is_openai(requests: probe.Requests) -> bool:
@@ -392,15 +339,3 @@ def _seconds(time_: float) -> str:
 
 def _took(begun: float) -> str:
     return f", {_seconds(time.monotonic() - begun)}"
-
-
-def reason(error: Exception) -> str:
-    """Return why an attempt failed, without Python's own names."""
-    for cause in probe.causes(error):
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return cause.verify_message
-        if isinstance(cause, TimeoutError | httpx.TimeoutException):
-            return "nothing came in time"
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-    return str(error) or type(error).__name__

@@ -16,13 +16,14 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from h2o_client import H2oError
+from h2o_client import H2oError, RedirectError, TransportError, UnsupportedServerError
 from h2o_client.cli.render import in_a_line
 from h2o_client.extras import install_hint
 from h2o_client.safe_text import SafeFormatter, one_line, printable
 
 PROGRAM = "h2o-client"
 _DEBUG = "h2o_client.debug"
+_DOCTOR = "h2o_client.doctor"
 _BROKEN_PIPE = 128 + 13  # the reader has gone: what a shell shows for SIGPIPE
 _EXTRA = ("rich", "markdown_it", "prompt_toolkit")  # imported where they are first needed
 _SIGNALS = ("SIGTERM", "SIGHUP")
@@ -117,6 +118,11 @@ def debug_option(command: F) -> F:
     )(command)
 
 
+def suggest_doctor(url: str) -> None:
+    """Let an error on the way to the server name the command that examines this server."""
+    click.get_current_context().meta[_DOCTOR] = f"{PROGRAM} doctor {url}"
+
+
 @contextlib.contextmanager
 def terminations() -> Generator[None]:
     """Make SIGTERM and SIGHUP act like Ctrl-C, so that the server is notified."""
@@ -146,7 +152,12 @@ def terminating() -> dict[int, Callable[[int, FrameType | None], Any]]:
 def _fail(ctx: click.Context, error: Exception) -> NoReturn:
     if ctx.meta.get(_DEBUG):
         click.echo(printable("".join(traceback.format_exception(error))), err=True, nl=False)
-    click.echo(f"{PROGRAM}: {in_a_line(error)}", err=True)
+    line = in_a_line(error)
+    if isinstance(error, UnsupportedServerError | RedirectError) or (
+        isinstance(error, TransportError) and not error.sent
+    ):
+        line += f"; run `{ctx.meta.get(_DOCTOR, f'{PROGRAM} doctor')}`"
+    click.echo(f"{PROGRAM}: {line}", err=True)
     try:
         sys.stdout.flush()
     except OSError:  # what cannot be written would be tried again at the exit

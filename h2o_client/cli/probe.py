@@ -5,50 +5,17 @@ HTTP and TLS, and reports how it failed.
 """
 
 import os
-import re
 import secrets
-import urllib.request
 import uuid
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
+from h2o_client.diagnosis import refused_tunnel
+
 _MOST = 1 << 20  # bytes of a response that are read
-_REFUSED = re.compile(r"(\d{3}) ")  # what httpx says of a proxy's answer begins with its status
-_PORTS = {"http": 80, "https": 443}
-
-
-class Place(NamedTuple):
-    """The address of a server or proxy.
-
-    Attributes:
-        scheme: http or https, or that of a proxy.
-        host: the host name or address.
-        port: the port.
-    """
-
-    scheme: str
-    host: str
-    port: int
-
-    @classmethod
-    def of(cls, url: str) -> "Place":
-        """Take a URL apart.
-
-        Raises:
-            ValueError: it is not a valid URL.
-        """
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        if not parts.hostname:
-            raise ValueError("a URL without a host")
-        port = parts.port or _PORTS.get(parts.scheme, 1080)
-        return cls(parts.scheme, parts.hostname, port)
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
 
 
 class TunnelRefusedError(Exception):
@@ -61,21 +28,6 @@ class TunnelRefusedError(Exception):
     def __init__(self, status: int) -> None:
         super().__init__(status)
         self.status = status
-
-
-def proxy_for(place: Place) -> str | None:
-    """Return the URL of the environment's proxy for an address, as httpx reads it."""
-    if urllib.request.proxy_bypass(str(place)):
-        return None
-    proxies = urllib.request.getproxies()
-    return proxies.get(place.scheme) or proxies.get("all")
-
-
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and its known causes."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 class Requests:
@@ -121,7 +73,7 @@ class Requests:
 
         Raises:
             TunnelRefusedError: the proxy rejects it.
-            httpx.HTTPError: the connection failed; see `causes()`.
+            httpx.HTTPError: the connection failed; see `diagnosis.causes()`.
         """
         found: list[tuple[str, Mapping[str, Any]]] = []
 
@@ -134,10 +86,10 @@ class Requests:
             with httpx.Client(**self._options) as client:
                 client.head("/", extensions={"trace": trace})
         except httpx.ProxyError as error:
-            refused = _REFUSED.match(str(error))
-            if refused is None:
+            status = refused_tunnel(error)
+            if status is None:
                 raise
-            raise TunnelRefusedError(int(refused[1])) from None
+            raise TunnelRefusedError(status) from None
         except httpx.HTTPError:
             if not found:
                 raise

@@ -10,7 +10,7 @@ import click
 import h2o_client
 from h2o_client.cli import environment, state
 from h2o_client.cli.local import DIALECTS, ENGINES, local_server, log_shown
-from h2o_client.cli.outcome import debug_option
+from h2o_client.cli.outcome import debug_option, suggest_doctor
 from h2o_client.cli.render import show_retry, show_wait
 from h2o_client.options import (
     HINTS,
@@ -163,6 +163,8 @@ def connected(
                 options |= {"session": known.session, "dialect": newer}
                 client = h2o_client.H2oClient(base_url, model=model, **options)
         stack.enter_context(client)
+        if base_url is not None:
+            suggest_doctor(client.base_url)
         yield client
 
 

@@ -5,6 +5,8 @@ import re
 from typing import NamedTuple, TypeGuard
 from urllib.parse import unquote, urlsplit
 
+from h2o_client.diagnosis import without_secrets
+
 _HOST = re.compile(r"[a-z0-9._~-]+|\[[0-9a-f:.]+(%25[a-z0-9._~-]+)?\]")
 _PATH = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
 _ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
@@ -48,36 +50,41 @@ class Address(NamedTuple):
         return f"{parts.scheme}://{parts.netloc}"
 
     @classmethod
-    def parse(cls, base_url: str) -> "Address":
+    def parse(cls, base_url: str, name: str = "base_url") -> "Address":
         """Take a base URL apart.
 
         Args:
             base_url: `http://` or `https://`, a host, and if need be a user and password, a port
                 and a path.
+            name: the argument or variable that it is the value of, for errors.
 
         Raises:
             TypeError: the base URL is not a string.
-            ValueError: the base URL is not valid. The text does not repeat it, as it can hold a
-                password.
+            ValueError: the base URL is not valid. The text repeats it without user and password.
         """
         if not isinstance(base_url, str):
-            raise TypeError(f"base_url must be a string, not {type(base_url).__name__}")
+            raise TypeError(f"{name} must be a string, not {type(base_url).__name__}")
+        shown = ascii(without_secrets(base_url))
         try:
             parts = urlsplit(base_url.strip())
             port = parts.port
             host = (parts.hostname or "").encode("idna").decode("ascii")
         except ValueError:  # UnicodeError is one
-            raise ValueError("base_url is not a URL: its host or port is not valid") from None
+            raise ValueError(
+                f"{name} is not a URL: its host or port is not valid, in {shown}"
+            ) from None
         if parts.scheme not in ("http", "https"):
-            raise ValueError("base_url must begin with http:// or https://")
+            raise ValueError(f"{name} must begin with http:// or https://, but it is {shown}")
         if ":" in host:
             host = f"[{host}]"
         if not _HOST.fullmatch(host):
-            raise ValueError("base_url has no valid host name")
+            raise ValueError(f"{name} has no valid host name: {shown}")
         if parts.query or parts.fragment:
-            raise ValueError("base_url must not have a query or a fragment")
+            raise ValueError(f"{name} must not have a query or a fragment: {shown}")
         if not _PATH.fullmatch(parts.path):
-            raise ValueError("base_url has characters in its path that must be percent-encoded")
+            raise ValueError(
+                f"{name} has characters in its path that must be percent-encoded: {shown}"
+            )
         authorization = None
         if parts.username is not None or parts.password is not None:
             pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
@@ -85,7 +92,7 @@ class Address(NamedTuple):
                 authorization = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
             except UnicodeEncodeError:
                 raise ValueError(
-                    "base_url has an unpaired surrogate in its user or password"
+                    f"{name} has an unpaired surrogate in its user or password"
                 ) from None
         default = {"http": 80, "https": 443}[parts.scheme]
         place = host if port in (None, default) else f"{host}:{port}"

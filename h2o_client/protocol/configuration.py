@@ -78,15 +78,17 @@ def configure(
     """
     # Only None stands for the default: an empty text is a variable that somebody forgot to set,
     # and the prompt must not go to the hosted service for that.
+    named_by = "base_url"
     if base_url is None:
         base_url = environ.get("H2O_CHAT_URL") or DEFAULT_BASE_URL
+        named_by = "H2O_CHAT_URL"
     if model is None:
         model = environ.get("H2O_CHAT_MODEL") or None
     token = environ.get("H2O_CHAT_TOKEN", "").strip() or None
     if token is not None and not _HEADER_VALUE.fullmatch(token):
         raise ValueError("H2O_CHAT_TOKEN contains characters that are not allowed in a header")
     return Configuration(
-        address=Address.parse(base_url),
+        address=Address.parse(base_url, named_by),
         model=None if model is None else check_model(model),
         session=session,
         cookie_name=None if cookie_name is None else check_cookie_name(cookie_name),

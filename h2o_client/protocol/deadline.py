@@ -69,6 +69,6 @@ class Deadline:
         if self._at is not None and self._at <= self._clock():
             raise self.exceeded()
 
-    def exceeded(self) -> TransportTimeoutError:
-        """Return the error of this limit."""
-        return TransportTimeoutError.exceeded(self.limit, self.seconds)
+    def exceeded(self, *, begun: bool = False) -> TransportTimeoutError:
+        """Return the error of this limit; `begun`: a part of the answer had arrived."""
+        return TransportTimeoutError.exceeded(self.limit, self.seconds, begun=begun)

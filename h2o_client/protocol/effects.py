@@ -63,6 +63,11 @@ class Request(NamedTuple):
         # Headers and body hold the session, the token and the prompt.
         return f"<Request {self.operation}: {self.method}>"
 
+    @property
+    def line(self) -> str:
+        """Method and URL, for errors, without the query: it holds the prompt of a web search."""
+        return f"{self.method} {self.url.partition('?')[0]}"
+
 
 class Head(NamedTuple):
     """The beginning of a response.

@@ -255,7 +255,7 @@ class MessageOperation:
         while parser.result is None and not self._stopping:
             if silence.expired():
                 yield Close()
-                raise silence.exceeded()
+                raise silence.exceeded(begun=True)
             chunk: bytes = yield Read(silence)
             entries = parser.feed(chunk)
             if entries:  # only these are a sign of the search

@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
+from h2o_client.diagnosis import is_openai_url, site_advice
 from h2o_client.errors import (
     ForbiddenError,
     GenerationError,
@@ -46,6 +47,7 @@ LOGIN = (
     "this server wants a login: log in with a browser and pass the value of its session cookie, "
     '"hf-chat" unless it was renamed (see `cookie_name`), as `session`'
 )  # chat-ui-main-2026-08/31_login
+_OTHER_SITE = frozenset({200, 400, 404, 405, 407})  # what another server answers at first
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 _CLASSES: Mapping[int, tuple[type[StatusError], str]] = {
@@ -82,10 +84,16 @@ def check_status(head: Head, body: bytes, request: Request) -> None:
             head.get("location"),
             base_url=other_base_url(head.get("location"), request),
             body=as_text(body),
+            request=request,
         )
     message, kind = error_message(body)
     raise status_error(
-        head.status, message, kind=kind, body=as_text(body), retry_after=retry_after(head)
+        head.status,
+        message,
+        kind=kind,
+        body=as_text(body),
+        retry_after=retry_after(head),
+        request=request,
     )
 
 
@@ -112,6 +120,7 @@ def status_error(
     kind: str = "",
     body: str = "",
     retry_after: float | None = None,
+    request: Request | None = None,
 ) -> StatusError | GenerationError:
     """Make the error for a status.
 
@@ -121,6 +130,7 @@ def status_error(
         kind: the model server's `error_type`, or "".
         body: the beginning of the body.
         retry_after: seconds, if the server said so.
+        request: the request, if it is known.
     """
     if status == 405 and _MODAL in message:
         found: tuple[type[StatusError], str] = (
@@ -134,7 +144,8 @@ def status_error(
     elif status == 424 or kind in ("generation", "incomplete_generation"):
         words = f": {message[:_MAX_MESSAGE]}" if message else ""
         return GenerationError(
-            f"the server answered {status}{words} (the model server failed: try again)",
+            f"{_about(request)}the server answered {status}{words} "
+            "(the model server failed: try again)",
             error_type=kind or "generation",
         )
     elif status == 429 and OWN_LIMIT in message:
@@ -154,9 +165,11 @@ def status_error(
     else:
         found = (StatusError, "the request was rejected")
     cls, advice = found
+    if cls is not TermsNotAcceptedError:
+        advice = _site_advice(request, status, body) or advice
     words = f": {message[:_MAX_MESSAGE]}" if message else ""
     return cls(
-        f"the server answered {status}{words} ({advice})",
+        f"{_about(request)}the server answered {status}{words} ({advice})",
         status=status,
         message=message,
         body=body,
@@ -165,7 +178,12 @@ def status_error(
 
 
 def redirect_error(
-    status: int, location: str, *, base_url: str | None = None, body: str = ""
+    status: int,
+    location: str,
+    *,
+    base_url: str | None = None,
+    body: str = "",
+    request: Request | None = None,
 ) -> RedirectError:
     """Make the error for an unexpected redirect.
 
@@ -174,19 +192,36 @@ def redirect_error(
         location: the target, as the server wrote it.
         base_url: the base URL to use instead, if the location reveals it.
         body: the beginning of the body.
+        request: the request, if it is known.
     """
     if base_url is not None:
         advice = f"use the base URL {base_url}"
     else:
         advice = "redirects are not followed; check the base URL, and whether a login is needed"
+    target = f"a redirect to {location[:_MAX_MESSAGE]!r}"
     return RedirectError(
-        f"the server answered {status}, a redirect to {location[:_MAX_MESSAGE]!r} ({advice})",
+        f"{_about(request)}the server answered {status}, {target} ({advice})",
         status=status,
         message="",
         body=body,
         location=location,
         base_url=base_url,
     )
+
+
+def _about(request: Request | None) -> str:
+    """Return how the text of an error about a request begins."""
+    return "" if request is None else f"{request.line}: "
+
+
+def _site_advice(request: Request | None, status: int, body: str) -> str:
+    """Return what to do if the first request of a session shows another kind of server, or ""."""
+    if request is None or request.operation != "settings":
+        return ""
+    base_url = request.url.removesuffix("/settings")
+    if status not in _OTHER_SITE and not is_openai_url(base_url):
+        return ""
+    return site_advice(base_url, status, body, html=body.lstrip().startswith("<"))
 
 
 def other_base_url(location: str, request: Request) -> str | None:
@@ -269,7 +304,7 @@ def reading(read: Callable[[bytes], T]) -> Callable[[Head, bytes, Request], T]:
     return reader
 
 
-def read_json(head: Head, body: bytes) -> dict[str, Any]:
+def read_json(head: Head, body: bytes, request: Request | None = None) -> dict[str, Any]:
     """Return the JSON object in a body.
 
     Raises:
@@ -278,20 +313,21 @@ def read_json(head: Head, body: bytes) -> dict[str, Any]:
     try:
         value = load_json(body.decode("utf-8-sig"))
     except (ValueError, RecursionError):
-        raise unexpected(head, body, "an answer that should be JSON") from None
+        raise unexpected(head, body, "an answer that should be JSON", request) from None
     if not isinstance(value, dict):
-        raise unexpected(head, body, "an answer that should be a JSON object")
+        raise unexpected(head, body, "an answer that should be a JSON object", request)
     return cast("dict[str, Any]", value)
 
 
-def unexpected(head: Head, body: bytes, what: str) -> ProtocolError:
+def unexpected(head: Head, body: bytes, what: str, request: Request | None = None) -> ProtocolError:
     """Make the error for a successful response with unexpected content."""
     content_type = head.get("content-type")[:_MAX_TYPE] or "no content type"
     # JSON is the service's own, and may hold what was said.
     shown = f"{len(body)} bytes" if "json" in content_type.lower() else excerpt(body)
+    advice = _site_advice(request, head.status, as_text(body[:MAX_BODY]))
     return ProtocolError(
-        f"{what} does not follow this protocol: status {head.status}, {content_type}, "
-        f"{shown} (check the base URL, and any proxy in between)"
+        f"{_about(request)}{what} does not follow this protocol: status {head.status}, "
+        f"{content_type}, {shown} ({advice or 'check the base URL, and any proxy in between'})"
     )
 
 

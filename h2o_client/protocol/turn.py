@@ -359,7 +359,7 @@ class Turn:
         while True:
             if silence.expired():
                 yield Close()
-                raise silence.exceeded()
+                raise silence.exceeded(begun=True)
             chunk: bytes = yield Read(silence)
             tokens: Sequence[Token] = parser.feed(chunk) if chunk else parser.finish()
             if tokens:

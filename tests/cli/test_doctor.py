@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import pytest
 from command import Command
 
-from h2o_client.cli import examination, probe
+from h2o_client import diagnosis
 from h2o_client.emulator import Answer, Emulator, Fault, Model
 
 Answering = Callable[[str, str, Mapping[str, str], bytes], tuple[int, Mapping[str, str], str]]
@@ -251,13 +251,13 @@ def test_a_proxy_that_wants_a_password(doctor: Doctor, monkeypatch: pytest.Monke
     ],
 )
 def test_passwords_of_proxies_are_not_shown(value: str, shown: str) -> None:
-    assert examination.without_password(value) == shown
+    assert diagnosis.without_password(value) == shown
 
 
 @pytest.mark.parametrize("proxy", ["http://", "http://[::1"])
 def test_a_proxy_that_is_not_a_url(proxy: str) -> None:
     with pytest.raises(ValueError, match=r"host|IPv6"):
-        probe.Place.of(proxy)
+        diagnosis.Place.of(proxy)
 
 
 # Servers of other kinds
@@ -394,6 +394,6 @@ def test_an_empty_answer(doctor: Doctor, server: Emulator) -> None:
 
 
 def test_reasons() -> None:
-    assert examination.reason(OSError(111, "Connection refused")) == "Connection refused"
-    assert examination.reason(ValueError("odd")) == "odd"
-    assert examination.reason(ConnectionResetError()) == "ConnectionResetError"
+    assert diagnosis.reason(OSError(111, "Connection refused")) == "Connection refused"
+    assert diagnosis.reason(ValueError("odd")) == "odd"
+    assert diagnosis.reason(ConnectionResetError()) == "ConnectionResetError"

@@ -99,7 +99,7 @@ def test_a_session_taken_up_is_opened_only_when_a_choice_was_passed() -> None:
         ({"recover": "no"}, TypeError, "recover"),
         ({"recover": 0}, TypeError, "recover"),
         ({"recover": ""}, TypeError, "recover"),
-        ({"environ": {"H2O_CHAT_URL": "no url"}}, ValueError, "base_url"),
+        ({"environ": {"H2O_CHAT_URL": "no url"}}, ValueError, "H2O_CHAT_URL must .* 'no url'"),
         ({"model": " "}, ValueError, "model"),
         ({"model": 7}, TypeError, "model"),
         ({"session": "a b"}, ValueError, "session"),

@@ -50,6 +50,23 @@ def is_reentrant() -> bool:
     return False
 
 
+def home() -> object:
+    """Return an object that identifies the running event loop, which a stream belongs to."""
+    from h2o_client._client import loops
+
+    return loops.this_loop()
+
+
+def check_home(owner: object) -> None:
+    """Raise if a stream belongs to another event loop.
+
+    Raises:
+        RuntimeError: it does.
+    """
+    if owner is not home():
+        raise RuntimeError("the stream was begun in another event loop: use it in that one")
+
+
 def new_event() -> "anyio.Event":  # quoted, as anyio imports this on first access
     """Make an event."""
     return anyio.Event()
@@ -213,7 +230,7 @@ class Interruptible:
         """Read within less time than httpx was given when the body began."""
         with anyio.move_on_after(deadline.left()):
             return await anext(chunks, b"")
-        raise deadline.exceeded()
+        raise deadline.exceeded(begun=True)
 
     async def _sleep(self, effect: Sleep) -> None:
         await anyio.sleep(effect.seconds)
@@ -310,9 +327,9 @@ class ConnectionOwner(ABC):
         Raises:
             RuntimeError: the client has an `http_client` of the caller's, or is in use elsewhere.
         """
-        from h2o_client._client.loops import this_loop, watch_over
+        from h2o_client._client.loops import watch_over
 
-        loop = this_loop()
+        loop = home()
         if self._pid == PROCESS.id and self._loop is loop:
             self._begun = self._owned
             return

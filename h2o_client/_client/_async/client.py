@@ -14,7 +14,7 @@ from h2o_client._client._async._runtime import retry_while_shielded
 from h2o_client._client._async.base import AsyncBaseClient
 from h2o_client._client._async.stream import AsyncChatStream
 from h2o_client._client.http import check_transport, exchange_of, files_of, rebuild
-from h2o_client.options import GenerationOptions
+from h2o_client.options import GenerationOptions, with_hints
 from h2o_client.protocol import queries
 from h2o_client.protocol.chat import ChatOperation
 from h2o_client.protocol.retries import Retries
@@ -69,6 +69,7 @@ class AsyncH2oClient(AsyncBaseClient):
         ValueError: the value of an argument is not valid, such as a base URL without a host.
     """
 
+    @with_hints
     def __init__(
         self,
         base_url: str | None = None,

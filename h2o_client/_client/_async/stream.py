@@ -11,6 +11,8 @@ from types import TracebackType
 from typing import Self
 
 from h2o_client._client._async._runtime import (
+    check_home,
+    home,
     is_reentrant,
     new_event,
     not_reentrant,
@@ -62,6 +64,7 @@ class AsyncChatStream:
         self._enders: list[bool] = []  # an entry for each stop() or close() that may end it
         self._left = new_event()
         self._pid = PROCESS.id
+        self._home: object = None  # what it belongs to, once it was begun
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._life.state.value}>"
@@ -175,6 +178,7 @@ class AsyncChatStream:
             self._life.move(State.STOPPING)
             self._player.interrupt()
             return
+        self._check_home()
         await AsyncPlayer(self._client).play(self._operation.stop())
         if not await self._instead_of_reader(self._play_out) and self._life.state is State.STOPPING:
             self._player.interrupt()
@@ -282,6 +286,8 @@ class AsyncChatStream:
             except (H2oError, *TRANSPORT_ERRORS) as error:
                 outcome = error
             except BaseException as error:
+                if isinstance(error, RuntimeError):
+                    self._check_home()
                 await self._break_off(error)
                 raise
             if texts and self._life.state not in OVER:
@@ -317,11 +323,13 @@ class AsyncChatStream:
             raise RuntimeError("the stream is closed")
         if self._pid != PROCESS.id and self._is_inherited():
             raise RuntimeError("the stream belongs to the parent process")
+        self._check_home()
         pump, self._pump = self._pump, None
         if pump is not None and outcome is None:
             outcome = CallerStoppedError("the stream was stopped")
         if self._life.state is State.NEW:
             await self._client._begin(self)
+            self._home = home()
         try:
             effect = await self._player.advance(self._steps, outcome, pump)
         except BaseException as error:
@@ -338,6 +346,10 @@ class AsyncChatStream:
         else:
             self._queue.put(effect.tokens)
         return True
+
+    def _check_home(self) -> None:
+        if self._home is not None:
+            check_home(self._home)
 
     async def _play_out(self) -> None:
         """Play to the end, without a reader for the tokens."""

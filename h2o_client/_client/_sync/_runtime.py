@@ -61,6 +61,15 @@ def is_reentrant() -> bool:
     return frame is not None
 
 
+def home() -> object:
+    """Return what a stream belongs to: nothing, as any thread may use it."""
+    return None
+
+
+def check_home(owner: object) -> None:
+    """Do nothing: any thread may use a stream."""
+
+
 def new_event() -> threading.Event:
     """Make an event."""
     return threading.Event()
@@ -202,7 +211,7 @@ class Interruptible:
         else:
             if not self._watchdog.disarm():
                 return chunk
-        raise deadline.exceeded()
+        raise deadline.exceeded(begun=True)
 
     def _sleep(self, effect: Sleep) -> None:
         if self._awake.wait(effect.seconds) and self._interrupted:

@@ -10,10 +10,10 @@ from h2o_client._client.http import (
     TRANSPORT_ERRORS,
     WRITE_LIMIT,
     build_request,
+    failure_of,
     is_earlier,
     log_response,
     read_head,
-    translate,
     unread_body,
 )
 from h2o_client.errors import H2oError, IncompleteStreamError, TransportError
@@ -97,7 +97,7 @@ class Player(Interruptible):
 
     def _failure(self, error: Exception, effect: Effect | None) -> H2oError:
         """Release the response of a failed effect; return the error to throw into the flow."""
-        failure = error if isinstance(error, H2oError) else translate(error, effect)
+        failure = failure_of(error, effect, self._client._http)
         self.release()
         if self._interrupted and isinstance(failure, TransportError):
             return CallerStoppedError("the stream was stopped")

@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Self
 
 from h2o_client._client._sync._runtime import (
+    check_home,
+    home,
     is_reentrant,
     new_event,
     not_reentrant,
@@ -63,6 +65,7 @@ class ChatStream:
         self._enders: list[bool] = []  # an entry for each stop() or close() that may end it
         self._left = new_event()
         self._pid = PROCESS.id
+        self._home: object = None  # what it belongs to, once it was begun
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._life.state.value}>"
@@ -176,6 +179,7 @@ class ChatStream:
             self._life.move(State.STOPPING)
             self._player.interrupt()
             return
+        self._check_home()
         Player(self._client).play(self._operation.stop())
         if not self._instead_of_reader(self._play_out) and self._life.state is State.STOPPING:
             self._player.interrupt()
@@ -283,6 +287,8 @@ class ChatStream:
             except (H2oError, *TRANSPORT_ERRORS) as error:
                 outcome = error
             except BaseException as error:
+                if isinstance(error, RuntimeError):
+                    self._check_home()
                 self._break_off(error)
                 raise
             if texts and self._life.state not in OVER:
@@ -318,11 +324,13 @@ class ChatStream:
             raise RuntimeError("the stream is closed")
         if self._pid != PROCESS.id and self._is_inherited():
             raise RuntimeError("the stream belongs to the parent process")
+        self._check_home()
         pump, self._pump = self._pump, None
         if pump is not None and outcome is None:
             outcome = CallerStoppedError("the stream was stopped")
         if self._life.state is State.NEW:
             self._client._begin(self)
+            self._home = home()
         try:
             effect = self._player.advance(self._steps, outcome, pump)
         except BaseException as error:
@@ -339,6 +347,10 @@ class ChatStream:
         else:
             self._queue.put(effect.tokens)
         return True
+
+    def _check_home(self) -> None:
+        if self._home is not None:
+            check_home(self._home)
 
     def _play_out(self) -> None:
         """Play to the end, without a reader for the tokens."""

@@ -43,11 +43,12 @@ def read_settings(head: Head, body: bytes, request: Request) -> None:
     if head.status == 303 and _is_ours(head.get("location"), request):
         return
     check_status(head, body, request)
-    answer = read_json(head, body)
+    answer = read_json(head, body, request)
     kind = answer.get("type")
     # chat-ui-main-2026-08/31_login: a redirect of status 302 leads to a login.
     if kind == "redirect" and answer.get("status") == 302:
-        raise redirect_error(302, str(answer.get("location")), body=as_text(body[:MAX_BODY]))
+        text = as_text(body[:MAX_BODY])
+        raise redirect_error(302, str(answer.get("location")), body=text, request=request)
     if kind in ("redirect", "success"):
         return
     if kind in ("error", "failure"):
@@ -55,8 +56,9 @@ def read_settings(head: Head, body: bytes, request: Request) -> None:
         message, _ = error_message(body)
         if not isinstance(status, int) or not 400 <= status <= 599:
             status = 500
-        raise status_error(status, message[:MAX_BODY], body=as_text(body[:MAX_BODY]))
-    raise unexpected(head, body, "the answer to the settings")
+        text = as_text(body[:MAX_BODY])
+        raise status_error(status, message[:MAX_BODY], body=text, request=request)
+    raise unexpected(head, body, "the answer to the settings", request)
 
 
 def read_created(head: Head, body: bytes, request: Request) -> Created:

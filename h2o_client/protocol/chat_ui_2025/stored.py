@@ -60,7 +60,7 @@ def check(head: Head, body: bytes, request: Request) -> None:
     except RateLimitError as error:
         if error.message.startswith(_NO_ROOM):  # waiting does not help
             raise StatusError(
-                f"the server answered 429: {error.message}",
+                f"{request.line}: the server answered 429: {error.message}",
                 status=429,
                 message=error.message,
                 body=error.body,
@@ -70,13 +70,13 @@ def check(head: Head, body: bytes, request: Request) -> None:
         limit = error
     except StatusError as error:
         if error.status == 400 and error.message == "Message too long.":
-            raise status_error(413, error.message, body=error.body) from None
+            raise status_error(413, error.message, body=error.body, request=request) from None
         raise
     else:
         return
     raise RateLimitError(
-        f"the server answered 429: {limit.message} (this is the service's own limit, and rejected "
-        f"messages count as well: do not send any for {_WINDOW:g} seconds)",
+        f"{request.line}: the server answered 429: {limit.message} (this is the service's own "
+        f"limit, and rejected messages count as well: do not send any for {_WINDOW:g} seconds)",
         status=429,
         message=limit.message,
         body=limit.body,
