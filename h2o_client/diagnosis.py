@@ -231,15 +231,15 @@ def site_advice(url: str, status: int, body: str, *, html: bool) -> str:
     """
     if is_openai_url(url):
         return (
-            "a base URL that ends in /v1 is that of an OpenAI-compatible server, whose protocol "
-            "this package does not speak; a client for OpenAI's API does"
+            "a base URL that ends in /v1 is for OpenAI's API, which this package does not speak: "
+            "use a client for that, or the URL of a chat-ui server, without /v1"
         )
     if status == 400 and _HTTP_TO_HTTPS.search(body):
         return "this port speaks TLS: write https:// instead of http://"
     if status in STATUS_ADVICE:
         return STATUS_ADVICE[status]
     if status in (404, 405):
-        return "this is another web application, or does the URL lack a path, such as /chat?"
+        return "this is another web application, or the URL has a wrong path; does it lack /chat?"
     if html:
         return "this is the page of a proxy or a login page, or another web site"
     if status >= 500:

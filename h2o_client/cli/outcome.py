@@ -16,7 +16,13 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from h2o_client import H2oError, RedirectError, TransportError, UnsupportedServerError
+from h2o_client import (
+    H2oError,
+    RedirectError,
+    TermsNotAcceptedError,
+    TransportError,
+    UnsupportedServerError,
+)
 from h2o_client.cli.render import in_a_line
 from h2o_client.extras import install_hint
 from h2o_client.safe_text import SafeFormatter, one_line, printable
@@ -25,6 +31,7 @@ PROGRAM = "h2o-client"
 _DEBUG = "h2o_client.debug"
 _DOCTOR = "h2o_client.doctor"
 _BROKEN_PIPE = 128 + 13  # the reader has gone: what a shell shows for SIGPIPE
+_OF_THE_WAY = (RedirectError, TermsNotAcceptedError, UnsupportedServerError)
 _EXTRA = ("rich", "markdown_it", "prompt_toolkit")  # imported where they are first needed
 _SIGNALS = ("SIGTERM", "SIGHUP")
 # The help is the message where arguments are missing. In click 8.1 that is not an error.
@@ -153,9 +160,7 @@ def _fail(ctx: click.Context, error: Exception) -> NoReturn:
     if ctx.meta.get(_DEBUG):
         click.echo(printable("".join(traceback.format_exception(error))), err=True, nl=False)
     line = in_a_line(error)
-    if isinstance(error, UnsupportedServerError | RedirectError) or (
-        isinstance(error, TransportError) and not error.sent
-    ):
+    if isinstance(error, _OF_THE_WAY) or (isinstance(error, TransportError) and not error.sent):
         line += f"; run `{ctx.meta.get(_DOCTOR, f'{PROGRAM} doctor')}`"
     click.echo(f"{PROGRAM}: {line}", err=True)
     try:

@@ -64,7 +64,7 @@ class Address(NamedTuple):
         """
         if not isinstance(base_url, str):
             raise TypeError(f"{name} must be a string, not {type(base_url).__name__}")
-        shown = ascii(without_secrets(base_url))
+        shown = repr(without_secrets(base_url))
         try:
             parts = urlsplit(base_url.strip())
             port = parts.port

@@ -165,8 +165,7 @@ def status_error(
     else:
         found = (StatusError, "the request was rejected")
     cls, advice = found
-    if cls is not TermsNotAcceptedError:
-        advice = _site_advice(request, status, body) or advice
+    advice = _site_advice(request, status, body) or advice
     words = f": {message[:_MAX_MESSAGE]}" if message else ""
     return cls(
         f"{_about(request)}the server answered {status}{words} ({advice})",

@@ -202,6 +202,17 @@ def test_name_unknown(command: Command, monkeypatch: pytest.MonkeyPatch) -> None
     assert command.err.count("\n") == 1
 
 
+@pytest.mark.usefixtures("no_retries")
+def test_another_web_application(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Emulator(base_path="/chat") as other:
+        url = other.url.removesuffix("/chat") + "/v1"
+        monkeypatch.setenv("H2O_CHAT_URL", url)
+        assert command("chat", "Hello") == 1
+    assert f"POST {url}/settings: the server answered 405" in command.err
+    assert "ends in /v1" in command.err
+    assert command.err.endswith("; run `h2o-client doctor`\n")
+
+
 def test_error_in_the_middle(command: Command, served: Emulator) -> None:
     served.reply(Answer(" One two", ending="error", error="out\nof memory"))
     assert command("chat", "Hello") == 1
