@@ -127,7 +127,9 @@ def debug_option(command: F) -> F:
 
 def suggest_doctor(url: str) -> None:
     """Let an error on the way to the server name the command that examines this server."""
-    click.get_current_context().meta[_DOCTOR] = f"{PROGRAM} doctor {url}"
+    ctx = click.get_current_context(silent=True)
+    if ctx is not None:
+        ctx.meta[_DOCTOR] = f"{PROGRAM} doctor {url}"
 
 
 @contextlib.contextmanager

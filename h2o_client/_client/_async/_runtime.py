@@ -50,20 +50,15 @@ def is_reentrant() -> bool:
     return False
 
 
-def home() -> object:
-    """Return an object that identifies the running event loop, which a stream belongs to."""
-    from h2o_client._client import loops
-
-    return loops.this_loop()
-
-
 def check_home(owner: object) -> None:
     """Raise if a stream belongs to another event loop.
 
     Raises:
         RuntimeError: it does.
     """
-    if owner is not home():
+    from h2o_client._client.loops import this_loop
+
+    if owner is not this_loop():
         raise RuntimeError("the stream was begun in another event loop: use it in that one")
 
 
@@ -327,9 +322,9 @@ class ConnectionOwner(ABC):
         Raises:
             RuntimeError: the client has an `http_client` of the caller's, or is in use elsewhere.
         """
-        from h2o_client._client.loops import watch_over
+        from h2o_client._client.loops import this_loop, watch_over
 
-        loop = home()
+        loop = this_loop()
         if self._pid == PROCESS.id and self._loop is loop:
             self._begun = self._owned
             return

@@ -12,7 +12,6 @@ from typing import Self
 
 from h2o_client._client._async._runtime import (
     check_home,
-    home,
     is_reentrant,
     new_event,
     not_reentrant,
@@ -178,7 +177,8 @@ class AsyncChatStream:
             self._life.move(State.STOPPING)
             self._player.interrupt()
             return
-        self._check_home()
+        if self._home is not None:
+            check_home(self._home)
         await AsyncPlayer(self._client).play(self._operation.stop())
         if not await self._instead_of_reader(self._play_out) and self._life.state is State.STOPPING:
             self._player.interrupt()
@@ -287,7 +287,7 @@ class AsyncChatStream:
                 outcome = error
             except BaseException as error:
                 if isinstance(error, RuntimeError):
-                    self._check_home()
+                    check_home(self._home)
                 await self._break_off(error)
                 raise
             if texts and self._life.state not in OVER:
@@ -323,13 +323,14 @@ class AsyncChatStream:
             raise RuntimeError("the stream is closed")
         if self._pid != PROCESS.id and self._is_inherited():
             raise RuntimeError("the stream belongs to the parent process")
-        self._check_home()
+        if self._home is not None:
+            check_home(self._home)
         pump, self._pump = self._pump, None
         if pump is not None and outcome is None:
             outcome = CallerStoppedError("the stream was stopped")
         if self._life.state is State.NEW:
             await self._client._begin(self)
-            self._home = home()
+            self._home = self._client._loop
         try:
             effect = await self._player.advance(self._steps, outcome, pump)
         except BaseException as error:
@@ -346,10 +347,6 @@ class AsyncChatStream:
         else:
             self._queue.put(effect.tokens)
         return True
-
-    def _check_home(self) -> None:
-        if self._home is not None:
-            check_home(self._home)
 
     async def _play_out(self) -> None:
         """Play to the end, without a reader for the tokens."""

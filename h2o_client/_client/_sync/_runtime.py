@@ -61,11 +61,6 @@ def is_reentrant() -> bool:
     return frame is not None
 
 
-def home() -> object:
-    """Return what a stream belongs to: nothing, as any thread may use it."""
-    return None
-
-
 def check_home(owner: object) -> None:
     """Do nothing: any thread may use a stream."""
 
@@ -240,6 +235,7 @@ class ConnectionOwner(ABC):
 
     _exchange: Exchange
     _closed: bool
+    _loop: object = None  # any thread may use a stream
 
     def __init__(
         self, http_client: httpx.Client | None, proxy: str | None, transport: str | None
