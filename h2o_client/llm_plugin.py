@@ -195,7 +195,7 @@ def _messages(prompt: llm.Prompt) -> list[dict[str, str]]:
         texts = [part.text for part in message.parts if isinstance(part, TextPart)]
         found.append({"role": message.role, "content": "".join(texts)})
     if not found:
-        raise llm.ModelError("there is no prompt")
+        raise llm.ModelError("the prompt is empty")
     return found
 
 

@@ -34,6 +34,7 @@ a stop after 0.02 s.
 import argparse
 import gc
 import importlib
+import logging
 import os
 import random
 import sys
@@ -331,7 +332,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--flavour", choices=(*FLAVOURS, "all"), default="all")
     options = parser.parse_args(arguments)
     # What a client logs of clean-ups that are tried again is expected here.
-    importlib.import_module("logging").getLogger("h2o_client").setLevel("ERROR")
+    logger = logging.getLogger("h2o_client")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     pauses = turn._STOPPING, turn._STORED_RUNNING
     turn._STOPPING, turn._STORED_RUNNING = 0.1, 0.5
     failed = False
@@ -360,6 +363,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print_line("", example)
     finally:
         turn._STOPPING, turn._STORED_RUNNING = pauses
+        logger.setLevel(level)
     return int(failed)
 
 
