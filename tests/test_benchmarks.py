@@ -91,4 +91,4 @@ def test_the_readme_shows_the_figures_that_were_kept() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     assert "\n".join(summary(results)) in readme
     assert results.machine["cpu"] in readme
-    assert (ROOT / "tests/benchmarks/figures.svg").read_text("utf-8") == svg(results)
+    assert (ROOT / "docs/manual/figures.svg").read_text("utf-8") == svg(results)

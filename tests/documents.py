@@ -1,0 +1,301 @@
+"""The README and the manual, as the tests read them: their blocks of code, and what runs those.
+
+What a block needs stands in comments before it, which no reader sees:
+
+    <!-- test: server.reply("Hi!") -->    Python that runs first; see `Page.prepare`
+    <!-- needs: langchain -->             the block is left to the long run
+    <!-- in: example.toml -->             the block is a file of this name
+    <!-- shown -->                        the block is not run: it shows a format or a picture
+
+A block of the language `text` right below a block of code is what that prints, with "..." for what
+differs from run to run. In a `console` block, what follows a line with "$ " is what it prints.
+"""
+
+import doctest
+import importlib
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from h2o_client.cli import app
+from h2o_client.emulator import Answer, Emulator, Fault, WebSearch
+
+ROOT = Path(__file__).parent.parent
+MANUAL = ROOT / "docs" / "manual"
+TYPED = "http://127.0.0.1:8000"  # the emulator as the pages write it
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+_BLOCK = re.compile(
+    r"(?P<notes>(?:^<!--.*?-->\n+)*)^```(?P<language>\w*)\n(?P<code>.*?)^```$(?P<after>\n*)",
+    re.MULTILINE | re.DOTALL,
+)
+_NOTE = re.compile(r"<!-- (\w+)(?:: (.*?))? -->", re.DOTALL)
+_ASSIGNMENT = re.compile(r"[A-Z_][A-Z0-9_]*=.*")
+
+
+@dataclass
+class Block:
+    """A block of code on a page.
+
+    Attributes:
+        language: its language.
+        code: its text.
+        line: where it begins.
+        notes: the comments before it, as names and values.
+        output: what the page says that it prints, or None if it does not say.
+    """
+
+    language: str
+    code: str
+    line: int
+    notes: dict[str, str]
+    output: str | None = None
+
+    @property
+    def needs(self) -> str | None:
+        """The package that it needs, which not everybody has."""
+        return self.notes.get("needs")
+
+
+def blocks(path: Path) -> list[Block]:
+    """Return the blocks of a page, those that run and those that are only shown."""
+    text = path.read_text("utf-8")
+    found: list[Block] = []
+    end = -1
+    for match in _BLOCK.finditer(text):
+        line = text.count("\n", 0, match.start("code")) + 1
+        block = Block(
+            match["language"], match["code"], line, dict(_NOTE.findall(match["notes"]))
+        )
+        follows = bool(found) and match.start() == end and found[-1].language in {"python", "bash"}
+        if block.language == "text" and follows and "shown" not in block.notes:
+            found[-1].output = block.code
+        else:
+            found.append(block)
+        end = match.end()
+    return found
+
+
+def commands(block: Block) -> Iterator[tuple[str, str | None]]:
+    """Yield the commands of a block, and what each prints, as far as the block says so."""
+    if block.language == "bash":
+        lines = block.code.replace("\\\n", " ").splitlines()
+        typed = [line for line in lines if line.strip() and not line.startswith("#")]
+        for number, line in enumerate(typed, 1):
+            yield line, block.output if number == len(typed) else None
+        return
+    for part in re.split(r"^\$ ", block.code, flags=re.MULTILINE)[1:]:
+        command, _, output = re.sub(r"\\\n", " ", part).partition("\n")
+        yield command, output
+
+
+def check_output(got: str, expected: str, where: str) -> None:
+    """Fail if something else was printed than a page says."""
+    checker = doctest.OutputChecker()
+    if not checker.check_output(expected, got, doctest.ELLIPSIS):
+        example = doctest.Example("", expected)
+        difference = checker.output_difference(example, got, doctest.REPORT_NDIFF)
+        pytest.fail(f"{where}: {difference}", pytrace=False)
+
+
+class Page:
+    """Runs the blocks of a page one after the other, as somebody would who reads it.
+
+    They share their names, a folder, and a server, which is at `TYPED` as far as the page knows.
+
+    Args:
+        path: the page.
+        capsys: pytest's fixture.
+        monkeypatch: pytest's fixture.
+    """
+
+    def __init__(
+        self, path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self._path = path
+        self._capsys = capsys
+        self._monkeypatch = monkeypatch
+        self._names: dict[str, Any] = {"__name__": "__main__"}
+        self._servers = ExitStack()
+        self.server = self.serve()
+
+    def __enter__(self) -> "Page":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._servers.close()
+
+    def serve(self, **options: Any) -> Emulator:
+        """Start another server, which takes the place of the one before."""
+        self.server = self._servers.enter_context(Emulator(**options))
+        self._monkeypatch.setenv("H2O_CHAT_URL", self.server.url)
+        return self.server
+
+    def prepare(self, code: str) -> None:
+        """Run what a comment says."""
+        names: dict[str, Any] = {"Answer": Answer, "Fault": Fault, "WebSearch": WebSearch}
+        names |= {"server": self.server, "serve": self.serve, "Path": Path, "names": self._names}
+        names |= {"setenv": self._monkeypatch.setenv, "delenv": self._monkeypatch.delenv}
+        exec(code, names)
+
+    def run(self, block: Block) -> None:
+        """Run a block, and check what it prints."""
+        where = f"{self._path.name}, line {block.line}"
+        if "test" in block.notes:
+            self.prepare(block.notes["test"])
+        if "shown" in block.notes or block.language == "text":
+            return
+        if "in" in block.notes:
+            Path(block.notes["in"]).write_text(block.code, "utf-8")
+        run: Callable[[Block, str], None] = {
+            "python": self._run_python,
+            "bash": self._run_commands,
+            "console": self._run_commands,
+            "ipython": self._run_ipython,
+            "json": lambda block, _: json.loads(block.code),
+            "jsonl": lambda block, _: [json.loads(line) for line in block.code.splitlines()] and None,
+            "toml": lambda block, _: tomllib.loads(block.code) and None,
+        }[block.language]
+        run(block, where)
+
+    def _printed(self) -> str:
+        out, err = self._capsys.readouterr()
+        return (out + err).replace(self.server.url, TYPED)
+
+    def _run_python(self, block: Block, where: str) -> None:
+        code = block.code.replace(TYPED, self.server.url)
+        if "\ndef test_" in code or "\nasync def test_" in code:
+            self._run_tests(code, where)
+            return
+        exec(compile("\n" * (block.line - 1) + code, str(self._path), "exec"), self._names)
+        printed = self._printed()
+        if block.output is not None:
+            check_output(printed, block.output, where)
+
+    def _run_tests(self, code: str, where: str) -> None:
+        Path("test_page.py").write_text(code, "utf-8")
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_page.py"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, f"{where}: {done.stdout}"
+
+    def _run_ipython(self, block: Block, where: str) -> None:
+        from IPython.core.interactiveshell import InteractiveShell
+
+        shell = InteractiveShell.instance()
+        done = shell.run_cell(block.code, silent=True)
+        shell.run_cell("%reload_ext h2o_client", silent=True)
+        InteractiveShell.clear_instance()
+        assert done.success, f"{where}: {done.error_in_exec or done.error_before_exec!r}"
+
+    def _run_commands(self, block: Block, where: str) -> None:
+        for command, output in commands(block):
+            self._run_command(command, f"{where}: {command}")
+            printed = self._printed()
+            if output is not None:
+                check_output(printed, output, f"{where}: {command}")
+
+    def _run_command(self, command: str, where: str) -> None:
+        for wrong in (" && ", " || ", ";"):
+            assert wrong not in command or "pip install" in command, f"{where}: one command a line"
+        words = shlex.split(command, comments=True)
+        environment: dict[str, str] = {}
+        while words and _ASSIGNMENT.fullmatch(words[0]):
+            name, _, value = words.pop(0).partition("=")
+            environment[name] = value.replace(TYPED, self.server.url)
+        if words[:1] == ["export"]:
+            for word in words[1:]:
+                name, _, value = word.partition("=")
+                self._monkeypatch.setenv(name, value.replace(TYPED, self.server.url))
+        elif words[0] == "h2o-client" and not {"|", ">", "<"} & set(words):
+            with patch.dict("os.environ", environment):
+                self._call(words[1:], where)
+        else:
+            _RUNNERS[words[0]](command, words, where)
+
+    def _call(self, arguments: list[str], where: str) -> None:
+        """Run `h2o-client` in this process."""
+        arguments = [word.replace(TYPED, self.server.url) for word in arguments]
+        if "serve" in arguments and "--list" not in arguments:
+            _check_serve(arguments)
+            return
+        with pytest.raises(SystemExit) as exit_:
+            app.main(arguments, prog_name="h2o-client")
+        if exit_.value.code not in (0, None):
+            out, err = self._capsys.readouterr()
+            pytest.fail(f"{where}: exit status {exit_.value.code}\n{out}{err}", pytrace=False)
+
+
+def _check_serve(arguments: list[str]) -> None:
+    """Run `h2o-client serve` until it serves, on a free port; with an engine read its options."""
+    if {"--engine", "--model", "--upstream"} & set(arguments):
+        app.commands["serve"].make_context("serve", arguments[1:])
+        return
+    with (
+        patch("h2o_client.cli.serve.time.sleep", side_effect=KeyboardInterrupt),
+        pytest.raises(SystemExit) as exit_,
+    ):
+        app.main([*arguments, "--port", "0"], prog_name="h2o-client")
+    assert exit_.value.code in (0, None)
+
+
+def _check_pip(command: str, words: list[str], where: str) -> None:
+    """Check that the extras which a command installs exist."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for extras in re.findall(r"(?:h2o-chat-client|\.)\[([\w,-]+)\]", command):
+        assert set(extras.split(",")) <= project["optional-dependencies"].keys(), where
+
+
+def _check_python(command: str, words: list[str], where: str) -> None:
+    """Check that a command names a module or file that exists; other tests run these."""
+    if words[1] == "-m":
+        importlib.import_module(words[2])
+    else:
+        assert (ROOT / words[1]).exists(), where
+
+
+def _run_shell(command: str, words: list[str], where: str) -> None:
+    """Run a pipeline, with `h2o-client` as this Python has it."""
+    program = f"{shlex.quote(sys.executable)} -m h2o_client"
+    script = f'set -o pipefail; h2o-client() {{ {program} "$@"; }}; {command}'
+    done = subprocess.run(
+        ["bash", "-c", script],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, f"{where}: {done.stderr}"
+    sys.stdout.write(done.stdout)
+    sys.stderr.write(done.stderr)
+
+
+def _is_run_elsewhere(command: str, words: list[str], where: str) -> None:
+    """Check that a tool for those who work on the project is what CI runs."""
+    assert words[0] in (ROOT / ".ci/run").read_text("utf-8") or (ROOT / words[0]).exists(), where
+
+
+_RUNNERS: dict[str, Callable[[str, list[str], str], None]] = {
+    "pip": _check_pip,
+    "python3": _check_pip,
+    "python": _check_python,
+    "pytest": _check_python,
+    "cat": _run_shell,
+    "git": _run_shell,
+    "h2o-client": _run_shell,
+    "mkdocs": _is_run_elsewhere,
+    "mypy": _is_run_elsewhere,
+    "pyright": _is_run_elsewhere,
+    "ruff": _is_run_elsewhere,
+    ".ci/run": _is_run_elsewhere,
+}

@@ -1,0 +1,67 @@
+"""What stands in the README and in the manual runs, each page from its first block to its last."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from documents import PAGES, ROOT, Page, blocks
+
+LANGUAGES = {"python", "console", "bash", "ipython", "json", "jsonl", "toml", "text"}
+
+
+@pytest.fixture
+def page(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Page]:
+    """What runs the blocks of a page, in a folder of their own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("COLUMNS", "100")
+    with Page(request.param, capsys, monkeypatch) as made:
+        yield made
+
+
+def name(path: object) -> str:
+    return str(path.relative_to(ROOT)) if isinstance(path, Path) else str(path)
+
+
+@pytest.mark.parametrize(("page", "path"), [(path, path) for path in PAGES], indirect=["page"], ids=name)
+def test_all_that_a_page_shows_runs(page: Page, path: Path) -> None:
+    for block in blocks(path):
+        if block.needs is None:
+            page.run(block)
+    page.server.wait_idle()
+    assert page.server.conversations == []
+
+
+NEEDY = [
+    (path, block) for path in PAGES for block in blocks(path) if block.needs is not None
+]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("page", "block"), NEEDY, indirect=["page"], ids=name)
+def test_a_block_that_needs_more_runs(page: Page, block: "object") -> None:
+    pytest.importorskip(str(block.needs))
+    page.run(block)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_every_block_is_of_a_kind_that_is_run(path: Path) -> None:
+    found = blocks(path)
+    assert {block.language for block in found} <= LANGUAGES
+    fences = re.findall(r"^\s*```", path.read_text("utf-8"), re.MULTILINE)
+    outputs = sum(block.output is not None for block in found)
+    assert len(fences) == 2 * (len(found) + outputs)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_what_a_page_links_to_exists(path: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", path.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for link in re.findall(r"\]\(([^)#\s]+)", text):
+        if "://" not in link:
+            assert (path.parent / link).exists(), link
