@@ -3,7 +3,7 @@
 What a block needs stands in comments before it, which no reader sees:
 
     <!-- test: server.reply("Hi!") -->    Python that runs first; see `Page.prepare`
-    <!-- needs: langchain -->             the block is left to the long run
+    <!-- needs: openai -->                the block runs where this package is installed
     <!-- in: example.toml -->             the block is a file of this name
     <!-- shown -->                        the block is not run: it shows a format or a picture
 
@@ -12,8 +12,10 @@ differs from run to run. In a `console` block, what follows a line with "$ " is 
 """
 
 import doctest
-import importlib
+import importlib.util
+import io
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -23,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from unittest.mock import patch
 
 import pytest
@@ -62,9 +64,11 @@ class Block:
     output: str | None = None
 
     @property
-    def needs(self) -> str | None:
-        """The package that it needs, which not everybody has."""
-        return self.notes.get("needs")
+    def runs(self) -> bool:
+        """Whether it is run here."""
+        needs = self.notes.get("needs")
+        missing = needs is not None and importlib.util.find_spec(needs) is None
+        return not (missing or "shown" in self.notes)
 
 
 def blocks(path: Path) -> list[Block]:
@@ -74,9 +78,7 @@ def blocks(path: Path) -> list[Block]:
     end = -1
     for match in _BLOCK.finditer(text):
         line = text.count("\n", 0, match.start("code")) + 1
-        block = Block(
-            match["language"], match["code"], line, dict(_NOTE.findall(match["notes"]))
-        )
+        block = Block(match["language"], match["code"], line, dict(_NOTE.findall(match["notes"])))
         follows = bool(found) and match.start() == end and found[-1].language in {"python", "bash"}
         if block.language == "text" and follows and "shown" not in block.notes:
             found[-1].output = block.code
@@ -126,20 +128,27 @@ class Page:
         self._capsys = capsys
         self._monkeypatch = monkeypatch
         self._names: dict[str, Any] = {"__name__": "__main__"}
-        self._servers = ExitStack()
+        self._notebook: Any = None
+        self._ends = ExitStack()
         self.server = self.serve()
 
-    def __enter__(self) -> "Page":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._servers.close()
+        self._ends.close()
 
     def serve(self, **options: Any) -> Emulator:
         """Start another server, which takes the place of the one before."""
-        self.server = self._servers.enter_context(Emulator(**options))
+        self.server = self._ends.enter_context(Emulator(**options))
         self._monkeypatch.setenv("H2O_CHAT_URL", self.server.url)
         return self.server
+
+    def leave(self) -> None:
+        """Wait until the server has nothing more to do for the page."""
+        if self._notebook is not None:
+            self._notebook.run_line_magic("unload_ext", "h2o_client")
+        self.server.wait_idle()
 
     def prepare(self, code: str) -> None:
         """Run what a comment says."""
@@ -153,8 +162,6 @@ class Page:
         where = f"{self._path.name}, line {block.line}"
         if "test" in block.notes:
             self.prepare(block.notes["test"])
-        if "shown" in block.notes or block.language == "text":
-            return
         if "in" in block.notes:
             Path(block.notes["in"]).write_text(block.code, "utf-8")
         run: Callable[[Block, str], None] = {
@@ -163,7 +170,10 @@ class Page:
             "console": self._run_commands,
             "ipython": self._run_ipython,
             "json": lambda block, _: json.loads(block.code),
-            "jsonl": lambda block, _: [json.loads(line) for line in block.code.splitlines()] and None,
+            "jsonl": lambda block, _: (
+                [json.loads(line) for line in block.code.splitlines()] and None
+            ),
+            "text": lambda *_: None,
             "toml": lambda block, _: tomllib.loads(block.code) and None,
         }[block.language]
         run(block, where)
@@ -184,17 +194,24 @@ class Page:
 
     def _run_tests(self, code: str, where: str) -> None:
         Path("test_page.py").write_text(code, "utf-8")
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_page.py"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        # The other plugins that happen to be installed take longer to import than the tests.
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "h2o_client.testing", "test_page.py"],
+            env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
         assert done.returncode == 0, f"{where}: {done.stdout}"
 
     def _run_ipython(self, block: Block, where: str) -> None:
-        from IPython.core.interactiveshell import InteractiveShell
+        if self._notebook is None:
+            from IPython.core.interactiveshell import InteractiveShell
 
-        shell = InteractiveShell.instance()
-        done = shell.run_cell(block.code, silent=True)
-        shell.run_cell("%reload_ext h2o_client", silent=True)
-        InteractiveShell.clear_instance()
+            self._notebook = InteractiveShell.instance()
+            self._ends.callback(InteractiveShell.clear_instance)
+        done = self._notebook.run_cell(block.code)
         assert done.success, f"{where}: {done.error_in_exec or done.error_before_exec!r}"
 
     def _run_commands(self, block: Block, where: str) -> None:
@@ -205,8 +222,6 @@ class Page:
                 check_output(printed, output, f"{where}: {command}")
 
     def _run_command(self, command: str, where: str) -> None:
-        for wrong in (" && ", " || ", ";"):
-            assert wrong not in command or "pip install" in command, f"{where}: one command a line"
         words = shlex.split(command, comments=True)
         environment: dict[str, str] = {}
         while words and _ASSIGNMENT.fullmatch(words[0]):
@@ -220,26 +235,27 @@ class Page:
             with patch.dict("os.environ", environment):
                 self._call(words[1:], where)
         else:
-            _RUNNERS[words[0]](command, words, where)
+            _RUNNERS[words[0]](command, where)
 
     def _call(self, arguments: list[str], where: str) -> None:
         """Run `h2o-client` in this process."""
         arguments = [word.replace(TYPED, self.server.url) for word in arguments]
-        if "serve" in arguments and "--list" not in arguments:
-            _check_serve(arguments)
+        if {"--engine", "--model", "--upstream"} & set(arguments):  # what these name is not here
+            app.commands[arguments[0]].make_context(arguments[0], arguments[1:])
             return
-        with pytest.raises(SystemExit) as exit_:
+        if arguments[0] == "serve" and "--list" not in arguments:
+            _serve(arguments)
+            return
+        nothing = patch("sys.stdin", io.StringIO())
+        with nothing, pytest.raises(SystemExit) as exit_:
             app.main(arguments, prog_name="h2o-client")
         if exit_.value.code not in (0, None):
             out, err = self._capsys.readouterr()
             pytest.fail(f"{where}: exit status {exit_.value.code}\n{out}{err}", pytrace=False)
 
 
-def _check_serve(arguments: list[str]) -> None:
-    """Run `h2o-client serve` until it serves, on a free port; with an engine read its options."""
-    if {"--engine", "--model", "--upstream"} & set(arguments):
-        app.commands["serve"].make_context("serve", arguments[1:])
-        return
+def _serve(arguments: list[str]) -> None:
+    """Run `h2o-client serve` until it serves, on a port that is free."""
     with (
         patch("h2o_client.cli.serve.time.sleep", side_effect=KeyboardInterrupt),
         pytest.raises(SystemExit) as exit_,
@@ -248,27 +264,36 @@ def _check_serve(arguments: list[str]) -> None:
     assert exit_.value.code in (0, None)
 
 
-def _check_pip(command: str, words: list[str], where: str) -> None:
+def _check_pip(command: str, where: str) -> None:
     """Check that the extras which a command installs exist."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     for extras in re.findall(r"(?:h2o-chat-client|\.)\[([\w,-]+)\]", command):
         assert set(extras.split(",")) <= project["optional-dependencies"].keys(), where
 
 
-def _check_python(command: str, words: list[str], where: str) -> None:
+def _check_python(command: str, where: str) -> None:
     """Check that a command names a module or file that exists; other tests run these."""
-    if words[1] == "-m":
-        importlib.import_module(words[2])
+    _, first, *rest = shlex.split(command)
+    if first == "-m":
+        here = ROOT / rest[0].replace(".", "/")
+        assert here.is_dir() or importlib.util.find_spec(rest[0]), where
     else:
-        assert (ROOT / words[1]).exists(), where
+        assert (ROOT / first).exists(), where
 
 
-def _run_shell(command: str, words: list[str], where: str) -> None:
+def _check_ci(command: str, where: str) -> None:
+    """Check that CI runs a command."""
+    script = (ROOT / ".ci/run").read_text("utf-8")
+    assert command.startswith(".ci/run") or re.search(
+        rf"^.*{re.escape(command)}", script, re.MULTILINE
+    ), where
+
+
+def _run_shell(command: str, where: str) -> None:
     """Run a pipeline, with `h2o-client` as this Python has it."""
     program = f"{shlex.quote(sys.executable)} -m h2o_client"
-    script = f'set -o pipefail; h2o-client() {{ {program} "$@"; }}; {command}'
     done = subprocess.run(
-        ["bash", "-c", script],
+        ["bash", "-c", f'set -o pipefail; h2o-client() {{ {program} "$@"; }}; {command}'],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -280,22 +305,15 @@ def _run_shell(command: str, words: list[str], where: str) -> None:
     sys.stderr.write(done.stderr)
 
 
-def _is_run_elsewhere(command: str, words: list[str], where: str) -> None:
-    """Check that a tool for those who work on the project is what CI runs."""
-    assert words[0] in (ROOT / ".ci/run").read_text("utf-8") or (ROOT / words[0]).exists(), where
-
-
-_RUNNERS: dict[str, Callable[[str, list[str], str], None]] = {
-    "pip": _check_pip,
-    "python3": _check_pip,
-    "python": _check_python,
-    "pytest": _check_python,
+_RUNNERS: dict[str, Callable[[str, str], None]] = {
+    ".ci/run": _check_ci,
     "cat": _run_shell,
-    "git": _run_shell,
     "h2o-client": _run_shell,
-    "mkdocs": _is_run_elsewhere,
-    "mypy": _is_run_elsewhere,
-    "pyright": _is_run_elsewhere,
-    "ruff": _is_run_elsewhere,
-    ".ci/run": _is_run_elsewhere,
+    "mkdocs": _check_ci,
+    "mypy": _check_ci,
+    "pip": _check_pip,
+    "pyright": _check_ci,
+    "python": _check_python,
+    "python3": _check_pip,
+    "ruff": _check_ci,
 }

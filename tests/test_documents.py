@@ -29,25 +29,15 @@ def name(path: object) -> str:
     return str(path.relative_to(ROOT)) if isinstance(path, Path) else str(path)
 
 
-@pytest.mark.parametrize(("page", "path"), [(path, path) for path in PAGES], indirect=["page"], ids=name)
+@pytest.mark.parametrize(
+    ("page", "path"), [(path, path) for path in PAGES], indirect=["page"], ids=name
+)
 def test_all_that_a_page_shows_runs(page: Page, path: Path) -> None:
     for block in blocks(path):
-        if block.needs is None:
+        if block.runs:
             page.run(block)
-    page.server.wait_idle()
+    page.leave()
     assert page.server.conversations == []
-
-
-NEEDY = [
-    (path, block) for path in PAGES for block in blocks(path) if block.needs is not None
-]
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(("page", "block"), NEEDY, indirect=["page"], ids=name)
-def test_a_block_that_needs_more_runs(page: Page, block: "object") -> None:
-    pytest.importorskip(str(block.needs))
-    page.run(block)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name)
