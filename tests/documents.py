@@ -284,9 +284,7 @@ def _check_python(command: str, where: str) -> None:
 def _check_ci(command: str, where: str) -> None:
     """Check that CI runs a command."""
     script = (ROOT / ".ci/run").read_text("utf-8")
-    assert command.startswith(".ci/run") or re.search(
-        rf"^.*{re.escape(command)}", script, re.MULTILINE
-    ), where
+    assert command.startswith(".ci/run") or command in script, where
 
 
 def _run_shell(command: str, where: str) -> None:

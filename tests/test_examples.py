@@ -34,13 +34,14 @@ def output(name: str, *arguments: str, url: str, **environ: str) -> str:
 
 def test_all_are_here() -> None:
     names = {"script.py", "asyncio_app.py", "trio_app.py", "self_hosted.py"}
+    names |= {"files.py", "reasoning.py", "fastapi_app.py"}
     assert names <= {path.name for path in SCRIPTS}
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_short_and_says_how_to_run_it(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
-    assert len(source.splitlines()) < 40
+    assert len(source.splitlines()) < 60
     docstring = ast.get_docstring(ast.parse(source)) or ""
     assert f"python examples/{path.name}" in docstring
     assert "H2O_CHAT_URL=" in docstring
@@ -111,3 +112,28 @@ def test_self_hosted_behind_a_proxy(server: Emulator) -> None:
     run("self_hosted.py", url="http://chat.example.invalid/assistant", HTTP_PROXY=server.url)
     path = server.requests[0].path
     assert path == "http://chat.example.invalid/assistant/settings"
+
+
+def test_files(tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("At noon.")
+    with Emulator(dialect="chat-ui-2025") as server:
+        server.reply("It is at noon.")
+        assert output("files.py", str(notes), url=server.url) == "It is at noon.\n"
+        (message,) = [request for request in server.requests if request.kind == "message"]
+        assert b"base64;notes.txt" in message.body
+
+
+def test_files_where_the_server_takes_none(server: Emulator) -> None:
+    done = run("files.py", url=server.url)
+    assert done.returncode == 1
+    assert "put what is in them into the prompt" in done.stderr
+
+
+def test_reasoning(server: Emulator) -> None:
+    server.reply(Answer(tokens=["<think>", "It is odd.", "</think>", "Yes, it is."]))
+    shown = output("reasoning.py", "Is 2027 prime?", url=server.url)
+    assert shown == (
+        "\x1b[2mIt is odd.\x1b[0mYes, it is.\n\n"
+        "10 characters of reasoning, then the answer:\nYes, it is.\n"
+    )
