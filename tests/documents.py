@@ -236,6 +236,9 @@ class Page:
                 self._call(words[1:], where)
         else:
             _RUNNERS[words[0]](command, where)
+            _, installed, rest = command.partition("&& .venv/bin/h2o-client ")
+            if installed:
+                self._call(shlex.split(rest), where)
 
     def _call(self, arguments: list[str], where: str) -> None:
         """Run `h2o-client` in this process."""
