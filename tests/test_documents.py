@@ -1,11 +1,16 @@
 """What stands in the README and in the manual runs, each page from its first block to its last."""
 
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from documents import PAGES, ROOT, Page, blocks
+from click.testing import CliRunner
+from documents import MANUAL, PAGES, ROOT, Page, blocks
+
+from h2o_client import errors
+from h2o_client.cli import app
 
 LANGUAGES = {"python", "console", "bash", "ipython", "json", "jsonl", "toml", "text"}
 
@@ -55,3 +60,17 @@ def test_what_a_page_links_to_exists(path: Path) -> None:
     for link in re.findall(r"\]\(([^)#\s]+)", text):
         if "://" not in link:
             assert (path.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("module", ["h2o_client", "h2o_client.emulator"])
+def test_the_reference_has_every_public_name(module: str) -> None:
+    pages = "".join(path.read_text("utf-8") for path in MANUAL.glob("reference/*.md"))
+    for public in importlib.import_module(module).__all__:
+        error = module == "h2o_client" and hasattr(errors, public)  # its page has the whole module
+        assert error or re.search(rf"\b{module}\.{public}\b", pages), public
+
+
+def test_help_names_the_manual() -> None:
+    place = "docs/manual/index.md"
+    assert (ROOT / place).exists()
+    assert place in CliRunner().invoke(app, ["--help"]).output

@@ -1,4 +1,4 @@
-"""Phrases that native readers had to read twice do not come back into messages and docstrings."""
+"""Phrases that native readers had to read twice do not come back into messages and pages."""
 
 import ast
 import re
@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parent.parent / "h2o_client"
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "h2o_client"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/**/*.md"))]
 AWKWARD = [
     # write "unexpected keyword argument", "x must not be empty", "the answer does not contain x"
     r"(?i)\bthere (is|are) (none|no (argument|id|list|messages|prompt|title|url))\b",
     r"\b(is|are) none\b",
+    r"(?i)(?<!there )\b(is|are) no (?!longer\b)",  # "x is not a y"
+    r"\b(taken|took|takes|take) up\b",  # "resumed"
+    r"\b(has|had) it has\b",
     r"\bno such\b",
     r"\bis (text|a mapping|a whole number|a number of seconds|a list), not\b",  # "must be"
     r"\bnot what this protocol says\b",  # "does not follow this protocol"
@@ -35,7 +40,9 @@ AWKWARD = [
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """Yield the place and the words of all string literals, docstrings among them."""
+    """Yield the place and the words of all pages and string literals, docstrings among them."""
+    for path in PAGES:
+        yield str(path.relative_to(ROOT)), " ".join(path.read_text("utf-8").split())
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -44,7 +44,9 @@ class _Main(App):
 @click.group(
     cls=_Main,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=f'{PROGRAM} "Hello" is {PROGRAM} chat "Hello"; with --local it needs no server.',
+    # No URL: the manual has no published place yet.
+    epilog=f'{PROGRAM} "Hello" is {PROGRAM} chat "Hello"; with --local it needs no server. '
+    "The manual is in the project's source: docs/manual/index.md.",
 )
 @click.version_option(__version__, prog_name=PROGRAM)
 @debug_option
