@@ -1,4 +1,4 @@
-"""What the README shows of the command is what a terminal shows."""
+"""What the manual shows of the command is what a terminal shows."""
 
 import os
 import re
@@ -15,12 +15,13 @@ from pseudo_terminal import CTRL_C, session
 
 from h2o_client.emulator import Answer, Emulator
 
-README = (Path(__file__).parent.parent.parent / "README.md").read_text("utf-8")
+GUIDE = Path(__file__).parents[2] / "docs/manual/guides/command-line.md"
 
 
 def recording(command: str) -> list[str]:
-    """The lines that the README shows of a command, without the command itself."""
-    (found,) = re.findall(rf"^```text\n\$ {command}.*\n([^`]*)^```$", README, re.MULTILINE)
+    """The lines that the guide shows of a command, without the command itself."""
+    page = GUIDE.read_text("utf-8")
+    (found,) = re.findall(rf"^```text\n\$ {command}.*\n([^`]*)^```$", page, re.MULTILINE)
     return str(found).splitlines()
 
 

@@ -235,9 +235,9 @@ def test_the_fields_beside_the_parameters_are_checked_too(
     assert body.decode().endswith(f", expected {expected}")
 
 
-def test_the_readmes_engine_names_are_valid() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-    specs = re.findall(r"`((?:openai|tgi):http[^`]*)`", readme)
+def test_the_manuals_engine_names_are_valid() -> None:
+    page = (Path(__file__).parents[2] / "docs/manual/guides/models.md").read_text("utf-8")
+    specs = re.findall(r"--engine ((?:openai|tgi):http[^`\s]*)", page)
     assert len(specs) >= 4
     for spec in specs:
         assert isinstance(engine_of(spec), LiveEngine)
