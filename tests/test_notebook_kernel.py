@@ -5,7 +5,7 @@ are stored in the example are checked to be what it gives; after a change of the
 
     python tests/test_notebook_kernel.py
 
-writes them anew. The picture of it in the README, `examples/notebook.png`, is a headless browser's
+writes them anew. The picture of it in the manual, `notebook.png`, is a headless browser's
 of what `jupyter nbconvert --to html` makes of its first three cells of code: it is to be made anew,
 too.
 """
