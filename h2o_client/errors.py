@@ -1,7 +1,5 @@
 """The exceptions of this package, as one tree.
 
-::
-
     H2oError                        .partial: the part of the answer that had arrived, or ""
     ├── TransportError              .sent: whether the request may have reached the server
     │   └── TransportTimeoutError   also a builtin TimeoutError; .limit: the limit that was exceeded

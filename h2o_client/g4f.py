@@ -1,6 +1,6 @@
 """A drop-in for `g4f.Provider.H2o`, the provider of this service that gpt4free had in 2023.
 
-Code that was written for it only needs a different import::
+Code that was written for it only needs a different import:
 
     from h2o_client.g4f import H2o
 

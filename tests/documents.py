@@ -208,8 +208,10 @@ class Page:
     def _run_ipython(self, block: Block, where: str) -> None:
         if self._notebook is None:
             from IPython.core.interactiveshell import InteractiveShell
+            from traitlets.config import Config
 
-            self._notebook = InteractiveShell.instance()
+            config = Config(HistoryManager={"enabled": False})
+            self._notebook = InteractiveShell.instance(config=config)
             self._ends.callback(InteractiveShell.clear_instance)
         done = self._notebook.run_cell(block.code)
         assert done.success, f"{where}: {done.error_in_exec or done.error_before_exec!r}"

@@ -93,10 +93,10 @@ def test_a_text_is_all_that_an_error_needs(cls: type[H2oError]) -> None:
 
 def test_the_tree_is_the_documented_one() -> None:
     assert errors.__doc__ is not None
-    _, tree, *_ = errors.__doc__.split("::\n\n")
+    _, tree, *_ = errors.__doc__.split("\n\n")
     parents: list[str] = []
     documented: dict[str, str] = {}
-    for line in tree.split("\n\n")[0].splitlines():
+    for line in tree.splitlines():
         drawn = line.removeprefix("    ").lstrip("│├└─ ")
         depth = (len(line) - 4 - len(drawn)) // 4
         name = drawn.split()[0]

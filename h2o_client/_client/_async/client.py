@@ -217,6 +217,11 @@ class AsyncH2oClient(AsyncBaseClient):
             H2oError: the server could not be reached, rejected the request, or broke off; `partial`
                 is the part of the answer that had arrived.
             RuntimeError: the client is closed.
+
+        Examples:
+            >>> reply = await client.chat("Why is the sky blue?", max_new_tokens=200)
+            >>> reply.finish_reason
+            'eos_token'
         """
         async with self.stream(
             messages,
@@ -248,6 +253,13 @@ class AsyncH2oClient(AsyncBaseClient):
         Raises:
             TypeError: an argument is of the wrong type or unknown.
             ValueError: an argument cannot be sent: no messages, a blank prompt.
+
+        Examples:
+            >>> async with client.stream("Why is the sky blue?") as stream:
+            ...     async for text in stream:
+            ...         shown = text
+            >>> stream.reply.finish_reason
+            'eos_token'
         """
         chat = ChatOperation(
             self._exchange,
@@ -283,6 +295,11 @@ class AsyncH2oClient(AsyncBaseClient):
         Raises:
             TypeError: an argument is of the wrong type.
             ValueError: the value of an argument is not valid, or two contradict each other.
+
+        Examples:
+            >>> async with client.conversation() as talk:
+            ...     reply = await talk.send("My name is Ann.")
+            ...     reply = await talk.send("What did I say before?")
         """
         from h2o_client.protocol.conversation import new_conversation
 
@@ -300,6 +317,13 @@ class AsyncH2oClient(AsyncBaseClient):
         Raises:
             TypeError: `saved` is not a mapping.
             ValueError: `saved` was not made by `to_dict()`.
+
+        Examples:
+            >>> async with client.conversation(keep=True) as talk:
+            ...     reply = await talk.send("My name is Ann.")
+            ...     saved = talk.to_dict()
+            >>> async with client.conversation_from(saved, keep=False) as talk:
+            ...     reply = await talk.send("What did I say before?")
         """
         from h2o_client.protocol.saved import resume
 
@@ -318,12 +342,6 @@ class AsyncH2oClient(AsyncBaseClient):
         **options: Unpack[GenerationOptions],
     ) -> "AsyncBatch":
         """Send many prompts, several at a time, and get the results as they finish.
-
-        ::
-
-            with client.batch(prompts) as results:
-                for result in results:
-                    print(result.index, result.reply or result.error)
 
         If the service reports too many messages, all prompts pause together and then continue.
 
@@ -346,6 +364,11 @@ class AsyncH2oClient(AsyncBaseClient):
         Raises:
             TypeError: an argument is of the wrong type or unknown.
             ValueError: the value of an argument is not valid.
+
+        Examples:
+            >>> async with client.batch(["One?", "Two?"], concurrency=2) as results:
+            ...     async for result in results:
+            ...         answer = result.reply or result.error
         """
         from h2o_client import batch
 
@@ -362,19 +385,37 @@ class AsyncH2oClient(AsyncBaseClient):
         )
 
     async def conversations(self) -> "list[ConversationInfo]":
-        """Fetch the list of this session's conversations, which notebooks show as a table."""
+        """Fetch the list of this session's conversations, which notebooks show as a table.
+
+        Examples:
+            >>> [info.title for info in await client.conversations()]
+            []
+        """
         return await self._play(queries.conversations(self._exchange))
 
     async def delete_conversations(self) -> None:
-        """Delete all conversations of this session."""
+        """Delete all conversations of this session.
+
+        Examples:
+            >>> await client.delete_conversations()
+        """
         await self._play(queries.delete_conversations(self._exchange))
 
     async def models(self) -> "list[Model]":
-        """Fetch the models that the server offers, which notebooks show as a table."""
+        """Fetch the models that the server offers, which notebooks show as a table.
+
+        Examples:
+            >>> names = [model.name for model in await client.models()]
+        """
         return await self._play(queries.models(self._exchange))
 
     async def settings(self) -> "Settings":
-        """Fetch the settings of this session, as stored by the server."""
+        """Fetch the settings of this session, as stored by the server.
+
+        Examples:
+            >>> (await client.settings()).share_conversations
+            True
+        """
         return await self._play(queries.settings(self._exchange))
 
     async def shared(self, share: str) -> "SharedConversation":
@@ -386,6 +427,13 @@ class AsyncH2oClient(AsyncBaseClient):
         Raises:
             ValueError: this is not the URL of a shared conversation.
             NotFoundError: it does not exist on the server.
+
+        Examples:
+            >>> async with client.conversation() as talk:
+            ...     reply = await talk.send("Hello!")
+            ...     url = await talk.share()
+            >>> [message.role for message in (await client.shared(url)).messages]
+            ['user', 'assistant']
         """
         return await self._play(queries.shared(self._exchange, share))
 

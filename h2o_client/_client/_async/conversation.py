@@ -128,6 +128,11 @@ class AsyncConversation:
             NotFoundError: the server no longer has the conversation.
             H2oError: as for `chat()`.
             RuntimeError: the conversation or the client is closed.
+
+        Examples:
+            >>> reply = await talk.send("Name a river.", temperature=0.7)
+            >>> reply.finish_reason
+            'eos_token'
         """
         async with self.stream(
             message,
@@ -158,6 +163,11 @@ class AsyncConversation:
         """Send a message, and get the answer as it arrives. Takes the arguments of `send()`.
 
         Leaving the stream stops the answer; the conversation can continue.
+
+        Examples:
+            >>> async with talk.stream("Name a river.") as stream:
+            ...     async for text in stream:
+            ...         shown = text
         """
         return self._ask(
             MessageOperation(
@@ -196,6 +206,10 @@ class AsyncConversation:
         Raises:
             ValueError: the conversation does not have a message to send again.
             H2oError: as for `send()`.
+
+        Examples:
+            >>> reply = await talk.send("Name a river.")
+            >>> reply = await talk.retry(temperature=1.0)
         """
         async with self.stream_retry(
             parameters=parameters,
@@ -216,6 +230,11 @@ class AsyncConversation:
         """Send the last message again, and get the new answer as it arrives.
 
         Takes the arguments of `retry()`.
+
+        Examples:
+            >>> reply = await talk.send("Name a river.")
+            >>> async with talk.stream_retry() as stream:
+            ...     reply = await stream.read()
         """
         return self._ask(
             MessageOperation(
@@ -230,13 +249,27 @@ class AsyncConversation:
         )
 
     async def stop(self) -> None:
-        """End the running answer, if any: see `AsyncChatStream.stop()`."""
+        """End the running answer, if any: see `AsyncChatStream.stop()`.
+
+        Examples:
+            >>> stream = talk.stream("Name all rivers.")
+            >>> first = await anext(stream)
+            >>> await talk.stop()
+            >>> stream.reply.finish_reason
+            'stopped'
+        """
         for stream in alive(self._streams):
             if stream.running:
                 await stream.stop()
 
     async def refresh(self) -> None:
-        """Fetch title and model from the server."""
+        """Fetch title and model from the server.
+
+        Examples:
+            >>> reply = await talk.send("Name a river.")
+            >>> await talk.refresh()
+            >>> title = talk.title
+        """
         await self._play(self._core.refresh())
 
     async def history(self) -> list[Message]:
@@ -245,16 +278,33 @@ class AsyncConversation:
         Servers of 2023 store a stopped answer as if it were complete, and it may be longer than the
         part that was received. Servers of 2025 keep every message: this returns the newest and all
         before it, with their `parent` and `children`. Notebooks show the list as a table.
+
+        Examples:
+            >>> reply = await talk.send("Name a river.")
+            >>> [message.role for message in await talk.history()]
+            ['user', 'assistant']
         """
         found = await self._play(self._core.refresh())
         return Table(found, ("role", "content", "score", "created_at", "id"))
 
     async def rename(self, title: str) -> None:
-        """Give the conversation a title, of 1 to 100 characters."""
+        """Give the conversation a title, of 1 to 100 characters.
+
+        Examples:
+            >>> reply = await talk.send("Name a river.")
+            >>> await talk.rename("Rivers")
+            >>> talk.title
+            'Rivers'
+        """
         await self._play(self._core.rename(title))
 
     async def summarize(self) -> str:
-        """Let the model give the conversation a title, and return it."""
+        """Let the model give the conversation a title, and return it.
+
+        Examples:
+            >>> reply = await talk.send("Name a river.")
+            >>> title = await talk.summarize()
+        """
         return await self._play(self._core.summarize())
 
     async def vote(self, message_id: str, score: int) -> None:
@@ -263,15 +313,29 @@ class AsyncConversation:
         Args:
             message_id: its id, from `Reply.response_id` or `history()`.
             score: the vote.
+
+        Examples:
+            >>> reply = await talk.send("Name a river.")
+            >>> await talk.vote(reply.response_id, 1)
         """
         await self._play(self._core.vote(message_id, score))
 
     async def prompt(self, message_id: str) -> PromptPreview:
-        """Fetch the prompt as the model would get it if a message were sent again."""
+        """Fetch the prompt as the model would get it if a message were sent again.
+
+        Examples:
+            >>> reply = await talk.send("Name a river.")
+            >>> text = (await talk.prompt(reply.message_id)).prompt
+        """
         return await self._play(self._core.prompt(message_id))
 
     async def share(self) -> str:
-        """Share the conversation as it is now; anyone with the returned URL can read it."""
+        """Share the conversation as it is now; anyone with the returned URL can read it.
+
+        Examples:
+            >>> reply = await talk.send("Name a river.")
+            >>> url = await talk.share()
+        """
         return await self._play(self._core.share())
 
     async def delete(self) -> None:
@@ -279,6 +343,10 @@ class AsyncConversation:
 
         Raises:
             ConversationBusyError: an answer is still running: `stop()` it first.
+
+        Examples:
+            >>> reply = await talk.send("Name a river.")
+            >>> await talk.delete()
         """
         await self._play(self._core.delete())
 
@@ -286,6 +354,10 @@ class AsyncConversation:
         """Save the conversation in a form for JSON, for `AsyncH2oClient.conversation_from()`.
 
         The session is not included: save the client's `session` too, to get access again.
+
+        Examples:
+            >>> reply = await talk.send("Name a river.")
+            >>> saved = talk.to_dict()
         """
         return save(self._core)
 

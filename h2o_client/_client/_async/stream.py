@@ -135,6 +135,10 @@ class AsyncChatStream:
 
         Servers of 2025 send two more kinds of special tokens: an `Event` is something other than
         text, and a `Revision` has the whole text of the answer, which replaces all earlier texts.
+
+        Examples:
+            >>> async for token in stream.events():
+            ...     number, probability = token.id, token.logprob
         """
         return AsyncTokenEvents(self)
 
@@ -144,6 +148,11 @@ class AsyncChatStream:
         Raises:
             H2oError: the answer broke off; `partial` is the part that had arrived.
             RuntimeError: the stream is closed, or another task is reading.
+
+        Examples:
+            >>> reply = await stream.read()
+            >>> reply.finish_reason
+            'eos_token'
         """
         while await self._advance():
             self._texts.clear()
@@ -170,6 +179,12 @@ class AsyncChatStream:
 
         This is not an error: `reply` has the text that had arrived, and `finish_reason` "stopped".
         It may be called while another task reads; that task's loop then ends.
+
+        Examples:
+            >>> first = await anext(stream)
+            >>> await stream.stop()
+            >>> stream.reply.finish_reason
+            'stopped'
         """
         if self._life.state in OVER or self._is_inherited():
             return
@@ -188,6 +203,12 @@ class AsyncChatStream:
 
         If another task is reading, it gets an `IncompleteStreamError`. When this returns, the
         server has been notified, or `Timeouts.cleanup` was exceeded.
+
+        Examples:
+            >>> first = await anext(stream)
+            >>> await stream.aclose()
+            >>> stream.ended
+            True
         """
         await self._close(self._client._exchange.cleanup())
 

@@ -217,6 +217,11 @@ class H2oClient(BaseClient):
             H2oError: the server could not be reached, rejected the request, or broke off; `partial`
                 is the part of the answer that had arrived.
             RuntimeError: the client is closed.
+
+        Examples:
+            >>> reply = client.chat("Why is the sky blue?", max_new_tokens=200)
+            >>> reply.finish_reason
+            'eos_token'
         """
         with self.stream(
             messages,
@@ -248,6 +253,13 @@ class H2oClient(BaseClient):
         Raises:
             TypeError: an argument is of the wrong type or unknown.
             ValueError: an argument cannot be sent: no messages, a blank prompt.
+
+        Examples:
+            >>> with client.stream("Why is the sky blue?") as stream:
+            ...     for text in stream:
+            ...         shown = text
+            >>> stream.reply.finish_reason
+            'eos_token'
         """
         chat = ChatOperation(
             self._exchange,
@@ -283,6 +295,11 @@ class H2oClient(BaseClient):
         Raises:
             TypeError: an argument is of the wrong type.
             ValueError: the value of an argument is not valid, or two contradict each other.
+
+        Examples:
+            >>> with client.conversation() as talk:
+            ...     reply = talk.send("My name is Ann.")
+            ...     reply = talk.send("What did I say before?")
         """
         from h2o_client.protocol.conversation import new_conversation
 
@@ -300,6 +317,13 @@ class H2oClient(BaseClient):
         Raises:
             TypeError: `saved` is not a mapping.
             ValueError: `saved` was not made by `to_dict()`.
+
+        Examples:
+            >>> with client.conversation(keep=True) as talk:
+            ...     reply = talk.send("My name is Ann.")
+            ...     saved = talk.to_dict()
+            >>> with client.conversation_from(saved, keep=False) as talk:
+            ...     reply = talk.send("What did I say before?")
         """
         from h2o_client.protocol.saved import resume
 
@@ -318,12 +342,6 @@ class H2oClient(BaseClient):
         **options: Unpack[GenerationOptions],
     ) -> "Batch":
         """Send many prompts, several at a time, and get the results as they finish.
-
-        ::
-
-            with client.batch(prompts) as results:
-                for result in results:
-                    print(result.index, result.reply or result.error)
 
         If the service reports too many messages, all prompts pause together and then continue.
 
@@ -346,6 +364,11 @@ class H2oClient(BaseClient):
         Raises:
             TypeError: an argument is of the wrong type or unknown.
             ValueError: the value of an argument is not valid.
+
+        Examples:
+            >>> with client.batch(["One?", "Two?"], concurrency=2) as results:
+            ...     for result in results:
+            ...         answer = result.reply or result.error
         """
         from h2o_client import batch
 
@@ -362,19 +385,37 @@ class H2oClient(BaseClient):
         )
 
     def conversations(self) -> "list[ConversationInfo]":
-        """Fetch the list of this session's conversations, which notebooks show as a table."""
+        """Fetch the list of this session's conversations, which notebooks show as a table.
+
+        Examples:
+            >>> [info.title for info in client.conversations()]
+            []
+        """
         return self._play(queries.conversations(self._exchange))
 
     def delete_conversations(self) -> None:
-        """Delete all conversations of this session."""
+        """Delete all conversations of this session.
+
+        Examples:
+            >>> client.delete_conversations()
+        """
         self._play(queries.delete_conversations(self._exchange))
 
     def models(self) -> "list[Model]":
-        """Fetch the models that the server offers, which notebooks show as a table."""
+        """Fetch the models that the server offers, which notebooks show as a table.
+
+        Examples:
+            >>> names = [model.name for model in client.models()]
+        """
         return self._play(queries.models(self._exchange))
 
     def settings(self) -> "Settings":
-        """Fetch the settings of this session, as stored by the server."""
+        """Fetch the settings of this session, as stored by the server.
+
+        Examples:
+            >>> (client.settings()).share_conversations
+            True
+        """
         return self._play(queries.settings(self._exchange))
 
     def shared(self, share: str) -> "SharedConversation":
@@ -386,6 +427,13 @@ class H2oClient(BaseClient):
         Raises:
             ValueError: this is not the URL of a shared conversation.
             NotFoundError: it does not exist on the server.
+
+        Examples:
+            >>> with client.conversation() as talk:
+            ...     reply = talk.send("Hello!")
+            ...     url = talk.share()
+            >>> [message.role for message in (client.shared(url)).messages]
+            ['user', 'assistant']
         """
         return self._play(queries.shared(self._exchange, share))
 

@@ -128,6 +128,11 @@ class Conversation:
             NotFoundError: the server no longer has the conversation.
             H2oError: as for `chat()`.
             RuntimeError: the conversation or the client is closed.
+
+        Examples:
+            >>> reply = talk.send("Name a river.", temperature=0.7)
+            >>> reply.finish_reason
+            'eos_token'
         """
         with self.stream(
             message,
@@ -158,6 +163,11 @@ class Conversation:
         """Send a message, and get the answer as it arrives. Takes the arguments of `send()`.
 
         Leaving the stream stops the answer; the conversation can continue.
+
+        Examples:
+            >>> with talk.stream("Name a river.") as stream:
+            ...     for text in stream:
+            ...         shown = text
         """
         return self._ask(
             MessageOperation(
@@ -196,6 +206,10 @@ class Conversation:
         Raises:
             ValueError: the conversation does not have a message to send again.
             H2oError: as for `send()`.
+
+        Examples:
+            >>> reply = talk.send("Name a river.")
+            >>> reply = talk.retry(temperature=1.0)
         """
         with self.stream_retry(
             parameters=parameters,
@@ -216,6 +230,11 @@ class Conversation:
         """Send the last message again, and get the new answer as it arrives.
 
         Takes the arguments of `retry()`.
+
+        Examples:
+            >>> reply = talk.send("Name a river.")
+            >>> with talk.stream_retry() as stream:
+            ...     reply = stream.read()
         """
         return self._ask(
             MessageOperation(
@@ -230,13 +249,27 @@ class Conversation:
         )
 
     def stop(self) -> None:
-        """End the running answer, if any: see `ChatStream.stop()`."""
+        """End the running answer, if any: see `ChatStream.stop()`.
+
+        Examples:
+            >>> stream = talk.stream("Name all rivers.")
+            >>> first = next(stream)
+            >>> talk.stop()
+            >>> stream.reply.finish_reason
+            'stopped'
+        """
         for stream in alive(self._streams):
             if stream.running:
                 stream.stop()
 
     def refresh(self) -> None:
-        """Fetch title and model from the server."""
+        """Fetch title and model from the server.
+
+        Examples:
+            >>> reply = talk.send("Name a river.")
+            >>> talk.refresh()
+            >>> title = talk.title
+        """
         self._play(self._core.refresh())
 
     def history(self) -> list[Message]:
@@ -245,16 +278,33 @@ class Conversation:
         Servers of 2023 store a stopped answer as if it were complete, and it may be longer than the
         part that was received. Servers of 2025 keep every message: this returns the newest and all
         before it, with their `parent` and `children`. Notebooks show the list as a table.
+
+        Examples:
+            >>> reply = talk.send("Name a river.")
+            >>> [message.role for message in talk.history()]
+            ['user', 'assistant']
         """
         found = self._play(self._core.refresh())
         return Table(found, ("role", "content", "score", "created_at", "id"))
 
     def rename(self, title: str) -> None:
-        """Give the conversation a title, of 1 to 100 characters."""
+        """Give the conversation a title, of 1 to 100 characters.
+
+        Examples:
+            >>> reply = talk.send("Name a river.")
+            >>> talk.rename("Rivers")
+            >>> talk.title
+            'Rivers'
+        """
         self._play(self._core.rename(title))
 
     def summarize(self) -> str:
-        """Let the model give the conversation a title, and return it."""
+        """Let the model give the conversation a title, and return it.
+
+        Examples:
+            >>> reply = talk.send("Name a river.")
+            >>> title = talk.summarize()
+        """
         return self._play(self._core.summarize())
 
     def vote(self, message_id: str, score: int) -> None:
@@ -263,15 +313,29 @@ class Conversation:
         Args:
             message_id: its id, from `Reply.response_id` or `history()`.
             score: the vote.
+
+        Examples:
+            >>> reply = talk.send("Name a river.")
+            >>> talk.vote(reply.response_id, 1)
         """
         self._play(self._core.vote(message_id, score))
 
     def prompt(self, message_id: str) -> PromptPreview:
-        """Fetch the prompt as the model would get it if a message were sent again."""
+        """Fetch the prompt as the model would get it if a message were sent again.
+
+        Examples:
+            >>> reply = talk.send("Name a river.")
+            >>> text = (talk.prompt(reply.message_id)).prompt
+        """
         return self._play(self._core.prompt(message_id))
 
     def share(self) -> str:
-        """Share the conversation as it is now; anyone with the returned URL can read it."""
+        """Share the conversation as it is now; anyone with the returned URL can read it.
+
+        Examples:
+            >>> reply = talk.send("Name a river.")
+            >>> url = talk.share()
+        """
         return self._play(self._core.share())
 
     def delete(self) -> None:
@@ -279,6 +343,10 @@ class Conversation:
 
         Raises:
             ConversationBusyError: an answer is still running: `stop()` it first.
+
+        Examples:
+            >>> reply = talk.send("Name a river.")
+            >>> talk.delete()
         """
         self._play(self._core.delete())
 
@@ -286,6 +354,10 @@ class Conversation:
         """Save the conversation in a form for JSON, for `H2oClient.conversation_from()`.
 
         The session is not included: save the client's `session` too, to get access again.
+
+        Examples:
+            >>> reply = talk.send("Name a river.")
+            >>> saved = talk.to_dict()
         """
         return save(self._core)
 

@@ -136,6 +136,10 @@ class ChatStream:
 
         Servers of 2025 send two more kinds of special tokens: an `Event` is something other than
         text, and a `Revision` has the whole text of the answer, which replaces all earlier texts.
+
+        Examples:
+            >>> for token in stream.events():
+            ...     number, probability = token.id, token.logprob
         """
         return TokenEvents(self)
 
@@ -145,6 +149,11 @@ class ChatStream:
         Raises:
             H2oError: the answer broke off; `partial` is the part that had arrived.
             RuntimeError: the stream is closed, or another thread is reading.
+
+        Examples:
+            >>> reply = stream.read()
+            >>> reply.finish_reason
+            'eos_token'
         """
         while self._advance():
             self._texts.clear()
@@ -171,6 +180,12 @@ class ChatStream:
 
         This is not an error: `reply` has the text that had arrived, and `finish_reason` "stopped".
         It may be called while another thread reads; that thread's loop then ends.
+
+        Examples:
+            >>> first = next(stream)
+            >>> stream.stop()
+            >>> stream.reply.finish_reason
+            'stopped'
         """
         if self._life.state in OVER or self._is_inherited():
             return
@@ -189,6 +204,12 @@ class ChatStream:
 
         If another thread is reading, it gets an `IncompleteStreamError`. When this returns, the
         server has been notified, or `Timeouts.cleanup` was exceeded.
+
+        Examples:
+            >>> first = next(stream)
+            >>> stream.close()
+            >>> stream.ended
+            True
         """
         self._close(self._client._exchange.cleanup())
 

@@ -1,0 +1,42 @@
+"""The examples in the docstrings of the clients run, as the reference shows them.
+
+Those of the async classes are the same, before the sync ones are generated from them.
+"""
+
+import doctest
+from collections.abc import Callable
+
+import pytest
+
+from h2o_client import ChatStream, Conversation, H2oClient
+from h2o_client.emulator import Emulator
+
+METHODS = [
+    getattr(kind, name)
+    for kind in (H2oClient, Conversation, ChatStream)
+    for name in vars(kind)
+    if ">>> " in (getattr(kind, name).__doc__ or "")
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: str(method.__qualname__))
+def test_an_example_runs(method: Callable[..., object], server: Emulator) -> None:
+    with (
+        H2oClient(server.url) as client,
+        client.conversation() as talk,
+        client.stream("Why is the sky blue?") as stream,
+    ):
+        names = {"client": client, "talk": talk, "stream": stream}
+        test = doctest.DocTestParser().get_doctest(
+            method.__doc__ or "", names, method.__qualname__, None, None
+        )
+        written: list[str] = []
+        doctest.DocTestRunner(verbose=False).run(test, out=written.append)
+    assert "".join(written) == ""
+
+
+def test_each_method_of_the_service_has_one() -> None:
+    without = {"close", "display"}  # the guides show them
+    for kind in (H2oClient, Conversation, ChatStream):
+        public = {name for name, value in vars(kind).items() if callable(value) and name[0] != "_"}
+        assert public - without <= {method.__name__ for method in METHODS}, kind
