@@ -293,10 +293,13 @@ def _check_ci(command: str, where: str) -> None:
 
 
 def _run_shell(command: str, where: str) -> None:
-    """Run a pipeline, with `h2o-client` as this Python has it."""
-    program = f"{shlex.quote(sys.executable)} -m h2o_client"
+    """Run a pipeline, with the programs that this Python has."""
+    python = shlex.quote(sys.executable)
+    script = "set -o pipefail\n"
+    for program, module in {"h2o-client": "h2o_client", "llm": "llm"}.items():
+        script += f'{program}() {{ {python} -m {module} "$@"; }}\n'
     done = subprocess.run(
-        ["bash", "-c", f'set -o pipefail; h2o-client() {{ {program} "$@"; }}; {command}'],
+        ["bash", "-c", script + command],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -312,6 +315,7 @@ _RUNNERS: dict[str, Callable[[str, str], None]] = {
     ".ci/run": _check_ci,
     "cat": _run_shell,
     "h2o-client": _run_shell,
+    "llm": _run_shell,
     "mkdocs": _check_ci,
     "mypy": _check_ci,
     "pip": _check_pip,
