@@ -41,7 +41,8 @@ def test_all_are_here() -> None:
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_short_and_says_how_to_run_it(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
-    assert len(source.splitlines()) < 60
+    longest = 60 if path.name == "fastapi_app.py" else 40  # an application has routes, too
+    assert len(source.splitlines()) < longest
     docstring = ast.get_docstring(ast.parse(source)) or ""
     assert f"python examples/{path.name}" in docstring
     assert "H2O_CHAT_URL=" in docstring
