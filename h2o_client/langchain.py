@@ -6,7 +6,7 @@
     for chunk in ChatH2o(temperature=0.2).stream("Why is the sky blue?"):
         print(chunk.content, end="")
 
-There are no tools, no structured output, no images and no token counts: the servers have none.
+Tools, structured output, images and token counts are not supported by the servers.
 """
 
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -59,7 +59,7 @@ class ChatH2o(BaseChatModel):
     max_tokens: int | None = None
     """The longest answer, in tokens."""
     stop: list[str] | None = None
-    """Texts that end the answer, on every kind of server; they are no part of it."""
+    """Texts that end the answer, on every kind of server; they are not part of it."""
     options: dict[str, Any] = Field(default_factory=dict)
     """More generation options, by the names of `GenerationOptions`."""
     timeout: float | None = None

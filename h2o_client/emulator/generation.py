@@ -153,7 +153,7 @@ class Generation(ABC):
 
 
 async def read_events(upstream: Upstream) -> AsyncGenerator[Mapping[str, Any]]:
-    """Read the events of a model server's stream; a line that is no event is empty.
+    """Read the events of a model server's stream; a line without an event is empty.
 
     Raises:
         ConnectionError: It broke off, or is too long.

@@ -80,7 +80,7 @@ class Asked:
 
     Attributes:
         request: What the engine is asked.
-        stops: Texts that end the answer, and are no part of it.
+        stops: Texts that end the answer, and are not part of it.
         streamed: Whether the answer is wanted as it comes.
     """
 
