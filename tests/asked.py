@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import flavours
+import backends
 
 from h2o_client.emulator import Emulator
 
@@ -27,7 +27,7 @@ def bodies(server: Emulator, kind: str = "message") -> list[dict[str, Any]]:
 
 def eventually(condition: Callable[[], object]) -> None:
     """Wait until a condition holds."""
-    until = time.monotonic() + flavours.PATIENCE
+    until = time.monotonic() + backends.PATIENCE
     while not condition():
         assert time.monotonic() < until, "what was waited for did not come"
         time.sleep(0.001)

@@ -1,6 +1,6 @@
-"""What all tests share: the emulator, the three flavours, and what must hold after each test.
+"""What all tests share: the emulator, the three backends, and what must hold after each test.
 
-A test that is an `async def` with the argument `api` is a scenario; see `flavours.py`.
+A test that is an `async def` with the argument `api` is a scenario; see `backends.py`.
 """
 
 import gc
@@ -14,8 +14,8 @@ from typing import Literal, cast
 
 import hypothesis
 import pytest
+from backends import BACKENDS, Api, new_api
 from dialects import ONLY_2023
-from flavours import FLAVOURS, Api, new_api
 from open_responses import OpenResponses, watch_responses
 
 from h2o_client.emulator import Emulator
@@ -54,11 +54,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the full product of a scenario's cases, flavours and transports to the long run.
+    """Leave the full product of a scenario's cases, backends and transports to the long run.
 
     The default run has the first case of each scenario, and four others of many, each in one
-    flavour; of a third of the scenarios also the first with a server of 2025. Which cases and which
-    flavour goes in turn with the version of Python: the three that `.ci/run` finds share them.
+    backend; of a third of the scenarios also the first with a server of 2025. Which cases and which
+    backend goes in turn with the version of Python: the three that `.ci/run` finds share them.
     `test_an_exit` has a table of its own for this.
     """
     scenarios: dict[tuple[str, str], dict[tuple[int, ...], list[pytest.Function]]] = {}
@@ -68,11 +68,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             and "api" in item.fixturenames
             and item.originalname != "test_an_exit"
         ):
-            # The values are the same objects in all flavours.
+            # The values are the same objects in all backends.
             case = tuple(
                 id(value)
                 for name, value in item.callspec.params.items()
-                if name not in ("flavour", "transport", "dialect")
+                if name not in ("backend", "transport", "dialect")
             )
             kind = str(item.callspec.params.get("dialect", OLD))
             scenario = scenarios.setdefault((item.nodeid.partition("[")[0], kind), {})
@@ -91,7 +91,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run a scenario in its flavour."""
+    """Run a scenario in its backend."""
     api = pyfuncitem.funcargs.get("api")
     if not isinstance(api, Api) or not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
@@ -162,9 +162,9 @@ def server(dialect: Literal["chat-ui-2023", "chat-ui-2025"]) -> Iterator[Emulato
         yield emulator
 
 
-@pytest.fixture(params=FLAVOURS)
-def flavour(request: pytest.FixtureRequest) -> str:
-    """The flavours, one after the other."""
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """The backends, one after the other."""
     return cast("str", request.param)
 
 
@@ -176,10 +176,10 @@ def transport(request: pytest.FixtureRequest) -> str | None:
 
 @pytest.fixture
 def api(
-    flavour: str, server: Emulator, responses: OpenResponses, transport: str | None
+    backend: str, server: Emulator, responses: OpenResponses, transport: str | None
 ) -> Iterator[Api]:
-    """The flavour that a scenario runs in; it may leave no connection busy."""
-    yield new_api(flavour, server, transport)
+    """The backend that a scenario runs in; it may leave no connection busy."""
+    yield new_api(backend, server, transport)
     responses.check()
 
 

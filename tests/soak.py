@@ -1,6 +1,6 @@
 """A long run against faults: `python -m tests.soak`, from the root of the repository.
 
-    python -m tests.soak [--seconds 60] [--streams N] [--seed 1] [--flavour all] [--workers 16]
+    python -m tests.soak [--seconds 60] [--streams N] [--seed 1] [--backend all] [--workers 16]
 
 Workers share one client (threads, or tasks on asyncio or trio) and make chats, streams and
 conversations at random, which they read to the end, stop, leave, raise out of or are cancelled
@@ -52,9 +52,9 @@ from h2o_client.emulator import Answer, Emulator, Fault, GenerationRequest
 from h2o_client.protocol import turn
 
 if TYPE_CHECKING:
-    from flavours import Api
+    from backends import Api
 
-FLAVOURS = ("sync", "asyncio", "trio")
+BACKENDS = ("sync", "asyncio", "trio")
 LIMITS = Timeouts(connect=10, first_token=20, idle=20, cleanup=10, recovery=0.3)
 RETRIES = Retries(attempts=4, base=0.002, budget=10)
 MUST_BE_ZERO = (
@@ -220,7 +220,7 @@ class Worker:
         way = self.random.choice(("read", "read", "read", "stop", "break", "raise", "cancel"))
         after = self.random.randint(1, 10)
         seconds = self.random.uniform(0, 0.03)
-        if way == "cancel" and self.api.flavour != "sync":
+        if way == "cancel" and self.api.backend != "sync":
             with anyio.move_on_after(seconds):
                 async with stream:
                     async for text in stream:
@@ -279,14 +279,14 @@ def memory() -> float:
 
 
 def run(
-    flavour: str, *, seconds: float, streams: int | None, seed: int, workers: int
+    backend: str, *, seconds: float, streams: int | None, seed: int, workers: int
 ) -> tuple[Tally, tuple[float, float]]:
-    """Run one flavour; return what was counted, and the memory before and after."""
+    """Run one backend; return what was counted, and the memory before and after."""
     sys.path.insert(0, str(Path(__file__).parent))
-    flavours = importlib.import_module("flavours")
+    backends = importlib.import_module("backends")
     model, total = Model(), Tally()
     with Emulator(engine=model, max_requests=100, max_conversations=100_000) as server:
-        api: Api = flavours.new_api(flavour, server)
+        api: Api = backends.new_api(backend, server)
         figures: list[float] = []
 
         async def scenario() -> None:
@@ -295,7 +295,7 @@ def run(
                 budget = Budget(time.monotonic() + seconds * share, count)
                 client = api.client(timeouts=LIMITS, retries=RETRIES)
                 crew = [
-                    Worker(api, client, model, f"{flavour}-{seed}-{share}-{index}", budget)
+                    Worker(api, client, model, f"{backend}-{seed}-{share}-{index}", budget)
                     for index in range(workers)
                 ]
                 async with client:
@@ -305,10 +305,10 @@ def run(
                     total.add(worker.tally)
                 figures.append(memory())
 
-        if flavour == "sync":
-            flavours.at_once(scenario())
+        if backend == "sync":
+            backends.at_once(scenario())
         else:
-            anyio.run(scenario, backend=flavour)
+            anyio.run(scenario, backend=backend)
         server.wait_idle(30)
         until = time.monotonic() + 5
         while server.connections and time.monotonic() < until:
@@ -325,11 +325,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.soak", description="A long run against faults."
     )
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each flavour (60)")
-    parser.add_argument("--streams", type=int, help="of each flavour, instead of --seconds")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each backend (60)")
+    parser.add_argument("--streams", type=int, help="of each backend, instead of --seconds")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=16, help="threads or tasks (16)")
-    parser.add_argument("--flavour", choices=(*FLAVOURS, "all"), default="all")
+    parser.add_argument("--backend", choices=(*BACKENDS, "all"), default="all")
     options = parser.parse_args(arguments)
     # What a client logs of clean-ups that are tried again is expected here.
     logger = logging.getLogger("h2o_client")
@@ -339,17 +339,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     turn._STOPPING, turn._STORED_RUNNING = 0.1, 0.5
     failed = False
     try:
-        for flavour in FLAVOURS if options.flavour == "all" else (options.flavour,):
+        for backend in BACKENDS if options.backend == "all" else (options.backend,):
             begun = time.monotonic()
             tally, (before, after) = run(
-                flavour,
+                backend,
                 seconds=options.seconds,
                 streams=options.streams,
                 seed=options.seed,
                 workers=options.workers,
             )
             counts = tally.counts
-            print_line(flavour, f"seed {options.seed}, {time.monotonic() - begun:.1f} s")
+            print_line(backend, f"seed {options.seed}, {time.monotonic() - begun:.1f} s")
             for name in ("streams", "tokens", "whole", "recovered", "left"):
                 print_line(name, counts[name])
             of = ", ".join(f"{name} {count}" for name, count in sorted(tally.errors.items()))

@@ -69,9 +69,9 @@ def check(trials: list[dict[str, Any]]) -> None:
             assert (status, errors) == (3 if name == "sys.exit" else 0, ""), name
 
 
-@pytest.mark.parametrize("flavour", in_turn(["sync", "asyncio", "trio"]))
-def test_nothing_is_left(flavour: str) -> None:
-    names = [name for name in NAMES if name.endswith(f" on {flavour}")]
+@pytest.mark.parametrize("backend", in_turn(["sync", "asyncio", "trio"]))
+def test_nothing_is_left(backend: str) -> None:
+    names = [name for name in NAMES if name.endswith(f" on {backend}")]
     check(run(1, *(names or list(endings.SYNC))[::3]))
 
 

@@ -17,7 +17,7 @@ import anyio
 import anyio.to_thread
 import attacks
 import pytest
-from flavours import ASYNC, Api, endless, only
+from backends import ASYNC, Api, endless, only
 from IPython.core.error import UsageError
 from IPython.core.formatters import DisplayFormatter
 
@@ -264,7 +264,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("terminal")
-def test_a_terminal_gets_what_is_new(capsys: pytest.CaptureFixture[str], flavour: str) -> None:
+def test_a_terminal_gets_what_is_new(capsys: pytest.CaptureFixture[str], backend: str) -> None:
     words = Words()
     texts = iter(["One", "One two", "Other", "Other words"])
 
@@ -274,18 +274,18 @@ def test_a_terminal_gets_what_is_new(capsys: pytest.CaptureFixture[str], flavour
             words.stop()
             words.whole.set()
 
-    run(flavour, words, tick)
+    run(backend, words, tick)
     assert capsys.readouterr().out == "One two\nOther words [stopped]\n"
 
 
 @pytest.mark.usefixtures("terminal")
 def test_a_terminal_gets_no_control_characters(
-    capsys: pytest.CaptureFixture[str], flavour: str
+    capsys: pytest.CaptureFixture[str], backend: str
 ) -> None:
     words = Words()
     words.text = " \x1b]52;c;cm0=\x07\x9b31mred\r\u202efdp.exe\u2066\tend\n"
     words.whole.set()
-    run(flavour, words, lambda: None)
+    run(backend, words, lambda: None)
     assert capsys.readouterr().out == "]52;c;cm0=31mredfdp.exe\tend\n\n"
 
 
@@ -309,10 +309,10 @@ async def test_a_page_gets_no_control_characters(
         assert not set(text) & set("\x1b\x07\u202e\u200f")
 
 
-def test_an_empty_answer_shows_nothing(page: Page, flavour: str) -> None:
+def test_an_empty_answer_shows_nothing(page: Page, backend: str) -> None:
     words = Words()
     words.whole.set()
-    run(flavour, words, lambda: None)
+    run(backend, words, lambda: None)
     assert page.states == []
 
 
@@ -368,9 +368,9 @@ class AsyncWords:
         self.words.close()
 
 
-async def display_words(flavour: str, words: Words, tick: Callable[[], None]) -> Reply:
+async def display_words(backend: str, words: Words, tick: Callable[[], None]) -> Reply:
     """Display the words, and call `tick` instead of waiting."""
-    if flavour == "sync":
+    if backend == "sync":
 
         def wait(event: threading.Event, seconds: float) -> bool:
             assert seconds == notebook.EVERY
@@ -387,16 +387,16 @@ async def display_words(flavour: str, words: Words, tick: Callable[[], None]) ->
     return await notebook.display_async(AsyncWords(words), sleep=sleep)
 
 
-def run(flavour: str, words: Words, tick: Callable[[], None]) -> Reply:
-    if flavour == "sync":
-        coroutine = display_words(flavour, words, tick)
+def run(backend: str, words: Words, tick: Callable[[], None]) -> Reply:
+    if backend == "sync":
+        coroutine = display_words(backend, words, tick)
         with pytest.raises(StopIteration) as stop:
             coroutine.send(None)
         return stop.value.value  # type: ignore[no-any-return]
-    return anyio.run(display_words, flavour, words, tick, backend=flavour)
+    return anyio.run(display_words, backend, words, tick, backend=backend)
 
 
-def test_a_look_shows_what_is_new_and_the_end_all(page: Page, flavour: str) -> None:
+def test_a_look_shows_what_is_new_and_the_end_all(page: Page, backend: str) -> None:
     words = Words()
     looks = iter(range(100))
 
@@ -408,7 +408,7 @@ def test_a_look_shows_what_is_new_and_the_end_all(page: Page, flavour: str) -> N
             words.text += " end"
             words.whole.set()
 
-    reply = run(flavour, words, tick)
+    reply = run(backend, words, tick)
     assert reply.text.endswith(" 29 end")
     assert len(page.states) <= 5
     assert page.states[-1] == to_html(reply.text[1:])
@@ -422,8 +422,8 @@ def test_ten_times_a_second() -> None:
 # The stop button
 
 
-@pytest.mark.parametrize("flavour", ["sync", *ASYNC])
-def test_the_stop_button(server: Emulator, page: Page, flavour: str) -> None:
+@pytest.mark.parametrize("backend", ["sync", *ASYNC])
+def test_the_stop_button(server: Emulator, page: Page, backend: str) -> None:
     server.reply(endless(" One", " two"))
     pressed = iter([True])
 
@@ -444,11 +444,11 @@ def test_the_stop_button(server: Emulator, page: Page, flavour: str) -> None:
             return await notebook.display_async(client.stream("Count"), sleep=sleep)
 
     before = signal.getsignal(signal.SIGINT)
-    if flavour == "sync":
+    if backend == "sync":
         with H2oClient(server.url) as client:
             reply = notebook.display(client.stream("Count"), wait=wait)
     else:
-        reply = anyio.run(display, backend=flavour)
+        reply = anyio.run(display, backend=backend)
     assert signal.getsignal(signal.SIGINT) is before
     assert reply.finish_reason == "stopped"
     assert reply.text.startswith(" One two")
@@ -460,8 +460,8 @@ def test_the_stop_button(server: Emulator, page: Page, flavour: str) -> None:
     assert server.conversations == []
 
 
-@pytest.mark.parametrize("flavour", ["sync", "asyncio"])
-def test_pressed_twice(page: Page, flavour: str) -> None:
+@pytest.mark.parametrize("backend", ["sync", "asyncio"])
+def test_pressed_twice(page: Page, backend: str) -> None:
     words = Words()
     words.text = " One"
     looks = iter(range(100))
@@ -472,8 +472,8 @@ def test_pressed_twice(page: Page, flavour: str) -> None:
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        if flavour == "sync":
-            display = display_words(flavour, words, tick)
+        if backend == "sync":
+            display = display_words(backend, words, tick)
             with pytest.raises(KeyboardInterrupt):
                 display.send(None)
         else:

@@ -19,7 +19,7 @@ import httpx
 import needs
 import pytest
 from asked import eventually, no_connection
-from flavours import endless
+from backends import endless
 from spread import in_turn
 
 from h2o_client import AsyncH2oClient, H2oClient, Retries, Timeouts

@@ -18,9 +18,9 @@ def figures(text: str) -> dict[str, int]:
     return {name: int(value) for name, value in found}
 
 
-@pytest.mark.parametrize("flavour", every(3, soak.FLAVOURS))
-def test_a_short_run(flavour: str, capsys: pytest.CaptureFixture[str]) -> None:
-    status = soak.main(["--streams", "20", "--workers", "5", "--seed", "3", "--flavour", flavour])
+@pytest.mark.parametrize("backend", every(3, soak.BACKENDS))
+def test_a_short_run(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status = soak.main(["--streams", "20", "--workers", "5", "--seed", "3", "--backend", backend])
     text = capsys.readouterr().out
     found = figures(text)
     assert status == 0, text
@@ -49,15 +49,15 @@ def test_a_failed_check_fails_the_command(
     tally = soak.Tally()
     tally.note("answers lost", "one")
     monkeypatch.setattr(soak, "run", lambda *_, **__: (tally, (1.0, 1.0)))
-    assert soak.main(["--flavour", "sync"]) == 1
+    assert soak.main(["--backend", "sync"]) == 1
     assert "answers lost: one" in capsys.readouterr().out
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("flavours", [("sync",), soak.FLAVOURS], ids=len)
-def test_the_command(flavours: tuple[str, ...]) -> None:
-    which = flavours[0] if len(flavours) == 1 else "all"
-    arguments = ["--streams", "4", "--workers", "2", "--flavour", which]
+@pytest.mark.parametrize("backends", [("sync",), soak.BACKENDS], ids=len)
+def test_the_command(backends: tuple[str, ...]) -> None:
+    which = backends[0] if len(backends) == 1 else "all"
+    arguments = ["--streams", "4", "--workers", "2", "--backend", which]
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.soak", *arguments],
         cwd=ROOT,
@@ -68,4 +68,4 @@ def test_the_command(flavours: tuple[str, ...]) -> None:
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     begun = [line.split()[0] for line in done.stdout.splitlines() if "seed" in line]
-    assert begun == list(flavours)
+    assert begun == list(backends)

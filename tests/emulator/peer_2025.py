@@ -11,7 +11,7 @@ from socket import SHUT_RDWR
 from threading import Timer
 from typing import Any
 
-from flavours import PATIENCE
+from backends import PATIENCE
 
 from h2o_client.emulator import DEFAULT_MODELS, Answer, Emulator, Intervals
 

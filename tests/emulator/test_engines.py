@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 from asked import eventually
-from flavours import Api
+from backends import Api
 from model_servers import WHOLE, Asked, Handler, OpenAIStub, Server, running
 from replay import Replay, load, names
 from spread import every

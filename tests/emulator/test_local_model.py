@@ -21,7 +21,7 @@ from typing import Any
 
 import needs
 import pytest
-from flavours import Api
+from backends import Api
 from test_emulator import Client, events
 
 from h2o_client import GenerationError, H2oClient, H2oError, InvalidRequestError, StatusError

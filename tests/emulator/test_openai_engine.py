@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from asked import eventually
-from flavours import Api
+from backends import Api
 from model_servers import CUT, DONE, FLOOD, HOLD, LEFT, WHOLE, OpenAIStub, Server, delta, running
 from test_emulator import Client, events
 

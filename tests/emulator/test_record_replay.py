@@ -9,7 +9,7 @@ from typing import Any
 
 import needs
 import pytest
-from flavours import Api, endless, new_api
+from backends import Api, endless, new_api
 from replay import CAPTURES, Clock, Replay, Stub, load, names
 from spread import every
 from test_emulator import Client
@@ -67,17 +67,17 @@ def script(server: Emulator) -> None:
 # One's own recordings
 
 
-def test_a_program_sees_the_same_again(flavour: str, tmp_path: Path) -> None:
+def test_a_program_sees_the_same_again(backend: str, tmp_path: Path) -> None:
     with Emulator(record=tmp_path, stop_poll=0.002) as server:
         script(server)
-        api = new_api(flavour, server)
+        api = new_api(backend, server)
         recorded = api.run(program(api))
         server.wait_idle()
     assert len(files(tmp_path)) == 1
     before = [path.read_bytes() for path in sorted(tmp_path.glob("*"))]
     for _ in range(2):  # another run, another server
         with Emulator(replay=tmp_path) as server:
-            api = new_api(flavour, server)
+            api = new_api(backend, server)
             for _ in range(2):  # and again on the same
                 assert api.run(program(api)) == recorded
             assert server.generations == 0

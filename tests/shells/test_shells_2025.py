@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from asked import kinds, requested
-from flavours import ONCE, Api, endless
+from backends import ONCE, Api, endless
 
 from h2o_client import (
     DEFAULT_MODEL,

@@ -18,7 +18,7 @@ import anyio.lowlevel
 import needs
 import pytest
 from asked import bodies, kinds, press_ctrl_c, requested
-from flavours import ASYNC, ONCE, PATIENCE, Api, AsIfAsync, endless, only
+from backends import ASYNC, ONCE, PATIENCE, Api, AsIfAsync, endless, only
 
 from h2o_client import (
     AsyncBatch,
@@ -48,7 +48,7 @@ class BatchAsIfAsync(AsIfAsync):
 
 
 def many(client: AsyncH2oClient, prompts: Any, **options: Any) -> AsyncBatch:
-    """Make a batch in the flavour of the client."""
+    """Make a batch in the backend of the client."""
     made: Any = client.batch(prompts, **options)
     return made if isinstance(made, AsyncBatch) else cast("AsyncBatch", BatchAsIfAsync(made))
 
@@ -292,7 +292,7 @@ async def test_prompts_are_pulled_as_there_is_room(api: Api, server: Emulator) -
         assert pulled == []
         for given in range(1, 30):
             await anext(results)
-            assert len(pulled) - given <= 6 + (api.flavour != "sync")
+            assert len(pulled) - given <= 6 + (api.backend != "sync")
         await api.wait(lambda: wait_until_nothing_is_sent(server))
     await api.settled()
     assert kinds(server).count("message") <= 40

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from asked import bodies, kinds
-from flavours import Api, endless, only
+from backends import Api, endless, only
 from pytest_httpx import HTTPXMock
 
 from h2o_client import (

@@ -14,7 +14,7 @@ import anyio
 import httpx
 import pytest
 from asked import kinds, requested
-from flavours import ASYNC, PATIENCE, Api, endless, only
+from backends import ASYNC, PATIENCE, Api, endless, only
 
 from h2o_client import (
     AsyncChatStream,
@@ -38,7 +38,7 @@ def check_told(server: Emulator) -> None:
 def check_asked(api: Api, server: Emulator, *last: str) -> None:
     """Check what the server was asked after the message."""
     asked = kinds(server)[3:]
-    if api.flavour == "sync":
+    if api.backend == "sync":
         # Who closes cannot reach a thread that waits for a response, and tells the server too.
         asked = list(dict.fromkeys(asked))
     assert asked == [*last]
@@ -157,7 +157,7 @@ async def test_closing_takes_one_time_limit_however_many_wait_for_their_first_to
     await api.concurrently([*map(reading, streams), close])
     # One for the streams and one for what they left behind; one for each would be ten seconds.
     assert took[0] < 0.7 * READERS
-    if api.flavour == "sync":
+    if api.backend == "sync":
         # The first uses the time up, and the others try no more; so again when all is tried again.
         # What comes later is each reader's own, when it wakes.
         assert kinds(server).count("delete") == 0

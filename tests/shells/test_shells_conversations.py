@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 from asked import bodies, eventually, kinds, requested
-from flavours import ASYNC, Api, endless, only
+from backends import ASYNC, Api, endless, only
 
 from h2o_client import (
     DEFAULT_MODEL,

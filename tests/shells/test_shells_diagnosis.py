@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
-from flavours import ASYNC, ONCE, Api, endless, only
+from backends import ASYNC, ONCE, Api, endless, only
 
 from h2o_client import (
     AsyncH2oClient,
@@ -274,7 +274,7 @@ def test_an_argument_that_resembles_nothing(kind: Any) -> None:
 
 @only(*ASYNC)
 @pytest.mark.parametrize("use", ["read", "stop"])
-def test_a_stream_of_another_event_loop(flavour: str, server: Emulator, use: str) -> None:
+def test_a_stream_of_another_event_loop(backend: str, server: Emulator, use: str) -> None:
     server.reply(endless(" One"))
     client = AsyncH2oClient(server.url)
     stream = client.stream("Hi")
@@ -288,5 +288,5 @@ def test_a_stream_of_another_event_loop(flavour: str, server: Emulator, use: str
         await stream.aclose()
         await client.aclose()
 
-    anyio.run(begin, backend=flavour)
-    anyio.run(go_on, backend=flavour)
+    anyio.run(begin, backend=backend)
+    anyio.run(go_on, backend=backend)

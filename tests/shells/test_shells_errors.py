@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from flavours import ONCE, Api, endless
+from backends import ONCE, Api, endless
 
 from h2o_client import (
     ForbiddenError,
@@ -419,7 +419,7 @@ async def test_an_error_of_a_hook_holds_no_httpx(api: Api, server: Emulator) -> 
         response.raise_for_status()
 
     server.fail(404, on="create")
-    hook = check if api.flavour == "sync" else check_async
+    hook = check if api.backend == "sync" else check_async
     # 3xx raises as well, and the settings are one where HTML is accepted: not here.
     http = api.http_client(event_hooks={"response": [hook]})
     try:

@@ -1,8 +1,8 @@
-"""The matrix of exits: every way to leave, in every form of a call, in every flavour.
+"""The matrix of exits: every way to leave, in every form of a call, in every backend.
 
 After each the server was told all that the client could know: it holds no conversation of ours
 but those to be kept, it generates nothing, the pool has no busy connection, and neither Python
-nor our own log had anything to warn of. The default run has each way in each form, in a flavour
+nor our own log had anything to warn of. The default run has each way in each form, in a backend
 that goes in turn with the version of Python; the marker `long` adds the others, recovery, kept
 conversations, and the exits at other requests.
 
@@ -25,7 +25,7 @@ import anyio
 import httpx
 import pytest
 from asked import press_ctrl_c, requested
-from flavours import ASYNC, FLAVOURS, PATIENCE, Api, endless
+from backends import ASYNC, BACKENDS, PATIENCE, Api, endless
 from open_responses import OpenResponses
 
 from h2o_client import (
@@ -244,9 +244,9 @@ def is_interrupted(at: str) -> "Play":
     """Press Ctrl-C in a process of its own."""
 
     async def play(scene: Scene) -> None:
-        flavour = scene.api.flavour
-        arguments = [scene.server.url, scene.form, "keep" if scene.keep else "", flavour]
-        script = SCRIPTS["sync" if flavour == "sync" else "async"]
+        backend = scene.api.backend
+        arguments = [scene.server.url, scene.form, "keep" if scene.keep else "", backend]
+        script = SCRIPTS["sync" if backend == "sync" else "async"]
         with subprocess.Popen(  # noqa: ASYNC220 -- the child is waited for in another thread
             [sys.executable, "-W", "error", "-c", script, *arguments],
             stdout=subprocess.DEVNULL,
@@ -426,24 +426,24 @@ class Case:
 
     way: Way
     form: str
-    flavour: str
+    backend: str
     recover: bool
     keep: bool
 
     @property
     def name(self) -> str:
         marks = ("-recover" if self.recover else "") + ("-kept" if self.keep else "")
-        return f"{self.flavour}-{self.form}-{self.way.name}{marks}"
+        return f"{self.backend}-{self.form}-{self.way.name}{marks}"
 
     @property
     def long(self) -> bool:
-        flavours = [
-            flavour
-            for flavour in FLAVOURS
-            if not why_not(Case(self.way, self.form, flavour, recover=False, keep=False))
+        backends = [
+            backend
+            for backend in BACKENDS
+            if not why_not(Case(self.way, self.form, backend, recover=False, keep=False))
         ]
         turn = EXITS.index(self.way) + FORMS.index(self.form) + sys.version_info.minor
-        its_turn = flavours[turn % len(flavours)] == self.flavour
+        its_turn = backends[turn % len(backends)] == self.backend
         return self.way.long or self.recover or self.keep or not its_turn
 
 
@@ -454,11 +454,11 @@ WHY_NOT: Sequence[tuple[str, Callable[[Case], bool]]] = [
     ),
     (
         "a thread cannot be cancelled",
-        lambda case: case.flavour == "sync" and not case.way.needs.isdisjoint({"tasks", "asyncio"}),
+        lambda case: case.backend == "sync" and not case.way.needs.isdisjoint({"tasks", "asyncio"}),
     ),
     (
         "only asyncio has a native cancellation, which passes through shields",
-        lambda case: case.flavour == "trio" and "asyncio" in case.way.needs,
+        lambda case: case.backend == "trio" and "asyncio" in case.way.needs,
     ),
     (
         "only a conversation can be kept",
@@ -472,7 +472,7 @@ WHY_NOT: Sequence[tuple[str, Callable[[Case], bool]]] = [
 
 ALL = [
     Case(*parts)
-    for parts in itertools.product(EXITS, FORMS, FLAVOURS, (False, True), (False, True))
+    for parts in itertools.product(EXITS, FORMS, BACKENDS, (False, True), (False, True))
 ]
 
 
@@ -488,11 +488,11 @@ def test_nothing_is_left_out_silently() -> None:
     for reason, applies in WHY_NOT:
         assert any(map(applies, ALL)), f"a rule that leaves nothing out: {reason}"
     played = {(case.way.name, case.form) for case in TABLE if not case.long}
-    long = {(case.way.name, case.form, case.flavour) for case in TABLE}
-    for way, form, flavour in itertools.product(EXITS, FORMS, FLAVOURS):
-        reasons = why_not(Case(way, form, flavour, recover=False, keep=False))
+    long = {(case.way.name, case.form, case.backend) for case in TABLE}
+    for way, form, backend in itertools.product(EXITS, FORMS, BACKENDS):
+        reasons = why_not(Case(way, form, backend, recover=False, keep=False))
         if not reasons:
-            assert (way.name, form, flavour) in long
+            assert (way.name, form, backend) in long
             assert way.long or (way.name, form) in played
 
 
@@ -512,7 +512,7 @@ def played() -> list[Any]:
     return [
         pytest.param(
             case,
-            case.flavour,
+            case.backend,
             dialect,
             id=case.name + mark,
             marks=[pytest.mark.long] if case.long or number % step else [],
@@ -522,7 +522,7 @@ def played() -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize(("case", "flavour", "dialect"), played())
+@pytest.mark.parametrize(("case", "backend", "dialect"), played())
 async def test_an_exit(
     api: Api,
     server: Emulator,
@@ -650,6 +650,6 @@ async def test_a_clean_up_that_finds_no_connection_is_done_later(
 
 
 def test_what_runs_where() -> None:
-    """The table's flavours are those of the harness."""
-    assert {case.flavour for case in TABLE} == set(FLAVOURS)
-    assert {case.flavour for case in TABLE if "tasks" in case.way.needs} == set(ASYNC)
+    """The table's backends are those of the harness."""
+    assert {case.backend for case in TABLE} == set(BACKENDS)
+    assert {case.backend for case in TABLE if "tasks" in case.way.needs} == set(ASYNC)

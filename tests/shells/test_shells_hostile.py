@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pytest
+from backends import ONCE, Api
 from confidential import PROMPT, SESSION
-from flavours import ONCE, Api
 from hostile import (
     CERTIFICATE,
     CHUNKED,

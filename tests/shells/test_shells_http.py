@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from flavours import Api
+from backends import Api
 
 from h2o_client import AsyncH2oClient, H2oClient, RedirectError, TransportError
 from h2o_client.emulator import Answer, Emulator, Fault
@@ -27,7 +27,7 @@ async def test_an_own_client_is_used_and_not_closed(api: Api, server: Emulator) 
     options: dict[str, Any] = {
         "headers": {"X-Own": "1", "User-Agent": "mine", "Referer": "http://elsewhere.test/"},
         "cookies": {"gate": "open", "hf-chat": "not this one"},
-        "event_hooks": {"request": [note if api.flavour == "sync" else note_async]},
+        "event_hooks": {"request": [note if api.backend == "sync" else note_async]},
         "follow_redirects": True,
         "timeout": 0.000001,
     }
@@ -79,7 +79,7 @@ async def test_a_hook_that_reads_the_responses(api: Api, server: Emulator) -> No
     def sync_hook(response: httpx.Response) -> None:
         read.append(response.read())
 
-    hooks = {"response": [sync_hook if api.flavour == "sync" else hook]}
+    hooks = {"response": [sync_hook if api.backend == "sync" else hook]}
     server.reply(" Hello.")
     http = api.http_client(event_hooks=hooks)
     async with api.client(http_client=http) as client:
@@ -99,7 +99,7 @@ async def test_cookies_of_the_server_are_not_kept(api: Api, server: Emulator) ->
 
 
 async def test_an_own_client_of_the_wrong_kind(api: Api) -> None:
-    wrong = httpx.AsyncClient if api.flavour == "sync" else httpx.Client
+    wrong = httpx.AsyncClient if api.backend == "sync" else httpx.Client
     with pytest.raises(TypeError, match="http_client must be an httpx"):
         api.client(http_client=wrong())
     own = api.http_client()

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from flavours import Api
+from backends import Api
 
 from h2o_client import AsyncH2oClient, ProtocolError
 

@@ -20,7 +20,7 @@ import anyio
 import httpx
 import pytest
 from asked import eventually, kinds, no_connection, press_ctrl_c, requested
-from flavours import ONCE, PATIENCE, Api, Background, endless, only
+from backends import ONCE, PATIENCE, Api, Background, endless, only
 
 from h2o_client import (
     AsyncChatStream,
@@ -725,11 +725,11 @@ anyio.run(main, backend=sys.argv[2])
 }
 
 
-def test_ctrl_c_in_a_process_of_its_own(flavour: str, server: Emulator, tmp_path: Path) -> None:
+def test_ctrl_c_in_a_process_of_its_own(backend: str, server: Emulator, tmp_path: Path) -> None:
     server.reply(endless(" One"))
     script = tmp_path / "script.py"
-    script.write_text(CHILD["sync" if flavour == "sync" else "async"])
-    command = [sys.executable, "-W", "error", str(script), server.url, flavour]
+    script.write_text(CHILD["sync" if backend == "sync" else "async"])
+    command = [sys.executable, "-W", "error", str(script), server.url, backend]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from asked import eventually
-from flavours import Api, endless, only
+from backends import Api, endless, only
 from hostile import EVENTS, Endless, Hostile, event, head
 
 from h2o_client import (

@@ -11,11 +11,11 @@ import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import flavours
+import backends
 import httpx
 import pytest
 from asked import kinds
-from flavours import ASYNC, Api, endless, only
+from backends import ASYNC, Api, endless, only
 from open_responses import OpenResponses
 
 from h2o_client import H2oClient, Reply, Timeouts
@@ -30,7 +30,7 @@ PATIENT = Timeouts(connect=60, first_token=60, idle=60, cleanup=60)
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """These scenarios may take longer than others."""
-    monkeypatch.setattr(flavours, "PATIENCE", 150.0)
+    monkeypatch.setattr(backends, "PATIENCE", 150.0)
 
 
 def echo(request: GenerationRequest) -> str:
@@ -123,7 +123,7 @@ async def test_streams_that_stand_starve_nobody(api: Api, server: Emulator, stre
         assert await api.wait(lambda: server.connections) >= streams
         begun = time.monotonic()
         assert (await client.chat(marker(1))).text == right(1)
-        assert time.monotonic() - begun < flavours.PATIENCE / 2
+        assert time.monotonic() - begun < backends.PATIENCE / 2
         for stream in held:
             await stream.aclose()
         await api.settled()

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from backends import Api
 from confidential import ANSWER, PASSWORD, PROMPT, SECRETS, SESSION, TITLE, TOKEN
-from flavours import Api
 
 from h2o_client import H2oClient, Retries, Timeouts
 from h2o_client.emulator import Answer, Emulator, Fault

@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
+from backends import ONCE, Api, endless
 from confidential import ANSWER, PASSWORD, PROMPT, SESSION, TOKEN, check_kept
-from flavours import ONCE, Api, endless
 
 from h2o_client import H2oError, TransportError
 from h2o_client.emulator import Answer, Emulator, Fault

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from flavours import ASYNC, PATIENCE, Api, endless, only
+from backends import ASYNC, PATIENCE, Api, endless, only
 from interrupted import CtrlC, Permit
 
 from h2o_client import IncompleteStreamError, Timeouts

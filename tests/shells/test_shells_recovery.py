@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import pytest
 from asked import kinds
-from flavours import ASYNC, Api, endless, only
+from backends import ASYNC, Api, endless, only
 
 from h2o_client import AsyncH2oClient, IncompleteStreamError, Reply, ServerError, Timeouts, Token
 from h2o_client.emulator import Answer, Emulator, Fault

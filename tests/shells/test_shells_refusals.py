@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import cast
 
 import pytest
-from flavours import Api, only
+from backends import Api, only
 
 from h2o_client import (
     GenerationError,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from asked import bodies, kinds
-from flavours import PATIENCE, Api
+from backends import PATIENCE, Api
 
 from h2o_client import (
     AsyncH2oClient,

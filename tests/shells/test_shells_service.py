@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 from asked import bodies, kinds
-from flavours import Api
+from backends import Api
 
 from h2o_client import (
     DEFAULT_MODEL,
@@ -333,7 +333,7 @@ async def test_stop_during_a_web_search(api: Api, server: Emulator) -> None:
                 await api.wait(lambda: None)
             await talk.stop()
             # A server that says nothing cannot be interrupted from another thread: it is left.
-            if api.flavour == "sync":
+            if api.backend == "sync":
                 await api.wait(server.disconnect_all)
         reply = reading.result()
         assert (reply.text, reply.finish_reason) == ("", "stopped")

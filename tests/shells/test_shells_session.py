@@ -6,7 +6,7 @@ from typing import Any
 import anyio
 import pytest
 from asked import eventually, kinds
-from flavours import Api, only
+from backends import Api, only
 
 from h2o_client import (
     H2oError,

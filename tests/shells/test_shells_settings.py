@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, urlencode
 import httpx
 import pytest
 from asked import kinds
-from flavours import Api
+from backends import Api
 
 from h2o_client import DEFAULT_MODEL, AsyncH2oClient, ForbiddenError
 from h2o_client.emulator import DEFAULT_MODELS, Emulator, Fault, Request

@@ -20,7 +20,7 @@ import anyio
 import httpx
 import needs
 import pytest
-from flavours import ASYNC, PATIENCE, Api, endless, only
+from backends import ASYNC, PATIENCE, Api, endless, only
 from hostile import (
     CERTIFICATE,
     CHUNKED,
@@ -68,12 +68,12 @@ def test_the_choice_of_a_transport(kind: Any) -> None:
 
 
 async def test_a_pickled_client_has_the_transport(api: Api, server: Emulator) -> None:
-    kind: Any = H2oClient if api.flavour == "sync" else AsyncH2oClient
+    kind: Any = H2oClient if api.backend == "sync" else AsyncH2oClient
     first = kind(server.url, **FAST)
     copy = pickle.loads(pickle.dumps(first))
     assert copy._arguments["transport"] == "fast"
     for client in (first, copy):
-        if api.flavour == "sync":
+        if api.backend == "sync":
             client.close()
         else:
             await client.aclose()

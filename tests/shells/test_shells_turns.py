@@ -5,7 +5,7 @@ import contextlib
 import anyio
 import pytest
 from asked import kinds
-from flavours import ASYNC, Api, endless, only
+from backends import ASYNC, Api, endless, only
 
 from h2o_client import (
     AsyncConversation,

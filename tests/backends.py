@@ -1,4 +1,4 @@
-"""One scenario, three flavours: the sync client in threads, the async one on asyncio and on trio.
+"""One scenario, three backends: the sync client in threads, the async one on asyncio and on trio.
 
 A test of the shells is an `async def` that takes the fixture `api`. It is written against the
 async client; `api.client()` gives that on asyncio and trio. On "sync" it gives an `H2oClient` in
@@ -10,9 +10,9 @@ the same signatures.
         async with api.client() as client:
             assert str(await client.chat("Hi")) ...
 
-What a scenario must not await itself, because it would block one flavour or is unknown to the
+What a scenario must not await itself, because it would block one backend or is unknown to the
 other, is in `Api`: what blocks (`wait`), what runs beside (`concurrently`, `in_background`).
-A test for some flavours only says `@only(*ASYNC)` or `@only("sync")`.
+A test for some backends only says `@only(*ASYNC)` or `@only("sync")`.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from h2o_client.emulator import Answer, Emulator
 
 T = TypeVar("T")
 ASYNC = ("asyncio", "trio")
-FLAVOURS = ("sync", *ASYNC)
+BACKENDS = ("sync", *ASYNC)
 
 ONCE: dict[str, Any] = {"retries": 0, "recover": False}
 """Keywords of a client that tries everything once, so that each error shows."""
@@ -43,9 +43,9 @@ PATIENCE = 30.0
 """Seconds after which a test that hangs has failed."""
 
 
-def only(*flavours: str) -> pytest.MarkDecorator:
-    """Let a test run in some flavours only."""
-    return pytest.mark.parametrize("flavour", flavours)
+def only(*backends: str) -> pytest.MarkDecorator:
+    """Let a test run in some backends only."""
+    return pytest.mark.parametrize("backend", backends)
 
 
 class Background(Generic[T]):
@@ -72,13 +72,13 @@ class Api:
     """What a scenario needs beside the client.
 
     Attributes:
-        flavour: "sync", "asyncio" or "trio".
+        backend: "sync", "asyncio" or "trio".
         server: the emulator that `client()` talks to.
         transport: the transport of all clients that have no httpx client of their own.
     """
 
-    def __init__(self, flavour: str, server: Emulator, transport: str | None = None) -> None:
-        self.flavour = flavour
+    def __init__(self, backend: str, server: Emulator, transport: str | None = None) -> None:
+        self.backend = backend
         self.server = server
         self.transport = transport
 
@@ -89,7 +89,7 @@ class Api:
             with anyio.fail_after(3 * PATIENCE):
                 return await scenario
 
-        return anyio.run(bounded, backend=self.flavour)
+        return anyio.run(bounded, backend=self.backend)
 
     def client(self, base_url: str | None = None, **options: Any) -> AsyncH2oClient:
         """Make a client of the server, or of another base URL; it waits no longer than a test."""
@@ -259,9 +259,9 @@ def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("a sync scenario awaited something that was not ready")
 
 
-def new_api(flavour: str, server: Emulator, transport: str | None = None) -> Api:
-    """Make the API of a flavour."""
-    return (SyncApi if flavour == "sync" else Api)(flavour, server, transport)
+def new_api(backend: str, server: Emulator, transport: str | None = None) -> Api:
+    """Make the API of a backend."""
+    return (SyncApi if backend == "sync" else Api)(backend, server, transport)
 
 
 def endless(*tokens: str, held: int | None = None) -> Answer:
