@@ -47,7 +47,7 @@ async def program(api: Api) -> list[object]:
         try:
             await client.chat("Fail")
         except H2oError as error:
-            seen.append((type(error), str(error)))
+            seen.append((type(error), str(error).replace(api.server.url, "")))
         async with client.stream("Stop here") as stream:
             async for text in stream:
                 seen.append(text)
