@@ -13,6 +13,7 @@ import pytest
 
 from h2o_client.emulator import Answer, Emulator
 
+pytestmark = pytest.mark.long  # the extra `dev` has FastAPI, `test` does not
 EXAMPLE = Path(__file__).parent.parent / "examples" / "fastapi_app.py"
 
 
@@ -30,7 +31,6 @@ def test_an_answer_and_an_error(server: Emulator, monkeypatch: pytest.MonkeyPatc
     assert server.conversations == []
 
 
-@pytest.mark.long
 def test_who_leaves_ends_the_answer(server: Emulator) -> None:
     pytest.importorskip("uvicorn")
     with socket.create_server(("127.0.0.1", 0)) as free:
