@@ -15,7 +15,7 @@ METHODS = [
     getattr(kind, name)
     for kind in (H2oClient, Conversation, ChatStream)
     for name in vars(kind)
-    if ">>> " in (getattr(kind, name).__doc__ or "")
+    if callable(getattr(kind, name)) and ">>> " in (getattr(kind, name).__doc__ or "")
 ]
 
 
