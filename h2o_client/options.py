@@ -65,7 +65,7 @@ _ARGUMENTS = {
     "session": "set the session on the client: H2oClient(session=…)",
     "max_retries": "set retries on the client: H2oClient(retries=3)",
     "cookies": "set the value of the session's cookie on the client: H2oClient(session=…)",
-    "verify": "name a private CA in SSL_CERT_FILE, or pass http_client=httpx.Client(verify=…)",
+    "verify": "name a private CA in SSL_CERT_FILE, or pass an httpx client as http_client",
     "token": "set H2O_CHAT_TOKEN in the environment, or H2oClient(headers={'Authorization': …})",
     "http_client": "pass your own HTTP client to the client: H2oClient(http_client=…)",
     "dialect": "set the kind of server on the client: H2oClient(dialect=…)",

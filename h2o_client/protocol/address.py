@@ -70,9 +70,7 @@ class Address(NamedTuple):
             port = parts.port
             host = (parts.hostname or "").encode("idna").decode("ascii")
         except ValueError:  # UnicodeError is one
-            raise ValueError(
-                f"{name} is not a URL: its host or port is not valid, in {shown}"
-            ) from None
+            raise ValueError(f"{name} has an invalid host or port: {shown}") from None
         if parts.scheme not in ("http", "https"):
             raise ValueError(f"{name} must begin with http:// or https://, but it is {shown}")
         if ":" in host:

@@ -87,12 +87,13 @@ class Place:
             exchange.ambient.wait("waiting until another client's answer has ended")
         changed_at = clock()
         while stored.busy and not stopping() and clock() - changed_at < _DEAD:
-            if call.deadline.expired():
+            if call.deadline.at_most(2 * _POLL) < 2 * _POLL:  # no time for a pause and a poll
                 raise ConversationBusyError(_BUSY)
-            yield Sleep(call.deadline.at_most(_POLL))
-            now = yield from conversations.poll(exchange, conversation, call.deadline)
-            if now is not None and now != stored:
-                stored, changed_at = now, clock()
+            yield Sleep(_POLL)
+            before = stored
+            stored = yield from conversations.stored(exchange, conversation, call)
+            if stored != before:
+                changed_at = clock()
         self._follow(stored, prompt)
 
     def _follow(self, stored: StoredConversation, prompt: str) -> None:

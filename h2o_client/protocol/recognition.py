@@ -97,7 +97,14 @@ def explain(sign: H2oError, answer: StatusError | ProtocolError, operation: str)
     if isinstance(answer, LoginRequiredError) or status == 429 or 500 <= status != 501:
         return answer
     if isinstance(sign, StatusError) and not isinstance(sign, RedirectError):
-        if _ORIGIN in sign.message or sign.message == "An error occurred":
+        if _ORIGIN in sign.message:
+            return UnsupportedServerError(
+                "the base URL has a wrong path, or this server is a chat-ui of version 0.8 to "
+                f"0.9.5, which reports broken answers as whole ({_VERSIONS}: check the base URL, "
+                "or upgrade the server)",
+                version="0.8 to 0.9.5",
+            )
+        if sign.message == "An error occurred":
             return UnsupportedServerError(
                 f"this server is a chat-ui of a version from 0.8 to 0.9.5, which cannot be used: "
                 f"it reports broken answers as whole ({_VERSIONS}: upgrade the server)",
@@ -113,6 +120,5 @@ def explain(sign: H2oError, answer: StatusError | ProtocolError, operation: str)
     if operation != "settings" or not neither:
         return sign
     return UnsupportedServerError(
-        f"this is not a chat-ui server, or something stands before it: {sign} (check the base URL; "
-        f"{_VERSIONS})"
+        f"this is not a chat-ui server, or something stands before it: {sign}; {_VERSIONS}"
     )

@@ -328,6 +328,7 @@ class Turn:
         request = exchange.dialect.message(self._conversation, self.outgoing())
         self.fate = Fate.RUNNING
         self.asked = True
+        self._absent_since = None  # what polls showed of an earlier attempt does not count
         head = yield from exchange.send(request, deadline, call)
         if head.status != 200:
             body = yield from exchange.read_body(deadline)

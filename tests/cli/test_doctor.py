@@ -289,7 +289,7 @@ def openai(
     ("answering", "said", "advice"),
     [
         (of_07, "a chat-ui of version 0.7", "0.9.6"),
-        (always(403, JSON, ORIGIN), "a version from 0.8 to 0.9.5", "0.9.6"),
+        (always(403, JSON, ORIGIN), "version 0.8 to 0.9.5", "0.9.6"),
         (openai, "an OpenAI-compatible server", "OpenAI's API"),
         (always(404, JSON, "{}"), "not a chat-ui server", "/chat"),
         (always(200, HTML, "<html>"), "HTML page", "login page"),

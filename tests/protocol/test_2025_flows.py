@@ -277,6 +277,23 @@ def test_a_message_that_never_arrived_is_sent_again(main: bool) -> None:
     assert sum(world.slept) >= 1.0
 
 
+def test_each_loss_is_searched_for_anew_before_the_message_is_sent_again() -> None:
+    world = TreeWorld(retries=3)
+    world.script["message"] = iter([lambda _: lost(), lambda _: lost()])
+    assert world.play(chat_of(world).run()).text == " Hello"
+    asked = "".join("M" if each == "message" else "d" for each in world.operations[1:-1])
+    polls = [len(part) for part in asked.split("M")[1:-1]]
+    assert len(polls) == 2
+    assert min(polls) >= 2
+    assert sum(world.slept) >= 2.0
+
+
+def test_an_answer_may_be_longer_than_a_line_of_a_stream_of_2023() -> None:
+    token = "x" * 1000
+    world = TreeWorld(answers=[said(*[token] * 1100)])
+    assert world.play(chat_of(world).run()).text == token * 1100
+
+
 def test_a_message_that_was_overwritten_is_not_sent_again() -> None:
     """The response had begun: the server had it."""
     world = TreeWorld()

@@ -26,7 +26,7 @@ import re
 from typing import Any, NamedTuple, cast
 
 from h2o_client.errors import GenerationError, H2oError, ProtocolError
-from h2o_client.protocol.lines import MAX_LINE, LineSplitter, excerpt
+from h2o_client.protocol.lines import LineSplitter, excerpt
 from h2o_client.protocol.prompt import JS_SPACE
 from h2o_client.protocol.replies import status_error
 from h2o_client.protocol.text import join_halves, load_json
@@ -79,7 +79,7 @@ class AnswerParser:
     )  # fmt: skip
 
     def __init__(self, text: bytearray, *, reattached: bool = False) -> None:
-        self._lines = LineSplitter(MAX_LINE)
+        self._lines = LineSplitter(MAX_TEXT)  # one line has the whole answer
         self._between = not reattached  # whether an event in the usual form may come next
         self._reattached = reattached
         self._skip = len(text) if reattached else 0
@@ -188,7 +188,7 @@ class AnswerParser:
         for line in self._lines.feed(data):
             self._line(line, tokens)
         if self._lines.overlong:
-            raise ProtocolError(f"a line of the answer is longer than {MAX_LINE} bytes")
+            raise ProtocolError(f"a line of the answer is longer than {MAX_TEXT} bytes")
         latest += tokens
         texts += shown_texts(tokens)
         self._between = self._lines.between and not (
