@@ -85,7 +85,7 @@ def long(client: str, url: str, tokens: int, chat: bool) -> dict[str, float]:
         ours.chat("Hi")  # warms up
         gc.collect()
         before = memory()
-        text = str(ours.chat("Hi"))
+        text = ours.chat("Hi").text
         gc.collect()
         after = memory()
     if text != expected:
