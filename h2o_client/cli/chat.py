@@ -112,6 +112,7 @@ def chat(
                 client.stream("nothing is sent", **params).close()
             session = ChatSession(
                 client,
+                model=model,
                 system=system,
                 parameters=params,
                 raw=raw,

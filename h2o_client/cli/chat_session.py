@@ -29,6 +29,7 @@ class ChatSession:
 
     Args:
         client: the client.
+        model: the model that the user chose, or None for the client's default.
         system: the text to put before the first message of each conversation, or None.
         parameters: generation parameters of all answers.
         raw: whether answers are shown as they are, instead of as Markdown.
@@ -40,6 +41,7 @@ class ChatSession:
         self,
         client: H2oClient,
         *,
+        model: str | None,
         system: str | None,
         parameters: Mapping[str, Any],
         raw: bool,
@@ -57,8 +59,8 @@ class ChatSession:
         self._models: Sequence[str] = []
         self._sent = ""
         self._partial: Message | None = None
-        self._conversation = client.conversation(keep=keep)
-        self._model = client.model
+        self._chosen = model
+        self._conversation = client.conversation(model=model, keep=keep)
         self._commands: dict[str, tuple[str, Callable[[str], object]]] = {
             "/help": ("show the commands", self._help),
             "/retry": (
@@ -93,7 +95,6 @@ class ChatSession:
         messages = conversation.history()
         self._conversation = conversation
         self._resumable = conversation.id == self._saved.conversation
-        self._model = conversation.model
         for message in messages:
             if message.role == "user":
                 self._editor.recall(printable(message.content))
@@ -101,6 +102,15 @@ class ChatSession:
         click.echo(f"“{title}”, {len(messages)} messages")
         for message in messages[-2:]:
             self._quote(message)
+
+    @property
+    def _model(self) -> str:
+        """The conversation's model; "" while it depends on the kind of server, still unknown."""
+        if self._conversation.id is not None:
+            return self._conversation.model
+        if self._chosen is not None:
+            return self._chosen
+        return self._client.model if self._client.dialect is not None else ""
 
     def run(self, *, resume: str | None) -> None:
         """Read messages and show answers until the user leaves.
@@ -114,7 +124,8 @@ class ChatSession:
         """
         if resume is not None:
             self._resume(self._client.conversation(id=resume))
-        place = f"{one_line(self._model)} at {self._client.base_url}"
+        model = one_line(self._model)
+        place = f"{model} at {self._client.base_url}" if model else self._client.base_url
         show_hanging("", f"{place}; /help shows the commands", dim=True)
         interrupted = False
         while True:
@@ -231,19 +242,22 @@ class ChatSession:
         show_hanging("", "To send a line that looks like a command, begin it with a space.")
 
     def _new(self, _argument: str) -> None:
-        self._begin(self._model)
+        self._begin(self._chosen)
         click.secho("a new conversation", dim=True)
 
-    def _begin(self, model: str) -> None:
-        self._conversation.close()
+    def _begin(self, model: str | None) -> None:
+        old = self._conversation
         self._conversation = self._client.conversation(model=model, keep=self._keep)
-        self._model = model
+        self._chosen = model
         self._unsaid = self._system
         self._sent = ""
         self._resumable = False
+        old.close()
 
     def _choose_model(self, name: str) -> None:
         if not name:
+            if not self._model:
+                self._fetch_models()  # which shows what kind of server it is
             click.echo(one_line(self._model))
             return
         if name not in self._fetch_models():
@@ -252,7 +266,7 @@ class ChatSession:
         click.secho(f"a new conversation, with {one_line(name)}", dim=True)
 
     def _show_models(self, _argument: str) -> None:
-        for name in self._fetch_models():
+        for name in self._fetch_models():  # after which the current one is known
             click.echo(f"{'*' if name == self._model else ' '} {one_line(name)}")
 
     def _fetch_models(self) -> Sequence[str]:
