@@ -127,6 +127,10 @@ class _Run:
         from h2o_client.cli.journalled_batch import delete_leftovers
 
         path = self.output.with_name(f"{self.output.name}.journal")
+        if self.output.exists() and self.output.samefile(self.prompts):
+            raise click.UsageError(
+                f"PROMPTS and -o are the same file, {self.output}: name another output"
+            )
         if self.output.exists() and not path.exists():
             raise click.UsageError(
                 f"{self.output} exists already, and has no journal: name another output, or "
@@ -137,6 +141,8 @@ class _Run:
             with wrong_use():
                 client.stream("?", **self.params)
         given = check_items(self.prompts, self.prompts.suffix)
+        if not given.items:
+            raise click.UsageError("PROMPTS has no prompts")
         if given.empty:
             count = "is" if len(given.empty) == 1 else "are"
             click.echo(f"{name_all('line', given.empty)} {count} empty and skipped", err=True)

@@ -33,6 +33,11 @@ import click
 _FORMAT = 2
 _SQLITE = b"SQLite format 3\0"
 _OLD = b'{"journal": '
+_DIFFERENT = {
+    "server": "a different server",
+    "model": "a different model",
+    "parameters": "different parameters",
+}
 _SCHEMA = """
 BEGIN;
 CREATE TABLE IF NOT EXISTS run (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -185,10 +190,10 @@ class Journal:
             self._db.executemany("INSERT INTO run VALUES (?, ?)", common.items())
             execute("COMMIT")
             return
-        different = [name for name in common if before.get(name) != common[name]]
+        different = [_DIFFERENT[name] for name in common if before.get(name) != common[name]]
         if different:
             raise click.UsageError(
-                f"{self.path} was begun with another {', another '.join(different)}: "
+                f"{self.path} was begun with {' and '.join(different)}: "
                 "resume it with the same, or name another output"
             )
 

@@ -160,13 +160,6 @@ def answer(name: dict[str, Any], text: str, model: str, tokens: int) -> dict[str
     return {**name, **found, "generated_tokens": tokens, "recovered": False}
 
 
-def test_no_prompts(run: Run, server: Emulator) -> None:
-    run.write("", " ")
-    assert run() == 0
-    assert run.answers() == []
-    assert server.requests == []
-
-
 def test_flattened_as_chat_does(server: Emulator) -> None:
     forms: list[Any] = [
         "text",
@@ -671,6 +664,18 @@ def test_an_output_is_not_overwritten(run: Run, server: Emulator) -> None:
     assert server.requests == []
 
 
+def test_the_input_is_not_the_output(run: Run, server: Emulator) -> None:
+    run.write("one")
+    other = run.prompts.parent / "other"
+    other.symlink_to(run.prompts)
+    for output in (run.prompts, other):
+        assert run.command("batch", str(run.prompts), "-o", str(output)) == 2
+        assert "PROMPTS and -o are the same file" in run.command.err
+        assert "remove" not in run.command.err
+    assert run.prompts.read_text() == "one\n"
+    assert server.requests == []
+
+
 @pytest.mark.parametrize(
     ("found", "hint"),
     [
@@ -692,13 +697,23 @@ def test_files_that_are_not_a_journal_of_this_version(
 
 
 @pytest.mark.parametrize(
-    "options", [("--param", "temperature=0.1"), ("--model", "somebody/elses-model")]
+    ("options", "told"),
+    [
+        (["--param", "temperature=0.1"], "different parameters: "),
+        (["--model", "somebody/elses-model"], "a different model: "),
+        (
+            ["--model", "somebody/elses-model", "--param", "temperature=0.1"],
+            "a different model and different parameters: ",
+        ),
+    ],
 )
-def test_other_options_than_before(run: Run, server: Emulator, options: tuple[str, str]) -> None:
+def test_other_options_than_before(
+    run: Run, server: Emulator, options: list[str], told: str
+) -> None:
     run.write("one", " \t{")
     assert run() == 1
     assert run(*options, "--retry-failed") == 2
-    assert "begun with another" in run.err
+    assert f"was begun with {told}" in run.err
     assert len(asked(server)) == 1
 
 

@@ -148,6 +148,20 @@ def test_empty_lines(run: Run, server: Emulator) -> None:
     assert len(asked(server)) == 3
 
 
+@pytest.mark.parametrize("lines", [[], ["", " "]])
+def test_an_input_without_prompts(
+    run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    run.write(*lines)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(run.prompts.read_bytes())))
+    for prompts in (str(run.prompts), "-"):
+        assert run.command("batch", prompts, "-o", str(run.output)) == 2
+        assert "PROMPTS has no prompts" in run.command.err
+        assert "empty" not in run.command.err
+    assert [path.name for path in run.prompts.parent.iterdir()] == [run.prompts.name]
+    assert server.requests == []
+
+
 # Stdin and stdout
 
 
