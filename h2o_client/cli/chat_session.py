@@ -19,8 +19,8 @@ from h2o_client import ChatStream, Conversation, H2oClient, H2oError, Message
 from h2o_client.cli import state
 from h2o_client.cli.line_editor import LineEditor
 from h2o_client.cli.operations import OPERATIONS, Operation
-from h2o_client.cli.outcome import PROGRAM, Terminated
-from h2o_client.cli.render import format_messages, in_a_line, new_screen, show_hanging
+from h2o_client.cli.outcome import PROGRAM, Terminated, describe_failure
+from h2o_client.cli.render import format_messages, new_screen, show_hanging
 from h2o_client.safe_text import one_line, printable
 
 
@@ -160,7 +160,7 @@ class ChatSession:
             else:
                 self._send(line)
         except (H2oError, ValueError, OSError) as error:
-            show_hanging("", f"{PROGRAM}: {in_a_line(error)}", err=True)
+            show_hanging("", f"{PROGRAM}: {describe_failure(error)}", err=True)
 
     def _find_command(self, name: str) -> Callable[[str], object]:
         """Return the function of a command.

@@ -132,6 +132,15 @@ def suggest_doctor(url: str) -> None:
         ctx.meta[_DOCTOR] = f"{PROGRAM} doctor {url}"
 
 
+def describe_failure(error: Exception) -> str:
+    """Return an error as a line, which names the doctor if the way to the server is wrong."""
+    line = in_a_line(error)
+    if isinstance(error, _OF_THE_WAY) or (isinstance(error, TransportError) and not error.sent):
+        doctor = click.get_current_context().meta.get(_DOCTOR, f"{PROGRAM} doctor")
+        line += f"; run `{doctor}`"
+    return line
+
+
 @contextlib.contextmanager
 def terminations() -> Generator[None]:
     """Make SIGTERM and SIGHUP act like Ctrl-C, so that the server is notified."""
@@ -161,10 +170,7 @@ def terminating() -> dict[int, Callable[[int, FrameType | None], Any]]:
 def _fail(ctx: click.Context, error: Exception) -> NoReturn:
     if ctx.meta.get(_DEBUG):
         click.echo(printable("".join(traceback.format_exception(error))), err=True, nl=False)
-    line = in_a_line(error)
-    if isinstance(error, _OF_THE_WAY) or (isinstance(error, TransportError) and not error.sent):
-        line += f"; run `{ctx.meta.get(_DOCTOR, f'{PROGRAM} doctor')}`"
-    click.echo(f"{PROGRAM}: {line}", err=True)
+    click.echo(f"{PROGRAM}: {describe_failure(error)}", err=True)
     try:
         sys.stdout.flush()
     except OSError:  # what cannot be written would be tried again at the exit

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from h2o_client.cli.environment import explained
 from h2o_client.cli.local import ENGINES, dialect_option, make_emulator, running
-from h2o_client.cli.outcome import PROGRAM, MissingExtraError, debug_option
+from h2o_client.cli.outcome import PROGRAM, MissingExtraError, debug_option, suggest_doctor
 from h2o_client.safe_text import printable
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def serve(
     try:
         with running(emulator, host, port):
             if openai:
-                _tell_openai(emulator, with_token=bool(token))
+                _tell_openai(emulator, _name_key(given=bool(token)))
             else:
                 _tell(emulator.url, next(iter(named), None), with_token=bool(token))
             while True:
@@ -171,11 +172,14 @@ def _named(models: tuple[str, ...]) -> dict[str, str]:
 def _upstream_models(url: str) -> "dict[str, ChatUiEngine]":
     """Return the models of a chat-ui server, each with what asks it."""
     try:
+        from h2o_client import H2oClient
         from h2o_client.bridge import upstream
     except ModuleNotFoundError as error:
         raise MissingExtraError((error.name or "a package").partition(".")[0]) from None
     try:
         with explained():
+            with H2oClient(url) as client:
+                suggest_doctor(client.base_url)
             return upstream(url)
     except ValueError as error:
         raise click.UsageError(f"--upstream: {error}") from error
@@ -203,8 +207,15 @@ def _tell(url: str, model: str | None, *, with_token: bool) -> None:
     click.echo(f'    {environment} {PROGRAM} chat "Hello"')
 
 
-def _tell_openai(emulator: "Emulator", *, with_token: bool) -> None:
-    key = "the --token" if with_token else "any text"
+def _name_key(*, given: bool) -> str:
+    """Return what the key for OpenAI's API is, in words."""
+    if not given:
+        return "any text"
+    source = click.get_current_context().get_parameter_source("token")
+    return "that of $H2O_CHAT_TOKEN" if source is ParameterSource.ENVIRONMENT else "the --token"
+
+
+def _tell_openai(emulator: "Emulator", key: str) -> None:
     click.echo(f"OpenAI's API is at {emulator.url}/v1 (Ctrl-C ends it). For OpenAI clients:\n")
     click.echo(f"    OPENAI_BASE_URL={emulator.url}/v1 OPENAI_API_KEY=…\n")
     click.echo(f"The key is {key}. The models:\n")

@@ -443,35 +443,6 @@ def test_what_commands_do(terminal: InTerminal, server: Emulator, tmp_path: Path
     assert text.read_text().startswith("**User**\n\nBe brief.\n\none\n\n**Assistant**\n\nYou said")
 
 
-def test_the_model_of_a_server_of_2025(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own first model answers, which is unknown until the server has been asked."""
-    models = {"first/one": "rote", "second/one": "rote"}
-    assert not home.exists()
-    with Emulator(models=models, dialect="chat-ui-2025") as server:
-        monkeypatch.setenv("H2O_CHAT_URL", server.url)
-        terminal = InTerminal(monkeypatch, "chat")
-        typed = ["/new", "one", "/model", "/new", "two", "/quit"]
-        for _ in range(2):  # the second time the kind of server is known
-            assert terminal(typed=typed) == 0
-            assert terminal.text.startswith(f"{server.url}; /help")
-            check_order(terminal.text, ["a new", "turn 1.", "first/one", "a new", "turn 1."])
-        assert terminal(typed=["/model", "/models", "/model second/one", "/new", "x", "/quit"]) == 0
-        check_order(terminal.text, ["first/one", "* first/one", "with second/one", "turn 1."])
-        assert terminal("-m", "second/one", typed=["/new", "y", "/model", "/quit"]) == 0
-        check_order(terminal.text, [f"second/one at {server.url}", "turn 1.", "second/one"])
-        assert [talk.model for talk in server.conversations] == ["first/one"] * 4 + [
-            "second/one"
-        ] * 2
-
-
-def test_a_model_that_is_not_known_is_not_claimed(terminal: InTerminal, server: Emulator) -> None:
-    assert terminal(typed=["/model", "/quit"]) == 0
-    assert terminal.text.startswith(f"{server.url}; /help")
-    assert terminal.text.count(LARGE) == 1
-    assert terminal("-m", SMALL, typed=["/quit"]) == 0
-    assert terminal.text.startswith(f"{SMALL} at {server.url}; /help")
-
-
 # Resuming
 
 

@@ -85,6 +85,29 @@ def test_the_api_of_openai(server: Emulator) -> None:
 def test_an_upstream_that_is_not_there(command: Command) -> None:
     assert command("serve", "--api", "openai", "--upstream", "http://127.0.0.1:1") == 1
     assert "127.0.0.1:1" in command.err
+    assert command.err.endswith("; run `h2o-client doctor http://127.0.0.1:1`\n")
+    upstream = "http://ann:s3cret@127.0.0.1:1"
+    assert command("serve", "--api", "openai", "--upstream", upstream) == 1
+    assert command.err.endswith("; run `h2o-client doctor http://127.0.0.1:1`\n")
+
+
+@needs.posix
+@pytest.mark.parametrize(
+    ("options", "variable", "key"),
+    [
+        ((), None, "any text"),
+        (("--token", "s3cret"), "0ther", "the --token"),
+        ((), "s3cret", "that of $H2O_CHAT_TOKEN"),
+    ],
+)
+def test_where_the_key_is_from(
+    options: tuple[str, ...], variable: str | None, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if variable is not None:
+        monkeypatch.setenv("H2O_CHAT_TOKEN", variable)
+    with process("serve", "--port", "0", "--api", "openai", *options) as serve:
+        assert f"The key is {key}. " in read(serve, "The models:")
+        stop(serve)
 
 
 @needs.posix
