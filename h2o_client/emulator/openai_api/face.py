@@ -17,6 +17,8 @@ from h2o_client.emulator.routing import Route, find
 from h2o_client.emulator.web import Answered, Request, Response, Stream, reason_phrase
 
 STREAMED = [("cache-control", "no-cache"), ("content-type", "text/event-stream; charset=utf-8")]
+SENT_ONCE = frozenset({429, 502, 504})
+"""Statuses after which a repeated request is pointless, or might be answered a second time."""
 KEY = "This is not the key that the server was given"
 logger = logging.getLogger(__name__)
 
@@ -89,6 +91,8 @@ class OpenAIFace(Face):
         except ApiError as error:
             answer = _json(error.status, error_object(error))
             answer.headers += error.headers
+            if error.status in SENT_ONCE:  # else OpenAI's clients send it again, within a second
+                answer.headers.append(("x-should-retry", "false"))
             return answer
         except Exception:  # one request must not take the whole server with it
             logger.exception("emulator: %s %s failed", request.method, request.path)
