@@ -41,13 +41,13 @@ def _model(name: str) -> dict[str, Any]:
 
 async def _complete(call: Call) -> Answered:
     if call.request.media_type != "application/json":  # a form may come from any web page
-        raise ApiError(415, "the body is JSON: send Content-Type: application/json")
+        raise ApiError(415, "the body must be JSON: send Content-Type: application/json")
     try:
         fields: object = call.request.json()
     except ValueError:
         fields = None
     if not isinstance(fields, dict):
-        raise ApiError(400, "the body is not a JSON object")
+        raise ApiError(400, "the body must be a JSON object")
     service = call.service
     asked = read(service, cast("dict[str, Any]", fields))
     id_ = f"chatcmpl-{uuid4().hex}"
