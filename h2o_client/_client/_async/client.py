@@ -58,7 +58,7 @@ class AsyncH2oClient(AsyncBaseClient):
         recover: whether to fetch the rest of an answer from the server after a lost connection. On
             servers of 2023, an answer that another process stopped midway then seems complete.
         dialect: "chat-ui-2023" for chat-ui 0.3 to 0.6, "chat-ui-2025" for 0.9.6 and later. None to
-            find out with the first request, which takes one more request on the newer ones.
+            find out in the first call, which takes two more requests on the newer ones.
         cookie_name: the name of the session's cookie, if a deployment renamed it. None to find out.
 
     The environment's `H2O_CHAT_TOKEN` is sent as a bearer token, unless `base_url` has a user or
