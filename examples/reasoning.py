@@ -24,7 +24,7 @@ def main(question: str) -> None:
             sys.exit(f"{NORMAL}\n{error}")
     # The whole text is split reliably; a tag that arrives in two pieces is shown above as text.
     print(f"\n\n{len(stream.reply.reasoning)} characters of reasoning, then the answer:")
-    print(stream.reply.answer.strip())
+    print(stream.reply.answer)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,10 @@ STATUSES: Mapping[type[H2oError], int] = {
 """What the bridge answers to an error; 502 to all others: its own client did nothing wrong."""
 
 
+DEFAULTS: Mapping[str, object] = {"do_sample": True, "temperature": 1, "top_p": 1}
+"""What programs send that state OpenAI's defaults: they change nothing."""
+
+
 class ChatUiEngine(LiveEngine):
     """A chat-ui server, asked by way of this package's client.
 
@@ -124,7 +128,7 @@ def _spared(name: str, value: object) -> bool:
     The face of OpenAI's API asks for the details itself, and ends the answer itself where a text
     of `stop` comes.
     """
-    return name in {"details", "stop"} or (name == "do_sample" and value is True)
+    return name in {"details", "stop"} or (name in DEFAULTS and value == DEFAULTS[name])
 
 
 def _failure(error: Exception, *, begun: bool) -> UpstreamError | GenerationError:
@@ -135,6 +139,8 @@ def _failure(error: Exception, *, begun: bool) -> UpstreamError | GenerationErro
         return GenerationError(str(error), "overloaded" if overloaded else "incomplete_generation")
     found = (status for kind, status in STATUSES.items() if isinstance(error, kind))
     wait = error.retry_after if isinstance(error, StatusError) else None
+    if isinstance(error, RateLimitError):
+        wait = wait or error.WINDOW
     headers = [] if wait is None else [("retry-after", f"{wait:.0f}")]
     return UpstreamError(next(found, 502), _body(error), headers=headers)
 

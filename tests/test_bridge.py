@@ -9,7 +9,7 @@ import httpx
 import pytest
 from asked import bodies, kinds
 
-from h2o_client import H2oClient, Timeouts, TransportError
+from h2o_client import H2oClient, RateLimitError, Timeouts, TransportError
 from h2o_client.bridge import ChatUiEngine, upstream
 from h2o_client.emulator import Answer, Emulator, EngineError, Fault
 
@@ -77,6 +77,12 @@ def test_parameters_where_the_server_takes_them(server: Emulator, http: httpx.Cl
         assert "message" not in kinds(server)
 
 
+def test_the_defaults_need_no_parameter(server: Emulator, http: httpx.Client) -> None:
+    server.reply(" Yes, whole")
+    (choice,) = ask(http, temperature=1, top_p=1.0).json()["choices"]
+    assert choice["message"]["content"] == "Yes, whole"
+
+
 def test_a_stop_text_needs_no_parameter(server: Emulator, http: httpx.Client) -> None:
     server.reply(Answer(" one two three four", hold_after=3))
     (choice,) = ask(http, stop=["two "]).json()["choices"]
@@ -127,10 +133,20 @@ def test_what_the_server_refuses(server: Emulator, http: httpx.Client) -> None:
     server.fault("message", Fault(status=429, headers={"retry-after": "7"}))
     response = ask(http)
     assert response.status_code == 429
-    assert response.headers["retry-after"]
+    of_2023 = server.dialect == "chat-ui-2023"  # the others' own limit restarts with each message
+    assert response.headers["retry-after"] == ("7" if of_2023 else "61")
+    assert response.headers["x-should-retry"] == "false"
     assert response.json()["error"]["type"] == "rate_limit_error"
+    server.fault("message", Fault(status=429))
+    unsaid = f"{RateLimitError.WINDOW:.0f}"
+    assert ask(http).headers["retry-after"] == (unsaid if of_2023 else "61")
     server.fault("message", Fault(status=403))
-    assert ask(http).status_code == 502  # the client of the bridge did nothing wrong
+    forbidden = ask(http)
+    assert forbidden.status_code == 502  # the client of the bridge did nothing wrong
+    assert forbidden.headers["x-should-retry"] == "false"
+    server.fault("message", Fault(status=503))
+    overloaded = ask(http)
+    assert (overloaded.status_code, "x-should-retry" in overloaded.headers) == (503, False)
     blank = ask(http, messages=[{"role": "user", "content": " "}])
     assert (blank.status_code, blank.json()["error"]["type"]) == (400, "invalid_request_error")
 

@@ -1,9 +1,11 @@
-"""The examples in the docstrings of the clients run, as the reference shows them.
+"""The docstrings of the clients are complete, and their examples run as the reference shows them.
 
 Those of the async classes are the same, before the sync ones are generated from them.
 """
 
 import doctest
+import inspect
+import re
 from collections.abc import Callable
 
 import pytest
@@ -11,11 +13,18 @@ import pytest
 from h2o_client import ChatStream, Conversation, H2oClient
 from h2o_client.emulator import Emulator
 
+KINDS = (H2oClient, Conversation, ChatStream)
 METHODS = [
     getattr(kind, name)
-    for kind in (H2oClient, Conversation, ChatStream)
+    for kind in KINDS
     for name in vars(kind)
     if callable(getattr(kind, name)) and ">>> " in (getattr(kind, name).__doc__ or "")
+]
+PUBLIC = [
+    value
+    for kind in KINDS
+    for name, value in vars(kind).items()
+    if inspect.isfunction(value) and not name.startswith("_")
 ]
 
 
@@ -40,3 +49,14 @@ def test_each_method_of_the_service_has_one() -> None:
     for kind in (H2oClient, Conversation, ChatStream):
         public = {name for name, value in vars(kind).items() if callable(value) and name[0] != "_"}
         assert public - without <= {method.__name__ for method in METHODS}, kind
+
+
+@pytest.mark.parametrize("method", PUBLIC, ids=lambda method: str(method.__qualname__))
+def test_arguments_and_result_are_described(method: Callable[..., object]) -> None:
+    text = inspect.getdoc(method) or ""
+    section = re.search(r"^Args:\n((?: {4}.*\n)+)", text, re.MULTILINE)
+    described = re.findall(r"^ {4}\**(\w+): ", section[1] if section else "", re.MULTILINE)
+    signature = inspect.signature(method)
+    assert described == [name for name in signature.parameters if name != "self"]
+    returns = signature.return_annotation not in (None, "None")
+    assert bool(re.search(r"^Returns:\n {4}\S", text, re.MULTILINE)) == returns

@@ -19,6 +19,7 @@ AWKWARD = [
     r"\b(has|had) it has\b",
     r"\bno such\b",
     r"\bis (text|a mapping|a whole number|a number of seconds|a list), not\b",  # "must be"
+    r"^(the )?[\w.]+ is (a list|a text|JSON|one of)\b",  # "must be"
     r"\bnot what this protocol says\b",  # "does not follow this protocol"
     r"\bcould not stand\b",  # "not a valid id"
     r"\bthat a header cannot\b",  # "not allowed in a header"

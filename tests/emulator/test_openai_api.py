@@ -159,10 +159,12 @@ def test_what_the_model_server_refuses(http: httpx.Client, server: Emulator) -> 
     ("fields", "status", "param"),
     [
         ({"model": "other"}, 404, "model"),
-        ({"model": None}, 404, "model"),
+        ({"model": None}, 400, "model"),
+        ({"model": 7}, 404, "model"),
         ({"messages": []}, 400, "messages"),
         ({"messages": "Hello"}, 400, "messages"),
         ({"messages": ["Hello"]}, 400, "messages[0].role"),
+        ({"messages": [{"role": [], "content": "x"}]}, 400, "messages[0].role"),
         ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages[0].role"),
         ({"messages": [*QUESTION, {"role": "user"}]}, 400, "messages[1].content"),
         (
@@ -189,9 +191,15 @@ def test_what_is_not_valid(
     assert not param or param.partition("[")[0] in found["message"]
 
 
+def test_what_is_missing_is_said(http: httpx.Client) -> None:
+    assert error(ask(http, model=None))["message"].startswith("model is missing; ")
+    message = error(ask(http, messages=[{"content": "Hello"}]))["message"]
+    assert message == "messages[0].role must be one of system, developer, user, assistant"
+
+
 def test_what_is_not_asked_as_it_should(http: httpx.Client) -> None:
     path = "/chat/completions"
-    assert error(http.post(path, content=b"{}"))["message"].startswith("the body is JSON")
+    assert error(http.post(path, content=b"{}"))["message"].startswith("the body must be JSON")
     headers = {"content-type": "application/json"}
     for body in (b"[]", b"{", b'{"model": NaN}'):
         response = http.post(path, content=body, headers=headers)

@@ -162,6 +162,22 @@ def test_errors(server: Emulator, bridge: Emulator, client: openai.OpenAI, model
         stranger.models.list()
 
 
+@pytest.mark.parametrize("status", [429, 403])
+def test_a_message_is_not_sent_again(
+    server: Emulator, bridge: Emulator, model: str, status: int
+) -> None:
+    """The client retries by default, and would get an answer."""
+    server.fault("message", Fault(status=status))
+    with (
+        openai.OpenAI(base_url=f"{bridge.url}/v1", api_key="s3cret") as client,
+        pytest.raises(openai.APIStatusError) as caught,
+    ):
+        client.chat.completions.create(model=model, messages=MESSAGES)
+    assert caught.value.status_code == (429 if status == 429 else 502)
+    messages = [request for request in server.requests if request.kind == "message"]
+    assert len(messages) == 1
+
+
 def test_the_example(server: Emulator) -> None:
     server.reply(" Hello, you")
     done = subprocess.run(

@@ -58,7 +58,7 @@ class AsyncH2oClient(AsyncBaseClient):
         recover: whether to fetch the rest of an answer from the server after a lost connection. On
             servers of 2023, an answer that another process stopped midway then seems complete.
         dialect: "chat-ui-2023" for chat-ui 0.3 to 0.6, "chat-ui-2025" for 0.9.6 and later. None to
-            find out with the first request, which takes one more request on the newer ones.
+            find out in the first call, which takes two more requests on the newer ones.
         cookie_name: the name of the session's cookie, if a deployment renamed it. None to find out.
 
     The environment's `H2O_CHAT_TOKEN` is sent as a bearer token, unless `base_url` has a user or
@@ -245,7 +245,16 @@ class AsyncH2oClient(AsyncBaseClient):
         retries: Retries | int | None = None,
         **options: Unpack[GenerationOptions],
     ) -> AsyncChatStream:
-        """Send a prompt, and get the answer as it arrives. Takes the arguments of `chat()`.
+        """Send a prompt, and get the answer as it arrives.
+
+        Args:
+            messages: as for `chat()`, like the arguments below.
+            model: see there.
+            files: see there.
+            parameters: see there.
+            recover: see there.
+            retries: see there.
+            **options: see there.
 
         Returns:
             The stream. Nothing is sent before its first token is requested.
@@ -292,6 +301,9 @@ class AsyncH2oClient(AsyncBaseClient):
             id: the id of a conversation of this session to resume.
             from_share: the URL of a shared conversation, to continue in a copy of it.
 
+        Returns:
+            The conversation.
+
         Raises:
             TypeError: an argument is of the wrong type.
             ValueError: the value of an argument is not valid, or two contradict each other.
@@ -313,6 +325,13 @@ class AsyncH2oClient(AsyncBaseClient):
         """Resume a conversation that `Conversation.to_dict()` saved.
 
         If the server has deleted it, its first use raises a `NotFoundError`.
+
+        Args:
+            saved: what `to_dict()` returned.
+            keep: as for `conversation()`: None keeps a conversation that the server has.
+
+        Returns:
+            The conversation.
 
         Raises:
             TypeError: `saved` is not a mapping.
@@ -385,7 +404,10 @@ class AsyncH2oClient(AsyncBaseClient):
         )
 
     async def conversations(self) -> "list[ConversationInfo]":
-        """Fetch the list of this session's conversations, which notebooks show as a table.
+        """Fetch the list of this session's conversations.
+
+        Returns:
+            Their ids, titles and models. Notebooks show the list as a table.
 
         Examples:
             >>> [info.title for info in await client.conversations()]
@@ -402,7 +424,10 @@ class AsyncH2oClient(AsyncBaseClient):
         await self._play(queries.delete_conversations(self._exchange))
 
     async def models(self) -> "list[Model]":
-        """Fetch the models that the server offers, which notebooks show as a table.
+        """Fetch the models that the server offers.
+
+        Returns:
+            The models, in the server's order. Notebooks show the list as a table.
 
         Examples:
             >>> names = [model.name for model in await client.models()]
@@ -410,7 +435,10 @@ class AsyncH2oClient(AsyncBaseClient):
         return await self._play(queries.models(self._exchange))
 
     async def settings(self) -> "Settings":
-        """Fetch the settings of this session, as stored by the server.
+        """Fetch the settings of this session.
+
+        Returns:
+            The settings as stored by the server.
 
         Examples:
             >>> (await client.settings()).share_conversations
@@ -423,6 +451,9 @@ class AsyncH2oClient(AsyncBaseClient):
 
         Args:
             share: its URL, as returned by `Conversation.share()`, or the id in it.
+
+        Returns:
+            Its title, model and messages.
 
         Raises:
             ValueError: this is not the URL of a shared conversation.

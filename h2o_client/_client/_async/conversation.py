@@ -160,9 +160,23 @@ class AsyncConversation:
         on_web_search: Callable[[WebSearchEntry], object] | None = None,
         **options: Unpack[GenerationOptions],
     ) -> AsyncChatStream:
-        """Send a message, and get the answer as it arrives. Takes the arguments of `send()`.
+        """Send a message, and get the answer as it arrives.
 
         Leaving the stream stops the answer; the conversation can continue.
+
+        Args:
+            message: as for `send()`, like the arguments below.
+            parent: see there.
+            files: see there.
+            parameters: see there.
+            recover: see there.
+            retries: see there.
+            web_search: see there.
+            on_web_search: see there.
+            **options: see there.
+
+        Returns:
+            The stream. Nothing is sent before its first token is requested.
 
         Examples:
             >>> async with talk.stream("Name a river.") as stream:
@@ -203,6 +217,9 @@ class AsyncConversation:
             retries: see there.
             **options: see there.
 
+        Returns:
+            The reply with the new answer.
+
         Raises:
             ValueError: the conversation does not have a message to send again.
             H2oError: as for `send()`.
@@ -229,7 +246,14 @@ class AsyncConversation:
     ) -> AsyncChatStream:
         """Send the last message again, and get the new answer as it arrives.
 
-        Takes the arguments of `retry()`.
+        Args:
+            parameters: as for `retry()`, like the arguments below.
+            recover: see there.
+            retries: see there.
+            **options: see there.
+
+        Returns:
+            The stream. Nothing is sent before its first token is requested.
 
         Examples:
             >>> reply = await talk.send("Name a river.")
@@ -276,8 +300,12 @@ class AsyncConversation:
         """Fetch the messages as stored by the server, with their ids, votes and dates.
 
         Servers of 2023 store a stopped answer as if it were complete, and it may be longer than the
-        part that was received. Servers of 2025 keep every message: this returns the newest and all
-        before it, with their `parent` and `children`. Notebooks show the list as a table.
+        part that was received.
+
+        Returns:
+            The messages, the oldest first. Servers of 2025 keep every message: these are the newest
+            and all before it, with their `parent` and `children`. Notebooks show the list as a
+            table.
 
         Examples:
             >>> reply = await talk.send("Name a river.")
@@ -288,7 +316,10 @@ class AsyncConversation:
         return Table(found, ("role", "content", "score", "created_at", "id"))
 
     async def rename(self, title: str) -> None:
-        """Give the conversation a title, of 1 to 100 characters.
+        """Give the conversation a title.
+
+        Args:
+            title: the title, of 1 to 100 characters.
 
         Examples:
             >>> reply = await talk.send("Name a river.")
@@ -299,7 +330,10 @@ class AsyncConversation:
         await self._play(self._core.rename(title))
 
     async def summarize(self) -> str:
-        """Let the model give the conversation a title, and return it.
+        """Let the model give the conversation a title.
+
+        Returns:
+            The title.
 
         Examples:
             >>> reply = await talk.send("Name a river.")
@@ -323,6 +357,12 @@ class AsyncConversation:
     async def prompt(self, message_id: str) -> PromptPreview:
         """Fetch the prompt as the model would get it if a message were sent again.
 
+        Args:
+            message_id: the id of the message, from `Reply.message_id` or `history()`.
+
+        Returns:
+            The prompt, and what goes with it.
+
         Examples:
             >>> reply = await talk.send("Name a river.")
             >>> text = (await talk.prompt(reply.message_id)).prompt
@@ -330,7 +370,10 @@ class AsyncConversation:
         return await self._play(self._core.prompt(message_id))
 
     async def share(self) -> str:
-        """Share the conversation as it is now; anyone with the returned URL can read it.
+        """Share the conversation as it is now.
+
+        Returns:
+            A URL. Anyone who has it can read the conversation.
 
         Examples:
             >>> reply = await talk.send("Name a river.")
@@ -354,6 +397,9 @@ class AsyncConversation:
         """Save the conversation in a form for JSON, for `AsyncH2oClient.conversation_from()`.
 
         The session is not included: save the client's `session` too, to get access again.
+
+        Returns:
+            The saved conversation.
 
         Examples:
             >>> reply = await talk.send("Name a river.")

@@ -137,6 +137,9 @@ class ChatStream:
         Servers of 2025 send two more kinds of special tokens: an `Event` is something other than
         text, and a `Revision` has the whole text of the answer, which replaces all earlier texts.
 
+        Returns:
+            An iterator of the tokens.
+
         Examples:
             >>> for token in stream.events():
             ...     number, probability = token.id, token.logprob
@@ -144,7 +147,10 @@ class ChatStream:
         return TokenEvents(self)
 
     def read(self) -> Reply:
-        """Read to the end and return the reply.
+        """Read to the end.
+
+        Returns:
+            The reply.
 
         Raises:
             H2oError: the answer broke off; `partial` is the part that had arrived.
@@ -160,11 +166,14 @@ class ChatStream:
         return self.reply
 
     def display(self) -> Reply:
-        """Show the answer in a notebook as it grows, and return the reply.
+        """Show the answer in a notebook as it grows.
 
         The notebook's stop button ends the answer as `stop()` does: the text so far stays on the
         screen, `finish_reason` is "stopped", and the cell continues. A second press, while the
         server is being notified, ends the cell. In a terminal the answer is written as text.
+
+        Returns:
+            The reply.
 
         Raises:
             ModuleNotFoundError: IPython is not installed.

@@ -17,6 +17,8 @@ from h2o_client.emulator.routing import Route, find
 from h2o_client.emulator.web import Answered, Request, Response, Stream, reason_phrase
 
 STREAMED = [("cache-control", "no-cache"), ("content-type", "text/event-stream; charset=utf-8")]
+SENT_ONCE = frozenset({429, 502, 504})
+"""Statuses after which a repeated request is pointless, or might be answered a second time."""
 KEY = "This is not the key that the server was given"
 logger = logging.getLogger(__name__)
 
@@ -39,13 +41,13 @@ def _model(name: str) -> dict[str, Any]:
 
 async def _complete(call: Call) -> Answered:
     if call.request.media_type != "application/json":  # a form may come from any web page
-        raise ApiError(415, "the body is JSON: send Content-Type: application/json")
+        raise ApiError(415, "the body must be JSON: send Content-Type: application/json")
     try:
         fields: object = call.request.json()
     except ValueError:
         fields = None
     if not isinstance(fields, dict):
-        raise ApiError(400, "the body is not a JSON object")
+        raise ApiError(400, "the body must be a JSON object")
     service = call.service
     asked = read(service, cast("dict[str, Any]", fields))
     id_ = f"chatcmpl-{uuid4().hex}"
@@ -89,6 +91,8 @@ class OpenAIFace(Face):
         except ApiError as error:
             answer = _json(error.status, error_object(error))
             answer.headers += error.headers
+            if error.status in SENT_ONCE:  # else OpenAI's clients send it again, within a second
+                answer.headers.append(("x-should-retry", "false"))
             return answer
         except Exception:  # one request must not take the whole server with it
             logger.exception("emulator: %s %s failed", request.method, request.path)

@@ -99,6 +99,9 @@ def read(service: Service, fields: Mapping[str, Any]) -> Asked:
     model = service.model(name) if isinstance(name, str) else None
     if model is None:
         known = ", ".join(item.name for item in service.models)
+        if name is None:
+            text = f"model is missing; the models are: {known}"
+            raise ApiError(400, text, "model", "missing_required_parameter")
         text = f"The model {name!r} does not exist; the models are: {known}"
         raise ApiError(404, text, "model", "model_not_found")
     for field, harmless in UNSUPPORTED.items():
@@ -138,7 +141,7 @@ def _parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
     elif stop is not None and not (
         isinstance(stop, list) and all(isinstance(text, str) for text in stop)
     ):
-        raise ApiError(400, "stop is a text, or a list of texts", "stop")
+        raise ApiError(400, "stop must be a text or a list of texts", "stop")
     # Model servers reject these values: they are what is done without them.
     given["do_sample"] = given.get("temperature") != 0
     if not given["do_sample"]:
@@ -150,7 +153,7 @@ def _parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _messages(value: object) -> list[dict[str, str]]:
     if not isinstance(value, list) or not value:
-        raise ApiError(400, "messages is a list of at least one message", "messages")
+        raise ApiError(400, "messages must be a list of at least one message", "messages")
     return [
         _message(item, f"messages[{number}]")
         for number, item in enumerate(cast("list[object]", value))
@@ -160,8 +163,10 @@ def _messages(value: object) -> list[dict[str, str]]:
 def _message(value: object, where: str) -> dict[str, str]:
     fields = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
     role = fields.get("role")
-    if role not in ROLES:
-        text = f"{where}.role is one of {', '.join(ROLES)}, not {role!r}"
+    if not isinstance(role, str) or role not in ROLES:
+        text = f"{where}.role must be one of {', '.join(ROLES)}"
+        if role is not None:
+            text += f", not {role!r}"
         raise ApiError(400, text, f"{where}.role", "unsupported_value")
     content: Any = fields.get("content")
     if content is None and role == "assistant":
@@ -169,7 +174,7 @@ def _message(value: object, where: str) -> dict[str, str]:
     if isinstance(content, list) and all(_is_text(part) for part in content):
         content = "\n".join(part["text"] for part in content)
     if not isinstance(content, str):
-        text = f"{where}.content is a text, or a list of parts of the type 'text'"
+        text = f"{where}.content must be a text or a list of parts of the type 'text'"
         raise ApiError(400, text, f"{where}.content", "unsupported_value")
     return {"role": ROLES[role], "content": content}
 
