@@ -47,7 +47,7 @@ LOGIN = (
     "this server wants a login: log in with a browser and pass the value of its session cookie, "
     '"hf-chat" unless it was renamed (see `cookie_name`), as `session`'
 )  # chat-ui-main-2026-08/31_login
-_OTHER_SITE = frozenset({200, 400, 404, 405, 407})  # what another server answers at first
+_OTHER_SITE = frozenset({200, 400, 404, 405, 407, 501})  # what another server answers at first
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 _CLASSES: Mapping[int, tuple[type[StatusError], str]] = {

@@ -188,7 +188,11 @@ async def test_an_api_that_wants_a_key(api: Api) -> None:
 
 @pytest.mark.parametrize(
     ("status", "advice"),
-    [("404 Not Found", "another web application"), ("200 OK", "or another web site")],
+    [
+        ("404 Not Found", "another web application"),
+        ("200 OK", "or another web site"),
+        ("501 Unsupported method", "or another web site"),
+    ],
 )
 async def test_another_web_application(api: Api, status: str, advice: str) -> None:
     with serving(response(status, "<html>Welcome")) as place:
