@@ -1,7 +1,7 @@
-"""A chat-ui server as an engine: what `h2o-client serve --api openai --upstream URL` puts behind.
+"""A chat-ui server as an engine, for `h2o-client serve --api openai --upstream URL`.
 
 Each request becomes a conversation of its own, which is deleted when it is answered, or when the
-one who asked has left. The answer is whole or an error, as everywhere in this package.
+client that sent it leaves. The answer is complete or an error, as everywhere in this package.
 """
 
 from collections.abc import AsyncGenerator, Callable, Mapping

@@ -38,7 +38,7 @@ FILE_TYPES = frozenset(
     }.items()
     for name in names.split()
 )
-"""What is taken for now; whether the server's model takes it is known when it is asked."""
+"""The types accepted here; whether the server's model accepts a file shows when it is sent."""
 
 
 class _Options(llm.Options):
@@ -49,7 +49,7 @@ class _Options(llm.Options):
 
 
 def _options() -> Any:
-    """The generation options, with their types and what is said of them, as `llm` wants them."""
+    """The generation options, with their types and descriptions, in the form that `llm` expects."""
     said = dict(re.findall(r"^\s+(\w+): (.*)$", GenerationOptions.__doc__ or "", re.MULTILINE))
     fields: dict[str, Any] = {
         name: (kind | None, Field(default=None, description=said.get(name)))
@@ -62,7 +62,7 @@ OPTIONS = _options()
 
 
 class _Talk:
-    """A conversation on the server, and what has been said in it."""
+    """A conversation on the server and its messages."""
 
     def __init__(self, name: str | None) -> None:
         self.client = h2o_client.H2oClient(model=name)
@@ -70,7 +70,7 @@ class _Talk:
         self.said: list[dict[str, str]] = []
 
     def ask(self, messages: list[dict[str, str]], **arguments: Any) -> "h2o_client.ChatStream":
-        """Send the last message, or all of them where nothing has been said here."""
+        """Send the last message, or all messages if the conversation is new."""
         text = messages[-1]["content"] if self.said else h2o_client.build_prompt(messages)
         return self.conversation.stream(text, **arguments)
 
@@ -121,13 +121,13 @@ class H2oChat(_H2oChat, llm.Model):
             for text in _read(talk.ask(messages, **arguments), stream, response):
                 texts.append(text)
                 yield text
-        except BaseException:  # what the server keeps of it is not what `llm` knows of it
+        except BaseException:  # the server's history and that of `llm` may differ now
             self._leave(conversation.id)
             raise
         talk.said = [*messages, {"role": "assistant", "content": "".join(texts)}]
 
     def _talk(self, conversation: llm.Conversation, said: list[dict[str, str]]) -> _Talk:
-        """The server's conversation, if the same has been said in it, or else a new one."""
+        """The server's conversation if it has the same messages, or else a new one."""
         talk = self._talks.get(conversation.id)
         if talk is None:
             weakref.finalize(conversation, self._leave, conversation.id)
@@ -178,7 +178,7 @@ def _read(answer: "h2o_client.ChatStream", stream: bool, response: llm.Response)
 
 
 def _end(reply: "h2o_client.Reply", stream: bool, response: Any) -> None:
-    """Tell `llm` what is known of a whole answer."""
+    """Give `llm` the details of a complete answer."""
     if stream:
         check_revised(reply)
     response.set_resolved_model(reply.model)

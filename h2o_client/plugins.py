@@ -1,4 +1,4 @@
-"""What the interfaces of other packages share that this package offers."""
+"""What the plugins for other packages share."""
 
 import os
 import re
@@ -28,7 +28,7 @@ def check_revised(reply: Reply) -> None:
 
 
 def server_url(base_url: str | None = None) -> str:
-    """Return the base URL of the server that is meant, without user and password.
+    """Return the base URL of the configured server, without user and password.
 
     Args:
         base_url: the URL; None for the configured one, as `H2oClient()` takes it.

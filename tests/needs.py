@@ -9,6 +9,5 @@ import pytest
 
 posix = pytest.mark.skipif(
     os.name != "posix",
-    reason="Windows has no signals to other processes, file modes, resource limits or /dev/fd",
+    reason="Windows has no fork, signals to other processes, file modes, limits or /dev/fd",
 )
-fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows cannot fork")

@@ -12,7 +12,7 @@ from spread import in_turn
 
 from h2o_client.emulator import Answer, Emulator
 
-pytestmark = needs.fork
+pytestmark = needs.posix
 
 NAMES = [
     *endings.SYNC,

@@ -75,7 +75,7 @@ def chat(client: H2oClient) -> str:
 # Forks
 
 
-@needs.fork
+@needs.posix
 @forks
 def test_a_fork_ends_none_of_the_parents_chats(server: Emulator) -> None:
     server.reply(endless(" One"), endless(" Two"), " Child")
@@ -114,7 +114,7 @@ def test_a_fork_ends_none_of_the_parents_chats(server: Emulator) -> None:
     assert server.stops == 0
 
 
-@needs.fork
+@needs.posix
 @forks
 @pytest.mark.parametrize("how", ["exits", "closes", "drops", "leaves the block"])
 def test_a_child_that_does_nothing_touches_nothing(server: Emulator, how: str) -> None:
@@ -143,7 +143,7 @@ def test_a_child_that_does_nothing_touches_nothing(server: Emulator, how: str) -
     client.close()
 
 
-@needs.fork
+@needs.posix
 @forks
 def test_the_session_is_shared_with_the_child(server: Emulator) -> None:
     """It is the same client: what one makes, the other finds."""
@@ -160,7 +160,7 @@ def test_the_session_is_shared_with_the_child(server: Emulator) -> None:
         client.delete_conversations()
 
 
-@needs.fork
+@needs.posix
 @forks
 def test_what_the_parent_left_behind_is_the_parents(server: Emulator) -> None:
     server.fail(500, on="delete")
@@ -178,7 +178,7 @@ def test_what_the_parent_left_behind_is_the_parents(server: Emulator) -> None:
     assert server.conversations == []
 
 
-@needs.fork
+@needs.posix
 @forks
 def test_an_own_http_client_after_a_fork_is_a_clear_error(server: Emulator) -> None:
     with (
@@ -195,7 +195,7 @@ def test_an_own_http_client_after_a_fork_is_a_clear_error(server: Emulator) -> N
         assert chat(client)
 
 
-@needs.fork
+@needs.posix
 @forks
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_async_client_after_a_fork(server: Emulator, backend: str) -> None:
@@ -260,7 +260,7 @@ def chat_and_close(client: H2oClient) -> str:
         return client.chat("Hi").text
 
 
-@needs.fork
+@needs.posix
 @forks
 @pytest.mark.parametrize("form", ["chat", "conversation", "models"])
 def test_a_child_uses_no_idle_connection_of_its_parent(server: Emulator, form: str) -> None:
@@ -285,7 +285,7 @@ def test_a_child_uses_no_idle_connection_of_its_parent(server: Emulator, form: s
         assert server.accepted == 2  # the parent's is as it was
 
 
-@needs.fork
+@needs.posix
 @forks
 def test_children_at_the_same_time_get_their_own_answers(server: Emulator) -> None:
     """Each inherits the idle connection of its parent, and none may speak on it."""
@@ -361,7 +361,7 @@ def test_a_conversation_begun_on_a_second_event_loop_is_deleted_with_the_client(
     assert server.conversations == []
 
 
-@needs.fork
+@needs.posix
 @forks
 def test_a_conversation_begun_in_a_fork_is_deleted_with_the_childs_client(
     server: Emulator,
@@ -401,7 +401,7 @@ def test_two_event_loops_at_once_are_a_clear_error(server: Emulator, backend: st
     assert server.conversations == []
 
 
-@needs.fork
+@needs.posix
 @forks
 def test_a_parent_deletes_no_conversation_of_its_child(server: Emulator) -> None:
     """Not even if it has to look for one whose id was lost on the way."""

@@ -1,7 +1,8 @@
-"""Phrases that native readers had to read twice do not come back into messages and pages."""
+"""Phrases that native readers had to read twice stay out of code, messages and pages."""
 
 import ast
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,8 @@ PACKAGE = ROOT / "h2o_client"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/**/*.md"))]
 AWKWARD = [
     # write "unexpected keyword argument", "x must not be empty", "the answer does not contain x"
-    r"(?i)\bthere (is|are) (none|no (argument|id|list|messages|prompt|title|url))\b",
+    r"(?i)\bthere (is|are) (none|no)\b",
+    r"\b[Nn]one where\b",  # "or None"
     r"\b(is|are) none\b",
     r"(?i)(?<!there )\b(is|are) no (?!longer\b)",  # "x is not a y"
     r"\b(taken|took|takes|take) up\b",  # "resumed"
@@ -41,13 +43,17 @@ AWKWARD = [
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """Yield the place and the words of all pages and string literals, docstrings among them."""
+    """Yield the place and the words of all pages, string literals, docstrings and comments."""
     for path in PAGES:
         yield str(path.relative_to(ROOT)), " ".join(path.read_text("utf-8").split())
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 yield f"{path.relative_to(PACKAGE)}:{node.lineno}", " ".join(node.value.split())
+        with path.open("rb") as file:
+            for token in tokenize.tokenize(file.readline):
+                if token.type == tokenize.COMMENT:
+                    yield f"{path.relative_to(PACKAGE)}:{token.start[0]}", token.string
 
 
 @pytest.fixture(scope="module")

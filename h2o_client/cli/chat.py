@@ -173,7 +173,7 @@ def _show(stream: "ChatStream", *, raw: bool) -> None:
 
 
 def _write_code(stream: "ChatStream") -> None:
-    """Print the first code block of an answer; if there is no code block, the answer on stderr."""
+    """Print the first code block of an answer, or write an answer without one to stderr."""
     from h2o_client.cli.markdown import first_code
 
     answer = stream.read().answer

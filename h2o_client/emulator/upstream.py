@@ -61,7 +61,7 @@ ERROR_BODIES: Mapping[int, Mapping[str, str]] = {
     503: {"error": "unhealthy", "error_type": "healthcheck"},
 }
 """The model server's messages for these statuses."""
-# 05_upstream_error_422 and its like
+# 05_upstream_error_422 and similar
 
 
 @dataclass(frozen=True, slots=True)

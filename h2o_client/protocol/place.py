@@ -76,7 +76,7 @@ class Place:
 
         Raises:
             ConversationBusyError: another client's answer has not ended within the call's limit.
-            ValueError: there is no message with the id that the caller has chosen.
+            ValueError: the conversation does not contain the chosen message.
         """
         if self.parent is not None:
             return

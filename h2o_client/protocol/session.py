@@ -110,7 +110,7 @@ class Session:
         self.known: set[str] = set()
         self.has_orphans = False
         self.creating: set[Callable[[str], None]] = set()
-        self._unfinished: dict[Abandoned, bool] = {}  # whether each was left behind
+        self._unfinished: dict[Abandoned, bool] = {}  # whether each was abandoned
         self._turns: dict[str, Any] = {}
 
     def __repr__(self) -> str:

@@ -549,9 +549,9 @@ class Turn:
     def _stop_generation(self, error: H2oError, call: Call) -> Flow[None]:
         """Make sure that the server generates nothing, so that the message can be asked again.
 
-        It shows neither the turn nor a sign of it. Should it be generating all the same, it is told
-        to stop, and given the time to: what it stores then, the new answer replaces. Where there is
-        no time for that, the error is raised again.
+        It shows no sign of the turn. In case it is generating all the same, it is told to stop and
+        given the time to do so; the new answer replaces what it stores then. The error is raised
+        again if the time limit does not allow for that.
         """
         if call.exhausted or call.deadline.at_most(_STOPPING) < _STOPPING:
             raise error

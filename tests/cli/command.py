@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from h2o_client.cli import app
+from h2o_client import H2oClient
+from h2o_client.cli import app, state
+from h2o_client.emulator import Emulator
 
 PATIENCE = 30.0
 
@@ -51,6 +54,33 @@ class Command:
         self.out, self.err = self._capsys.readouterr()
         assert isinstance(exit_.value.code, int)
         return exit_.value.code
+
+
+def command_for(
+    server: Emulator,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Command:
+    """Return the command, which talks to a server and keeps its state in a folder."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
+    monkeypatch.setenv("LOCALAPPDATA", str(folder))
+    monkeypatch.setenv("H2O_CHAT_URL", server.url)
+    return Command(capsys)
+
+
+def keep_two(server: Emulator) -> list[str]:
+    """Keep two conversations, the second as the last one; return their ids."""
+    found = []
+    with H2oClient(server.url) as client:
+        for text in ("one", "two"):
+            with client.conversation(keep=True) as conversation:
+                conversation.send(text)
+                conversation.rename(f"Number\x1b {text}")
+                found.append(str(conversation.id))
+        state.save(server.url, state.Saved(client.session, found[-1]))
+    server.clear()
+    return found
 
 
 def without_codes(text: str) -> str:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import needs
 import pytest
-from command import Command, InTerminal
+from command import Command, InTerminal, command_for, keep_two
 
-from h2o_client import H2oClient
 from h2o_client.cli import state
 from h2o_client.emulator import Emulator, Model
 
@@ -25,25 +24,14 @@ def command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Command:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "state"))
-    monkeypatch.setenv("H2O_CHAT_URL", server.url)
-    return Command(capsys)
+    return command_for(server, tmp_path / "state", monkeypatch, capsys)
 
 
 @pytest.fixture
 def kept(server: Emulator, command: Command) -> list[str]:
     """The ids of two conversations, the second the last."""
-    assert command is not None
-    found = []
-    with H2oClient(server.url) as client:
-        for text in ("one", "two"):
-            with client.conversation(keep=True) as conversation:
-                conversation.send(text)
-                found.append(str(conversation.id))
-        state.save(server.url, state.Saved(client.session, found[-1]))
-    server.clear()
-    return found
+    assert command is not None  # it chooses where the state is kept
+    return keep_two(server)
 
 
 def prompts(server: Emulator) -> list[str]:

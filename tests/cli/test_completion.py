@@ -1,4 +1,4 @@
-"""Completion, by the shells themselves where they are installed."""
+"""Completion, by the shells themselves; `.ci/run full` installs those that few machines have."""
 
 import os
 import shutil
@@ -13,12 +13,6 @@ if sys.platform == "win32":
 
 from command import Command
 from pseudo_terminal import CTRL_D, PROMPT, TAB, session
-
-
-def needs_shell(name: str) -> pytest.MarkDecorator:
-    """Skip a test of a shell that few machines have; `.ci/run full` installs it."""
-    reason = f"{name} is not installed here: `.ci/run full` installs it"
-    return pytest.mark.skipif(shutil.which(name) is None, reason=reason)
 
 
 def script(name: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -76,7 +70,7 @@ def test_bash_after_a_prompt(capsys: pytest.CaptureFixture[str], installed: dict
     assert run("bash", "--norc", given=asked, env=installed).split() == ["--extract"]
 
 
-@needs_shell("fish")
+@pytest.mark.long
 def test_fish(capsys: pytest.CaptureFixture[str], installed: dict[str, str]) -> None:
     asked = [
         script("fish", capsys),
@@ -90,7 +84,7 @@ def test_fish(capsys: pytest.CaptureFixture[str], installed: dict[str, str]) -> 
     assert found[2].startswith("--base-url\t")
 
 
-@needs_shell("zsh")
+@pytest.mark.long
 def test_zsh(capsys: pytest.CaptureFixture[str], installed: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / ".zshrc").write_text(
         f"PS1='{PROMPT}'; autoload -Uz compinit; compinit -D\n{script('zsh', capsys)}"

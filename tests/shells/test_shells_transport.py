@@ -516,7 +516,7 @@ def test_a_second_event_loop(server: Emulator, loops: tuple[str, ...]) -> None:
         assert anyio.run(ask, number == len(loops) - 1, backend=backend)
 
 
-@needs.fork
+@needs.posix
 def test_a_fork(server: Emulator) -> None:
     with H2oClient(server.url, transport="fast") as client:
         assert client.chat("Hi").text

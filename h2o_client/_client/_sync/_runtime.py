@@ -185,7 +185,7 @@ class Interruptible:
         http: httpx.Client,
         request: httpx.Request,
         effect: Send | Fetch,  # noqa: ARG002 -- httpx keeps the limits that the request has; a
-        # thread that waits for a response cannot be told to give up when all of the time is up
+        # thread that waits for a response cannot be interrupted at the end of the whole time
     ) -> httpx.Response:
         return http.send(request, stream=True, follow_redirects=False)
 

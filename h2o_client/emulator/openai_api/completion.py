@@ -54,7 +54,7 @@ class Completion(Generation):
         created: When, in seconds since 1970.
 
     Attributes:
-        failure: Why there is no whole answer; None where there is, or will be.
+        failure: Why the answer failed, or None.
     """
 
     def __init__(self, id: str, asked: Asked, job: Job, created: float) -> None:  # noqa: A002
@@ -66,19 +66,19 @@ class Completion(Generation):
         self._running = anyio.CancelScope()
         self._ended = anyio.Event()
         self._texts: list[str] = []
-        self._waiting = ""  # it may be the beginning of a text that ends the answer
+        self._waiting = ""  # it could be the beginning of a stop text
         self._reason = ""
 
     @property
     def refused(self) -> bool:
-        """Whether the client is to be lost before any header."""
+        """Whether a scripted fault closes the connection before the headers."""
         return self._client_lost and not self._started
 
     async def ready(self) -> None:
-        """Wait until the response can start: a stream with its first text, else the whole.
+        """Wait for the first text of a streamed answer, or for all of one that is not streamed.
 
         Raises:
-            ApiError: There is no answer.
+            ApiError: The generation failed before anything was sent.
         """
         await (self._opened if self._asked.streamed else self._ended).wait()
         if self.failure is not None and not self._started:
@@ -90,12 +90,12 @@ class Completion(Generation):
         return self._object("chat.completion", message=message, finish=self._reason)
 
     def leave(self) -> None:
-        """Stop: nobody reads it any more."""
+        """Stop generating, as the client has left."""
         super().leave()
         self.wake()
 
     def wake(self) -> None:
-        """End what the model does, also while it stands still."""
+        """Cancel the generation, even while it waits."""
         if not self._ended.is_set():
             self.was_stopped = True
             self._running.cancel()
@@ -114,7 +114,7 @@ class Completion(Generation):
             self._fail(ApiError(502, "the model server cannot be reached"))
         except ConnectionError:
             self._fail(ApiError(502, "the answer broke off before its end"))
-        except Exception:  # an engine may raise anything
+        except Exception:  # an engine can raise anything
             self._fail(ApiError(500, "the engine failed; the server's log says how"))
             raise
         finally:
@@ -140,7 +140,7 @@ class Completion(Generation):
         raise ConnectionError("the answer has no end")
 
     def _say(self, text: str) -> bool:
-        """Pass a text on, but for what may end the answer; tells whether it did."""
+        """Send a text, but hold back a possible stop text; return whether one has come."""
         self.tokens += bool(text)
         self._waiting += text
         stops = self._asked.stops
@@ -155,7 +155,7 @@ class Completion(Generation):
         return bool(found)
 
     def _finish(self, reason: str) -> None:
-        if self._waiting:  # not the beginning of such a text, as it turned out
+        if self._waiting:  # it was not a stop text after all
             self._emit({"content": self._waiting})
             self._texts.append(self._waiting)
         self.outcome = "complete"
@@ -189,7 +189,7 @@ class Completion(Generation):
 
 
 def _beginning(text: str, stops: Sequence[str]) -> int:
-    """How many characters at a text's end may be the beginning of one that ends the answer."""
+    """How many characters at the end of a text could begin a stop text."""
     return max(
         (size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size])),
         default=0,

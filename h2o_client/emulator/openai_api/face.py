@@ -59,7 +59,7 @@ async def _complete(call: Call) -> Answered:
         await completion.ready()
         waited = True
     finally:
-        if not waited:  # the client has left, or there is no answer
+        if not waited:  # the client has left, or the generation failed
             completion.leave()
     if completion.refused:
         return None
