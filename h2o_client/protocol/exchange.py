@@ -45,6 +45,7 @@ from h2o_client.protocol.recognition import (
     OLD,
     explain,
     is_sign,
+    is_undecided,
     load_dialect,
     question,
 )
@@ -121,8 +122,10 @@ class Exchange:
             return
         try:
             self.models = yield from self.query(lambda: question(self.site), call, reopen=False)
-        except (StatusError, ProtocolError):
-            self.recognised = True  # only servers of 2025 have an answer
+        except (StatusError, ProtocolError) as error:
+            if is_undecided(error):
+                raise
+            self.recognised = True  # only servers of 2025 list their models there
         else:
             self.use(NEW)
 

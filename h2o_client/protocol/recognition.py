@@ -85,6 +85,12 @@ def question(site: Site) -> "Query[tuple[Model, ...]]":
     return Dialect2025(site).models()
 
 
+def is_undecided(answer: StatusError | ProtocolError) -> bool:
+    """Whether the error that the list of the models ended with says nothing about the server."""
+    status = answer.status if isinstance(answer, StatusError) else 0
+    return isinstance(answer, LoginRequiredError) or status == 429 or 500 <= status != 501
+
+
 def explain(sign: H2oError, answer: StatusError | ProtocolError, operation: str) -> H2oError:
     """Return the error for a server that does not list its models as one of 2025.
 
@@ -93,8 +99,7 @@ def explain(sign: H2oError, answer: StatusError | ProtocolError, operation: str)
         answer: the error that the list of the models ended with.
         operation: "settings" for the first request of a session, which every server of 2023 knows.
     """
-    status = answer.status if isinstance(answer, StatusError) else 0
-    if isinstance(answer, LoginRequiredError) or status == 429 or 500 <= status != 501:
+    if is_undecided(answer):
         return answer
     if isinstance(sign, StatusError) and not isinstance(sign, RedirectError):
         if _ORIGIN in sign.message:

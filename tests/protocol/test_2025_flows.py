@@ -15,6 +15,7 @@ from h2o_client.errors import (
     H2oError,
     IncompleteStreamError,
     NotFoundError,
+    OverloadedError,
     PromptTooLargeError,
     TransportTimeoutError,
     UnsupportedError,
@@ -538,6 +539,14 @@ def test_in_a_resumed_session_it_is_asked_what_the_server_can_do_before_it_matte
     with pytest.raises(UnsupportedError, match="parameters"):
         send(world, talk_of(world), "Hi", keywords={"temperature": 0.5})
     assert world.operations == ["models"]
+
+
+def test_a_server_that_fails_is_not_taken_for_one_of_2023() -> None:
+    files = (File("notes.txt", b"Noon.", "text/plain"),)
+    world = TreeWorld(dialect=None, session="resumed", retries=0)
+    world.script["models"] = iter([says({"message": "busy"}, 503)])
+    assert isinstance(fail(world, chat_of(world, files=files).run()), OverloadedError)
+    assert world.play(chat_of(world, files=files).run()).text == " Hello"
 
 
 def test_renaming_waits_for_the_run() -> None:

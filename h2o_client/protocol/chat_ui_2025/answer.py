@@ -144,7 +144,7 @@ class AnswerParser:
                     text = json.loads(event[2]).rstrip("\0")
                     raw = text.encode()
             except ValueError:
-                break  # it is not UTF-8: the common way says so
+                break  # the ordinary path reports invalid UTF-8
             if raw:
                 texts.append(text)
                 self.text += raw
