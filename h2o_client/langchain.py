@@ -236,12 +236,12 @@ def _message(message: BaseMessage) -> dict[str, str]:
     roles = (role for kind, role in ROLES.items() if isinstance(message, kind))
     role = message.role if isinstance(message, ChatMessage) else next(roles, None)
     if role is None or getattr(message, "tool_calls", None):
-        raise ValueError(f"the server has no tools: it does not take this {message.type} message")
+        raise ValueError(f"tools are not supported, and so neither is this {message.type} message")
     content = message.content
     if not isinstance(content, str):
         for block in content:
             if not isinstance(block, str) and block.get("type") != "text":
-                raise ValueError(f"this takes text only, not a block of type {block.get('type')!r}")
+                raise ValueError(f"only text blocks are supported, not {block.get('type')!r}")
     return {"role": role, "content": str(message.text)}
 
 

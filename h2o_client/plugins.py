@@ -6,22 +6,22 @@ import re
 from h2o_client import DEFAULT_BASE_URL, GenerationError, Reply
 
 REVISED = "revised"
-"""The `error_type` of an answer that was begun again; no model server has it."""
+"""The `error_type` of an answer that the server started over; model servers do not use it."""
 
 
 def check_revised(reply: Reply) -> None:
     """Raise if texts that the caller already has are not part of the final answer.
 
-    A server of 2025 asks its model once more where the model broke off, and `Reply.text` is then
-    another text than the one that was streamed.
+    If the model breaks off, a server of 2025 asks it again, and `Reply.text` then differs from the
+    streamed text.
 
     Raises:
-        GenerationError: some are not; `partial` is the whole answer.
+        GenerationError: the texts differ; `partial` is the final answer.
     """
     if reply.revised:
         raise GenerationError(
-            "the server began the answer again, and texts that were given are not in it: the "
-            "whole answer is in the error's `partial`",
+            "the server started the answer over, and the final text differs from the streamed one "
+            "(`partial` has the final text)",
             partial=reply.text,
             error_type=REVISED,
         )

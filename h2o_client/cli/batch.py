@@ -199,9 +199,7 @@ class _Run:
                 try:
                     for result in results:
                         item: Item = result.prompt
-                        if isinstance(
-                            result.error, OSError
-                        ):  # the journal's: nothing could be kept
+                        if isinstance(result.error, OSError):  # the journal cannot be written
                             raise result.error
                         if result.error is not None:
                             found = describe_error(result.error).items()

@@ -145,7 +145,7 @@ def connected(
         other = "--local" if engine is None else "--engine"
         raise click.UsageError(f"{other} and --base-url exclude each other")
     if dialect is not None and not local:
-        raise click.UsageError("--dialect says what --local behaves as: give --local, too")
+        raise click.UsageError("--dialect is the kind of server that --local starts: add --local")
     options.setdefault("retries", h2o_client.Retries(on_retry=show_retry))
     with contextlib.ExitStack() as stack:
         stack.enter_context(log_shown("h2o_client.waits", logging.INFO, show_wait))

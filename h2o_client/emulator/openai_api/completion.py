@@ -137,7 +137,7 @@ class Completion(Generation):
                 if isinstance(event.get("generated_text"), str):
                     details = event.get("details") or {}
                     return self._finish(str(details.get("finish_reason")))
-        raise ConnectionError("the answer has no end")
+        raise ConnectionError("the answer ended before its final event")
 
     def _say(self, text: str) -> bool:
         """Send a text, but hold back a possible stop text; return whether one has come."""
