@@ -61,7 +61,7 @@ def test_what_local_behaves_as(command: Command) -> None:
             flags = httpx.get(f"{url}/api/v2/feature-flags", trust_env=False)
             assert flags.status_code == status
     assert command("chat", "--dialect", "chat-ui-2025", "Hi") == 2
-    assert "give --local, too" in command.err
+    assert "add --local" in command.err
 
 
 @needs.posix
