@@ -8,6 +8,7 @@ import inspect
 import os
 import signal
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, cast
@@ -26,12 +27,16 @@ ON_EVERY_TRANSPORT = {"test_shells_chat", "test_shells_reading", "test_shells_tr
 """The scenarios that run on every transport; `--transport fast` has the others run on it too."""
 
 
-hypothesis.settings.register_profile("unhurried", deadline=None)
-hypothesis.settings.load_profile("unhurried")
+hypothesis.settings.register_profile("short", deadline=None, max_examples=40)
+hypothesis.settings.register_profile("long", deadline=None, max_examples=200)
 
 
-def pytest_configure() -> None:
-    """Hear Ctrl-C: a shell makes what it begins in the background deaf to it."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose how many examples are tried, and hear Ctrl-C.
+
+    A shell makes what it begins in the background deaf to Ctrl-C.
+    """
+    hypothesis.settings.load_profile("short" if config.option.markexpr else "long")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -54,39 +59,44 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the full product of a scenario's cases, backends and transports to the long run.
+    """Leave most cases of a test to the long run.
 
-    The default run has the first case of each scenario, and four others of many, each in one
-    backend; of a third of the scenarios also the first with a server of 2025. Which cases and which
-    backend goes in turn with the version of Python: the three that `.ci/run` finds share them.
-    `test_an_exit` has a table of its own for this.
+    The default run has the first case of each test, and a third of its other cases; of tests that
+    are `slow`, a third of all cases. Which third goes in turn with the version of Python: the three
+    that `.ci/run` finds share them. A scenario has at most twelve cases here, each in one backend
+    and on one transport; what it does with a server of 2025 is one case more. `test_an_exit` has a
+    table of its own for this.
     """
-    scenarios: dict[tuple[str, str], dict[tuple[int, ...], list[pytest.Function]]] = {}
+    tests: dict[tuple[str, str], dict[object, list[pytest.Function]]] = {}
     for item in items:
-        if (
-            isinstance(item, pytest.Function)
-            and "api" in item.fixturenames
-            and item.originalname != "test_an_exit"
-        ):
+        if not isinstance(item, pytest.Function) or item.get_closest_marker("long"):
+            continue
+        name, kind, case = item.nodeid.partition("[")[0], OLD, item.nodeid
+        if is_scenario(item):
+            params = item.callspec.params
+            kind = str(params.get("dialect", OLD))
             # The values are the same objects in all backends.
-            case = tuple(
-                id(value)
-                for name, value in item.callspec.params.items()
-                if name not in ("backend", "transport", "dialect")
-            )
-            kind = str(item.callspec.params.get("dialect", OLD))
-            scenario = scenarios.setdefault((item.nodeid.partition("[")[0], kind), {})
-            scenario.setdefault(case, []).append(item)
+            places = ("backend", "transport", "dialect")
+            case = str([id(value) for key, value in params.items() if key not in places])
+        tests.setdefault((name, kind), {}).setdefault(case, []).append(item)
     minor = sys.version_info.minor
-    for index, ((_, kind), cases) in enumerate(scenarios.items()):
-        step = -(-len(cases) // 12)
+    for (name, kind), cases in tests.items():
+        number_of_test = zlib.crc32(name.encode())
+        scenario = is_scenario(next(iter(cases.values()))[0])
+        every = -(-len(cases) // 12) if scenario else 1
         for number, ways in enumerate(cases.values()):
-            place = number // step
-            its_turn = (minor + index + place) % 3 == 0 or (place == 0 and kind == OLD)
-            played = number % step == 0 and its_turn and (place == 0 or kind == OLD)
+            place, between = divmod(number, every)
+            first = place == 0 and kind == OLD and not ways[0].get_closest_marker("slow")
+            in_turn = (number_of_test + minor + place) % 3 == 0 and (place == 0 or kind == OLD)
+            played = not between and (first or in_turn)
+            way = (minor + (number_of_test + place) // 3) % len(ways)
             for at, item in enumerate(ways):
-                if not played or at != (minor + (index + place) // 3) % len(ways):
+                if not played or at != way:
                     item.add_marker(pytest.mark.long)
+
+
+def is_scenario(item: pytest.Function) -> bool:
+    return "api" in item.fixturenames and item.originalname != "test_an_exit"
 
 
 @pytest.hookimpl(tryfirst=True)

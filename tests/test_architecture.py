@@ -73,22 +73,22 @@ def of(*parts: str) -> list[str]:
     return [name for name in MODULES if part(name) in parts]
 
 
-@pytest.mark.parametrize("name", of("protocol"))
-def test_the_core_does_no_io(name: str) -> None:
+def test_the_core_does_no_io() -> None:
     worldly = {
         "anyio", "asyncio", "concurrent", "contextvars", "http", "httpcore", "httpx",
         "logging", "os", "pathlib", "queue", "random", "secrets", "select", "signal", "socket",
         "ssl", "subprocess", "sys", "threading", "time", "trio", "uuid", "warnings",
     }  # fmt: skip
-    assert not tops(name) & worldly
-    assert ours(name) <= {"protocol", "diagnosis", "errors", "options", "stored", "types"}
+    for name in of("protocol"):
+        assert not tops(name) & worldly, name
+        assert ours(name) <= {"protocol", "diagnosis", "errors", "options", "stored", "types"}, name
 
 
-@pytest.mark.parametrize("name", of("protocol"))
-def test_the_core_asks_no_clock(name: str) -> None:
-    for node in ast.walk(TREES[name]):
-        if isinstance(node, ast.Attribute) and node.attr in ("now", "today", "utcnow"):
-            raise AssertionError(f"line {node.lineno}: {ast.unparse(node)}")
+def test_the_core_asks_no_clock() -> None:
+    for name in of("protocol"):
+        for node in ast.walk(TREES[name]):
+            if isinstance(node, ast.Attribute) and node.attr in ("now", "today", "utcnow"):
+                raise AssertionError(f"{name}, line {node.lineno}: {ast.unparse(node)}")
 
 
 def test_of_the_client_the_shells_and_what_they_share_import_httpx() -> None:
@@ -124,9 +124,9 @@ def test_of_the_emulator_one_module_imports_httpx_and_only_when_used() -> None:
                 assert not (node.module or "").startswith("h2o_client.emulator.engines.")
 
 
-@pytest.mark.parametrize("name", of("emulator"))
-def test_the_emulator_shares_nothing_with_the_client(name: str) -> None:
-    assert ours(name) <= {"emulator", "extras"}  # how to install what is missing
+def test_the_emulator_shares_nothing_with_the_client() -> None:
+    for name in of("emulator"):
+        assert ours(name) <= {"emulator", "extras"}, name  # how to install what is missing
 
 
 @functools.cache
@@ -179,31 +179,33 @@ def test_the_shells_do_not_know_each_other() -> None:
         assert not tops(name) & {"asyncio", "trio", "threading", "time"}
 
 
-@pytest.mark.parametrize("name", of(*USERS))
-def test_what_is_built_upon_the_client_uses_its_public_names(name: str) -> None:
+def test_what_is_built_upon_the_client_uses_its_public_names() -> None:
     known_parts = {
         "", "diagnosis", "errors", "extras", "options", "safe_text", "stored", "types", "bridge",
         "emulator", "cli", "plugins",
     }  # fmt: skip
-    assert ours(name) <= {*known_parts, part(name)}
-    for module, attribute in imports(name):
-        if module in PUBLIC_MODULES and attribute is not None:
-            known = attribute in h2o_client.__all__ or f"{attribute}.__init__" in MODULES
-            assert known or attribute in {"errors", "stored", "types"}, attribute
-    for node in ast.walk(TREES[name]):
-        if not isinstance(node, ast.Attribute):
-            continue
-        of_module = isinstance(node.value, ast.Name) and node.value.id == "h2o_client"
-        if of_module:
-            assert node.attr in h2o_client.__all__, node.attr
-        if node.attr.startswith("_") and not node.attr.endswith("__"):
-            assert ast.unparse(node.value) in ("self", "cls", "super()"), ast.unparse(node)
+    for name in of(*USERS):
+        assert ours(name) <= {*known_parts, part(name)}, name
+        for module, attribute in imports(name):
+            if module in PUBLIC_MODULES and attribute is not None:
+                known = attribute in h2o_client.__all__ or f"{attribute}.__init__" in MODULES
+                assert known or attribute in {"errors", "stored", "types"}, (name, attribute)
+        for node in ast.walk(TREES[name]):
+            if not isinstance(node, ast.Attribute):
+                continue
+            of_module = isinstance(node.value, ast.Name) and node.value.id == "h2o_client"
+            if of_module:
+                assert node.attr in h2o_client.__all__, (name, node.attr)
+            if node.attr.startswith("_") and not node.attr.endswith("__"):
+                assert ast.unparse(node.value) in ("self", "cls", "super()"), (
+                    f"{name}: {ast.unparse(node)}"
+                )
 
 
-@pytest.mark.parametrize("name", of("batch", "notebook"))
-def test_batch_and_notebook_import_no_shell(name: str) -> None:
-    names = {attribute for module, attribute in imports(name) if module == "h2o_client"}
-    assert not names & {"H2oClient", "AsyncH2oClient", "ChatStream", "AsyncChatStream"}
+def test_batch_and_notebook_import_no_shell() -> None:
+    for name in of("batch", "notebook"):
+        names = {attribute for module, attribute in imports(name) if module == "h2o_client"}
+        assert not names & {"H2oClient", "AsyncH2oClient", "ChatStream", "AsyncChatStream"}, name
 
 
 def yields(nodes: list[ast.stmt]) -> Iterator[int]:
@@ -213,17 +215,17 @@ def yields(nodes: list[ast.stmt]) -> Iterator[int]:
                 yield item.lineno
 
 
-@pytest.mark.parametrize("name", of("protocol"))
-def test_no_yield_where_closing_a_flow_would_fail(name: str) -> None:
+def test_no_yield_where_closing_a_flow_would_fail() -> None:
     wide = {"BaseException", "GeneratorExit"}
-    for node in ast.walk(TREES[name]):
-        if not isinstance(node, ast.Try | ast.TryStar):
-            continue
-        assert list(yields(node.finalbody)) == []
-        for handler in node.handlers:
-            caught = set() if handler.type is None else set(re.findall(r"\w+", _code(handler.type)))
-            if handler.type is None or caught & wide:
-                assert list(yields(handler.body)) == []
+    for name in of("protocol"):
+        for node in ast.walk(TREES[name]):
+            if not isinstance(node, ast.Try | ast.TryStar):
+                continue
+            assert list(yields(node.finalbody)) == [], name
+            for handler in node.handlers:
+                caught = _code(handler.type) if handler.type else "BaseException"
+                if wide & set(re.findall(r"\w+", caught)):
+                    assert list(yields(handler.body)) == [], name
 
 
 def _code(node: ast.expr) -> str:
@@ -236,15 +238,15 @@ def test_the_rule_on_yield_finds_one() -> None:
     assert list(yields(found[0].finalbody)) == [5]
 
 
-@pytest.mark.parametrize("name", [*sorted(SYNC | ASYNC), *of("g4f", "batch", "notebook", "magics")])
-def test_the_shells_hold_no_generators(name: str) -> None:
+def test_the_shells_hold_no_generators() -> None:
     managers = {"contextmanager", "asynccontextmanager"}  # entered and left in one place
-    for node in ast.walk(TREES[name]):
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        decorators = {_code(item).rpartition(".")[2] for item in node.decorator_list}
-        own = [item for item in _own_nodes(node) if isinstance(item, ast.Yield | ast.YieldFrom)]
-        assert not own or decorators & managers, f"{node.name} is a generator"
+    for name in [*sorted(SYNC | ASYNC), *of("g4f", "batch", "notebook", "magics")]:
+        for node in ast.walk(TREES[name]):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            decorators = {_code(item).rpartition(".")[2] for item in node.decorator_list}
+            own = [item for item in _own_nodes(node) if isinstance(item, ast.Yield | ast.YieldFrom)]
+            assert not own or decorators & managers, f"{name}: {node.name} is a generator"
 
 
 def _own_nodes(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.AST]:
@@ -257,24 +259,23 @@ def _own_nodes(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast
             waiting.extend(ast.iter_child_nodes(node))
 
 
-@pytest.mark.parametrize("name", list(MODULES))
-def test_no_module_is_too_long(name: str) -> None:
-    assert len(MODULES[name].read_text().splitlines()) <= LONGEST
+def test_no_module_is_too_long() -> None:
+    lengths = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
+    assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
 
 
-@pytest.mark.parametrize("name", list(MODULES))
-def test_every_module_says_what_it_is(name: str) -> None:
-    assert ast.get_docstring(TREES[name])
+def test_every_module_says_what_it_is() -> None:
+    assert [name for name, tree in TREES.items() if not ast.get_docstring(tree)] == []
 
 
 RECORDING = re.compile(r"\b\d\d[a-z]?_[a-z]\w+")
 
 
-@pytest.mark.parametrize("name", list(MODULES))
-def test_what_help_prints_names_no_recording(name: str) -> None:
-    for node in ast.walk(TREES[name]):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            assert RECORDING.findall(ast.get_docstring(node) or "") == []
+def test_what_help_prints_names_no_recording() -> None:
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                assert RECORDING.findall(ast.get_docstring(node) or "") == [], name
 
 
 def test_the_rule_on_recordings_finds_one() -> None:

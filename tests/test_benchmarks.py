@@ -26,6 +26,7 @@ def test_the_server_ends_with_its_parent() -> None:
             server.kill()
 
 
+@pytest.mark.slow
 def test_one_section_with_two_clients() -> None:
     command = [sys.executable, "-m", "tests.benchmarks", "--smoke"]
     done = subprocess.run(

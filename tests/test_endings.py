@@ -8,7 +8,6 @@ from typing import Any
 import endings
 import needs
 import pytest
-from spread import in_turn
 
 from h2o_client.emulator import Answer, Emulator
 
@@ -69,7 +68,8 @@ def check(trials: list[dict[str, Any]]) -> None:
             assert (status, errors) == (3 if name == "sys.exit" else 0, ""), name
 
 
-@pytest.mark.parametrize("backend", in_turn(["sync", "asyncio", "trio"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["sync", "asyncio", "trio"])
 def test_nothing_is_left(backend: str) -> None:
     names = [name for name in NAMES if name.endswith(f" on {backend}")]
     check(run(1, *(names or list(endings.SYNC))[::3]))

@@ -48,6 +48,7 @@ def test_short_and_says_how_to_run_it(path: Path) -> None:
     assert "H2O_CHAT_URL=" in docstring
 
 
+@pytest.mark.slow
 def test_script(server: Emulator) -> None:
     server.reply(" Hi!", Answer(" Because it is.", pace=0.001))
     assert output("script.py", url=server.url) == (
@@ -57,6 +58,7 @@ def test_script(server: Emulator) -> None:
     assert server.conversations == []
 
 
+@pytest.mark.slow
 def test_script_that_fails(server: Emulator) -> None:
     server.reply(" Hi!", Answer(" Because", ending="error", error="out of memory"))
     done = run("script.py", url=server.url)
@@ -66,6 +68,7 @@ def test_script_that_fails(server: Emulator) -> None:
     assert done.stderr.endswith("What had arrived: ' Because'\n")
 
 
+@pytest.mark.slow
 def test_asyncio_app(server: Emulator) -> None:
     shown = output("asyncio_app.py", url=server.url)
     assert shown.count("Q: ") == shown.count("A: ") == 4
@@ -76,6 +79,7 @@ def test_asyncio_app(server: Emulator) -> None:
     assert kinds.count("delete") == 4
 
 
+@pytest.mark.slow
 def test_asyncio_app_with_one_failure(server: Emulator) -> None:
     server.fail(status=403)
     shown = output("asyncio_app.py", url=server.url)
@@ -83,12 +87,14 @@ def test_asyncio_app_with_one_failure(server: Emulator) -> None:
     assert shown.count("A: ") == 4
 
 
+@pytest.mark.slow
 def test_trio_app(server: Emulator) -> None:
     shown = output("trio_app.py", url=server.url)
     assert f"Q: Hello!\nA: {HELLO}\n" in shown
     assert "[cut off]" not in shown
 
 
+@pytest.mark.slow
 def test_trio_app_that_runs_out_of_time(server: Emulator) -> None:
     server.reply(Answer(" In time, late", hold_after=2), Answer(" In time, late", hold_after=2))
     shown = output("trio_app.py", "2", url=server.url)
@@ -98,6 +104,7 @@ def test_trio_app_that_runs_out_of_time(server: Emulator) -> None:
     assert server.conversations == []
 
 
+@pytest.mark.slow
 def test_self_hosted() -> None:
     with Emulator(base_path="/assistant", token="s3cret") as server:
         shown = output("self_hosted.py", "Hello!", url=server.url, H2O_CHAT_TOKEN="s3cret")
@@ -108,6 +115,7 @@ def test_self_hosted() -> None:
         assert "shareConversationsWithModelAuthors" not in settings.form()
 
 
+@pytest.mark.slow
 def test_self_hosted_behind_a_proxy(server: Emulator) -> None:
     # The emulator stands where the proxy is, and sees what it is asked to fetch.
     run("self_hosted.py", url="http://chat.example.invalid/assistant", HTTP_PROXY=server.url)
@@ -115,6 +123,7 @@ def test_self_hosted_behind_a_proxy(server: Emulator) -> None:
     assert path == "http://chat.example.invalid/assistant/settings"
 
 
+@pytest.mark.slow
 def test_files(tmp_path: Path) -> None:
     notes = tmp_path / "notes.txt"
     notes.write_text("At noon.")
@@ -125,12 +134,14 @@ def test_files(tmp_path: Path) -> None:
         assert b"base64;notes.txt" in message.body
 
 
+@pytest.mark.slow
 def test_files_where_the_server_takes_none(server: Emulator) -> None:
     done = run("files.py", url=server.url)
     assert done.returncode == 1
     assert "put what is in them into the prompt" in done.stderr
 
 
+@pytest.mark.slow
 def test_reasoning(server: Emulator) -> None:
     server.reply(Answer(tokens=["<think>", "It is odd.", "</think>", "Yes, it is."]))
     shown = output("reasoning.py", "Is 2027 prime?", url=server.url)

@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import pytest
-from spread import in_turn
 
 SCRIPT = """
 import sys
@@ -19,8 +18,9 @@ IMPORTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["H2oClient", "AsyncH2oClient"])
-@pytest.mark.parametrize("options", in_turn(IMPORTED))
+@pytest.mark.parametrize("options", IMPORTED)
 def test_a_dialect_that_is_not_used_is_not_imported(name: str, options: str) -> None:
     script = SCRIPT.format(name=name, options=options)
     found = subprocess.run(

@@ -744,6 +744,7 @@ def test_load_and_unload(server: Emulator, shell: Shell, monkeypatch: pytest.Mon
     unload(shell)
 
 
+@pytest.mark.slow
 def test_it_is_not_loaded_before_it_is_used() -> None:
     code = (
         "import sys, h2o_client\n"

@@ -20,7 +20,6 @@ import needs
 import pytest
 from asked import eventually, no_connection
 from backends import endless
-from spread import in_turn
 
 from h2o_client import AsyncH2oClient, H2oClient, Retries, Timeouts
 from h2o_client.emulator import Emulator, Fault
@@ -219,8 +218,9 @@ def put_chat(client: H2oClient, answers: Any) -> None:
         answers.put(client.chat("Hi").text)
 
 
+@pytest.mark.slow
 @forks
-@pytest.mark.parametrize("method", in_turn(multiprocessing.get_all_start_methods()))
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 def test_multiprocessing(server: Emulator, method: str) -> None:
     server.reply(endless(" One"), " Child")
     context: Any = multiprocessing.get_context(method)
@@ -244,6 +244,7 @@ def test_multiprocessing(server: Emulator, method: str) -> None:
     assert len(server.sessions) == (1 if method == "fork" else 2)
 
 
+@pytest.mark.slow
 def test_a_pool_of_processes(server: Emulator) -> None:
     server.reply(" One", " One")
     spawn = multiprocessing.get_context("spawn")
@@ -285,6 +286,7 @@ def test_a_child_uses_no_idle_connection_of_its_parent(server: Emulator, form: s
         assert server.accepted == 2  # the parent's is as it was
 
 
+@pytest.mark.slow
 @needs.posix
 @forks
 def test_children_at_the_same_time_get_their_own_answers(server: Emulator) -> None:
@@ -317,6 +319,7 @@ def test_children_at_the_same_time_get_their_own_answers(server: Emulator) -> No
 # Event loops
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "backends",
     [("asyncio",) * 3, ("trio",) * 3, ("asyncio", "trio"), ("trio", "asyncio")],
@@ -436,9 +439,10 @@ async def read_half(client: AsyncH2oClient) -> None:
 FORMS["stream"] = read_half
 
 
+@pytest.mark.slow
 @needs.posix
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("backends", in_turn(["asyncio", "trio", "both"]))
+@pytest.mark.parametrize("backends", ["asyncio", "trio", "both"])
 def test_ten_event_loops_leave_nothing_open(server: Emulator, form: str, backends: str) -> None:
     client = AsyncH2oClient(server.url, timeouts=PATIENCE)
     cycle = BACKENDS if backends == "both" else (backends,)

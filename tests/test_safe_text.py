@@ -89,6 +89,7 @@ def seen(html: str) -> str:
 # Notebooks
 
 
+@pytest.mark.slow
 def test_an_answer_is_made_of_markdowns_own_elements() -> None:
     for answer in ALL:
         assert seen(to_html(answer)).strip() or answer.startswith("!["), answer
@@ -208,7 +209,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=100)
+@pytest.mark.slow
 @given(st.lists(PIECES | st.text(max_size=5), max_size=12).map("".join))
 @example("[a](http://[::1")
 @example("![a](http://\ud800.x)")

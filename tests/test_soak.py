@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import soak
-from spread import every
 
 ROOT = Path(__file__).parent.parent
 
@@ -18,7 +17,8 @@ def figures(text: str) -> dict[str, int]:
     return {name: int(value) for name, value in found}
 
 
-@pytest.mark.parametrize("backend", every(3, soak.BACKENDS))
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", soak.BACKENDS)
 def test_a_short_run(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
     status = soak.main(["--streams", "20", "--workers", "5", "--seed", "3", "--backend", backend])
     text = capsys.readouterr().out

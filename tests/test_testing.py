@@ -32,12 +32,14 @@ def test_it_is_an_entry_point() -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_example(pytester: pytest.Pytester, plugin: list[str]) -> None:
     pytester.makepyfile(test_my_program=EXAMPLE.read_text(encoding="utf-8"))
     done = pytester.runpytest_subprocess(*plugin)
     done.assert_outcomes(passed=6)
 
 
+@pytest.mark.slow
 def test_a_mark_chooses_the_kind_of_server(pytester: pytest.Pytester, plugin: list[str]) -> None:
     pytester.makepyfile(
         """
@@ -55,6 +57,7 @@ def test_a_mark_chooses_the_kind_of_server(pytester: pytest.Pytester, plugin: li
     done.assert_outcomes(passed=2)
 
 
+@pytest.mark.slow
 def test_it_imports_nothing_until_the_fixture_is_used(
     pytester: pytest.Pytester, plugin: list[str]
 ) -> None:
@@ -81,6 +84,7 @@ def test_it_imports_nothing_until_the_fixture_is_used(
     done.assert_outcomes(passed=2)
 
 
+@pytest.mark.slow
 def test_it_says_what_is_missing(pytester: pytest.Pytester, plugin: list[str]) -> None:
     pytester.makepyfile(
         """
@@ -98,6 +102,7 @@ def test_it_says_what_is_missing(pytester: pytest.Pytester, plugin: list[str]) -
     done.stdout.no_fnmatch_line("*ModuleNotFoundError*")
 
 
+@pytest.mark.slow
 def test_async_tests_have_it_too(pytester: pytest.Pytester, plugin: list[str]) -> None:
     pytester.makepyfile(
         """
@@ -139,6 +144,7 @@ def test_each_test_has_its_own(h2o_server: Emulator) -> None:
     assert h2o_server.requests == []
 
 
+@pytest.mark.slow
 def test_nothing_is_left_in_the_environment(pytester: pytest.Pytester, plugin: list[str]) -> None:
     pytester.makepyfile(
         """

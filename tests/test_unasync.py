@@ -50,11 +50,13 @@ def check(script: Path) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.slow
 def test_the_sync_code_is_up_to_date() -> None:
     result = check(SCRIPT)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
@@ -77,6 +79,7 @@ def test_the_check_finds_a_difference(tmp_path: Path, name: str, old: str, new: 
     assert Path(name).name in result.stdout
 
 
+@pytest.mark.slow
 def test_the_check_finds_a_file_that_nothing_generates(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "h2o_client/_client", tmp_path / "h2o_client/_client")
     (tmp_path / "scripts").mkdir()

@@ -41,6 +41,7 @@ def prompts(server: Emulator) -> list[str]:
 # A prompt and what is piped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "piped", "sent"),
     [
@@ -189,6 +190,7 @@ def test_json_of_a_conversation(command: Command, kept: list[str]) -> None:
 # As a person types it
 
 
+@pytest.mark.slow
 @needs.posix
 def test_in_a_shell(server: Emulator, tmp_path: Path) -> None:
     from pseudo_terminal import session

@@ -112,6 +112,7 @@ def deleted(server: Emulator, times: int) -> Callable[[], bool]:
 # Answers
 
 
+@pytest.mark.slow
 def test_answers_in_order(run: Run, server: Emulator) -> None:
     prompts = [f"prompt {number}" for number in range(20)]
     server.reply(Answer(" late", pace=0.02))
@@ -247,6 +248,7 @@ def test_server_down(run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch
     assert run.texts() == ["one", "two"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on", ["create", "rename", "message"])
 def test_the_limit_pauses(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch, on: str
@@ -263,6 +265,7 @@ def test_the_limit_pauses(
     assert server.conversations == []
 
 
+@pytest.mark.slow
 def test_a_pause_is_told(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -282,6 +285,7 @@ def test_a_pause_is_told(
 # Interrupted
 
 
+@pytest.mark.slow
 @needs.posix
 def test_killed(run: Run, server: Emulator) -> None:
     server.reply(*[" early"] * 5, *[Answer(" in flight", hold_after=1)] * 3)
@@ -418,6 +422,7 @@ def test_the_answer_comes_while_it_is_awaited(run: Run, server: Emulator) -> Non
     assert asked(server) == ["one"]
 
 
+@pytest.mark.slow
 @needs.posix
 @pytest.mark.parametrize(
     ("number", "status"),
@@ -444,6 +449,7 @@ def test_interrupted(run: Run, server: Emulator, number: int, status: int) -> No
     assert len(asked(server)) == 6
 
 
+@pytest.mark.slow
 @needs.posix
 @pytest.mark.parametrize(
     "failed",
@@ -582,6 +588,7 @@ def test_nothing_is_lost_where_something_cannot_be_written(tmp_path: Path) -> No
         journal.answered("d", "4", {})
 
 
+@pytest.mark.slow
 @needs.posix
 def test_a_disk_that_is_full(run: Run, server: Emulator) -> None:
     server.reply(*[Answer(" begun and", hold_after=1)] * 3)

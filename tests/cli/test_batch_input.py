@@ -165,6 +165,7 @@ def test_an_input_without_prompts(
 # Stdin and stdout
 
 
+@pytest.mark.slow
 def test_a_pipe_on_both_sides(server: Emulator) -> None:
     command = ("batch", "-", "-o", "-")
     with process(*command, stdin=subprocess.PIPE) as started:

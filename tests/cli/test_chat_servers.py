@@ -17,6 +17,7 @@ from h2o_client.emulator import Emulator
 __all__ = ["home", "no_retries", "terminal"]  # the fixtures
 
 
+@pytest.mark.slow
 def test_the_model_of_a_server_of_2025(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own first model answers, which is unknown until the server has been asked."""
     models = {"first/one": "rote", "second/one": "rote"}

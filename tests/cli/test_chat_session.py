@@ -92,6 +92,7 @@ def test_a_conversation_remembers(terminal: InTerminal, server: Emulator) -> Non
     assert len(conversation.messages) == 4
 
 
+@pytest.mark.slow
 def test_lines_are_edited_and_recalled(start: Start, server: Emulator) -> None:
     with start() as chat:
         chat.line("Helo\x1b[Dl")  # one to the left, and the missing letter
@@ -132,6 +133,7 @@ def test_typed_text_is_cleared_by_ctrl_c(terminal: InTerminal, server: Emulator)
 # Ctrl-C
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(start: Start, server: Emulator) -> None:
     server.reply(Answer(" one two three", hold_after=2))
     with start() as chat:
@@ -170,6 +172,7 @@ def test_a_second_ctrl_c_leaves_after_a_retry(start: Start, server: Emulator) ->
     assert "Traceback" not in chat.text
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_leaves_while_the_stop_is_told(start: Start, server: Emulator) -> None:
     server.reply(Answer(" one two three", hold_after=2))
     server.fault("stop", Fault(hang=True))
@@ -192,6 +195,7 @@ def test_ctrl_c_at_the_prompt_leaves_the_second_time(terminal: InTerminal) -> No
     assert terminal.text.count("Ctrl-C once more leaves.") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_signal_ends_it(start: Start, server: Emulator, asked: bool) -> None:
     server.reply(Answer(" one two three", hold_after=2))
@@ -211,6 +215,7 @@ def test_a_signal_ends_it(start: Start, server: Emulator, asked: bool) -> None:
 # What is shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--raw", "--json"])
 def test_a_retry_is_shown(terminal: InTerminal, server: Emulator, option: str) -> None:
     server.fault("create", Fault(status=503, body="no room"))
@@ -219,6 +224,7 @@ def test_a_retry_is_shown(terminal: InTerminal, server: Emulator, option: str) -
     assert re.match(r"trying again in .*no room.*\n.*Here\.", terminal.text)
 
 
+@pytest.mark.slow
 def test_a_retry_of_a_command_is_shown(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     server.fault("root", Fault(status=503, body="no room"))
     models = InTerminal(monkeypatch, "models", "--base-url", server.url)
@@ -264,6 +270,7 @@ VERSE = (
 )
 
 
+@pytest.mark.slow
 def test_the_same_answer_looks_the_same(start: Start, server: Emulator) -> None:
     server.reply(Answer(tokens=(VERSE,)), Answer(tokens=tuple(VERSE), pace=0.004))
     found = []
@@ -292,6 +299,7 @@ def test_an_answer_obeys_no_control_character(terminal: InTerminal, server: Emul
     assert "before]0;title after2J" in terminal.text
 
 
+@pytest.mark.slow
 def test_an_answer_longer_than_the_screen(terminal: InTerminal, server: Emulator) -> None:
     answer = "\n\n".join(f"paragraph number-{n}." for n in range(40))
     server.reply(answer + "\n\n```\n" + "\n".join(f"code-{n}." for n in range(40)) + "\n```")
@@ -411,6 +419,7 @@ def check_order(text: str, parts: Sequence[str]) -> None:
         assert found, f"no {part!r} in {before!r}"
 
 
+@pytest.mark.slow
 def test_what_commands_do(terminal: InTerminal, server: Emulator, tmp_path: Path) -> None:
     saved, text = tmp_path / "chat.json", tmp_path / "chat.md"
     lines = [
@@ -481,6 +490,7 @@ def test_a_state_that_cannot_be_written(terminal: InTerminal, home: Path) -> Non
     assert terminal.text.count("-c will not find this conversation") == 1
 
 
+@pytest.mark.slow
 def test_local_conversation_keeps_nothing(terminal: InTerminal, home: Path) -> None:
     assert terminal("--local", typed=["Hello", "/quit"]) == 0
     assert "How can I help you?" in terminal.text
@@ -543,6 +553,7 @@ def test_json(chat: Command, server: Emulator) -> None:
     assert chat.err == f"h2o-client: {error['message']}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "heavy"),
     [

@@ -320,6 +320,7 @@ def test_a_proxy_variable_that_is_not_valid(
     assert served.requests == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
@@ -369,6 +370,7 @@ def test_stdin_that_is_not_text_in_the_c_locale() -> None:
     assert "the text on stdin is not utf-8" in err
 
 
+@pytest.mark.slow
 @needs.posix
 @pytest.mark.parametrize(
     ("closed", "status", "told"),
@@ -389,6 +391,7 @@ def test_begun_with_closed_files(served: Emulator, closed: str, status: int, tol
     assert served.conversations == []
 
 
+@pytest.mark.slow
 @needs.posix
 @pytest.mark.parametrize(
     "arguments",
@@ -440,6 +443,7 @@ def test_missing_extra(module: str, arguments: list[str]) -> None:
 # Interruptions
 
 
+@pytest.mark.slow
 @needs.posix
 @pytest.mark.parametrize(
     ("number", "status"),
@@ -469,6 +473,7 @@ def test_interrupted_before_an_answer(served: Emulator) -> None:
     assert served.conversations == []
 
 
+@pytest.mark.slow
 @needs.posix
 def test_reader_has_gone(served: Emulator) -> None:
     served.reply(Answer(" one two three four", hold_after=2, pace=0.005))
@@ -487,6 +492,7 @@ def test_reader_has_gone(served: Emulator) -> None:
 # The server
 
 
+@pytest.mark.slow
 @needs.posix
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]

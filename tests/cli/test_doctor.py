@@ -105,6 +105,7 @@ def test_the_server_of_the_environment(
     assert doctor.found["server"][1] == f"{server.url} (from $H2O_CHAT_URL)"
 
 
+@pytest.mark.slow
 def test_local(doctor: Doctor) -> None:
     assert doctor("--local") == 0
     assert doctor.found["answer"][0] == "ok"
@@ -363,6 +364,7 @@ def test_terms_that_are_not_noted(
     assert doctor.found["terms"][0] == "note"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "advice"),
     [

@@ -179,6 +179,7 @@ def test_an_issuer_that_is_named(server: Emulator, authority: Any) -> None:
     assert server.conversations == []
 
 
+@pytest.mark.slow
 def test_a_certificate_file_that_does_not_exist(server: Emulator) -> None:
     status, out = run("doctor", server.url, SSL_CERT_FILE="/nowhere/issuer.pem")
     assert (status, steps(out)) == (
@@ -188,6 +189,7 @@ def test_a_certificate_file_that_does_not_exist(server: Emulator) -> None:
     assert "name a file of certificates (PEM)" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "days", "outcome", "hint"),
     [
@@ -228,6 +230,7 @@ def test_a_server_without_tls(command: Command, server: Emulator) -> None:
 # Through a proxy
 
 
+@pytest.mark.slow
 def test_through_a_tunnel(server: Emulator, authority: Any) -> None:
     with (
         tls(server, authority.issue_cert("chat.example")) as port,

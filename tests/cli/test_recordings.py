@@ -25,6 +25,7 @@ def recording(command: str) -> list[str]:
     return str(found).splitlines()
 
 
+@pytest.mark.slow
 def test_a_conversation(server: Emulator, tmp_path: Path) -> None:
     server.reply(Answer(" It would take days", hold_after=3))
     env = {**os.environ, "H2O_CHAT_URL": server.url, "XDG_STATE_HOME": str(tmp_path)}

@@ -47,6 +47,7 @@ def stop(serve: "subprocess.Popen[bytes]", *, warned: bool = False) -> None:
     assert err.endswith("\nstopped\n") if warned else err == "\nstopped\n"
 
 
+@pytest.mark.slow
 @needs.posix
 def test_the_servers_of_2025() -> None:
     with serving("--dialect", "chat-ui-2025") as (serve, url, _):
@@ -64,6 +65,7 @@ def test_what_local_behaves_as(command: Command) -> None:
     assert "add --local" in command.err
 
 
+@pytest.mark.slow
 @needs.posix
 def test_the_api_of_openai(server: Emulator) -> None:
     """Before a chat-ui server, and before an engine."""
@@ -91,6 +93,7 @@ def test_an_upstream_that_is_not_there(command: Command) -> None:
     assert command.err.endswith("; run `h2o-client doctor http://127.0.0.1:1`\n")
 
 
+@pytest.mark.slow
 @needs.posix
 @pytest.mark.parametrize(
     ("options", "variable", "key"),
@@ -110,6 +113,7 @@ def test_where_the_key_is_from(
         stop(serve)
 
 
+@pytest.mark.slow
 @needs.posix
 def test_several_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
@@ -266,6 +270,7 @@ def test_an_engine_that_is_dead_is_said_at_once(
     assert terminal.text == f"h2o-client: {DEAD}\n"
 
 
+@pytest.mark.slow
 @needs.posix
 def test_serving_a_dead_engine_is_said_once() -> None:
     models = [f"--model={name}=openai:http://127.0.0.1:1#m" for name in "ab"]
@@ -329,6 +334,7 @@ def test_a_token_is_required_of_every_client(monkeypatch: pytest.MonkeyPatch) ->
         stop(serve)
 
 
+@pytest.mark.slow
 @needs.posix
 def test_it_can_be_ended_twice() -> None:
     """A second Ctrl-C, while it ends, leaves no traceback."""
@@ -371,6 +377,7 @@ def test_record_and_replay(tmp_path: Path) -> None:
         stop(serve)
 
 
+@pytest.mark.slow
 @needs.posix
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)]

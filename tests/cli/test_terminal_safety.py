@@ -113,6 +113,7 @@ def test_each_command_is_tried() -> None:
     assert known == {command[: 1 + (command[0] in groups)] for command in COMMANDS}
 
 
+@pytest.mark.slow
 def test_the_servers_words(run: Run) -> None:
     for command in COMMANDS:
         shown = run(*command)
@@ -139,6 +140,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     logger.setLevel(logging.NOTSET)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("logged")
 def test_the_servers_errors(run: Run, hostile: Emulator) -> None:
     for command in COMMANDS:
@@ -176,6 +178,7 @@ def test_the_address_of_a_shared_page(
     check(run("conversations", "share"))
 
 
+@pytest.mark.slow
 @needs.posix
 @pytest.mark.usefixtures("run")
 def test_a_conversation_in_a_terminal(hostile: Emulator) -> None:

@@ -284,6 +284,7 @@ def test_stop_delivers_one_token_less_than_is_stored(server: Emulator, client: C
     assert server.stops == 1
 
 
+@pytest.mark.slow
 def test_a_turn_stored_late_overwrites_a_newer_one(server: Emulator, client: Client) -> None:
     server.reply(Answer(" One", store_delay=0.5), " Two")
     assert texts(client.say("First")[1])[0] == " One"
@@ -719,6 +720,7 @@ def test_a_port_in_use_is_an_error(server: Emulator) -> None:
         other.start()
 
 
+@pytest.mark.slow
 def test_many_streams_at_once(server: Emulator, client: Client) -> None:
     count = 200
     server.reply(*[Answer(" a b", hold_after=1)] * count)

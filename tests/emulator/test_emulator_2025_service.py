@@ -196,6 +196,7 @@ def test_what_a_model_does_not_take_is_dropped_without_a_word() -> None:
     assert [chat[0]["content"] for chat in titled] == ["See", seen]
 
 
+@pytest.mark.slow
 def test_files_that_are_refused(peer: Peer) -> None:
     text = "text/plain"
     assert peer.say("x", None, ("other;x", text, b"eA==")).status == 500

@@ -126,6 +126,7 @@ def background(
     return thread, result
 
 
+@pytest.mark.slow
 def test_keepalive() -> None:
     """18: one connection for all, closed when idle, and ``Connection: close``."""
     name = "0.4/18_keepalive"

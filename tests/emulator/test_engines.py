@@ -16,7 +16,6 @@ from asked import eventually
 from backends import Api
 from model_servers import WHOLE, Asked, Handler, OpenAIStub, Server, running
 from replay import Replay, load, names
-from spread import every
 from test_emulator import Client
 from test_emulator_captures import NOT_COMPARED, OWN, play_all, start
 from tgi_stub import TgiStub
@@ -252,7 +251,8 @@ def test_a_model_in_this_process_needs_a_name(spec: str) -> None:
 # text-generation-inference, checked against what was recorded
 
 
-@pytest.mark.parametrize("name", every(4, [name for name in names() if name not in OWN]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in names() if name not in OWN])
 def test_a_model_server_is_asked_and_passed_on_as_recorded(name: str) -> None:
     tgi = TgiStub()
     with running(tgi) as model_server:

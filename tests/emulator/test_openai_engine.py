@@ -458,6 +458,7 @@ def test_a_stop_reaches_a_server_that_says_nothing(
     assert server.stops == 1
 
 
+@pytest.mark.slow
 def test_a_server_slower_than_the_clients_limits(
     server: Emulator, stub: OpenAIStub, model_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -505,6 +506,7 @@ def test_a_redirect_is_not_followed(
     assert [item.path for item in model_server.asked] == ["/v1/chat/completions"]
 
 
+@pytest.mark.slow
 async def test_several_at_once(api: Api, stub: OpenAIStub) -> None:
     stub.events[1:1] = [HOLD]
     async with api.client() as client:
@@ -616,6 +618,7 @@ def test_a_password_in_the_address_is_sent_and_not_shown(
     assert not any("cret" in text for text in shown)
 
 
+@pytest.mark.slow
 def test_closing_the_emulator_reaches_the_model_server(
     server: Emulator, stub: OpenAIStub, model_server: Server
 ) -> None:

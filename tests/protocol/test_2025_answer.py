@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from recorded import Exchange, lines, named, newer
-from spread import in_turn
 
 from h2o_client.errors import GenerationError, H2oError, ProtocolError, RateLimitError
 from h2o_client.protocol.chat_ui_2025.answer import MAX_TEXT, AnswerParser
@@ -53,7 +52,7 @@ def pieces(body: bytes, size: int) -> Iterable[bytes]:
     return (body[start : start + size] for start in range(0, len(body), size))
 
 
-@pytest.mark.parametrize("exchange", in_turn(STREAMS), ids=str)
+@pytest.mark.parametrize("exchange", STREAMS, ids=str)
 @pytest.mark.parametrize("size", [1, 7, 100, 10**6])
 def test_a_recorded_stream_is_read_however_it_is_cut(exchange: Exchange, size: int) -> None:
     events = lines(exchange)
@@ -182,6 +181,7 @@ def test_what_is_not_this_protocol_is_an_error(body: bytes) -> None:
     assert parser.final is None
 
 
+@pytest.mark.slow
 def test_an_endless_answer_is_an_error() -> None:
     parser, _ = read(stream("x" * (MAX_TEXT // 64)) * 65, stream("b") * 2)
     assert isinstance(parser.error, ProtocolError)

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from recorded import Exchange, lines, named
-from spread import in_turn
 from tree import FINISHED, HELLO, KEEP_ALIVE, STARTED, TreeWorld, line, said, streamed
 from world import Answer, Part, Player, chat_of, cut, lost, says
 
@@ -203,7 +202,7 @@ def plain(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("step", [37, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("main", [True, False], ids=["main", "0.10"])
-@pytest.mark.parametrize("name", in_turn(RECORDED))
+@pytest.mark.parametrize("name", RECORDED)
 def test_a_stream_that_is_cut_anywhere_is_right_or_an_error(
     name: str, main: bool, step: int
 ) -> None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from recorded import HELLO, Exchange, scenario, streams
 
@@ -207,7 +207,6 @@ def test_a_stream_means_the_same_in_any_disguise(name: str, disguise: str) -> No
     assert read(*bytewise(disguised)) == read(data)
 
 
-@settings(max_examples=60)
 @given(
     stream=st.sampled_from([s for s in streams() if len(s.body) < 3000]),
     disguises=st.lists(st.sampled_from(sorted(DISGUISES)), max_size=3, unique=True),
@@ -467,7 +466,7 @@ FRAGMENTS = st.one_of(
 )
 
 
-@settings(max_examples=200)
+@pytest.mark.slow
 @given(pieces=st.lists(FRAGMENTS, max_size=20), limit=st.sampled_from([16, 120, MAX_LINE]))
 @example(pieces=[b"data:", b"\xef\xbb\xbf", b"\r", b"\n"], limit=16)
 def test_any_bytes_come_to_tokens_or_a_typed_error_however_they_are_cut(
@@ -482,7 +481,6 @@ def test_any_bytes_come_to_tokens_or_a_typed_error_however_they_are_cut(
     assert repr(read(*bytewise(data), limit=limit)) == repr(outcome)
 
 
-@settings(max_examples=100)
 @given(data=st.binary(max_size=60), places=st.lists(st.integers(0, 60), max_size=6))
 def test_lines_are_those_of_the_rules_however_they_are_cut(data: bytes, places: list[int]) -> None:
     splitter = LineSplitter()

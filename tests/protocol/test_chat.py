@@ -2,7 +2,7 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from recorded import HELLO as CAPTURED_HELLO
 from recorded import scenario
@@ -200,7 +200,7 @@ def interleave(scene: Scene, count: int, turns: Sequence[int] = ()) -> list[Repl
     return [ended[index] for index in range(count)]
 
 
-@settings(max_examples=40)
+@pytest.mark.slow
 @given(turns=st.lists(st.integers(0, 4), max_size=60))
 def test_chats_that_begin_at_once_open_one_session(turns: list[int]) -> None:
     scene = Scene()
@@ -956,7 +956,7 @@ SCRIPTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=100)
+@pytest.mark.slow
 @given(
     script=SCRIPTS,
     breaks=st.none() | st.integers(0, 30),

@@ -168,6 +168,7 @@ values_ = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(values_)
 def test_what_is_written_is_read(value: object) -> None:
     found = unflatten(json.loads(json.dumps(flatten(value))))
@@ -196,6 +197,7 @@ entries_ = (
 )
 
 
+@pytest.mark.slow
 @given(json_values | st.lists(json_values, max_size=8) | st.lists(entries_, max_size=12))
 def test_anything_is_a_value_or_a_protocol_error(payload: object) -> None:
     with contextlib.suppress(ProtocolError):

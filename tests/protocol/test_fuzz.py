@@ -44,7 +44,6 @@ def inputs(name: str) -> st.SearchStrategy[bytes]:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_what_must_hold_holds_for_anything(name: str) -> None:
-    @settings(max_examples=150)
     @given(inputs(name))
     def check(content: bytes) -> None:
         TARGETS[name](content)
@@ -119,6 +118,7 @@ def test_cuts_lose_nothing(head: bytes, content: bytes) -> None:
     assert b"".join(Tape(head).cuts(content)) == content
 
 
+@pytest.mark.slow
 def test_a_target_tells_of_a_parser_that_breaks_its_rules(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +129,7 @@ def test_a_target_tells_of_a_parser_that_breaks_its_rules(
     assert tally.crashes
 
 
+@pytest.mark.slow
 def test_the_command_without_atheris(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.fuzz", "--runs", "30", "--crashes", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

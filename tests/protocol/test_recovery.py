@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from recorded import HELLO, scenario
-from spread import every
 from world import (
     CONVERSATION,
     GONE,
@@ -115,7 +114,15 @@ RECORDINGS = [
 ]
 
 
-@pytest.mark.parametrize("recording", every(len(RECORDINGS), RECORDINGS), ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "recording",
+    [
+        RECORDINGS[0],
+        *[pytest.param(recording, marks=pytest.mark.long) for recording in RECORDINGS[1:]],
+    ],
+    ids=str,
+)
 def test_cut_at_every_byte_the_whole_text_comes_exactly_once(recording: Recording) -> None:
     for size in range(len(recording.body) + 1):
         world = World(

@@ -3,7 +3,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from recorded import Exchange, everything, scenario
 from world import MODAL, OWN_LIMIT
@@ -286,7 +286,6 @@ def test_a_date_without_a_date_to_measure_it_by_says_nothing() -> None:
     assert retry_after(Head(429, (("retry-after", "Fri, 20 Nov 2026 16:59:14 GMT"),))) is None
 
 
-@settings(max_examples=100)
 @given(
     st.one_of(
         st.text(max_size=20),
@@ -500,7 +499,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=200)
+@pytest.mark.slow
 @given(
     status=st.sampled_from([200, 204, 301, 303, 308, 400, 404, 405, 429, 500, 503]),
     body=st.binary(max_size=30) | JSON.map(lambda value: json.dumps(value).encode()),

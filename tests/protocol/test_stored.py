@@ -471,6 +471,7 @@ nodes = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(
     json_values
     | st.lists(nodes | json_values, max_size=3).map(lambda n: {"type": "data", "nodes": n})

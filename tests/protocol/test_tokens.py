@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -59,6 +60,7 @@ class Shell:
         return True
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.sampled_from([SHOWN, SHOWN, EMPTY, SPECIAL]), min_size=1, max_size=12),
     st.lists(st.integers(1, 4), min_size=12, max_size=12),

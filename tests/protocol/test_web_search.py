@@ -82,6 +82,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(steps, st.lists(st.integers(0, 10_000), max_size=12), st.booleans())
 def test_any_stream_cut_anywhere(items: list[Any], cuts: list[int], whole: bool) -> None:
     grown = [items[: n + 1] for n in range(len(items))]
@@ -197,6 +198,7 @@ def test_limit_is_of_one_object_not_of_the_stream() -> None:
     assert len(parser.feed(data * 50)) == 1
 
 
+@pytest.mark.slow
 def test_work_is_linear() -> None:
     # Decoding after each byte would look at 5 * 10**10 bytes here.
     data = stream([{"type": "update", "message": "x{[\\" * 60_000}])
@@ -205,6 +207,7 @@ def test_work_is_linear() -> None:
     assert len(entries) == 1
 
 
+@pytest.mark.slow
 def test_work_is_bounded_where_each_byte_could_be_the_end() -> None:
     data = stream([{"type": "update", "message": "}" * 60_000}])
     parser = WebSearchParser()

@@ -174,6 +174,7 @@ async def test_what_a_server_of_2023_cannot_do(api: Api) -> None:
         assert kinds(server) == ["settings"]
 
 
+@pytest.mark.slow
 async def test_a_conversation_from_its_first_message_to_its_end(
     api: Api, version: str, tmp_path: Path
 ) -> None:
@@ -324,6 +325,7 @@ async def test_a_lost_answer_goes_on_live(api: Api, server: Emulator) -> None:
     assert kinds(server).count("message") == kinds(server).count("reattach") == 1
 
 
+@pytest.mark.slow
 async def test_a_message_that_did_not_arrive_is_sent_again(api: Api, server: Emulator) -> None:
     server.fault("message", Fault(disconnect=True))
     async with api.client() as client:
@@ -332,6 +334,7 @@ async def test_a_message_that_did_not_arrive_is_sent_again(api: Api, server: Emu
     assert server.generations == 1
 
 
+@pytest.mark.slow
 async def test_keep_alives_do_not_count_as_an_answer(api: Api, server: Emulator) -> None:
     server.reply(endless(" a", held=0))
     limits = Timeouts(first_token=0.5, recovery=0.1)
@@ -362,6 +365,7 @@ async def test_a_stopped_answer_is_stored_as_it_was_given(api: Api, server: Emul
     await api.settled()
 
 
+@pytest.mark.slow
 async def test_a_stop_that_comes_too_late_does_not_hurt_the_next(api: Api) -> None:
     with emulator(stop_lifetime=0.3) as server:
         async with api.client(server.url) as client, client.conversation() as talk:
@@ -389,6 +393,7 @@ async def test_leaving_stops_and_deletes(api: Api, server: Emulator, form: str) 
     await api.settled()
 
 
+@pytest.mark.slow
 async def test_the_reply_is_there_before_the_title(api: Api, server: Emulator) -> None:
     server.reply(Answer(WORDS, hold_title=True), "Second")
     async with api.client() as client, client.conversation() as talk:
@@ -440,6 +445,7 @@ async def test_sharing_is_refused_before_a_resumed_conversation_goes_on(
     assert asked.index("settings") < asked.index("message")
 
 
+@pytest.mark.slow
 async def test_a_message_waits_for_the_answer_of_another_client(api: Api, server: Emulator) -> None:
     server.reply(Answer(WORDS, hold_after=1), "Second")
     async with (

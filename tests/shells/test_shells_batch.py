@@ -280,6 +280,7 @@ async def test_a_result_gives_its_reply_or_raises(api: Api, server: Emulator) ->
 # Where the prompts come from
 
 
+@pytest.mark.slow
 async def test_prompts_are_pulled_as_there_is_room(api: Api, server: Emulator) -> None:
     pulled: list[int] = []
 
@@ -306,6 +307,7 @@ async def test_a_reader_that_is_slow(api: Api, server: Emulator) -> None:
     await api.settled()
 
 
+@pytest.mark.slow
 @only(*ASYNC)
 async def test_async_prompts(api: Api, server: Emulator) -> None:
     closed: list[bool] = []
@@ -469,6 +471,7 @@ with H2oClient(sys.argv[1]) as client, client.batch(["a", "b", "c"]) as results:
 """
 
 
+@pytest.mark.slow
 @needs.posix
 def test_ctrl_c(server: Emulator) -> None:
     server.reply(*[endless(" One")] * 3)
@@ -507,6 +510,7 @@ def test_ctrl_c_while_a_thread_is_started(
 # The service's limit
 
 
+@pytest.mark.slow
 async def test_all_pause_for_the_limit(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -583,6 +587,7 @@ def in_no_time(
     return noted
 
 
+@pytest.mark.slow
 async def test_a_pause_is_in_the_log(
     api: Api,
     server: Emulator,
@@ -607,6 +612,7 @@ def test_a_pause_is_told_once_and_again_when_it_becomes_longer() -> None:
     assert told == [120.0, 300.0]
 
 
+@pytest.mark.slow
 async def test_the_service_that_limits(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch, "WINDOW", 0.02)
     now = [0.0]  # each refusal lets the server's time pass

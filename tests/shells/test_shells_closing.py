@@ -130,6 +130,7 @@ async def test_closing_during_the_last_request_leaves_a_whole_answer_whole(
 READERS = 10
 
 
+@pytest.mark.slow
 async def test_closing_takes_one_time_limit_however_many_wait_for_their_first_token(
     api: Api, server: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -269,6 +270,7 @@ async def test_an_interruption_while_a_dropped_response_is_released_loses_nothin
     await api.settled()
 
 
+@pytest.mark.slow
 @only(*ASYNC)
 async def test_cancelled_at_any_moment_nothing_is_left(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch

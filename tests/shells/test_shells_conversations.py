@@ -455,6 +455,7 @@ async def test_it_is_deleted_on_cancellation(
         assert server.stops == 1
 
 
+@pytest.mark.slow
 @only(*ASYNC)
 async def test_it_is_deleted_on_cancellation_while_it_is_made(api: Api, server: Emulator) -> None:
     server.fault("create", Fault(delay=1))
@@ -567,6 +568,7 @@ async def test_one_that_is_kept_may_be_dropped(api: Api, server: Emulator) -> No
 # Taken up again
 
 
+@pytest.mark.slow
 async def test_save_and_load(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         async with client.conversation(keep=True) as talk:

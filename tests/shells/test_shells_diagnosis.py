@@ -230,6 +230,7 @@ def test_the_variable_of_the_base_url_is_named(
 # Time
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on", ["settings", "create"])
 async def test_silence_from_the_start(api: Api, server: Emulator, on: str) -> None:
     server.fault(on, Fault(hang=True))
@@ -240,6 +241,7 @@ async def test_silence_from_the_start(api: Api, server: Emulator, on: str) -> No
     )
 
 
+@pytest.mark.slow
 async def test_silence_after_a_beginning(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     error = await failure(api, server.url, timeouts=Timeouts(idle=1))

@@ -387,6 +387,7 @@ async def test_silence_before_the_first_token(api: Api, server: Emulator) -> Non
     assert (error.limit, error.partial) == ("first_token", "")
 
 
+@pytest.mark.slow
 async def test_silence_between_tokens(api: Api, server: Emulator) -> None:
     server.reply(endless(" One", " two"))
     error = await fails(api, timeouts=Timeouts(idle=1))
@@ -400,6 +401,7 @@ async def test_comments_are_no_tokens(api: Api, server: Emulator) -> None:
         assert (await client.chat("Hi")).text == " One"
 
 
+@pytest.mark.slow
 async def test_the_total_of_a_call(api: Api, server: Emulator) -> None:
     server.reply(Answer([" x"] * 1000, pace=0.01))
     error = await fails(api, timeouts=Timeouts(total=1.5))

@@ -620,6 +620,7 @@ async def test_a_clean_up_finds_a_connection_where_the_pool_has_one(
     await api.close_http(http)
 
 
+@pytest.mark.slow
 async def test_a_clean_up_that_finds_no_connection_is_done_later(
     api: Api, server: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -52,6 +52,7 @@ CHUNKS = st.lists(st.tuples(st.binary(min_size=1, max_size=40), SIZES), max_size
 TRAILERS = st.sampled_from([b"", b"A: b\r\n", b"A: b\r\nC: d\r\n"])
 
 
+@pytest.mark.slow
 @given(CHUNKS, TRAILERS, st.booleans(), st.sampled_from([b"", b"HTTP"]), st.lists(st.integers(0)))
 def test_what_is_in_chunks_is_what_h11_finds(
     chunks: list[tuple[bytes, str]], trailers: bytes, ended: bool, rest: bytes, places: list[int]

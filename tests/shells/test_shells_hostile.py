@@ -164,6 +164,7 @@ async def test_an_id_that_could_not_stand_in_a_path(
 # Redirects
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("own", [None, {"follow_redirects": True, "verify": False}])
 async def test_a_redirect_to_another_origin_is_not_followed(
@@ -324,6 +325,7 @@ async def test_a_line_without_end(api: Api, hostile: Hostile, start: bytes) -> N
     assert hostile.sent["message"] < 2 * MIB + IN_FLIGHT
 
 
+@pytest.mark.slow
 async def test_an_answer_without_end(api: Api, hostile: Hostile) -> None:
     hostile.on("message", Endless(head(EVENTS), event("x" * (MIB - 200))))
     outcome = await chat(api, hostile)
@@ -331,6 +333,7 @@ async def test_an_answer_without_end(api: Api, hostile: Hostile) -> None:
     assert hostile.sent["message"] < 40 * MIB + IN_FLIGHT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [b": ping\n" * 10_000, b"\n" * 65536, b"\r" * 65536, b"event: x\nid: 7\n\n" * 5000],
@@ -353,6 +356,7 @@ async def test_a_tail_without_end(api: Api, hostile: Hostile) -> None:
     assert hostile.sent["message"] < IN_FLIGHT
 
 
+@pytest.mark.slow
 async def test_memory_under_what_has_no_end(api: Api, hostile: Hostile) -> None:
     await chat(api, hostile)  # so that what is made once is there
     tracemalloc.start()
@@ -638,6 +642,7 @@ SECONDS = 1.0
 DROPS = 1000  # of 5 ms each: some times the limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", ["settings", "create"])
 @pytest.mark.parametrize("status", ["200 OK", "500 Oh"])
 async def test_a_small_answer_that_drips(
@@ -650,6 +655,7 @@ async def test_a_small_answer_that_drips(
     assert outcome.error.limit == "idle"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", ["200 OK", "500 Oh"])
 @pytest.mark.parametrize("limit", ["idle", "total"])
 async def test_an_answer_that_is_no_stream_and_drips(
@@ -663,6 +669,7 @@ async def test_an_answer_that_is_no_stream_and_drips(
     assert hostile.sent["message"] < DROPS
 
 
+@pytest.mark.slow
 async def test_an_answer_that_drips_within_a_line(api: Api, hostile: Hostile) -> None:
     line = event("x" * DROPS)
     hostile.on("message", Dripping(head(EVENTS) + event(" Hel"), line + END))
@@ -671,6 +678,7 @@ async def test_an_answer_that_drips_within_a_line(api: Api, hostile: Hostile) ->
     assert (outcome.error.limit, outcome.error.partial) == ("idle", " Hel")
 
 
+@pytest.mark.slow
 async def test_a_deletion_that_drips(api: Api, hostile: Hostile) -> None:
     hostile.on("delete", Dripping(head(), b"x" * DROPS))
     outcome = await chat(api, hostile, timeouts=Timeouts(idle=SECONDS, cleanup=SECONDS))
@@ -679,6 +687,7 @@ async def test_a_deletion_that_drips(api: Api, hostile: Hostile) -> None:
     assert hostile.sent["delete"] < DROPS
 
 
+@pytest.mark.slow
 async def test_a_web_search_that_drips(api: Api, hostile: Hostile) -> None:
     body = b'{"messages":[{"type":"result","id":"abc"}]}'
     again: Pieces = [head(JSON), *(b'{"messages":[]}', 0.005) * DROPS, body]
@@ -771,6 +780,7 @@ async def test_data_that_are_none(api: Api, hostile: Hostile, body: bytes) -> No
     assert hostile.operations[-1] == "delete"
 
 
+@pytest.mark.slow
 async def test_data_without_end(api: Api, hostile: Hostile) -> None:
     hostile.on("message", head(EVENTS) + event(" Hel"))
     hostile.on("data", Endless(head(JSON), b"[" * MIB))

@@ -148,6 +148,7 @@ def proxy() -> Iterator[tuple[str, list[Any]]]:
         thread.join()
 
 
+@pytest.mark.slow
 async def test_a_proxy(api: Api, server: Emulator, proxy: tuple[str, list[Any]]) -> None:
     place, seen = proxy
     server.reply(" Hello", " again")
@@ -164,6 +165,7 @@ async def test_a_proxy(api: Api, server: Emulator, proxy: tuple[str, list[Any]])
     assert all(request.header("referer") == f"{server.url}/" for request in server.requests)
 
 
+@pytest.mark.slow
 async def test_a_proxy_of_the_environment(
     api: Api, proxy: tuple[str, list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +195,7 @@ async def test_a_connection_that_the_server_closed_meanwhile(api: Api, server: E
         assert await api.wait(lambda: server.accepted) == 2
 
 
+@pytest.mark.slow
 def test_importing_a_client_does_not_import_the_other() -> None:
     import subprocess
     import sys

@@ -46,6 +46,7 @@ async def strikes(api: Api, timeouts: Timeouts | float, url: str | None = None) 
 SLOW = {"settings": Fault(delay=0.2), "create": Fault(delay=0.2), "message": Fault(delay=1.3)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("timeouts", "faults", "answer", "limit", "partial"),
     [
@@ -87,6 +88,7 @@ async def test_the_limit_that_strikes(
     assert isinstance(error, TimeoutError)
 
 
+@pytest.mark.slow
 async def test_a_conversation_keeps_what_had_arrived(api: Api, server: Emulator) -> None:
     server.reply(endless(" One", " two"), " Fine.")
     async with (
@@ -137,6 +139,7 @@ async def test_the_total_bounds_connecting_too(api: Api, full: str) -> None:
     assert time.monotonic() - begun < 0.1 + SLACK
 
 
+@pytest.mark.slow
 async def test_a_full_pool_is_a_connection_that_is_not_made(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     options: dict[str, Any] = {"limits": httpx.Limits(max_connections=1), "timeout": None}
@@ -157,6 +160,7 @@ async def test_a_full_pool_is_a_connection_that_is_not_made(api: Api, server: Em
 # Time that is not the server's
 
 
+@pytest.mark.slow
 async def test_the_callers_own_time_is_not_idle(api: Api, server: Emulator) -> None:
     server.reply(Answer([" One", " two"]))
     async with (
@@ -168,6 +172,7 @@ async def test_the_callers_own_time_is_not_idle(api: Api, server: Emulator) -> N
         assert (await stream.read()).text == " One two"
 
 
+@pytest.mark.slow
 async def test_the_callers_own_time_is_part_of_the_total(api: Api, server: Emulator) -> None:
     server.reply(Answer([" One", " two", " three"], pace=0.02))
     timeouts = Timeouts(total=1.5, idle=5)
@@ -183,6 +188,7 @@ async def test_the_callers_own_time_is_part_of_the_total(api: Api, server: Emula
     await api.settled()
 
 
+@pytest.mark.slow
 async def test_a_whole_answer_is_not_spoilt_by_the_total(api: Api, server: Emulator) -> None:
     """The deletion after it is the clean-up, which has its own limit."""
     server.reply(" One")
@@ -192,6 +198,7 @@ async def test_a_whole_answer_is_not_spoilt_by_the_total(api: Api, server: Emula
         await api.settled()
 
 
+@pytest.mark.slow
 async def test_slow_tokens_are_not_silence(api: Api, server: Emulator) -> None:
     server.reply(Answer([" x"] * 8, pace=0.15))
     async with api.client(timeouts=Timeouts(idle=1, first_token=1), retries=0) as client:
@@ -210,6 +217,7 @@ async def test_a_wait_for_another_attempt_that_exceeds_the_total_is_not_begun(
     assert time.monotonic() - begun < SLACK
 
 
+@pytest.mark.slow
 async def test_each_call_has_a_total_of_its_own(api: Api, server: Emulator) -> None:
     server.reply(*[Answer(" x", first=0.7)] * 3)
     async with (
@@ -236,6 +244,7 @@ def dripping() -> Iterator[Hostile]:
         yield server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "drop",
     [
@@ -266,6 +275,7 @@ async def test_comments_feed_no_limit(
     assert after <= took < after + SLACK
 
 
+@pytest.mark.slow
 @only("sync")
 @pytest.mark.parametrize("limit", ["idle", "total"])
 async def test_a_thread_is_watched_no_longer_than_its_limit(
@@ -295,6 +305,7 @@ async def test_comments_before_the_first_token(api: Api, dripping: Hostile) -> N
     assert 0.15 <= time.monotonic() - begun < 0.15 + SLACK
 
 
+@pytest.mark.slow
 async def test_many_under_one_watch_are_struck_each_at_its_time(
     api: Api, dripping: Hostile
 ) -> None:

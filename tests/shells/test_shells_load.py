@@ -55,6 +55,7 @@ def right(number: int) -> str:
 # Many at once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("threads", "calls"), [(16, 1), pytest.param(64, 3, marks=pytest.mark.long)]
 )
@@ -84,6 +85,7 @@ def test_threads_that_share_a_client(
     assert kinds(server).count("create") == threads * (2 * calls + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tasks", [60, pytest.param(1000, marks=pytest.mark.long)])
 @only(*ASYNC)
 async def test_tasks_that_share_a_client(api: Api, server: Emulator, tasks: int) -> None:
@@ -112,6 +114,7 @@ async def test_tasks_that_share_a_client(api: Api, server: Emulator, tasks: int)
     assert kinds(server).count("create") == kinds(server).count("delete") == tasks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streams", [120, pytest.param(400, marks=pytest.mark.long)])
 async def test_streams_that_stand_starve_nobody(api: Api, server: Emulator, streams: int) -> None:
     """Each holds a connection; with httpx's default of 100 the rest would wait, and time out."""
@@ -172,6 +175,7 @@ def much(tokens: int) -> Answer:
     return Answer(raw=(each * tokens + last).encode(), split=16_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [20_000, pytest.param(1_000_000, marks=pytest.mark.long)])
 async def test_memory_is_flat_however_much_is_streamed(
     api: Api, server: Emulator, tokens: int
@@ -205,6 +209,7 @@ async def test_memory_is_flat_however_much_is_streamed(
     assert grown[-1] - grown[1] < max(tokens // 2, 200_000), grown
 
 
+@pytest.mark.slow
 async def test_memory_within_one_answer_is_that_of_its_text(api: Api, server: Emulator) -> None:
     """Its tokens are given out as they come, and not kept."""
     size = 20_000

@@ -130,6 +130,7 @@ def test_a_wrong_level(api: Api, monkeypatch: pytest.MonkeyPatch, level: str) ->
         api.client()
 
 
+@pytest.mark.slow
 def test_a_script(server: Emulator) -> None:
     """As a user meets it: a process of its own, and nothing configured in it."""
     script = "import sys, h2o_client\nwith h2o_client.H2oClient(sys.argv[1]) as c: c.chat('Hi')"
@@ -149,6 +150,7 @@ def test_a_script(server: Emulator) -> None:
 # What it does not say
 
 
+@pytest.mark.slow
 async def test_nothing_secret_is_in_it(
     api: Api, server: Emulator, capfd: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

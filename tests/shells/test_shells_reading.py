@@ -104,6 +104,7 @@ async def test_an_end_without_the_final_event(api: Api, server: Emulator) -> Non
     assert caught.value.partial == "".join(TOKENS)
 
 
+@pytest.mark.slow
 async def test_the_time_that_the_caller_takes_is_not_the_servers(
     api: Api, server: Emulator
 ) -> None:

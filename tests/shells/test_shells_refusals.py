@@ -85,6 +85,7 @@ def serving() -> Generator[Server]:
 PATIENT = Timeouts(recovery=600.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transport", [None, "fast"])
 @pytest.mark.parametrize("size", [600_000, 6_000_000])
 async def test_a_prompt_that_is_refused_while_it_is_sent(
@@ -99,6 +100,7 @@ async def test_a_prompt_that_is_refused_while_it_is_sent(
         assert server.refused == 1
 
 
+@pytest.mark.slow
 async def test_a_prompt_whose_connection_is_closed_without_a_word(api: Api) -> None:
     with serving() as server:
         server.answers = False

@@ -283,6 +283,7 @@ async def test_what_does_not_pass_is_not_sent_again(
 # How long
 
 
+@pytest.mark.slow
 async def test_retry_after_in_seconds(api: Api, server: Emulator) -> None:
     told = Told()
     server.fault("create", Fault(503, headers={"Retry-After": "1"}))

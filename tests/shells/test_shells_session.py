@@ -21,6 +21,7 @@ from h2o_client.emulator import Emulator, Fault, Model
 MANY = 12
 
 
+@pytest.mark.slow
 async def test_many_on_a_fresh_client_open_one_session(api: Api, server: Emulator) -> None:
     server.fault("settings", Fault(delay=0.02))
     async with api.client() as client:
@@ -57,6 +58,7 @@ async def test_many_share_the_failure_to_open_it(api: Api, server: Emulator) -> 
         assert (await client.chat("Hi")).text
 
 
+@pytest.mark.slow
 async def test_many_find_the_session_forgotten(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         await client.chat("Hi")
@@ -213,6 +215,7 @@ async def test_a_cookie_of_another_name(api: Api, session: str | None) -> None:
         assert kinds(other) == ["create", "message", "delete"]
 
 
+@pytest.mark.slow
 async def test_a_server_that_answers_slowly_to_settings(api: Api, server: Emulator) -> None:
     server.fault("settings", Fault(hang=True))
     async with api.client(timeouts=1.0, retries=0) as client:

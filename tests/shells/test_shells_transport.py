@@ -79,6 +79,7 @@ async def test_a_pickled_client_has_the_transport(api: Api, server: Emulator) ->
             await client.aclose()
 
 
+@pytest.mark.slow
 def test_a_package_that_is_missing_is_named() -> None:
     script = (
         "import sys; sys.modules['aiohappyeyeballs'] = None\n"

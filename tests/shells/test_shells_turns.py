@@ -45,6 +45,7 @@ async def converse(client: AsyncH2oClient, turns: int) -> None:
         assert asked == [f"Message {number}" for number in range(turns)]
 
 
+@pytest.mark.slow
 async def test_no_turn_is_lost_where_answers_are_stored_late(api: Api) -> None:
     with Emulator(store_delay=0.2) as slow:
         async with api.client(slow.url) as client:
@@ -74,6 +75,7 @@ def test_none_of_2000_turns_is_lost_where_answers_are_stored_late() -> None:
         assert slow.generations == 2000
 
 
+@pytest.mark.slow
 async def test_after_a_stop_history_and_vote_wait_until_the_turn_is_stored(
     api: Api, server: Emulator
 ) -> None:
@@ -101,6 +103,7 @@ async def test_after_a_stop_history_and_vote_wait_until_the_turn_is_stored(
 # A generation that runs on
 
 
+@pytest.mark.slow
 async def test_after_two_stops_in_a_row_the_third_message_is_not_overwritten(
     api: Api, server: Emulator
 ) -> None:
@@ -119,6 +122,7 @@ async def test_after_two_stops_in_a_row_the_third_message_is_not_overwritten(
     await api.settled()
 
 
+@pytest.mark.slow
 async def test_a_message_after_a_time_limit_is_not_overwritten(api: Api, server: Emulator) -> None:
     server.reply(Answer(" Late", first=4), " Next")
     async with (
@@ -134,6 +138,7 @@ async def test_a_message_after_a_time_limit_is_not_overwritten(api: Api, server:
     await api.settled()
 
 
+@pytest.mark.slow
 @only(*ASYNC)
 async def test_a_message_after_a_cancellation_is_not_overwritten(
     api: Api, server: Emulator
@@ -151,6 +156,7 @@ async def test_a_message_after_a_cancellation_is_not_overwritten(
     await api.settled()
 
 
+@pytest.mark.slow
 async def test_while_a_generation_runs_nothing_is_sent(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"), " Next")
     server.fault("stop", *[Fault(status=500)] * 2)
