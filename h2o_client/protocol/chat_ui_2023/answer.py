@@ -144,17 +144,17 @@ class AnswerParser:
     def read_on(self, data: bytes) -> list[str]:
         """Take the next bytes and return the texts in them: see `TextParser`."""
         event = _one_event(data)
-        if event is None or (raw := event[2]) is None or len(data) > self._room:
+        if event is None or len(data) > self._room:
             return self._read_on(data)
         # The way of nearly every read.
         try:
-            text = raw.decode()
-        except ValueError:
+            text = _text_of(event)
+            self.text += text.encode()
+        except ValueError:  # not UTF-8, or half a character
             return self._read_on(data)
         self._room -= len(data)
         self._latest = [event]
         self.count += 1
-        self.text += raw
         return [text]
 
     def _read_on(self, data: bytes) -> list[str]:
@@ -172,15 +172,11 @@ class AnswerParser:
             self._room -= size - start
             try:
                 while start < size and (event := _event_at(data, start)) is not None:
-                    if (raw := event[2]) is not None:
-                        text = raw.decode()
-                    else:
-                        text, _ = _raw_decode(event[3].decode())
-                        raw = text.encode()
+                    text = _text_of(event)
+                    self.text += text.encode()
                     texts.append(text)
                     latest.append(event)
                     self.count += 1
-                    self.text += raw
                     start = event.end()
             except ValueError:
                 self._room = 0  # the common way says what is wrong
@@ -312,9 +308,15 @@ class AnswerParser:
 
 def _token_of(event: re.Match[bytes]) -> Token:
     """Return the token of an event that `_EVENT` has matched."""
-    number, plain, escaped, logprob = event.groups()
-    text = _raw_decode(escaped.decode())[0] if plain is None else plain.decode()
-    return _new_token(Token, (int(number), text, float(logprob), False))
+    return _new_token(Token, (int(event[1]), _text_of(event), float(event[4]), False))
+
+
+def _text_of(event: re.Match[bytes]) -> str:
+    """Return the text of an event that `_EVENT` has matched."""
+    if (plain := event[2]) is not None:
+        return plain.decode()
+    text: str = _raw_decode(event[3].decode())[0]
+    return text
 
 
 def model_error(message: str, kind: str) -> H2oError:

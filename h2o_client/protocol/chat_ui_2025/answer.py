@@ -103,16 +103,18 @@ class AnswerParser:
     def read_on(self, data: bytes) -> list[str]:
         """Take the next bytes and return the texts in them: see `TextParser`."""
         event = _one_event(data) if self._between else None
-        if event is None or (raw := event[1]) is None:
+        if event is None:
             return self._read_on(data)
         # The way of nearly every read.
         try:
-            text = raw.decode()
+            text = _text_of(event)
         except ValueError:
+            return self._read_on(data)
+        if not text:
             return self._read_on(data)
         self._latest = [event]
         self.count += 1
-        self.text += raw
+        self.text += text.encode()
         return [text]
 
     def _read_on(self, data: bytes) -> list[str]:
@@ -138,16 +140,12 @@ class AnswerParser:
         """Read events in the usual form, and return where they end."""
         while (event := _event_at(data, start)) is not None:
             try:
-                if (raw := event[1]) is not None:
-                    text = raw.decode()
-                else:
-                    text = json.loads(event[2]).rstrip("\0")
-                    raw = text.encode()
+                text = _text_of(event)
             except ValueError:
                 break  # the ordinary path reports invalid UTF-8
-            if raw:
+            if text:
                 texts.append(text)
-                self.text += raw
+                self.text += text.encode()
             latest.append(event)
             self.count += 1
             start = event.end()
@@ -274,9 +272,10 @@ class AnswerParser:
 
 def _text_of(event: re.Match[bytes]) -> str:
     """Return the text of an event that `_EVENT` has matched."""
-    plain, escaped = event.groups()
-    text: str = json.loads(escaped).rstrip("\0") if plain is None else plain.decode()
-    return text
+    if (plain := event[1]) is not None:
+        return plain.decode()
+    text: str = _raw_decode(event[2].decode())[0]
+    return text.rstrip("\0")
 
 
 def _load_object(text: str) -> dict[str, Any]:
