@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     A shell makes what it begins in the background deaf to Ctrl-C.
     """
-    hypothesis.settings.load_profile("short" if config.option.markexpr else "long")
+    hypothesis.settings.load_profile("short" if config.option.markexpr == "not long" else "long")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
