@@ -1,7 +1,7 @@
-"""A client for H2O's chat service, and for self-hosted servers of its kind.
+"""A client for H2O's chat service and for self-hosted chat-ui servers.
 
-`H2oClient` is for scripts and threads, `AsyncH2oClient` for asyncio and trio. Names are imported on
-first use, so that a program loads only the client that it uses.
+Use `H2oClient` in scripts and threads, `AsyncH2oClient` on asyncio and trio. Names are imported on
+first use, so a program loads only the client that it needs.
 """
 
 from importlib import import_module
@@ -116,7 +116,7 @@ _WHERE = {
     "Revision": "types",
     "UnsupportedError": "errors",
     "UnsupportedServerError": "errors",
-    # For `%load_ext h2o_client`, and nobody else.
+    # For `%load_ext h2o_client`; not part of the public API.
     "load_ipython_extension": "magics",
     "unload_ipython_extension": "magics",
 }

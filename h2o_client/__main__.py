@@ -1,7 +1,6 @@
 """The command `h2o-client`, also `python -m h2o_client`.
 
-Its dependencies are in the extra `cli`, which may not be installed, so this module imports them
-only when it is called.
+Its dependencies are in the extra `cli`, which may not be installed, so `main()` imports them.
 """
 
 import sys
@@ -12,7 +11,7 @@ MISSING = f"h2o-client: {{}} is not installed ({install_hint('cli')})\n"
 
 
 def main() -> None:
-    """Run the command with the arguments of this process; exits with its status."""
+    """Run the command with this process's arguments, and exit with its status."""
     try:
         from h2o_client.cli import run
     except ModuleNotFoundError as error:

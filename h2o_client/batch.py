@@ -1,19 +1,18 @@
-"""Many prompts, several at a time, with any client. Made by `H2oClient.batch()`.
+"""Send many prompts, several at a time, with any client; see `H2oClient.batch()`.
 
-A batch pulls prompts one by one from any iterable, never further ahead than it can hold, and gives
-the results as they finish, so its memory does not grow with the number of prompts. What goes wrong
-with one prompt is the error of its result.
+A batch pulls prompts one by one from any iterable, only as far ahead as it can hold, and yields
+the results as they finish, so its memory does not grow with the number of prompts. A failed prompt
+gives a result with its error.
 
-`Batch` and `AsyncBatch` differ in how they pull prompts and how they stop, as threads and tasks do.
-`Batch` runs one thread per concurrent prompt. It pulls prompts in the thread that iterates it, so
-that iterables need not be thread-safe, and no thread blocks in one. Closing its stream ends a
-thread. `AsyncBatch` runs a task for each prompt and one that pulls, and cancels them. Both stop
-only at the end of their block: the server is told to stop and delete, and the threads or tasks are
-waited for.
+`Batch` and `AsyncBatch` differ in how they pull prompts and how they stop. `Batch` runs one thread
+per concurrent prompt. It pulls prompts in the thread that iterates it, so iterables need not be
+thread-safe, and no worker blocks in one. Closing a worker's stream ends the worker. `AsyncBatch`
+runs a task for each prompt and one that pulls, and cancels them. Both stop only at the end of their
+block: they stop the generations, delete the conversations, and wait for the threads or tasks.
 
-The service limits messages by session or address, so one rejection concerns all prompts:
-`RateLimit` says until when all of them pause. A prompt that hit the limit is sent again after the
-pause, by the same thread or task. A call's own retries never wait for the limit.
+The service limits messages by session or address, so one rejection affects all prompts: `RateLimit`
+determines how long all of them pause. A prompt that hit the limit is sent again after the pause, by
+the same thread or task. A call's own retries never wait for the limit.
 """
 
 import contextlib
@@ -41,15 +40,15 @@ from h2o_client import RateLimitError, Reply, Retries, Retry, types
 from h2o_client.options import as_arguments
 
 Prompt: TypeAlias = types.Messages | Mapping[str, Any]
-"""A prompt, messages, or a mapping: `prompt` or `messages`, and `parameters`, `model`, `id`."""
+"""A text, messages, or a mapping with `prompt` or `messages`, and `parameters`, `model`, `id`."""
 
 Prompts: TypeAlias = Iterable[Prompt]
 AsyncPrompts: TypeAlias = Iterable[Prompt] | AsyncIterable[Prompt]
 
 WINDOW = RateLimitError.WINDOW
-_SHORTEST = 1.0  # seconds of a pause, where the server says 0
-_JOIN = 10.0  # seconds to wait for a thread that cannot be reached in its socket
-_TURN = 1.0  # seconds: where a wait cannot be interrupted (Windows), Ctrl-C is seen between two
+_SHORTEST = 1.0  # seconds to pause if the server says 0
+_JOIN = 10.0  # seconds to wait for a thread that is blocked in its socket
+_TURN = 1.0  # seconds per wait: on Windows, Ctrl-C is handled only between two waits
 _KEYS = frozenset({"id", "messages", "model", "parameters", "prompt"})
 _END: Any = object()
 _logger = logging.getLogger("h2o_client")
@@ -61,7 +60,7 @@ class Answered:
 
     Attributes:
         index: the position of the prompt, counted from 0.
-        prompt: the prompt, as it was given.
+        prompt: the prompt, as given.
         id: the `id` of the prompt, if it is a mapping with an `id`.
         reply: the reply.
         error: None.
@@ -84,7 +83,7 @@ class Failed:
 
     Attributes:
         index: the position of the prompt, counted from 0.
-        prompt: the prompt, as it was given.
+        prompt: the prompt, as given.
         id: the `id` of the prompt, if it is a mapping with an `id`.
         reply: None.
         error: what went wrong: an `H2oError`, or a `TypeError` or `ValueError` for a prompt that
@@ -103,14 +102,14 @@ class Failed:
 
 
 BatchResult: TypeAlias = Answered | Failed
-"""The outcome of one prompt. Where `error` is None, `reply` is the reply; `unwrap()` raises."""
+"""The outcome of one prompt. `unwrap()` returns the reply, or raises the error."""
 
 
 class RateLimit:
-    """Says until when a batch pauses. It does not wait itself.
+    """Computes how long a batch pauses. It does not wait itself.
 
     Args:
-        budget: seconds of pause allowed in a row, without an answer in between.
+        budget: how many seconds the batch may pause without an answer in between.
         tell: called with the length of a pause in seconds, when it begins or is extended.
         clock: the time in seconds.
     """
@@ -160,7 +159,7 @@ class RateLimit:
 
 
 def leave_limit_to_batch(retries: Retries | int) -> Retries:
-    """Return the same retries, but without any for the rate limit."""
+    """Return the same retries, except that errors of the rate limit are not retried."""
     own = retries if isinstance(retries, Retries) else Retries(attempts=retries)
 
     def on_retry(retry: Retry) -> None:
@@ -173,7 +172,7 @@ def leave_limit_to_batch(retries: Retries | int) -> Retries:
 
 
 class _Common:
-    """The part that both kinds of batches share: arguments, rate limit and results."""
+    """The base of both kinds of batches: arguments, rate limit and results."""
 
     def __init__(
         self,
@@ -185,7 +184,7 @@ class _Common:
         **parameters: Any,
     ) -> None:
         if isinstance(prompts, str | bytes | Mapping):
-            raise TypeError("a batch takes many prompts: put a single one in a list")
+            raise TypeError("batch() takes an iterable of prompts: put a single prompt in a list")
         if isinstance(concurrency, bool) or not isinstance(concurrency, int):
             raise TypeError(f"concurrency must be an integer, not {concurrency!r}")
         if concurrency < 1:
@@ -194,10 +193,10 @@ class _Common:
             raise TypeError(f"limit_wait must be a number of seconds, not {limit_wait!r}")
         if not limit_wait >= 0:
             raise ValueError(f"limit_wait must be at least 0, not {limit_wait}")
-        client.stream("?", **parameters)  # sends nothing, and raises what is wrong for all
+        client.stream("?", **parameters)  # checks the arguments, and sends nothing
         retries = parameters.get("retries")
         if retries is None:
-            retries = getattr(client, "retries", None)  # a client need not have any
+            retries = getattr(client, "retries", None)  # other clients may not have any
         if retries is not None:
             parameters = {**parameters, "retries": leave_limit_to_batch(retries)}
         self._client = client
@@ -251,12 +250,12 @@ class _Common:
         return self._client.stream(messages, **keywords)
 
     def pausing(self, seconds: float) -> None:
-        """Log how many seconds all prompts pause; a subclass may do more."""
-        _logger.info("too many messages: all pause for %.0f s", seconds)
+        """Log for how many seconds all prompts pause; a subclass may do more."""
+        _logger.info("too many messages: all prompts pause for %.0f s", seconds)
 
     def _enter(self) -> None:
         if self._entered:
-            raise RuntimeError("a batch can be entered only once: make another")
+            raise RuntimeError("a batch can be used only once: create another")
         self._entered = True
 
     def _check_open(self, block: str) -> None:
@@ -287,17 +286,18 @@ def _id(prompt: Any) -> Any:
 
 
 class Batch(_Common):
-    """The results of many prompts, as they finish. Made by `H2oClient.batch()`.
+    """The results of many prompts, as they finish; returned by `H2oClient.batch()`.
 
-    Use it in a `with` block, and iterate it there. Nothing is sent before the first result is
+    Use it in a `with` block, and iterate it there. Nothing is sent until the first result is
     requested. Leaving the block stops all running prompts, and waits for them.
 
     Args:
         client: sends the prompts. Its `stream()` must return a stream with `read()`, and with a
             `close()` that any thread may call (async: `aclose()`).
         prompts: the prompts.
-        **options: `concurrency` (how many prompts are sent at a time), `limit_wait` (seconds that
-            all prompts may pause in a row for the service's limit), and the arguments of each call.
+        **options: `concurrency` (how many prompts are sent at a time), `limit_wait` (how many
+            seconds all prompts may pause for the service's rate limit without an answer in
+            between), and the arguments of each call.
     """
 
     def __init__(self, client: Any, prompts: Prompts, **options: Any) -> None:
@@ -320,13 +320,13 @@ class Batch(_Common):
             streams = list(self._streams)
         for _ in self._threads:
             self._jobs.put(_END)
-        # All at once: each has its time limit to notify the server.
+        # All at once: each takes up to its time limit to notify the server.
         closers = [_new_thread(stream.close) for stream in streams]
         for thread in closers:
             thread.start()
         until = time.monotonic() + _JOIN
         for thread in [*closers, *self._threads]:
-            if thread.is_alive():  # Ctrl-C can have come before its start
+            if thread.is_alive():  # Ctrl-C may have prevented its start
                 thread.join(max(0.0, until - time.monotonic()))
 
     def __iter__(self) -> Self:
@@ -336,8 +336,8 @@ class Batch(_Common):
         """Return the next result.
 
         Raises:
-            StopIteration: every prompt has had its result.
-            RuntimeError: outside of the `with` block.
+            StopIteration: all results have been returned.
+            RuntimeError: the batch is used outside of its `with` block.
             Exception: iterating the prompts raised it; all earlier prompts are done by then.
         """
         self._check_open("with")
@@ -352,7 +352,7 @@ class Batch(_Common):
         raise StopIteration
 
     def _has_room(self) -> bool:
-        """Whether to pull another prompt, for a free slot or as the next one."""
+        """Whether to pull another prompt: a slot is free, or no result is ready."""
         waiting, ready = self._pulled - self._given, self._results.qsize()
         if self._source is None or waiting >= 2 * self._concurrency:
             return False
@@ -361,7 +361,7 @@ class Batch(_Common):
     def _pull(self) -> None:
         try:
             prompt = next(self._source or iter(()), _END)
-        except Exception as error:  # noqa: BLE001 -- raised again when all that runs is done
+        except Exception as error:  # noqa: BLE001 -- raised again when all running prompts are done
             self._broken = error
             prompt = _END
         if prompt is _END:
@@ -380,13 +380,13 @@ class Batch(_Common):
             if result is None:
                 return
             self._results.put(result)
-            del job, result  # so that they can be collected while this waits
+            del job, result  # lets them be garbage-collected while this waits
 
     def _answer(self, index: int, prompt: Prompt) -> BatchResult | None:
         """Send a prompt until it is answered or has failed; None if the batch was closed."""
         result: BatchResult | None = None
         while result is None:
-            # The pause can become longer meanwhile.
+            # The pause can be extended while this waits.
             while not self._left.is_set() and (delay := self._limit.delay()) > 0:
                 self._left.wait(delay)
             if self._left.is_set():
@@ -412,12 +412,12 @@ class Batch(_Common):
 
 
 def _new_thread(call: Callable[..., object], *args: object) -> threading.Thread:
-    # A daemon: one that is stuck in a socket for longer than _JOIN must not keep the process.
+    # A daemon: a thread blocked in a socket for longer than _JOIN must not keep the process alive.
     return threading.Thread(target=call, args=args, name="h2o_client-batch", daemon=True)
 
 
 class AsyncBatch(_Common):
-    """`Batch` for `async with` and `async for`; `prompts` may be an async iterable, too."""
+    """`Batch` for `async with` and `async for`; `prompts` may also be an async iterable."""
 
     def __init__(self, client: Any, prompts: AsyncPrompts, **options: Any) -> None:
         super().__init__(client, prompts, **options)
@@ -445,7 +445,7 @@ class AsyncBatch(_Common):
         try:
             if isinstance(exc, anyio.get_cancelled_exc_class()):
                 return await self._group.__aexit__(exc_type, exc, traceback)
-            # Without the caller's error, which the group would wrap.
+            # Not with the caller's error, which the group would wrap.
             self._group.cancel_scope.cancel()
             await self._group.__aexit__(None, None, None)
         finally:
@@ -457,7 +457,7 @@ class AsyncBatch(_Common):
         return self
 
     async def __anext__(self) -> BatchResult:
-        """Return the next result; raises `StopAsyncIteration` at the end, and else as `Batch`."""
+        """Return the next result; raises `StopAsyncIteration`, or the errors of `Batch`."""
         self._check_open("async with")
         if not self._begun:
             self._begun = True
@@ -476,7 +476,7 @@ class AsyncBatch(_Common):
                     tasks.start_soon(self._run, index, prompt)
                     index += 1
         finally:
-            if isinstance(self._source, AsyncGenerator):  # left to the collector, it would complain
+            if isinstance(self._source, AsyncGenerator):  # avoids a warning from the event loop
                 with anyio.move_on_after(_JOIN, shield=True):
                     await self._source.aclose()
 
@@ -486,12 +486,12 @@ class AsyncBatch(_Common):
             if isinstance(self._source, AsyncIterator):
                 return await anext(self._source, _END)
             return next(self._source, _END)
-        except Exception as error:  # noqa: BLE001 -- raised again when all that runs is done
+        except Exception as error:  # noqa: BLE001 -- raised again when all running prompts are done
             self._broken = error
             return _END
 
     async def _run(self, index: int, prompt: Prompt) -> None:
-        """Send a prompt, and give its result as soon as there is room for it."""
+        """Send a prompt, and deliver its result as soon as there is room for it."""
         await self._results.send(await self._answer(index, prompt))
         self._room.release()
 
@@ -499,7 +499,7 @@ class AsyncBatch(_Common):
         """Send a prompt until it is answered or has failed."""
         result: BatchResult | None = None
         while result is None:
-            while (delay := self._limit.delay()) > 0:  # noqa: ASYNC110 -- it can become longer
+            while (delay := self._limit.delay()) > 0:  # noqa: ASYNC110 -- it can be extended
                 await anyio.sleep(delay)
             try:
                 result = self._answered(index, prompt, await self._read(prompt))

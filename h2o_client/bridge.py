@@ -1,7 +1,7 @@
 """A chat-ui server as an engine, for `h2o-client serve --api openai --upstream URL`.
 
-Each request becomes a conversation of its own, which is deleted when it is answered, or when the
-client that sent it leaves. The answer is complete or an error, as everywhere in this package.
+Each request gets its own conversation, which is deleted when it is answered or when the client
+disconnects. The answer is complete or an error, as everywhere in this package.
 """
 
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -39,18 +39,18 @@ STATUSES: Mapping[type[H2oError], int] = {
     ModelUnavailableError: 404,
     TransportTimeoutError: 504,
 }
-"""What the bridge answers to an error; 502 to all others: its own client did nothing wrong."""
+"""The bridge's status for each error; 502 for all others, which its own client did not cause."""
 
 
 DEFAULTS: Mapping[str, object] = {"do_sample": True, "temperature": 1, "top_p": 1}
-"""What programs send that state OpenAI's defaults: they change nothing."""
+"""OpenAI's defaults. Programs that send them expect the same as if they had sent nothing."""
 
 
 class ChatUiEngine(LiveEngine):
-    """A chat-ui server, asked by way of this package's client.
+    """A chat-ui server, reached through this package's client.
 
     Args:
-        url: Its base URL; None takes the configured one, as `H2oClient()` does.
+        url: Its base URL; None for the configured one, as in `H2oClient()`.
         **options: More arguments of `AsyncH2oClient`.
     """
 
@@ -59,8 +59,8 @@ class ChatUiEngine(LiveEngine):
         self._options = options
         self._client: AsyncH2oClient | None = None
 
-    async def start(self, say: Callable[[str], None]) -> None:  # noqa: ARG002 -- nothing to tell
-        """Make the client, and find out which kind of server it is."""
+    async def start(self, say: Callable[[str], None]) -> None:  # noqa: ARG002 -- nothing to report
+        """Make the client, and detect which kind of server it is."""
         self._client = AsyncH2oClient(self._url, **self._options)
         try:
             await self._client.models()
@@ -68,17 +68,17 @@ class ChatUiEngine(LiveEngine):
             raise EngineError(str(error)) from error
 
     async def aclose(self) -> None:
-        """Close the client: what still runs is stopped, its conversations are deleted."""
+        """Close the client: running answers are stopped, and their conversations deleted."""
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
 
     def template(self) -> str | None:
-        """The server has its own."""
-        return "(messages; the template is the server's)"
+        """Return a placeholder, as the server applies its own template."""
+        return "(messages; the server applies its own template)"
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token]:
-        """Yield the answer's texts, and at its end why it ended."""
+        """Yield the answer's texts, and finally the reason why it ended."""
         client = self._client
         assert client is not None, "the engine was not started"  # noqa: S101 -- our mistake
         parameters = request.parameters
@@ -106,27 +106,26 @@ class ChatUiEngine(LiveEngine):
 
 
 def upstream(url: str | None = None, **options: Any) -> dict[str, ChatUiEngine]:
-    """Return an engine for each model of a chat-ui server, as `Emulator(models=…)` takes them.
+    """Return an engine for each model of a chat-ui server, for `Emulator(models=…)`.
 
     Args:
-        url: The server's base URL; None takes the configured one, as `H2oClient()` does.
+        url: The server's base URL; None for the configured one, as in `H2oClient()`.
         **options: More arguments of `H2oClient`.
 
     Raises:
-        H2oError: The server does not tell its models.
+        H2oError: The server's models could not be listed.
         ValueError: The URL, or another argument, is not valid.
     """
-    with H2oClient(url, **{"retries": 0, **options}) as client:  # one that is not there is said
+    with H2oClient(url, **{"retries": 0, **options}) as client:  # report a missing server at once
         names = [model.name for model in client.models()]
     engine = ChatUiEngine(url, **options)
     return dict.fromkeys(names, engine)
 
 
 def _spared(name: str, value: object) -> bool:
-    """Whether a server that takes no parameters can go without one.
+    """Whether a parameter can be left out for a server that takes none.
 
-    The face of OpenAI's API asks for the details itself, and ends the answer itself where a text
-    of `stop` comes.
+    The face for OpenAI's API sets `details` itself, and cuts the answer at a text of `stop` itself.
     """
     return name in {"details", "stop"} or (name in DEFAULTS and value == DEFAULTS[name])
 

@@ -1,7 +1,7 @@
-"""What is wrong between a client and its server, and what to do about it.
+"""Explain what is wrong between a client and its server, and what to do about it.
 
-The client's errors and `h2o-client doctor` take their words from here. Nothing here sends anything:
-the functions judge an error, a status or a URL. URLs are shown without user, password and query.
+The client's errors and `h2o-client doctor` use these texts. Nothing here sends a request: the
+functions only examine an error, a status or a URL. URLs are shown without user, password and query.
 """
 
 import re
@@ -12,17 +12,17 @@ from urllib.parse import urlsplit
 _PORTS = {"http": 80, "https": 443}
 _SECRET = re.compile(r"^(\w+://)?.*@", re.DOTALL)  # user and password
 _QUERY = re.compile(r"[?#].*", re.DOTALL)
-_REFUSED = re.compile(r"(\d{3}) ")  # what httpx says of a proxy's answer begins with its status
+_REFUSED = re.compile(r"(\d{3}) ")  # httpx's message about a proxy's answer begins with its status
 _HTTP_TO_HTTPS = re.compile(r"(?i)plain http request|http request to an https|plain http to an ssl")
-WITH_PASSWORD = "the proxy wants a user and password: http://user:password@proxy:port"  # noqa: S105
-NO_WEB_SERVER = "is this a web server, and one for http:// or for https://?"
+WITH_PASSWORD = "the proxy requires a login: http://user:password@proxy:port"  # noqa: S105
+NO_WEB_SERVER = "is this a web server, and does the URL need http:// or https://?"
 STATUS_ADVICE = {
-    401: "the server wants a login: set H2O_CHAT_TOKEN, or put user:password in the URL. If you "
+    401: "the server requires a login: set H2O_CHAT_TOKEN, or put user:password in the URL. If you "
     "did, they are wrong",
-    403: "a proxy or firewall before the server rejects it, or the server's own address "
-    "(PUBLIC_ORIGIN) is a different one: use that",
+    403: "a proxy or firewall in front of the server rejects the request, or the server expects a "
+    "different address (its PUBLIC_ORIGIN): use that one",
     407: WITH_PASSWORD,
-    429: "too many requests from this address: wait some minutes",
+    429: "too many requests from this address: wait a few minutes",
 }
 
 
@@ -30,7 +30,7 @@ class Place(NamedTuple):
     """The address of a server or proxy.
 
     Attributes:
-        scheme: http or https, or that of a proxy.
+        scheme: http or https, or the proxy's scheme.
         host: the host name or address.
         port: the port.
     """
@@ -41,7 +41,7 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, url: str) -> "Place":
-        """Take a URL apart.
+        """Parse a URL.
 
         Raises:
             ValueError: it is not a valid URL.
@@ -73,12 +73,12 @@ class Proxy(NamedTuple):
 
 
 def without_password(url: str) -> str:
-    """Return a URL without user and password, even if it is not a valid one."""
+    """Return a URL without user and password; it need not be valid."""
     return _SECRET.sub(r"\1…@", url)
 
 
 def without_secrets(url: str) -> str:
-    """Return a URL without user, password, query and fragment, even if it is not a valid one."""
+    """Return a URL without user, password, query and fragment; it need not be valid."""
     return _QUERY.sub("?…", without_password(url))
 
 
@@ -98,7 +98,7 @@ def proxy_for(place: Place) -> Proxy | None:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and its known causes; of several attempts, those of the first."""
+    """Yield an error and its causes; of several attempts, only those of the first."""
     while error is not None:
         yield error
         inner = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else None
@@ -106,7 +106,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def reason(error: BaseException) -> str:
-    """Return why an attempt failed, without Python's own names."""
+    """Return why an attempt failed, without the names of Python exceptions."""
     import os
     import socket
     import ssl
@@ -121,7 +121,7 @@ def reason(error: BaseException) -> str:
         if isinstance(cause, OSError) and cause.strerror:
             if cause.errno is None or isinstance(cause, socket.gaierror):
                 return cause.strerror
-            return os.strerror(cause.errno)  # asyncio has words of its own
+            return os.strerror(cause.errno)  # asyncio words it differently
     return str(error) or type(error).__name__
 
 
@@ -140,16 +140,16 @@ def proxy_advice(proxy: Proxy, host: str) -> str:
 
 
 def name_advice(host: str, error: BaseException) -> str:
-    """Return what to do about a host name that is not known."""
+    """Return what to do about an unknown host name."""
     import socket
 
     if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
-        return "the name server does not answer: is there a network?"
-    return f"is {host} spelt right? Is a VPN, or a proxy (HTTPS_PROXY), needed to see it?"
+        return "the name server does not answer: is this machine online?"
+    return f"is {host} spelt right? Do you need a VPN or a proxy (HTTPS_PROXY) to reach it?"
 
 
 def connection_advice(error: BaseException) -> str:
-    """Return what to do about a connection that was not made."""
+    """Return what to do about a connection that failed."""
     if isinstance(error, TimeoutError):
         return (
             "a firewall drops the packets, or the server is down; behind a company's proxy set "
@@ -163,15 +163,15 @@ def tunnel_advice(place: Place, status: int) -> str:
     if status == 407:
         return WITH_PASSWORD
     if status in (502, 503, 504):
-        return f"the proxy does not reach {place.host}: is the name spelt right, and known there?"
+        return f"the proxy cannot reach {place.host}: is the name right, and known to the proxy?"
     return (
-        f"the proxy refuses connections to {place}: ask its operator, or, to reach the server "
-        f"without it, set NO_PROXY={place.host}"
+        f"the proxy refuses connections to {place}: ask its operator, or set NO_PROXY={place.host} "
+        "to connect without it"
     )
 
 
 def tls_advice(host: str, error: BaseException) -> str:
-    """Return what to do about a TLS connection that failed."""
+    """Return what to do about a failed TLS connection."""
     import ssl
 
     words = " ".join(str(cause) for cause in causes(error)).lower().replace("_", " ")
@@ -179,13 +179,13 @@ def tls_advice(host: str, error: BaseException) -> str:
         if "expired" in words or "not yet valid" in words:
             return "the certificate is out of date, or the clock of this machine is wrong"
         if "mismatch" in words or "doesn't match" in words:
-            return f"the certificate is another host's: is {host} the right name?"
+            return f"the certificate is for another host: is {host} the right name?"
         return (
-            "the certificate's issuer is not trusted here: for a private one set "
+            "the certificate's issuer is not trusted here: for a private issuer, set "
             "SSL_CERT_FILE=issuer.pem"
         )
     if "wrong version number" in words or "record layer failure" in words:
-        return "this port does not speak TLS: does http:// instead of https:// work?"
+        return "this port does not speak TLS: try http:// instead of https://"
     return "does a proxy or firewall intercept TLS connections?"
 
 
@@ -193,7 +193,7 @@ def connection_failure(error: Exception, url: str, proxy: Proxy | None) -> str:
     """Return what went wrong while connecting, and what to do.
 
     Args:
-        error: why no connection was made.
+        error: the failure of the attempt.
         url: the URL of the request.
         proxy: the proxy that it goes through, if any.
     """
@@ -216,32 +216,32 @@ def connection_failure(error: Exception, url: str, proxy: Proxy | None) -> str:
 
 
 def is_openai_url(url: str) -> bool:
-    """Whether a base URL is that of an OpenAI-compatible API, by custom."""
+    """Whether a base URL looks like that of an OpenAI-compatible API."""
     return urlsplit(url).path.rstrip("/").endswith("/v1")
 
 
 def site_advice(url: str, status: int, body: str, *, html: bool) -> str:
-    """Return what to do about a server that does not answer as a chat-ui, or "" if unknown.
+    """Return what to do about a server that does not answer like chat-ui, or "" if unknown.
 
     Args:
         url: the base URL.
         status: the status of its answer to the first request.
         body: the beginning of the answer.
-        html: whether it is a page.
+        html: whether the answer is an HTML page.
     """
     if is_openai_url(url):
         return (
-            "a base URL that ends in /v1 is for OpenAI's API, which this package does not speak: "
-            "use a client for that, or the URL of a chat-ui server, without /v1"
+            "a base URL that ends in /v1 is for OpenAI's API, which this client does not support: "
+            "use an OpenAI client, or the URL of a chat-ui server, without /v1"
         )
     if status == 400 and _HTTP_TO_HTTPS.search(body):
-        return "this port speaks TLS: write https:// instead of http://"
+        return "this port speaks TLS: use https:// instead of http://"
     if status in STATUS_ADVICE:
         return STATUS_ADVICE[status]
     if status in (404, 405):
-        return "this is another web application, or the URL has a wrong path; does it lack /chat?"
+        return "this is another web application, or the URL's path is wrong; is /chat missing?"
     if html:
-        return "this is the page of a proxy or a login page, or another web site"
+        return "this is a proxy's page, a login page, or another web site"
     if status >= 500:
         return "the server runs but fails; its log says why"
     return ""

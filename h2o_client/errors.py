@@ -11,24 +11,24 @@
     │   ├── TermsNotAcceptedError   405 with the text of the welcome modal
     │   ├── ModelUnavailableError   410
     │   ├── PromptTooLargeError     413
-    │   ├── InvalidRequestError     422, and the model server's `validation`, in an answer too
+    │   ├── InvalidRequestError     422, or the model server's `validation`, also within an answer
     │   ├── RateLimitError          429
-    │   ├── OverloadedError         503, and the model server's `overloaded`, in an answer too
+    │   ├── OverloadedError         503, or the model server's `overloaded`, also within an answer
     │   └── ServerError             the other 5xx
     ├── ConversationBusyError       the last message of this conversation is still being answered
     ├── UnsupportedError            this kind of server cannot do that; nothing was sent
     └── StreamError
         ├── IncompleteStreamError   the answer ended before its final event
-        ├── GenerationError         the model server failed, by 424 too; .error_type
+        ├── GenerationError         the model server failed, also status 424; .error_type
         └── ProtocolError           the server's data does not follow this protocol
             └── UnsupportedServerError  another site, or a version that is not supported
 
 Invalid arguments raise the builtin `ValueError` and `TypeError` instead, before anything is sent.
 No error holds an object of the HTTP library, a session id, a password, a token or the prompt. Each
 cause has one class, whether the model server reports it with a status or inside the stream of an
-answer, where the status is 200. All errors can be pickled and copied: every argument but the text
-has a default, so that `Exception.__reduce__` can build the error from its text and then restore its
-attributes.
+answer, where the status is 200. All errors can be pickled and copied: every argument except the
+text has a default, so `Exception.__reduce__` can build the error from its text and then restore
+its attributes.
 """
 
 from typing import ClassVar
@@ -50,9 +50,9 @@ class TransportError(H2oError):
     """The server could not be reached, or the connection to it broke.
 
     Attributes:
-        sent: False if the request cannot have reached the server, as no connection was made.
-        transient: False if trying again cannot help, as with an unknown host name or a rejected
-            certificate.
+        sent: False if the request cannot have reached the server because no connection was made.
+        transient: False if trying again cannot help, for example with an unknown host name or a
+            rejected certificate.
     """
 
     def __init__(
@@ -84,8 +84,8 @@ class TransportTimeoutError(TransportError, TimeoutError):
 
         Args:
             limit: its name.
-            seconds: how long the client waited, where that is worth mentioning.
-            begun: whether a part of the answer had arrived.
+            seconds: how long the client waited; None to leave it out of the text.
+            begun: whether part of the answer had arrived.
         """
         time = "in time"
         if seconds is not None:
@@ -104,8 +104,8 @@ class StatusError(H2oError):
     """The server answered with an error status.
 
     Attributes:
-        status: the HTTP status. Where the service answers 200 with an error in the body, the status
-            given in the body, or 200.
+        status: the HTTP status. If the service answers 200 with an error in the body, the status
+            given in the body, or else 200.
         message: the server's error message.
         body: the beginning of the response body, as text.
         retry_after: seconds to wait before the next attempt, if the server says so.
@@ -184,9 +184,9 @@ class RateLimitError(StatusError):
     """429: too many messages.
 
     Attributes:
-        WINDOW: seconds until the rate limit of a service of 2023 is free again. The service does
-            not report this, so `retry_after` is None there. On servers of 2025 each rejected
-            message restarts the wait, and `retry_after` says how long to send nothing.
+        WINDOW: seconds until the rate limit of a 2023 server resets. Such a server does not report
+            this, so `retry_after` is None there. On 2025 servers each rejected message restarts
+            the wait, and `retry_after` says how long to send nothing.
     """
 
     WINDOW: ClassVar[float] = 120.0  # 06_rate_limit
@@ -195,20 +195,20 @@ class RateLimitError(StatusError):
 class OverloadedError(StatusError):
     """503, or the model server's `overloaded`: it is too busy at the moment.
 
-    It can also end an answer after some text, which is then in `partial`.
+    This can also happen midway through an answer; `partial` is then the text that had arrived.
     """
 
 
 class ServerError(StatusError):
-    """5xx: the server failed. Its `Internal Error` often means a bad request; see the text."""
+    """5xx: the server failed. `Internal Error` often means a bad request; see the error's text."""
 
 
 class ConversationBusyError(H2oError):
     """The last message is still being answered; a conversation takes one message at a time.
 
-    Nothing was sent, because the server would lose one of the two messages: a generation that is
-    still running, even if its reader has left, stores its result at the end and overwrites any
-    newer turn. The error is also raised while the server has not stored the last answer yet.
+    Nothing was sent, because the server would lose one of the two messages: a generation runs on
+    even after its reader disconnects, and at its end it stores its result and overwrites any newer
+    turn. The error is also raised while the server has not yet stored the last answer.
     """
 
 
@@ -241,7 +241,7 @@ class GenerationError(StreamError):
 
 
 class ProtocolError(StreamError):
-    """The server's data does not follow this protocol; the text shows how it begins."""
+    """The server's data does not follow this protocol; the error's text shows its beginning."""
 
 
 class UnsupportedServerError(ProtocolError):

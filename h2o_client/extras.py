@@ -1,8 +1,8 @@
-"""How to install what an optional feature needs."""
+"""How to install the dependencies of an optional feature."""
 
 
 def install_hint(extra: str) -> str:
-    """Return how to install an extra of this package, which is not published yet.
+    """Return the command that installs an extra; this package is not published yet.
 
     Args:
         extra: its name in `pyproject.toml`.

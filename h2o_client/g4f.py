@@ -1,17 +1,17 @@
-"""A drop-in for `g4f.Provider.H2o`, the provider of this service that gpt4free had in 2023.
+"""A drop-in replacement for `g4f.Provider.H2o`, gpt4free's provider for this service in 2023.
 
-Code that was written for it only needs a different import:
+Code written for it only needs a different import:
 
     from h2o_client.g4f import H2o
 
     async for token in H2o.create_async_generator(None, [{"role": "user", "content": "Hello!"}]):
         print(token, end="")
 
-Names, arguments, defaults and tokens are the same. Four things differ: a failed request raises an
-`H2oError`, where some used to give an empty answer; a role other than user, assistant and system
-raises `ValueError`; the conversation is deleted even if the answer is not read to its end; and it
-also runs on trio. In new code use `H2oClient` or `AsyncH2oClient`, which keep their session and
-connections from one call to the next.
+Names, arguments, defaults and tokens are the same. Four things differ: every failed request raises
+an `H2oError`, while some used to return an empty answer; a role other than user, assistant and
+system raises `ValueError`; the conversation is deleted even if the answer is not read to its end;
+and it also runs on trio. In new code use `H2oClient` or `AsyncH2oClient`, which reuse their session
+and connections across calls.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -33,17 +33,18 @@ __all__ = ["AsyncResult", "CreateResult", "H2o", "Messages", "format_prompt"]
 
 Messages: TypeAlias = list[dict[str, str]]
 
-# The old base class and its callers passed these to every provider. They never were generation
-# parameters, and some are secrets of other services: none is sent.
+# The old base class and its callers passed these to every provider. They were never generation
+# parameters, and some are secrets for other services, so they are not sent.
 _IGNORED = frozenset({"api_key", "auth", "cookies", "executor", "loop", "stream", "timeout"})
 
 
 def format_prompt(messages: Sequence[Mapping[str, str]], add_special_tokens: bool = False) -> str:
-    """Flatten messages into one prompt, as the service expects it.
+    """Flatten messages into one prompt, in the form that the service expects.
 
     Args:
         messages: mappings with `role` and `content`.
-        add_special_tokens: flatten a single message too, instead of returning its content as it is.
+        add_special_tokens: whether to flatten a single message too, instead of returning its
+            content unchanged.
 
     Returns:
         `Role: content` lines with `Assistant:` at the end, or the content of the only message.
@@ -66,11 +67,11 @@ class _Call(NamedTuple):
 
 
 class AsyncResult:
-    """The tokens of an answer. Made by `H2o.create_async_generator()`.
+    """The tokens of an answer, returned by `H2o.create_async_generator()`.
 
     Use it as an async generator, awaited first or not: iterate it with `async for`, and call
     `aclose()` if you do not read it to its end (`contextlib.aclosing()`). If it is
-    garbage-collected instead, it is cleaned up in the background. Nothing is sent before the first
+    garbage-collected instead, it is cleaned up in the background. Nothing is sent until the first
     token is requested.
     """
 
@@ -92,9 +93,9 @@ class AsyncResult:
 
         Raises:
             StopAsyncIteration: the answer is complete, or the iterator was closed.
-            H2oError: a request failed, or the answer broke off.
-            TypeError: an argument is of the wrong type.
-            ValueError: an argument cannot be sent: no messages, a blank prompt.
+            H2oError: a request failed, or the answer is incomplete.
+            TypeError: an argument has the wrong type.
+            ValueError: an argument is not valid: no messages, or a blank prompt.
             RuntimeError: another task is reading.
         """
         if self._closed:
@@ -111,12 +112,12 @@ class AsyncResult:
             await self.aclose()
             check_revised(self._stream.reply)
             raise
-        except BaseException:  # a cancellation too: a generator would have ended
+        except BaseException:  # cancellation too: a generator would end here
             await self.aclose()
             raise
 
     async def aclose(self) -> None:
-        """Leave the answer: the server is told to stop and delete. May be called twice."""
+        """Stop the answer and delete its conversation. Calling it again does nothing."""
         self._closed = True
         client, self._client = self._client, None
         if client is not None:
@@ -127,7 +128,7 @@ class AsyncResult:
 
 
 class CreateResult:
-    """`AsyncResult` without `await`. Made by `H2o.create_completion()`.
+    """`AsyncResult` without `await`, returned by `H2o.create_completion()`.
 
     Use it as a generator. If it is garbage-collected, it is cleaned up in the background.
     """
@@ -143,7 +144,7 @@ class CreateResult:
         return self
 
     def __next__(self) -> str:
-        """Return the next token; raises what `AsyncResult` does, `StopIteration` at the end."""
+        """Return the next token; raises the errors of `AsyncResult`, or `StopIteration`."""
         if self._closed:
             raise StopIteration
         try:
@@ -158,12 +159,12 @@ class CreateResult:
             self.close()
             check_revised(self._stream.reply)
             raise
-        except BaseException:  # Ctrl-C too: a generator would have ended
+        except BaseException:  # Ctrl-C too: a generator would end here
             self.close()
             raise
 
     def close(self) -> None:
-        """Leave the answer: the server is told to stop and delete. May be called twice."""
+        """Stop the answer and delete its conversation. Calling it again does nothing."""
         self._closed = True
         client, self._client = self._client, None
         if client is not None:
@@ -171,7 +172,7 @@ class CreateResult:
 
 
 class _Params:
-    """`H2o.params`: a string on the class, like `classmethod` over `property` before 3.13."""
+    """`H2o.params`: a string on the class, like `classmethod` with `property` before 3.13."""
 
     def __get__(self, instance: object, owner: type) -> str:
         return (
@@ -186,10 +187,10 @@ class H2o:
     """The old provider. Its methods are class methods; do not instantiate it.
 
     Attributes:
-        url: the URL of the service. A subclass may set another one. If it is the hosted service's,
-            the environment's `H2O_CHAT_URL` replaces it.
-        model: the model of calls that do not name one; `H2O_CHAT_MODEL` replaces it likewise.
-        params: a string that names the parameters.
+        url: the URL of the service. A subclass may set another one. The environment's
+            `H2O_CHAT_URL` overrides the default, which is the hosted service.
+        model: the model of calls that do not name one; `H2O_CHAT_MODEL` overrides the default.
+        params: a string that lists the parameters.
     """
 
     url: ClassVar[str] = DEFAULT_BASE_URL
@@ -216,12 +217,12 @@ class H2o:
             model: the model; None or "" for the class's.
             messages: mappings with `role` and `content`.
             proxy: URL of a proxy.
-            **kwargs: generation parameters, passed on as given. `timeout` limits every silence, in
-                seconds. Arguments that the old base class passed to all providers (`stream`,
-                `loop`, `executor`, `auth`, `cookies`, `api_key`) are ignored.
+            **kwargs: generation parameters, passed on unchanged. `timeout` is the longest wait for
+                the server, in seconds. Arguments that the old base class passed to all providers
+                (`stream`, `loop`, `executor`, `auth`, `cookies`, `api_key`) are ignored.
 
         Returns:
-            The tokens, to be iterated with `async for`, awaited before that or not.
+            The tokens. Iterate them with `async for`; awaiting them first is optional.
 
         Raises:
             TypeError: `messages` is missing. Other errors are raised by the iteration.
@@ -244,9 +245,9 @@ class H2o:
             The tokens, joined.
 
         Raises:
-            H2oError: a request failed, or the answer broke off.
-            TypeError: an argument is of the wrong type.
-            ValueError: an argument cannot be sent: no messages, a blank prompt.
+            H2oError: a request failed, or the answer is incomplete.
+            TypeError: an argument has the wrong type.
+            ValueError: an argument is not valid: no messages, or a blank prompt.
         """
         tokens = cls.create_async_generator(model, messages, proxy=proxy, **kwargs)
         try:
@@ -261,7 +262,7 @@ class H2o:
         cls,
         model: str | None = None,
         messages: Sequence[Mapping[str, Any]] | None = None,
-        stream: bool = True,  # noqa: ARG003 -- it was the third
+        stream: bool = True,  # noqa: ARG003 -- the old third argument
         proxy: str | None = None,
         **kwargs: Any,
     ) -> CreateResult:
@@ -270,7 +271,7 @@ class H2o:
         Takes the arguments of `create_async_generator()`; `stream` is ignored.
 
         Returns:
-            The tokens, to be iterated with `for`.
+            The tokens. Iterate them with `for`.
 
         Raises:
             TypeError: `messages` is missing. Other errors are raised by the iteration.
@@ -279,7 +280,7 @@ class H2o:
 
     @classmethod
     def get_dict(cls) -> dict[str, str]:
-        """Return the name and the URL, as gpt4free's base class did for its lists."""
+        """Return the name and the URL, as gpt4free's base class did for its provider lists."""
         return {"name": cls.__name__, "url": cls.url}
 
     @classmethod
@@ -291,9 +292,9 @@ class H2o:
         kwargs: Mapping[str, Any],
     ) -> _Call:
         if messages is None:
-            raise TypeError("messages are missing: give messages=[{'role': …, 'content': …}]")
+            raise TypeError("messages are missing: pass messages=[{'role': …, 'content': …}]")
         client = {
-            # With None the client reads the environment.
+            # None makes the client read the environment.
             "base_url": None if cls.url == DEFAULT_BASE_URL else cls.url,
             "model": model or (None if cls.model == DEFAULT_MODEL else cls.model),
             "proxy": proxy or None,

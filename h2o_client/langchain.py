@@ -1,12 +1,12 @@
 # pyright: reportMissingImports=false
-"""A chat model of LangChain: `ChatH2o`. It comes with the extra `langchain`.
+"""A chat model for LangChain: `ChatH2o`. It needs the extra `langchain`.
 
     from h2o_client.langchain import ChatH2o
 
     for chunk in ChatH2o(temperature=0.2).stream("Why is the sky blue?"):
         print(chunk.content, end="")
 
-Tools, structured output, images and token counts are not supported by the servers.
+The servers do not support tools, structured output, images or token counts.
 """
 
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -45,31 +45,31 @@ ROLES: dict[type[BaseMessage], str] = {
 class ChatH2o(BaseChatModel):
     """A chat-ui server as a chat model.
 
-    A call is a conversation of its own, which is deleted after it. An answer that breaks off
-    raises an `H2oError`; what had arrived of it is in its `partial`. A call may name another
-    `model`, and any generation option: `model.invoke("…", seed=7)`.
+    Each call gets its own conversation, which is deleted afterwards. An incomplete answer raises an
+    `H2oError`, with the text that had arrived in its `partial`. A call may set another `model`, and
+    any generation option: `model.invoke("…", seed=7)`.
     """
 
     base_url: str | None = Field(default_factory=from_env("H2O_CHAT_URL", default=None), repr=False)
-    """The server; None for the hosted service. It may have user:password."""
+    """The server's URL, which may contain user:password; None for the hosted service."""
     model: str | None = Field(default_factory=from_env("H2O_CHAT_MODEL", default=None))
     """The model; None for the server's default."""
     temperature: float | None = None
-    """Randomness; 0 always takes the likeliest token."""
+    """Randomness; 0 always chooses the likeliest token."""
     max_tokens: int | None = None
-    """The longest answer, in tokens."""
+    """The maximum length of the answer, in tokens."""
     stop: list[str] | None = None
-    """Texts that end the answer, on every kind of server; they are not part of it."""
+    """Texts that end the answer, on every kind of server; the answer does not include them."""
     options: dict[str, Any] = Field(default_factory=dict)
     """More generation options, by the names of `GenerationOptions`."""
     timeout: float | None = None
-    """The longest silence, in seconds; None for the client's own time limits."""
+    """The longest wait for the server, in seconds; None for the client's default time limits."""
     max_retries: int | None = None
-    """How often what can be repeated is sent again; None for the client's own."""
+    """How often a request that is safe to repeat is retried; None for the client's default."""
     streaming: bool = False
     """Whether `invoke()` streams, so that callbacks get the tokens."""
     client: H2oClient | None = Field(default=None, exclude=True, repr=False)
-    """A client to use, which stays open; None makes one for each call."""
+    """A client to use, which stays open; None to make one for each call."""
     async_client: AsyncH2oClient | None = Field(default=None, exclude=True, repr=False)
     """The same for the async methods."""
 
@@ -183,7 +183,7 @@ class ChatH2o(BaseChatModel):
         given = {"temperature": self.temperature, "max_tokens": self.max_tokens, **self.options}
         given |= kwargs
         model, limit = given.pop("model", None), given.pop("max_tokens", None)
-        given.pop("stream", None)  # whether to stream was LangChain's to decide
+        given.pop("stream", None)  # LangChain has decided whether to stream
         if limit is not None:
             given["max_new_tokens"] = limit
         if given["temperature"] == 0:  # model servers reject it
@@ -194,11 +194,11 @@ class ChatH2o(BaseChatModel):
 
 
 class _Cutter:
-    """Cuts an answer off before the first text that ends it, and the space at its beginning.
+    """Cuts an answer before the first stop text, and removes the space at its beginning.
 
     Attributes:
-        cut: whether there was such a text.
-        rest: what may be the beginning of one; of a whole answer, its end.
+        cut: whether a stop text was found.
+        rest: the end of the text so far, if it may be the beginning of a stop text.
     """
 
     def __init__(self, stops: Sequence[str] | None) -> None:
@@ -208,7 +208,7 @@ class _Cutter:
         self._begun = False
 
     def feed(self, text: str) -> str:
-        """Return what is sure to be part of the answer."""
+        """Return the text that is certainly part of the answer."""
         if not self._begun:
             text, self._begun = text.removeprefix(" "), True
         text = self.rest + text
@@ -228,15 +228,15 @@ class _Cutter:
 
 
 def _message(message: BaseMessage) -> dict[str, str]:
-    """A message as `chat()` takes it.
+    """Convert a message for `chat()`.
 
     Raises:
-        ValueError: it is a tool's, or has something else than text.
+        ValueError: it belongs to a tool, or contains anything but text.
     """
     roles = (role for kind, role in ROLES.items() if isinstance(message, kind))
     role = message.role if isinstance(message, ChatMessage) else next(roles, None)
     if role is None or getattr(message, "tool_calls", None):
-        raise ValueError(f"tools are not supported, and so neither is this {message.type} message")
+        raise ValueError(f"tools are not supported: cannot send this {message.type} message")
     content = message.content
     if not isinstance(content, str):
         for block in content:

@@ -1,14 +1,14 @@
 # pyright: reportMissingImports=false
-"""A plugin of Simon Willison's `llm`: `llm -m h2o-chat "…"`. It comes with the extra `llm`.
+"""A plugin for Simon Willison's `llm`: `llm -m h2o-chat "…"`. It needs the extra `llm`.
 
-`h2o-chat` is the model that the configured server answers with by default (`H2O_CHAT_URL`,
-`H2O_CHAT_MODEL`, `H2O_CHAT_TOKEN`). `llm h2o-chat models` asks the server for its models; from then
-on each is known as `h2o-chat/NAME`. Nothing else here asks the server before a prompt does.
+`h2o-chat` is the default model of the configured server (`H2O_CHAT_URL`, `H2O_CHAT_MODEL`,
+`H2O_CHAT_TOKEN`). `llm h2o-chat models` fetches the names of the server's models; from then on each
+is available as `h2o-chat/NAME`. Apart from that, the plugin contacts the server only for a prompt.
 
-A conversation of `llm` is one of the server, as long as its object lives and it has no system
-prompt; it is deleted after that. Else, and with the async models, the history goes along as
-messages, without the attachments of earlier prompts. An answer that breaks off is an error, and
-`llm` then logs no response.
+Each `llm` conversation without a system prompt has a conversation on the server, which is deleted
+when the conversation object is. With a system prompt, and with the async models, every prompt sends
+the history as messages, without the attachments of earlier prompts. An incomplete answer is an
+error, and `llm` then logs no response.
 """
 
 import json
@@ -38,7 +38,7 @@ FILE_TYPES = frozenset(
     }.items()
     for name in names.split()
 )
-"""The types accepted here; whether the server's model accepts a file shows when it is sent."""
+"""The types accepted here; the server's model may reject some of them when a file is sent."""
 
 
 class _Options(llm.Options):
@@ -76,7 +76,7 @@ class _Talk:
 
 
 class _H2oChat:
-    """What the sync and the async model share.
+    """The base of the sync and the async model.
 
     Args:
         name: the model's name on the server; None for the default one.
@@ -96,7 +96,7 @@ class _H2oChat:
 
 
 class H2oChat(_H2oChat, llm.Model):
-    """A model of the configured server."""
+    """A model on the configured server."""
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__(name)
@@ -109,7 +109,7 @@ class H2oChat(_H2oChat, llm.Model):
         response: llm.Response,
         conversation: llm.Conversation | None = None,
     ) -> Iterator[str]:
-        """Yield the answer's texts; `llm` calls it."""
+        """Yield the answer's texts; `llm` calls this."""
         messages, arguments = _messages(prompt), self._arguments(prompt)
         if conversation is None or messages[0]["role"] == "system":
             with h2o_client.H2oClient(model=self._name) as client:
@@ -121,13 +121,13 @@ class H2oChat(_H2oChat, llm.Model):
             for text in _read(talk.ask(messages, **arguments), stream, response):
                 texts.append(text)
                 yield text
-        except BaseException:  # the server's history and that of `llm` may differ now
+        except BaseException:  # the server's history may now differ from that of `llm`
             self._leave(conversation.id)
             raise
         talk.said = [*messages, {"role": "assistant", "content": "".join(texts)}]
 
     def _talk(self, conversation: llm.Conversation, said: list[dict[str, str]]) -> _Talk:
-        """The server's conversation if it has the same messages, or else a new one."""
+        """Return the server's conversation if it has the same messages, or else a new one."""
         talk = self._talks.get(conversation.id)
         if talk is None:
             weakref.finalize(conversation, self._leave, conversation.id)
@@ -143,16 +143,16 @@ class H2oChat(_H2oChat, llm.Model):
 
 
 class AsyncH2oChat(_H2oChat, llm.AsyncModel):
-    """A model of the configured server, for asyncio."""
+    """A model on the configured server, for asyncio."""
 
     async def execute(
         self,
         prompt: llm.Prompt,
         stream: bool,
         response: llm.AsyncResponse,
-        conversation: llm.AsyncConversation | None = None,  # noqa: ARG002 -- the prompt has it all
+        conversation: llm.AsyncConversation | None = None,  # noqa: ARG002 -- `prompt` has it all
     ) -> AsyncGenerator[str]:
-        """Yield the answer's texts; `llm` calls it."""
+        """Yield the answer's texts; `llm` calls this."""
         async with h2o_client.AsyncH2oClient(model=self._name) as client:
             arguments = self._arguments(prompt)
             async with client.stream(_messages(prompt), **arguments) as answer:
@@ -166,7 +166,7 @@ class AsyncH2oChat(_H2oChat, llm.AsyncModel):
 
 
 def _read(answer: "h2o_client.ChatStream", stream: bool, response: llm.Response) -> Iterator[str]:
-    """Yield an answer's texts, without the space that many begin with."""
+    """Yield an answer's texts, without a space at the beginning."""
     first = True
     with answer:
         if not stream:
@@ -186,11 +186,11 @@ def _end(reply: "h2o_client.Reply", stream: bool, response: Any) -> None:
 
 
 def _messages(prompt: llm.Prompt) -> list[dict[str, str]]:
-    """The history and the prompt, as `chat()` takes them."""
+    """Return the history and the prompt as messages for `chat()`."""
     found: list[dict[str, str]] = []
     for message in prompt.messages:
         if message.role not in {"system", "user", "assistant"}:
-            text = f"this server takes no messages of the role {message.role!r}"
+            text = f"this server does not accept messages with the role {message.role!r}"
             raise llm.ModelError(text)
         texts = [part.text for part in message.parts if isinstance(part, TextPart)]
         found.append({"role": message.role, "content": "".join(texts)})
@@ -200,7 +200,7 @@ def _messages(prompt: llm.Prompt) -> list[dict[str, str]]:
 
 
 def _files(prompt: llm.Prompt) -> list[h2o_client.File]:
-    """The prompt's attachments."""
+    """Return the prompt's attachments."""
     files: list[h2o_client.File] = []
     for number, attachment in enumerate(prompt.attachments, 1):
         kind: str = attachment.resolve_type() or ""
@@ -210,7 +210,7 @@ def _files(prompt: llm.Prompt) -> list[h2o_client.File]:
 
 
 def _kept() -> dict[str, list[str]]:
-    """The models of each server that was asked for them."""
+    """Return the saved model names, by server URL."""
     try:
         kept: object = json.loads(_file().read_text("utf-8"))
     except (OSError, ValueError):
@@ -224,7 +224,7 @@ def _file() -> Path:
 
 @llm.hookimpl
 def register_models(register: Any) -> None:
-    """Offer the server's default model, and those that `llm h2o-chat models` has found."""
+    """Register the server's default model, and those that `llm h2o-chat models` has found."""
     for name in (None, *_kept().get(server_url(), ())):
         register(H2oChat(name), AsyncH2oChat(name))
 
@@ -235,11 +235,11 @@ def register_commands(cli: click.Group) -> None:
 
     @cli.group(name=NAME)
     def group() -> None:
-        """The chat server that H2O_CHAT_URL names."""
+        """Commands for the chat server at H2O_CHAT_URL."""
 
     @group.command()
     def models() -> None:
-        """Ask the server for its models, show them, and keep their names for -m."""
+        """List the server's models, and save their names for -m."""
         try:
             with h2o_client.H2oClient(retries=0) as client:
                 names = [model.name for model in client.models()]

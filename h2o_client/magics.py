@@ -1,7 +1,7 @@
 """`%chat` and `%%chat`, for IPython and Jupyter: `%load_ext h2o_client`.
 
-They use the server that `H2oClient()` finds: $H2O_CHAT_URL or the hosted service. `-c` keeps a
-conversation, which is deleted when a new one begins, the extension is unloaded or the kernel ends.
+They use the default server of `H2oClient()`: $H2O_CHAT_URL or the hosted service. `-c` continues a
+conversation, which is deleted when a new one begins, the extension is unloaded or the kernel exits.
 """
 
 import atexit
@@ -20,7 +20,7 @@ _QUESTION = re.compile(r"^([ \t]*)%chat[ \t]+(.*\?)[ \t]*$", re.MULTILINE)
 
 
 class ChatFailedError(Exception):
-    """The answer failed; IPython shows one line. Its cause is the `H2oError`."""
+    """The answer failed; IPython shows a single line. `__cause__` is the original error."""
 
     def _render_traceback_(self) -> list[str]:
         return [printable(str(self))]
@@ -48,10 +48,10 @@ class Chat:
         help="a generation parameter, such as temperature=0.2; may be repeated",
     )  # fmt: skip
     @argument(
-        "-c", "--conversation", action="store_true", help="continue the conversation, or begin one"
+        "-c", "--conversation", action="store_true", help="continue the conversation, or start one"
     )
     @argument(
-        "--new", action="store_true", help="begin a new conversation, and delete the last one"
+        "--new", action="store_true", help="start a new conversation, and delete the last one"
     )
     @argument(
         "prompt", nargs=REMAINDER, help="the prompt; put -- before one that begins with a dash"
@@ -71,7 +71,7 @@ class Chat:
         Raises:
             UsageError: an option is unknown or lacks its value.
         """
-        # IPython would split the line as a shell does, and a prompt may hold a single quote.
+        # IPython would split the line like a shell, but a prompt may contain a single quote.
         words = line.split()
         options: Namespace = vars(Chat.chat)["parser"].parse_args(words)  # the decorators' parser
         rest = options.prompt[1:] if options.prompt[:1] == ["--"] else options.prompt
@@ -90,14 +90,14 @@ class Chat:
             conversation = self._continued(self._client, options.model)
             stream = conversation.stream(prompt, **as_arguments(dict(options.param)))
         else:
-            return  # `%chat --new` alone: the next question begins one
+            return  # `%chat --new` alone: the next prompt starts the conversation
         self._shell.user_ns["reply"] = stream.display()
 
     def _continued(self, client: H2oClient, model: str | None) -> Conversation:
         if self._conversation is None:
             self._conversation = client.conversation(model=model)
         elif model not in (None, self._conversation.model):
-            text = f"the conversation is with {self._conversation.model}: add --new for another"
+            text = f"the conversation uses {self._conversation.model}: add --new for another model"
             raise UsageError(printable(text))
         return self._conversation
 
@@ -115,7 +115,7 @@ class Chat:
 
 
 def keep_questions(lines: list[str]) -> list[str]:
-    """Write `%chat Why is that?` as a call; IPython would show the help on `that`."""
+    """Rewrite `%chat Why is that?` as a call; otherwise IPython would show the help on `that`."""
     if lines and lines[0].startswith("%%"):
         return lines
     call = "{}get_ipython().run_line_magic('chat', {!r})"

@@ -1,12 +1,12 @@
-"""Live display in Jupyter: what `ChatStream.display()` and `AsyncChatStream.display()` do.
+"""Live display in Jupyter: the implementation of `display()` of both stream classes.
 
-A thread or task of its own reads the stream. Ten times a second the cell shows what has arrived.
-So fast tokens do not flood the browser, and a token before a long silence is still shown.
+A separate thread or task reads the stream, and the cell is updated ten times a second. So fast
+tokens do not flood the browser, and a token before a long silence is still shown.
 
 The notebook's stop button sends SIGINT, which would raise KeyboardInterrupt in the cell or cancel
 its task. While an answer is shown, the first press stops the stream instead, which is not an error:
-the server stops generating, a conversation made for the answer is deleted, and the reply says
-"stopped". A second press acts as usual, so the cell can always be interrupted.
+the server stops generating, a conversation created for the answer is deleted, and the reply's
+`finish_reason` is "stopped". A second press acts as usual, so a cell can always be interrupted.
 """
 
 import contextvars
@@ -23,7 +23,7 @@ from h2o_client.extras import install_hint
 from h2o_client.safe_text import printable, to_html
 from h2o_client.types import Reply
 
-EVERY = 0.1  # seconds between two polls of what has arrived
+EVERY = 0.1  # seconds between two updates of the cell
 
 
 class _AnyStream(Protocol):
@@ -46,7 +46,7 @@ class _AsyncStream(_AnyStream, Protocol):
 def display(
     stream: _Stream, *, wait: Callable[[threading.Event, float], bool] = threading.Event.wait
 ) -> Reply:
-    """Show an answer while it grows; see `ChatStream.display()`.
+    """Show an answer as it arrives; see `ChatStream.display()`.
 
     Args:
         stream: the answer.
@@ -84,11 +84,11 @@ def display(
 async def display_async(
     stream: _AsyncStream, *, sleep: Callable[[float], Awaitable[object]] | None = None
 ) -> Reply:
-    """Show an answer while it grows; see `AsyncChatStream.display()`.
+    """Show an answer as it arrives; see `AsyncChatStream.display()`.
 
     Args:
         stream: the answer.
-        sleep: waits that many seconds; None: `anyio.sleep`.
+        sleep: sleeps for a number of seconds; None: `anyio.sleep`.
     """
     import anyio
 
@@ -131,12 +131,12 @@ async def display_async(
 
 @contextmanager
 def _stop_button() -> Generator[Callable[[], bool]]:
-    """Intercept the first SIGINT in the block; the previous handler gets the others.
+    """Intercept the first SIGINT in the block; the previous handler gets any others.
 
-    Only the main thread receives signals: in any other thread this does nothing.
+    Only the main thread receives signals; in other threads this does nothing.
 
     Yields:
-        A function that returns True at its first call after the first press, and otherwise False.
+        A function that returns True on its first call after the first press, and otherwise False.
     """
     before = signal.getsignal(signal.SIGINT)
     pressed = taken = False
@@ -152,7 +152,7 @@ def _stop_button() -> Generator[Callable[[], bool]]:
         was_taken, taken = taken, pressed
         return taken and not was_taken
 
-    # A handler that ignores it, or was not set by Python, stays.
+    # A handler that ignores the signal, or was not set by Python, stays in place.
     ours = callable(before) and threading.current_thread() is threading.main_thread()
     if ours:
         signal.signal(signal.SIGINT, press)
@@ -164,7 +164,7 @@ def _stop_button() -> Generator[Callable[[], bool]]:
 
 
 class Output:
-    """An answer on stdout, a terminal or not: text that grows."""
+    """An answer on stdout, written as text as it arrives."""
 
     def __init__(self, stream: _AnyStream) -> None:
         self._stream = stream
@@ -177,7 +177,7 @@ class Output:
             self._show(text)
 
     def ended(self, reply: Reply) -> Reply:
-        """Show the whole answer."""
+        """Show the whole answer, and return it."""
         mark = "stopped" if reply.finish_reason == "stopped" else ""
         self._end(str(reply), mark)
         return reply
@@ -189,7 +189,7 @@ class Output:
             self._end(text, "broke off" if isinstance(error, Exception) else "stopped")
 
     def _show(self, text: str) -> None:
-        # What was recovered may differ from what had arrived.
+        # Recovered text may differ from the text shown so far.
         old, gap = (self._shown, "") if text.startswith(self._shown) else ("", "\n")
         sys.stdout.write(printable(gap + text.removeprefix(old)))
         sys.stdout.flush()
@@ -200,7 +200,7 @@ class Output:
 
 
 class NotebookOutput(Output):
-    """An answer in a notebook: one piece of HTML, which is replaced as the answer grows."""
+    """An answer in a notebook: one HTML output, which is replaced as the answer grows."""
 
     def __init__(self, stream: _AnyStream, shell: Any) -> None:
         from IPython.display import display
@@ -224,7 +224,7 @@ class NotebookOutput(Output):
             self._show(text, mark)
 
     def ended(self, reply: Reply) -> Reply:
-        """Show the whole answer, and do not show it again as the last value of the cell."""
+        """Show the whole answer, and keep IPython from showing it again as the cell's value."""
         formatter = self._shell.display_formatter.ipython_display_formatter
         events = self._shell.events
 
@@ -243,7 +243,7 @@ class NotebookOutput(Output):
 
 
 def _new_output(stream: _AnyStream) -> Output:
-    """Return the screen on which to show an answer.
+    """Return the output for this environment.
 
     Raises:
         ModuleNotFoundError: IPython is not installed.

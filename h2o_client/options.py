@@ -10,25 +10,25 @@ P = ParamSpec("P")
 
 
 class GenerationOptions(TypedDict, total=False):
-    """How the model generates an answer: keyword arguments of `chat()`, `send()` and the like.
+    """How the model generates an answer: keyword arguments of `chat()`, `send()` and similar calls.
 
-    An option that is omitted or None has the client's value (`H2oClient(parameters={…})`), or else
-    the service's default. Parameters that are not listed here go in `parameters={…}`.
+    An option that is omitted or None takes the client's value (`H2oClient(parameters={…})`), or
+    else the service's default. Parameters that are not listed here go in `parameters={…}`.
 
     Attributes:
-        temperature: how random the choice of tokens is; the service's default is 0.4.
-        truncate: how many tokens of the prompt are kept, counted from its end; 2048.
-        max_new_tokens: the longest answer, in tokens; 1024.
-        do_sample: whether tokens are sampled, or the likeliest one is always chosen; True.
-        repetition_penalty: a value above 1 makes repetition less likely; 1.2.
-        return_full_text: whether the model server repeats the prompt; False.
-        top_p: samples from the likeliest tokens whose probabilities add up to this, 0 to 1.
-        top_k: samples from this many of the likeliest tokens.
-        typical_p: samples from the most typical tokens up to this probability, 0 to 1.
-        seed: makes sampling repeatable.
+        temperature: how random the choice of tokens is (default 0.4).
+        truncate: how many tokens of the prompt are kept, counted from its end (default 2048).
+        max_new_tokens: the maximum length of the answer, in tokens (default 1024).
+        do_sample: whether to sample tokens, or always choose the likeliest one (default True).
+        repetition_penalty: a value above 1 makes repetition less likely (default 1.2).
+        return_full_text: whether the model server repeats the prompt (default False).
+        top_p: sample from the likeliest tokens whose probabilities add up to this, 0 to 1.
+        top_k: sample from this many of the likeliest tokens.
+        typical_p: sample from the most typical tokens up to this total probability, 0 to 1.
+        seed: the seed of the random generator, which makes sampling repeatable.
         stop: texts that end the answer as soon as one is generated.
-        watermark: asks the model server to watermark the answer.
-        details: asks the model server for details of the generation.
+        watermark: whether the model server watermarks the answer.
+        details: whether to request details of the generation from the model server.
     """
 
     temperature: float | None
@@ -51,8 +51,8 @@ OPTION_TYPES: Mapping[str, Any] = {
 }
 """The type of each option, apart from None."""
 
-# What is not a generation option by its name, and what to use instead. A file, a command line or
-# `parameters={…}` may name a parameter that only the server knows, but no argument of a call.
+# Names that are not generation options, and what to use instead. A file, a command line or
+# `parameters={…}` may use a parameter that only the server knows, but not one of these names.
 _ARGUMENTS = {
     "timeout": "set time limits on the client: H2oClient(timeouts=30.0)",
     "timeouts": "set time limits on the client: H2oClient(timeouts=30.0)",
@@ -111,7 +111,7 @@ HINTS: Mapping[str, str] = {
 
 
 def with_hints(init: Callable[P, None]) -> Callable[P, None]:
-    """Let the constructor of a client say what to use instead of an unknown keyword argument."""
+    """Make a client's constructor suggest a replacement for an unknown keyword argument."""
     known = [name for name in inspect.signature(init).parameters if name != "self"]
 
     @functools.wraps(init)
@@ -136,30 +136,30 @@ def _constructor_hint(name: str, known: Sequence[str]) -> str:
 
 
 def _most_similar(name: str, known: Iterable[str]) -> str | None:
-    import difflib  # needed once in a while, and all would wait for it
+    import difflib  # rarely needed, and slow to import
 
     return next(iter(difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.75)), None)
 
 
 def similar_option(name: str) -> str | None:
-    """Return the option that is most similar to a misspelt name, if any."""
+    """Return the option most similar to a misspelt name, or None."""
     return _most_similar(name, OPTION_TYPES)
 
 
 def as_arguments(
     given: Mapping[str, Any], parameters: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the arguments of a call for parameters given by name, for example in a file.
+    """Turn parameters given by name, for example in a file, into the arguments of a call.
 
-    Options become keyword arguments, which the call checks. So do names that are similar to an
-    option, which the call rejects with a hint. All others go in `parameters`.
+    Options become keyword arguments, which the call checks, and so do misspelt options, which the
+    call rejects with a hint. All others go in `parameters`.
 
     Args:
         given: names and values.
         parameters: more entries for `parameters`.
 
     Raises:
-        TypeError: a name belongs to another argument of the call or client.
+        TypeError: a name is that of another argument of the call or client.
     """
     for name in given:
         if name in _ARGUMENTS:
@@ -176,7 +176,7 @@ def as_arguments(
 
 
 def read_parameter(text: str) -> tuple[str, Any]:
-    """Return the name and value of NAME=VALUE, where the value is read as JSON or else as text.
+    """Split NAME=VALUE into name and value; the value is parsed as JSON, or else taken as text.
 
     Raises:
         ValueError: the text is not of that form.

@@ -1,8 +1,8 @@
-"""Text from a server, made safe to show: in a terminal, as JSON, and in a notebook.
+"""Make text from a server safe to show: in a terminal, as JSON, and in a notebook.
 
-A server's text can hold anything. A terminal obeys control characters: they move the cursor, set
-the window's title and write to the clipboard. Characters that control the direction of text can
-make it read as something else. A notebook runs the scripts in HTML and in Markdown. All that the
+A server's text can contain anything. Control characters can move the terminal's cursor, set the
+window's title and write to the clipboard. Characters that control the direction of text can make it
+read as something else. A notebook runs the scripts in HTML and in Markdown. Everything that the
 package shows to a person goes through this module.
 """
 
@@ -16,13 +16,13 @@ from typing import Any
 LONGEST = 30_000
 """A text with more characters is not parsed as Markdown, which could take seconds."""
 
-# The C0 controls but tab and newline, DEL, the C1 controls, the controls for the direction of
+# The C0 controls except tab and newline, DEL, the C1 controls, the controls for the direction of
 # text, and the line and paragraph separators.
 _UNSAFE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb]"
 )
 _WEB_ADDRESS = re.compile(r"https?://|mailto:", re.IGNORECASE)
-# JupyterLab and its predecessors would typeset TeX, which can make links and styles.
+# Without these classes, notebooks would typeset TeX, which can contain links and styles.
 _NO_TEX = "mathjax_ignore tex2jax_ignore"
 _CELL = "text-align:left; vertical-align:top; white-space:pre-wrap"
 
@@ -50,7 +50,7 @@ def to_json(value: Any, *, indent: int | None = None, ascii_only: bool = True) -
 
     Args:
         value: the value.
-        indent: spaces for each level; None: all in one line.
+        indent: spaces per level; None: all on one line.
         ascii_only: whether all characters outside ASCII are escaped.
     """
     text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
@@ -69,12 +69,12 @@ def to_html(markdown: str, mark: str = "") -> str:
     """Render Markdown as HTML that contains only Markdown's own elements.
 
     HTML and TeX in the Markdown are shown as text, and so are links and images other than http,
-    https and mailto. Where markdown-it-py is not installed, and for very long texts, the Markdown
+    https and mailto. If markdown-it-py is not installed, or the text is very long, the Markdown
     itself is shown as text.
 
     Args:
-        markdown: the text, possibly incomplete. Reasoning at its beginning is shown dim.
-        mark: a word on how it ended, shown below it.
+        markdown: the text, possibly incomplete. Reasoning at its beginning is dimmed.
+        mark: a word that says how it ended, shown below it.
     """
     from html import escape
 
@@ -90,11 +90,11 @@ def to_html(markdown: str, mark: str = "") -> str:
         body = f'<div style="opacity: 0.6">{show(reasoning)}</div>{body}'
     if mark:
         body += f"<p><em>— {escape(mark)}</em></p>"
-    return f'<div class="{_NO_TEX}">{printable(body)}</div>'  # entities are characters now
+    return f'<div class="{_NO_TEX}">{printable(body)}</div>'  # after entities were decoded
 
 
 def to_html_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table as HTML, in which all that is not a tag of the table is shown as text.
+    """Return a table as HTML; any HTML in its cells is shown as text.
 
     Args:
         names: the names of the columns.
@@ -123,6 +123,6 @@ def _renderer() -> Callable[[str], str] | None:
         def validateLink(self, url: str) -> bool:  # noqa: N802 -- markdown-it-py's name
             return _WEB_ADDRESS.match(url) is not None
 
-    # Every line break is shown, as the service's own page does.
+    # The service's own page also shows every line break.
     parser = Parser("commonmark", {"html": False, "breaks": True})
     return parser.enable(["strikethrough", "table"]).render

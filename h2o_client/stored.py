@@ -16,7 +16,7 @@ from h2o_client.types import Message
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptExample:
-    """A prompt that the service offers as an example for a model.
+    """An example prompt that the service offers for a model.
 
     Attributes:
         title: its subject, in a few words.
@@ -32,14 +32,14 @@ class Model:
     """A model that the server offers.
 
     Attributes:
-        id: the value for `model=`; on the measured servers the same as `name`.
+        id: the value for `model=`; on all servers measured, the same as `name`.
         name: its name, such as "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-40b-v1".
         display_name: its name as shown on the service's own page.
         description: a short description, if the server sends one.
         website_url: a page about it, if the server names one.
-        parameters: the parameters that the service's own page sends for it. The server does not add
-            them to other requests.
-        prompt_examples: the examples that the service's own page offers for it.
+        parameters: the parameters that the service's own page sends for this model. The server does
+            not add them to other requests.
+        prompt_examples: the examples that the service's own page offers for this model.
         file_types: the MIME types that it accepts besides text, such as "image/*".
     """
 
@@ -49,7 +49,7 @@ class Model:
     description: str | None = None
     website_url: str | None = None
     # 08_parameters_upstream: who adds parameters.
-    # A mapping has no hash; a model with another one is not equal all the same.
+    # A mapping is not hashable; models with different parameters still compare unequal.
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
     prompt_examples: tuple[PromptExample, ...] = ()
     file_types: tuple[str, ...] = ()
@@ -60,14 +60,13 @@ class Settings:
     """The settings of the session, as stored by the server.
 
     Attributes:
-        share_conversations: whether conversations are shared with the models' authors. The measured
-            servers take any text as yes, even "false".
+        share_conversations: whether conversations are shared with the models' authors. The servers
+            measured treat any text as true, even "false".
         terms_accepted_at: when this session accepted the terms; None if it has not.
         active_model: the model for new conversations.
-        search_enabled: whether the service's own page searches the web. The measured server, which
-            lacked a key for a search engine, always reports False.
-        custom_prompts: the session's own system prompts, by the name of the model; only on servers
-            of version 0.6.
+        search_enabled: whether the service's own page searches the web. The server measured had no
+            API key for a search engine, and always reports False.
+        custom_prompts: the session's own system prompts, by model name; only on version 0.6.
     """
 
     # 02b_settings_stored: both flags.
@@ -85,7 +84,7 @@ class ConversationInfo:
     Attributes:
         id: its id: 24 hexadecimal digits.
         title: its title, such as "Untitled 1".
-        model: the model that it was begun with.
+        model: the model that it was created with.
     """
 
     id: str
@@ -99,7 +98,7 @@ class SharedConversation:
 
     Attributes:
         title: its title.
-        model: the model that it was begun with.
+        model: the model that it was created with.
         messages: its messages, in order.
     """
 

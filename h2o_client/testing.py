@@ -1,8 +1,8 @@
-"""A pytest plugin: the fixture `h2o_server`, a local server of the chat protocol for each test.
+"""A pytest plugin: the fixture `h2o_server`, a local chat server for each test.
 
-Every test suite in an environment with this package loads the plugin, whether it talks to a chat
-server or not. So until the fixture is used, it imports only pytest, which is loaded already. A test
-verifies this.
+Every test suite in an environment with this package loads the plugin, even if it never talks to a
+chat server. So until the fixture is used, the plugin imports only pytest, which is already loaded.
+A test verifies this.
 """
 
 import os
@@ -20,7 +20,7 @@ _OF_A_DEVELOPER = ("H2O_CHAT_MODEL", "H2O_CHAT_TOKEN")
 def pytest_configure(config: pytest.Config) -> None:
     """Register the mark that configures `h2o_server`."""
     config.addinivalue_line(
-        "markers", "h2o_server(**options): arguments of the emulator that h2o_server is"
+        "markers", "h2o_server(**options): arguments for the emulator behind h2o_server"
     )
 
 
@@ -28,22 +28,23 @@ def pytest_configure(config: pytest.Config) -> None:
 def h2o_server(request: pytest.FixtureRequest) -> "Iterator[Emulator]":
     """A fresh local chat server that the test controls.
 
-    `H2oClient()` and `AsyncH2oClient()` find it, and so does a subprocess: during the test
-    `H2O_CHAT_URL` is its URL, `H2O_CHAT_MODEL` and `H2O_CHAT_TOKEN` are not set, and requests to it
-    bypass the environment's proxies.
+    `H2oClient()` and `AsyncH2oClient()` connect to it without arguments, in subprocesses too:
+    during the test `H2O_CHAT_URL` is its URL, `H2O_CHAT_MODEL` and `H2O_CHAT_TOKEN` are unset, and
+    requests to it bypass the environment's proxies.
 
         h2o_server.reply(" Hello!", " Bye!")    # the next answers; by default a few stock phrases
         h2o_server.fail(status=429)             # the next message is rejected
         h2o_server.cut(after=5)                 # the next answer's connection is lost
-        h2o_server.requests                     # what was asked, in order h2o_server.conversations
-        # what is left on the server h2o_server.url
+        h2o_server.requests                     # the requests received, in order
+        h2o_server.conversations                # the conversations left on the server
+        h2o_server.url                          # its base URL
 
-    A mark passes it arguments, such as the kind of server to emulate:
+    A mark passes arguments, such as the kind of server to emulate:
 
         @pytest.mark.h2o_server(dialect="chat-ui-2025")
         def test_something(h2o_server): ...
 
-    For everything that it can do, see `h2o_client.emulator`.
+    For all its methods, see `h2o_client.emulator`.
     """
     emulator_class = _emulator_class()
     mark = request.node.get_closest_marker("h2o_server")

@@ -15,7 +15,7 @@ from h2o_client.safe_text import split_reasoning, to_html, to_html_table
 T = TypeVar("T")
 DEFAULT_BASE_URL = "https://gpt-gm.h2o.ai"
 DEFAULT_MODEL = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-40b-v1"
-_LONGEST_CELL = 1000  # characters of a message, for example, in a table
+_LONGEST_CELL = 1000  # characters shown in a table cell, for example of a message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,16 +23,16 @@ class Message:
     """One message of a conversation.
 
     Attributes:
-        role: who speaks: "user", "assistant" or "system".
+        role: "user", "assistant" or "system".
         content: the text.
         id: the service's id for the message, if known.
         score: the vote on it: -1, 0 or 1, if known.
         created_at: when it was stored, if the server says so.
         updated_at: when it was last changed, if the server says so.
-        partial: True for an answer that broke off or was stopped.
+        partial: True for an answer that was cut short or stopped.
         web_search_id: the id of the web search that the answer is based on, if any.
-        parent: the id of the message that it follows, on servers of 2025.
-        children: the ids of the messages that follow it, the oldest first, on servers of 2025.
+        parent: the id of the message that it follows, on 2025 servers.
+        children: the ids of the messages that follow it, oldest first, on 2025 servers.
     """
 
     role: str
@@ -67,7 +67,7 @@ class Table(list[T]):
         self._columns = columns
 
     def _repr_html_(self) -> str:
-        """Render the table; a column without any value is left out. IPython calls this."""
+        """Render the table, without its empty columns; IPython calls this in notebooks."""
         rows = [[_in_cell(getattr(item, name)) for name in self._columns] for item in self]
         filled = [any(row[i] for row in rows) or not rows for i in range(len(self._columns))]
         return to_html_table(
@@ -92,11 +92,11 @@ Messages: TypeAlias = str | Sequence[MessageLike]
 class Token(NamedTuple):
     """One token of an answer, as the model server sent it.
 
-    It is a named tuple because one is made for every token of every answer.
+    It is a named tuple for speed: one is made for every token of every answer.
 
     Attributes:
-        id: its number in the model's vocabulary; None for text that was recovered.
-        text: its text, verbatim: a first token usually begins with a space.
+        id: its number in the model's vocabulary; None for recovered text.
+        text: its text, verbatim: the first token usually begins with a space.
         logprob: natural logarithm of its probability, if the server sends it.
         special: True for a control token such as the end token; its text is not shown.
     """
@@ -131,7 +131,7 @@ class Event(Token):
 class Revision(Token):
     """The whole text of an answer, which replaces all earlier texts: see `events()`.
 
-    It is a special token: its text is not another piece of the answer.
+    It is a special token: do not append its text to the answer.
     """
 
     def __new__(cls, text: str) -> Self:
@@ -164,24 +164,24 @@ class Reply:
     """A whole answer.
 
     Attributes:
-        text: the answer, verbatim. On servers of 2023 the visible tokens' texts, joined, which
-            usually begins with a space that the model made; on servers of 2025 the server's final
-            text, without trailing white space. `str(reply)` is the text without that space.
-        model: the model that was asked.
+        text: the answer, verbatim. On 2023 servers it is the joined texts of the visible tokens,
+            and usually begins with a space that the model generated; on 2025 servers it is the
+            server's final text, without trailing white space. `str(reply)` drops the first space.
+        model: the model that answered.
         finish_reason: why the answer ended: "eos_token", "length", "stop_sequence", "stopped"
-            (by the caller), or None if unknown. It comes from the server if the caller asked for
-            `details=True`, and otherwise from the last token.
+            (by the caller), or None if unknown. The server reports it if you pass `details=True`;
+            otherwise it is inferred from the last token.
         generated_tokens: how many tokens the model generated, including the end token; for a
             recovered answer, how many arrived before the connection broke.
         conversation_id: the id of the conversation, which `chat()` and `stream()` delete.
-        message_id: the id of the message that it answers; "" on servers of 2025, where only
-            `history()` tells it.
-        response_id: the id of the answer; on servers of 2025 the id of its generation, which
-            `send(parent=…)` accepts as well.
+        message_id: the id of the message that it answers; "" on 2025 servers, where only
+            `history()` returns it.
+        response_id: the id of the answer; on 2025 servers the id of its generation, which
+            `send(parent=…)` also accepts.
         recovered: True when the connection broke and the rest was fetched from the server.
         web_search: the entries of the web search, if one was requested.
-        revised: True if the server restarted the answer midway, so that texts given to the caller
-            earlier are no longer part of it; `text` is the final answer.
+        revised: True if the server restarted the answer midway, so earlier streamed texts are no
+            longer part of it; `text` is the final answer.
     """
 
     text: str
@@ -248,27 +248,27 @@ class WebSearchEntry:
 class Timeouts:
     """Time limits, in seconds; None switches one off.
 
-    The limits do not cover the resolution of host names, which no program can interrupt. On the
-    sync client a server can also exceed them by sending its headers, or interim responses (100
+    The limits do not cover the resolution of host names, which cannot be interrupted. With the
+    sync client, a server can exceed them by sending its headers, or interim responses (100
     Continue), piece by piece, each within the limit, even during clean-up; and connecting and
     waiting for the response may each take all that is left of `total`. While a sync call waits for
-    a response, `stop()` or `close()` from another thread does not wake it; the server or one of
-    these limits ends the wait.
+    a response, `stop()` or `close()` from another thread does not wake it; the wait ends when the
+    server answers or a limit is exceeded.
 
     Attributes:
         connect: for making a connection.
-        first_token: from sending the message to the answer's first token; servers of 2023 send
-            their headers only with that token. Without `total`, this also limits how long a message
-            waits for the previous turn to be stored.
+        first_token: from sending the message to the answer's first token; 2023 servers send their
+            headers only with that token. Without `total`, this also limits how long a message waits
+            for the previous turn to be stored.
         idle: between two tokens, and for each of the small requests around the message. Without
             `total`, this also limits how long `history()` and similar calls wait for the last turn
             to be stored. If this limit or `first_token` is exceeded, the client checks once whether
-            the server has stored the answer; it does not send the message again, as the server may
-            still answer it.
+            the server has stored the answer; it does not send the message again, because the server
+            may still answer it.
         total: for one whole call, not counting the clean-up at its end.
-        cleanup: for telling the server to stop and delete, at the end of a call.
-        recovery: for a sign of an answer whose connection was lost. The time for which the answer
-            had been running is added, and the limit restarts whenever more of the answer appears.
+        cleanup: for stopping the generation and deleting the conversation, at the end of a call.
+        recovery: for any sign of an answer whose connection was lost. The time that the answer had
+            already been running is added, and the limit restarts whenever more of it appears.
     """
 
     # 20_slow_stream_timing: when the headers come.
@@ -293,12 +293,12 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptPreview:
-    """The prompt as the model would get it if a message were sent again.
+    """The prompt that the model would get if a message were sent again.
 
     Attributes:
-        prompt: the prompt, with the model's own marks around each message.
+        prompt: the prompt, with the model's own markers around each message.
         model: the model.
-        parameters: the parameters of the service's own page.
+        parameters: the parameters that the service's own page uses.
     """
 
     prompt: str

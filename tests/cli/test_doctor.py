@@ -137,7 +137,7 @@ def test_wrong_use(doctor: Doctor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "hint"), [(socket.EAI_NONAME, "spelt"), (socket.EAI_AGAIN, "is there a network")]
+    ("number", "hint"), [(socket.EAI_NONAME, "spelt"), (socket.EAI_AGAIN, "is this machine online")]
 )
 def test_name_unknown(
     doctor: Doctor, monkeypatch: pytest.MonkeyPatch, number: int, hint: str

@@ -224,7 +224,7 @@ def test_certificates(
 def test_a_server_without_tls(command: Command, server: Emulator) -> None:
     assert command("doctor", server.url.replace("http:", "https:")) == 1
     assert steps(command.out)["TLS"][0] == "FAILED"
-    assert "does http:// instead of https:// work?" in command.out
+    assert "try http:// instead of https://" in command.out
 
 
 # Through a proxy
@@ -260,7 +260,7 @@ def test_through_a_tunnel(server: Emulator, authority: Any) -> None:
     [
         (403, "refuses connections to chat.example:443"),
         (407, "http://user:password@proxy:port"),
-        (502, "does not reach chat.example"),
+        (502, "cannot reach chat.example"),
     ],
 )
 def test_a_tunnel_that_is_refused(

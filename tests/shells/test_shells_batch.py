@@ -599,7 +599,7 @@ async def test_a_pause_is_in_the_log(
     server.fail(429, message="You are sending too many messages.")
     async with api.client() as client:
         await everything(many(client, ["a", "b", "c"]))
-    assert caplog.messages.count("too many messages: all pause for 1 s") == 1
+    assert caplog.messages.count("too many messages: all prompts pause for 1 s") == 1
 
 
 def test_a_pause_is_told_once_and_again_when_it_becomes_longer() -> None:

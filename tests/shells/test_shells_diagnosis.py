@@ -118,7 +118,7 @@ async def test_a_client_of_the_callers_own_has_its_own_proxies(api: Api, unused:
 
 @pytest.mark.parametrize(
     ("status", "advice"),
-    [(407, "http://user:password@proxy:port"), (502, "the proxy does not reach chat.example")],
+    [(407, "http://user:password@proxy:port"), (502, "the proxy cannot reach chat.example")],
 )
 async def test_a_tunnel_that_is_refused(
     api: Api, monkeypatch: pytest.MonkeyPatch, status: int, advice: str
@@ -134,7 +134,7 @@ async def test_a_tunnel_that_is_refused(
 async def test_https_to_a_port_for_http(api: Api, server: Emulator) -> None:
     error = await failure(api, server.url.replace("http:", "https:"))
     assert str(error).startswith(f"POST {server.url.replace('http:', 'https:')}/settings: no TLS")
-    assert "does http:// instead of https:// work?" in str(error)
+    assert "try http:// instead of https://" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ async def test_http_to_a_port_for_https(api: Api, answer: bytes) -> None:
     with serving(answer) as place:
         error = await failure(api, f"http://{place}")
     assert f"POST http://{place}/settings: " in str(error)
-    assert re.search(r"for https://\?|write https:// instead of http://", str(error))
+    assert re.search(r"or https://\?|use https:// instead of http://", str(error))
 
 
 async def test_a_certificate_that_is_not_trusted(api: Api) -> None:
