@@ -186,7 +186,7 @@ class Output:
         """Show what has arrived, marked as incomplete; show nothing for an empty text."""
         text = self._stream.text.removeprefix(" ")
         if text or not isinstance(error, Exception):
-            self._end(text, "broke off" if isinstance(error, Exception) else "stopped")
+            self._end(text, "incomplete" if isinstance(error, Exception) else "stopped")
 
     def _show(self, text: str) -> None:
         # Recovered text may differ from the text shown so far.

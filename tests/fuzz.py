@@ -300,7 +300,7 @@ def _parts(tape: Tape) -> Iterator[bytes | H2oError | float]:
     for _ in range(tape.number(8)):
         match tape.number(8):
             case 0:
-                yield TransportError("the connection broke: fuzz")
+                yield TransportError("the connection was lost: fuzz")
             case 1:
                 yield float(tape.number(65536)) / 256
             case 2 | 3:
@@ -315,7 +315,7 @@ def _answers(tape: Tape) -> Iterator[Answer]:
         fault: H2oError | None = None
         match tape.number(8):
             case 0:
-                fault = TransportError("the connection broke: fuzz", sent=bool(tape.number(2)))
+                fault = TransportError("the connection was lost: fuzz", sent=bool(tape.number(2)))
             case 1:
                 fault = TransportTimeoutError.exceeded("connect", None)
         yield Answer(

@@ -218,8 +218,8 @@ async def test_an_answer_that_breaks_off(api: Api, server: Emulator, page: Page)
         with pytest.raises(GenerationError) as caught:
             await client.stream("Why?").display()
     assert caught.value.partial.startswith(" Because")
-    assert page.states[-1] == to_html(f"Because:\n{FENCE}python\nx = 1", "broke off")
-    assert page.states[-1].endswith("x = 1</code></pre>\n<p><em>— broke off</em></p></div>")
+    assert page.states[-1] == to_html(f"Because:\n{FENCE}python\nx = 1", "incomplete")
+    assert page.states[-1].endswith("x = 1</code></pre>\n<p><em>— incomplete</em></p></div>")
     await api.settled()
 
 
@@ -711,7 +711,7 @@ def test_a_failure_is_one_line(chat: magics.Chat, server: Emulator, page: Page) 
     assert line.startswith("GenerationError: ")
     assert "out of memory" in line
     assert "\n" not in line
-    assert page.states[-1] == to_html("Because", "broke off")
+    assert page.states[-1] == to_html("Because", "incomplete")
     for error, line in (
         ("ValueError: ", ""),
         ("TypeError: .* 'temperature'", "--param temprature=1 Hi"),

@@ -3,8 +3,8 @@
 Three things can prevent a client's normal clean-up: an object is dropped without being closed,
 perhaps together with its client; the interpreter exits; or a signal handler calls `close()` on top
 of the frame that is reading, which cannot continue before the handler returns. All three have the
-same solution. The client's session knows what the server must still be told, and a `Cleaner`, which
-outlives the client, sends it: from a thread of its own, over connections of its own, within
+same solution. The client's session records what the server must still be told, and a `Cleaner`,
+which outlives the client, sends it: from its own thread, over its own connections, within
 `Timeouts.cleanup`.
 """
 
@@ -25,11 +25,11 @@ from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import Lock
 from h2o_client.protocol.exchange import Exchange
 
-_POLL_INTERVAL = 0.005  # seconds between two polls of what another thread is doing
+_POLL_INTERVAL = 0.005  # seconds between two checks of another thread's progress
 
 
 class Client(Protocol):
-    """What a cleaner needs of its client."""
+    """The part of a client that its cleaner uses."""
 
     def _warn_unclosed(self) -> None: ...
 
@@ -48,8 +48,8 @@ class Cleaner:
     """Notifies the server of everything that one client left unfinished.
 
     Args:
-        client: the client; it is held weakly.
-        exchange: what the client knows.
+        client: the client; the cleaner keeps only a weak reference.
+        exchange: the client's exchange, with its session.
         connect: makes connections; None if only the client can.
     """
 
@@ -57,30 +57,30 @@ class Cleaner:
         self._client = weakref.ref(client, self._client_dropped)
         self._exchange = exchange
         self._connect = connect
-        self._lock = Lock()  # whoever has it cleans up
+        self._lock = Lock()  # held by the thread that cleans up
         self._wanted = False
 
     def enlist(self) -> None:
-        """Clean up at the interpreter's exit at the latest."""
+        """Make sure that the clean-up happens, at the interpreter's exit at the latest."""
         _ENLISTED.add(self)
 
     def retire(self) -> None:
-        """Stop working: the client is clean, or belongs to another process."""
+        """Cancel the clean-up: the client is clean, or belongs to another process."""
         _ENLISTED.discard(self)
 
     def start(self) -> None:
-        """Clean up soon. May be called by the garbage collector, at any moment."""
+        """Clean up soon. The garbage collector may call this at any moment."""
         self._wanted = self._connect is not None
         if self._wanted and self in _ENLISTED and self._lock.acquire():
             try:
                 threading.Thread(target=self._work, name="h2o_client-cleaner", daemon=True).start()
-            except RuntimeError:  # no thread can begin any more: the interpreter exits
+            except RuntimeError:  # the interpreter is exiting and cannot start threads
                 self._lock.release()
 
     def finish(self, deadline: Deadline) -> None:
         """Clean up, and wait until that is done."""
         self.start()
-        # This polls: a lock may be held by the frame that the signal handler interrupted.
+        # Poll: the lock may be held by the frame that the signal handler interrupted.
         while not self._lock.permit and not deadline.expired():
             time.sleep(_POLL_INTERVAL)
         if self._wanted and not deadline.expired() and self._lock.acquire():
@@ -94,7 +94,7 @@ class Cleaner:
             client._close_at_exit(self._deadline(begun))
 
     def finish_at_exit(self, begun: float) -> None:
-        """Clean up all that is left."""
+        """Clean up everything that is left."""
         self._exchange.session.drop_all()
         self.finish(self._deadline(begun))
 
@@ -123,17 +123,17 @@ class Cleaner:
         try:
             with self._connect() as http:
                 Player(OwnConnections(http)).play(conversations.sweep(self._exchange, deadline))
-        except Exception:  # noqa: BLE001 -- there is nobody who could catch it
+        except Exception:  # noqa: BLE001 -- nothing above this could catch it
             logger.warning("the clean-up on the server failed", exc_info=True)
 
     def _client_dropped(self, _: object) -> None:
-        if self in _ENLISTED:  # else the client was closed, or is another process's
+        if self in _ENLISTED:  # otherwise it was closed, or belongs to another process
             self._exchange.session.drop_all()
             self.start()
 
 
 _ENLISTED: set[Cleaner] = set()
-"""The cleaners of clients that were used in this process, and are not closed."""
+"""The cleaners of clients that were used in this process and are not closed."""
 
 
 def _at_exit() -> None:
@@ -147,7 +147,7 @@ def _at_exit() -> None:
         for cleaner in cleaners:
             cleaner.finish_at_exit(begun)
     finally:
-        _ENLISTED.clear()  # a thread that began from here on would never end
+        _ENLISTED.clear()  # a thread started after this would never end
 
 
 atexit.register(_at_exit)

@@ -1,4 +1,4 @@
-"""Reads the files that go with a message."""
+"""Reads the files to send with a message."""
 
 import mimetypes
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def read_files(files: Sequence[FileLike]) -> tuple[File, ...]:
         OSError: a file cannot be read.
     """
     if isinstance(files, str | bytes | PathLike | File):
-        raise TypeError("files must be a list: put a single file in one")
+        raise TypeError("files must be a list: put a single file in a list")
     found = tuple(map(_read, files))
     check_sizes(found)
     return found

@@ -1,8 +1,8 @@
 """The parts of httpx that both shells use: its options, requests and errors.
 
-The session's cookie is a header that the core builds for each request, so httpx must keep no
-cookies of its own: it would send cookies of the server back to it, next to the session's. Redirects
-are never followed, so that neither cookie nor prompt can leave the origin of the base URL.
+The core builds the session's cookie header for each request, so httpx must not store cookies: it
+would send the server's cookies back next to the session's. Redirects are never followed, so neither
+cookie nor prompt can leave the origin of the base URL.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ from h2o_client.types import File, FileLike
 
 T = TypeVar("T")
 Connector = Callable[[], contextlib.AbstractContextManager[httpx.Client]]
-"""Makes connections for what outlives its client."""
+"""Makes connections for code that outlives its client."""
 
 logger = logging.getLogger("h2o_client")
 logger.addHandler(logging.NullHandler())
@@ -65,7 +65,7 @@ class _Process:
     """Identifies this process: `os.getpid()` is a system call, too slow for each token.
 
     Attributes:
-        id: its number.
+        id: its process id.
         forks: how often it was forked.
     """
 
@@ -85,31 +85,31 @@ class _Process:
 PROCESS = _Process()
 
 KEPT_AFTER_FORK: list[object] = []
-"""What a forked child has inherited from its parent: connections and players.
+"""The connections and players that a forked child has inherited from its parent.
 
-It is kept for good, because the garbage collector would close the sockets, and they are the
-parent's: the end of a TLS connection, for one, would be sent in its name.
+They are never released, because the garbage collector would close the sockets, which belong to the
+parent: for example, it would end the parent's TLS connections.
 """
 
 TRANSPORT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)
 
-# The server closes an idle connection after 5 s [18_keepalive]. With httpx's default, 5 s too, a
-# request can meet a connection that is just being closed; a second earlier is safe.
+# The server closes an idle connection after 5 s [18_keepalive]. With httpx's default, also 5 s, a
+# request can hit a connection that is just being closed; a second less is safe.
 _KEEPALIVE = 4.0
 
-POLL_INTERVAL = 0.05  # seconds between two polls where nothing wakes the one who waits
+POLL_INTERVAL = 0.05  # seconds between two polls where nothing can wake the waiter
 
 _HANDLER = "h2o_client.script"
 _QUOTED = re.compile(r"[\s:]*(?:bytearray\()?\bb['\"].*", re.DOTALL)
 
-_LARGEST = 524_288  # bytes of a body that the measured servers of 2023 take
-_LARGEST_FORM = 15 * 1024 * 1024  # the same, of a form and those of 2025
+_LARGEST = 524_288  # bytes of a body that the 2023 servers measured accept
+_LARGEST_FORM = 15 * 1024 * 1024  # bytes of a form that the 2025 servers measured accept
 
-# Before the response the request is written, which takes no time worth a limit of its own.
+# Writing a request takes little time, so this limit cannot be configured.
 WRITE_LIMIT = 60.0
 
 _OWN: WeakKeyDictionary[object, str | None] = WeakKeyDictionary()
-"""The argument `proxy` of each httpx client that was made here."""
+"""The `proxy` argument of each httpx client that was made here."""
 
 
 def exchange_of(base_url: str | None, arguments: Mapping[str, Any]) -> Exchange:
@@ -118,7 +118,6 @@ def exchange_of(base_url: str | None, arguments: Mapping[str, Any]) -> Exchange:
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: an argument is not valid.
-
     """
     configure_logging(os.environ.get("H2O_CHAT_LOG"))
     configuration = configure(base_url, environ=os.environ, **arguments)
@@ -126,7 +125,7 @@ def exchange_of(base_url: str | None, arguments: Mapping[str, Any]) -> Exchange:
 
 
 def files_of(files: Sequence[FileLike] | None) -> tuple[File, ...]:
-    """Read the files that go with a message; few messages have any.
+    """Read the files to send with a message; few messages have any.
 
     Raises:
         TypeError: an item is neither a path nor a `File`.
@@ -159,25 +158,25 @@ def configure_logging(level: str | None) -> None:
 
 
 def log_response(request: Request, status: int, begun: float) -> None:
-    """Log a request and its outcome, without headers and body, which hold secrets."""
+    """Log a request and its outcome, without headers and body, which contain secrets."""
     seconds = AMBIENT.clock() - begun
     logger.info("%s: %s answered %d in %.3f s", request.operation, request.method, status, seconds)
 
 
 @cache
 def tls_context() -> ssl.SSLContext:
-    """Return httpx's default TLS context. Clients share it because it is slow to make."""
+    """Return httpx's default TLS context. Clients share it because creating it is slow."""
     return httpx.create_ssl_context()
 
 
 def client_options(proxy: str | None) -> dict[str, Any]:
-    """Return the arguments for the httpx client that one of our clients makes for itself.
+    """Return the arguments for the httpx client that one of our clients creates.
 
     The number of connections is not limited: a stream holds its connection until its end, so with
-    httpx's default of 100 the 101st stream would wait for one of them to end.
+    httpx's default of 100 the 101st stream would wait for another one to end.
 
     Raises:
-        ValueError: the proxy is not a valid URL. The text does not repeat it, as it can hold a
+        ValueError: the proxy is not a valid URL. The error does not quote it, as it may contain a
             password.
     """
     if proxy is not None and not is_proxy(proxy):
@@ -228,20 +227,20 @@ def check_http_client(
 
 
 def alive(items: WeakValueDictionary[int, T]) -> list[T]:
-    """Return the values of a weak dictionary, safely while other threads change it."""
-    found = [reference() for reference in items.valuerefs()]  # a copy made at once
+    """Return the values of a weak dictionary, even while other threads change it."""
+    found = [reference() for reference in items.valuerefs()]  # valuerefs() copies atomically
     return [item for item in found if item is not None]
 
 
 def rebuild(kind: Callable[..., T], arguments: dict[str, Any]) -> T:
-    """Make a client from the arguments of another one; for pickle."""
+    """Create a client from the arguments of another one; for pickle."""
     return kind(**arguments)
 
 
 def is_earlier(deadline: Deadline, steady: float | None) -> bool:
     """Whether a deadline is so much earlier than httpx's limit that it needs a watchdog.
 
-    A tenth more or less does not matter for a silence, but it does for the total.
+    A tenth more or less does not matter for the idle limit, but it does for the total.
     """
     left = deadline.left()
     if left is None:
@@ -276,10 +275,10 @@ def build_request(
 
 
 class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """The body of a request, iterated without a generator, once.
+    """The body of a request, iterated once, without a generator.
 
-    httpx's own body is an async generator. A cancellation while it is sent leaves that to the
-    garbage collector, and trio warns about it.
+    httpx's own body is an async generator. A cancellation while it is sent leaves the generator to
+    the garbage collector, and trio warns about it.
 
     Attributes:
         size: its length in bytes.
@@ -289,7 +288,7 @@ class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
     def __init__(self, content: bytes) -> None:
         self.size = len(content)
         self.sent = False
-        # In one piece: asyncio goes on reading only while it waits for room to write.
+        # In one piece: while asyncio waits for room to write, it also reads an early answer.
         self._pieces = [content] if content else []
 
     def __iter__(self) -> Iterator[bytes]:
@@ -312,10 +311,10 @@ class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
 
 
 def new_http(kind: Callable[..., T], proxy: str | None, transport: str | None) -> T:
-    """Make an httpx client of our own.
+    """Create an httpx client that we own.
 
     Raises:
-        ValueError: the proxy, or one in the environment, is not a valid URL.
+        ValueError: the proxy, or a proxy in the environment, is not a valid URL.
     """
     options = client_options(proxy)
     if proxy is None and not all(
@@ -373,8 +372,8 @@ def fast_transports(kind: Callable[..., Any], options: dict[str, Any]) -> dict[s
 def environment_proxies() -> dict[str, str | None]:
     """Return the environment's proxies as httpx mounts them, with None for direct connections.
 
-    They are `HTTP_PROXY`, `HTTPS_PROXY` and `ALL_PROXY`; `NO_PROXY` has hosts, domains, addresses
-    or URLs, or "*" for all.
+    They come from `HTTP_PROXY`, `HTTPS_PROXY` and `ALL_PROXY`; `NO_PROXY` lists hosts, domains,
+    addresses or URLs, or is "*" for all.
     """
     found = urllib.request.getproxies()
     mounts: dict[str, str | None] = {}
@@ -393,7 +392,7 @@ def environment_proxies() -> dict[str, str | None]:
 
 
 def _host_pattern(host: str) -> str:
-    """Return httpx's pattern for a host of `NO_PROXY`; a domain includes its subdomains."""
+    """Return httpx's pattern for a host in `NO_PROXY`; a domain includes its subdomains."""
     try:
         address = ipaddress.ip_address(host.partition("/")[0])
     except ValueError:
@@ -411,7 +410,7 @@ def read_head(response: httpx.Response) -> Head:
 
 
 def unread_body(response: httpx.Response) -> Any:
-    """Return the body of a response as its transport provides it, to iterate once.
+    """Return the body of a response as provided by its transport, to iterate once.
 
     `Response.iter_raw()` does the same, but adds a tenth to the cost of a small chunk, and yields
     nothing if an event hook or `MockTransport` of the caller's own client has read the body.
@@ -430,23 +429,24 @@ def shut_down(response: httpx.Response | None) -> bool:
     shown = socket_of(response)
     if shown is None:
         return False
-    with contextlib.suppress(OSError):  # it is closed already
+    with contextlib.suppress(OSError):  # it is already closed
         if isinstance(shown, socket.socket):
-            # A twin would be of a number, which another thread may have closed and used again. TLS
-            # is left to stand, so that nobody reads on without it.
+            # Not on a duplicate made from its descriptor, which another thread may have closed and
+            # reused; and not with the TLS socket's own method, which would remove the TLS layer, so
+            # that the reader could read on without it.
             socket.socket.shutdown(shown, socket.SHUT_RDWR)
-        else:  # what event loops show of a socket is not always able to do this itself
+        else:  # an event loop's socket object may lack shutdown()
             with socket.fromfd(shown.fileno(), shown.family, shown.type) as twin:
                 twin.shutdown(socket.SHUT_RDWR)
     return True
 
 
 def failure_of(error: Exception, effect: Effect | None, http: object) -> H2oError:
-    """Return the error to throw into a flow for an effect that failed, with its method and URL.
+    """Return the error to throw into a flow for a failed effect, with its method and URL.
 
     Args:
-        error: one of ours or of httpx. The new error does not refer to one of httpx, which holds
-            the request with the session.
+        error: ours or httpx's. The new error does not refer to httpx's, which holds the request
+            with the session.
         effect: the effect.
         http: the httpx client.
     """
@@ -470,7 +470,7 @@ def _translate(error: Exception, effect: Effect | None, http: object) -> H2oErro
             return effect.deadline.exceeded(begun=isinstance(effect, Read))
         if isinstance(effect, Pump):
             return TransportTimeoutError.exceeded("idle", effect.within, begun=True)
-    # What breaks the rules of HTTP on our side is quoted in the error's text, a header too.
+    # The text of a LocalProtocolError can quote a header, which may contain secrets.
     is_ours = isinstance(error, httpx.LocalProtocolError)
     reason = type(error).__name__ if is_ours else _words(error)
     if isinstance(
@@ -498,15 +498,15 @@ def _translate(error: Exception, effect: Effect | None, http: object) -> H2oErro
         ]
         largest = _LARGEST_FORM if is_form else _LARGEST
         if _was_cut_short(error, largest):
-            # Its words, if it had any, are lost: asyncio drops what has come when a write fails.
+            # Any answer is lost: asyncio drops received bytes when a write fails.
             return PromptTooLargeError(
                 "the server closed the connection while the request was being sent: it is larger "
-                f"than the {largest} bytes that servers of this kind take (make it shorter)",
+                f"than the {largest} bytes that servers of this kind accept (make it shorter)",
                 status=413,
             )
     first = isinstance(effect, Fetch) and effect.request.operation == "settings"
     advice = f" ({diagnosis.NO_WEB_SERVER})" if first else ""
-    return TransportError(f"the connection broke: {reason}{advice}")
+    return TransportError(f"the connection was lost: {reason}{advice}")
 
 
 def _proxy_for(url: str, http: object) -> diagnosis.Proxy | None:
@@ -520,7 +520,7 @@ def _proxy_for(url: str, http: object) -> diagnosis.Proxy | None:
 
 
 def _was_cut_short(error: Exception, largest: int) -> bool:
-    """Whether the connection was closed while sending a body that is too large for servers."""
+    """Whether the connection was closed while sending a body that is too large for the server."""
     if not isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError):
         return False
     body = error.request.stream
@@ -528,9 +528,9 @@ def _was_cut_short(error: Exception, largest: int) -> bool:
 
 
 def _words(error: BaseException) -> str:
-    """Return the text of an error or of its cause: on trio the outer errors are empty.
+    """Return the text of an error or of its cause: on trio the outer errors have no text.
 
-    Quotations from a response, which could be a `Set-Cookie`, are left out.
+    Quotes from a response, which could contain a `Set-Cookie`, are removed.
     """
     texts = filter(None, map(str, diagnosis.causes(error)))
     return _QUOTED.sub("", next(texts, type(error).__name__))

@@ -1,9 +1,8 @@
 """Closes connections when their event loop ends.
 
-An async client that is used in one `asyncio.run()` after another has connections that die with
-each event loop, and after that they cannot be closed. Both asyncio and trio close all remaining
-async generators at their end (PEP 525), so a generator that only waits at its `yield` can close the
-connections then.
+If an async client is used in one `asyncio.run()` after another, its connections die with each event
+loop, and cannot be closed after that. Both asyncio and trio close all remaining async generators at
+their end (PEP 525), so a generator that only waits at its `yield` can close the connections then.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -33,8 +32,8 @@ async def watch_over(close: Callable[[], Awaitable[None]]) -> AsyncGenerator[Non
         close: closes them; may be called twice.
 
     Returns:
-        The guard, for `let_go()`. The event loop holds it, so that the connections of a client that
-        was dropped are closed too.
+        The guard, for `let_go()`. The event loop keeps it alive, so the connections of a dropped
+        client are also closed.
     """
     guard = _close_at_the_end(close)
     await anext(guard)
@@ -46,7 +45,7 @@ async def watch_over(close: Callable[[], Awaitable[None]]) -> AsyncGenerator[Non
 
 
 def is_on_watch(guard: AsyncGenerator[None, None]) -> bool:
-    """Whether the event loop of a guard has not ended."""
+    """Whether the event loop of a guard is still open."""
     return isinstance(guard, AsyncGeneratorType) and guard.ag_frame is not None
 
 

@@ -1,9 +1,8 @@
-"""A deadline for a thread that sleeps in a socket.
+"""A deadline for a thread that blocks in a socket.
 
 httpx has one read limit for the whole body of a response, and a sync reader cannot be cancelled.
-If a read must end earlier than that, because of the total limit of a call or after comments that
-are not part of an answer, a watchdog shuts down the socket from a thread of its own, which wakes
-the reader.
+If a read must end earlier, because of the call's total limit or after comments that are not part of
+an answer, a watchdog shuts down the socket from its own thread, which wakes the reader.
 """
 
 import threading
@@ -23,13 +22,13 @@ class Watchdog:
         self._fire = fire
         self._changed = threading.Condition()
         self._deadline: float | None = None
-        self._wakes: float | None = None  # when the thread wakes by itself; None: when notified
+        self._wakes: float | None = None  # when the thread wakes by itself; None: only if notified
         self._fired = False
         self._stopped = False
         self._thread: threading.Thread | None = None
 
     def arm(self, seconds: float) -> None:
-        """Call the function after this many seconds, unless it is disarmed before."""
+        """Call the function after this many seconds, unless disarmed before."""
         with self._changed:
             self._fired = False
             self._deadline = AMBIENT.clock() + seconds
@@ -44,7 +43,7 @@ class Watchdog:
     def disarm(self) -> bool:
         """Remove the deadline; return whether it had passed."""
         with self._changed:
-            self._deadline = None  # the thread finds out when it wakes: waking it now costs more
+            self._deadline = None  # the thread sees this when it wakes; waking it now costs more
             return self._fired
 
     def stop(self) -> None:

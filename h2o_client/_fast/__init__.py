@@ -4,26 +4,26 @@ Theory of operation
 ===================
 Per token, httpx spends its time in three places: on asyncio in anyio's socket stream, in h11,
 which steps through every small HTTP chunk, and in nested generators. Only the *body* of a response
-arrives in many pieces, so only there can time be saved; the rest is left to httpcore, on which
-httpx itself is based: the pool and its limits, keep-alive, proxies, TLS, the heads of requests and
-responses.
+arrives in many pieces, so time can be saved only there. Everything else is left to httpcore, on
+which httpx is based: the pool and its limits, keep-alive, proxies, TLS, and the heads of requests
+and responses.
 
-httpcore lets its network be chosen (`network_backend=`), and shows the network stream of each
-response (`extensions["network_stream"]`). No more than that is used here:
+httpcore accepts a custom network (`network_backend=`), and exposes the network stream of each
+response (`extensions["network_stream"]`). Only these two features are used:
 
-* `network.BodyStream` is a network stream over another that does the work. The data that it gives
-  to httpcore ends with the head of a response; it keeps any bytes read beyond that. That alone
-  changes nothing, as TCP reads can end anywhere.
-* If the body comes in chunks, `transport.Body` reads it from that stream itself, with
+* `network.BodyStream` wraps another network stream. The data that it gives to httpcore ends with
+  the head of a response; it keeps any bytes read beyond that. That alone changes nothing, as TCP
+  reads can end anywhere.
+* If the body is chunked, `transport.Body` reads it from that stream itself, with
   `framing.Dechunker`. httpcore and h11 do not see it.
 * At the end of the body it gives httpcore an empty chunked body, `0\r\n\r\n`. httpcore then
-  considers the response complete, and takes the connection back into its pool.
+  considers the response complete, and returns the connection to its pool.
 * On asyncio `asyncio_network` replaces anyio's sockets.
 
-Anything that is not exactly as expected (another framing, a head that cannot be separated from its
-body, a HEAD request) is left to httpcore. If a body is not read to its end, or is malformed, its
-connection is closed, as httpcore has not seen its end. Only public APIs of other packages are used,
-and `framing` limits the data that a server can make the client keep.
+Anything unexpected (another framing, a head that cannot be separated from its body, a HEAD request)
+is left to httpcore. If a body is not read to its end, or is malformed, its connection is closed, as
+httpcore has not seen its end. Only public APIs of other packages are used, and `framing` limits how
+much data a server can make the client keep.
 """
 
 from h2o_client._fast._async.transport import AsyncFastTransport

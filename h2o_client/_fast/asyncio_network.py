@@ -1,9 +1,9 @@
 """asyncio's own sockets, for httpcore.
 
-httpcore reads through anyio, which sets a cancel scope up for each read, and half of the time
-that a token takes goes there. Here a read that must wait waits for a future, and the time limits
-of all reads of a connection are kept by one timer, which is set anew only when it has fired: a
-token a millisecond would otherwise set and take back a thousand timers a second.
+httpcore reads through anyio, which sets up a cancel scope for each read; that takes half of the
+time of a token. Here a read awaits a future, and one timer enforces the time limits of all reads of
+a connection. It is restarted only after it has fired: otherwise one token per millisecond would
+start and cancel a thousand timers per second.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from typing import Any, cast
 import aiohappyeyeballs
 import httpcore
 
-_ENOUGH = 128 * 1024  # bytes that may wait to be read; then the server has to wait
-_STAGGER = 0.25  # seconds until the next address of a host is tried beside [RFC 8305]
-_GOODBYE = 1.0  # seconds that asyncio is given to drop a connection; it takes one turn of its loop
+_ENOUGH = 128 * 1024  # bytes to buffer before pausing the server
+_STAGGER = 0.25  # seconds until the next address of a host is tried in parallel [RFC 8305]
+_GOODBYE = 1.0  # seconds for asyncio to drop a connection; it takes one iteration of its loop
 
 
 class _Protocol(asyncio.Protocol):
@@ -102,7 +102,7 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
         self._loop = asyncio.get_running_loop()
         self._held = b""
         self._timer: asyncio.TimerHandle | None = None
-        self._deadline: float | None = None  # of the read that waits
+        self._deadline: float | None = None  # of the pending read
         self._late = False
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
@@ -128,7 +128,7 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
 
     async def _wait(self, protocol: _Protocol, timeout: float | None) -> None:
         if protocol.reader is not None:
-            raise httpcore.ReadError("the connection is being read already")
+            raise httpcore.ReadError("the connection is already being read")
         if timeout is not None:
             self._watch(timeout)
         reader = protocol.reader = self._loop.create_future()
@@ -141,11 +141,11 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
             raise httpcore.ReadTimeout
 
     def _watch(self, timeout: float) -> None:
-        """Make sure that the reader is woken when its time is over."""
+        """Make sure that the reader is woken when its time is up."""
         self._deadline = deadline = self._loop.time() + timeout
         if self._timer is not None:
             if self._timer.when() <= deadline:
-                return  # it then checks whether there is time left
+                return  # when it fires, it checks whether time is left
             self._timer.cancel()
         self._timer = self._loop.call_at(deadline, self._on_timer)
 
@@ -161,10 +161,10 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
         reader.set_result(None)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Write; wait only if much is still unsent.
+        """Write; wait only if asyncio's write buffer is full.
 
         Raises:
-            httpcore.WriteTimeout: the peer did not take the bytes in time.
+            httpcore.WriteTimeout: the peer did not accept the bytes in time.
             httpcore.WriteError: the connection was lost.
         """
         protocol = self._protocol
@@ -196,10 +196,10 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Begin TLS.
+        """Start TLS.
 
         Raises:
-            httpcore.ConnectTimeout: it took too long.
+            httpcore.ConnectTimeout: the handshake took too long.
             httpcore.ConnectError: the handshake failed.
         """
         self._forget_timer()
@@ -211,13 +211,13 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
                 transport = await self._loop.start_tls(
                     self._transport, protocol, ssl_context, server_hostname=server_hostname
                 )
-        except OSError as error:  # TimeoutError and ssl.SSLError too
+        except OSError as error:  # includes TimeoutError and ssl.SSLError
             if limit.expired():
                 raise httpcore.ConnectTimeout from None
             raise httpcore.ConnectError(str(error)) from error
         finally:
             if transport is None:
-                # Not `aclose()`: TLS has taken the protocol's place, which is told no more.
+                # Not `aclose()`: TLS has replaced the protocol, which gets no more callbacks.
                 self._transport.abort()
                 await asyncio.sleep(0)
         if transport is None:
@@ -228,8 +228,8 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
     def get_extra_info(self, info: str) -> Any:
         """Return information about the connection."""
         if info == "is_readable":
-            # Whoever asks has read a response to its end: what has come since is its end. What
-            # the event loop has not read yet, the socket knows.
+            # The pool asks this of an idle connection: anything to read means that it has ended.
+            # Check the socket too, as the event loop may not have read it yet.
             known = self._held or self._protocol.received or self._protocol.ended
             return bool(known) or _is_readable(self._transport.get_extra_info("socket"))
         names = {"client_addr": "sockname", "server_addr": "peername"}
@@ -250,14 +250,14 @@ class AsyncioBackend(httpcore.AsyncNetworkBackend):
         """Connect.
 
         Raises:
-            httpcore.ConnectTimeout: it took too long.
-            httpcore.ConnectError: it failed.
+            httpcore.ConnectTimeout: connecting took too long.
+            httpcore.ConnectError: connecting failed.
         """
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
                 return await self._connect(host, port, local_address, socket_options or ())
-        except OSError as error:  # TimeoutError too, the system's as well
+        except OSError as error:  # includes TimeoutError, which the system can raise too
             if limit.expired():
                 raise httpcore.ConnectTimeout from None
             raise httpcore.ConnectError(str(error)) from error
@@ -269,8 +269,8 @@ class AsyncioBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None,
         socket_options: Iterable[httpcore.SOCKET_OPTION],
     ) -> AsyncioStream:
-        # Not `create_connection(host, port, happy_eyeballs_delay=…)`: a cancellation just as it
-        # connects leaves the socket open.
+        # Not `create_connection(host, port, happy_eyeballs_delay=…)`: if it is cancelled just as it
+        # connects, it leaves the socket open.
         loop = asyncio.get_running_loop()
         addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         mine = None
@@ -283,18 +283,18 @@ class AsyncioBackend(httpcore.AsyncNetworkBackend):
             for option in socket_options:
                 connected.setsockopt(*cast("tuple[int, int, int]", option))
             transport, protocol = await loop.create_connection(_Protocol, sock=connected)
-        except BaseException:  # a cancellation too: nobody else knows of the socket yet
+        except BaseException:  # cancellation too: nothing else owns the socket yet
             connected.close()
             raise
         return AsyncioStream(protocol, transport)
 
     async def sleep(self, seconds: float) -> None:
-        """Wait before connecting is tried again."""
+        """Wait before the next attempt to connect."""
         await asyncio.sleep(seconds)
 
 
 def _is_readable(connection: Any) -> bool:
-    """Whether a socket has something to read, or has ended."""
+    """Whether a socket has data to read, or has ended."""
     if connection is None or connection.fileno() < 0:
         return True
     with selectors.DefaultSelector() as selector:

@@ -1,15 +1,15 @@
-"""Where the head of a response ends, and what is in the chunks of its body.
+"""Finds the end of a response's head, and decodes the chunks of its body.
 
-Two classes that do not perform I/O: they are fed bytes.
+Both classes are fed bytes, and do not perform I/O.
 """
 
 import re
 
-MAX_HEAD = 100 * 1024  # h11's own bound; a longer head is left to it
+MAX_HEAD = 100 * 1024  # h11's own limit; a longer head is left to it
 MAX_LINE = 4096
 MAX_TRAILERS = 16 * 1024
 
-_BLANK_LINE = re.compile(rb"\n\r?\n")  # h11's own idea of the end of a head
+_BLANK_LINE = re.compile(rb"\n\r?\n")  # the end of a head, as h11 finds it
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 200[ \r\n]")
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[^\r\n]*)?[ \t]*")
 _START = b"HTTP/1.1 200"
@@ -18,28 +18,28 @@ _START = b"HTTP/1.1 200"
 class HeadWatch:
     """Watches the bytes of a connection for the end of a response's head.
 
-    Only heads with status 200 count, as such a response is the last for its request.
+    Only heads with status 200 count, because such a response is the final one for its request.
 
     Attributes:
-        at_body: whether the bytes that were returned last ended with such a head.
-        held: the bytes that were read beyond it.
+        at_body: whether the bytes returned last ended with such a head.
+        held: the bytes read beyond it.
     """
 
     __slots__ = ("_head", "at_body", "held")
 
     def __init__(self) -> None:
-        self._head: bytearray | None = None  # what has come of a head; None: none is waited for
+        self._head: bytearray | None = None  # the head so far; None: no head is expected
         self.at_body = False
         self.held = b""
 
     def sent(self) -> None:
-        """Note that a request, or a part of one, was sent, so that a head is expected."""
+        """Expect a head, because a request, or a part of one, was sent."""
         self.at_body = False
         if self._head is None and not self.held:
             self._head = bytearray()
 
     def received(self, data: bytes) -> bytes:
-        """Return the bytes up to the end of the head, or all if it does not end in them."""
+        """Return the bytes up to the end of the head, or all bytes if they do not contain it."""
         self.at_body = False
         if self._head is None:
             return data
@@ -60,7 +60,7 @@ class HeadWatch:
         return data[:end]
 
     def take(self) -> bytes:
-        """Take the bytes that were read beyond the head."""
+        """Take the bytes read beyond the head."""
         held, self.held = self.held, b""
         return held
 
@@ -77,15 +77,15 @@ class Dechunker:
     __slots__ = ("_left", "_line", "_trailers", "ended", "error", "rest")
 
     def __init__(self) -> None:
-        self._left = 0  # bytes of the chunk that have not come, the CR LF behind it too
-        self._line = b""  # what has come of a line with a size, of a trailer, or of that CR LF
-        self._trailers: int | None = None  # bytes of trailers so far; None: the body goes on
+        self._left = 0  # bytes of the chunk still to come, including its final CR LF
+        self._line = b""  # an incomplete line with a size, trailer, or that CR LF
+        self._trailers: int | None = None  # bytes of trailers so far; None: within the body
         self.ended = False
         self.error = ""
         self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """Return the bytes of the body in these; check `ended` and `error` afterwards."""
+        """Return the body bytes in this data; check `ended` and `error` afterwards."""
         if self._line:
             data = self._line + data
             self._line = b""
@@ -95,7 +95,7 @@ class Dechunker:
             if left:
                 end = start + left
                 if end > size:
-                    if size == end - 1:  # the CR has come, the LF has not
+                    if size == end - 1:  # the CR has arrived, the LF has not
                         pieces.append(data[start : end - 2])
                         self._line = data[end - 2 :]
                         left = 2

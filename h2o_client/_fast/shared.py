@@ -1,4 +1,4 @@
-"""What both sides of the transport share: errors, options, and which bodies they read."""
+"""Code shared by both sides of the transport: errors, options, and which bodies they read."""
 
 import contextlib
 import ssl
@@ -21,12 +21,12 @@ ERRORS: dict[type[Exception], type[httpx.TransportError]] = {
     httpcore.LocalProtocolError: httpx.LocalProtocolError,
     httpcore.RemoteProtocolError: httpx.RemoteProtocolError,
 }
-"""httpx's errors for httpcore's, which have the same names."""
+"""The httpx error for each httpcore error; both have the same names."""
 
 
 @contextlib.contextmanager
 def httpx_errors() -> Iterator[None]:
-    """Raise httpx's errors for httpcore's."""
+    """Convert httpcore's errors to httpx's."""
     try:
         yield
     except tuple(ERRORS) as error:
@@ -34,7 +34,7 @@ def httpx_errors() -> Iterator[None]:
 
 
 def comes_in_chunks(request: httpx.Request, response: httpcore.Response) -> bool:
-    """Whether there is a body that is sent in chunks only."""
+    """Whether the response has a body with chunked framing only."""
     names = [name.lower() for name, _ in response.headers]
     framing = [
         value.lower() for name, value in response.headers if name.lower() == b"transfer-encoding"
@@ -75,16 +75,16 @@ def is_socks(proxy: httpx.Proxy, verify: ssl.SSLContext) -> bool:
     """Whether this is a SOCKS proxy.
 
     Raises:
-        ImportError: it is, but a package for it is missing.
+        ImportError: it is a SOCKS proxy, but a package for it is missing.
     """
     if not proxy.url.scheme.startswith("socks"):
         return False
-    httpx.HTTPTransport(verify=verify, proxy=proxy).close()  # it says so if a package is missing
+    httpx.HTTPTransport(verify=verify, proxy=proxy).close()  # raises if a package is missing
     return True
 
 
 def proxy_options(proxy: httpx.Proxy) -> dict[str, Any]:
-    """Return httpcore's options of a proxy."""
+    """Return httpcore's options for a proxy."""
     url = proxy.url
     return {
         "proxy_url": httpcore.URL(

@@ -109,12 +109,12 @@ def streams(*parts: Part, delay: float = 0.0) -> Answer:
 
 def lost(*, sent: bool = True) -> Answer:
     """No response: the connection was lost, or none was made."""
-    return Answer(fault=TransportError("the connection broke: test", sent=sent))
+    return Answer(fault=TransportError("the connection was lost: test", sent=sent))
 
 
 def cut() -> H2oError:
     """The connection breaks under a body."""
-    return TransportError("the connection broke: test")
+    return TransportError("the connection was lost: test")
 
 
 def token(

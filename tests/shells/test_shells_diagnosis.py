@@ -289,7 +289,7 @@ def test_a_stream_of_another_event_loop(backend: str, server: Emulator, use: str
         assert await anext(stream) == " One"
 
     async def go_on() -> None:
-        with pytest.raises(RuntimeError, match="was begun in another event loop"):
+        with pytest.raises(RuntimeError, match="was started on another event loop"):
             await getattr(stream, use)()
         await stream.aclose()
         await client.aclose()

@@ -1,10 +1,10 @@
 """The code that is specific to tasks; `_sync/_runtime.py` has the same names for threads.
 
-A cancellation is never thrown into a flow: the flow is closed where it stands, the response is
-released and the server notified, shielded from the cancellation and bounded in time. A native
-cancellation of asyncio, `task.cancel()`, passes through every shield, so the clean-up begins again.
-The creation of a conversation must not be repeated, so it runs in a task of its own: its response
-is awaited, and the conversation can be deleted by its id.
+A cancellation is never thrown into a flow: the flow is closed at its current point, the response is
+released and the server notified, shielded from the cancellation and within a time limit. asyncio's
+native cancellation, `task.cancel()`, passes through every shield, so the clean-up is then repeated.
+Creating a conversation must not be repeated, so it runs in a separate task: its response is still
+awaited, and the conversation can be deleted by its id.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ def not_reentrant(function: F) -> F:
 
 
 def is_reentrant() -> bool:
-    """Whether a signal handler that interrupted our code calls this: it cannot, without await."""
+    """Return False: a signal handler cannot await, so it cannot call our code."""
     return False
 
 
@@ -54,12 +54,12 @@ def check_home(owner: object) -> None:
     """Raise if a stream belongs to another event loop.
 
     Raises:
-        RuntimeError: it does.
+        RuntimeError: the stream was started on another event loop.
     """
     from h2o_client._client.loops import this_loop
 
     if owner is not this_loop():
-        raise RuntimeError("the stream was begun in another event loop: use it in that one")
+        raise RuntimeError("the stream was started on another event loop: use it there")
 
 
 def new_event() -> "anyio.Event":  # quoted, as anyio imports this on first access
@@ -68,20 +68,20 @@ def new_event() -> "anyio.Event":  # quoted, as anyio imports this on first acce
 
 
 async def wait_for(event: "anyio.Event", seconds: float) -> None:
-    """Wait for an event, for this time at most."""
+    """Wait for an event, for at most this many seconds."""
     with anyio.move_on_after(seconds):
         await event.wait()
 
 
 async def retry_while_shielded(
     clean_up: Callable[[], Awaitable[None]],
-    deadline: Deadline,  # noqa: ARG001 -- the clean-up keeps it by itself
+    deadline: Deadline,  # noqa: ARG001 -- the clean-up observes it itself
 ) -> bool:
-    """Await a clean-up, shielded from cancellation; return whether it has ended.
+    """Await a clean-up, shielded from cancellation; return whether it has finished.
 
-    A native cancellation of asyncio passes through every shield, and interrupts a request. The
-    clean-up is then repeated, as it only sends what the server has not received yet; after several
-    such cancellations it is given up.
+    asyncio's native cancellation passes through every shield, and interrupts a request. The
+    clean-up is then repeated, as it only sends what the server has not received yet. After several
+    such cancellations it gives up.
     """
     interrupted: BaseException | None = None
     for _ in range(_TRIES):
@@ -101,7 +101,7 @@ async def retry_while_shielded(
 
 
 async def finish(call: Callable[[], Awaitable[T]], *, after_interruption: float) -> T:
-    """Await a call in a task of its own, so that cancelling this task does not interrupt it.
+    """Await a call in a separate task, so that cancelling this task does not interrupt it.
 
     Args:
         call: what to await.
@@ -117,7 +117,7 @@ async def finish(call: Callable[[], Awaitable[T]], *, after_interruption: float)
         with scope:
             try:
                 results.append(await call())
-            except Exception as error:  # noqa: BLE001 -- raised again below, without a group around
+            except Exception as error:  # noqa: BLE001 -- raised again below, outside the group
                 errors.append(error)
         done.set()
 
@@ -128,7 +128,7 @@ async def finish(call: Callable[[], Awaitable[T]], *, after_interruption: float)
         except anyio.get_cancelled_exc_class():
             scope.deadline = anyio.current_time() + after_interruption
             raise
-        except BaseException as error:  # noqa: BLE001 -- raised below: Ctrl-C, without a group around
+        except BaseException as error:  # noqa: BLE001 -- Ctrl-C; raised below, outside the group
             scope.deadline = anyio.current_time() + after_interruption
             interruption = error
     if interruption is not None:
@@ -151,7 +151,7 @@ class Interruptible:
         self._effect_scope: anyio.CancelScope | None = None
 
     def interrupt(self) -> bool:
-        """Wake the task that is waiting; return whether that was possible."""
+        """Wake the waiting task; return whether that was possible."""
         self._interrupted = True
         if self._effect_scope is None:
             return shut_down(self._response)
@@ -159,7 +159,7 @@ class Interruptible:
         return True
 
     async def release(self) -> None:
-        """Release the open response, if there is one."""
+        """Release the open response, if any."""
         response, self._response = self._response, None
         chunks, self._chunks = self._chunks, None
         if response is not None:
@@ -179,7 +179,7 @@ class Interruptible:
             with anyio.CancelScope() as self._effect_scope:
                 return await perform(effect)
         except BaseExceptionGroup as group:
-            # On trio, Ctrl-C can come upon a task that connects, or one of `finish()`.
+            # On trio, Ctrl-C can hit a task that is connecting, or a task of `finish()`.
             if group.subgroup(KeyboardInterrupt) is not None:
                 raise KeyboardInterrupt from None
             raise
@@ -222,7 +222,7 @@ class Interruptible:
         return read
 
     async def _read_until(self, chunks: AsyncIterator[bytes], deadline: Deadline) -> bytes:
-        """Read within less time than httpx was given when the body began."""
+        """Read with a shorter limit than httpx was given when the body began."""
         with anyio.move_on_after(deadline.left()):
             return await anext(chunks, b"")
         raise deadline.exceeded(begun=True)
@@ -241,8 +241,8 @@ class Interruptible:
 async def _exhaust(chunks: AsyncIterator[bytes]) -> None:
     """Finish httpx's generators of a body, without waiting for bytes.
 
-    They are nested, and closing the outer one leaves the inner ones to the garbage collector, about
-    which trio warns. A cancellation ends all of them, from the inside.
+    They are nested, and closing the outer one leaves the inner ones to the garbage collector, which
+    makes trio warn. A cancellation ends all of them, from the inside out.
     """
     with contextlib.suppress(*TRANSPORT_ERRORS), anyio.CancelScope() as scope:
         scope.cancel()
@@ -251,7 +251,7 @@ async def _exhaust(chunks: AsyncIterator[bytes]) -> None:
 
 
 class Connections(Protocol):
-    """What a player needs of a client."""
+    """The part of a client that a player uses."""
 
     _http: httpx.AsyncClient
     _opening: anyio.Lock
@@ -279,7 +279,7 @@ class ConnectionOwner(ABC):
         self._http = http_client or self._own_http()
 
     def __del__(self) -> None:
-        # Closing takes an event loop, which the garbage collector does not have.
+        # Closing needs an event loop, which the garbage collector does not have.
         if getattr(self, "_begun", False) and not self._closed:
             warnings.warn(
                 f"{self!r} was not closed: use `async with`",
@@ -305,8 +305,8 @@ class ConnectionOwner(ABC):
             partial(new_http, httpx.Client, self._proxy, self._transport) if self._owned else None
         )
 
-    def _close_at_exit(self, deadline: Deadline) -> None:  # noqa: ARG002 -- nothing takes time
-        """Begin nothing more; remaining reads are in a thread that ends with the process."""
+    def _close_at_exit(self, deadline: Deadline) -> None:  # noqa: ARG002 -- this returns at once
+        """Refuse further calls; remaining reads are in a thread that ends with the process."""
         self._closed = True
 
     def _is_in_use(self) -> bool:
@@ -317,10 +317,10 @@ class ConnectionOwner(ABC):
         return runs and any(stream.running for stream in alive(self._streams))
 
     async def _prepare(self) -> None:
-        """Start with new connections on another event loop, or after a fork.
+        """Make new connections if this is another event loop, or a fork of the process.
 
         Raises:
-            RuntimeError: the client has an `http_client` of the caller's, or is in use elsewhere.
+            RuntimeError: the client uses the caller's `http_client`, or is in use elsewhere.
         """
         from h2o_client._client.loops import this_loop, watch_over
 
@@ -331,13 +331,13 @@ class ConnectionOwner(ABC):
         first, forked = self._loop is None, self._pid != PROCESS.id
         if not first and not forked and self._is_in_use():
             raise RuntimeError(
-                "this client has streams open on another event loop: make one for each of them"
+                "this client has open streams on another event loop: use one client per event loop"
             )
         if not first or forked:
             if not self._owned:
                 raise RuntimeError(
-                    "this client was used on another event loop or before a fork, with an "
-                    "http_client of your own: make both anew for each event loop and process"
+                    "this client was used on another event loop or before a fork, with your own "
+                    "http_client: create both in each event loop and process"
                 )
             if forked:
                 KEPT_AFTER_FORK.extend([self._http, self._guard])

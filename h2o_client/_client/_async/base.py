@@ -1,4 +1,4 @@
-"""What a client does for its streams and conversations: start, play and clean up."""
+"""The base of the client, which starts, runs and cleans up its streams and conversations."""
 
 from collections import deque
 from typing import Protocol, TypeVar
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class OpenStream(Protocol):
-    """What a client needs of its streams."""
+    """The part of a stream that its client uses."""
 
     @property
     def running(self) -> bool:
@@ -36,7 +36,7 @@ class OpenStream(Protocol):
 
 
 class OpenConversation(Protocol):
-    """What a client needs of its conversations."""
+    """The part of a conversation that its client uses."""
 
     def _is_of_this_process(self) -> bool: ...
 
@@ -64,7 +64,7 @@ class AsyncBaseClient(ConnectionOwner):
         self._cleaner = Cleaner(self, exchange, self._connector())
 
     async def _begin(self, stream: OpenStream | None) -> None:
-        """Note that a stream or another operation sends its first request now.
+        """Prepare for the first request of a stream or another operation.
 
         Raises:
             RuntimeError: the client is closed, or cannot be used here.
@@ -100,7 +100,7 @@ class AsyncBaseClient(ConnectionOwner):
 
     async def _clean_up(self, deadline: Deadline) -> None:
         if not await self._prepare_to_clean_up():
-            return  # a child that never used it: all that is open is the parent's
+            return  # in a child that never used it: everything open belongs to the parent
         for stream in alive(self._streams):
             if stream.running:
                 stream._tell_to_close()
@@ -114,18 +114,18 @@ class AsyncBaseClient(ConnectionOwner):
     async def _sweep(self, deadline: Deadline) -> None:
         """Clean up what was left on the server; do not retry failures."""
         if self._forks != PROCESS.forks:
-            self._exchange.session.shared = True  # by a child, which knows what is in it
+            self._exchange.session.shared = True  # with a child process
         if is_reentrant():
             self._cleaner.finish(deadline)
             return
         try:
             await self._release_dropped()
             await AsyncPlayer(self).play(conversations.sweep(self._exchange, deadline))
-        except Exception:  # noqa: BLE001 -- closing must come to its end
+        except Exception:  # noqa: BLE001 -- closing must continue
             logger.warning("the clean-up on the server failed", exc_info=True)
 
     def _drop(self, operation: Abandoned, player: Interruptible | None) -> None:
-        """Clean up objects that were dropped without being closed; for the garbage collector."""
+        """Clean up an object that was garbage-collected without being closed."""
         if player is not None:
             self._dropped.append(player)
         self._exchange.session.drop(operation)
@@ -144,7 +144,7 @@ class AsyncBaseClient(ConnectionOwner):
             conversation._warn_unclosed()
 
     async def _abandon(self, operation: Abandoned, deadline: Deadline) -> None:
-        """Tell the server that the caller interrupted an operation; keep failures for later."""
+        """Tell the server that the caller interrupted an operation; if that fails, retry later."""
         if is_reentrant():
             self._exchange.session.drop(operation)
             self._cleaner.finish(deadline)
@@ -153,9 +153,9 @@ class AsyncBaseClient(ConnectionOwner):
             await AsyncPlayer(self).play(operation.abandon(deadline))
         except H2oError as error:
             conversations.leave_behind(self._exchange, operation, error)
-        except Exception as error:  # noqa: BLE001 -- must not replace the error that led here
+        except Exception as error:  # noqa: BLE001 -- must not replace the original error
             logger.warning("the clean-up failed", exc_info=True)
             conversations.leave_behind(self._exchange, operation, error)
-        except BaseException:  # Ctrl-C or a cancellation goes on, and nothing is forgotten for it
+        except BaseException:  # Ctrl-C or a cancellation: clean up later, and raise it
             conversations.leave_behind(self._exchange, operation, None)
             raise

@@ -1,6 +1,6 @@
 """The client: `AsyncH2oClient`, for asyncio and trio.
 
-The core decides what is sent; this shell plays its flows.
+The core decides what is sent; this shell runs its flows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,45 +28,47 @@ if TYPE_CHECKING:
 
 
 class AsyncH2oClient(AsyncBaseClient):
-    """A client of H2O's chat service, or of a self-hosted server of its kind.
+    """A client for H2O's chat service or a self-hosted chat-ui server.
 
     It may be shared by the tasks of one event loop. Use it with `async with`, or call `aclose()` at
     the end. Each client has one session with the service, which is opened on first use.
 
     Args:
-        base_url: the URL of the service. It may have a path, and user:password, which are sent as
+        base_url: the URL of the service. It may contain a path, and user:password, which is sent as
             `Authorization`. None for the environment's `H2O_CHAT_URL`, or else the hosted service.
         model: the model of calls that do not name one. None for the environment's `H2O_CHAT_MODEL`,
-            or else the service's default model, which is the first in the list on servers of 2025.
+            or else the service's default model, which on 2025 servers is the first in the list.
         session: a session to resume: the `session` of another client, or the value of the session's
             cookie in a browser, for a server that requires a login. Its settings are not changed,
             unless `share_conversations` is False.
         share_conversations: whether the service may share conversations with the authors of the
-            models. False opts out, on every version of the server, before the first message.
-        timeouts: time limits; a number limits every silence, in seconds.
-        retries: how failed requests are retried; a number says how often, 0 switches retries off.
-        proxy: URL of a proxy. None for the proxies of the environment, as httpx reads them.
-        headers: more headers for every request, or other values for the client's own.
-        http_client: your own `httpx.AsyncClient`, for a private CA, mounts or hooks. It is used as
-            it is, and not closed. Redirects are not followed, whatever its settings. Configure its
-            pool yourself: `httpx.Limits(max_connections=None, keepalive_expiry=4.0)` is
+            models. False opts out before the first message, on every version of the server.
+        timeouts: time limits; a number is the longest wait for the server, in seconds.
+        retries: how failed requests are retried; a number is the maximum number of retries, 0
+            disables them.
+        proxy: URL of a proxy. None for the environment's proxies, as httpx reads them.
+        headers: additional headers for every request; they override the client's own.
+        http_client: your own `httpx.AsyncClient`, for a private CA, mounts or hooks. It is used
+            unchanged, and not closed. Redirects are not followed, whatever its settings. Configure
+            its pool yourself: `httpx.Limits(max_connections=None, keepalive_expiry=4.0)` is
             recommended, because with httpx's limit of 100 connections streams can wait for each
             other, and the server closes idle connections after 5 seconds.
         transport: "fast" reads answers with less work per token; on asyncio it takes about
             half of the CPU. None for httpx's own transport.
         parameters: generation parameters for every call.
         recover: whether to fetch the rest of an answer from the server after a lost connection. On
-            servers of 2023, an answer that another process stopped midway then seems complete.
+            2023 servers, an answer that another process stopped midway then looks complete.
         dialect: "chat-ui-2023" for chat-ui 0.3 to 0.6, "chat-ui-2025" for 0.9.6 and later. None to
-            find out in the first call, which takes two more requests on the newer ones.
-        cookie_name: the name of the session's cookie, if a deployment renamed it. None to find out.
+            detect it during the first call, which takes two more requests on 2025 servers.
+        cookie_name: the name of the session's cookie, if the deployment changed it. None to detect
+            it.
 
-    The environment's `H2O_CHAT_TOKEN` is sent as a bearer token, unless `base_url` has a user or
-    `headers` contains an `Authorization`.
+    The environment's `H2O_CHAT_TOKEN` is sent as a bearer token, unless `base_url` contains a user
+    or `headers` an `Authorization`.
 
     Raises:
-        TypeError: an argument is of the wrong type.
-        ValueError: the value of an argument is not valid, such as a base URL without a host.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is not valid, such as a base URL without a host.
     """
 
     @with_hints
@@ -133,12 +135,12 @@ class AsyncH2oClient(AsyncBaseClient):
         """
         if not self._owned:
             raise TypeError(
-                "a client with an http_client of your own cannot be pickled or copied: make one "
-                "in each process"
+                "a client with your own http_client cannot be pickled or copied: create one in "
+                "each process"
             )
         known = {"dialect": self.dialect}
         if self._exchange.models is not None:
-            known["model"] = self._exchange.model  # so that nobody has to ask for it
+            known["model"] = self._exchange.model  # saves the copy a request
         return rebuild, (type(self), {**self._arguments, **known})
 
     @property
@@ -153,7 +155,7 @@ class AsyncH2oClient(AsyncBaseClient):
 
     @property
     def dialect(self) -> str | None:
-        """The kind of server: "chat-ui-2023" or "chat-ui-2025"; None while it is not known."""
+        """The kind of server: "chat-ui-2023" or "chat-ui-2025"; None while it is unknown."""
         return self._exchange.dialect.name if self._exchange.recognised else None
 
     @property
@@ -161,9 +163,9 @@ class AsyncH2oClient(AsyncBaseClient):
         """The optional features of the server; empty while the kind of server is unknown.
 
         "branches": `send(parent=…)`. "files": `files=…`. "parameters": generation options.
-        "preprompt": a system message reaches the model as such. "prompt": `prompt()`. "summarize":
-        `summarize()`. "titles": conversations get titles automatically. "vote": `vote()`.
-        "web_search": `web_search=True`. Unsupported features raise `UnsupportedError`.
+        "preprompt": the model gets a system message as a system prompt. "prompt": `prompt()`.
+        "summarize": `summarize()`. "titles": conversations get titles automatically. "vote":
+        `vote()`. "web_search": `web_search=True`. Missing features raise `UnsupportedError`.
         """
         exchange = self._exchange
         return exchange.dialect.capabilities if exchange.recognised else frozenset()
@@ -175,7 +177,7 @@ class AsyncH2oClient(AsyncBaseClient):
 
     @property
     def session(self) -> str:
-        """The session, to resume it with `session=`. It gives access to all its conversations."""
+        """The session, for `session=`. Keep it secret: it gives access to all its conversations."""
         return self._exchange.session.export()
 
     async def chat(
@@ -191,16 +193,16 @@ class AsyncH2oClient(AsyncBaseClient):
     ) -> Reply:
         """Send a prompt, and wait for the whole answer.
 
-        The conversation for it is deleted afterwards. Several messages are flattened into one
-        prompt of `Role: content` lines; on servers of 2025 a system message at the beginning
-        reaches the model as such.
+        The call creates a conversation and deletes it afterwards. Several messages are flattened
+        into one prompt of `Role: content` lines; on 2025 servers, a system message at the beginning
+        is sent separately, as a system prompt.
 
         Args:
             messages: the prompt, or a sequence of messages: mappings with `role` and `content`,
                 or `Message` objects.
             model: the model. None for the client's.
-            files: files that go with the last message: paths, or `File(name, content, type)`.
-            parameters: any generation parameters, passed on as given.
+            files: files to send with the last message: paths, or `File(name, content, type)`.
+            parameters: any generation parameters, passed on unchanged.
             recover: whether to fetch the rest of an answer from the server after a lost connection.
                 None for the client's setting.
             retries: how failed requests are retried in this call. None for the client's setting.
@@ -210,12 +212,12 @@ class AsyncH2oClient(AsyncBaseClient):
             The reply.
 
         Raises:
-            TypeError: an argument is of the wrong type or unknown.
-            ValueError: an argument cannot be sent: no messages, a blank prompt, a file that the
-                model does not take.
+            TypeError: an argument has the wrong type or is unknown.
+            ValueError: an argument is not valid: no messages, a blank prompt, or a file that the
+                model does not accept.
             UnsupportedError: this kind of server does not support an argument.
-            H2oError: the server could not be reached, rejected the request, or broke off; `partial`
-                is the part of the answer that had arrived.
+            H2oError: the server could not be reached, rejected the request, or did not complete the
+                answer; `partial` is the part of the answer that had arrived.
             RuntimeError: the client is closed.
 
         Examples:
@@ -248,20 +250,20 @@ class AsyncH2oClient(AsyncBaseClient):
         """Send a prompt, and get the answer as it arrives.
 
         Args:
-            messages: as for `chat()`, like the arguments below.
-            model: see there.
-            files: see there.
-            parameters: see there.
-            recover: see there.
-            retries: see there.
-            **options: see there.
+            messages: see `chat()`.
+            model: see `chat()`.
+            files: see `chat()`.
+            parameters: see `chat()`.
+            recover: see `chat()`.
+            retries: see `chat()`.
+            **options: see `chat()`.
 
         Returns:
-            The stream. Nothing is sent before its first token is requested.
+            The stream. Nothing is sent until its first token is requested.
 
         Raises:
-            TypeError: an argument is of the wrong type or unknown.
-            ValueError: an argument cannot be sent: no messages, a blank prompt.
+            TypeError: an argument has the wrong type or is unknown.
+            ValueError: an argument is not valid: no messages, or a blank prompt.
 
         Examples:
             >>> async with client.stream("Why is the sky blue?") as stream:
@@ -290,9 +292,9 @@ class AsyncH2oClient(AsyncBaseClient):
         id: str | None = None,  # noqa: A002 -- as callers write it
         from_share: str | None = None,
     ) -> "AsyncConversation":
-        """Begin a conversation that remembers, or resume one.
+        """Start a conversation with memory, or resume one.
 
-        Nothing is sent before its first use.
+        Nothing is sent until its first use.
 
         Args:
             model: the model of a new conversation. None for the client's.
@@ -305,8 +307,8 @@ class AsyncH2oClient(AsyncBaseClient):
             The conversation.
 
         Raises:
-            TypeError: an argument is of the wrong type.
-            ValueError: the value of an argument is not valid, or two contradict each other.
+            TypeError: an argument has the wrong type.
+            ValueError: an argument is not valid, or two arguments contradict each other.
 
         Examples:
             >>> async with client.conversation() as talk:
@@ -322,13 +324,13 @@ class AsyncH2oClient(AsyncBaseClient):
     def conversation_from(
         self, saved: Mapping[str, Any], *, keep: bool | None = None
     ) -> "AsyncConversation":
-        """Resume a conversation that `Conversation.to_dict()` saved.
+        """Resume a conversation that was saved with `Conversation.to_dict()`.
 
         If the server has deleted it, its first use raises a `NotFoundError`.
 
         Args:
-            saved: what `to_dict()` returned.
-            keep: as for `conversation()`: None keeps a conversation that the server has.
+            saved: the return value of `to_dict()`.
+            keep: see `conversation()`; None keeps a conversation that exists on the server.
 
         Returns:
             The conversation.
@@ -365,24 +367,24 @@ class AsyncH2oClient(AsyncBaseClient):
         If the service reports too many messages, all prompts pause together and then continue.
 
         Args:
-            prompts: any iterable, pulled as there is room: texts, sequences of messages as
-                `chat()` takes them, or mappings with `prompt` or `messages`, and perhaps
-                `parameters`, `model` and `id`.
+            prompts: any iterable, read only as fast as prompts are answered. Each item is a text, a
+                sequence of messages as in `chat()`, or a mapping with `prompt` or `messages`, and
+                optionally `parameters`, `model` and `id`.
             concurrency: how many prompts are sent at a time.
-            limit_wait: the most seconds that all prompts pause, without an answer in between,
-                before the service's rate limit becomes the error of a result.
-            model: as for `chat()`, for each prompt, like the arguments below.
-            parameters: see there.
-            recover: see there.
-            retries: see there.
-            **options: see there.
+            limit_wait: how many seconds all prompts may pause, without an answer in between, before
+                the service's rate limit becomes the error of a result.
+            model: see `chat()`.
+            parameters: see `chat()`.
+            recover: see `chat()`.
+            retries: see `chat()`.
+            **options: see `chat()`.
 
         Returns:
-            The batch. Nothing is sent before its first result is requested.
+            The batch. Nothing is sent until its first result is requested.
 
         Raises:
-            TypeError: an argument is of the wrong type or unknown.
-            ValueError: the value of an argument is not valid.
+            TypeError: an argument has the wrong type or is unknown.
+            ValueError: an argument is not valid.
 
         Examples:
             >>> async with client.batch(["One?", "Two?"], concurrency=2) as results:
@@ -447,16 +449,16 @@ class AsyncH2oClient(AsyncBaseClient):
         return await self._play(queries.settings(self._exchange))
 
     async def shared(self, share: str) -> "SharedConversation":
-        """Fetch a shared conversation, of any session.
+        """Fetch a shared conversation from any session.
 
         Args:
-            share: its URL, as returned by `Conversation.share()`, or the id in it.
+            share: its URL, as returned by `Conversation.share()`, or the id in that URL.
 
         Returns:
             Its title, model and messages.
 
         Raises:
-            ValueError: this is not the URL of a shared conversation.
+            ValueError: `share` is not the URL of a shared conversation.
             NotFoundError: it does not exist on the server.
 
         Examples:
@@ -469,9 +471,9 @@ class AsyncH2oClient(AsyncBaseClient):
         return await self._play(queries.shared(self._exchange, share))
 
     async def aclose(self) -> None:
-        """Close open streams, clean up what was left on the server, and close the connections.
+        """Close open streams, clean up on the server, and close the connections.
 
-        May be called twice. An `http_client` of your own stays open.
+        Calling it again does nothing. Your own `http_client` stays open.
         """
         if self._closed:
             return

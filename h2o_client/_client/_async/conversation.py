@@ -1,4 +1,4 @@
-"""A conversation that remembers: `AsyncConversation`."""
+"""A conversation with memory: `AsyncConversation`."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -23,11 +23,11 @@ T = TypeVar("T")
 
 
 class AsyncConversation:
-    """A conversation that remembers. Made by `AsyncH2oClient.conversation()`.
+    """A conversation with memory, returned by `AsyncH2oClient.conversation()`.
 
     The server keeps the history, so only the new message is sent. Use it in an `async with` block,
-    or call `aclose()`: this deletes a conversation that was made here and keeps one that was
-    resumed, unless `keep` says otherwise.
+    or call `aclose()`: unless you set `keep`, this deletes a new conversation and keeps a resumed
+    one.
 
     It takes one message at a time. `stop()` and `aclose()` may be called from any task of the
     same event loop.
@@ -70,12 +70,12 @@ class AsyncConversation:
 
     @property
     def id(self) -> str | None:
-        """The service's id of the conversation; None before the first use."""
+        """The service's id for the conversation; None before the first use."""
         return self._core.id
 
     @property
     def title(self) -> str | None:
-        """The title, if it is known; `refresh()` fetches it."""
+        """The title, or None if unknown; `refresh()` fetches it."""
         return self._core.title
 
     @property
@@ -85,9 +85,9 @@ class AsyncConversation:
 
     @property
     def messages(self) -> list[Message]:
-        """The messages that this object has seen, in the form that `chat()` takes.
+        """The messages sent and received through this object; you can pass them to `chat()`.
 
-        An answer that broke off or was stopped is marked `partial`.
+        An answer that was cut short or stopped is marked as `partial`.
         """
         return list(self._core.messages)
 
@@ -108,25 +108,25 @@ class AsyncConversation:
 
         Args:
             message: the message.
-            parent: the id of the message that it follows, which begins another branch; only on
-                servers of 2025, which keep every message. None for the newest.
-            files: files that go with it, as for `AsyncH2oClient.chat()`.
-            parameters: as for `AsyncH2oClient.chat()`.
-            recover: see there.
-            retries: see there.
-            web_search: whether the service searches the web for the answer first.
-            on_web_search: called with each entry of that search as it comes.
-            **options: see there.
+            parent: the id of the message that it follows, to start another branch; only on 2025
+                servers, which keep every message. None for the newest.
+            files: see `AsyncH2oClient.chat()`.
+            parameters: see `AsyncH2oClient.chat()`.
+            recover: see `AsyncH2oClient.chat()`.
+            retries: see `AsyncH2oClient.chat()`.
+            web_search: whether the service searches the web before it answers.
+            on_web_search: called with each entry of that search as it arrives.
+            **options: see `AsyncH2oClient.chat()`.
 
         Returns:
             The reply; its `web_search` has the entries of the search, including errors.
 
         Raises:
-            TypeError: an argument is of the wrong type or unknown.
-            ValueError: an argument cannot be sent.
+            TypeError: an argument has the wrong type or is unknown.
+            ValueError: an argument is not valid.
             ConversationBusyError: the last message is still being answered; nothing was sent.
             NotFoundError: the server no longer has the conversation.
-            H2oError: as for `chat()`.
+            H2oError: see `AsyncH2oClient.chat()`.
             RuntimeError: the conversation or the client is closed.
 
         Examples:
@@ -162,21 +162,21 @@ class AsyncConversation:
     ) -> AsyncChatStream:
         """Send a message, and get the answer as it arrives.
 
-        Leaving the stream stops the answer; the conversation can continue.
+        Closing the stream early stops the answer; the conversation can continue.
 
         Args:
-            message: as for `send()`, like the arguments below.
-            parent: see there.
-            files: see there.
-            parameters: see there.
-            recover: see there.
-            retries: see there.
-            web_search: see there.
-            on_web_search: see there.
-            **options: see there.
+            message: see `send()`.
+            parent: see `send()`.
+            files: see `send()`.
+            parameters: see `send()`.
+            recover: see `send()`.
+            retries: see `send()`.
+            web_search: see `send()`.
+            on_web_search: see `send()`.
+            **options: see `send()`.
 
         Returns:
-            The stream. Nothing is sent before its first token is requested.
+            The stream. Nothing is sent until its first token is requested.
 
         Examples:
             >>> async with talk.stream("Name a river.") as stream:
@@ -209,20 +209,20 @@ class AsyncConversation:
     ) -> Reply:
         """Send the last message again; the new answer replaces the old one.
 
-        On servers of 2025 the old answer is kept too: both are children of the message.
+        On 2025 servers the old answer is also kept: both are children of the message.
 
         Args:
-            parameters: as for `AsyncH2oClient.chat()`.
-            recover: see there.
-            retries: see there.
-            **options: see there.
+            parameters: see `AsyncH2oClient.chat()`.
+            recover: see `AsyncH2oClient.chat()`.
+            retries: see `AsyncH2oClient.chat()`.
+            **options: see `AsyncH2oClient.chat()`.
 
         Returns:
             The reply with the new answer.
 
         Raises:
             ValueError: the conversation does not have a message to send again.
-            H2oError: as for `send()`.
+            H2oError: see `send()`.
 
         Examples:
             >>> reply = await talk.send("Name a river.")
@@ -247,13 +247,13 @@ class AsyncConversation:
         """Send the last message again, and get the new answer as it arrives.
 
         Args:
-            parameters: as for `retry()`, like the arguments below.
-            recover: see there.
-            retries: see there.
-            **options: see there.
+            parameters: see `retry()`.
+            recover: see `retry()`.
+            retries: see `retry()`.
+            **options: see `retry()`.
 
         Returns:
-            The stream. Nothing is sent before its first token is requested.
+            The stream. Nothing is sent until its first token is requested.
 
         Examples:
             >>> reply = await talk.send("Name a river.")
@@ -273,7 +273,7 @@ class AsyncConversation:
         )
 
     async def stop(self) -> None:
-        """End the running answer, if any: see `AsyncChatStream.stop()`.
+        """Stop the running answer, if any: see `AsyncChatStream.stop()`.
 
         Examples:
             >>> stream = talk.stream("Name all rivers.")
@@ -287,7 +287,7 @@ class AsyncConversation:
                 await stream.stop()
 
     async def refresh(self) -> None:
-        """Fetch title and model from the server.
+        """Fetch the title and model from the server.
 
         Examples:
             >>> reply = await talk.send("Name a river.")
@@ -297,15 +297,15 @@ class AsyncConversation:
         await self._play(self._core.refresh())
 
     async def history(self) -> list[Message]:
-        """Fetch the messages as stored by the server, with their ids, votes and dates.
+        """Fetch the messages stored by the server, with their ids, votes and dates.
 
-        Servers of 2023 store a stopped answer as if it were complete, and it may be longer than the
+        2023 servers store a stopped answer as if it were complete, and it may be longer than the
         part that was received.
 
         Returns:
-            The messages, the oldest first. Servers of 2025 keep every message: these are the newest
-            and all before it, with their `parent` and `children`. Notebooks show the list as a
-            table.
+            The messages, oldest first. On 2025 servers, which keep every branch, these are the
+            newest message and those before it, with their `parent` and `children`. Notebooks show
+            the list as a table.
 
         Examples:
             >>> reply = await talk.send("Name a river.")
@@ -330,7 +330,7 @@ class AsyncConversation:
         await self._play(self._core.rename(title))
 
     async def summarize(self) -> str:
-        """Let the model give the conversation a title.
+        """Have the model generate a title for the conversation.
 
         Returns:
             The title.
@@ -342,7 +342,7 @@ class AsyncConversation:
         return await self._play(self._core.summarize())
 
     async def vote(self, message_id: str, score: int) -> None:
-        """Vote on a message: +1, -1, or 0 to take the vote back.
+        """Vote on a message: +1, -1, or 0 to withdraw the vote.
 
         Args:
             message_id: its id, from `Reply.response_id` or `history()`.
@@ -355,13 +355,13 @@ class AsyncConversation:
         await self._play(self._core.vote(message_id, score))
 
     async def prompt(self, message_id: str) -> PromptPreview:
-        """Fetch the prompt as the model would get it if a message were sent again.
+        """Fetch the prompt that the model would get if a message were sent again.
 
         Args:
             message_id: the id of the message, from `Reply.message_id` or `history()`.
 
         Returns:
-            The prompt, and what goes with it.
+            The prompt, the model and the parameters.
 
         Examples:
             >>> reply = await talk.send("Name a river.")
@@ -370,10 +370,10 @@ class AsyncConversation:
         return await self._play(self._core.prompt(message_id))
 
     async def share(self) -> str:
-        """Share the conversation as it is now.
+        """Share a copy of the conversation in its current state.
 
         Returns:
-            A URL. Anyone who has it can read the conversation.
+            A URL. Anyone who has it can read the copy.
 
         Examples:
             >>> reply = await talk.send("Name a river.")
@@ -382,10 +382,10 @@ class AsyncConversation:
         return await self._play(self._core.share())
 
     async def delete(self) -> None:
-        """Delete the conversation now, whatever `keep` says.
+        """Delete the conversation now, whatever the value of `keep`.
 
         Raises:
-            ConversationBusyError: an answer is still running: `stop()` it first.
+            ConversationBusyError: an answer is still running: call `stop()` first.
 
         Examples:
             >>> reply = await talk.send("Name a river.")
@@ -394,12 +394,13 @@ class AsyncConversation:
         await self._play(self._core.delete())
 
     def to_dict(self) -> dict[str, Any]:
-        """Save the conversation in a form for JSON, for `AsyncH2oClient.conversation_from()`.
+        """Save the conversation for `AsyncH2oClient.conversation_from()`.
 
-        The session is not included: save the client's `session` too, to get access again.
+        The session is not included: save the client's `session` too, because the conversation can
+        only be accessed with it.
 
         Returns:
-            The saved conversation.
+            The saved conversation; JSON can store it.
 
         Examples:
             >>> reply = await talk.send("Name a river.")
@@ -408,10 +409,10 @@ class AsyncConversation:
         return save(self._core)
 
     async def aclose(self) -> None:
-        """End a running answer, and delete the conversation unless it is to be kept.
+        """Stop a running answer, and delete the conversation unless it is to be kept.
 
-        May be called twice. A clean-up that fails is logged, and tried again when the client
-        closes.
+        Calling it again does nothing. If the clean-up fails, this is logged, and the client tries
+        again when it closes.
         """
         if self._closed:
             return
@@ -428,7 +429,7 @@ class AsyncConversation:
             await self._client._abandon(self._core, deadline)
 
     def _is_to_be_deleted(self) -> bool:
-        """Whether there is something to delete, and this is the process that may delete it."""
+        """Whether the conversation must be deleted, and by this process."""
         return self._core.to_be_deleted and self._is_of_this_process()
 
     def _is_of_this_process(self) -> bool:

@@ -1,4 +1,4 @@
-"""The stream of one answer: plays an operation as far as its reader wants.
+"""The stream of one answer, which runs an operation as its reader asks for more.
 
 However the stream ends, the server is notified. `player.py` performs the effects, and the core
 decides what is sent.
@@ -37,11 +37,11 @@ from h2o_client.types import Reply, Token
 
 
 class AsyncChatStream:
-    """The answer to one call, as it arrives. Made by `AsyncH2oClient.stream()`.
+    """The answer to one call as it arrives, returned by `AsyncH2oClient.stream()`.
 
     Iterating yields the texts of the tokens as they arrive, without special tokens and empty texts.
-    Nothing is sent before the first one is requested. However the iteration ends, the server is
-    told to stop the generation if it is still running, and to delete the conversation. Use it in an
+    Nothing is sent until the first one is requested. However the iteration ends, a running
+    generation is stopped on the server, and the conversation is deleted. Use the stream in an
     `async with` block, or call `aclose()`, unless you read it to its end.
 
     One task reads; `stop()` and `aclose()` may be called from any task of the same event loop.
@@ -51,19 +51,19 @@ class AsyncChatStream:
         self, client: AsyncBaseClient, operation: Operation, conversation: object = None
     ) -> None:
         self._client = client
-        self._conversation = conversation  # it is not dropped for as long as the stream is read
+        self._conversation = conversation  # keeps it alive while the stream is being read
         self._operation = operation
         self._life = operation.life
         self._player = AsyncPlayer(client, self._life)
         self._steps: Stepper[Reply] = Stepper(operation.run())
         self._permit = self._steps.permit
-        self._pump: Pump | None = None  # what the flow waits for, while it pumps
+        self._pump: Pump | None = None  # the pump that the flow is waiting for
         self._queue = TokenQueue()
         self._texts = self._queue.texts
         self._enders: list[bool] = []  # an entry for each stop() or close() that may end it
         self._left = new_event()
         self._pid = PROCESS.id
-        self._home: object = None  # what it belongs to, once it was begun
+        self._home: object = None  # its owner (see `check_home()`), once it has started
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._life.state.value}>"
@@ -83,11 +83,11 @@ class AsyncChatStream:
         return self
 
     async def __anext__(self) -> str:
-        """Return the text of the next token that is shown.
+        """Return the text of the next visible token.
 
         Raises:
             StopAsyncIteration: the answer is complete, or was stopped.
-            H2oError: the answer broke off; `partial` is the part that had arrived.
+            H2oError: the answer is incomplete; `partial` is the part that had arrived.
             RuntimeError: the stream is closed, or another task is reading.
         """
         texts = self._texts
@@ -114,7 +114,7 @@ class AsyncChatStream:
         """The reply, once the stream has ended.
 
         Raises:
-            RuntimeError: the stream has not ended, or broke off.
+            RuntimeError: the stream has not ended, or the answer is incomplete.
         """
         if not self._steps.returned:
             raise RuntimeError("the stream has not been read to its end, so it has no reply yet")
@@ -127,14 +127,15 @@ class AsyncChatStream:
 
     @property
     def ended(self) -> bool:
-        """Whether the stream was read to its end, broke off, was stopped or closed."""
+        """Whether the stream was read to its end, failed, was stopped or was closed."""
         return self._life.state in OVER
 
     def events(self) -> "AsyncTokenEvents":
         """Iterate `Token` objects instead of texts, including special ones.
 
-        Servers of 2025 send two more kinds of special tokens: an `Event` is something other than
-        text, and a `Revision` has the whole text of the answer, which replaces all earlier texts.
+        On 2025 servers there are two more kinds of special tokens: an `Event` is anything other
+        than text, and a `Revision` has the whole text of the answer, which replaces all earlier
+        texts.
 
         Returns:
             An iterator of the tokens.
@@ -152,7 +153,7 @@ class AsyncChatStream:
             The reply.
 
         Raises:
-            H2oError: the answer broke off; `partial` is the part that had arrived.
+            H2oError: the answer is incomplete; `partial` is the part that had arrived.
             RuntimeError: the stream is closed, or another task is reading.
 
         Examples:
@@ -165,9 +166,9 @@ class AsyncChatStream:
         return self.reply
 
     async def display(self) -> Reply:
-        """Show the answer in a notebook as it grows.
+        """Show the answer in a notebook as it arrives.
 
-        The notebook's stop button ends the answer as `stop()` does: the text so far stays on the
+        The notebook's stop button ends the answer like `stop()`: the text so far stays on the
         screen, `finish_reason` is "stopped", and the cell continues. A second press, while the
         server is being notified, ends the cell. In a terminal the answer is written as text.
 
@@ -176,7 +177,7 @@ class AsyncChatStream:
 
         Raises:
             ModuleNotFoundError: IPython is not installed.
-            H2oError: the answer broke off; `partial` is the part that had arrived.
+            H2oError: the answer is incomplete; `partial` is the part that had arrived.
             RuntimeError: the stream is closed, or another task is reading.
         """
         from h2o_client import notebook
@@ -186,8 +187,8 @@ class AsyncChatStream:
     async def stop(self) -> None:
         """End the answer here: the server stops generating, and the stream ends at once.
 
-        This is not an error: `reply` has the text that had arrived, and `finish_reason` "stopped".
-        It may be called while another task reads; that task's loop then ends.
+        This is not an error: `reply` has the text that had arrived, and its `finish_reason` is
+        "stopped". You may call it while another task reads; that task's iteration then ends.
 
         Examples:
             >>> first = await anext(stream)
@@ -197,7 +198,7 @@ class AsyncChatStream:
         """
         if self._life.state in OVER or self._is_inherited():
             return
-        if is_reentrant():  # what it interrupted goes on when this has returned, and stops
+        if is_reentrant():  # the interrupted code continues when this returns, and then stops
             self._life.move(State.STOPPING)
             self._player.interrupt()
             return
@@ -208,10 +209,11 @@ class AsyncChatStream:
             self._player.interrupt()
 
     async def aclose(self) -> None:
-        """Leave the stream: notify the server, and release the connection. May be called twice.
+        """End the stream: notify the server, and release the connection.
 
-        If another task is reading, it gets an `IncompleteStreamError`. When this returns, the
-        server has been notified, or `Timeouts.cleanup` was exceeded.
+        Calling it again does nothing. If another task is reading, it gets an
+        `IncompleteStreamError`. When this returns, the server has been notified, or
+        `Timeouts.cleanup` was exceeded.
 
         Examples:
             >>> first = await anext(stream)
@@ -234,7 +236,7 @@ class AsyncChatStream:
         return True
 
     def _tell_to_close(self) -> bool:
-        """Make an active reader leave; return False if it cannot be interrupted.
+        """Make an active reader end the stream; return False if it cannot be interrupted.
 
         Once the answer has ended, the reader is only cleaning up, and is not interrupted.
         """
@@ -247,7 +249,7 @@ class AsyncChatStream:
         if self._pid != PROCESS.id and self._is_inherited():
             self._end(State.CLOSED)
         if is_reentrant():
-            # What it interrupted goes on when this has returned, and then notices.
+            # The interrupted code continues when this returns, and then sees the new state.
             if self._life.state is not State.ANSWERED:
                 self._life.move(State.CLOSING)
             await self._client._abandon(self._operation, deadline)
@@ -257,8 +259,8 @@ class AsyncChatStream:
             if await self._instead_of_reader(partial(self._leave, deadline)):
                 return
             if not told and not self._tell_to_close():
-                # The reader waits for a response: what is known can be told the server from here,
-                # and its answer ends when it has stopped.
+                # The reader waits for a response: notify the server from here. Once the server has
+                # stopped generating, that response ends.
                 await retry_while_shielded(
                     partial(self._client._abandon, self._operation, deadline), deadline
                 )
@@ -306,7 +308,7 @@ class AsyncChatStream:
             pump = self._pump
             if pump is None or self._pid != PROCESS.id or self._life.state is not State.OPEN:
                 return await self._play()
-            # The way of nearly every token: whatever can stand elsewhere does.
+            # The hot path: nearly every token passes here, so it does only what is necessary.
             outcome: float | Exception = AMBIENT.clock()
             texts: Sequence[str] = ()
             try:
@@ -326,26 +328,26 @@ class AsyncChatStream:
             try:
                 return await self._play(outcome)
             finally:
-                del outcome  # httpx's error, which holds the session
+                del outcome  # httpx's error refers to the session
         finally:
             permit.append(True)
 
     async def _wait_for_end(self) -> bool:
-        """Wait while another task is ending the stream, which only one may read."""
+        """Wait while another task is ending the stream; raise if it is reading instead."""
         if not (self._enders or self._left.is_set()):
             raise self._steps.busy()
         await wait_for(self._left, self._client._exchange.configuration.timeouts.cleanup)
         if self._steps.returned:
             return False
         if self._life.state not in OVER:
-            raise self._steps.busy()  # who meant to end it had come too late as well
+            raise self._steps.busy()  # the other task could not end it either
         raise IncompleteStreamError("the stream was closed", partial=self.text)
 
     async def _play(self, outcome: object = None) -> bool:
-        """Play until something may have arrived (True), or to the end (False).
+        """Run the flow until something may have arrived (True), or to the end (False).
 
         Args:
-            outcome: the outcome of the pump that the flow waits for, if any.
+            outcome: the outcome of the pump that the flow is waiting for, if any.
         """
         if self._left.is_set():
             if self._steps.returned:
@@ -367,7 +369,7 @@ class AsyncChatStream:
             await self._break_off(error)
             raise
         finally:
-            del outcome  # httpx's error, which holds the session
+            del outcome  # httpx's error refers to the session
         if effect is None:
             self._end(State.ENDED)
             return False
@@ -379,12 +381,12 @@ class AsyncChatStream:
         return True
 
     async def _play_out(self) -> None:
-        """Play to the end, without a reader for the tokens."""
+        """Run the flow to its end, and discard the tokens."""
         while await self._play():
             self._forget()
 
     async def _break_off(self, error: BaseException) -> None:
-        """Leave the stream because of an error, and set the error's `partial`."""
+        """End the stream because of an error, and set the error's `partial`."""
         await self._leave(self._client._exchange.cleanup())
         if isinstance(error, H2oError) and not error.partial:
             error.partial = self.text
@@ -406,7 +408,7 @@ class AsyncChatStream:
             self._end(State.CLOSED)
 
     def _forget(self) -> None:
-        """Give the caller nothing more, except a text that a reader is taking right now."""
+        """Discard buffered tokens, except a text that a reader is taking at this moment."""
         self._queue = TokenQueue()
         self._texts = self._queue.texts
 
@@ -418,7 +420,7 @@ class AsyncChatStream:
 
 
 class AsyncTokenEvents:
-    """Iterates the tokens of a stream. Made by `AsyncChatStream.events()`."""
+    """An iterator of the tokens of a stream, returned by `AsyncChatStream.events()`."""
 
     def __init__(self, stream: AsyncChatStream) -> None:
         self._stream = stream

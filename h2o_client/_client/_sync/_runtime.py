@@ -2,7 +2,7 @@
 
 A reader blocks in the socket, and another thread can only wake it by ending the connection:
 `interrupt()` shuts the socket down once the response is open. Before that the socket is unknown,
-but a request to stop makes the server close it.
+but a stop request makes the server end the response.
 """
 
 import contextlib
@@ -48,14 +48,14 @@ def not_reentrant(function: F) -> F:
 
 
 def is_reentrant() -> bool:
-    """Whether a signal handler or callback that interrupted our own code calls this.
+    """Whether the caller is a signal handler or callback that interrupted our own code.
 
-    The caller must not wait for the interrupted code, nor touch the connections and locks that it
+    It must then not wait for the interrupted code, nor touch connections and locks that this code
     may be using.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and str(frame.f_globals.get("__name__")).startswith(_PACKAGE):
-        frame = frame.f_back  # the way from the handler to here
+        frame = frame.f_back  # skip the frames between the handler and this function
     while frame is not None and frame.f_code not in _AT_WORK:
         frame = frame.f_back
     return frame is not None
@@ -71,16 +71,16 @@ def new_event() -> threading.Event:
 
 
 def wait_for(event: threading.Event, seconds: float) -> None:
-    """Wait for an event, for this time at most."""
+    """Wait for an event, for at most this many seconds."""
     event.wait(seconds)
 
 
 def retry_while_shielded(clean_up: Callable[[], object], deadline: Deadline) -> bool:
-    """Do a clean-up; return whether it has ended. Threads are not cancelled, only interrupted.
+    """Run a clean-up; return whether it has finished. Threads are not cancelled, only interrupted.
 
-    After Ctrl-C, or SystemExit in a signal handler, it runs in a thread of its own until the
-    deadline at most: the exception may have hit httpcore while it took a lock of its connections,
-    which is then never released.
+    After Ctrl-C, or SystemExit in a signal handler, the clean-up runs in a separate thread until
+    the deadline at most: the exception may have hit httpcore while it was acquiring a lock on its
+    connections, which is then never released.
     """
     if isinstance(sys.exception(), Exception | None):
         clean_up()
@@ -95,7 +95,7 @@ def finish(call: Callable[[], T], *, after_interruption: float) -> T:
     """Make a call that Ctrl-C does not interrupt at once.
 
     Python raises KeyboardInterrupt only in the main thread, even in the middle of socket
-    operations; in a thread of its own the call can finish.
+    operations; in a separate thread the call can finish.
 
     Args:
         call: what to call.
@@ -113,7 +113,7 @@ def finish(call: Callable[[], T], *, after_interruption: float) -> T:
     try:
         worker.start()
         outcome.done.wait()
-    except BaseException:  # Ctrl-C: what is on its way may still end
+    except BaseException:  # Ctrl-C: let the call finish
         outcome.done.wait(after_interruption)
         raise
     worker.join()
@@ -124,7 +124,7 @@ class _Outcome(Generic[T]):
     """The outcome of a call in another thread.
 
     Attributes:
-        done: set when it has ended.
+        done: set when the call has ended.
     """
 
     def __init__(self) -> None:
@@ -142,7 +142,7 @@ class _Outcome(Generic[T]):
             self.done.set()
 
     def get(self) -> T:
-        """Return what the call returned, or raise what it raised."""
+        """Return the call's result, or raise its error."""
         if self._error is not None:
             try:
                 raise self._error
@@ -162,13 +162,13 @@ class Interruptible:
         self._watchdog: Watchdog | None = None
 
     def interrupt(self) -> bool:
-        """Wake the thread that is waiting; return whether that was possible."""
+        """Wake the waiting thread; return whether that was possible."""
         self._interrupted = True
         self._awake.set()
         return shut_down(self._response)
 
     def release(self) -> None:
-        """Release the open response, if there is one."""
+        """Release the open response, if any."""
         response, self._response, self._chunks = self._response, None, None
         watchdog, self._watchdog = self._watchdog, None
         if watchdog is not None:
@@ -177,15 +177,15 @@ class Interruptible:
             response.close()
 
     def _interruptible(self, perform: Callable[[Effect], object], effect: Effect) -> object:
-        """Perform an effect; `interrupt()` does not need anything else."""
+        """Perform an effect; `interrupt()` needs no preparation here."""
         return perform(effect)
 
     def _get_response(
         self,
         http: httpx.Client,
         request: httpx.Request,
-        effect: Send | Fetch,  # noqa: ARG002 -- httpx keeps the limits that the request has; a
-        # thread that waits for a response cannot be interrupted at the end of the whole time
+        effect: Send | Fetch,  # noqa: ARG002 -- httpx applies the request's own limits; a thread
+        # that waits for a response cannot be interrupted when the total limit is exceeded
     ) -> httpx.Response:
         return http.send(request, stream=True, follow_redirects=False)
 
@@ -194,7 +194,7 @@ class Interruptible:
         return chunks.__next__
 
     def _read_until(self, chunks: Iterator[bytes], deadline: Deadline) -> bytes:
-        """Read within less time than httpx was given when the body began."""
+        """Read with a shorter limit than httpx was given when the body began."""
         if self._watchdog is None:
             self._watchdog = Watchdog(lambda: shut_down(self._response))
         self._watchdog.arm(deadline.left() or 0.0)
@@ -224,7 +224,7 @@ class Interruptible:
 
 
 class Connections(Protocol):
-    """What a player needs of a client."""
+    """The part of a client that a player uses."""
 
     _http: httpx.Client
     _opening: threading.RLock
@@ -251,9 +251,9 @@ class ConnectionOwner(ABC):
 
     def _own_http(self) -> httpx.Client:
         http = new_http(httpx.Client, self._proxy, self._transport)
-        # A client that is dropped unclosed leaves no open sockets.
+        # Close the sockets of a client that is dropped without being closed.
         self._finalizer = weakref.finalize(self, _close_in_creating_process, http, self._pid)
-        self._finalizer.atexit = False  # the cleaner closes it then, when it was used
+        self._finalizer.atexit = False  # at exit, the cleaner closes clients that were used
         return http
 
     @abstractmethod
@@ -261,7 +261,7 @@ class ConnectionOwner(ABC):
         """Close all connections, and notify the server."""
 
     def _connector(self) -> Connector:
-        """Return a function that connects independently of the client, if that is possible."""
+        """Return a function that connects independently of the client, if possible."""
         if self._owned:
             return partial(new_http, httpx.Client, self._proxy, self._transport)
         http = self._http
@@ -278,17 +278,17 @@ class ConnectionOwner(ABC):
         """Leave open connections to the process that they belong to."""
 
     def _prepare(self) -> None:
-        """After a fork, leave connections, chats and locks of the parent to the parent.
+        """After a fork, leave the parent's connections, chats and locks to the parent.
 
         Raises:
-            RuntimeError: the client has an `http_client` of the caller's.
+            RuntimeError: the client uses the caller's `http_client`.
         """
         if self._pid == PROCESS.id:
             return
         if not self._owned:
             raise RuntimeError(
-                "this client was made before the process was forked, with an http_client of your "
-                "own: make both anew in the child"
+                "this client was created before the process was forked, with your own "
+                "http_client: create both in the child"
             )
         KEPT_AFTER_FORK.append(self._http)
         self._pid, self._forks = PROCESS.id, PROCESS.forks

@@ -1,5 +1,5 @@
 # Generated, do not edit: run `python scripts/unasync.py`.
-"""What a client does for its streams and conversations: start, play and clean up."""
+"""The base of the client, which starts, runs and cleans up its streams and conversations."""
 
 from collections import deque
 from typing import Protocol, TypeVar
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class OpenStream(Protocol):
-    """What a client needs of its streams."""
+    """The part of a stream that its client uses."""
 
     @property
     def running(self) -> bool:
@@ -37,7 +37,7 @@ class OpenStream(Protocol):
 
 
 class OpenConversation(Protocol):
-    """What a client needs of its conversations."""
+    """The part of a conversation that its client uses."""
 
     def _is_of_this_process(self) -> bool: ...
 
@@ -65,7 +65,7 @@ class BaseClient(ConnectionOwner):
         self._cleaner = Cleaner(self, exchange, self._connector())
 
     def _begin(self, stream: OpenStream | None) -> None:
-        """Note that a stream or another operation sends its first request now.
+        """Prepare for the first request of a stream or another operation.
 
         Raises:
             RuntimeError: the client is closed, or cannot be used here.
@@ -101,7 +101,7 @@ class BaseClient(ConnectionOwner):
 
     def _clean_up(self, deadline: Deadline) -> None:
         if not self._prepare_to_clean_up():
-            return  # a child that never used it: all that is open is the parent's
+            return  # in a child that never used it: everything open belongs to the parent
         for stream in alive(self._streams):
             if stream.running:
                 stream._tell_to_close()
@@ -115,18 +115,18 @@ class BaseClient(ConnectionOwner):
     def _sweep(self, deadline: Deadline) -> None:
         """Clean up what was left on the server; do not retry failures."""
         if self._forks != PROCESS.forks:
-            self._exchange.session.shared = True  # by a child, which knows what is in it
+            self._exchange.session.shared = True  # with a child process
         if is_reentrant():
             self._cleaner.finish(deadline)
             return
         try:
             self._release_dropped()
             Player(self).play(conversations.sweep(self._exchange, deadline))
-        except Exception:  # noqa: BLE001 -- closing must come to its end
+        except Exception:  # noqa: BLE001 -- closing must continue
             logger.warning("the clean-up on the server failed", exc_info=True)
 
     def _drop(self, operation: Abandoned, player: Interruptible | None) -> None:
-        """Clean up objects that were dropped without being closed; for the garbage collector."""
+        """Clean up an object that was garbage-collected without being closed."""
         if player is not None:
             self._dropped.append(player)
         self._exchange.session.drop(operation)
@@ -145,7 +145,7 @@ class BaseClient(ConnectionOwner):
             conversation._warn_unclosed()
 
     def _abandon(self, operation: Abandoned, deadline: Deadline) -> None:
-        """Tell the server that the caller interrupted an operation; keep failures for later."""
+        """Tell the server that the caller interrupted an operation; if that fails, retry later."""
         if is_reentrant():
             self._exchange.session.drop(operation)
             self._cleaner.finish(deadline)
@@ -154,9 +154,9 @@ class BaseClient(ConnectionOwner):
             Player(self).play(operation.abandon(deadline))
         except H2oError as error:
             conversations.leave_behind(self._exchange, operation, error)
-        except Exception as error:  # noqa: BLE001 -- must not replace the error that led here
+        except Exception as error:  # noqa: BLE001 -- must not replace the original error
             logger.warning("the clean-up failed", exc_info=True)
             conversations.leave_behind(self._exchange, operation, error)
-        except BaseException:  # Ctrl-C or a cancellation goes on, and nothing is forgotten for it
+        except BaseException:  # Ctrl-C or a cancellation: clean up later, and raise it
             conversations.leave_behind(self._exchange, operation, None)
             raise

@@ -36,7 +36,7 @@ from h2o_client.protocol.effects import (
 from h2o_client.protocol.state import Life, State
 
 T = TypeVar("T")
-_UNENDED = Life()  # of flows that nobody ends from elsewhere
+_UNENDED = Life()  # for flows that cannot be stopped from outside
 
 
 class Player(Interruptible):
@@ -44,7 +44,7 @@ class Player(Interruptible):
 
     Args:
         client: the client, whose connections and lock are used.
-        life: the state of the stream that it plays; None for a flow that cannot be stopped.
+        life: the state of the stream that it runs; None for a flow that cannot be stopped.
 
     Attributes:
         next: reads the next bytes of the open response, for a `Pump`.
@@ -55,12 +55,12 @@ class Player(Interruptible):
         self._client = client
         self._life = _UNENDED if life is None else life
         self._limits: dict[str, float | None] = {}
-        self._steady: float | None = None  # the limit of a read that httpx watches over
+        self._steady: float | None = None  # the read limit that httpx enforces
         self.next: Callable[[], bytes]
 
     @not_reentrant
     def play(self, flow: Flow[T]) -> T:
-        """Play a flow to its end, without a reader for its tokens."""
+        """Run a flow to its end, and discard its tokens."""
         steps = Stepper(flow)
         try:
             while self.advance(steps) is not None:
@@ -73,7 +73,7 @@ class Player(Interruptible):
     def advance(
         self, steps: Stepper[T], outcome: object = None, pump: Pump | None = None
     ) -> Emit | Pump | None:
-        """Play a flow until it has something for the caller, or ends (None).
+        """Run a flow until it has something for the caller, or ends (None).
 
         Args:
             steps: drives the flow.
@@ -109,7 +109,7 @@ class Player(Interruptible):
             outcome = self._interruptible(self._perform, effect)
         except (H2oError, *TRANSPORT_ERRORS) as error:
             outcome = self._failure(error, effect)
-        except RuntimeError:  # httpx's, of a client that was closed meanwhile
+        except RuntimeError:  # from an httpx client that was closed in the meantime
             if self._life.state is not State.CLOSING:
                 raise
             outcome = None
@@ -155,7 +155,7 @@ class Player(Interruptible):
         if self._response is not None:
             self.release()
         connect, read = effect.connect.left(), effect.deadline.left()
-        # httpx reads them anew when the body begins, so that the read limit can be changed between.
+        # httpx reads them again when the body begins, so the read limit can be changed before that.
         self._limits = {"connect": connect, "pool": connect, "write": WRITE_LIMIT, "read": read}
         request = build_request(self._client._http, effect.request, self._limits)
         begun = AMBIENT.clock()
@@ -182,7 +182,7 @@ class Player(Interruptible):
         return chunk
 
     def _play_alone(self, effect: Exclusive) -> object:
-        """Play a flow while no other thread plays an exclusive flow."""
+        """Run a flow while no other thread runs an exclusive flow."""
         opening = self._client._opening
         if not self._acquire(opening, effect.deadline.left()):
             raise effect.deadline.exceeded()
@@ -192,9 +192,9 @@ class Player(Interruptible):
             opening.release()
 
     def _finish(self, effect: Finish) -> object:
-        """Play a flow that a cancellation does not interrupt at once: see `finish()`.
+        """Run a flow that a cancellation does not interrupt at once: see `finish()`.
 
-        It has a player of its own, which is never closed or interrupted.
+        It has its own player, which is never closed or interrupted.
         """
         player = Player(self._client)
         return finish(lambda: player.play(effect.flow), after_interruption=effect.within)

@@ -1,5 +1,5 @@
 # Generated, do not edit: run `python scripts/unasync.py`.
-"""The stream of one answer: plays an operation as far as its reader wants.
+"""The stream of one answer, which runs an operation as its reader asks for more.
 
 However the stream ends, the server is notified. `player.py` performs the effects, and the core
 decides what is sent.
@@ -38,11 +38,11 @@ from h2o_client.types import Reply, Token
 
 
 class ChatStream:
-    """The answer to one call, as it arrives. Made by `H2oClient.stream()`.
+    """The answer to one call as it arrives, returned by `H2oClient.stream()`.
 
     Iterating yields the texts of the tokens as they arrive, without special tokens and empty texts.
-    Nothing is sent before the first one is requested. However the iteration ends, the server is
-    told to stop the generation if it is still running, and to delete the conversation. Use it in an
+    Nothing is sent until the first one is requested. However the iteration ends, a running
+    generation is stopped on the server, and the conversation is deleted. Use the stream in an
     `with` block, or call `close()`, unless you read it to its end.
 
     One thread reads; `stop()` and `close()` may be called from any thread.
@@ -52,19 +52,19 @@ class ChatStream:
         self, client: BaseClient, operation: Operation, conversation: object = None
     ) -> None:
         self._client = client
-        self._conversation = conversation  # it is not dropped for as long as the stream is read
+        self._conversation = conversation  # keeps it alive while the stream is being read
         self._operation = operation
         self._life = operation.life
         self._player = Player(client, self._life)
         self._steps: Stepper[Reply] = Stepper(operation.run())
         self._permit = self._steps.permit
-        self._pump: Pump | None = None  # what the flow waits for, while it pumps
+        self._pump: Pump | None = None  # the pump that the flow is waiting for
         self._queue = TokenQueue()
         self._texts = self._queue.texts
         self._enders: list[bool] = []  # an entry for each stop() or close() that may end it
         self._left = new_event()
         self._pid = PROCESS.id
-        self._home: object = None  # what it belongs to, once it was begun
+        self._home: object = None  # its owner (see `check_home()`), once it has started
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._life.state.value}>"
@@ -84,11 +84,11 @@ class ChatStream:
         return self
 
     def __next__(self) -> str:
-        """Return the text of the next token that is shown.
+        """Return the text of the next visible token.
 
         Raises:
             StopIteration: the answer is complete, or was stopped.
-            H2oError: the answer broke off; `partial` is the part that had arrived.
+            H2oError: the answer is incomplete; `partial` is the part that had arrived.
             RuntimeError: the stream is closed, or another thread is reading.
         """
         texts = self._texts
@@ -115,7 +115,7 @@ class ChatStream:
         """The reply, once the stream has ended.
 
         Raises:
-            RuntimeError: the stream has not ended, or broke off.
+            RuntimeError: the stream has not ended, or the answer is incomplete.
         """
         if not self._steps.returned:
             raise RuntimeError("the stream has not been read to its end, so it has no reply yet")
@@ -128,14 +128,15 @@ class ChatStream:
 
     @property
     def ended(self) -> bool:
-        """Whether the stream was read to its end, broke off, was stopped or closed."""
+        """Whether the stream was read to its end, failed, was stopped or was closed."""
         return self._life.state in OVER
 
     def events(self) -> "TokenEvents":
         """Iterate `Token` objects instead of texts, including special ones.
 
-        Servers of 2025 send two more kinds of special tokens: an `Event` is something other than
-        text, and a `Revision` has the whole text of the answer, which replaces all earlier texts.
+        On 2025 servers there are two more kinds of special tokens: an `Event` is anything other
+        than text, and a `Revision` has the whole text of the answer, which replaces all earlier
+        texts.
 
         Returns:
             An iterator of the tokens.
@@ -153,7 +154,7 @@ class ChatStream:
             The reply.
 
         Raises:
-            H2oError: the answer broke off; `partial` is the part that had arrived.
+            H2oError: the answer is incomplete; `partial` is the part that had arrived.
             RuntimeError: the stream is closed, or another thread is reading.
 
         Examples:
@@ -166,9 +167,9 @@ class ChatStream:
         return self.reply
 
     def display(self) -> Reply:
-        """Show the answer in a notebook as it grows.
+        """Show the answer in a notebook as it arrives.
 
-        The notebook's stop button ends the answer as `stop()` does: the text so far stays on the
+        The notebook's stop button ends the answer like `stop()`: the text so far stays on the
         screen, `finish_reason` is "stopped", and the cell continues. A second press, while the
         server is being notified, ends the cell. In a terminal the answer is written as text.
 
@@ -177,7 +178,7 @@ class ChatStream:
 
         Raises:
             ModuleNotFoundError: IPython is not installed.
-            H2oError: the answer broke off; `partial` is the part that had arrived.
+            H2oError: the answer is incomplete; `partial` is the part that had arrived.
             RuntimeError: the stream is closed, or another thread is reading.
         """
         from h2o_client import notebook
@@ -187,8 +188,8 @@ class ChatStream:
     def stop(self) -> None:
         """End the answer here: the server stops generating, and the stream ends at once.
 
-        This is not an error: `reply` has the text that had arrived, and `finish_reason` "stopped".
-        It may be called while another thread reads; that thread's loop then ends.
+        This is not an error: `reply` has the text that had arrived, and its `finish_reason` is
+        "stopped". You may call it while another thread reads; that thread's iteration then ends.
 
         Examples:
             >>> first = next(stream)
@@ -198,7 +199,7 @@ class ChatStream:
         """
         if self._life.state in OVER or self._is_inherited():
             return
-        if is_reentrant():  # what it interrupted goes on when this has returned, and stops
+        if is_reentrant():  # the interrupted code continues when this returns, and then stops
             self._life.move(State.STOPPING)
             self._player.interrupt()
             return
@@ -209,10 +210,11 @@ class ChatStream:
             self._player.interrupt()
 
     def close(self) -> None:
-        """Leave the stream: notify the server, and release the connection. May be called twice.
+        """End the stream: notify the server, and release the connection.
 
-        If another thread is reading, it gets an `IncompleteStreamError`. When this returns, the
-        server has been notified, or `Timeouts.cleanup` was exceeded.
+        Calling it again does nothing. If another thread is reading, it gets an
+        `IncompleteStreamError`. When this returns, the server has been notified, or
+        `Timeouts.cleanup` was exceeded.
 
         Examples:
             >>> first = next(stream)
@@ -235,7 +237,7 @@ class ChatStream:
         return True
 
     def _tell_to_close(self) -> bool:
-        """Make an active reader leave; return False if it cannot be interrupted.
+        """Make an active reader end the stream; return False if it cannot be interrupted.
 
         Once the answer has ended, the reader is only cleaning up, and is not interrupted.
         """
@@ -248,7 +250,7 @@ class ChatStream:
         if self._pid != PROCESS.id and self._is_inherited():
             self._end(State.CLOSED)
         if is_reentrant():
-            # What it interrupted goes on when this has returned, and then notices.
+            # The interrupted code continues when this returns, and then sees the new state.
             if self._life.state is not State.ANSWERED:
                 self._life.move(State.CLOSING)
             self._client._abandon(self._operation, deadline)
@@ -258,8 +260,8 @@ class ChatStream:
             if self._instead_of_reader(partial(self._leave, deadline)):
                 return
             if not told and not self._tell_to_close():
-                # The reader waits for a response: what is known can be told the server from here,
-                # and its answer ends when it has stopped.
+                # The reader waits for a response: notify the server from here. Once the server has
+                # stopped generating, that response ends.
                 retry_while_shielded(
                     partial(self._client._abandon, self._operation, deadline), deadline
                 )
@@ -307,7 +309,7 @@ class ChatStream:
             pump = self._pump
             if pump is None or self._pid != PROCESS.id or self._life.state is not State.OPEN:
                 return self._play()
-            # The way of nearly every token: whatever can stand elsewhere does.
+            # The hot path: nearly every token passes here, so it does only what is necessary.
             outcome: float | Exception = AMBIENT.clock()
             texts: Sequence[str] = ()
             try:
@@ -327,26 +329,26 @@ class ChatStream:
             try:
                 return self._play(outcome)
             finally:
-                del outcome  # httpx's error, which holds the session
+                del outcome  # httpx's error refers to the session
         finally:
             permit.append(True)
 
     def _wait_for_end(self) -> bool:
-        """Wait while another thread is ending the stream, which only one may read."""
+        """Wait while another thread is ending the stream; raise if it is reading instead."""
         if not (self._enders or self._left.is_set()):
             raise self._steps.busy()
         wait_for(self._left, self._client._exchange.configuration.timeouts.cleanup)
         if self._steps.returned:
             return False
         if self._life.state not in OVER:
-            raise self._steps.busy()  # who meant to end it had come too late as well
+            raise self._steps.busy()  # the other thread could not end it either
         raise IncompleteStreamError("the stream was closed", partial=self.text)
 
     def _play(self, outcome: object = None) -> bool:
-        """Play until something may have arrived (True), or to the end (False).
+        """Run the flow until something may have arrived (True), or to the end (False).
 
         Args:
-            outcome: the outcome of the pump that the flow waits for, if any.
+            outcome: the outcome of the pump that the flow is waiting for, if any.
         """
         if self._left.is_set():
             if self._steps.returned:
@@ -368,7 +370,7 @@ class ChatStream:
             self._break_off(error)
             raise
         finally:
-            del outcome  # httpx's error, which holds the session
+            del outcome  # httpx's error refers to the session
         if effect is None:
             self._end(State.ENDED)
             return False
@@ -380,12 +382,12 @@ class ChatStream:
         return True
 
     def _play_out(self) -> None:
-        """Play to the end, without a reader for the tokens."""
+        """Run the flow to its end, and discard the tokens."""
         while self._play():
             self._forget()
 
     def _break_off(self, error: BaseException) -> None:
-        """Leave the stream because of an error, and set the error's `partial`."""
+        """End the stream because of an error, and set the error's `partial`."""
         self._leave(self._client._exchange.cleanup())
         if isinstance(error, H2oError) and not error.partial:
             error.partial = self.text
@@ -407,7 +409,7 @@ class ChatStream:
             self._end(State.CLOSED)
 
     def _forget(self) -> None:
-        """Give the caller nothing more, except a text that a reader is taking right now."""
+        """Discard buffered tokens, except a text that a reader is taking at this moment."""
         self._queue = TokenQueue()
         self._texts = self._queue.texts
 
@@ -419,7 +421,7 @@ class ChatStream:
 
 
 class TokenEvents:
-    """Iterates the tokens of a stream. Made by `ChatStream.events()`."""
+    """An iterator of the tokens of a stream, returned by `ChatStream.events()`."""
 
     def __init__(self, stream: ChatStream) -> None:
         self._stream = stream

@@ -1,1 +1,1 @@
-"""The side of the transport for asyncio and trio."""
+"""The transport for asyncio and trio."""

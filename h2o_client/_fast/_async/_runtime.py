@@ -21,7 +21,7 @@ class Network:
         return stream
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Sleep."""
         await self._of_this_loop().sleep(seconds)
 
     def _of_this_loop(self) -> Any:
@@ -33,7 +33,7 @@ class Network:
 
 
 def _is_asyncio() -> bool:
-    """Whether an asyncio task calls; trio as a guest runs in asyncio's loop, but not in a task."""
+    """Whether an asyncio task is running; trio in guest mode runs in asyncio's loop without one."""
     try:
         return asyncio.current_task() is not None
     except RuntimeError:

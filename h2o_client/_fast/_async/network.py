@@ -1,4 +1,4 @@
-"""httpcore's network, with the bodies of responses kept apart: see the package."""
+"""httpcore's network, which keeps the bodies of responses separate: see the package's docstring."""
 
 import ssl
 from collections.abc import Iterable
@@ -11,14 +11,14 @@ from h2o_client._fast.framing import HeadWatch
 
 
 class AsyncBodyStream(httpcore.AsyncNetworkStream):
-    """A network stream that does not give httpcore any byte of the body with the head.
+    """A network stream that never gives httpcore a byte of the body together with the head.
 
     Args:
         stream: the underlying network stream.
 
     Attributes:
-        stream: the same; bodies are read from it.
-        heads: finds the end of heads, and holds the bytes read beyond it.
+        stream: the underlying network stream; bodies are read from it.
+        heads: finds the end of heads, and keeps the bytes read beyond it.
     """
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
@@ -26,7 +26,7 @@ class AsyncBodyStream(httpcore.AsyncNetworkStream):
         self.heads = HeadWatch()
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Read the bytes that were held back, or new ones."""
+        """Return the bytes that were held back, or read new ones."""
         if self.heads.held:
             return self.heads.take()
         return self.heads.received(await self.stream.read(max_bytes, timeout))
@@ -46,7 +46,7 @@ class AsyncBodyStream(httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Begin TLS; heads are then looked for in the decrypted bytes."""
+        """Start TLS; heads are then found in the decrypted bytes."""
         return AsyncBodyStream(await self.stream.start_tls(ssl_context, server_hostname, timeout))
 
     def get_extra_info(self, info: str) -> Any:
@@ -57,7 +57,7 @@ class AsyncBodyStream(httpcore.AsyncNetworkStream):
 
 
 class AsyncBackend(httpcore.AsyncNetworkBackend):
-    """A network, each stream of it in an `AsyncBodyStream`."""
+    """A network that wraps each stream in an `AsyncBodyStream`."""
 
     def __init__(self) -> None:
         self._network = Network()
@@ -76,5 +76,5 @@ class AsyncBackend(httpcore.AsyncNetworkBackend):
         )
 
     async def sleep(self, seconds: float) -> None:
-        """Wait before connecting is tried again."""
+        """Wait before the next attempt to connect."""
         await self._network.sleep(seconds)

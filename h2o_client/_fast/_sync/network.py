@@ -1,5 +1,5 @@
 # Generated, do not edit: run `python scripts/unasync.py`.
-"""httpcore's network, with the bodies of responses kept apart: see the package."""
+"""httpcore's network, which keeps the bodies of responses separate: see the package's docstring."""
 
 import ssl
 from collections.abc import Iterable
@@ -12,14 +12,14 @@ from h2o_client._fast.framing import HeadWatch
 
 
 class BodyStream(httpcore.NetworkStream):
-    """A network stream that does not give httpcore any byte of the body with the head.
+    """A network stream that never gives httpcore a byte of the body together with the head.
 
     Args:
         stream: the underlying network stream.
 
     Attributes:
-        stream: the same; bodies are read from it.
-        heads: finds the end of heads, and holds the bytes read beyond it.
+        stream: the underlying network stream; bodies are read from it.
+        heads: finds the end of heads, and keeps the bytes read beyond it.
     """
 
     def __init__(self, stream: httpcore.NetworkStream) -> None:
@@ -27,7 +27,7 @@ class BodyStream(httpcore.NetworkStream):
         self.heads = HeadWatch()
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Read the bytes that were held back, or new ones."""
+        """Return the bytes that were held back, or read new ones."""
         if self.heads.held:
             return self.heads.take()
         return self.heads.received(self.stream.read(max_bytes, timeout))
@@ -47,7 +47,7 @@ class BodyStream(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.NetworkStream:
-        """Begin TLS; heads are then looked for in the decrypted bytes."""
+        """Start TLS; heads are then found in the decrypted bytes."""
         return BodyStream(self.stream.start_tls(ssl_context, server_hostname, timeout))
 
     def get_extra_info(self, info: str) -> Any:
@@ -58,7 +58,7 @@ class BodyStream(httpcore.NetworkStream):
 
 
 class Backend(httpcore.NetworkBackend):
-    """A network, each stream of it in an `BodyStream`."""
+    """A network that wraps each stream in an `BodyStream`."""
 
     def __init__(self) -> None:
         self._network = Network()
@@ -77,5 +77,5 @@ class Backend(httpcore.NetworkBackend):
         )
 
     def sleep(self, seconds: float) -> None:
-        """Wait before connecting is tried again."""
+        """Wait before the next attempt to connect."""
         self._network.sleep(seconds)

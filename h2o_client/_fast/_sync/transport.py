@@ -27,12 +27,12 @@ _CUT = "peer closed connection without sending complete message body (incomplete
 
 
 class Body(httpx.SyncByteStream):
-    """A body that comes in chunks, read from the network.
+    """A chunked body, read directly from the network.
 
     Args:
-        network: where its bytes come from.
-        stream: the body as httpcore has it.
-        timeouts: the limits of the request, as set when the first read begins.
+        network: the stream to read from.
+        stream: httpcore's stream of the same body.
+        timeouts: the limits of the request; they are read when the iteration begins.
     """
 
     def __init__(self, network: BodyStream, stream: Any, timeouts: Any) -> None:
@@ -69,9 +69,9 @@ class Body(httpx.SyncByteStream):
         raise StopIteration
 
     def _end(self, rest: bytes) -> None:
-        """Let httpcore see the end of the body, unless unexpected bytes follow it.
+        """Show httpcore the end of the body, unless unexpected bytes follow it.
 
-        This does not wait.
+        This does not wait for the network.
         """
         if not rest:
             self._heads.held = _END
@@ -79,7 +79,7 @@ class Body(httpx.SyncByteStream):
                 pass
 
     def close(self) -> None:
-        """Give the connection back; it is closed if the body has not ended."""
+        """Return the connection to the pool, or close it if the body has not ended."""
         with httpx_errors():
             self._stream.close()
 
@@ -96,7 +96,7 @@ class CoreBody(httpx.SyncByteStream):
                 yield piece
 
     def close(self) -> None:
-        """Give the connection back; it is closed if the body has not ended."""
+        """Return the connection to the pool, or close it if the body has not ended."""
         with httpx_errors():
             self._stream.close()
 
