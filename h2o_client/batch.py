@@ -320,7 +320,7 @@ class Batch(_Common):
             streams = list(self._streams)
         for _ in self._threads:
             self._jobs.put(_END)
-        # All at once: each takes up to its time limit to notify the server.
+        # All at once: each may need its whole time limit to notify the server.
         closers = [_new_thread(stream.close) for stream in streams]
         for thread in closers:
             thread.start()

@@ -1,6 +1,6 @@
-"""The sans-IO core: every decision of the client, and no I/O.
+"""The sans-IO core: it makes every decision of the client, and does no I/O.
 
-It knows which request comes next, what a status means, what a `data:` line says, when to try
-again and what to tell the server when the caller walks away. It does not open sockets, read clocks
-or draw random numbers: the shells do that for it.
+It decides which request comes next, what a status means, what a `data:` line says, when to retry,
+and what to tell the server when the caller stops early. It does not open sockets, read clocks or
+generate random numbers: the shells do that for it.
 """

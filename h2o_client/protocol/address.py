@@ -1,4 +1,4 @@
-"""A base URL, taken apart and checked once."""
+"""A base URL, parsed and checked once."""
 
 import base64
 import re
@@ -18,7 +18,7 @@ def is_id(value: object) -> TypeGuard[str]:
 
 
 def with_other_scheme(url: str) -> str:
-    """Return an `http://` URL with `https://`, and the other way round."""
+    """Return an `http://` URL with `https://`, and vice versa."""
     scheme, _, rest = url.partition(":")
     return f"{'http' if scheme == 'https' else 'https'}:{rest}"
 
@@ -35,12 +35,12 @@ class Address(NamedTuple):
     authorization: str | None = None
 
     def __repr__(self) -> str:
-        # The authorization holds the password.
+        # The authorization contains the password.
         return f"Address({self.url!r})"
 
     @property
     def referer(self) -> str:
-        """The page that requests say they come from; form posts are rejected without it."""
+        """The `Referer` of requests; the server rejects form posts without it."""
         return self.url + "/"
 
     @property
@@ -51,16 +51,16 @@ class Address(NamedTuple):
 
     @classmethod
     def parse(cls, base_url: str, name: str = "base_url") -> "Address":
-        """Take a base URL apart.
+        """Parse a base URL.
 
         Args:
-            base_url: `http://` or `https://`, a host, and if need be a user and password, a port
+            base_url: `http://` or `https://`, a host, and optionally a user and password, a port
                 and a path.
-            name: the argument or variable that it is the value of, for errors.
+            name: the argument or variable that contains it, for errors.
 
         Raises:
             TypeError: the base URL is not a string.
-            ValueError: the base URL is not valid. The text repeats it without user and password.
+            ValueError: the base URL is not valid. The error quotes it without user and password.
         """
         if not isinstance(base_url, str):
             raise TypeError(f"{name} must be a string, not {type(base_url).__name__}")
@@ -69,7 +69,7 @@ class Address(NamedTuple):
             parts = urlsplit(base_url.strip())
             port = parts.port
             host = (parts.hostname or "").encode("idna").decode("ascii")
-        except ValueError:  # UnicodeError is one
+        except ValueError:  # includes UnicodeError
             raise ValueError(f"{name} has an invalid host or port: {shown}") from None
         if parts.scheme not in ("http", "https"):
             raise ValueError(f"{name} must begin with http:// or https://, but it is {shown}")

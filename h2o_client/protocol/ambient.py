@@ -1,4 +1,4 @@
-"""What the core needs from its environment."""
+"""The services that the core needs from its environment."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,12 +8,12 @@ class Ambient(NamedTuple):
     """Clock, randomness and log, passed in so that tests can replace them.
 
     Attributes:
-        clock: seconds, from any beginning, that never go back.
-        random: draws a number from 0 to 1.
-        uuid4: makes a random UUID, as text.
-        warn: logs a sentence about a problem.
-        note: logs a sentence for information.
-        wait: takes a sentence for log and terminal that says what the client waits for.
+        clock: a monotonic clock, in seconds.
+        random: returns a random number from 0 to 1.
+        uuid4: returns a random UUID, as text.
+        warn: logs a warning.
+        note: logs an informational message.
+        wait: reports, in the log and the terminal, what the client is waiting for.
     """
 
     clock: Callable[[], float]

@@ -1,9 +1,9 @@
-"""The operations of a stream: what happens from the caller's messages to the reply.
+"""The operations of a stream, from the caller's messages to the reply.
 
 An operation has three flows. `run()` is the operation itself. `stop()` ends the answer at the
-caller's request: it tells the server, and `run()` then returns what has arrived. A shell plays
-`abandon()` when the caller has interrupted `run()`: it tells the server to stop and delete whatever
-the operation's state says is left, so it may be played at any time, and more than once.
+caller's request: it tells the server, and `run()` then returns the text that has arrived. A shell
+runs `abandon()` when the caller has interrupted `run()`: it stops and deletes what the operation's
+state shows is still on the server, so it may run at any time, and more than once.
 """
 
 from collections.abc import Mapping
@@ -25,11 +25,11 @@ from h2o_client.types import File, Messages, Reply
 
 
 class Operation(Abandoned, Protocol):
-    """An operation that a stream plays."""
+    """An operation that a stream runs."""
 
     @property
     def text(self) -> str:
-        """What has arrived of the answer."""
+        """The part of the answer that has arrived."""
         ...
 
     @property
@@ -38,34 +38,34 @@ class Operation(Abandoned, Protocol):
         ...
 
     def run(self) -> Flow[Reply]:
-        """Do it all, emitting tokens as they arrive."""
+        """Run the operation, emitting tokens as they arrive."""
         ...
 
     def stop(self) -> Flow[None]:
-        """Tell the server to stop; `run()` then ends with what has arrived."""
+        """Tell the server to stop; `run()` then returns the text that has arrived."""
         ...
 
 
 class ChatOperation:
-    """A one-shot chat in a conversation of its own, which is deleted afterwards.
+    """A one-shot chat in its own conversation, which is deleted afterwards.
 
     Args:
         exchange: sends its requests.
-        messages: as `build_prompt()` takes them.
+        messages: see `build_prompt()`.
         model: the model; None for the client's.
         recover: whether to recover the answer if its connection is lost; None for the client's
-            choice.
+            setting.
         retries: the call's retries; None for the client's.
         parameters: the call's mapping of parameters, or None.
         keywords: the call's keyword parameters.
-        files: the files that go with the last message.
+        files: the files to send with the last message.
 
     Attributes:
         life: the state of the stream.
 
     Raises:
         TypeError: an argument has the wrong type or an unknown name.
-        ValueError: an argument cannot be sent.
+        ValueError: an argument is not valid.
     """
 
     def __init__(
@@ -101,21 +101,21 @@ class ChatOperation:
 
     @property
     def text(self) -> str:
-        """What has arrived of the answer."""
+        """The part of the answer that has arrived."""
         return self._turn.text
 
     @property
     def only_deletes(self) -> bool:
-        """Whether it deletes a conversation, and another operation stops its answers."""
+        """Whether it only deletes a conversation, whose answers another operation stops."""
         return False
 
     @property
     def creating(self) -> bool:
-        """Whether a request is under way that creates its conversation."""
+        """Whether the request that creates its conversation is in progress."""
         return self._made in self._exchange.session.creating
 
     def run(self) -> Flow[Reply]:
-        """Do it all, emitting tokens as they arrive."""
+        """Run the operation, emitting tokens as they arrive."""
         exchange = self._exchange
         call = exchange.call(self._retries)
         self.life.move(State.OPEN)
@@ -128,7 +128,7 @@ class ChatOperation:
             if self.life.state is not State.STOPPING:
                 raise
         reply = yield from self._turn.run(self._conversation or "", call)
-        # The answer is there: what follows is the clean-up, with what is left of the retries.
+        # The answer has arrived: clean up, with the remaining retries.
         call.deadline = exchange.cleanup()
         try:
             if self._conversation is not None:
@@ -140,7 +140,7 @@ class ChatOperation:
         return reply
 
     def _create(self, call: Call) -> Flow[None]:
-        """Make the conversation."""
+        """Create the conversation."""
         exchange, turn = self._exchange, self._turn
         if turn.files or (exchange.untried and (turn.parameters or self._preprompt)):
             yield from exchange.ask_dialect(call)
@@ -158,7 +158,7 @@ class ChatOperation:
         turn.model = self._model or exchange.model or model
 
     def stop(self) -> Flow[None]:
-        """Tell the server to stop; `run()` then ends with what has arrived."""
+        """Tell the server to stop; `run()` then returns the text that has arrived."""
         yield from self._turn.stop()
 
     def abandon(self, deadline: Deadline) -> Flow[None]:
@@ -169,7 +169,7 @@ class ChatOperation:
         except H2oError as error:
             if not self._stop_failed:
                 self._stop_failed = True
-                raise  # what is deleted cannot be stopped any more: first try again, on close
+                raise  # a deleted conversation cannot be stopped, so first retry the stop, on close
             failure = error
         if self._conversation is not None:
             yield from conversations.delete_once(self._exchange, self._conversation, deadline)
@@ -182,6 +182,6 @@ class ChatOperation:
         self._conversation = conversation
 
     def _end(self) -> None:
-        """Note that nothing is left to clean up."""
+        """Tell the session that nothing is left to clean up."""
         if not self.creating:
             self._exchange.session.end(self)

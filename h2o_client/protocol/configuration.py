@@ -1,6 +1,6 @@
-"""A client's arguments -> its configuration, checked before anything is sent.
+"""Turns a client's arguments into its configuration, checked before anything is sent.
 
-Both shells take the same arguments and hand them here, with the environment as a mapping.
+Both shells have the same arguments and pass them here, with the environment as a mapping.
 """
 
 import re
@@ -26,15 +26,14 @@ class Configuration(NamedTuple):
         model: the model of calls that do not name one; None for the server's default.
         session: a session to resume, or None.
         cookie_name: the name of the session's cookie; None for the usual one.
-        dialect: the kind of server; None if it is not known.
-        share: what the session is told about sharing conversations with the models' authors.
+        dialect: the kind of server; None if unknown.
+        share: whether conversations may be shared with the models' authors.
         timeouts: time limits.
         retries: retries of calls that do not set their own.
-        headers: more headers for every request.
+        headers: additional headers for every request.
         token: a bearer token, or None.
         parameters: generation parameters of every call.
-        recover: whether answers whose connection is lost are recovered, unless a call says
-            otherwise.
+        recover: whether calls that do not set `recover` recover an answer after a lost connection.
     """
 
     address: Address
@@ -70,14 +69,14 @@ def configure(
     cookie_name: str | None = None,
     environ: Mapping[str, str],
 ) -> Configuration:
-    """Check the arguments of a client, where None always means the default.
+    """Check the arguments of a client; None always means the default.
 
     Raises:
-        TypeError: an argument is of the wrong type.
+        TypeError: an argument has the wrong type.
         ValueError: an argument is not valid.
     """
-    # Only None stands for the default: an empty text is a variable that somebody forgot to set,
-    # and the prompt must not go to the hosted service for that.
+    # Only None means the default: an empty string is probably a variable that someone forgot to
+    # set, and must not send the prompt to the hosted service.
     named_by = "base_url"
     if base_url is None:
         base_url = environ.get("H2O_CHAT_URL") or DEFAULT_BASE_URL
@@ -122,7 +121,9 @@ def check_dialect(dialect: object) -> str:
 
 
 def as_timeouts(value: Timeouts | float | None) -> Timeouts:
-    """Return time limits; a number limits every silence, and connecting if it is shorter.
+    """Return time limits; a number is the longest wait for the server, in seconds.
+
+    It sets `first_token` and `idle`, and `connect` if it is below that limit's default.
 
     Raises:
         TypeError: the value is neither a number nor `Timeouts`.
@@ -140,7 +141,7 @@ def as_timeouts(value: Timeouts | float | None) -> Timeouts:
 
 
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return headers if they can be sent. Errors do not repeat values.
+    """Return headers if they can be sent. Errors do not quote their values.
 
     Raises:
         TypeError: the value does not map strings to strings.

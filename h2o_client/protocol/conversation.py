@@ -1,14 +1,14 @@
-"""Conversations that remember.
+"""Conversations with memory.
 
 The server keeps the history and builds the model's prompt from it, so only the new message is
-sent. `ConversationCore` is what is true of one conversation: whether it exists yet, what was seen
-of it, whether it is to be deleted at the end.
+sent. `ConversationCore` is the state of one conversation: whether it exists yet, the messages seen
+so far, whether to delete it at the end.
 
-The server takes one message at a time, and a message is sent only when the fate of the turn before
-it is known: `Turns` sees to both.
+The server accepts one message at a time, and a message is sent only when the fate of the previous
+turn is known: `Turns` ensures both.
 """
 
-# 07_two_turns_and_retry: the history is the server's.
+# 07_two_turns_and_retry: the server keeps the history.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -40,19 +40,19 @@ class ConversationCore:
 
     Args:
         exchange: sends its requests.
-        model: the model of a conversation that is made; None: the client's.
-        conversation: the id of one to resume, or None.
+        model: the model of a new conversation; None for the client's.
+        conversation: the id of a conversation to resume, or None.
         share: the id of a shared conversation to copy, or None.
-        keep: whether it outlives this object; None: a resumed one does, one made here does not.
+        keep: whether to keep it on the server; None to keep a resumed one and delete a new one.
         title: its title, if known.
-        messages: what was said in it, as far as known.
+        messages: its messages, if known.
 
     Attributes:
         id: the id; None before the first use.
-        model: the model, or "" for one that was resumed and not read yet.
+        model: the model, or "" for a resumed conversation that was not read yet.
         title: the title, if known.
-        messages: what was seen of it, in order.
-        unanswered: the last turn, if nothing came of it.
+        messages: the messages seen so far, in order.
+        unanswered: the last turn, if it got no answer.
         copy_of: the id of the shared conversation that this is a copy of, or None.
     """
 
@@ -72,7 +72,7 @@ class ConversationCore:
         self._keep = conversation is not None if keep is None else check_flag("keep", keep)
         self._deleted = False
         self._turns = Turns()
-        if conversation is not None:  # all who resumed the same conversation share it
+        if conversation is not None:  # shared by all objects that resume the same conversation
             self._turns = exchange.session.turns_of(conversation, self._turns)
         self._opening = Lock()
         self.unanswered: Turn | None = None
@@ -85,34 +85,34 @@ class ConversationCore:
 
     @property
     def to_be_deleted(self) -> bool:
-        """Whether there is something to delete at the end."""
+        """Whether it must be deleted at the end."""
         return self.id is not None and not self._keep and not self._deleted
 
     @property
     def only_deletes(self) -> bool:
-        """Whether it deletes a conversation, and another operation stops its answers."""
+        """Whether it only deletes a conversation, whose answers another operation stops."""
         return True
 
     @property
     def creating(self) -> bool:
-        """Whether a request is under way that creates it."""
+        """Whether the request that creates it is in progress."""
         return self._made in self._exchange.session.creating
 
     @property
     def tip(self) -> str | None:
-        """In a tree, the id of the message that the next one follows, where it is known."""
+        """In a tree, the id of the message that the next one follows, if known."""
         return self._turns.tip
 
     @property
     def stoppable(self) -> bool:
-        """Whether a stop takes effect: a second one within a minute or so does not."""
+        """Whether a stop takes effect: a second one within about a minute does not."""
         return self._turns.stoppable(self._exchange.ambient.clock())
 
     def begin(self) -> None:
         """Begin a turn.
 
         Raises:
-            ConversationBusyError: another has not ended.
+            ConversationBusyError: another turn has not ended.
         """
         if not self._turns.acquire():
             raise ConversationBusyError(
@@ -121,16 +121,16 @@ class ConversationCore:
             )
 
     def end(self, turn: Turn | None) -> None:
-        """End a turn, and note what was seen of it."""
+        """End a turn, and record what was seen of it."""
         try:
-            if turn is not None and turn.prompt:  # not stopped before it was known what to ask
+            if turn is not None and turn.prompt:  # "" if it was stopped before the prompt was known
                 self._note(turn)
         finally:
             self._turns.release()
 
     def _note(self, turn: Turn) -> None:
-        # Stored is what JavaScript's trimEnd() leaves of the answer, and, by servers of 2023, its
-        # trim() of the message.
+        # The server stores the answer after JavaScript's trimEnd(), and 2023 servers the message
+        # after trim().
         has_tree = self._exchange.dialect.has_tree
         prompt = turn.prompt if has_tree else turn.prompt.strip(JS_SPACE)
         message_id, answer_id = (None, None) if has_tree else (turn.message_id, turn.response_id)
@@ -148,7 +148,7 @@ class ConversationCore:
             if has_tree:
                 if turn.place.beside:
                     del self.messages[-2:]
-            elif turn.message_id in before:  # asked again: it takes the place of the first
+            elif turn.message_id in before:  # sent again: it replaces the first one
                 del self.messages[before.index(turn.message_id) :]
             self.messages += [
                 Message(role="user", content=prompt, id=message_id),
@@ -162,9 +162,9 @@ class ConversationCore:
             ]
 
     def open(self, call: Call) -> Flow[str]:
-        """Make the conversation if it does not exist yet, and return its id.
+        """Create the conversation if it does not exist yet, and return its id.
 
-        However many begin with it at once, one of them makes it.
+        If several calls need it at the same time, only one of them creates it.
         """
         while self.id is None:
             if self._opening.acquire():
@@ -195,7 +195,7 @@ class ConversationCore:
         self._turns = self._exchange.session.turns_of(conversation, self._turns)
 
     def known_model(self, call: Call) -> Flow[str]:
-        """Return the model, read from the server for a conversation that was resumed."""
+        """Return the model; for a resumed conversation it is read from the server."""
         if not self.model:
             stored = conversations.stored(self._exchange, self.id or "", call)
             self.model = (yield from self.explained(stored)).model
@@ -204,18 +204,18 @@ class ConversationCore:
     def wait_until_stored(
         self, call: Call, patience: float | None, stopping: Callable[[], bool] = lambda: False
     ) -> Flow[StoredConversation | None]:
-        """Wait until the server has stored the last turn, or surely will not.
+        """Wait until the server has stored the last turn, or certainly will not store it.
 
         Args:
-            call: the call that waits: it may have a time limit.
-            patience: seconds that a call without one waits at the most, or None.
+            call: the call that waits; it may have a time limit.
+            patience: the maximum wait of a call without a time limit, in seconds, or None.
             stopping: whether the caller has asked to stop.
 
         Returns:
-            What the server has stored, if it was read and the turn is in it.
+            The stored conversation, if it was read and contains the turn.
 
         Raises:
-            ConversationBusyError: it is not known in time, or a whole answer is not stored.
+            ConversationBusyError: this is not known in time, or a whole answer is not stored.
         """
         if self.id is None:
             return None
@@ -274,14 +274,14 @@ class ConversationCore:
         self.title = title
 
     def summarize(self) -> Flow[str]:
-        """Let the model name the conversation, and return the title."""
+        """Have the model generate a title, and return it."""
         yield from self._require("summarize")
         title = yield from self._about(lambda where: self._exchange.dialect.summarize(where))
         self.title = title
         return title
 
     def share(self) -> Flow[str]:
-        """Share the conversation as it is now, and return the URL."""
+        """Share the conversation in its current state, and return the URL."""
         url = yield from self._about(lambda where: self._exchange.dialect.share(where))
         if url.startswith("/"):
             call, exchange = self._exchange.call(), self._exchange
@@ -294,7 +294,7 @@ class ConversationCore:
 
         Raises:
             TypeError: the id is not a string.
-            ValueError: the score is neither -1 nor 0 nor 1.
+            ValueError: the score is not -1, 0 or 1.
         """
         check_message_id(message_id)
         if isinstance(score, bool) or score not in (-1, 0, 1):
@@ -303,23 +303,23 @@ class ConversationCore:
         yield from self._about(lambda where: self._exchange.dialect.vote(where, message_id, score))
 
     def prompt(self, message_id: str) -> Flow[PromptPreview]:
-        """Read the prompt as the model would get it if a message were asked again."""
+        """Read the prompt that the model would get if a message were sent again."""
         check_message_id(message_id)
         number = message_id
         if self._exchange.dialect.has_tree and self.id is not None:
-            # A reply knows the generation only.
+            # A reply only has the id of its generation.
             stored = conversations.stored(self._exchange, self.id, self._exchange.call())
             number = (yield from self.explained(stored)).message_id(message_id)
         return (yield from self._about(lambda where: self._exchange.dialect.prompt(where, number)))
 
     def delete(self) -> Flow[None]:
-        """Delete the conversation now, whatever `keep` says.
+        """Delete the conversation now, whatever the value of `keep`.
 
         Raises:
-            ConversationBusyError: an answer is running in it: stop it first.
+            ConversationBusyError: an answer is still running: stop it first.
         """
         if self.id is not None and not self._deleted:
-            # 15_delete: what is deleted cannot be stopped any more, and goes on generating.
+            # 15_delete: once deleted, a conversation cannot be stopped, and goes on generating.
             self.begin()
             try:
                 yield from conversations.delete(self._exchange, self.id, self._exchange.call())
@@ -337,22 +337,22 @@ class ConversationCore:
             self._exchange.session.end(self)
 
     def _require(self, capability: str) -> Flow[None]:
-        """Raise if the server cannot do something, before a conversation is made for it."""
+        """Raise if the server lacks a capability, before a conversation is created for it."""
         if self.id is None:
             yield from self._exchange.open_session(self._exchange.call(), self._named_model)
         if self._exchange.recognised:
             self._exchange.require(**{capability: True})
 
     def _wait_patiently(self, call: Call) -> Flow[StoredConversation | None]:
-        """Wait until the last turn is stored, before something that reads or changes it."""
+        """Wait until the last turn is stored, before a request that reads or changes it."""
         return (yield from self.wait_until_stored(call, self._exchange.configuration.timeouts.idle))
 
     def _about(self, build: Callable[[str], Query[T]], *, turns: bool = True) -> Flow[T]:
-        """Send a request about the conversation, which is made first if need be.
+        """Send a request about the conversation, which is created first if necessary.
 
         Args:
             build: makes the request.
-            turns: whether it reads or changes turns; then the last one must be stored first.
+            turns: whether it reads or changes turns, so that the last one must be stored first.
         """
         call = self._exchange.call()
         conversation = yield from self.open(call)
@@ -361,17 +361,18 @@ class ConversationCore:
         return (yield from self.explained(self._exchange.query(lambda: build(conversation), call)))
 
     def explained(self, flow: Flow[T]) -> Flow[T]:
-        """Play a flow; where the server no longer has the conversation, say what can be done."""
+        """Run a flow; if the server no longer has the conversation, explain what to do."""
         try:
             return (yield from flow)
         except (NotFoundError, ForbiddenError) as error:
-            # chat-ui-main-2026-08/11_history: another session's.
+            # chat-ui-main-2026-08/11_history: it belongs to another session.
             if not error.message.startswith(("Conversation not found", "You don't have access")):
                 raise
             lost = error
         raise NotFoundError(
             "the server no longer has this conversation, or it belongs to another session "
-            "(what was seen of it is in `messages`; client.chat(messages) can go on from there)",
+            "(the messages seen so far are in `messages`; client.chat(messages) can continue from "
+            "there)",
             partial=lost.partial,
             status=lost.status,
             message=lost.message,
@@ -387,18 +388,18 @@ def new_conversation(
     id: str | None,  # noqa: A002 -- as callers write it
     from_share: str | None,
 ) -> ConversationCore:
-    """Make a conversation of the arguments of `H2oClient.conversation()`.
+    """Make a conversation from the arguments of `H2oClient.conversation()`.
 
     Raises:
-        TypeError: an argument is of the wrong type.
-        ValueError: an argument is not valid, or two contradict each other.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is not valid, or two arguments contradict each other.
     """
     if id is not None and from_share is not None:
-        raise ValueError("give `id` or `from_share`, not both")
+        raise ValueError("pass `id` or `from_share`, not both")
     if model is not None:
         check_model(model)
         if id is not None or from_share is not None:
-            raise ValueError("an existing conversation has its own model: leave `model` out")
+            raise ValueError("an existing conversation has its own model: omit `model`")
     return ConversationCore(
         exchange,
         model=model,
@@ -412,7 +413,7 @@ def check_message_id(message_id: object) -> None:
     """Check the id of a message.
 
     Raises:
-        TypeError: it is not text.
+        TypeError: it is not a string.
         ValueError: it is not 1 to 64 letters, digits, - and _.
     """
     if not isinstance(message_id, str):

@@ -1,7 +1,7 @@
-"""Requests about one conversation, and the clean-up of what a client leaves behind.
+"""Requests about one conversation, and the clean-up on the server.
 
-The session notes which conversations this client made or resumed. A clean-up that failed is kept
-there too, and tried again when the client closes.
+The session records which conversations this client created or resumed. It also keeps each clean-up
+that failed, to retry it when the client closes.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from h2o_client.types import DEFAULT_MODEL
 if TYPE_CHECKING:
     from h2o_client.stored import ConversationInfo
 
-_FIRST_PAUSE = 0.05  # seconds until what could not be cleaned up is tried again; then doubled
+_FIRST_PAUSE = 0.05  # seconds until a failed clean-up is retried; doubled each time
 _LONGEST_PAUSE = 0.5
 
 
@@ -37,13 +37,13 @@ def create(
     from_share: str | None = None,
     preprompt: str | None = None,
 ) -> Flow[str | None]:
-    """Open a conversation, or a copy of a shared one.
+    """Create a conversation, or a copy of a shared one.
 
     Args:
         exchange: sends the request.
         model: its model; None for the client's.
         call: the call that it is part of.
-        made: called with the id, even if the caller is interrupted meanwhile.
+        made: called with the id, even if the caller is interrupted in the meantime.
         from_share: the id of the shared conversation.
         preprompt: the system message, if the server supports one.
 
@@ -57,7 +57,7 @@ def create(
     under_way = False
 
     def new() -> Query[Created]:
-        # A server that turns out to be another than assumed has another default.
+        # If the server is of another kind than assumed, its default model differs.
         named = model or exchange.model or DEFAULT_MODEL
         return exchange.dialect.create(model=named, from_share=from_share, preprompt=preprompt)
 
@@ -101,14 +101,14 @@ def create(
 
 
 def stored(exchange: Exchange, conversation: str, call: Call) -> Flow[StoredConversation]:
-    """Read a conversation as the server has stored it."""
+    """Read a conversation from the server."""
     return (yield from exchange.query(lambda: exchange.dialect.stored(conversation), call))
 
 
 def poll(
     exchange: Exchange, conversation: str, deadline: Deadline
 ) -> Flow[StoredConversation | None]:
-    """Return what the server has stored; None if it cannot be read at the moment.
+    """Return the stored conversation; None if it cannot be read at the moment.
 
     Raises:
         NotFoundError: the conversation is gone.
@@ -122,14 +122,14 @@ def poll(
 
 
 def delete(exchange: Exchange, conversation: str, call: Call) -> Flow[None]:
-    """Delete a conversation; one that is gone already is not an error."""
+    """Delete a conversation; if it no longer exists, that is not an error."""
     with contextlib.suppress(NotFoundError):
         yield from exchange.query(lambda: exchange.dialect.delete(conversation), call)
     exchange.session.deleted(conversation)
 
 
 def delete_once(exchange: Exchange, conversation: str, deadline: Deadline) -> Flow[None]:
-    """Delete a conversation as part of a clean-up, which is repeated as a whole."""
+    """Delete a conversation in one attempt; the whole clean-up is repeated if that fails."""
     with contextlib.suppress(NotFoundError):
         yield from exchange.attempt(exchange.dialect.delete(conversation), deadline, deadline)
     exchange.session.deleted(conversation)
@@ -142,7 +142,7 @@ def _page(exchange: Exchange, page: int) -> "Query[tuple[tuple[ConversationInfo,
 def listed(
     exchange: Exchange, call: Call, *, reopen: bool = True
 ) -> "Flow[list[ConversationInfo]]":
-    """Read the session's conversations, on all pages of the list."""
+    """Read the session's conversations, from all pages of the list."""
     found: dict[str, ConversationInfo] = {}
     for page in itertools.count():
         query = partial(_page, exchange, page)
@@ -155,16 +155,16 @@ def listed(
 
 
 def leave_behind(exchange: Exchange, operation: Abandoned, error: BaseException | None) -> None:
-    """Keep an operation whose clean-up failed, to try again when the client closes."""
+    """Keep an operation whose clean-up failed, to retry it when the client closes."""
     exchange.session.drop(operation)
     reason = "it was interrupted" if error is None else in_short(error)
     exchange.ambient.warn(
-        f"a conversation could not be cleaned up; the client tries again when it closes: {reason}"
+        f"a conversation could not be cleaned up; the client retries when it closes: {reason}"
     )
 
 
 def sweep(exchange: Exchange, deadline: Deadline) -> Flow[None]:
-    """Clean up what was left on the server; try again until the deadline."""
+    """Clean up on the server; retry until the deadline."""
     pause = _FIRST_PAUSE
     while True:
         failures = yield from _sweep_once(exchange, deadline)
@@ -176,12 +176,16 @@ def sweep(exchange: Exchange, deadline: Deadline) -> Flow[None]:
     for error in failures:
         reason = "it is still being created" if error is None else in_short(error)
         exchange.ambient.warn(
-            f"a conversation may be left on the server, as clean-up failed: {reason}"
+            f"a conversation may be left on the server, because the clean-up failed: {reason}"
         )
 
 
 def _sweep_once(exchange: Exchange, deadline: Deadline) -> Flow[list[H2oError | None]]:
-    """Return why a clean-up failed; None if the conversation is still being created."""
+    """Try each clean-up once.
+
+    Returns:
+        Why clean-ups failed; None for a conversation that is still being created.
+    """
     session = exchange.session
     failures: list[H2oError | None] = []
     for operation in session.dropped():
@@ -205,16 +209,16 @@ def _sweep_once(exchange: Exchange, deadline: Deadline) -> Flow[list[H2oError | 
 
 
 def _may_succeed_later(error: H2oError) -> bool:
-    """Whether a clean-up that failed with this error may succeed if it is repeated."""
+    """Whether a clean-up that failed with this error may succeed later."""
     if isinstance(error, StatusError) and error.status >= 500:
         return True
     return isinstance(error, TransportTimeoutError) or is_transient(error)
 
 
 def _delete_orphans(exchange: Exchange, deadline: Deadline) -> Flow[bool]:
-    """Delete the conversations that were made here, but whose ids were lost.
+    """Delete the conversations that this client created, but whose ids were lost.
 
-    They are the ones that this client does not know, in a session that only it uses.
+    They are the unknown conversations of a session that only this client uses.
 
     Returns:
         Whether that is done; it must wait while a conversation is still being created.

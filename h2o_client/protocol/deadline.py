@@ -12,7 +12,7 @@ class Deadline:
         clock: a monotonic clock, in seconds.
         seconds: how long from now; None for no limit.
         limit: the name of the time limit: an attribute of `Timeouts`.
-        since: when the time began, on the clock; None for now.
+        since: the clock's time at which the limit began; None for now.
     """
 
     __slots__ = ("_at", "_clock", "limit", "seconds")
@@ -35,7 +35,7 @@ class Deadline:
 
     @property
     def unlimited(self) -> bool:
-        """Whether it never comes."""
+        """Whether it has no time limit."""
         return self._at is None
 
     def left(self) -> float | None:
@@ -70,5 +70,5 @@ class Deadline:
             raise self.exceeded()
 
     def exceeded(self, *, begun: bool = False) -> TransportTimeoutError:
-        """Return the error of this limit; `begun`: a part of the answer had arrived."""
+        """Return the error for this limit; `begun`: whether part of the answer had arrived."""
         return TransportTimeoutError.exceeded(self.limit, self.seconds, begun=begun)

@@ -1,9 +1,9 @@
-"""What differs between kinds of server: one object, the dialect.
+"""The dialect: one object with everything that differs between kinds of server.
 
 A dialect builds each request and reads its response, parses the stream of an answer, finds a stored
 answer, and lists the capabilities of its servers. The flows use it without knowing which one it is.
-The parts that all dialects share are elsewhere: lines and their limits, statuses and errors,
-retries, the life of a turn.
+The code that all dialects share is elsewhere: lines and their limits, statuses and errors, retries,
+the life of a turn.
 
 A small request is a `Query`: the request, and a function that reads its response.
 """
@@ -17,22 +17,22 @@ from h2o_client.protocol.effects import Head, Request, TextParser
 from h2o_client.types import File, Message, PromptPreview, Token, WebSearchEntry
 
 if TYPE_CHECKING:
-    # Few calls read what the server has stored: what that takes is imported then.
+    # Few calls read stored conversations, so they import what they need for it.
     from h2o_client.stored import ConversationInfo, Model, Settings
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 Reader = Callable[[Head, bytes, Request], T]
 MAX_ANSWER = 1024 * 1024  # bytes of a successful answer
-MAX_STORED = 64 * 1024 * 1024  # bytes of what the server has stored: long conversations have MBs
+MAX_STORED = 64 * 1024 * 1024  # bytes of stored data: long conversations take several MB
 
 
 _INSTEAD = {
-    "branches": "follow any message but the last: begin a new conversation",
-    "files": "take files: put what is in them into the prompt",
-    "parameters": "take generation parameters: leave them out, its models have their own",
-    "summarize": "make a title on request: it does so with the first answer, or use rename()",
-    "vote": "take votes: keep them yourself, by the ids of the messages",
+    "branches": "follow any message but the last: start a new conversation",
+    "files": "accept files: put their content into the prompt",
+    "parameters": "accept generation parameters: omit them, its models have their own",
+    "summarize": "generate a title on request: it does so with the first answer, or use rename()",
+    "vote": "store votes: keep them yourself, by the ids of the messages",
     "web_search": "search the web: put what the model needs to know into the prompt, or send files",
 }
 
@@ -52,7 +52,7 @@ class Query(NamedTuple, Generic[T]):
     Attributes:
         request: the request.
         read: returns the value in the response, or raises.
-        largest: the most bytes that a successful response may have.
+        largest: the maximum size of a successful response, in bytes.
         proves: whether a successful response proves that the server is of this kind.
     """
 
@@ -71,10 +71,10 @@ class Final(Protocol):
         ...
 
     def finish_reason(self, *, has_stop: bool) -> str | None:
-        """Why the answer ended, if that is known.
+        """Why the answer ended, or None if unknown.
 
         Args:
-            has_stop: whether stop sequences were given, at which it may have ended.
+            has_stop: whether stop sequences were set, one of which may have ended the answer.
         """
         ...
 
@@ -83,8 +83,8 @@ class AnswerParser(TextParser, Protocol):
     """Parses the stream of one answer from the bytes that it is fed.
 
     Attributes:
-        count: how many tokens have come.
-        ended: whether the answer is final, whatever the server still sends.
+        count: how many tokens have arrived.
+        ended: whether the answer is final, so that anything more from the server is ignored.
         error: the error in the stream, once it occurs; parsing stops there.
     """
 
@@ -94,7 +94,7 @@ class AnswerParser(TextParser, Protocol):
 
     @property
     def revised(self) -> bool:
-        """Whether some texts that were returned earlier are not part of the answer."""
+        """Whether some texts returned earlier are not part of the answer."""
         ...
 
     @property
@@ -108,7 +108,7 @@ class AnswerParser(TextParser, Protocol):
         ...
 
     def feed(self, data: bytes, /) -> list[Token]:
-        """Return the tokens whose events end within `data`, special ones too."""
+        """Return the tokens whose events end within `data`, including special ones."""
         ...
 
     def finish(self) -> list[Token]:
@@ -144,17 +144,17 @@ class Stage(Enum):
     RUNNING = "it is being generated"
     WHOLE = "it is whole"
     STOPPED = "it was stopped"
-    FAILED = "the model server failed, or broke it off"
+    FAILED = "the model server failed before or during it"
 
 
 class StoredAnswer(NamedTuple):
-    """An answer as the server has stored it.
+    """An answer as stored by the server.
 
     Attributes:
         message: the answer.
         generation: the id of its generation, if the server stores that.
         stage: its state.
-        over: whether the server has finished with its message, so that the next may be sent.
+        over: whether the server has finished its turn, so that the next message may be sent.
     """
 
     message: Message
@@ -164,14 +164,14 @@ class StoredAnswer(NamedTuple):
 
 
 class StoredConversation(NamedTuple):
-    """A conversation as the server has stored it.
+    """A conversation as stored by the server.
 
     Attributes:
         title: its title.
         model: the name of its model, which the server may no longer have.
-        messages: its messages in order, possibly empty; of a tree, those of its newest branch.
+        messages: its messages in order, possibly empty; in a tree, those of its newest branch.
         root: the id of the first message of a tree; None if the server keeps a list.
-        tree: all messages of a tree, in the order in which they were made.
+        tree: all messages of a tree, in order of creation.
         answers: all answers in the tree, in that order.
     """
 
@@ -189,14 +189,14 @@ class StoredConversation(NamedTuple):
 
     @property
     def busy(self) -> bool:
-        """Whether its newest answer is being generated, or its server died meanwhile."""
+        """Whether its newest answer is being generated, or the server died while generating it."""
         if not self.answers:
             return False
         newest = self.answers[-1]
         return not newest.over and newest.stage is not Stage.STOPPED
 
     def branch(self, last: str | None) -> tuple[Message, ...]:
-        """Return the messages of a tree from its root to the one with this id."""
+        """Return the messages of a tree, from its root to the message with this id."""
         messages = {message.id: message for message in self.tree}
         found: list[Message] = []
         while (message := messages.get(last)) is not None:
@@ -205,7 +205,7 @@ class StoredConversation(NamedTuple):
         return tuple(message for message in reversed(found) if message.role != "system")
 
     def message_id(self, given: str) -> str:
-        """Return the id of the message with this id, or with this id of its generation."""
+        """Return the id of a message, given that id or the id of its generation."""
         ids = {answer.generation: answer.message.id for answer in self.answers}
         return ids.get(given) or given
 
@@ -216,8 +216,8 @@ class Created(NamedTuple):
     Attributes:
         id: its id.
         tip: the id of the message that the first one follows, if the server sends it.
-        set_cookies: the `Set-Cookie` headers that came with it.
-        is_newer: whether this response proves that it is a server of 2025.
+        set_cookies: the `Set-Cookie` headers of the response.
+        is_newer: whether the response proves that this is a 2025 server.
     """
 
     id: str
@@ -231,15 +231,15 @@ class Outgoing(NamedTuple):
 
     Attributes:
         prompt: the text.
-        parameters: the generation parameters that the caller gave.
+        parameters: the caller's generation parameters.
         message_id: the id of the user's message, a UUID4.
         response_id: the id of the answer or its generation, a UUID4.
         is_retry: whether it replaces the message with this id and everything after it; in a tree,
-            whether to generate another answer beside `parent`.
+            whether to generate an alternative to the answer `parent`.
         web_search_id: the web search to base the answer on, or "".
         parent: in a tree, the id of the message that it follows.
         known: in a tree, the ids of the messages that existed before.
-        files: the files that go with it.
+        files: the files to send with it.
     """
 
     prompt: str
@@ -258,13 +258,13 @@ class Dialect(Protocol):
 
     Attributes:
         name: its name.
-        capabilities: the optional capabilities of its servers.
+        capabilities: the optional features of its servers.
         stream_type: the content type of an answer's stream.
         default_model: the model of calls and clients that do not name one; None for the first that
             the server lists.
-        has_tree: whether the server keeps all messages in a tree, from the moment that they
-            arrive, failed answers too. A message then names the one that it follows; two runs at
-            once overwrite each other's messages and titles; the headers of an answer come at once.
+        has_tree: whether the server keeps all messages in a tree, as soon as they arrive, including
+            failed answers. A message then names the one that it follows; two concurrent runs
+            overwrite each other's messages and titles; the headers of an answer come at once.
         retries_limit: whether a message may be sent again once the service's rate limit allows it.
     """
 
@@ -278,12 +278,12 @@ class Dialect(Protocol):
     def accept_terms(
         self, *, model: str | None, share: bool, kept: Mapping[str, Any] | None = None
     ) -> Query[list[str]] | None:
-        """Open a session and return the `Set-Cookie` headers; None if that needs no request.
+        """Open a session and return the `Set-Cookie` headers; None if no request is needed.
 
         Args:
             model: the model to choose.
             share: whether conversations may be shared with the authors of the models.
-            kept: the result of `kept_settings()`, to be sent back.
+            kept: the result of `kept_settings()`, to send it back.
         """
         ...
 
@@ -294,7 +294,7 @@ class Dialect(Protocol):
     def create(
         self, *, model: str, from_share: str | None = None, preprompt: str | None = None
     ) -> Query[Created]:
-        """Open a conversation, or a copy of a shared one."""
+        """Create a conversation, or a copy of a shared one."""
         ...
 
     def message(self, conversation: str, message: Outgoing) -> Request:
@@ -306,7 +306,7 @@ class Dialect(Protocol):
         ...
 
     def answer_parser(self, text: bytearray) -> AnswerParser:
-        """Make the parser of an answer, which adds to `text`."""
+        """Make the parser of an answer, which appends to `text`."""
         ...
 
     def reattach(self, conversation: str, response_id: str) -> Request | None:
@@ -314,15 +314,15 @@ class Dialect(Protocol):
         ...
 
     def cannot_reattach(self) -> None:
-        """Note that the server does not support such requests."""
+        """Remember that the server does not support `reattach()`."""
         ...
 
     def reattached_parser(self, text: bytearray) -> AnswerParser:
-        """Make the parser of such a stream; `text` has already been received."""
+        """Make the parser of a reattached stream; `text` has already been received."""
         ...
 
     def find(self, stored: StoredConversation, message: Outgoing) -> StoredAnswer | None:
-        """Find the answer to a message; None if it is not stored."""
+        """Find the stored answer to a message; None if it is missing."""
         ...
 
     def stop(self, conversation: str, response_id: str, seen: str) -> Query[None]:
@@ -360,7 +360,7 @@ class Dialect(Protocol):
         ...
 
     def stored(self, conversation: str) -> Query[StoredConversation]:
-        """Read a conversation as it is stored."""
+        """Read a stored conversation."""
         ...
 
     def shared(self, share: str) -> Query[StoredConversation]:
@@ -368,7 +368,7 @@ class Dialect(Protocol):
         ...
 
     def summarize(self, conversation: str) -> Query[str]:
-        """Let the model name a conversation, and return the title."""
+        """Have the model generate a title for a conversation, and return it."""
         ...
 
     def rename(self, conversation: str, title: str) -> Query[None]:
@@ -376,11 +376,11 @@ class Dialect(Protocol):
         ...
 
     def share(self, conversation: str) -> Query[str]:
-        """Share a conversation as it is now, and return its URL or path."""
+        """Share a conversation in its current state, and return its URL or path."""
         ...
 
     def share_prefix(self) -> Query[str]:
-        """Read the URL prefix for such a path."""
+        """Read the URL prefix for the path of a shared conversation."""
         ...
 
     def vote(self, conversation: str, message: str, score: int) -> Query[None]:
@@ -388,7 +388,7 @@ class Dialect(Protocol):
         ...
 
     def prompt(self, conversation: str, message: str) -> Query[PromptPreview]:
-        """Read the prompt as the model would get it."""
+        """Read the prompt that the model would get."""
         ...
 
     def web_search(self, conversation: str, prompt: str) -> Request:

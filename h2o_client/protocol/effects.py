@@ -1,8 +1,8 @@
-"""Flows and effects: how the core asks for I/O without doing any.
+"""Flows and effects: how the core requests I/O without doing any.
 
-An operation is a generator, a *flow*. It yields effects, is sent their answers, and returns its
-result; a failure of the transport is thrown in, and the flow decides what follows. A shell is a
-loop that performs one effect after the other:
+An operation is a generator, called a *flow*. It yields effects, is sent their answers, and returns
+its result; a failure of the transport is thrown into it, and the flow decides what to do next. A
+shell is a loop that performs one effect after another:
 
     ==================  ==========================================================
     effect              answered with
@@ -13,22 +13,22 @@ loop that performs one effect after the other:
     `Close()`           None: the response is released
     `Sleep(seconds)`    None
     `Emit(tokens)`      None, when the caller wants more
-    `Pump(parser, …)`   the time at which the read began that gave no texts
-    `Exclusive(flow)`   the result of that flow, played while no other exclusive
-                        flow of the client is
+    `Pump(parser, …)`   the start time of the read that returned no texts
+    `Exclusive(flow)`   the result of that flow, which runs while no other
+                        exclusive flow of the client does
     `Finish(flow)`      the result of that flow, which a cancellation does not
-                        interrupt at once: it is given a bounded time to end
+                        interrupt at once: it has a limited time to end
     ==================  ==========================================================
 
-A flow has at most one response open; `Send` releases the one before. When an effect fails, its
-response has been released already.
+A flow has at most one open response; `Send` releases the previous one. When an effect fails, its
+response has already been released.
 
-They are named tuples: a frozen dataclass takes seven times as long to define, and every script
+Effects are named tuples: a frozen dataclass takes seven times as long to define, and every script
 waits for its imports.
 
-Two rules bind every flow. No `yield` stands inside `finally` or `except BaseException`, because
-closing a generator there fails with "generator ignored GeneratorExit": what to tell the server
-when the caller broke off is a second flow. And no flow is driven but through a `Stepper`.
+Two rules apply to every flow. It never yields inside `finally` or `except BaseException`, because
+closing the generator there fails with "generator ignored GeneratorExit": a second flow tells the
+server that the caller has stopped. And only a `Stepper` drives a flow.
 """
 
 from collections.abc import Generator, Sequence
@@ -48,7 +48,7 @@ class Request(NamedTuple):
     Attributes:
         method: the HTTP method.
         url: the absolute URL.
-        headers: names and values, in order. They hold the session: see `__repr__`.
+        headers: names and values, in order. They contain the session: see `__repr__`.
         content: the body, or None.
         operation: its purpose in one word, for logs and errors.
     """
@@ -60,12 +60,12 @@ class Request(NamedTuple):
     operation: str
 
     def __repr__(self) -> str:
-        # Headers and body hold the session, the token and the prompt.
+        # Headers and body contain the session, the token and the prompt.
         return f"<Request {self.operation}: {self.method}>"
 
     @property
     def line(self) -> str:
-        """Method and URL, for errors, without the query: it holds the prompt of a web search."""
+        """Method and URL, for errors; without the query, which can contain a prompt."""
         return f"{self.method} {self.url.partition('?')[0]}"
 
 
@@ -88,7 +88,7 @@ class Head(NamedTuple):
         return default
 
     def __repr__(self) -> str:
-        # The headers hold the session cookie.
+        # The headers contain the session cookie.
         return f"<Head {self.status}>"
 
 
@@ -96,11 +96,11 @@ class Fetch(NamedTuple):
     """Send the request, read its response to the end, and release it.
 
     Attributes:
-        request: what to send.
-        deadline: when the whole response must be there.
-        connect: when a connection must have been made; as for `Send`.
-        largest: the most bytes to read of a successful response's body. If it is longer, the bytes
-            read so far are returned, which are more than this.
+        request: the request.
+        deadline: by when the whole response must have arrived.
+        connect: by when a connection must have been made; see `Send`.
+        largest: the maximum size of a successful response's body, in bytes. Of a longer body, the
+            bytes read so far are returned, which are more than this.
         largest_error: the same for any other response.
     """
 
@@ -115,10 +115,10 @@ class Send(NamedTuple):
     """Send the request and wait for the head of its response.
 
     Attributes:
-        request: what to send.
-        deadline: when the head must be there.
-        connect: when a connection must have been made. That time does not count towards `deadline`,
-            unless that is the end of the whole call.
+        request: the request.
+        deadline: by when the head must have arrived.
+        connect: by when a connection must have been made. The time for that does not count towards
+            `deadline`, unless `deadline` is the limit of the whole call.
     """
 
     request: Request
@@ -130,7 +130,7 @@ class Read(NamedTuple):
     """Read the next bytes of the open response.
 
     Attributes:
-        deadline: when they must be there.
+        deadline: by when they must have arrived.
     """
 
     deadline: Deadline
@@ -139,7 +139,7 @@ class Read(NamedTuple):
 class Close(NamedTuple):
     """Release the open response, if any.
 
-    It is an empty tuple, and so false: test for the absence of an effect with `is None`.
+    It is an empty tuple, which is falsy: use `is None` to test for the absence of an effect.
     """
 
 
@@ -157,7 +157,7 @@ class Emit(NamedTuple):
     """Give tokens to the caller.
 
     Attributes:
-        tokens: at least one: all tokens of one read, so that the flow is stepped once per read.
+        tokens: all tokens of one read, at least one. This way the flow is stepped once per read.
     """
 
     tokens: Sequence[Token]
@@ -167,7 +167,7 @@ class TextParser(Protocol):
     """A parser that `Pump` feeds."""
 
     def read_on(self, data: bytes, /) -> Sequence[str]:
-        """Take the next bytes, or b"" at the end, and return the texts in them.
+        """Parse the next bytes, or b"" at the end, and return the texts in them.
 
         Returns:
             The texts to give to the caller; if empty, the flow must continue.
@@ -180,16 +180,16 @@ class TextParser(Protocol):
 
 
 class Pump(NamedTuple):
-    """Feed the open response to the parser and pass on its texts, until a read gives none.
+    """Feed the open response to the parser and give its texts to the caller.
 
     Most answers arrive one token per read, and stepping the flow for each would cost more than
     everything else. So the shell reads by itself whenever the caller wants more, and the flow
-    continues once a read gives no texts or fails. A shell that has been stopped does not read
+    continues once a read returns no texts or fails. A shell that has been stopped does not read
     again.
 
     Attributes:
-        parser: interprets the bytes.
-        within: seconds that each read may take; None for no limit.
+        parser: parses the bytes.
+        within: the time limit of each read, in seconds; None for no limit.
     """
 
     parser: TextParser
@@ -197,7 +197,7 @@ class Pump(NamedTuple):
 
 
 class Exclusive(NamedTuple):
-    """Play a flow alone, without any other exclusive flow of the same client.
+    """Run a flow while no other exclusive flow of the same client runs.
 
     Attributes:
         flow: the flow, which first checks whether it is still needed.
@@ -209,7 +209,7 @@ class Exclusive(NamedTuple):
 
 
 class Finish(NamedTuple):
-    """Play a flow to its end even if the caller is cancelled meanwhile, for a bounded time.
+    """Run a flow to its end, for a limited time even after the caller is cancelled.
 
     Attributes:
         flow: the flow, which stores its result for the clean-up.
@@ -225,19 +225,20 @@ Flow: TypeAlias = Generator[Effect, Any, T]
 
 
 class CallerStoppedError(TransportError):
-    """Thrown into a flow whose effect `stop()` ended, from another thread or task.
+    """Thrown into a flow when `stop()`, in another thread or task, has ended its effect.
 
     It is caught before it reaches a caller.
     """
 
 
 class Lock:
-    """A lock that does not block, for any thread: `list.pop()` is atomic.
+    """A non-blocking lock. It is thread-safe because `list.pop()` is atomic.
 
     Attributes:
-        permit: empty while the lock is held. The code that runs for every token pops from and
+        permit: empty while the lock is held. The code that runs for every token pops from it and
             appends to it directly: a method call would double the cost.
-        release: releases it. It is a builtin function because Ctrl-C could interrupt a Python one.
+        release: releases the lock. It is a builtin function, as Ctrl-C could interrupt a Python
+            one.
     """
 
     __slots__ = ("__weakref__", "permit", "release")
@@ -247,7 +248,7 @@ class Lock:
         self.release = partial(self.permit.append, True)
 
     def acquire(self) -> bool:
-        """Try to acquire the lock; return whether that worked."""
+        """Try to acquire the lock; return whether that succeeded."""
         try:
             return self.permit.pop()
         except IndexError:
@@ -258,10 +259,10 @@ class Lock:
 
 
 class Stepper(Lock, Generic[T]):
-    """Drives one flow; the only code that meets `send()`, `throw()` and `StopIteration`.
+    """Drives one flow; the only code that uses `send()`, `throw()` and `StopIteration`.
 
     It is also the lock of the flow: a shell enters it (`with steps:`) while it performs effects of
-    the flow, and a second thread or task that does so meanwhile gets an error.
+    the flow, and any other thread or task that tries to enter it then gets an error.
 
     Attributes:
         finished: whether the flow has ended, by returning, by raising or by `close()`.
@@ -293,7 +294,7 @@ class Stepper(Lock, Generic[T]):
 
     @property
     def result(self) -> T:
-        """What the flow returned.
+        """The return value of the flow.
 
         Raises:
             RuntimeError: the flow has not returned.
@@ -321,11 +322,11 @@ class Stepper(Lock, Generic[T]):
             self.finished = True
             self._result.append(stop.value)
             return None
-        except BaseException:  # whatever a flow ended with, it has ended
+        except BaseException:  # any exception ends a flow
             self.finished = True
             raise
         finally:
-            del outcome  # an error, its traceback and this frame would hold each other
+            del outcome  # an error, its traceback and this frame would form a reference cycle
 
     def close(self) -> None:
         """End the flow at its current point for good."""

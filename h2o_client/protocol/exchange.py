@@ -1,8 +1,8 @@
-"""One request, done properly: within its limits, sent again where that is safe, in an open session.
+"""Sends each request within its limits and in an open session, and retries it if that is safe.
 
-`Exchange.repeat()` is the one loop in which a request is sent again. Two things lead to another
-attempt: an error after which sending again can do no harm, as `Call.next_delay()` allows; and a
-server that does not know the session any more, which is then opened again, once.
+`Exchange.repeat()` is the only loop that retries requests. Two things lead to another attempt: an
+error after which a retry can do no harm, if `Call.next_delay()` allows it; and a server that has
+forgotten the session, which is then opened again, once.
 """
 
 import copy
@@ -60,18 +60,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _MAX_TAIL = 64 * 1024  # bytes read after the final event
 _TAIL_WITHIN = 1.0  # seconds waited for the end of the response after the final event
-_EXCERPT = 1024  # bytes read of an answer that is not what it should be
-_POLL_WITHIN = 5.0  # seconds that one poll of what is stored may take: another may follow
+_EXCERPT = 1024  # bytes read of an unexpected answer
+_POLL_WITHIN = 5.0  # the time limit of one poll of a stored conversation, in seconds
 
 
 class Exchange:
-    """What all requests of one client go through.
+    """Sends all requests of one client.
 
     Args:
-        configuration: what the caller chose.
+        configuration: the caller's choices.
         session: the session of the client.
-        site: what its requests have in common.
-        dialect: the kind of server, or the one that is assumed.
+        site: builds the client's requests.
+        dialect: the kind of server, known or assumed.
         ambient: clock, randomness, log.
         recognised: whether the kind of server is known.
 
@@ -101,23 +101,23 @@ class Exchange:
 
     @property
     def model(self) -> str | None:
-        """The default model; None: the server's first, which is not known yet."""
+        """The default model; None means the server's first one, which is not known yet."""
         first = self.models[0].id if self.models else None
         return self.configuration.model or self.dialect.default_model or first
 
     def use(self, dialect: str) -> None:
-        """Note which dialect the server speaks."""
+        """Remember which dialect the server speaks."""
         if self.dialect.name != dialect:
             self.dialect = load_dialect(dialect, self.site)
         self.recognised = True
 
     @property
     def untried(self) -> bool:
-        """Whether no request has shown yet what kind of server it is: the session was resumed."""
+        """Whether the kind of server is unknown because the session was resumed, not opened."""
         return not self.recognised and self.session.openings == 0
 
     def ask_dialect(self, call: Call) -> Flow[None]:
-        """Ask which dialect the server speaks, where something depends on it before it shows."""
+        """Ask which dialect the server speaks, if a call needs to know before other requests."""
         if self.recognised:
             return
         try:
@@ -125,24 +125,24 @@ class Exchange:
         except (StatusError, ProtocolError) as error:
             if is_undecided(error):
                 raise
-            self.recognised = True  # only servers of 2025 list their models there
+            self.recognised = True  # only 2025 servers list their models there
         else:
             self.use(NEW)
 
     def recognise(self, sign: H2oError, call: Call, operation: str = "") -> Flow[bool]:
-        """Find out whether the server speaks another dialect than was assumed; then it is used.
+        """Find out whether the server speaks another dialect than assumed, and switch to it.
 
         Args:
-            sign: the error that a request ended with.
+            sign: the error of a request.
             call: the call that this is part of.
-            operation: what the request was for.
+            operation: the operation of the request.
 
         Returns:
-            Whether it does: the request is to be built anew.
+            Whether the dialect has changed, so that the request must be built again.
 
         Raises:
-            UnsupportedServerError: it is of a version between the two that the client can use.
-            LoginRequiredError: it is for those who have logged in.
+            UnsupportedServerError: its version is between those that the client supports.
+            LoginRequiredError: it requires a login.
         """
         if self.recognised or not is_sign(sign, operation):
             return False
@@ -161,20 +161,20 @@ class Exchange:
         return True
 
     def require(self, **wanted: object) -> None:
-        """Raise if the server cannot do what is wanted.
+        """Raise if the server lacks a capability.
 
         Args:
-            **wanted: capabilities; each that has a value is wanted.
+            **wanted: capabilities; those with a true value are required.
 
         Raises:
-            UnsupportedError: it cannot.
+            UnsupportedError: the server lacks one of them.
         """
         for capability, value in wanted.items():
             if value and capability not in self.dialect.capabilities:
                 raise unsupported(capability)
 
     def read_models(self, call: Call) -> "Flow[tuple[Model, ...]]":
-        """Read which models the server has."""
+        """Read the models of the server."""
         self.models = yield from self.query(lambda: self.dialect.models(), call)
         return self.models
 
@@ -206,7 +206,7 @@ class Exchange:
         """Begin a call: its time limit begins now.
 
         Args:
-            retries: its own retries; None: the client's.
+            retries: the call's own retries; None for the client's.
         """
         configuration = self.configuration
         return Call(
@@ -220,7 +220,7 @@ class Exchange:
         return Deadline(self.ambient.clock, self.configuration.timeouts.cleanup, "cleanup")
 
     def poll(self, deadline: Deadline) -> Call:
-        """Begin a single read with a short limit, as the caller does not wait for its result."""
+        """Begin a call of one attempt with a short time limit, as another poll can follow."""
         soon = deadline.or_earlier(_POLL_WITHIN, deadline.limit)
         return Call(Retries(attempts=0), soon, self.ambient)
 
@@ -235,18 +235,18 @@ class Exchange:
         finish: Callable[[Flow[T]], Flow[T]] | None = None,
         failed: Callable[[H2oError], None] | None = None,
     ) -> Flow[T]:
-        """Send a request that does no harm when it is sent twice, and read its answer.
+        """Send a request that is safe to send twice, and read its answer.
 
         Args:
-            build: makes the request; anew for each attempt, as the session can change between.
+            build: makes the request, separately for each attempt, as the session can change.
             call: the call that this is part of.
-            reopen: whether to open the session again where the server has forgotten it.
-            finish: plays an attempt that comes to its end once it is on its way, whatever becomes
-                of the caller; the reader is to note what came of it.
-            failed: called with the error of each attempt that fails.
+            reopen: whether to open the session again if the server has forgotten it.
+            finish: wraps an attempt that must finish once it was sent, even if the caller is
+                cancelled; the reader must store its result.
+            failed: called with the error of each failed attempt.
 
         Raises:
-            H2oError: what the last attempt ended with.
+            H2oError: the error of the last attempt.
         """
 
         def attempt() -> Flow[T]:
@@ -274,24 +274,24 @@ class Exchange:
         *,
         reopen: bool = True,
     ) -> Flow[T]:
-        """Play a flow until it succeeds, as often as its failures and the call allow.
+        """Run a flow until it succeeds, as often as its errors and the call allow.
 
         Args:
             attempt: makes the flow.
             call: the call that this is part of.
-            may_repeat: whether another attempt can do no harm after this error.
-            reopen: whether to open the session again where the server has forgotten it.
+            may_repeat: whether another attempt is safe after this error.
+            reopen: whether to open the session again if the server has forgotten it.
 
         Raises:
-            H2oError: what the last attempt ended with.
+            H2oError: the error of the last attempt.
         """
         while True:
             openings, dialect = self.session.openings, self.dialect
-            # No error outlives its `except`: its traceback holds the stream, which may be dropped.
+            # Keep no error beyond its `except`: its traceback would keep a dropped stream alive.
             try:
                 return (yield from attempt())
             except TermsNotAcceptedError:
-                # The server has forgotten the session, or never knew the one that was resumed.
+                # The server has forgotten the session, or never knew the resumed one.
                 if not reopen:
                     raise
                 reopen = False
@@ -304,7 +304,7 @@ class Exchange:
                 if delay is not None:
                     first = _pause(delay)
                 elif dialect is not self.dialect and is_sign(error, ""):
-                    continue  # another call has found out meanwhile what the server speaks
+                    continue  # meanwhile another call has found out the dialect
                 elif reopen and (yield from self.recognise(error, call)):
                     continue
                 else:
@@ -316,8 +316,8 @@ class Exchange:
 
         Args:
             query: the request.
-            deadline: when the whole answer must be there.
-            connect: when a connection must have been made.
+            deadline: by when the whole answer must have arrived.
+            connect: by when a connection must have been made.
 
         Raises:
             ProtocolError: a successful answer is too long, or compressed: see `send()`.
@@ -341,8 +341,8 @@ class Exchange:
         """Send a request and wait for the head of its answer.
 
         Raises:
-            ProtocolError: the answer is compressed although that was declined: it could unpack to
-                more than any limit. Of an error's answer, only the body is left out.
+            ProtocolError: the answer is compressed although the request forbids it: it could
+                decompress to more than any limit. Of an error's answer, only the body is ignored.
         """
         call.deadline.check()
         connect = call.deadline.or_earlier(self.configuration.timeouts.connect, "connect")
@@ -362,7 +362,7 @@ class Exchange:
         """Read the body of a response that should have been a stream, up to a limit.
 
         Raises:
-            TransportTimeoutError: it was not whole in time.
+            TransportTimeoutError: it was not complete in time.
         """
         body = bytearray()
         while True:
@@ -378,7 +378,7 @@ class Exchange:
                 return bytes(body[:MAX_BODY])
 
     def read_excerpt(self, deadline: Deadline) -> Flow[bytes]:
-        """Read the beginning of what is not an answer, as far as it comes until then."""
+        """Read the beginning of an unexpected response, as much as arrives by the deadline."""
         body = b""
         try:
             while len(body) < _EXCERPT and not deadline.expired():
@@ -387,12 +387,12 @@ class Exchange:
                     return body
                 body += chunk
         except TransportError:
-            return body  # what is wrong is what came, not how it ended
+            return body  # report the unexpected content, not the lost connection
         yield Close()
         return body
 
     def read_tail(self, parser: AnswerParser) -> Flow[bool]:
-        """Read to the end of a response, so that its connection can be used again.
+        """Read to the end of a response, so that its connection can be reused.
 
         Returns:
             Whether the server has ended it.
@@ -416,13 +416,12 @@ class Exchange:
     def open_session(self, call: Call, model: str | None = None) -> Flow[None]:
         """Accept the terms and choose a model, unless that was done in this session.
 
-        However many calls begin at once, one of them does it, and the others share how it ended,
+        If several calls begin at once, one of them does it, and the others share its outcome,
         unless they could have tried longer or with another model.
 
         Args:
             call: the call that needs it.
-            model: the model of the call, in case that the server does not have the client's; None:
-                the same.
+            model: the model to use if the server does not have the client's; None to raise then.
         """
         if not self.session.accepted:
             call.deadline.check()
@@ -433,18 +432,18 @@ class Exchange:
         if session.accepted:
             return
         failure = session.failure
-        waited = failure is not None and session.openings != openings  # for another call's attempt
+        waited = failure is not None and session.openings != openings  # on another call's attempt
         if failure is not None and waited and failure.applies_to(model, call.patience):
             raise copy.copy(failure.error)
         patience = call.patience
         try:
             set_cookies = yield from self._accept_terms(model, call)
         except CallerStoppedError:
-            raise  # this caller's will, and not a failure to share
+            raise  # this caller's own decision, not a failure to share
         except H2oError as error:
             if call.vetoed:
                 raise
-            # A copy does not hold the frames of this call.
+            # A copy does not keep the frames of this call alive.
             session.failure = Failure(copy.copy(error), model, patience)
             session.openings += 1
             raise
@@ -471,7 +470,7 @@ class Exchange:
         if opening is None:
             return []
         if self.session.has_settings:
-            # They are sent back: the server replaces all of them.
+            # Send them back, because the server replaces all settings.
             kept = yield from self.query(self.dialect.kept_settings, call, reopen=False)
             model = kept.get("activeModel", model)
 
@@ -484,11 +483,10 @@ class Exchange:
     def post_form(
         self, build: Callable[[], Query[T]], call: Call, *, reopen: bool = True
     ) -> Flow[T]:
-        """Send a form, once more with the other scheme in its referer if the server rejects that.
+        """Send a form; if the server rejects its referer, retry with the other scheme in it.
 
-        A server to which nobody told its own URL takes itself for `https://host` even where it is
-        reached by `http://`. It checks the referer of forms only. What it accepts is used from
-        then on.
+        A server without a configured origin assumes that it is `https://host`, even if reached by
+        `http://`. It checks only the referer of forms. The accepted scheme is used from then on.
         """
         # 02_settings_variants, "referer https instead of http"
         site = self.site
@@ -508,7 +506,7 @@ class Exchange:
     def explain_model(
         self, model: str | None, flow: Flow[T], call: Call, operation: str = ""
     ) -> Flow[T]:
-        """Play a flow; where it fails because the server does not know the model, say so."""
+        """Run a flow; if it fails because the server does not know the model, say so."""
         try:
             return (yield from flow)
         except StatusError as error:
@@ -532,12 +530,12 @@ class Exchange:
 
 
 def new_exchange(configuration: Configuration, ambient: Ambient, *, user_agent: str) -> Exchange:
-    """Make what the flows of one client go through.
+    """Make the exchange of one client.
 
     Args:
-        configuration: what the caller chose.
+        configuration: the caller's choices.
         ambient: clock, randomness, log.
-        user_agent: what the client calls itself.
+        user_agent: the value of the `User-Agent` header.
     """
     session = Session(configuration.session, new=ambient.uuid4(), name=configuration.cookie_name)
     if not configuration.share:
@@ -559,6 +557,6 @@ def _pause(seconds: float) -> Flow[None]:
 
 
 def in_short(error: BaseException) -> str:
-    """Describe an error for the log, without its text: that may quote the prompt."""
+    """Describe an error for the log, without its text, which may quote the prompt."""
     status = f" {error.status}" if isinstance(error, StatusError) else ""
     return type(error).__name__ + status

@@ -16,7 +16,7 @@ class Fields:
 
     Args:
         value: the object, or whatever the server sent in its place.
-        where: the object's place in the answer, for errors, such as "models[0]".
+        where: the object's path in the answer, for errors, such as "models[0]".
     """
 
     __slots__ = ("_fields", "_where")
@@ -70,7 +70,7 @@ class Fields:
         return value
 
     def optional_date(self, name: str) -> datetime | None:
-        """Return a date that the format itself marks as one; None if it is missing or null."""
+        """Return a date that the format itself marks as a date; None if missing or null."""
         value = self.get(name)
         if value is not None and not isinstance(value, datetime):
             raise self.wrong(name, "a date")
@@ -91,7 +91,7 @@ class Fields:
         return [Fields(item, f"{self._where}.{name}[{n}]") for n, item in enumerate(value)]
 
     def wrong(self, name: str, expected: str) -> ProtocolError:
-        """Make the error of a field that is not what was expected."""
+        """Make the error for a field of the wrong type."""
         return _wrong(f"{self._where}.{name}", self.get(name), expected)
 
 
@@ -101,6 +101,6 @@ def is_dict(value: object) -> TypeGuard[dict[str, Any]]:
 
 
 def _wrong(place: str, value: object, expected: str) -> ProtocolError:
-    # Never the value: it can be a prompt, and the repr of deep garbage fails.
+    # Never include the value: it can be a prompt, and the repr of deeply nested data fails.
     problem = f"missing (expected {expected})" if value is None else f"not {expected}"
     return ProtocolError(f"the server's data does not follow this protocol: {place} is {problem}")

@@ -1,4 +1,4 @@
-"""Checks of the files that go with a message, before anything is sent."""
+"""Checks the files of a message before anything is sent."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -9,7 +9,7 @@ from h2o_client.protocol.retries import Call
 from h2o_client.types import File
 
 _LARGEST = 10 * 1024 * 1024  # bytes of one file
-_LARGEST_BODY = 15 * 1024 * 1024  # bytes of a message: base64 makes four of three
+_LARGEST_BODY = 15 * 1024 * 1024  # bytes of a message; base64 turns three bytes into four
 _TEXT = ("text/*", "application/json", "application/xml", "application/csv")
 
 
@@ -19,23 +19,23 @@ def check_sizes(files: Sequence[File]) -> None:
     Raises:
         ValueError: a file is empty or too large, or all files together are.
     """
-    # 17_files: what is empty is dropped, and what is too large is rejected.
+    # 17_files: the server drops empty files, and rejects files that are too large.
     for file in files:
         for text in (file.name, file.type):
-            if not text.isprintable():  # control characters, and what is not UTF-8
+            if not text.isprintable():  # control characters, or not valid UTF-8
                 raise ValueError(f"the name or type of a file cannot be sent: {text!r}")
         if not file.content:
             raise ValueError(f"the file {file.name!r} is empty: the server would drop it")
         if len(file.content) >= _LARGEST:
             raise ValueError(
-                f"the file {file.name!r} is too large: the server takes less than 10 MB"
+                f"the file {file.name!r} is too large: the server accepts less than 10 MB"
             )
     if sum(len(file.content) * 4 // 3 for file in files) > _LARGEST_BODY - 64 * 1024:
-        raise ValueError("the files are too large in total: the server takes 15 MB, in base64")
+        raise ValueError("the files are too large in total: the server accepts 15 MB, in base64")
 
 
 def check_files(exchange: Exchange, files: tuple[File, ...], model: str, call: Call) -> Flow[None]:
-    """Check whether the model accepts the files: the server silently drops others.
+    """Check whether the model accepts the files: the server silently drops any others.
 
     Raises:
         ValueError: the model does not accept one of them.

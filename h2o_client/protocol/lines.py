@@ -1,28 +1,28 @@
-"""Bytes to lines, for every dialect's stream.
+"""Splits bytes into lines, for every dialect's stream.
 
-HTTP chunks do not match events: a chunk can hold many events, and an event can be cut anywhere,
-even inside a character. So lines are split as bytes and decoded whole. A line ends with LF, or with
-CRLF or CR, which proxies can turn it into. U+2028, U+2029 and U+0085 do not end a line: they occur
-unescaped inside JSON strings.
+HTTP chunks do not match events: a chunk can contain many events, and an event can be split
+anywhere, even inside a character. So lines are split as bytes and decoded whole. A line ends with
+LF, or with CRLF or CR, as proxies can change it. U+2028, U+2029 and U+0085 do not end a line: they
+occur unescaped inside JSON strings.
 """
 
-# 05_upstream_split: events cut anywhere. 05_upstream_newlines: U+2028 raw inside a string.
+# 05_upstream_split: events split anywhere. 05_upstream_newlines: a raw U+2028 inside a string.
 
 MAX_LINE = 1024 * 1024
 _EXCERPT = 200
 
 
 def excerpt(data: bytes) -> str:
-    """Return the beginning of some data, in a form for the text of an error."""
+    """Return the beginning of some data, quoted for an error message."""
     text = data[:_EXCERPT].decode("utf-8", "backslashreplace")
     return repr(text) + ("…" if len(data) > _EXCERPT else "")
 
 
 class LineSplitter:
-    """Cuts bytes into lines, without their ends.
+    """Splits bytes into lines, without their line ends.
 
     Args:
-        limit: the most bytes that a line may have, so that a server cannot fill the memory.
+        limit: the maximum size of a line, in bytes, so that a server cannot exhaust the memory.
 
     Attributes:
         overlong: whether a line was longer than the limit; only the lines before it are returned.
@@ -32,9 +32,9 @@ class LineSplitter:
 
     def __init__(self, limit: int = MAX_LINE) -> None:
         self._limit = limit
-        self._pending: list[bytes] = []  # the pieces of a line that has not ended
+        self._pending: list[bytes] = []  # the pieces of an incomplete line
         self._size = 0
-        self._after_cr = False  # a CR was the last byte: an LF now belongs to it
+        self._after_cr = False  # the last byte was a CR: an LF that follows belongs to it
         self.overlong = False
 
     @property
@@ -69,14 +69,14 @@ class LineSplitter:
         return lines
 
     def finish(self) -> bytes:
-        """Return the last line, which was not terminated; b"" if nothing is left."""
+        """Return the unterminated last line; b"" if nothing is left."""
         rest = b"".join(self._pending)
         self._pending.clear()
         self._size = 0
         return rest
 
     def _keep_limit(self, lines: list[bytes]) -> None:
-        """Drop the first line that is too long, and what follows it."""
+        """Drop the first line that is too long, and everything after it."""
         for index, line in enumerate(lines):
             if len(line) > self._limit:
                 del lines[index:]

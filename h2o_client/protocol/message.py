@@ -29,22 +29,22 @@ class MessageOperation:
         exchange: sends its requests.
         conversation: the conversation.
         prompt: the message; None to send the last one again.
-        recover: whether to recover the answer if its connection is lost; None for the configured
-            choice.
-        retries: the call's retries; None for the configured ones.
+        recover: whether to recover the answer if its connection is lost; None for the client's
+            setting.
+        retries: the call's retries; None for the client's.
         parameters: the call's mapping of parameters, or None.
         keywords: the call's keyword parameters.
         web_search: whether to search the web first.
-        on_web_search: called with each entry of the search as it comes.
+        on_web_search: called with each entry of the search as it arrives.
         parent: the id of the message that it follows; None for the last one.
-        files: the files that go with it.
+        files: the files to send with it.
 
     Attributes:
         life: the state of the stream.
 
     Raises:
         TypeError: an argument has the wrong type or an unknown name.
-        ValueError: an argument cannot be sent.
+        ValueError: an argument is not valid.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class MessageOperation:
 
     @property
     def text(self) -> str:
-        """What has arrived of the answer."""
+        """The part of the answer that has arrived."""
         return "" if self._turn is None else self._turn.text
 
     @property
@@ -95,16 +95,16 @@ class MessageOperation:
 
     @property
     def only_deletes(self) -> bool:
-        """Whether it deletes a conversation, and another operation stops its answers."""
+        """Whether it only deletes a conversation, whose answers another operation stops."""
         return False
 
     @property
     def creating(self) -> bool:
-        """Always False: the conversation itself knows whether it is being created."""
+        """Always False: the conversation itself tracks whether it is being created."""
         return False
 
     def run(self) -> Flow[Reply]:
-        """Do it all, emitting tokens as they arrive.
+        """Run the operation, emitting tokens as they arrive.
 
         Raises:
             ConversationBusyError: the last message is still being answered.
@@ -112,7 +112,7 @@ class MessageOperation:
         """
         call = self._exchange.call(self._retries)
         self.life.move(State.OPEN)
-        if self._stopping:  # before it began: another may well be running
+        if self._stopping:  # before it began, and another message may be running
             return (yield from self._stopped(call))
         self._conversation.begin()
         self._exchange.session.begin(self)
@@ -127,10 +127,10 @@ class MessageOperation:
         try:
             yield from self._prepare(call)
         except TransportError:
-            if not self._stopping:  # else it is how stop() woke this flow
+            if not self._stopping:  # otherwise stop() has woken this flow
                 raise
         turn = self._turn
-        if turn is None:  # stopped before there was anything to ask
+        if turn is None:  # stopped before the prompt was known
             return (yield from self._stopped(call))
         conversation = self._conversation
         return (yield from conversation.explained(turn.run(conversation.id or "", call)))
@@ -141,14 +141,14 @@ class MessageOperation:
         return (yield from self._turn.run(self._conversation.id or "", call))
 
     def _prepare(self, call: Call) -> Flow[None]:
-        """Do everything that comes before the message, unless the caller stops it."""
+        """Do everything that precedes the message, until the caller stops it."""
         conversation, exchange = self._conversation, self._exchange
         if conversation.id is None or not exchange.configuration.share:
             yield from exchange.open_session(call)
         needs_tree = bool(self._files or self._parent)
         if needs_tree or (exchange.untried and self._parameters and conversation.id is None):
             yield from exchange.ask_dialect(call)
-        if conversation.id is None:  # first, what cannot be done is told
+        if conversation.id is None:  # check before creating a conversation
             exchange.require(
                 parameters=self._parameters,
                 files=self._files,
@@ -179,7 +179,7 @@ class MessageOperation:
             yield from conversation.explained(self._search(conversation_id, self._turn, call))
 
     def stop(self) -> Flow[None]:
-        """Tell the server to stop; `run()` then ends with what has arrived."""
+        """Tell the server to stop; `run()` then returns the text that has arrived."""
         self.life.move(State.STOPPING)
         if self._turn is not None:
             yield from self._turn.stop()
@@ -212,7 +212,7 @@ class MessageOperation:
         )
 
     def _last_message(self, conversation_id: str, call: Call) -> Flow[Message]:
-        """Return the last message that was sent, as known here, or else from the server."""
+        """Return the last message that was sent, if known, or else read it from the server."""
         conversation = self._conversation
         messages: Sequence[Message] = conversation.messages
         if not messages:
@@ -223,12 +223,12 @@ class MessageOperation:
                 message.id is not None or self._exchange.dialect.has_tree
             ):
                 return message
-        raise ValueError("nothing has been asked in this conversation yet: send a message first")
+        raise ValueError("this conversation does not have a message to retry: send one first")
 
     # The web search
 
     def _search(self, conversation_id: str, turn: Turn, call: Call) -> Flow[None]:
-        """Search the web; try again if that is safe and the caller has not received any entry."""
+        """Search the web; retry if that is safe and the caller has not received any entry."""
 
         def may_repeat(error: H2oError) -> bool:
             return is_transient(error) and not turn.web_search
@@ -258,7 +258,7 @@ class MessageOperation:
                 raise silence.exceeded(begun=True)
             chunk: bytes = yield Read(silence)
             entries = parser.feed(chunk)
-            if entries:  # only these are a sign of the search
+            if entries:  # anything else does not show progress
                 silence = call.deadline.or_earlier(idle, "idle")
             for entry in entries:
                 turn.web_search.append(entry)

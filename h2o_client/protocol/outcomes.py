@@ -1,20 +1,20 @@
-"""Classifies failures: what a failed request may have done, and what may follow it.
+"""Classifies failures: what a failed request may have done, and what the client may do next.
 
-`REJECTED`: the request did not arrive, or the server was too busy. Any request is sent again.
+`REJECTED`: the request did not arrive, or the server was too busy. Every request is retried.
 
-`LIMITED`: a rate limit was reached; as far as is known, nothing was done. A request that may safely
-be repeated is sent again, a message is not.
+`LIMITED`: a rate limit was hit; as far as is known, the request had no effect. Requests that are
+safe to repeat are retried, messages are not.
 
-`LOST`: the connection or a gateway failed; everything may have been done. A request that may safely
-be repeated is sent again, the answer to a message is recovered.
+`LOST`: the connection or a gateway failed; the request may have taken effect. Requests that are
+safe to repeat are retried, and the answer to a message is recovered.
 
-`UNKNOWN`: the time was up, or the answer cannot be read; everything may have been done. Nothing is
-sent again. After a time limit, the client searches for the answer to a message.
+`UNKNOWN`: a time limit was exceeded, or the answer cannot be read; the request may have taken
+effect. Nothing is retried. After a time limit, the client searches for the answer to a message.
 
-`FINAL`: the server rejected the request. Nothing is sent again.
+`FINAL`: the server rejected the request. Nothing is retried.
 """
 
-# chat-ui-0.6/06_rate_limit: the words of the service's own limit.
+# chat-ui-0.6/06_rate_limit: the text of the service's own limit.
 
 from enum import Enum
 
@@ -32,7 +32,7 @@ from h2o_client.protocol.effects import CallerStoppedError
 from h2o_client.protocol.prompt import JS_SPACE
 from h2o_client.protocol.replies import OWN_LIMIT
 
-GATEWAY = frozenset({502, 504})  # from a proxy: what became of the request is unknown
+GATEWAY = frozenset({502, 504})  # from a proxy: whether the request took effect is unknown
 
 
 class Outcome(Enum):
@@ -46,7 +46,7 @@ class Outcome(Enum):
 
 
 def outcome_of(error: H2oError) -> Outcome:
-    """Return what a request that failed with this error may have done."""
+    """Classify the error of a failed request."""
     match error:
         case CallerStoppedError() | ProtocolError():
             return Outcome.UNKNOWN
@@ -69,7 +69,7 @@ def outcome_of(error: H2oError) -> Outcome:
 
 
 def is_transient(error: H2oError) -> bool:
-    """Whether a request that may safely be repeated may be sent again after this error."""
+    """Whether a request that is safe to repeat may be retried after this error."""
     return outcome_of(error) in (Outcome.REJECTED, Outcome.LIMITED, Outcome.LOST)
 
 
@@ -79,19 +79,19 @@ def may_have_acted(error: H2oError) -> bool:
 
 
 def is_own_limit(error: H2oError) -> bool:
-    """Whether this is the service's own rate limit, not that of a proxy or model server."""
+    """Whether this is the service's own rate limit, not one of a proxy or model server."""
     return isinstance(error, RateLimitError) and OWN_LIMIT in error.message
 
 
 def can_be_recovered(error: H2oError) -> bool:
-    """Whether the server may still have the whole answer, or get it later."""
+    """Whether the server may have the whole answer, now or later."""
     if isinstance(error, TransportTimeoutError):
         return error.limit != "total" and error.sent
     return outcome_of(error) is Outcome.LOST
 
 
 def as_answer_error(error: H2oError) -> H2oError:
-    """Turn the error of a lost connection into one that says that the answer is incomplete."""
+    """Convert the error of a lost connection to an `IncompleteStreamError`."""
     lost = isinstance(error, TransportError) and error.sent
     if not lost or isinstance(error, TransportTimeoutError):
         return error
@@ -103,8 +103,8 @@ def as_answer_error(error: H2oError) -> H2oError:
 def missing_text(received: str, stored: str) -> str | None:
     """Return the part of the stored answer that was not received.
 
-    None means that the stored text does not begin with what was received. The server strips
-    trailing white space from the stored text, which may have been received.
+    None means that the stored text does not begin with the received text. The server strips
+    trailing white space from the stored text; the received text may include it.
     """
     if stored.startswith(received):
         return stored[len(received) :]

@@ -1,4 +1,4 @@
-"""Generation parameters: their defaults, and checks of those that are given."""
+"""Generation parameters: their defaults, and checks of the caller's values."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,9 @@ DEFAULT_PARAMETERS: Mapping[str, Any] = {
 def merge_parameters(
     client: Mapping[str, Any], call: Mapping[str, Any] | None, keywords: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Join the parameters of the client, the call's mapping and the call's keywords.
+    """Merge the parameters of the client, the call's mapping and the call's keywords.
 
-    Keywords that are None are ignored. Values in a mapping are passed on as given.
+    Keywords that are None are ignored. Values in a mapping are passed on unchanged.
 
     Raises:
         TypeError: a keyword is not one of `GenerationOptions`, or has the wrong type.
@@ -84,7 +84,7 @@ def _check_keyword(name: str, value: object) -> None:
         similar = similar_option(name)
         hint = "" if similar is None else f"did you mean {similar!r}? "
         raise TypeError(
-            f"unexpected keyword argument {name!r}: {hint}anything else goes in parameters={{…}}"
+            f"unexpected keyword argument {name!r}: {hint}pass anything else in parameters={{…}}"
         )
     if value is None:
         return

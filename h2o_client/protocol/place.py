@@ -1,4 +1,4 @@
-"""Where a message goes in a conversation that the server keeps as a tree."""
+"""The place of a message in a conversation that the server keeps as a tree."""
 
 from collections.abc import Callable
 
@@ -11,31 +11,31 @@ from h2o_client.protocol.prompt import JS_SPACE
 from h2o_client.protocol.retries import Call
 from h2o_client.types import Message
 
-_POLL = 1.0  # seconds between two looks whether another client's answer has ended
-_DEAD = 100.0  # seconds without change that show that the server died; it needs 90 to say so
+_POLL = 1.0  # seconds between two polls for the end of another client's answer
+_DEAD = 100.0  # seconds without change that show that the server died; it reports this after 90
 _BUSY = (
-    "the server is still generating an answer to another client in this conversation: nothing was "
-    "sent, as one of the two would be lost (wait and call again, or begin a new conversation, with "
+    "the server is still generating another client's answer in this conversation: nothing was "
+    "sent, as one of the two would be lost (wait and call again, or start a new conversation with "
     "client.chat(messages))"
 )
 
 
 class Place:
-    """Where a message goes.
+    """The place of a message.
 
     Args:
-        tip: the id of the newest message, if it is known.
-        chosen: the id of the message that this one follows, or of its generation, if the caller
-            has chosen it; None: the newest.
-        again: whether a message is asked again, which the server may have.
-        stored: what the server has stored, if it was just read.
+        tip: the id of the newest message, if known.
+        chosen: the caller's choice of the message to follow: its id, or that of its generation;
+            None for the newest.
+        again: whether this is a retry of a message that the server may have.
+        stored: the stored conversation, if it was just read.
 
     Attributes:
-        chosen: what the caller has chosen.
+        chosen: the caller's choice.
         parent: the id of the message that it follows, once known.
-        beside: whether the new answer becomes a sibling of `parent`, which is an answer itself.
-        known: the ids of the messages that were there before.
-        branch: what was said before, if it was read.
+        beside: whether the new answer becomes a sibling of `parent`, which is itself an answer.
+        known: the ids of the messages that existed before.
+        branch: the messages before it, if they were read.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class Place:
         call: Call,
         stopping: Callable[[], bool],
     ) -> Flow[None]:
-        """Find the place in what the server has stored, unless it is known.
+        """Find the place in the stored conversation, unless it is known.
 
-        Two answers that are generated at once overwrite each other, so one of another client is
-        waited for.
+        Two answers that are generated at the same time overwrite each other, so this waits for the
+        end of another client's answer.
 
         Args:
             exchange: sends its requests.
@@ -113,5 +113,5 @@ class Place:
             return
         self.parent = stored.message_id(self.chosen)
         if self.parent not in self.known and self.parent != stored.root:
-            raise ValueError(f"this conversation has no message {self.chosen!r} to follow")
+            raise ValueError(f"this conversation does not contain the parent {self.chosen!r}")
         self.branch = stored.branch(self.parent)

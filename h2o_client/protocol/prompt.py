@@ -1,8 +1,8 @@
-"""Messages -> the one prompt that the service takes.
+"""Flattens messages into the single prompt that the service accepts.
 
-The service's message request has a single string, `inputs`. One message goes as its content;
+The service's message request has a single string, `inputs`. One message is sent as its content;
 several are flattened into `Role: content` lines that end where the answer begins. Anything that
-is not a message is rejected here, before a request exists.
+is not a message is rejected here, before a request is built.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,8 +26,8 @@ def build_prompt(messages: Messages) -> str:
             `content`, or `Message` objects.
 
     Returns:
-        One message's content as it is. Several as `Role: content` lines, the role capitalised,
-        joined by newlines, and `Assistant:` at the end.
+        The content of a single message, unchanged. Several messages as lines of the form
+        `Role: content`, with the role capitalised, and `Assistant:` at the end.
 
     Raises:
         TypeError: an item is not a message, or a role or content is not a string.
@@ -52,7 +52,7 @@ def split_preprompt(messages: Messages) -> tuple[str | None, Messages]:
     """Split messages into the system messages at the beginning and the others.
 
     Args:
-        messages: as `build_prompt()` takes them, checked by it.
+        messages: see `build_prompt()`, which has checked them.
 
     Returns:
         The text of the system messages at the beginning, or None, and the other messages. If all
@@ -68,7 +68,7 @@ def split_preprompt(messages: Messages) -> tuple[str | None, Messages]:
 
 
 def check_prompt(prompt: str) -> str:
-    """Return the prompt if the service can take it.
+    """Return the prompt if the service accepts it.
 
     Raises:
         ValueError: it is blank, which the service answers with 500, or cannot be encoded as UTF-8.

@@ -1,4 +1,4 @@
-"""The small operations of a client: one request, one value."""
+"""The small operations of a client, which read or change one thing."""
 
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 def models(exchange: Exchange) -> "Flow[list[Model]]":
-    """Read which models the server offers."""
+    """Read the models that the server offers."""
     found = yield from exchange.read_models(exchange.call())
     return Table(found, ("id", "display_name", "description", "file_types"))
 
 
 def settings(exchange: Exchange) -> "Flow[Settings]":
-    """Read what the session has chosen."""
+    """Read the session's settings."""
     return (yield from exchange.query(lambda: exchange.dialect.settings(), exchange.call()))
 
 
 def conversations(exchange: Exchange) -> "Flow[list[ConversationInfo]]":
-    """Read which conversations the session has."""
+    """Read the list of the session's conversations."""
     return Table((yield from listed(exchange, exchange.call())), ("id", "title", "model"))
 
 

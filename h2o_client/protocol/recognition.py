@@ -1,9 +1,9 @@
-"""Which dialect a server speaks.
+"""Detects which dialect a server speaks.
 
-A client that was not told assumes the dialect of 2023. On such a server that costs nothing, and to
-others its requests do no harm: these reject them, or answer with what no server of 2023 does. Then
-one more request decides, the list of the models, which only servers of 2025 give. So they take
-two requests more than they need, in the first call.
+Unless configured, a client assumes the 2023 dialect. On a 2023 server this costs nothing. On other
+servers its requests do no harm: they reject them, or answer as no 2023 server does. One more
+request then decides: the list of the models, which only 2025 servers return. So the first call to a
+2025 server takes two more requests than necessary.
 """
 
 # 15_detect, 16_old_client of all versions; chat-ui-main-2026-08/31_login.
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 OLD, NEW = "chat-ui-2023", "chat-ui-2025"
 DIALECTS = (OLD, NEW)
 _ORIGIN = "need to have an origin"
-_FOREIGN = ("no node of it has", "the answer to sharing")
-_VERSIONS = "this client speaks to versions 0.3 to 0.6, and 0.9.6 and later"
+_FOREIGN = ("no node has", "the answer to sharing")
+_VERSIONS = "this client supports versions 0.3 to 0.6, and 0.9.6 and later"
 
 
 def load_dialect(name: str, site: Site) -> Dialect:
-    """Make a dialect; one that is not used is not imported.
+    """Make a dialect; only the one that is used is imported.
 
     Args:
         name: its name.
@@ -50,7 +50,7 @@ def load_dialect(name: str, site: Site) -> Dialect:
 
 
 def is_sign(error: H2oError, operation: str) -> bool:
-    """Whether an error, in the dialect of 2023, may come of a server that speaks another one.
+    """Whether an error, in the 2023 dialect, may mean that the server speaks another one.
 
     Args:
         error: the error.
@@ -71,7 +71,7 @@ def is_sign(error: H2oError, operation: str) -> bool:
         case 404:
             return opening or error.message == "(an HTML page)"
         case 500:
-            # Servers of 2023 wrap the error of an unknown model, those of 0.7 do not.
+            # 2023 servers wrap the error of an unknown model, version 0.7 does not.
             plain = error.message == "Internal Error" and error.body.startswith('{"message"')
             return (opening and plain) or error.message == "An error occurred"
         case status:
@@ -79,45 +79,45 @@ def is_sign(error: H2oError, operation: str) -> bool:
 
 
 def question(site: Site) -> "Query[tuple[Model, ...]]":
-    """Make the request that only a server of 2025 answers with a list of models."""
+    """Make the request that only a 2025 server answers with a list of models."""
     from h2o_client.protocol.chat_ui_2025.dialect import Dialect2025
 
     return Dialect2025(site).models()
 
 
 def is_undecided(answer: StatusError | ProtocolError) -> bool:
-    """Whether the error that the list of the models ended with says nothing about the server."""
+    """Whether the error of reading the list of models says nothing about the kind of server."""
     status = answer.status if isinstance(answer, StatusError) else 0
     return isinstance(answer, LoginRequiredError) or status == 429 or 500 <= status != 501
 
 
 def explain(sign: H2oError, answer: StatusError | ProtocolError, operation: str) -> H2oError:
-    """Return the error for a server that does not list its models as one of 2025.
+    """Return the error for a server that does not list its models as a 2025 server does.
 
     Args:
-        sign: the error in the dialect of 2023.
-        answer: the error that the list of the models ended with.
-        operation: "settings" for the first request of a session, which every server of 2023 knows.
+        sign: the error in the 2023 dialect.
+        answer: the error of reading the list of models.
+        operation: "settings" for the first request of a session, which every 2023 server supports.
     """
     if is_undecided(answer):
         return answer
     if isinstance(sign, StatusError) and not isinstance(sign, RedirectError):
         if _ORIGIN in sign.message:
             return UnsupportedServerError(
-                "the base URL has a wrong path, or this server is a chat-ui of version 0.8 to "
-                f"0.9.5, which reports broken answers as whole ({_VERSIONS}: check the base URL, "
-                "or upgrade the server)",
+                "the path of the base URL is wrong, or this server is chat-ui 0.8 to 0.9.5, which "
+                f"reports broken answers as whole ({_VERSIONS}: check the base URL, or upgrade the "
+                "server)",
                 version="0.8 to 0.9.5",
             )
         if sign.message == "An error occurred":
             return UnsupportedServerError(
-                f"this server is a chat-ui of a version from 0.8 to 0.9.5, which cannot be used: "
-                f"it reports broken answers as whole ({_VERSIONS}: upgrade the server)",
+                f"this server is chat-ui 0.8 to 0.9.5, which is not supported because it reports "
+                f"broken answers as whole ({_VERSIONS}: upgrade the server)",
                 version="0.8 to 0.9.5",
             )
         if sign.message == "Internal Error" and operation == "settings":
             return UnsupportedServerError(
-                f"this server seems to be a chat-ui of version 0.7, which cannot be used "
+                f"this server seems to be chat-ui 0.7, which is not supported "
                 f"({_VERSIONS}: upgrade the server)",
                 version="0.7",
             )
@@ -125,5 +125,5 @@ def explain(sign: H2oError, answer: StatusError | ProtocolError, operation: str)
     if operation != "settings" or not neither:
         return sign
     return UnsupportedServerError(
-        f"this is not a chat-ui server, or something stands before it: {sign}; {_VERSIONS}"
+        f"this is not a chat-ui server, or a proxy in front of it answered: {sign}; {_VERSIONS}"
     )

@@ -1,9 +1,9 @@
-"""Status, headers, body -> a value or an error.
+"""Turns the status, headers and body of a response into a value or an error.
 
 Errors come in six shapes: `{"error": …}`, `{"message": …}`,
 `{"type": "error", "error": {"message": …}}`, the model server's
-`{"error": …, "error_type": …}`, plain text and, from a proxy, HTML. Which class an error gets is
-decided by its status, and by its words where the status is not enough.
+`{"error": …, "error_type": …}`, plain text and, from a proxy, HTML. The class of an error depends
+on its status, and on its text where the status is not enough.
 """
 
 # 22_accept_matrix, 04_message_errors: the shapes of errors.
@@ -38,29 +38,29 @@ from h2o_client.types import PromptPreview
 
 T = TypeVar("T")
 
-MAX_BODY = 64 * 1024  # of an error; what is longer is cut
+MAX_BODY = 64 * 1024  # bytes of an error; a longer body is truncated
 _MAX_MESSAGE = 500
 _MAX_TYPE = 100
 _MODAL = "accept the welcome modal"
 OWN_LIMIT = "sending too many messages"
 LOGIN = (
-    "this server wants a login: log in with a browser and pass the value of its session cookie, "
+    "this server requires a login: log in with a browser and pass the value of its session cookie, "
     '"hf-chat" unless it was renamed (see `cookie_name`), as `session`'
 )  # chat-ui-main-2026-08/31_login
-_OTHER_SITE = frozenset({200, 400, 404, 405, 407, 501})  # what another server answers at first
+_OTHER_SITE = frozenset({200, 400, 404, 405, 407, 501})  # other servers' answers to `/settings`
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 _CLASSES: Mapping[int, tuple[type[StatusError], str]] = {
     401: (
         LoginRequiredError,
-        "this server wants a login: set H2O_CHAT_TOKEN, or pass Authorization in `headers`",
+        "this server requires a login: set H2O_CHAT_TOKEN, or pass Authorization in `headers`",
     ),
     403: (
         ForbiddenError,
         "it belongs to another session, or the server expects a different base URL",
     ),
     404: (NotFoundError, "it does not exist, was deleted, or belongs to another session"),
-    405: (StatusError, "check that the base URL is a server of this protocol"),
+    405: (StatusError, "check that the base URL is that of a chat-ui server"),
     410: (ModelUnavailableError, "choose another model"),
     413: (PromptTooLargeError, "make the prompt shorter"),
     422: (InvalidRequestError, "change the prompt or the parameters"),
@@ -98,17 +98,17 @@ def check_status(head: Head, body: bytes, request: Request) -> None:
 
 
 def is_plain(head: Head) -> bool:
-    """Whether a response is not compressed, as requested, and so can be read.
+    """Whether a response is uncompressed, as requested, so that it can be read.
 
     Raises:
-        ProtocolError: a successful one is compressed.
+        ProtocolError: a successful response is compressed.
     """
     encoding = head.get("content-encoding").strip().lower()
     plain = encoding in ("", "identity")
     if not plain and head.status < 400:
         raise ProtocolError(
-            f"the response is compressed ({encoding[:40]!r}) although the request "
-            "declined that: a proxy must not compress it"
+            f"the response is compressed ({encoding[:40]!r}) although the request forbids it: "
+            "does a proxy compress responses?"
         )
     return plain
 
@@ -129,8 +129,8 @@ def status_error(
         message: the server's error message.
         kind: the model server's `error_type`, or "".
         body: the beginning of the body.
-        retry_after: seconds, if the server said so.
-        request: the request, if it is known.
+        retry_after: seconds to wait, if the server says so.
+        request: the request, if known.
     """
     if status == 405 and _MODAL in message:
         found: tuple[type[StatusError], str] = (
@@ -151,14 +151,14 @@ def status_error(
     elif status == 429 and OWN_LIMIT in message:
         found = (
             RateLimitError,
-            "this is the service's own limit; two minutes without a message free it",
+            "this is the service's own limit: wait two minutes before the next message",
         )
     elif status in _CLASSES:
         found = _CLASSES[status]
     elif status >= 500 and message == "Internal Error":
         found = (
             ServerError,
-            "the service says so for an unknown model, a bad id, or when its model server is down",
+            "this can mean an unknown model, a bad id, or that the service's model server is down",
         )
     elif status >= 500:
         found = (ServerError, "the server failed: try again later")
@@ -191,7 +191,7 @@ def redirect_error(
         location: the target, as the server wrote it.
         base_url: the base URL to use instead, if the location reveals it.
         body: the beginning of the body.
-        request: the request, if it is known.
+        request: the request, if known.
     """
     if base_url is not None:
         advice = f"use the base URL {base_url}"
@@ -209,12 +209,12 @@ def redirect_error(
 
 
 def _about(request: Request | None) -> str:
-    """Return how the text of an error about a request begins."""
+    """Return the beginning of an error message about a request."""
     return "" if request is None else f"{request.line}: "
 
 
 def _site_advice(request: Request | None, status: int, body: str) -> str:
-    """Return what to do if the first request of a session shows another kind of server, or ""."""
+    """Return advice if the first request of a session shows another kind of server, else ""."""
     if request is None or request.operation != "settings":
         return ""
     base_url = request.url.removesuffix("/settings")
@@ -224,7 +224,7 @@ def _site_advice(request: Request | None, status: int, body: str) -> str:
 
 
 def other_base_url(location: str, request: Request) -> str | None:
-    """Return the base URL with which `request` would have gone to `location`, if any."""
+    """Return the base URL that would have sent `request` to `location`, if any."""
     try:
         target = urlsplit(location)
     except ValueError:  # it is not a valid URL
@@ -232,20 +232,20 @@ def other_base_url(location: str, request: Request) -> str | None:
     if not target.scheme or not target.netloc or "@" in target.netloc:
         return None
     path = urlsplit(request.url).path
-    # The service's paths begin with one of these; the base URL's own path stands before them.
+    # The service's paths begin with one of these; the path of the base URL precedes them.
     for root in ("/api/v2/", "/settings", "/conversation", "/r/", "/__data.json"):
         start = path.rfind(root)
         if start >= 0 and target.path.rstrip("/").endswith(path[start:]):
             before = target.path.rstrip("/").removesuffix(path[start:])
             try:
                 return Address.parse(f"{target.scheme}://{target.netloc}{before}").url
-            except ValueError:  # it could not be used
+            except ValueError:  # it is not a valid base URL
                 return None
     return None
 
 
 def error_message(body: bytes) -> tuple[str, str]:
-    """Return the message in the body of an error, and the model server's `error_type`."""
+    """Return the message in an error's body, and the model server's `error_type`."""
     text = as_text(body).strip()
     try:
         value = load_json(text)
@@ -267,7 +267,7 @@ def error_message(body: bytes) -> tuple[str, str]:
 def retry_after(head: Head) -> float | None:
     """Return the seconds of a `Retry-After` header with a number or a date, or None.
 
-    A date is compared with the response's own `Date`, so that a clock is not needed.
+    A date is compared with the response's own `Date` header, so no clock is needed.
     """
     text = head.get("retry-after").strip()
     if not text:
@@ -321,7 +321,7 @@ def read_json(head: Head, body: bytes, request: Request | None = None) -> dict[s
 def unexpected(head: Head, body: bytes, what: str, request: Request | None = None) -> ProtocolError:
     """Make the error for a successful response with unexpected content."""
     content_type = head.get("content-type")[:_MAX_TYPE] or "no content type"
-    # JSON is the service's own, and may hold what was said.
+    # JSON comes from the service itself, and may contain messages.
     shown = f"{len(body)} bytes" if "json" in content_type.lower() else excerpt(body)
     advice = _site_advice(request, head.status, as_text(body[:MAX_BODY]))
     return ProtocolError(

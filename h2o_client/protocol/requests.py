@@ -1,8 +1,8 @@
-"""What every request of one client has in common: where it goes and who sends it.
+"""Builds the parts that all requests of one client have in common: URL and headers.
 
-Every request carries the referer of the service's own page, the session's cookie, and `Accept`
-with JSON first: servers read its first entry only, and answer `text/html` with a page.
-Compression is declined: answers are small, and a small body could unpack to a huge one.
+Every request has the referer of the service's own page, the session's cookie, and `Accept` with
+JSON first: servers read only its first entry, and answer `text/html` with a page. Requests forbid
+compression: answers are small, and a small body could decompress to a huge one.
 """
 
 # 02_settings_variants: form posts without the referer are rejected. 22_accept_matrix: `Accept`.
@@ -25,11 +25,11 @@ class Site:
 
     Args:
         address: the base URL of the service.
-        session: the session; its cookie is read anew for each request.
-        headers: more headers, or other values, for each request.
-        token: a bearer token, or None. User and password of the base URL take precedence over it,
+        session: the session, whose cookie may change between requests.
+        headers: additional headers for every request; they override the client's own.
+        token: a bearer token, or None. A user and password in the base URL take precedence over it,
             and an `Authorization` in `headers` over both.
-        user_agent: what the client calls itself.
+        user_agent: the value of the `User-Agent` header.
 
     Attributes:
         referer: the value of the `Referer` header; None if the caller's headers contain one.
@@ -105,7 +105,7 @@ class Site:
         """Build a request about a conversation.
 
         Args:
-            operation: as for `request()`.
+            operation: see `request()`.
             method: the HTTP method.
             conversation: its id.
             path: the path below the conversation, with its query.

@@ -1,13 +1,13 @@
-"""When a request is sent again, and how long to wait before that.
+"""Decides when a request is retried, and how long to wait before that.
 
-A request is sent again only where that cannot make a second answer. Whatever never reached the
-server, and what the server rejected as overloaded, can be repeated at once. What may have
-reached it can be repeated where a second time does no harm: the settings, a new conversation, a
-deletion, everything that reads. A message is not among them: a second generation beside the first
-loses an answer. The service's own limit is not hammered either, as rejected attempts can count:
-where the budget allows for it, one whole window is waited for.
+A request is retried only if that cannot cause a second answer. Requests that never reached the
+server, or that it rejected because it was overloaded, can be retried. Requests that may have
+reached it can be retried if repeating them does no harm: the settings, a new conversation, a
+deletion, and everything that only reads. This excludes messages: of two simultaneous generations,
+one answer is lost. After the service's own rate limit, where rejected attempts can also count, the
+client waits for one whole window if the budget allows it.
 
-All requests of one call draw on one count and one budget, so that no retry multiplies another.
+All requests of one call share one count and one budget, so retries do not multiply.
 """
 
 # chat-ui-0.6/06_rate_limit: rejected attempts count.
@@ -32,7 +32,7 @@ class Retry:
     Attributes:
         attempt: 1 for the first retry in a call.
         delay: seconds until the retry.
-        error: what went wrong.
+        error: the error of the last attempt.
     """
 
     attempt: int
@@ -42,16 +42,16 @@ class Retry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retries:
-    """How often failed requests are sent again, and how long the client waits for that.
+    """How often failed requests are retried, and how long the client waits in between.
 
-    The upper limit of the delay doubles with each attempt. The delay is at least half of that, and
-    the other half is random (equal jitter), so that the default survives a server that takes 3
-    seconds to restart. The delay is never shorter than the server's `Retry-After`.
+    The upper limit of the delay doubles with each attempt. The delay is at least half of that limit
+    and the rest is random (equal jitter), so with the defaults a call survives a server restart of
+    3 seconds. The delay is never shorter than the server's `Retry-After`.
 
     Attributes:
-        attempts: the number of retries in one call; 0 switches retries off.
-        budget: seconds that one call may wait in total; if the server asks for more, the error is
-            raised at once.
+        attempts: the maximum number of retries in one call; 0 disables retries.
+        budget: how many seconds one call may wait in total; if the server asks for more, the error
+            is raised at once.
         base: the first upper limit, in seconds.
         cap: the highest upper limit, in seconds.
         on_retry: called with a `Retry` before each wait; an exception that it raises ends the call.
@@ -77,14 +77,14 @@ class Retries:
         Args:
             attempt: 0 for the first retry.
             draw: a random number from 0 to 1.
-            retry_after: seconds that the server asked for, if it did.
+            retry_after: how many seconds the server asks for, if any.
         """
         bound = min(self.cap, self.base * 2.0 ** min(attempt, 30))
         return max((1 + draw) / 2 * bound, retry_after or 0.0)
 
 
 def as_retries(value: Retries | int | None) -> Retries:
-    """Return retries; a number says how often, 0 switches them off.
+    """Return retries; a number is the maximum number of retries, 0 disables them.
 
     Raises:
         TypeError: the value is neither a number nor `Retries`.
@@ -98,15 +98,15 @@ def as_retries(value: Retries | int | None) -> Retries:
 
 
 class Call:
-    """One call of the caller: its time limit, and what is left of its retries.
+    """One call: its time limit, and its remaining retries.
 
     Args:
-        policy: the retries that are allowed.
-        deadline: when the call must be done (`Timeouts.total`, or the limit of a clean-up).
-        ambient: draws random numbers, takes log sentences.
+        policy: the allowed retries.
+        deadline: by when the call must be done (`Timeouts.total`, or the limit of a clean-up).
+        ambient: clock, randomness, log.
 
     Attributes:
-        deadline: when the call must be done.
+        deadline: by when the call must be done.
         vetoed: whether `on_retry` has raised.
     """
 
@@ -136,14 +136,14 @@ class Call:
 
     @property
     def patience(self) -> Patience:
-        """The retries that are left."""
+        """The remaining retries."""
         return self._policy.attempts - self.attempt, self._policy.budget - self._waited
 
     def next_delay(self, error: H2oError) -> float | None:
         """Return the seconds to wait before another attempt; None if the call must fail now.
 
         Args:
-            error: what went wrong.
+            error: the error of the last attempt.
         """
         policy, left = self._policy, self.deadline.left()
         if self.exhausted:

@@ -1,4 +1,4 @@
-"""Conversations as plain values, to be saved as JSON and resumed later."""
+"""Converts conversations to plain values, to save them as JSON and resume them later."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,7 +28,7 @@ def save(conversation: ConversationCore) -> dict[str, Any]:
 
 
 def resume(exchange: Exchange, saved: object, *, keep: bool | None) -> ConversationCore:
-    """Resume a conversation that `save()` saved.
+    """Resume a conversation that was saved with `save()`.
 
     Raises:
         TypeError: the value is not a mapping.
@@ -52,7 +52,7 @@ def resume(exchange: Exchange, saved: object, *, keep: bool | None) -> Conversat
             raise ValueError(f"the share of the saved conversation is not valid: {error}") from None
     messages = saved.get("messages")
     if not isinstance(messages, Sequence) or isinstance(messages, str):
-        raise ValueError("the saved conversation has no messages")
+        raise ValueError("the saved conversation lacks its messages")
     return ConversationCore(
         exchange,
         model=model,

@@ -1,14 +1,14 @@
 """The state of one session with the service.
 
-A session is a cookie. The server takes any value that a client sends and echoes it, so the client
-chooses one up front and sends it in a header of its own making: the server marks the cookie
-`Secure` even on plain http, where no cookie jar would send it back. Conversations, and whether the
-welcome modal's terms were accepted, belong to it.
+A session is a cookie. The server accepts and echoes any value that a client sends, so the client
+chooses one in advance. It builds the `Cookie` header itself: the server marks the cookie `Secure`
+even on plain http, where no cookie jar would send it back. Conversations belong to the session, and
+so does the acceptance of the terms.
 
-A deployment can rename the cookie. The session is then the cookie that echoes our value, else the
-one marked `HttpOnly` whose value is a UUID. Cookies with other names are not the session: answers
-pass on the model server's own. Cookies with a `Domain` are not the session either: the service sets
-its cookie without one, and a gateway's cookie can be for a whole company.
+A deployment can rename the cookie. The session is then the cookie that echoes our value, or else
+the one marked `HttpOnly` whose value is a UUID. All other cookies are ignored, as the server also
+forwards the model server's cookies. Cookies with a `Domain` are ignored too: the service sets its
+cookie without one, and a gateway's cookie can apply to a whole company.
 """
 
 # 26_own_cookie: any value is echoed. 21_cookie: `Secure` on plain http.
@@ -39,26 +39,26 @@ class Abandoned(Protocol):
 
     @property
     def creating(self) -> bool:
-        """Whether a request is under way that creates its conversation."""
+        """Whether the request that creates its conversation is in progress."""
         ...
 
     @property
     def only_deletes(self) -> bool:
-        """Whether it deletes a conversation, and another operation stops its answers."""
+        """Whether it only deletes a conversation, whose answers another operation stops."""
         ...
 
     def abandon(self, deadline: Deadline) -> Flow[None]:
-        """Tell the server to stop and delete, as far as necessary. May be played again."""
+        """Stop the answer and delete the conversation, as necessary. May be run again."""
         ...
 
 
 class Failure(NamedTuple):
-    """How an attempt to open a session ended, for the calls that waited for it.
+    """A failed attempt to open a session, for the calls that waited for it.
 
     Attributes:
-        error: the error that it ended with.
-        model: the model of the call that made it, or None.
-        patience: how often it could be retried, and for how long.
+        error: its error.
+        model: the model of the call that made the attempt, or None.
+        patience: how often and how long that call could retry.
     """
 
     error: H2oError
@@ -66,7 +66,7 @@ class Failure(NamedTuple):
     patience: Patience
 
     def applies_to(self, model: str | None, patience: Patience) -> bool:
-        """Whether a call with this model and this patience would have ended in the same way."""
+        """Whether a call with this model and this patience would have failed in the same way."""
         error = self.error
         if isinstance(error, TransportTimeoutError) and error.limit == "total":
             return False  # the time limit of one call
@@ -80,9 +80,9 @@ class Session:
     """The session of one client, shared by all its calls.
 
     Args:
-        text: a session to resume, as `export()` gave it; its terms count as accepted until the
-            server says otherwise.
-        new: the value for a new session, if `text` does not resume one.
+        text: a session to resume, from `export()`; its terms count as accepted until the server
+            says otherwise.
+        new: the value for a new session, if `text` is None.
         name: the cookie's name if a deployment renamed it; None for the name in `text`, or the
             usual one.
 
@@ -91,11 +91,11 @@ class Session:
         value: the cookie's value.
         accepted: whether the session has accepted the terms, as far as is known.
         openings: how many attempts to open it have ended, successfully or not.
-        failure: how the last attempt failed, if it did.
-        shared: whether others may use it too.
-        has_settings: whether it may have settings that were chosen elsewhere.
-        known: the conversations that were made or resumed in it and not deleted.
-        has_orphans: whether a conversation may have been made whose id was lost.
+        failure: the failure of the last attempt, if any.
+        shared: whether other clients may use it too.
+        has_settings: whether it may have settings from other clients.
+        known: the conversations that were created or resumed in it and not deleted.
+        has_orphans: whether a conversation may have been created whose id was lost.
         creating: callbacks for the ids of conversations that are being created.
     """
 
@@ -117,7 +117,7 @@ class Session:
         return f"<Session accepted={self.accepted}>"
 
     def export(self) -> str:
-        """Return the session as one text, to resume it later: its value, its name if unusual."""
+        """Return the session as text: the cookie's value, with its name if that was changed."""
         self.shared = True
         plain = self.name == COOKIE_NAME and "=" not in self.value
         return self.value if plain else self.cookie
@@ -128,11 +128,11 @@ class Session:
         return f"{self.name}={self.value}"
 
     def begin(self, operation: Abandoned) -> None:
-        """Note that the server must be notified if the operation is interrupted now."""
+        """Record that the server must be notified if the operation is interrupted."""
         self._unfinished.setdefault(operation, False)
 
     def end(self, operation: Abandoned) -> None:
-        """Note that the server need not be notified any more."""
+        """Record that the server no longer needs to be notified."""
         self._unfinished.pop(operation, None)
 
     def drop(self, operation: Abandoned) -> None:
@@ -149,54 +149,54 @@ class Session:
             self.drop(operation)
 
     def dropped(self) -> list[Abandoned]:
-        """Return the abandoned operations, first those that stop an answer.
+        """Return the abandoned operations, starting with those that stop an answer.
 
-        A deleted conversation cannot be stopped any more.
+        The answer cannot be stopped once its conversation is deleted.
         """
         dropped = [each for each in list(self._unfinished) if self._unfinished.get(each)]
         return sorted(dropped, key=lambda each: each.only_deletes)
 
     @property
     def is_clean(self) -> bool:
-        """Whether the server need not be notified of anything."""
+        """Whether nothing is left to notify the server of."""
         return not (self._unfinished or self.has_orphans)
 
     def deleted(self, conversation: str) -> None:
-        """Note that a conversation was deleted."""
+        """Record that a conversation was deleted."""
         self.known.discard(conversation)
         self._turns.pop(conversation, None)
 
     def turns_of(self, conversation: str, mine: L) -> L:
-        """Return the object with the turns of a conversation, shared by all who resumed it.
+        """Return the turns of a conversation, shared by all objects that resume it.
 
         Args:
             conversation: its id.
-            mine: the object to use if there is not one yet.
+            mine: the object to use if the session does not have one yet.
         """
         self.known.add(conversation)
         turns: L = self._turns.setdefault(conversation, mine)
         return turns
 
     def opened(self, set_cookies: Iterable[str]) -> None:
-        """Note that the terms were accepted, with these `Set-Cookie` headers."""
+        """Record that the terms were accepted, with these `Set-Cookie` headers."""
         self.adopt(set_cookies)
         self.failure = None
         self.accepted = True
         self.openings += 1
 
     def lost(self, openings: int) -> None:
-        """Note that the server did not know the session after this many openings."""
+        """Record that the server did not know the session after this many openings."""
         if self.openings == openings:
             self.accepted = self.has_settings = False
 
     def leave_to_parent(self) -> None:
-        """Forget all clean-ups: after a fork they are the parent's."""
+        """Forget all clean-ups: after a fork they belong to the parent."""
         self._unfinished.clear()
         self._turns.clear()
         self.shared = True
 
     def adopt(self, set_cookies: Iterable[str]) -> None:
-        """Learn the session's cookie from the `Set-Cookie` headers of `POST /settings`."""
+        """Find the session's cookie in the `Set-Cookie` headers of `POST /settings`."""
         uuid: tuple[str, str] | None = None
         for header in set_cookies:
             pair, *attributes = header.split(";")
@@ -216,23 +216,23 @@ def parse_session(text: str, cookie_name: str | None = None) -> tuple[str, str]:
     """Return the cookie's name and value of a session given as text.
 
     Args:
-        text: the value, or as `Session.export()` gave it.
-        cookie_name: the cookie's name, if it is given separately.
+        text: the cookie's value, or the text from `Session.export()`.
+        cookie_name: the cookie's name, if known separately.
 
     Raises:
         TypeError: the session is not a string.
-        ValueError: it cannot be a cookie. The error does not repeat it.
+        ValueError: it is not valid in a cookie. The error does not quote it.
     """
     if not isinstance(text, str):
         raise TypeError(
-            f"session must be a string, as client.session returns it, not {type(text).__name__}"
+            f"session must be a string, such as client.session, not {type(text).__name__}"
         )
     name, separator, value = text.partition("=")
     if not separator or (cookie_name is not None and name != cookie_name):
         name, value = cookie_name or COOKIE_NAME, text
     if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value) or len(value) > _MAX_VALUE:
         raise ValueError(
-            "session is not valid: pass what client.session returned, or the cookie's value"
+            "session is not valid: pass the value of client.session, or of the session's cookie"
         )
     return name, value
 
@@ -242,7 +242,7 @@ def check_cookie_name(name: object) -> str:
 
     Raises:
         TypeError: the name is not a string.
-        ValueError: a cookie cannot have this name.
+        ValueError: it is not a valid name for a cookie.
     """
     if not isinstance(name, str):
         raise TypeError(f"cookie_name must be a string, not {type(name).__name__}")

@@ -9,16 +9,16 @@
                         └──the server was notified──▶ CLOSED
 
     NEW        nothing was sent
-    OPEN       the message is on its way, or its answer
-    STOPPING   the caller stopped it: what has arrived becomes the reply
+    OPEN       the message is being sent, or its answer is arriving
+    STOPPING   the caller stopped it: the text that has arrived becomes the reply
     ANSWERED   the reply is known; the operation cleans up
-    CLOSING    the caller left, or the operation failed; the server is being notified
+    CLOSING    the caller closed it, or the operation failed; the server is being notified
     ENDED      the stream has a reply
     CLOSED     the stream ended without a reply
 
-The operation moves it to OPEN, STOPPING and ANSWERED, the shell that plays it to the rest. Two
-threads or tasks may ask for an end at the same time, so a transition that is not drawn here is
-ignored, not an error.
+The operation moves it to OPEN, STOPPING and ANSWERED, and the shell that runs it to the others. Two
+threads or tasks may ask for an end at the same time, so a transition that is not shown here is
+ignored, and is not an error.
 """
 
 from enum import Enum
@@ -46,7 +46,7 @@ _NEXT = {
     State.CLOSED: set[State](),
 }
 RUNNING = frozenset({State.OPEN, State.STOPPING, State.ANSWERED})
-"""The states in which the server may have to be told something."""
+"""The states in which the server may have to be notified."""
 OVER = frozenset({State.CLOSING, State.ENDED, State.CLOSED})
 """The states in which the caller does not get any more text."""
 
@@ -72,10 +72,10 @@ class Life:
 
 
 class Fate(Enum):
-    """What has become of a turn on the server: see `turn.py`."""
+    """The state of a turn on the server: see `turn.py`."""
 
     UNSENT = "the server does not have the message"
     RUNNING = "the server may be generating the answer"
     STOPPED = "the server was told to stop generating"
     OVER = "the server is not generating"
-    DONE = "the server has stored all of the turn"
+    DONE = "the server has stored the whole turn"

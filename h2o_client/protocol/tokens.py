@@ -1,7 +1,7 @@
-"""The part of an answer that has arrived and that the caller has not taken yet.
+"""The part of an answer that has arrived but that the caller has not read yet.
 
-A caller may iterate the texts of an answer, its tokens, or both in turn. Nearly all want texts
-only, which are cheaper: tokens are made from the last data only on request.
+A caller may iterate the texts of an answer, its tokens, or alternate between both. Nearly all
+callers want only texts, which are cheaper: tokens are made from the last data on request.
 """
 
 from collections import deque
@@ -17,7 +17,7 @@ def is_shown(token: Token) -> bool:
 
 
 def shown_texts(tokens: Sequence[Token]) -> list[str]:
-    """Return the texts of those tokens that are shown."""
+    """Return the texts of the visible tokens."""
     return [token.text for token in tokens if not token.special and token.text]
 
 
@@ -25,8 +25,8 @@ class TokenQueue:
     """Texts and tokens of the same events: taking a text takes its token too, and vice versa.
 
     Attributes:
-        texts: the texts to show. A shell adds the texts that it pumped, and takes them from here.
-        parser: the parser that has the tokens of pumped texts, or None.
+        texts: the visible texts. A shell adds the texts that it pumped, and takes them from here.
+        parser: the parser with the tokens of pumped texts, or None.
     """
 
     __slots__ = ("_shown", "_tokens", "parser", "texts")
@@ -35,10 +35,10 @@ class TokenQueue:
         self.texts: deque[str] = deque()
         self.parser: TextParser | None = None
         self._tokens: deque[Token] = deque()
-        self._shown = 0  # how many of them are shown
+        self._shown = 0  # how many of them are visible
 
     def put(self, tokens: Sequence[Token]) -> None:
-        """Add the tokens of an `Emit`; all earlier ones have been taken."""
+        """Add the tokens of an `Emit`; all earlier tokens have been taken."""
         self.texts.extend(self._hold(tokens))
 
     def token(self) -> Token | None:
@@ -56,7 +56,7 @@ class TokenQueue:
         return token
 
     def _hold(self, tokens: Sequence[Token]) -> list[str]:
-        """Keep tokens; return the texts of those that are shown."""
+        """Keep tokens; return the texts of the visible ones."""
         self._tokens = deque(tokens)
         texts = shown_texts(tokens)
         self._shown = len(texts)

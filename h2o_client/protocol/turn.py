@@ -1,38 +1,37 @@
-"""One message and its answer: the heart of every operation.
+"""One message and its answer: the core of every operation.
 
-A turn asks, reads the stream, and knows at each moment what has become of it on the server, its
+A turn sends the message, reads the stream, and tracks the state of the turn on the server, its
 *fate*:
 
     UNSENT ──send──▶ RUNNING ──final event, error, rejection──▶ OVER ──all is stored──▶ DONE
                       │   ▲
-                      │   └──asked again in its place──┐
+                      │   └──sent again in its place───┐
                       └──the server was told to stop──▶ STOPPED
 
-When the connection is lost under it, the server goes on all the same and stores the whole answer.
-The turn then *recovers*: it searches what is stored for its answer, by the id that it chose for
-it, and gives the caller exactly what is missing. Only where nothing at all had arrived, and the
-server shows no sign of the turn, is the message asked again, in its place; never while the first
-generation may run, because one of the two answers would overwrite the other.
+If the connection is lost, the server continues anyway and stores the whole answer. The turn then
+*recovers*: it searches the stored conversation for its answer, by the id that it chose for it, and
+gives the caller exactly the missing part. Only if nothing had arrived, and the server shows no sign
+of the turn, is the message sent again, in its place; never while the first generation may still
+run, because one of the two answers would overwrite the other.
 
-The server stores an answer only when it is whole, and shows nothing before that. So a lost answer
-is waited for as long as it had been going, and `Timeouts.recovery` on top; from then on as long
-as the server shows signs of it. One whose response came to a regular end without its final event
-is searched for only briefly: as a rule the model server has broken it off, and nothing is stored.
-After a time limit there is one poll: the caller has waited long enough, and the server was about
-to answer. Stored text has lost the white space at its end, by JavaScript's idea of white space,
-which is not Python's.
+The server stores an answer only when it is whole, and shows nothing before that. So the turn waits
+for a lost answer for as long as it had been running plus `Timeouts.recovery`, and after that while
+the server shows signs of it. If the response ended regularly without its final event, the turn
+searches only briefly: usually the model server has failed, and nothing is stored. After a time
+limit it polls once: the caller has waited long enough, and the answer may just have been stored.
+Stored text lacks trailing white space, as defined by JavaScript, not by Python.
 
-Nothing marks a stored answer that another process has stopped half way: it appears whole.
+A stored answer that another process has stopped midway is not marked: it looks whole.
 
-Servers that keep a tree (of 2025) store a message when it arrives, and its answer while it is
-generated, with all that becomes of it. There a message names the one that it follows, read from
-the server where it is not known. A lost answer's stream is read again, live, where the server can
-do that; elsewhere its stored form is polled. A message is asked again only if two polls, a second
-apart, show that the server never got it.
+2025 servers keep a tree. They store a message when it arrives, and its answer while it is
+generated, including its outcome. A message names the one that it follows, which is read from the
+server if unknown. The stream of a lost answer is read again, live, if the server supports that;
+otherwise its stored form is polled. A message is sent again only if two polls, a second apart, show
+that the server never got it.
 """
 
-# 17_disconnect: the server goes on. 05_upstream_truncate_clean: nothing is stored of an answer
-# that the model server broke off. 11_stop_generating: a stopped answer is stored like a whole one.
+# 17_disconnect: the server continues. 05_upstream_truncate_clean: nothing is stored if the model
+# server fails midway. 11_stop_generating: a stopped answer is stored like a whole one.
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -84,14 +83,14 @@ from h2o_client.types import File, Reply, Revision, Token, WebSearchEntry
 
 _FIRST_POLL = 0.1  # seconds until a lost answer is polled for again; doubled each time
 _LONGEST_POLL = 2.0
-_TELLING = 0.02  # seconds between two looks whether the server has been told to stop
-_STOPPING = 2.0  # seconds that a stop is given to take effect; it takes about one
+_TELLING = 0.02  # seconds between two checks whether another thread has told the server to stop
+_STOPPING = 2.0  # seconds to wait for a stop to take effect; it takes about one
 _ENDED = 2.0  # seconds to poll for an answer whose response the server itself has ended
-# Seconds after its end here within which a turn may still be stored:
-_STORED_WHOLE = 30.0  # one whose final event has come
-_STORED_SHOWN = 5.0  # one that the server seems to have stopped generating
+# For how many seconds after its end here a turn may still be stored:
+_STORED_WHOLE = 30.0  # if its final event has arrived
+_STORED_SHOWN = 5.0  # if the server seems to have stopped generating
 _ABSENT = 1.0  # seconds between two polls that show that a message has not arrived
-_STORED_RUNNING = 300.0  # one whose generation may run on; it may not have begun to speak
+_STORED_RUNNING = 300.0  # if its generation may still run; it may not have produced a token yet
 
 
 class Turn:
@@ -104,16 +103,16 @@ class Turn:
         parameters: all generation parameters.
         recover: whether to recover the answer if its connection is lost.
         life: the state of the stream that this turn belongs to.
-        message_id: the id of the message that this one replaces; None: a new message.
+        message_id: the id of the message that this one replaces; None for a new message.
         stoppable: whether a stop would take effect in this conversation.
-        place: its place in a tree; None: after the newest message.
-        files: the files that go with it.
+        place: its place in a tree; None for a place after the newest message.
+        files: the files to send with it.
 
     Attributes:
         message_id: the id of the message.
         response_id: the id of its answer.
         parameters: all generation parameters.
-        fate: what has become of it on the server.
+        fate: the state of the turn on the server.
         asked: whether the message may have reached the server.
         told_at: the clock's time when the server was told to stop generating, or None.
         web_search_id: the id of the web search to base the answer on, or "".
@@ -148,35 +147,35 @@ class Turn:
         self.response_id = exchange.ambient.uuid4()
         self.web_search_id = ""
         self.web_search: list[WebSearchEntry] = []
-        # What cannot be sent is rejected now; the files were read and checked.
+        # This rejects invalid arguments now; the files were already read and checked.
         exchange.dialect.message("", self.outgoing()._replace(files=()))
         self._has_stop = bool(parameters.get("stop") or parameters.get("stop_sequences"))
         self._conversation = ""
-        self._text = bytearray()  # UTF-8, as the parser has it
+        self._text = bytearray()  # in UTF-8; shared with the parser
         self._parser = exchange.dialect.answer_parser(self._text)
         self._final: Final | None = None
         self._recovered = False
-        self._ended = False  # the response came to an end of its own
+        self._ended = False  # the server has ended the response
         self.told_at: float | None = None
-        self._telling = False  # just now
+        self._telling = False  # the stop request is in progress
         self._absent_since: float | None = None  # when a poll first showed that it is not stored
-        self._begun_stream = False  # the headers of the answer have come
+        self._begun_stream = False  # the headers of the answer have arrived
         self._revised = False
-        self._searched = False  # it was polled for until the time for that was up
+        self._searched = False  # it was polled for until the time limit for that
         self._begun: float | None = None
         self.fate = Fate.UNSENT
         self.asked = False
 
     @property
     def text(self) -> str:
-        """What has arrived of the answer."""
+        """The part of the answer that has arrived."""
         return self._text.decode()
 
     def check(self) -> None:
-        """Raise if the server cannot do what the message asks for.
+        """Raise if the server does not support an argument of the message.
 
         Raises:
-            UnsupportedError: it cannot; nothing was sent.
+            UnsupportedError: it does not; nothing was sent.
         """
         self._exchange.require(
             parameters=self.parameters, files=self.files, branches=self.place.chosen
@@ -184,7 +183,7 @@ class Turn:
 
     @property
     def title(self) -> str | None:
-        """The title of the conversation, if it has come with the answer."""
+        """The title of the conversation, if it arrived with the answer."""
         return self._parser.title
 
     @property
@@ -194,7 +193,7 @@ class Turn:
 
     @property
     def answered(self) -> bool:
-        """Whether there is a reply: the answer is whole, or was stopped."""
+        """Whether the reply is known: the answer is whole, or was stopped."""
         return self._life.state is State.ANSWERED
 
     @property
@@ -205,10 +204,10 @@ class Turn:
     def stored_within(self) -> float:
         """For how many seconds after its end here the server may still store it.
 
-        Nothing is stored of a turn that the server rejected, that ended in an error event, or whose
-        response came to a regular end without a final event. All others run on, whatever becomes
-        of the connection. A stop ends one at its next token, unless it is the second within a
-        minute or so.
+        The server stores nothing if it rejected the turn, if the turn ended with an error event, or
+        if its response ended regularly without a final event. All other turns run on, even without
+        a connection. A stop ends a turn at its next token, unless it is the second stop within
+        about a minute.
         """
         if self._exchange.dialect.has_tree:
             surely_over = self.fate in (Fate.UNSENT, Fate.DONE) and self.told_at is None
@@ -227,11 +226,11 @@ class Turn:
         """Send the message and read its answer.
 
         Args:
-            conversation: the conversation; "" for a turn that was stopped before there was one.
+            conversation: the conversation; "" if the turn was stopped before it was created.
             call: the call that this is part of.
 
         Raises:
-            H2oError: with what had arrived in `partial`.
+            H2oError: the turn failed; `partial` is the text that had arrived.
         """
         self._conversation = conversation
         try:
@@ -240,7 +239,7 @@ class Turn:
                     partial(self._attempt, call), call, self._may_ask_again
                 )
         except TransportError:
-            if not self._stopping:  # else it is how stop() woke this flow
+            if not self._stopping:  # otherwise stop() has woken this flow
                 raise
         if not self.whole:
             yield Close()
@@ -249,12 +248,12 @@ class Turn:
         return self._reply()
 
     def stop(self) -> Flow[None]:
-        """Tell the server to stop generating, unless it has stopped or was told already."""
+        """Tell the server to stop generating, unless it has stopped or was already told."""
         self._life.move(State.STOPPING)
         try:
             yield from self.abandon(self._exchange.cleanup())
         except CallerStoppedError:
-            return  # whoever stopped it tells the server
+            return  # the thread or task that stopped it tells the server
         except H2oError as error:
             self._exchange.ambient.warn(f"the server could not be told to stop: {in_short(error)}")
 
@@ -263,14 +262,14 @@ class Turn:
         while self._telling and self._exchange.dialect.has_tree and not deadline.expired():
             yield Sleep(_TELLING)  # a second stop could end the next answer
         if self.fate is Fate.RUNNING:
-            # Noted once it is answered: where another thread is at it, its word may come after the
-            # deletion that follows here, and find no conversation. Twice does no harm.
+            # The fate changes only after the server's answer: another thread's stop could arrive
+            # after the deletion that follows here, and not take effect. Stopping twice is harmless.
             self.told_at, self._telling = self._exchange.ambient.clock(), True
-            self._parser.mute()  # the server may cut the answer back to what was given
+            self._parser.mute()  # the server may truncate the answer to the part that was seen
             where, seen = self._conversation, self.text
             stop = self._exchange.dialect.stop(where, self.response_id, seen)
             try:
-                with contextlib.suppress(NotFoundError):  # there is nothing to stop any more
+                with contextlib.suppress(NotFoundError):  # nothing is left to stop
                     yield from self._exchange.attempt(stop, deadline, deadline)
             finally:
                 self._telling = False
@@ -278,7 +277,7 @@ class Turn:
             self.fate = Fate.STOPPED
 
     def _attempt(self, call: Call) -> Flow[None]:
-        """Ask once, and recover the answer if its connection is lost."""
+        """Send the message once, and recover the answer if its connection is lost."""
         self.check()
         has_tree = self._exchange.dialect.has_tree
         if has_tree and not self._stopping:
@@ -296,12 +295,12 @@ class Turn:
             return
         error.partial = self.text
         if not may_have_acted(error):
-            self._note_over()  # a stop now would be kept, and end the next answer
+            self._note_over()  # the server would apply a stop to the next answer
         if self._stopping:
             return
         if not self._recover or not can_be_recovered(error) or self.fate is Fate.DONE:
             raise error
-        error.__traceback__ = None  # it holds the stream, which may be dropped meanwhile
+        error.__traceback__ = None  # it would keep the stream alive, which may be dropped meanwhile
         if (yield from self._find_rest(error, call)) or self._stopping:
             return
         error.partial = self.text
@@ -311,7 +310,7 @@ class Turn:
         raise error
 
     def _may_ask_again(self, error: H2oError) -> bool:
-        """Whether the message may be sent again, as no answer to it is being generated."""
+        """Whether the message may be sent again, because no answer to it is being generated."""
         if self._exchange.dialect.has_tree and self._begun_stream:
             return False  # the failed answer is stored
         outcome = outcome_of(error)
@@ -328,7 +327,7 @@ class Turn:
         request = exchange.dialect.message(self._conversation, self.outgoing())
         self.fate = Fate.RUNNING
         self.asked = True
-        self._absent_since = None  # what polls showed of an earlier attempt does not count
+        self._absent_since = None  # polls during an earlier attempt do not count
         head = yield from exchange.send(request, deadline, call)
         if head.status != 200:
             body = yield from exchange.read_body(deadline)
@@ -347,12 +346,12 @@ class Turn:
     def _read_stream(
         self, parser: AnswerParser, call: Call, first_token: Deadline | None = None
     ) -> Flow[None]:
-        """Read the events of the answer, until it is whole, broken or stopped.
+        """Read the events of the answer, until it is whole, fails or is stopped.
 
         Args:
-            parser: of the answer.
+            parser: the parser of the answer.
             call: the call that this is part of.
-            first_token: when the first token must be there, where it comes after the headers.
+            first_token: by when the first token must arrive, if it follows the headers later.
         """
         idle = self._exchange.configuration.timeouts.idle
         self._parser = parser
@@ -367,16 +366,16 @@ class Turn:
                 self._note_final()
                 yield Emit(tokens)
             if tokens and (first_token is None or parser.count):
-                # The time that the caller takes is not the server's.
+                # The limits do not count the time that the caller takes.
                 since: float = self._exchange.ambient.clock()
                 if call.deadline.unlimited and not (self._stopping or parser.ended) and chunk:
                     since = yield Pump(parser, idle)
                     if tokens := parser.tokens():
                         self._note_final()
                         yield Emit(tokens)
-                # Comments keep a connection awake, but only tokens count as an answer.
+                # Comments keep a connection alive, but only tokens reset the idle limit.
                 silence = call.deadline.or_earlier(idle, "idle", since)
-            self._note_final()  # a shell that Ctrl-C broke off does not tell what it has read
+            self._note_final()  # a shell interrupted by Ctrl-C does not report what it has read
             if self._stopping or parser.final is not None:
                 break
             if parser.error is not None:
@@ -390,41 +389,41 @@ class Turn:
                     self._note_done()
                 raise IncompleteStreamError(
                     "the answer ended before its final event: the server, its model server or a "
-                    "proxy broke it off (try again)"
+                    "proxy cut it short (try again)"
                 )
         if parser.final is not None:
             yield from self._finish()
-            if parser.error is not None:  # it came after the final event
+            if parser.error is not None:  # it arrived after the final event
                 self._final = None
                 raise parser.error
 
     def _note_final(self) -> None:
-        """Note that the answer is whole, if it is."""
+        """Record whether the answer is whole."""
         if self._parser.final is not None:
             self._final = self._parser.final
             self._note_over()
 
     def _note_over(self) -> None:
-        """Note that the server is not generating."""
+        """Record that the server is not generating."""
         if self.fate is not Fate.DONE:
             self.fate = Fate.OVER
 
     def _finish(self) -> Flow[None]:
-        """Read the response to its end; the title comes late sometimes."""
+        """Read the response to its end; the title sometimes arrives late."""
         if (yield from self._exchange.read_tail(self._parser)):
             self._note_done()
 
     def _note_done(self) -> None:
-        """Note that the response has ended: a tree has all of the turn then."""
+        """Record that the response has ended: a tree then has the whole turn."""
         if self._exchange.dialect.has_tree:
             self.fate = Fate.DONE
 
     def _find_rest(self, error: H2oError, call: Call) -> Flow[bool]:
-        """Give the caller what is missing of the answer; return whether it was found."""
+        """Give the caller the missing part of the answer; return whether it was found."""
         recovery = self._exchange.configuration.timeouts.recovery
         patience = self._patience(error)
         self._exchange.ambient.wait(
-            f"the answer was lost: searching what is stored for it, for at most {patience:.0f} s"
+            f"the connection was lost: looking for the stored answer, for at most {patience:.0f} s"
         )
         until = self._exchange.deadline(patience, "recovery")
         shown: StoredConversation | None = None
@@ -432,7 +431,7 @@ class Turn:
         while not self._stopping:
             before = len(self._text)
             if patience and (yield from self._reattach(call)):
-                self._exchange.ambient.note("the connection was lost, and the stream read on")
+                self._exchange.ambient.note("the connection was lost; the stream was reattached")
                 return True
             if len(self._text) > before:
                 until, delay = self._exchange.deadline(recovery, "recovery"), _FIRST_POLL
@@ -441,7 +440,7 @@ class Turn:
                     self._exchange, self._conversation, call.deadline
                 )
             except NotFoundError:
-                raise error from None  # nothing will be found, nor could be asked again
+                raise error from None  # neither recovery nor a retry is possible
             if (found := (yield from self._take_stored(stored))) is not None:
                 return found
             if stored is not None:
@@ -470,7 +469,7 @@ class Turn:
         return recovery + now - (now if self._begun is None else self._begun)
 
     def _take_stored(self, stored: StoredConversation | None) -> Flow[bool | None]:
-        """Give the caller what is missing; return whether it is whole now, None: not known yet."""
+        """Give the caller the missing part; return whether the answer is whole, None if unknown."""
         has_tree = self._exchange.dialect.has_tree
         answer = self.find(stored)
         if answer is None:
@@ -488,7 +487,7 @@ class Turn:
         if answer.stage is not Stage.WHOLE:
             return False
         self._recovered = True
-        self._exchange.ambient.note("the connection was lost, the answer recovered")
+        self._exchange.ambient.note("the connection was lost; the answer was recovered")
         if missing is None:
             self._revised = True
             yield Emit([Revision(content)])
@@ -499,7 +498,7 @@ class Turn:
         return True
 
     def find(self, stored: StoredConversation | None) -> StoredAnswer | None:
-        """Find the answer in what the server has stored."""
+        """Find the answer in the stored conversation."""
         return None if stored is None else self._exchange.dialect.find(stored, self.outgoing())
 
     def is_absent(self, stored: StoredConversation | None) -> bool:
@@ -512,13 +511,13 @@ class Turn:
         return self._begun_stream or now - self._absent_since >= _ABSENT
 
     def _reattach(self, call: Call) -> Flow[bool]:
-        """Read the stream of the answer on, live, where the server can do that.
+        """Read the stream of the answer again, live, if the server supports that.
 
         Returns:
             Whether the answer is whole now.
 
         Raises:
-            H2oError: it failed.
+            H2oError: the answer failed.
         """
         exchange = self._exchange
         request = exchange.dialect.reattach(self._conversation, self.response_id)
@@ -547,11 +546,11 @@ class Turn:
         return self.whole
 
     def _stop_generation(self, error: H2oError, call: Call) -> Flow[None]:
-        """Make sure that the server generates nothing, so that the message can be asked again.
+        """Make sure that the server is not generating, so that the message can be sent again.
 
-        It shows no sign of the turn. In case it is generating all the same, it is told to stop and
-        given the time to do so; the new answer replaces what it stores then. The error is raised
-        again if the time limit does not allow for that.
+        The server shows no sign of the turn. In case it is generating anyway, tell it to stop and
+        wait for that; the new answer replaces what it then stores. If the time limit does not allow
+        this, the error is raised again.
         """
         if call.exhausted or call.deadline.at_most(_STOPPING) < _STOPPING:
             raise error
@@ -560,12 +559,12 @@ class Turn:
         except H2oError:
             raise error from None
         yield Sleep(_STOPPING)
-        # If the next attempt is lost too, the stored answer may be the half of this one.
+        # If the next attempt is lost too, the stored answer may be part of this one.
         self._recover = self._searched = False
         self._is_retry = True
 
     def outgoing(self) -> Outgoing:
-        """Return the message as it is sent."""
+        """Return the message to send."""
         return Outgoing(
             self.prompt,
             self.parameters,

@@ -1,16 +1,16 @@
-"""The turns of one conversation: one at a time, and each waits until the one before it is stored.
+"""The turns of one conversation: one at a time, and each waits until the previous one is stored.
 
-The server takes one message at a time: of two at once, the one that ends last overwrites the other.
-And it stores a turn only at its end or after it: a whole one when its
-response ends or some hundred milliseconds later, a stopped one about a second after the stop, one
-that it could not be told to stop when its generation has run to the end. A message that is sent
-before that is built on a history without the turn, and is itself overwritten by it.
+The server accepts one message at a time: of two concurrent ones, the last to end overwrites the
+other. It stores a turn only when it ends or later: a whole turn when its response ends or a few
+hundred milliseconds later, a stopped turn about a second after the stop, and a turn whose stop
+failed when its generation has ended. A message that is sent before that gets a history without the
+turn, and the turn then overwrites it.
 
-So a message is sent only when the fate of the previous turn is known, and so it is with all that
-reads or changes what is stored of the messages. `Turns` remembers the last turn until then.
+So a message is sent only when the fate of the previous turn is known, and the same applies to every
+request that reads or changes stored messages. `Turns` remembers the last turn until then.
 """
 
-# 07c_parallel_messages: the overwriting. 24_race_after_stream: what is stored when.
+# 07c_parallel_messages: the overwriting. 24_race_after_stream: when turns are stored.
 
 from collections.abc import Callable
 
@@ -25,32 +25,32 @@ from h2o_client.protocol.state import Fate
 from h2o_client.protocol.turn import Turn
 
 _TRUSTED = 5.0  # seconds after which a whole answer counts as stored, without a poll
-_STOP_AGAIN = 120.0  # seconds after which a stop in the same conversation surely works again
-_STOP_KEPT = 5.5  # seconds for which a server surely keeps a stop that found nothing to stop
+_STOP_AGAIN = 120.0  # seconds after which a stop in the same conversation certainly works again
+_STOP_KEPT = 5.5  # seconds after which a stop that had nothing to stop has certainly expired
 _FIRST_POLL = 0.05
 _LONGEST_POLL = 1.0
-_TOLD = 8 * _FIRST_POLL  # the pause from which on the caller is told of the wait
+_TOLD = 8 * _FIRST_POLL  # the pause at which the caller is told about the wait
 _MAY_BE_STORED = (
     "the server has not stored the last turn of this conversation yet, and may still be "
     "generating its answer: nothing was sent, as one of the two would be lost (wait and call "
-    "again, or begin a new conversation, with client.chat(messages))"
+    "again, or start a new conversation with client.chat(messages))"
 )
 _NOT_STORED = (
     "the server has not stored the last answer of this conversation: nothing was sent (call again "
-    "to go on without that answer, or begin a new conversation, with client.chat(messages))"
+    "to continue without that answer, or start a new conversation with client.chat(messages))"
 )
 _STOP_MAY_BE_KEPT = (
-    "the server may still keep the stop of the last answer, which would end the next one: nothing "
-    "was sent (call again in a few seconds)"
+    "the server may apply the stop of the last answer to the next one: nothing was sent (call "
+    "again in a few seconds)"
 )
 
 
 class Turns(Lock):
-    """The turns of one conversation, shared by all who resumed it; the lock of the next one.
+    """The turns of one conversation, shared by all objects that resume it; the lock of the next.
 
     Attributes:
-        unconfirmed: the last turn, as long as the server may still store it.
-        tip: in a tree, the id of the message that the next one follows, where it is known.
+        unconfirmed: the last turn, while the server may still store it.
+        tip: in a tree, the id of the message that the next one follows, if known.
     """
 
     __slots__ = ("_ended_at", "_stopped_at", "tip", "unconfirmed")
@@ -63,12 +63,12 @@ class Turns(Lock):
         self._stopped_at: float | None = None
 
     def stoppable(self, now: float) -> bool:
-        """Whether a stop takes effect: a second one within a minute or so does not."""
+        """Whether a stop takes effect: a second one within about a minute does not."""
         # 11b_stop_again_later
         return self._stopped_at is None or now - self._stopped_at > _STOP_AGAIN
 
     def note(self, turn: Turn, now: float) -> None:
-        """Note that a turn has ended here; the server is told to stop it, if it may run."""
+        """Record that a turn has ended here; if it may still run, the server is told to stop it."""
         self.tip = None
         if turn.fate in (Fate.RUNNING, Fate.STOPPED):
             self._stopped_at = now
@@ -83,20 +83,20 @@ class Turns(Lock):
         patience: float | None,
         stopping: Callable[[], bool],
     ) -> Flow[StoredConversation | None]:
-        """Wait until the server has stored the last turn, or surely will not.
+        """Wait until the server has stored the last turn, or certainly will not store it.
 
         Args:
             exchange: sends its requests.
             conversation: the id of the conversation.
-            call: the call that waits: it may have a time limit.
-            patience: seconds that a call without one waits at the most, or None.
+            call: the call that waits; it may have a time limit.
+            patience: the maximum wait of a call without a time limit, in seconds, or None.
             stopping: whether the caller has asked to stop.
 
         Returns:
-            What the server has stored, if it was read and the turn is in it.
+            The stored conversation, if it was read and contains the turn.
 
         Raises:
-            ConversationBusyError: it is not known in time, or a whole answer is not stored.
+            ConversationBusyError: this is not known in time, or a whole answer is not stored.
             NotFoundError: the conversation is gone.
         """
         turn, clock = self.unconfirmed, exchange.ambient.clock
@@ -108,7 +108,7 @@ class Turns(Lock):
         if exchange.dialect.has_tree:
             waiting = self._wait_until_over(turn, exchange, conversation, until, stopping)
             return (yield from waiting)
-        missing = polled = False  # `missing`: a poll has shown that it is not stored
+        missing = polled = False  # `missing`: a poll has shown that the turn is not stored
         delay = _FIRST_POLL
         while self.unconfirmed is turn and not stopping():
             within = turn.stored_within if missing or not turn.whole else _TRUSTED
@@ -145,7 +145,7 @@ class Turns(Lock):
     ) -> Flow[StoredConversation | None]:
         """Wait until a server that keeps a tree has finished the last turn.
 
-        A stop that comes when nothing is generated is kept, and would end the next answer.
+        The server keeps a stop that arrives when nothing is generated, and ends the next answer.
         """
         # 04_stop
         clock = exchange.ambient.clock
@@ -154,7 +154,7 @@ class Turns(Lock):
             stored = yield from conversations.poll(exchange, conversation, until)
             answer = turn.find(stored)
             if turn.is_absent(stored) if answer is None else answer.over:
-                turn.fate = Fate.DONE  # from now on, a stop would be kept
+                turn.fate = Fate.DONE  # from now on, the server would keep a stop
                 stopped = answer is not None and answer.stage is Stage.STOPPED
                 if turn.told_at is not None and not stopped:
                     kept_until = max(self._ended_at, turn.told_at) + _STOP_KEPT
@@ -165,7 +165,7 @@ class Turns(Lock):
                 self.unconfirmed = None
                 return stored
             if clock() - self._ended_at > turn.stored_within:
-                self.unconfirmed = None  # the server was stopped itself
+                self.unconfirmed = None  # the server itself has probably been shut down
                 return stored
             if until.expired():
                 raise ConversationBusyError(_MAY_BE_STORED)

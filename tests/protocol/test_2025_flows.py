@@ -150,7 +150,7 @@ def test_a_parent_begins_another_branch() -> None:
     assert [each["id"] for each in world.sent] == ["root-f1", "a2", "a2", "a2"]
     history = world.play(talk.refresh())
     assert [message.content for message in history] == ["One", " Hello", "Third", " Hello"]
-    with pytest.raises(ValueError, match="has no message"):
+    with pytest.raises(ValueError, match="does not contain the parent"):
         send(world, talk, "x", parent="nope")
 
 

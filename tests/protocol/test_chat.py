@@ -628,7 +628,7 @@ def test_a_deletion_that_fails_spoils_no_answer_and_is_tried_again_by_the_sweep(
     assert scene.run().text == " Hello"
     assert scene.conversations == {CONVERSATION}
     assert len(scene.warnings) == 1
-    assert "tries again when it closes" in scene.warnings[0]
+    assert "retries when it closes" in scene.warnings[0]
 
     scene.play(conversations.sweep(scene.exchange, scene.exchange.cleanup()))
     assert scene.conversations == set()

@@ -279,7 +279,7 @@ def test_retry_of_a_shared_conversation_copies_it_first() -> None:
 def test_retry_where_nothing_was_sent_yet(taken_up: bool) -> None:
     world = new_world({"data": says(data())})
     talk = open_talk(world, id=CONVERSATION if taken_up else None)
-    with pytest.raises(ValueError, match="nothing has been asked"):
+    with pytest.raises(ValueError, match="does not have a message to retry"):
         send(world, talk, None)
     assert "message" not in world.operations
     assert send(world, talk).text == " Hello"  # it is not busy
@@ -496,7 +496,7 @@ def test_what_was_looked_for_in_vain_is_not_waited_for_again() -> None:
     send(world, talk, "Next")
     assert world.elapsed <= 35.1
     assert world.notes == [
-        "the answer was lost: searching what is stored for it, for at most 30 s",
+        "the connection was lost: looking for the stored answer, for at most 30 s",
         "waiting until the last turn is stored, for at most 5 s",
     ]
 
@@ -786,8 +786,8 @@ def test_a_deletion_that_failed_is_still_to_be_done() -> None:
     ("options", "error", "text"),
     [
         ({"id": CONVERSATION, "from_share": "PMvsTaJ"}, ValueError, "not both"),
-        ({"id": CONVERSATION, "model": "m"}, ValueError, "leave `model` out"),
-        ({"from_share": "PMvsTaJ", "model": "m"}, ValueError, "leave `model` out"),
+        ({"id": CONVERSATION, "model": "m"}, ValueError, "omit `model`"),
+        ({"from_share": "PMvsTaJ", "model": "m"}, ValueError, "omit `model`"),
         ({"model": " "}, ValueError, "blank"),
         ({"model": 7}, TypeError, "model must be a string"),
         ({"id": ""}, ValueError, "not a valid conversation id"),

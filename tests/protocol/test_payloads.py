@@ -335,7 +335,7 @@ def test_the_defaults_are_not_changed_by_a_call() -> None:
 
 @pytest.mark.parametrize("name", ["foo", "tfs", "guidance_scale", "x" * 100])
 def test_an_unknown_name_goes_in_the_mapping(name: str) -> None:
-    with pytest.raises(TypeError, match=re.escape("anything else goes in parameters={…}")):
+    with pytest.raises(TypeError, match=re.escape("pass anything else in parameters={…}")):
         merge_parameters({}, None, {name: {"a": [1]}})
     assert merge_parameters({}, {name: {"a": [1]}}, {})[name] == {"a": [1]}
 

@@ -334,7 +334,7 @@ async def test_what_cannot_be_sent_is_refused_at_once(api: Api, server: Emulator
             await talk.send(" ")
         with pytest.raises(TypeError):
             talk.stream("Hi", temprature=1)  # type: ignore[call-arg]
-        with pytest.raises(ValueError, match="nothing has been asked"):
+        with pytest.raises(ValueError, match="does not have a message to retry"):
             await talk.retry()
         with pytest.raises(ValueError, match="1 to 100"):
             await talk.rename("")

@@ -122,7 +122,7 @@ async def test_an_orphan_with_an_id_that_leads_elsewhere_is_not_deleted(
     server = Server(made=None, listed=EVIL)
     await play(api, server, scenario)
     assert not any(line.startswith("DELETE") for line in server.lines)
-    assert "may be left on the server, as clean-up failed: ProtocolError" in caplog.text
+    assert "may be left on the server, because the clean-up failed: ProtocolError" in caplog.text
 
 
 async def test_the_ids_of_stored_messages_are_checked(api: Api) -> None:

@@ -452,7 +452,7 @@ async def test_a_failed_clean_up_replaces_no_exception(
             async with client.stream("Hi") as stream:
                 async for _ in stream:
                     raise OwnError
-        assert "tries again when it closes" in caplog.text
+        assert "retries when it closes" in caplog.text
     await api.settled()
     assert kinds(server).count(on) == 2
 

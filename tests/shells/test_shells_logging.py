@@ -85,7 +85,7 @@ async def test_retries_and_recovery_are_told(
         assert (await client.chat("Hi")).recovered
     text = caplog.text
     assert re.search(r"attempt 2 in 0\.00 s, after OverloadedError", text)
-    assert "the connection was lost, the answer recovered" in text
+    assert "the connection was lost; the answer was recovered" in text
     assert {record.levelname for record in caplog.records if "h2o_client" in record.name} == {
         "INFO"
     }

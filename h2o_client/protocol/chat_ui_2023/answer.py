@@ -1,23 +1,23 @@
-"""The answer's stream in the protocol of 2023: `data:` lines in, tokens out.
+"""The answer's stream in the 2023 protocol: `data:` lines in, tokens out.
 
-Each `data:` line is a JSON object and an event of its own. The model server
-(text-generation-inference) writes the events, and the service passes them on as they come. The
+Each `data:` line is a JSON object and a separate event. The model server
+(text-generation-inference) writes the events, and the service forwards them as they arrive. The
 rules:
 
 * An answer is complete only if an event had a `generated_text` that is not null; `""` is a
   complete, empty answer. A stream that ended in any other way was cut short, even if HTTP reports a
   proper end.
-* The text is the join of the texts of the tokens that are not special, verbatim. It is not
-  `generated_text`, which can hold the end token's text.
-* Two halves of a surrogate pair in successive tokens are one character, and belong to the second of
-  them; a half alone becomes U+FFFD. A half at the end of a truncated stream is left out.
+* The text consists of the texts of the tokens that are not special, verbatim. It is not
+  `generated_text`, which can contain the end token's text.
+* Two halves of a surrogate pair in successive tokens are one character, which belongs to the second
+  token; a half alone becomes U+FFFD. A half at the end of a truncated stream is dropped.
 * Anything after the final event is not part of the answer.
 * An error does not discard the tokens before it: `feed()` returns them, and sets `error`.
 
-Nearly every event has the same form and arrives in a read of its own, and nearly every caller wants
-only its text. `_EVENT` matches that form to the byte, and finds the text in a quarter of the time
-that splitting lines and decoding JSON takes; tokens are made from its matches on request. Anything
-else is read by the ordinary path, which defines what an event means.
+Nearly every event has the same form and arrives in a separate read, and nearly every caller wants
+only its text. `_EVENT` matches exactly that form, and finds the text in a quarter of the time that
+splitting lines and decoding JSON takes; tokens are made from its matches on request. Anything else
+is read by the ordinary path, which defines what an event means.
 """
 
 # 01_happy_path: the form of the events. 05_upstream_empty: a whole, empty answer.
@@ -40,15 +40,14 @@ from h2o_client.protocol.text import join_halves
 from h2o_client.protocol.tokens import shown_texts
 from h2o_client.types import Token
 
-MAX_TEXT = 32 * 1024 * 1024  # bytes of the text of one answer: thousands of times what a model says
+MAX_TEXT = 32 * 1024 * 1024  # bytes of the text of one answer: thousands of times the usual length
 _MAX_MESSAGE = 500
 _BOM = b"\xef\xbb\xbf"
 _raw_decode = json.JSONDecoder().raw_decode
 _new_token = tuple.__new__  # half the cost of calling `Token`
 
-# A token that is shown and not the last [01_happy_path]: its id, its text (or else its text as it
-# stands in JSON, with escapes), its logprob. What a part has taken it keeps, so that nothing is
-# tried twice.
+# A visible token other than the last [01_happy_path]: its id, its text (or its JSON text, if that
+# has escapes), its logprob. Possessive quantifiers prevent backtracking.
 _EVENT = re.compile(
     rb'data:\{"token":\{"id":(0|[1-9][0-9]{0,9}+),'
     rb'"text":(?:"([^"\\\x00-\x1f]++)"|("(?:[^"\\\x00-\x1f]++|\\[ -~])++")),'
@@ -79,10 +78,10 @@ class Final(NamedTuple):
         return count if type(count) is int else None
 
     def finish_reason(self, *, has_stop: bool) -> str | None:
-        """Return the server's reason, or conclude it from the last token.
+        """Return the server's reason, or infer it from the last token.
 
         Args:
-            has_stop: whether stop sequences were given, at which it may have ended.
+            has_stop: whether stop sequences were set, one of which may have ended the answer.
         """
         reason = self.details.get("finish_reason")
         if isinstance(reason, str):
@@ -96,16 +95,16 @@ class AnswerParser:
     """Reads the stream of one answer.
 
     Args:
-        limit: the most bytes that a line may have.
-        longest: the most bytes that the text may have, so that an endless answer cannot fill the
-            memory.
-        text: what the text of the answer is added to.
+        limit: the maximum size of a line, in bytes.
+        longest: the maximum size of the text, in bytes, so that an endless answer cannot exhaust
+            the memory.
+        text: the buffer that the text of the answer is appended to.
 
     Attributes:
         text: the visible text of the answer, in UTF-8: many small strings would take twenty times
             more memory.
         count: how many tokens have arrived.
-        ended: whether the answer is final, whatever the server still sends.
+        ended: whether the answer is final, so that anything more from the server is ignored.
         final: the final event, once it has arrived: the answer is complete.
         error: the error in the stream, once it occurs; parsing stops there.
     """
@@ -123,10 +122,10 @@ class AnswerParser:
         self._lines = LineSplitter(limit)
         self._limit = limit
         self._longest = longest
-        self._room = 0  # bytes that cannot exceed a limit; none but between lines
-        self._half = ""  # the first half of a character, whose other half may come
+        self._room = 0  # bytes that cannot exceed a limit; 0 within a line
+        self._half = ""  # the first half of a character, whose other half may follow
         self._fresh = True
-        self._latest: list[re.Match[bytes] | Token] = []  # what came last
+        self._latest: list[re.Match[bytes] | Token] = []  # the tokens of the last bytes
         self.text = bytearray() if text is None else text
         self.count = 0
         self.ended = False
@@ -134,7 +133,7 @@ class AnswerParser:
         self.error: H2oError | None = None
 
     def feed(self, data: bytes) -> list[Token]:
-        """Return the tokens whose events end within `data`, special ones too.
+        """Return the tokens whose events end within `data`, including special ones.
 
         Check `final` and `error` afterwards.
         """
@@ -146,7 +145,7 @@ class AnswerParser:
         event = _one_event(data)
         if event is None or len(data) > self._room:
             return self._read_on(data)
-        # The way of nearly every read.
+        # The hot path: nearly every read.
         try:
             text = _text_of(event)
             self.text += text.encode()
@@ -164,7 +163,7 @@ class AnswerParser:
         self._latest = latest
         start, size = 0, len(data)
         if size > self._room:
-            # Mostly an event was cut: its rest goes the common way, what follows the usual one.
+            # Usually an event was split: read its rest on the ordinary path, the others below.
             end = data.find(b"\n\n")
             start = size if end < 0 else end + 2
             self._others(data[:start], texts)
@@ -179,7 +178,7 @@ class AnswerParser:
                     self.count += 1
                     start = event.end()
             except ValueError:
-                self._room = 0  # the common way says what is wrong
+                self._room = 0  # the ordinary path reports what is wrong
         if start < size:
             self._others(data[start:], texts)
         return [] if self.ended else texts
@@ -224,8 +223,8 @@ class AnswerParser:
             if rest:
                 self._line(rest, tokens)
         except ProtocolError:
-            # Half a line is what a stream that was cut leaves [05_upstream_truncate_midline]:
-            # that does not break the protocol, and the missing final event tells of it.
+            # A stream that was cut can end in the middle of a line [05_upstream_truncate_midline]:
+            # that is not a protocol error, and the missing final event reports it.
             return tokens
         except H2oError as error:
             self.error = error
@@ -233,23 +232,23 @@ class AnswerParser:
         return tokens
 
     def mute(self) -> None:
-        """Do nothing: the server stores the part of a stopped answer that it has."""
+        """Do nothing: the server stores everything it has of a stopped answer."""
 
     def _line(self, line: bytes, tokens: list[Token]) -> bool:
-        """Read one line; return whether it was the last that counts."""
+        """Read one line; return whether it was the final event."""
         if self._fresh:
             self._fresh = False
             line = line.removeprefix(_BOM)
         if not line.startswith(b"data:"):
-            return False  # a comment [05_upstream_keepalive], or a field of no meaning here
+            return False  # a comment [05_upstream_keepalive], or a field that is not used here
         try:
             text = line[5:].strip().decode()
             event, end = _raw_decode(text)
         except (ValueError, RecursionError):
             raise _malformed(line, "a line of the answer is not JSON") from None
         if end != len(text):
-            raise _malformed(line, "a line of the answer holds more than one JSON value")
-        # `type(…) is` costs less than isinstance(), and JSON makes no subclasses.
+            raise _malformed(line, "a line of the answer contains more than one JSON value")
+        # `type(…) is` costs less than isinstance(), and JSON values are never of a subclass.
         if type(event) is not dict:
             raise _malformed(line, "an event of the answer is not a JSON object")
         data = event.get("token")
@@ -292,7 +291,7 @@ class AnswerParser:
     def _add(self, token: Token, tokens: list[Token]) -> None:
         raw = b"" if token.special else token.text.encode()
         if len(self.text) + len(raw) > self._longest:
-            raise ProtocolError("the answer is longer than any model can make it")
+            raise ProtocolError("the answer is longer than any model's answer can be")
         tokens.append(token)
         self.text += raw
 
@@ -320,12 +319,12 @@ def _text_of(event: re.Match[bytes]) -> str:
 
 
 def model_error(message: str, kind: str) -> H2oError:
-    """Make the error that a model server reported inside an answer, as for its status."""
+    """Make the error that a model server reported inside an answer, as if by a status."""
     advice = {
         "validation": "change the prompt or the parameters",
         "overloaded": "it has too many requests; try again later",
         "generation": "it failed while generating; try again",
-        "incomplete_generation": "it broke off; try again",
+        "incomplete_generation": "it stopped before the end; try again",
     }.get(kind, "the answer is not complete; try again")
     text = f"the model server reported an error: {message} ({advice})"
     if kind == "overloaded":

@@ -1,16 +1,16 @@
-"""The flattened form in which SvelteKit sends data ("devalue"): reading it.
+"""Reads devalue, the flattened form in which SvelteKit sends data.
 
 A value is one flat list. Its first entry is the value itself. An entry that is an object or an
-array holds numbers, each of which is the index of another entry:
+array contains numbers, each of which is the index of another entry:
 
     [{"title": 1, "tags": 2}, "Hi", [1, 3], true]    ->   {"title": "Hi", "tags": ["Hi", True]}
 
--1 stands for undefined, and `["Date", iso]` for a date. The format knows more: sets, maps, big
+-1 means undefined, and `["Date", iso]` is a date. The format supports more: sets, maps, big
 numbers, sparse arrays, cycles. Servers of this protocol have never sent any of these, so they are
 rejected with an error that names the type.
 """
 
-# Objects, arrays, undefined and dates: 13_data_json, 16_web_search and all others.
+# Objects, arrays, undefined and dates: 13_data_json, 16_web_search and all other captures.
 
 import re
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from typing import cast
 from h2o_client.errors import ProtocolError
 
 _UNDEFINED = -1
-_DEEPEST = 32  # what the service sends is nested 6 deep
+_DEEPEST = 32  # levels of nesting; the service's data has 6
 _MAX_REPEATS = 10  # how many times larger than its payload a value may be
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
@@ -28,23 +28,23 @@ def unflatten(values: object) -> object:
     """Return the value of a flattened payload.
 
     Args:
-        values: the payload as `json.loads` gives it.
+        values: the payload, decoded by `json.loads`.
 
     Raises:
-        ProtocolError: it is not such a payload, or holds a type that this protocol does not use.
+        ProtocolError: it is not such a payload, or contains a type that this protocol does not use.
     """
     if type(values) is int and values == _UNDEFINED:
         return None
     if not isinstance(values, list) or not values:
         raise _error(f"expected a list of entries, got {type(values).__name__}")
     entries = cast("list[object]", values)
-    # An entry that is referred to twice is built twice. That costs little, but a few bytes could
-    # ask for any amount of memory.
+    # An entry that is referenced twice is built twice. That costs little, but without a limit a few
+    # bytes could use any amount of memory.
     return _Reader(entries, left=1000 + _MAX_REPEATS * len(entries)).read(0, _DEEPEST)
 
 
 class _Reader:
-    """Builds one value. Its errors name indexes and types, but not contents, such as prompts."""
+    """Builds one value. Its errors name indexes and types, but never contents, such as prompts."""
 
     __slots__ = ("_entries", "_left")
 
@@ -82,7 +82,7 @@ def _date(place: int, items: list[object]) -> datetime:
     try:
         if isinstance(text, str) and _DATE.fullmatch(text):
             return datetime.fromisoformat(text).astimezone(UTC)
-    except ValueError:  # such as the thirtieth of February
+    except ValueError:  # such as 30 February
         raise _error(f"entry {place} is not a valid date") from None
     raise _error(f"entry {place} is not a valid date")
 

@@ -1,4 +1,4 @@
-"""The requests of the protocol of 2023, each with the reader of its answer."""
+"""The requests of the 2023 protocol, each with the reader of its answer."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -62,8 +62,8 @@ class Dialect2023:
             "searchEnabled": "true",
         }
         if not share:
-            # 02b_settings_stored: the server reads any value but an empty one as "yes", the text
-            # "false" too; to opt out on every version, the field is left out.
+            # 02b_settings_stored: the server treats any non-empty value as true, even the text
+            # "false"; omitting the field opts out on every version.
             del fields["shareConversationsWithModelAuthors"]
         fields |= kept or {}
         content = urlencode(fields).encode()
@@ -79,7 +79,7 @@ class Dialect2023:
         *,
         model: str,
         from_share: str | None = None,
-        preprompt: str | None = None,  # noqa: ARG002 -- as other dialects
+        preprompt: str | None = None,  # noqa: ARG002 -- for other dialects
     ) -> Query[Created]:
         """`POST /conversation`."""  # 03_create_conversation; a copy: 10_share
         fields = {"model": model}
@@ -118,7 +118,7 @@ class Dialect2023:
         """Return None: the server does not support this."""
 
     def cannot_reattach(self) -> None:
-        """Do nothing: that is known already."""
+        """Do nothing: this is already known."""
 
     def reattached_parser(self, text: bytearray) -> AnswerParser:
         """Make the parser of an answer."""
@@ -131,7 +131,12 @@ class Dialect2023:
                 return StoredAnswer(found, None, Stage.WHOLE, over=True)
         return None
 
-    def stop(self, conversation: str, response_id: str = "", seen: str = "") -> Query[None]:  # noqa: ARG002 -- as other dialects
+    def stop(
+        self,
+        conversation: str,
+        response_id: str = "",  # noqa: ARG002 -- for other dialects
+        seen: str = "",  # noqa: ARG002 -- for other dialects
+    ) -> Query[None]:
         """`POST /conversation/{id}/stop-generating`, without a body."""  # 11_stop_generating
         return Query(
             self._site.about("stop", "POST", conversation, "/stop-generating"), check_status
@@ -156,14 +161,14 @@ class Dialect2023:
 
     def conversations(
         self,
-        page: int,  # noqa: ARG002 -- as other dialects
+        page: int,  # noqa: ARG002 -- for other dialects
     ) -> "Query[tuple[tuple[ConversationInfo, ...], bool]]":
         """`GET /__data.json`: the conversations, all on one page."""
         return self._root(lambda overview: (overview.conversations, False))
 
     def is_unknown_model(self, error: H2oError) -> bool:
         """Whether an error may mean that the server does not know the model."""
-        # 02_settings_variants, 03_create_conversation: the service itself says no more.
+        # 02_settings_variants, 03_create_conversation: the service gives no better reason.
         return isinstance(error, ServerError) and error.message == "Internal Error"
 
     def stored(self, conversation: str) -> Query[StoredConversation]:
@@ -174,7 +179,7 @@ class Dialect2023:
         return Query(request, reading(read_conversation), MAX_STORED, proves=True)
 
     def shared(self, share: str) -> Query[StoredConversation]:
-        """`GET /r/{id}/__data.json`, in the same form as own conversations."""  # 10_share
+        """`GET /r/{id}/__data.json`, in the same form as other conversations."""  # 10_share
         from h2o_client.protocol.chat_ui_2023.stored import read_conversation
 
         request = self._site.request("shared", "GET", f"/r/{in_path(share)}/__data.json")
@@ -199,7 +204,7 @@ class Dialect2023:
         )
 
     def share_prefix(self) -> Query[str]:
-        """Raise: the service gives whole URLs."""
+        """Raise: this server returns whole URLs."""
         raise AssertionError("not needed here")
 
     def vote(self, conversation: str, message: str, score: int) -> Query[None]:
@@ -235,7 +240,7 @@ class Dialect2023:
 
 
 def _kept(overview: "Overview") -> dict[str, Any]:
-    """Return the fields of the settings that are sent back as they are."""
+    """Return the fields of the settings that are sent back unchanged."""
     kept: dict[str, Any] = {}
     if any(known.id == overview.settings.active_model for known in overview.models):
         kept["activeModel"] = overview.settings.active_model

@@ -1,7 +1,7 @@
 """The stream of a web search: JSON objects without separators.
 
-`GET /conversation/{id}/web-search?prompt=…` is answered with one object after another, each with
-the whole list so far, and the server never closes the response:
+The server answers `GET /conversation/{id}/web-search?prompt=…` with one object after another, each
+with the whole list so far, and never closes the response:
 
     {"messages":[A]}{"messages":[A,B]}{"messages":[A,B,C,{"type":"result","id":"6b00…"}]}
 
@@ -12,7 +12,7 @@ result and is not a failure: the message can still be sent.
 one whenever a piece with that character has arrived.
 """
 
-# What is said here is in 16_web_search; the sources are of chat-ui 0.6.
+# 16_web_search; the sources are from chat-ui 0.6.
 
 import codecs
 import json
@@ -26,7 +26,7 @@ from h2o_client.protocol.text import load_json
 from h2o_client.types import WebSearchEntry, WebSearchSource
 
 MAX_OBJECT = 1024 * 1024
-# Characters read in all: an object that grows by single `}` costs the square of its length.
+# Characters decoded in total: an object that grows by one `}` at a time takes quadratic time.
 _MAX_WORK = 256 * MAX_OBJECT
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -38,7 +38,7 @@ class WebSearchParser:
     """Reads the stream of one web search.
 
     Args:
-        limit: the most characters that one object may have.
+        limit: the maximum length of one object, in characters.
 
     Attributes:
         result: the id of the search, once it has arrived: the `web_search_id` for the message.
@@ -49,16 +49,16 @@ class WebSearchParser:
     def __init__(self, limit: int = MAX_OBJECT) -> None:
         self._limit = limit
         self._decode = codecs.getincrementaldecoder("utf-8")().decode
-        self._pieces: list[str] = []  # of the object that has not ended
+        self._pieces: list[str] = []  # of an incomplete object
         self._size = 0  # characters in them
         self._work = 0
         self._seen = 0  # entries that were returned
         self.result: str | None = None
 
     def feed(self, data: bytes) -> list[WebSearchEntry]:
-        """Return the entries that are new with `data`, the result among them.
+        """Return the entries that are new with `data`, including the result.
 
-        Anything after the result is ignored. After an error the parser cannot be used any more.
+        Anything after the result is ignored. Do not use the parser again after an error.
 
         Raises:
             ProtocolError: this is not the stream of a web search, or an object exceeds the limit.
@@ -71,7 +71,7 @@ class WebSearchParser:
             raise _not_a_search(data) from None
         self._pieces.append(new)
         self._size += len(new)
-        # Where nothing has come before, the first character tells an HTML page from an object.
+        # At the beginning, the first character distinguishes an HTML page from an object.
         entries = self._read_objects() if "}" in new or self._size == len(new) else []
         if self._size > self._limit:
             raise self._too_long()
@@ -113,11 +113,11 @@ class WebSearchParser:
                 if error.msg.startswith("Unterminated") or _PART_OF_A_WORD.fullmatch(rest):
                     return 0
             except RecursionError:
-                pass  # it is nested too deeply to be one of the service's
+                pass  # it is nested too deeply to come from the service
         raise _not_a_search(text[start:].encode("utf-8", "replace"))
 
     def _read(self, content: str) -> list[WebSearchEntry]:
-        """Read one object; return the entries that the objects before it did not have."""
+        """Read one object; return its entries that are new."""
         try:
             value = load_json(content)
         except (ValueError, RecursionError):
@@ -147,7 +147,7 @@ class WebSearchParser:
             if not is_id(result):
                 raise _error("a result without a valid id")
             self.result = result
-        # All of them are optional: an update mostly has a message only.
+        # All of them are optional: most updates have only a message.
         if text is not None and not isinstance(text, str):
             raise _error("an entry whose message is not text")
         if args is not None and not _is_list(args):

@@ -1,24 +1,24 @@
-"""The answer's stream in the protocol of 2025: JSON lines in, tokens out.
+"""The answer's stream in the 2025 protocol: JSON lines in, tokens out.
 
 Each line is a JSON object with a `type`. The rules:
 
-* An answer is complete if `finalAnswer` came with `interrupted` false and without an error after
+* An answer is complete if `finalAnswer` arrived with `interrupted` false and without an error after
   it. An empty answer is only known to be complete when the stream has finished, as the error comes
   last.
 * The text of `finalAnswer` is the answer, without trailing white space. The streamed text is a
-  preview: if the model server breaks off, the server asks it again within the same stream, and the
-  tokens of the second attempt follow those of the first. The whole answer is then sent again, as a
-  `Revision`.
+  preview: if the model server fails midway, the server asks it again within the same stream, and
+  the tokens of the second attempt follow those of the first. The caller then gets the whole answer
+  again, as a `Revision`.
 * Tokens are padded with NUL to 16 UTF-16 units; the padding is removed. Two halves of a surrogate
   pair in successive tokens are one character.
-* 4,096 spaces come after `finalAnswer`, so the next line begins with them.
-* Lines of unknown types are passed on as an `Event`.
+* 4,096 spaces follow `finalAnswer`, so the next line begins with them.
+* Each line of an unknown type becomes an `Event`.
 
 A stream that is read again (`reattached`) repeats the same events from the beginning, as
 server-sent events without padding: the text that the caller already has is dropped.
 """
 
-# 01_happy_path: the form of the events. 07_upstream_cut_once_1: generated again in mid stream.
+# 01_happy_path: the form of the events. 07_upstream_cut_once_1: generated again midway.
 # 07_upstream_unicode: padding and halves. 06_disconnect: the reattached stream.
 
 import json
@@ -38,7 +38,7 @@ _MAX_MESSAGE = 500
 _raw_decode = json.JSONDecoder().raw_decode
 _KEEP_ALIVE = b'{"type":"status","status":"keepAlive"}'
 
-# A token in the usual form: its text without the padding, or as it stands in JSON with escapes.
+# A token in the usual form: its text without the padding, or its JSON text, if that has escapes.
 _EVENT = re.compile(
     rb'\{"type":"stream","token":(?:"([^"\\\x00-\x1f]++)(?:\\u0000)*+"'
     rb'|("(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt]|\\u(?![dD][89a-fA-F])[0-9a-fA-F]{4})++"))\}\n'
@@ -51,8 +51,8 @@ class Final(NamedTuple):
 
     generated_tokens: None = None
 
-    def finish_reason(self, *, has_stop: bool) -> str | None:  # noqa: ARG002 -- as other dialects
-        """Return None: the server reports a normal end and an exceeded limit in the same way."""
+    def finish_reason(self, *, has_stop: bool) -> str | None:  # noqa: ARG002 -- for other dialects
+        """Return None: the server reports a normal end and a length limit in the same way."""
         return None  # 07_upstream_length
 
 
@@ -60,16 +60,16 @@ class AnswerParser:
     """Reads the stream of one answer.
 
     Args:
-        text: what the text of the answer is added to, in UTF-8.
-        reattached: whether the stream is read again; `text` has been received before.
+        text: the buffer that the text of the answer is appended to, in UTF-8.
+        reattached: whether the stream is read again; `text` has already been received.
 
     Attributes:
         text: the visible text of the answer.
         count: how many tokens have arrived.
-        ended: whether the answer is final, whatever the server still sends.
+        ended: whether the answer is final, so that anything more from the server is ignored.
         final: the final event, once the answer is known to be complete.
         error: the error in the stream, once it occurs.
-        revised: whether some texts that were returned earlier are not part of the answer.
+        revised: whether some texts returned earlier are not part of the answer.
         title: the title of the conversation, once it has arrived.
     """
 
@@ -79,12 +79,12 @@ class AnswerParser:
     )  # fmt: skip
 
     def __init__(self, text: bytearray, *, reattached: bool = False) -> None:
-        self._lines = LineSplitter(MAX_TEXT)  # one line has the whole answer
+        self._lines = LineSplitter(MAX_TEXT)  # one line contains the whole answer
         self._between = not reattached  # whether an event in the usual form may come next
         self._reattached = reattached
         self._skip = len(text) if reattached else 0
         self._muted = False
-        self._half = ""  # the first half of a character, whose other half may come
+        self._half = ""  # the first half of a character, whose other half may follow
         self._empty = False  # the answer is empty, and the stream has not finished
         self._latest: list[re.Match[bytes] | Token] = []
         self.text = text
@@ -96,7 +96,7 @@ class AnswerParser:
         self.title: str | None = None
 
     def feed(self, data: bytes) -> list[Token]:
-        """Return the tokens whose events end within `data`; check `final` and `error` then."""
+        """Return the tokens whose events end within `data`; then check `final` and `error`."""
         self.read_on(data)
         return self.tokens()
 
@@ -105,7 +105,7 @@ class AnswerParser:
         event = _one_event(data) if self._between else None
         if event is None:
             return self._read_on(data)
-        # The way of nearly every read.
+        # The hot path: nearly every read.
         try:
             text = _text_of(event)
         except ValueError:
@@ -124,7 +124,7 @@ class AnswerParser:
         start, size = 0, 0 if self._muted else len(data)
         try:
             if len(self.text) > MAX_TEXT:
-                raise ProtocolError("the answer is longer than any model can make it")
+                raise ProtocolError("the answer is longer than any model's answer can be")
             while start < size and self.error is None:
                 if self._between:
                     start = self._usual(data, start, latest, texts)
@@ -166,7 +166,7 @@ class AnswerParser:
             if rest and self.error is None:
                 self._line(rest, tokens)
         except ProtocolError:
-            return tokens  # half a line is what a stream that was cut leaves
+            return tokens  # a stream that was cut can end in the middle of a line
         except H2oError as error:
             self._fail(error)
         return tokens
@@ -197,7 +197,7 @@ class AnswerParser:
         """Read one line."""
         line = line.strip()
         if self._reattached:
-            # Comments are heartbeats, and the ids only count.
+            # Comments are heartbeats, and ids are just numbers: skip both.
             if not line.startswith(b"data:"):
                 return
             line = line[5:].strip()
@@ -243,7 +243,7 @@ class AnswerParser:
         """Take the server's text of the answer."""
         if interrupted is not False:
             raise GenerationError(
-                "somebody else stopped the answer (ask again)", error_type="interrupted"
+                "another client stopped the answer (ask again)", error_type="interrupted"
             )
         given = self.text.decode()
         if answer.startswith(given):
@@ -254,7 +254,7 @@ class AnswerParser:
             tokens.append(Revision(answer))
         self.text[:] = answer.encode()
         self.ended = True
-        # 07_upstream_empty: the error comes behind; of white space alone, behind an empty answer.
+        # 07_upstream_empty: for an empty answer, or one of white space alone, an error follows.
         if answer:
             self.final = Final()
         else:
@@ -289,7 +289,7 @@ def _model_error(message: object, status: object) -> H2oError:
     if isinstance(status, int) and status in (429, 503):
         return status_error(status, f"the model server: {words}")
     return GenerationError(
-        f"the model server failed: {words} (the server has already tried again; wait, or choose "
+        f"the model server failed: {words} (the server has already retried; wait, or choose "
         "another model)",
         error_type="generation",
     )

@@ -1,4 +1,4 @@
-"""The requests of the protocol of 2025, each with the reader of its answer."""
+"""The requests of the 2025 protocol, each with the reader of its answer."""
 
 import base64
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from h2o_client.types import File, PromptPreview
 
 
 class Dialect2025:
-    """chat-ui from 0.9.6 on.
+    """chat-ui 0.9.6 and later.
 
     Args:
         site: builds requests.
@@ -41,14 +41,14 @@ class Dialect2025:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._reattaches = True  # until the server shows that it does not
+        self._reattaches = True  # until the server shows otherwise
 
     def accept_terms(
         self, *, model: str | None, share: bool, kept: Mapping[str, Any] | None = None
     ) -> Query[list[str]] | None:
         """`POST /settings`, only to opt out of sharing, which is on by default.
 
-        Fields that are left out get their defaults.
+        The server resets omitted fields to their defaults.
         """
         # 01b_settings_first
         if share:
@@ -93,7 +93,7 @@ class Dialect2025:
             "generationId": message.response_id,
         }
         parts = [_part('name="data"', "", encode(fields)), *map(_file, message.files)]
-        # The boundary must not occur in the body: a hash of the body does not.
+        # The boundary must not occur in the body, so it is a hash of the body.
         boundary = "h2o" + sha256(b"".join(parts)).hexdigest()
         mark = f"--{boundary}".encode()
         content = b"".join([mark + b"\r\n" + part + b"\r\n" for part in parts]) + mark + b"--\r\n"
@@ -121,20 +121,20 @@ class Dialect2025:
         return self._site.about("reattach", "GET", conversation, path)
 
     def cannot_reattach(self) -> None:
-        """Note that the server has version 0.10 or older."""  # chat-ui-0.10/15_detect
+        """Remember that the server is version 0.10 or older."""  # chat-ui-0.10/15_detect
         self._reattaches = False
 
     def reattached_parser(self, text: bytearray) -> AnswerParser:
-        """Make the parser of such a stream."""
+        """Make the parser of a reattached stream."""
         return AnswerParser(text, reattached=True)
 
     def find(self, stored: StoredConversation, message: Outgoing) -> StoredAnswer | None:
-        """Find an answer by its generation; on 0.10, take the newest answer that is new."""
+        """Find an answer by its generation; on 0.10, the newest answer that was not known."""
         if any(answer.generation is not None for answer in stored.answers):
             return next(
                 (each for each in stored.answers if each.generation == message.response_id), None
             )
-        # 0.10: the answer's question has our text, and follows our parent.
+        # 0.10: find it by its question, which has our text and follows our parent.
         questions = {each.id: each for each in stored.tree if each.role == "user"}
         for answer in reversed(stored.answers):
             question = questions.get(answer.message.parent)
@@ -150,8 +150,8 @@ class Dialect2025:
         return None
 
     def stop(self, conversation: str, response_id: str, seen: str) -> Query[None]:
-        """`POST /conversation/{id}/stop-generating`; truncates the answer to what was seen."""
-        # 04_stop: the length counts UTF-16 units.
+        """`POST /conversation/{id}/stop-generating`; truncates the answer to the part seen."""
+        # 04_stop: the length is in UTF-16 units.
         length = len(seen.encode("utf-16-le")) // 2
         content = encode({"generationId": response_id, "seenContentLength": length})
         request = self._site.about("stop", "POST", conversation, "/stop-generating", content)
@@ -197,7 +197,7 @@ class Dialect2025:
         return Query(request, reading_json(stored.read_conversation), MAX_STORED)
 
     def shared(self, share: str) -> Query[StoredConversation]:
-        """`GET /api/v2/conversations/{share id}`, in the same form as own ones."""  # 13_share
+        """`GET /api/v2/conversations/{share id}`, in the same form as others."""  # 13_share
         request = self._site.request("shared", "GET", f"/api/v2/conversations/{in_path(share)}")
         return Query(request, reading_json(stored.read_conversation), MAX_STORED)
 
@@ -221,7 +221,7 @@ class Dialect2025:
         path = f"/message/{in_path(message)}/prompt"
         return Query(self._site.about("prompt", "GET", conversation, path), read_prompt_preview)
 
-    # 21_vote_prompt, 12_title, 15_detect: what is gone.
+    # 21_vote_prompt, 12_title, 15_detect: features that these versions removed.
 
     def summarize(self, conversation: str) -> NoReturn:
         """Raise: these servers name conversations automatically."""
@@ -232,11 +232,11 @@ class Dialect2025:
         raise unsupported("vote")
 
     def web_search(self, conversation: str, prompt: str) -> NoReturn:
-        """Raise: web searches are gone."""
+        """Raise: these servers do not search the web."""
         raise unsupported("web_search")
 
     def web_search_parser(self) -> NoReturn:
-        """Raise: web searches are gone."""
+        """Raise: these servers do not search the web."""
         raise unsupported("web_search")
 
 
@@ -249,7 +249,7 @@ def _part(disposition: str, kind: str, content: bytes) -> bytes:
 
 
 def _file(file: File) -> bytes:
-    """Write the part of a file, with its content in base64, which its name says."""  # 17_files
+    """Write the part of a file, in base64, as the prefix of its name declares."""  # 17_files
     name = file.name
     for char, escaped in (('"', "%22"), ("\r", "%0D"), ("\n", "%0A")):
         name = name.replace(char, escaped)

@@ -1,7 +1,7 @@
-"""Reads small responses, and those in superjson.
+"""Reads the small responses of the 2025 protocol, including those in superjson.
 
 `/api/v2/` answers `{"json": value, "meta": …}`. `meta` says which strings are dates and which nulls
-are undefined, which is not needed here. Each field that is used is checked: see `Fields`.
+are undefined, which is not needed here. The type of each field is checked: see `Fields`.
 """
 
 # 11_history: conversations and lists. 14_models. 01b_settings_first: settings. 13_share.
@@ -34,7 +34,7 @@ from h2o_client.types import Message
 
 T = TypeVar("T")
 # 30_rate_limit
-_WINDOW = 61.0  # seconds without a message after which one passes
+_WINDOW = 61.0  # seconds without any message until the next one is accepted
 _NO_ROOM = "You have reached the maximum number of conversations"
 
 
@@ -76,7 +76,7 @@ def check(head: Head, body: bytes, request: Request) -> None:
         return
     raise RateLimitError(
         f"{request.line}: the server answered 429: {limit.message} (this is the service's own "
-        f"limit, and rejected messages count as well: do not send any for {_WINDOW:g} seconds)",
+        f"limit, and rejected messages also count: do not send any for {_WINDOW:g} seconds)",
         status=429,
         message=limit.message,
         body=limit.body,
@@ -85,7 +85,7 @@ def check(head: Head, body: bytes, request: Request) -> None:
 
 
 def reading_json(read: "Callable[[Any], T]") -> Reader[T]:
-    """Turn a function that reads the `json` of a response into a reader of responses."""
+    """Turn a function that reads the `json` field into a reader of responses."""
 
     def reader(head: Head, body: bytes, request: Request) -> T:
         check(head, body, request)
@@ -114,7 +114,7 @@ def read_created(head: Head, body: bytes, request: Request) -> Created:
 
 
 def read_share(head: Head, body: bytes, request: Request) -> str:
-    """Return the path of a conversation that was shared."""
+    """Return the path of a shared conversation."""
     check(head, body, request)
     share = read_json(head, body).get("shareId")
     if not is_id(share):
@@ -123,13 +123,13 @@ def read_share(head: Head, body: bytes, request: Request) -> str:
 
 
 def read_share_prefix(value: Any) -> str:
-    """Return the URL prefix of shared conversations; "" for the base URL."""
+    """Return the URL prefix of shared conversations; "" means the base URL."""
     prefix = Fields(value, "configuration").get("PUBLIC_SHARE_PREFIX")
     return prefix.rstrip("/") if isinstance(prefix, str) else ""
 
 
 def read_conversation(value: Any) -> StoredConversation:
-    """Read a conversation: all its branches, and the newest one."""
+    """Read a conversation: its newest branch, and all others."""
     fields = Fields(value, "conversation")
     answers: list[StoredAnswer] = []
     tree = tuple(_message(item, answers) for item in fields.each("messages"))
@@ -161,7 +161,7 @@ def read_settings(value: Any) -> Settings:
 
 
 def read_kept_settings(value: Any) -> dict[str, Any]:
-    """Return all settings, to be sent back."""
+    """Return all settings, to send them back."""
     fields = Fields(value, "settings")
     return {name: fields.get(name) for name in fields.names if fields.get(name) is not None}
 
@@ -201,7 +201,7 @@ def _message(fields: Fields, answers: list[StoredAnswer]) -> Message:
 
 
 def _stage(fields: Fields) -> tuple[Stage, bool]:
-    """Return the state of an answer, from the events of its run, and whether the run is over."""
+    """Return the state of an answer and whether its run is over, from the events of the run."""
     updates = [update for update in fields.get("updates") or () if is_dict(update)]
     statuses = {update.get("status") for update in updates if update.get("type") == "status"}
     finals = [update for update in updates if update.get("type") == "finalAnswer"]
