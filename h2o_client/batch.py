@@ -2,7 +2,7 @@
 
 A batch pulls prompts one by one from any iterable, only as far ahead as it can hold, and yields
 the results as they finish, so its memory does not grow with the number of prompts. A failed prompt
-gives a result with its error.
+yields a result with its error.
 
 `Batch` and `AsyncBatch` differ in how they pull prompts and how they stop. `Batch` runs one thread
 per concurrent prompt. It pulls prompts in the thread that iterates it, so iterables need not be
@@ -132,7 +132,7 @@ class RateLimit:
         return max(0.0, self._until - self._clock())
 
     def rejected(self, error: RateLimitError) -> bool:
-        """Note that a message hit the limit.
+        """Record that a message hit the limit.
 
         Returns:
             Whether to send it again after the pause. If not, the budget is used up.
@@ -154,7 +154,7 @@ class RateLimit:
         return True
 
     def answered(self) -> None:
-        """Note that an answer arrived."""
+        """Record that an answer arrived."""
         self._spent = 0.0
 
 

@@ -117,7 +117,7 @@ def reason(error: BaseException) -> str:
         if isinstance(cause, ssl.SSLError) and cause.reason:
             return cause.reason.replace("_", " ").lower()
         if isinstance(cause, TimeoutError) or "Timeout" in type(cause).__name__:
-            return "nothing came in time"
+            return "no answer in time"
         if isinstance(cause, OSError) and cause.strerror:
             if cause.errno is None or isinstance(cause, socket.gaierror):
                 return cause.strerror
@@ -243,5 +243,5 @@ def site_advice(url: str, status: int, body: str, *, html: bool) -> str:
     if html:
         return "this is a proxy's page, a login page, or another web site"
     if status >= 500:
-        return "the server runs but fails; its log says why"
+        return "the server is running but failing: see its log"
     return ""

@@ -24,11 +24,11 @@
             └── UnsupportedServerError  another site, or a version that is not supported
 
 Invalid arguments raise the builtin `ValueError` and `TypeError` instead, before anything is sent.
-No error holds an object of the HTTP library, a session id, a password, a token or the prompt. Each
-cause has one class, whether the model server reports it with a status or inside the stream of an
-answer, where the status is 200. All errors can be pickled and copied: every argument except the
-text has a default, so `Exception.__reduce__` can build the error from its text and then restore
-its attributes.
+No error contains an object of the HTTP library, a session id, a password, a token or the prompt.
+Each cause has one class, whether the model server reports it with a status or inside the stream of
+an answer, where the status is 200. All errors can be pickled and copied: every argument except the
+text has a default, so `Exception.__reduce__` can build the error from its text and then restore its
+attributes.
 """
 
 from typing import ClassVar
@@ -47,7 +47,7 @@ class H2oError(Exception):
 
 
 class TransportError(H2oError):
-    """The server could not be reached, or the connection to it broke.
+    """The server could not be reached, or the connection to it was lost.
 
     Attributes:
         sent: False if the request cannot have reached the server because no connection was made.
@@ -93,7 +93,7 @@ class TransportTimeoutError(TransportError, TimeoutError):
         words = {
             "connect": f"no connection was made {time}: is the server running and reachable?",
             "first_token": f"the answer did not begin {time}",
-            "idle": f"{'nothing more came' if begun else 'the server did not answer'} {time}",
+            "idle": f"{'nothing more arrived' if begun else 'the server did not answer'} {time}",
             "total": "the call did not finish in time",
             "cleanup": f"the clean-up did not finish {time}",
         }[limit]
@@ -186,7 +186,7 @@ class RateLimitError(StatusError):
     Attributes:
         WINDOW: seconds until the rate limit of a 2023 server resets. Such a server does not report
             this, so `retry_after` is None there. On 2025 servers each rejected message restarts
-            the wait, and `retry_after` says how long to send nothing.
+            the wait; do not send any message for `retry_after` seconds.
     """
 
     WINDOW: ClassVar[float] = 120.0  # 06_rate_limit

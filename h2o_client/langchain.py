@@ -179,7 +179,7 @@ class ChatH2o(BaseChatModel):
         }
 
     def _call(self, messages: Sequence[BaseMessage], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of `stream()`."""
+        """Return the arguments of `stream()`."""
         given = {"temperature": self.temperature, "max_tokens": self.max_tokens, **self.options}
         given |= kwargs
         model, limit = given.pop("model", None), given.pop("max_tokens", None)
@@ -260,7 +260,7 @@ def _result(reply: Reply) -> ChatResult:
 
 
 def _last(cutter: _Cutter, stream: ChatStream | AsyncChatStream) -> ChatGenerationChunk:
-    """The last chunk, which says how the answer ended."""
+    """Return the last chunk, which says how the answer ended."""
     if cutter.cut:
         metadata = {"model_provider": PROVIDER, "finish_reason": "stop_sequence"}
     else:

@@ -171,7 +171,7 @@ class Output:
         self._shown = ""
 
     def update(self) -> None:
-        """Show what has arrived, unless it is shown already."""
+        """Show the text so far, if it has changed."""
         text = self._stream.text.removeprefix(" ")
         if text != self._shown:
             self._show(text)
@@ -183,7 +183,7 @@ class Output:
         return reply
 
     def broke_off(self, error: BaseException) -> None:
-        """Show what has arrived, marked as incomplete; show nothing for an empty text."""
+        """Show the text so far, marked as incomplete or stopped; hide an empty, incomplete text."""
         text = self._stream.text.removeprefix(" ")
         if text or not isinstance(error, Exception):
             self._end(text, "incomplete" if isinstance(error, Exception) else "stopped")

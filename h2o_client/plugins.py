@@ -20,7 +20,7 @@ def check_revised(reply: Reply) -> None:
     """
     if reply.revised:
         raise GenerationError(
-            "the server started the answer over, and the final text differs from the streamed one "
+            "the server restarted the answer, and the final text differs from the streamed text "
             "(`partial` has the final text)",
             partial=reply.text,
             error_type=REVISED,

@@ -143,7 +143,7 @@ class Revision(Token):
 
 
 class File(NamedTuple):
-    """A file to send with a message, as `files=` takes it.
+    """A file to send with a message, for `files=`.
 
     Attributes:
         name: its name.
@@ -172,13 +172,13 @@ class Reply:
             (by the caller), or None if unknown. The server reports it if you pass `details=True`;
             otherwise it is inferred from the last token.
         generated_tokens: how many tokens the model generated, including the end token; for a
-            recovered answer, how many arrived before the connection broke.
+            recovered answer, how many arrived before the connection was lost.
         conversation_id: the id of the conversation, which `chat()` and `stream()` delete.
         message_id: the id of the message that it answers; "" on 2025 servers, where only
             `history()` returns it.
         response_id: the id of the answer; on 2025 servers the id of its generation, which
             `send(parent=…)` also accepts.
-        recovered: True when the connection broke and the rest was fetched from the server.
+        recovered: True if the connection was lost and the rest was fetched from the server.
         web_search: the entries of the web search, if one was requested.
         revised: True if the server restarted the answer midway, so earlier streamed texts are no
             longer part of it; `text` is the final answer.
@@ -246,7 +246,7 @@ class WebSearchEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Time limits, in seconds; None switches one off.
+    """Time limits, in seconds; None disables a limit.
 
     The limits do not cover the resolution of host names, which cannot be interrupted. With the
     sync client, a server can exceed them by sending its headers, or interim responses (100

@@ -38,7 +38,7 @@ RULES = [
     (r"\bany task of the\s+same event loop\b", "any thread"),
     (r"\bthe tasks of one event loop\b", "threads"),
     (r"\bfor asyncio and trio\b", "for scripts and threads"),
-    (r"; on asyncio it takes about\s+half of the CPU", ""),
+    (r"; on asyncio it takes about\s+half of the CPU time", ""),
     (r"\btask\b", "thread"),
 ]
 LEFT_OVER = re.compile(r"(?i)\w*(async|await|anyio|trio|task|event loop|awaitable)\w*")

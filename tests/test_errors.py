@@ -145,7 +145,7 @@ def test_a_time_limit_says_which_it_was(
 
 def test_silence_after_a_beginning_is_called_so() -> None:
     error = TransportTimeoutError.exceeded("idle", 1, begun=True)
-    assert str(error) == "nothing more came within 1 second (Timeouts.idle)"
+    assert str(error) == "nothing more arrived within 1 second (Timeouts.idle)"
 
 
 def test_a_cut_stream_and_a_lost_connection_are_not_confused() -> None:

@@ -218,11 +218,11 @@ def check_http_client(
         )
     if proxy is not None:
         raise TypeError(
-            "proxy and http_client exclude each other: set the proxy on your http_client"
+            "proxy and http_client cannot be combined: set the proxy on your http_client"
         )
     if transport is not None:
         raise TypeError(
-            "transport and http_client exclude each other: set the transport on your http_client"
+            "transport and http_client cannot be combined: set the transport on your http_client"
         )
 
 

@@ -109,7 +109,7 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
         """Read bytes, waiting if necessary; b"" at the end.
 
         Raises:
-            httpcore.ReadTimeout: nothing came in time.
+            httpcore.ReadTimeout: nothing arrived in time.
             httpcore.ReadError: the connection was lost.
         """
         data = self._held

@@ -112,7 +112,7 @@ class AnswerParser(TextParser, Protocol):
         ...
 
     def finish(self) -> list[Token]:
-        """Note the end of the stream; return the tokens of an unterminated last line."""
+        """Process the end of the stream; return the tokens of an unterminated last line."""
         ...
 
     def mute(self) -> None:
@@ -134,7 +134,7 @@ class WebSearchParser(Protocol):
         ...
 
     def finish(self) -> None:
-        """Note the end of the stream; raises if the result had not arrived."""
+        """Process the end of the stream; raises if the result had not arrived."""
         ...
 
 

@@ -329,6 +329,6 @@ class Stepper(Lock, Generic[T]):
             del outcome  # an error, its traceback and this frame would form a reference cycle
 
     def close(self) -> None:
-        """End the flow at its current point for good."""
+        """End the flow at its current point."""
         self.finished = True
         self._flow.close()

@@ -202,7 +202,7 @@ class Turn:
 
     @property
     def stored_within(self) -> float:
-        """For how many seconds after its end here the server may still store it.
+        """How many seconds after its end here the server may still store it.
 
         The server stores nothing if it rejected the turn, if the turn ended with an error event, or
         if its response ended regularly without a final event. All other turns run on, even without
@@ -459,7 +459,7 @@ class Turn:
         return False
 
     def _patience(self, error: H2oError) -> float:
-        """For how many seconds a lost answer is searched for."""
+        """Return for how many seconds to search for a lost answer."""
         if isinstance(error, TransportTimeoutError):
             return 0.0  # the caller has waited long enough: poll once
         recovery = self._exchange.configuration.timeouts.recovery

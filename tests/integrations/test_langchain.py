@@ -290,5 +290,5 @@ def test_an_answer_that_was_begun_again(server: Emulator) -> None:
     again = Answer(" Half an", ending="cut", again=" Whole")
     server.reply(*[again] * 2)
     assert ChatH2o().invoke("Hi").text == "Whole"
-    with pytest.raises(GenerationError, match="started the answer over"):
+    with pytest.raises(GenerationError, match="restarted the answer"):
         list(ChatH2o().stream("Hi"))

@@ -258,7 +258,7 @@ def test_an_answer_that_was_begun_again(server: Emulator, model: llm.Model) -> N
     if server.dialect == "chat-ui-2023":
         return
     server.reply(Answer(" Half an", ending="cut", again=" Whole"))
-    with pytest.raises(h2o_client.GenerationError, match="started the answer over") as caught:
+    with pytest.raises(h2o_client.GenerationError, match="restarted the answer") as caught:
         model.prompt("a").text()
     assert caught.value.partial.strip() == "Whole"
     server.reply(Answer(" Half an", ending="cut", again=" Whole"))

@@ -246,7 +246,7 @@ async def test_silence_after_a_beginning(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     error = await failure(api, server.url, timeouts=Timeouts(idle=1))
     assert isinstance(error, TransportTimeoutError)
-    assert str(error) == "nothing more came within 1 second (Timeouts.idle)"
+    assert str(error) == "nothing more arrived within 1 second (Timeouts.idle)"
 
 
 # Wrong arguments

@@ -79,7 +79,7 @@ class AsyncBaseClient(ConnectionOwner):
             self._streams[id(stream)] = stream
 
     async def _play(self, flow: Flow[T]) -> T:
-        """Play a small operation.
+        """Run a small operation.
 
         Raises:
             RuntimeError: the client is closed.

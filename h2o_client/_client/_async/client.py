@@ -54,7 +54,7 @@ class AsyncH2oClient(AsyncBaseClient):
             recommended, because with httpx's limit of 100 connections streams can wait for each
             other, and the server closes idle connections after 5 seconds.
         transport: "fast" reads answers with less work per token; on asyncio it takes about
-            half of the CPU. None for httpx's own transport.
+            half of the CPU time. None for httpx's own transport.
         parameters: generation parameters for every call.
         recover: whether to fetch the rest of an answer from the server after a lost connection. On
             2023 servers, an answer that another process stopped midway then looks complete.

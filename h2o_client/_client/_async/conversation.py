@@ -56,7 +56,7 @@ class AsyncConversation:
         await self.aclose()
 
     def __del__(self) -> None:
-        # An argument that was rejected in __init__ leaves no attributes.
+        # If __init__ rejected an argument, the attributes are missing.
         if not getattr(self, "_closed", True) and self._is_to_be_deleted():
             try:
                 self._warn_unclosed()

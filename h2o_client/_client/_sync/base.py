@@ -80,7 +80,7 @@ class BaseClient(ConnectionOwner):
             self._streams[id(stream)] = stream
 
     def _play(self, flow: Flow[T]) -> T:
-        """Play a small operation.
+        """Run a small operation.
 
         Raises:
             RuntimeError: the client is closed.

@@ -98,7 +98,7 @@ class ChatStream:
         return texts.popleft()
 
     def __del__(self) -> None:
-        # An argument that was rejected in __init__ leaves no attributes.
+        # If __init__ rejected an argument, the attributes are missing.
         if hasattr(self, "_pid") and self.running and not self._is_inherited():
             try:
                 self._warn_unclosed()
@@ -393,7 +393,7 @@ class ChatStream:
             error.partial = self.text
 
     def _end(self, state: State) -> None:
-        """Note that the stream has ended."""
+        """Record that the stream has ended."""
         self._life.state = state
         self._forget()
         self._left.set()

@@ -210,7 +210,7 @@ class AnswerParser:
             self._room = min(self._limit, self._longest - len(self.text))
 
     def finish(self) -> list[Token]:
-        """Note the end of the stream, and return the tokens of an unterminated last line.
+        """Process the end of the stream; return the tokens of an unterminated last line.
 
         The answer is complete if `final` is set now.
         """

@@ -78,7 +78,7 @@ class WebSearchParser:
         return entries
 
     def finish(self) -> None:
-        """Note the end of the stream.
+        """Process the end of the stream.
 
         Raises:
             IncompleteStreamError: the result had not arrived.

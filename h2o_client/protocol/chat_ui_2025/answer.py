@@ -159,7 +159,7 @@ class AnswerParser:
         ]
 
     def finish(self) -> list[Token]:
-        """Note the end of the stream; return the tokens of an unterminated last line."""
+        """Process the end of the stream; return the tokens of an unterminated last line."""
         tokens: list[Token] = []
         rest = self._lines.finish()
         try:
@@ -243,7 +243,7 @@ class AnswerParser:
         """Take the server's text of the answer."""
         if interrupted is not False:
             raise GenerationError(
-                "another client stopped the answer (ask again)", error_type="interrupted"
+                "another client stopped the answer (try again)", error_type="interrupted"
             )
         given = self.text.decode()
         if answer.startswith(given):
