@@ -289,8 +289,8 @@ def openai(
 @pytest.mark.parametrize(
     ("answering", "said", "advice"),
     [
-        (of_07, "a chat-ui of version 0.7", "0.9.6"),
-        (always(403, JSON, ORIGIN), "version 0.8 to 0.9.5", "0.9.6"),
+        (of_07, "chat-ui 0.7", "0.9.6"),
+        (always(403, JSON, ORIGIN), "chat-ui 0.8 to 0.9.5", "0.9.6"),
         (openai, "an OpenAI-compatible server", "OpenAI's API"),
         (always(404, JSON, "{}"), "not a chat-ui server", "/chat"),
         (always(200, HTML, "<html>"), "HTML page", "login page"),
