@@ -138,7 +138,7 @@ def test_files(tmp_path: Path) -> None:
 def test_files_where_the_server_takes_none(server: Emulator) -> None:
     done = run("files.py", url=server.url)
     assert done.returncode == 1
-    assert "put what is in them into the prompt" in done.stderr
+    assert "put their content into the prompt" in done.stderr
 
 
 @pytest.mark.slow
