@@ -5,10 +5,10 @@
 `H2O_CHAT_TOKEN`). `llm h2o-chat models` fetches the names of the server's models; from then on each
 is available as `h2o-chat/NAME`. Apart from that, the plugin contacts the server only for a prompt.
 
-Each `llm` conversation without a system prompt has a conversation on the server, which is deleted
-when the conversation object is. With a system prompt, and with the async models, every prompt sends
-the history as messages, without the attachments of earlier prompts. An incomplete answer is an
-error, and `llm` then logs no response.
+While its object exists, an `llm` conversation without a system prompt uses one conversation on the
+server, which is deleted afterwards. With a system prompt, and with the async models, every prompt
+sends the history as messages, without the attachments of earlier prompts. An incomplete answer is
+an error, and `llm` then logs no response.
 """
 
 import json

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 class AsyncH2oClient(AsyncBaseClient):
     """A client for H2O's chat service or a self-hosted chat-ui server.
 
-    It may be shared by the tasks of one event loop. Use it with `async with`, or call `aclose()` at
-    the end. Each client has one session with the service, which is opened on first use.
+    It may be shared by the tasks of one event loop. Use it in an `async with` block, or call
+    `aclose()` at the end. Each client has one session with the service, opened on first use.
 
     Args:
         base_url: the URL of the service. It may contain a path, and user:password, which is sent as

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 class H2oClient(BaseClient):
     """A client for H2O's chat service or a self-hosted chat-ui server.
 
-    It may be shared by threads. Use it with `with`, or call `close()` at
-    the end. Each client has one session with the service, which is opened on first use.
+    It may be shared by threads. Use it in a `with` block, or call
+    `close()` at the end. Each client has one session with the service, opened on first use.
 
     Args:
         base_url: the URL of the service. It may contain a path, and user:password, which is sent as
