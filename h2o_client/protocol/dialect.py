@@ -264,7 +264,7 @@ class Dialect(Protocol):
             the server lists.
         has_tree: whether the server keeps all messages in a tree, as soon as they arrive, including
             failed answers. A message then names the one that it follows; two concurrent runs
-            overwrite each other's messages and titles; the headers of an answer come at once.
+            overwrite each other's messages and titles; the headers of an answer arrive immediately.
         retries_limit: whether a message may be sent again once the service's rate limit allows it.
     """
 
