@@ -1,10 +1,10 @@
 """Generates the sync code from the async code.
 
     python scripts/unasync.py           writes each `_sync` folder from the `_async` one beside it
-    python scripts/unasync.py --check   fails where that would change something
+    python scripts/unasync.py --check   fails if that would change something
 
-`_runtime.py`, where the two differ by nature, is written by hand on both sides and left alone.
-The check compares code, docstrings and comments, not their layout, and so needs no formatter.
+`_runtime.py` holds what truly differs; both versions are written by hand and not converted.
+The check compares code, docstrings and comments, but not their layout, so it needs no formatter.
 """
 
 import argparse
@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = [ROOT / "h2o_client/_client/_async", ROOT / "h2o_client/_fast/_async"]
 HEADER = "# Generated, do not edit: run `python scripts/unasync.py`.\n"
 
-# In this order, on code and docstrings alike. A docstring is true on both sides if it says what
-# is common; what tasks and threads do differently is said by the words below.
+# Applied in this order, to code and docstrings. Docstrings describe what both sides have in common;
+# the last rules replace the words that differ.
 RULES = [
     (r"\ban (?=`async with\b)", "a "),
     (r"\basync (def|with|for)\b", r"\1"),
@@ -48,7 +48,7 @@ def convert(code: str) -> str:
     """Return the sync code of async code.
 
     Raises:
-        ValueError: something async is left, for which a rule is missing.
+        ValueError: async code is left that no rule converts.
     """
     for pattern, replacement in RULES:
         code = re.sub(pattern, replacement, code)
@@ -58,7 +58,7 @@ def convert(code: str) -> str:
 
 
 def essence(code: str) -> tuple[str, list[str]]:
-    """Return what matters of code: its tree with the docstrings, and its comments."""
+    """Return the parts of code to compare: its syntax tree with docstrings, and its comments."""
     tokens = tokenize.generate_tokens(io.StringIO(code).readline)
     comments = [token.string for token in tokens if token.type == tokenize.COMMENT]
     return ast.dump(ast.parse(code)), comments
@@ -67,7 +67,7 @@ def essence(code: str) -> tuple[str, list[str]]:
 def main() -> int:
     """Generate or check."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--check", action="store_true", help="fail where something would change")
+    parser.add_argument("--check", action="store_true", help="fail if something would change")
     check = parser.parse_args().check
     generated: dict[Path, str] = {}
     left: list[Path] = []
