@@ -16,7 +16,7 @@ from h2o_client.cli.serve import serve
 
 
 class _Main(App):
-    """The command. What is not a subcommand is a prompt for `chat`, or an option of it."""
+    """The command. An argument that is not a subcommand is a prompt for `chat`, or its option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the arguments."""
@@ -30,7 +30,7 @@ class _Main(App):
 
     def _check_name(self, ctx: click.Context, word: str) -> None:
         """Raise an error if a word looks like a misspelt subcommand."""
-        import difflib  # few need it
+        import difflib  # rarely needed
 
         known = {**dict.fromkeys(self.commands), "help": "--help"}
         for name in difflib.get_close_matches(word, known, n=1, cutoff=0.75):
@@ -44,17 +44,17 @@ class _Main(App):
 @click.group(
     cls=_Main,
     context_settings={"help_option_names": ["-h", "--help"]},
-    # No URL: the manual has no published place yet.
-    epilog=f'{PROGRAM} "Hello" is {PROGRAM} chat "Hello"; with --local it needs no server. '
+    # No URL: the manual is not published yet.
+    epilog=f'{PROGRAM} "Hello" is short for {PROGRAM} chat "Hello"; --local needs no server. '
     "The manual is in the project's source: docs/manual/index.md.",
 )
 @click.version_option(__version__, prog_name=PROGRAM)
 @debug_option
 def app() -> None:
-    """Chat with H2O's chat service, or a self-hosted server of its kind.
+    """Chat with H2O's chat service, or a self-hosted chat-ui server.
 
-    The server is $H2O_CHAT_URL, or else the hosted service; $H2O_CHAT_MODEL names the
-    model, and $H2O_CHAT_TOKEN is sent as a bearer token.
+    $H2O_CHAT_URL sets the server (default: the hosted service) and $H2O_CHAT_MODEL the model.
+    $H2O_CHAT_TOKEN is sent as a bearer token.
     """
 
 
@@ -70,7 +70,7 @@ app.add_command(serve)
 def run() -> None:
     """Run the command with the arguments of this process; exits with its status."""
     open_what_is_closed()
-    # A character that the terminal does not know must not lose the answer.
+    # A character that the terminal cannot encode must not lose the answer.
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="replace")

@@ -1,8 +1,8 @@
 """`h2o-client batch`: a file of prompts, and a file of their answers in the same order.
 
 The state of a run is in a journal beside the output (see `journal.py`). The same command resumes
-where the last run ended, for whatever reason, and answers prompts that were added since. An output
-without a journal is never changed. If the output is stdout, the journal is temporary.
+where the last run ended, and also answers prompts that were added since. An output without a
+journal is never changed. If the output is stdout, the journal is temporary.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from h2o_client.safe_text import to_json
 if TYPE_CHECKING:
     from h2o_client import BatchResult, H2oClient
 
-_EVERY = 10.0  # seconds between lines, where stderr is not a terminal with a bar
+_EVERY = 10.0  # seconds between progress lines, if stderr is not a terminal
 
 
 @click.command(short_help="Send all prompts of a file.")
@@ -38,7 +38,7 @@ _EVERY = 10.0  # seconds between lines, where stderr is not a terminal with a ba
     "--output",
     type=click.Path(dir_okay=False, allow_dash=True),
     required=True,
-    help="The file for the answers, one JSON object in a line; - is stdout.",
+    help="The file for the answers, one JSON object per line; - is stdout.",
 )
 @click.option(
     "--concurrency",
@@ -53,7 +53,7 @@ _EVERY = 10.0  # seconds between lines, where stderr is not a terminal with a ba
 @click.option(
     "--accept-changes",
     is_flag=True,
-    help="Discard the answers to lines that were deleted or changed since.",
+    help="Discard the answers to lines that were deleted or changed.",
 )
 @url_option
 @click.pass_context
@@ -77,8 +77,8 @@ def batch(
 
     If it is interrupted or killed, the same command resumes it: answers are not lost, and prompts
     are not sent twice. If lines were added to PROMPTS, only these are sent. The journal for that is
-    beside the output; until all prompts are answered it contains the session, so keep it to
-    yourself. A run with the output on stdout cannot be resumed.
+    beside the output; until all prompts are answered it contains the session, so keep it private.
+    A run with the output on stdout cannot be resumed.
 
     The exit status is 1 if a prompt failed.
     """
@@ -92,7 +92,7 @@ def batch(
             run.output, run.to_stdout = stack.enter_context(_folder()) / "answers", True
         failed = run(retry_failed=retry_failed, accept_changes=accept_changes)
     if failed:
-        again = "" if run.to_stdout else ": --retry-failed sends them again"
+        again = "" if run.to_stdout else "; --retry-failed sends them again"
         click.echo(f"{failed} failed{again}", err=True)
         ctx.exit(1)
 
@@ -136,7 +136,7 @@ class _Run:
                 f"{self.output} exists already, and has no journal: name another output, or "
                 "remove it"
             )
-        with connected(self.base_url, model=self.model) as client:  # which sends nothing
+        with connected(self.base_url, model=self.model) as client:  # sends nothing
             common = {"server": client.base_url, "model": client.model, "parameters": self.params}
             with wrong_use():
                 client.stream("?", **self.params)
@@ -199,7 +199,7 @@ class _Run:
                 try:
                     for result in results:
                         item: Item = result.prompt
-                        if isinstance(result.error, OSError):  # the journal cannot be written
+                        if isinstance(result.error, OSError):  # writing the journal failed
                             raise result.error
                         if result.error is not None:
                             found = describe_error(result.error).items()
@@ -229,7 +229,7 @@ class _Run:
         """Write the outcomes of the items, in their order; return how many failed."""
         failed = 0
         new = self.output.with_name(f"{self.output.name}.new")
-        # Half of a surrogate pair is not a character: its escape is the one of JSON.
+        # An unpaired surrogate cannot be encoded; its backslash escape is valid JSON.
         with new.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             for item in read_items(self.prompts):
                 entry = journal.find(item.key)
@@ -257,15 +257,15 @@ def _sync_directory(path: Path) -> None:
 
 
 class Progress:
-    """Shows the progress on stderr: a bar in a terminal, or else a line from time to time.
+    """Shows the progress on stderr: a bar in a terminal, otherwise a line from time to time.
 
     Args:
         total: the number of prompts.
 
     Attributes:
         total: the number of prompts.
-        answered: how many are answered.
-        failed: how many failed.
+        answered: the number of answered prompts.
+        failed: the number of failed prompts.
         stopping: whether the batch was interrupted, and running prompts are being stopped.
     """
 
@@ -289,10 +289,10 @@ class Progress:
             line = self.line
 
             class Words(ProgressColumn):
-                def render(self, task: Task) -> Text:  # noqa: ARG002 -- rich's
+                def render(self, task: Task) -> Text:  # noqa: ARG002 -- rich's interface
                     return Text(line())
 
-            # With so short a bar the words fit beside it in 80 columns.
+            # A short bar, so that the text fits beside it in 80 columns.
             self._bar = Progress(
                 BarColumn(bar_width=20), Words(), console=Console(stderr=True), transient=True
             )
@@ -326,15 +326,15 @@ class Progress:
             click.echo(self.line(), err=True)
 
     def line(self) -> str:
-        """Return the progress in words."""
+        """Return the progress as text."""
         seconds = max(time.monotonic() - self._begun, 0.001)
         done = self.answered + self.failed
         parts = [f"{done} of {self.total} done", f"{self.failed} failed"]
         pause = self._until - time.monotonic()
         if self.stopping:
-            parts.append("stopping what runs")
+            parts.append("stopping the running prompts")
         elif pause > 0:
-            parts.append(f"paused by the service's limit for {pause:.0f} s")
+            parts.append(f"paused by the service's rate limit for {pause:.0f} s")
         elif done > self._earlier:  # in this run
             parts.append(f"{self._tokens / seconds:.1f} tokens/s")
             left = round(seconds / (done - self._earlier) * (self.total - done))

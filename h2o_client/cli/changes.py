@@ -1,4 +1,4 @@
-"""What has changed in the input of `h2o-client batch` since an earlier run.
+"""Detects changes in the input of `h2o-client batch` since an earlier run.
 
 A prompt is identified by its key (its id, or the number of its line), or else by its text: if lines
 were added or deleted, the lines after them have other numbers.
@@ -44,8 +44,8 @@ def follow_changes(given: Given, journal: Journal, *, accept: bool) -> None:
             if keys
         ]
         raise click.UsageError(
-            f"{', '.join(told)} after the answer was received: --accept-changes discards such "
-            "answers and sends what is new; or name another output"
+            f"{', '.join(told)} after the answer was received: --accept-changes discards these "
+            "answers and sends the new prompts; or name another output"
         )
     journal.rename(moved, gone)
 
@@ -56,7 +56,7 @@ def _digest(given: Given, key: str) -> str | None:
 
 
 def _name(keys: list[str]) -> str:
-    """Return the lines and ids of prompts in words."""
+    """Return the lines and ids of prompts as text."""
     lines = sorted(int(key.removeprefix("line:")) for key in keys if key.startswith("line:"))
     ids = [key.removeprefix("id:") for key in keys if key.startswith("id:")]
     named = (name_all(noun, names) for noun, names in (("line", lines), ("id", ids)) if names)

@@ -59,7 +59,7 @@ _PART_OF_ID = re.compile(r"(?=.*\d)[0-9a-f]{8,}")
 @click.option(
     "-x", "--extract", is_flag=True, help="Print only the first code block of the answer."
 )
-@click.option("--raw", is_flag=True, help="Show the text as it is, in a terminal too.")
+@click.option("--raw", is_flag=True, help="Do not render Markdown in a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object, for scripts.")
 def chat(
     prompt: str | None,
@@ -78,9 +78,9 @@ def chat(
 ) -> None:
     """Send PROMPT and the text on stdin, and show the answer as it arrives.
 
-    In a terminal and without PROMPT this starts a conversation, where /help shows the commands.
-    Conversations stay on the server, and `-c` resumes the last one. A single PROMPT leaves nothing
-    there.
+    In a terminal and without PROMPT, this starts a conversation, where /help shows the commands.
+    Conversations stay on the server, and `-c` resumes the last one. With PROMPT and without `-c`,
+    nothing stays there.
 
     With --json the answer is an object with the fields of a Reply (text, finish_reason, …), and
     a failure is an object {"error": {"type", "message", "status", "partial"}}.
@@ -95,9 +95,9 @@ def chat(
         resume, prompt = _LAST, resume  # the word after -c was the prompt
     if resume and (local or model is not None):
         other = "--local" if local else "--model"
-        raise click.UsageError(f"-c and {other} exclude each other")
+        raise click.UsageError(f"-c and {other} cannot be combined")
     if extract and (as_json or raw):
-        raise click.UsageError(f"-x and {'--json' if as_json else '--raw'} exclude each other")
+        raise click.UsageError(f"-x and {'--json' if as_json else '--raw'} cannot be combined")
     text = read_prompt(prompt, converse=not (as_json or extract or paths))
     saved = resume is not None or text is None
     server = connected(
@@ -164,7 +164,7 @@ def _ask(
 
 def _show(stream: "ChatStream", *, raw: bool) -> None:
     """Show an answer as it arrives."""
-    # The screen ends before the stream's block does, which can report something.
+    # End the screen before the stream: closing the stream can print a message.
     with new_screen(raw=raw) as screen:
         for token in stream:
             screen.show(token)

@@ -31,9 +31,9 @@ class ChatSession:
         client: the client.
         model: the model that the user chose, or None for the client's default.
         system: the text to put before the first message of each conversation, or None.
-        parameters: generation parameters of all answers.
-        raw: whether answers are shown as they are, instead of as Markdown.
-        keep: whether conversations are kept, so that -c finds the last one.
+        parameters: generation parameters for all answers.
+        raw: whether to show the text of answers without rendering Markdown.
+        keep: whether conversations stay on the server, so that -c finds the last one.
         again: the command that resumes the last one.
     """
 
@@ -68,24 +68,24 @@ class ChatSession:
                 self._retry,
             ),
             "/model": (
-                "NAME: begin a new conversation with another model; alone: show the model",
+                "NAME: start a new conversation with another model; alone: show the model",
                 self._choose_model,
             ),
-            "/models": ("show the models that the server has", self._show_models),
-            "/new": ("begin a new conversation", self._new),
+            "/models": ("show the server's models", self._show_models),
+            "/new": ("start a new conversation", self._new),
             **{
                 operation.slash: (operation.meaning, partial(self._operate, operation))
                 for operation in OPERATIONS
             },
             "/save": (
-                "FILE: write it to a file; .json as messages, others as Markdown",
+                "FILE: save the conversation; .json as messages, others as Markdown",
                 self._save,
             ),
             "/system": (
-                "TEXT: put before each conversation's first message; - for none; alone: show it",
+                "TEXT: add it before each first message; -: remove it; alone: show it",
                 self._set_system,
             ),
-            "/quit": ("leave; so do exit, quit, Ctrl-D, and Ctrl-C twice", self._quit),
+            "/quit": ("leave; exit, quit, Ctrl-D, and Ctrl-C twice do the same", self._quit),
             "/exit": ("the same", self._quit),
         }
         meanings = {name: meaning for name, (meaning, _) in self._commands.items()}
@@ -105,7 +105,7 @@ class ChatSession:
 
     @property
     def _model(self) -> str:
-        """The conversation's model; "" while it depends on the kind of server, still unknown."""
+        """The conversation's model; "" while the kind of server is unknown and it depends on it."""
         if self._conversation.id is not None:
             return self._conversation.model
         if self._chosen is not None:
@@ -119,7 +119,7 @@ class ChatSession:
             resume: the id of a conversation to resume, or None for a new one.
 
         Raises:
-            H2oError: the server no longer has it, or could not be reached.
+            H2oError: the server no longer has the conversation, or could not be reached.
             KeyboardInterrupt: the user left by Ctrl-C.
         """
         if resume is not None:
@@ -145,7 +145,7 @@ class ChatSession:
                     self._say_goodbye()
                     raise
                 interrupted = True
-                click.secho("Ctrl-C once more leaves.", dim=True)
+                click.secho("Press Ctrl-C again to leave.", dim=True)
 
     def _obey(self, line: str) -> None:
         """Execute a line. Show errors, and continue the conversation."""
@@ -170,7 +170,7 @@ class ChatSession:
         """
         if name in self._commands:
             return self._commands[name][1]
-        import difflib  # few need it
+        import difflib  # rarely needed
 
         similar = difflib.get_close_matches(name, self._commands, n=1)
         meant = f"did you mean {similar[0]}? " if similar else ""
@@ -212,16 +212,16 @@ class ChatSession:
             self._unsaid = None
         if messages and messages[-1].partial and messages[-1] != self._partial:
             self._partial = messages[-1]
-            click.secho("(not the whole answer)", dim=True)
+            click.secho("(incomplete answer)", dim=True)
 
     def _note_conversation(self) -> None:
-        """Keep session and conversation in the user's state directory, as soon as they exist."""
+        """Save session and conversation in the user's state directory, as soon as they exist."""
         if not self._keep or self._conversation.id is None:
             return
         saved = state.Saved(self._client.session, self._conversation.id, self._client.dialect)
         if saved == self._saved:
             return
-        self._saved = saved  # if it cannot be written, this is not tried again for every answer
+        self._saved = saved  # if writing fails, do not try again for every answer
         self._resumable = False
         try:
             state.save(self._client.base_url, saved)
@@ -238,7 +238,7 @@ class ChatSession:
     def _help(self, _argument: str) -> None:
         for name, (meaning, _) in self._commands.items():
             show_hanging(f"{name:9}", meaning)
-        show_hanging("", "Alt-Enter begins a new line, Tab completes, the up arrow recalls.")
+        show_hanging("", "Alt-Enter starts a new line, Tab completes, the up arrow recalls lines.")
         show_hanging("", "To send a line that looks like a command, begin it with a space.")
 
     def _new(self, _argument: str) -> None:
@@ -257,7 +257,7 @@ class ChatSession:
     def _choose_model(self, name: str) -> None:
         if not name:
             if not self._model:
-                self._fetch_models()  # which shows what kind of server it is
+                self._fetch_models()  # detects the kind of server
             click.echo(one_line(self._model))
             return
         if name not in self._fetch_models():
@@ -266,7 +266,7 @@ class ChatSession:
         click.secho(f"a new conversation, with {one_line(name)}", dim=True)
 
     def _show_models(self, _argument: str) -> None:
-        for name in self._fetch_models():  # after which the current one is known
+        for name in self._fetch_models():  # afterwards, the current model is known
             click.echo(f"{'*' if name == self._model else ' '} {one_line(name)}")
 
     def _fetch_models(self) -> Sequence[str]:
@@ -303,7 +303,7 @@ class ChatSession:
         click.echo(printable(self._system or "none"))
 
     def _require_messages(self) -> None:
-        """Raise an error if nothing has been sent: the server lacks the conversation then."""
+        """Raise an error if nothing has been sent, and so the conversation does not exist yet."""
         if self._conversation.id is None:
             raise ValueError("nothing has been sent yet")
 
@@ -316,14 +316,14 @@ class ChatSession:
 
 
 class Left(KeyboardInterrupt):
-    """Ctrl-C came twice during one answer."""
+    """Ctrl-C was pressed twice during one answer."""
 
 
 @contextlib.contextmanager
 def second_leaves() -> Generator[None]:
     """Make the second Ctrl-C within the block raise `Left`, however the first is handled.
 
-    Telling the server to stop takes time, and the user may not want to wait for it.
+    Stopping the server takes time, and the user may not want to wait for it.
     """
     if (
         threading.current_thread() is not threading.main_thread()

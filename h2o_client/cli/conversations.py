@@ -1,4 +1,4 @@
-"""`h2o-client conversations`: the conversations of the session that `chat` keeps."""
+"""`h2o-client conversations`: the conversations of the session that `chat` has saved."""
 
 import sys
 from collections.abc import Generator
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from h2o_client import Conversation, H2oClient
 
 
-@click.group(short_help="See and change the conversations that chat keeps.")
+@click.group(short_help="Manage the conversations of chat.")
 def conversations() -> None:
-    """List, show, rename, delete and share the conversations that `chat` keeps on the server.
+    """List, show, rename, delete and share the conversations of `chat` on the server.
 
-    `last` is the last conversation, and the default where ID is optional.
+    The ID `last` is the last conversation. It is the default if ID is optional.
     """
 
 
 _id = click.argument("number", metavar="[ID]", default="last")
 
 
-@conversations.command("list", short_help="List them.")
+@conversations.command("list", short_help="List the conversations.")
 @url_option
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON list, for scripts.")
 def list_(base_url: str | None, as_json: bool) -> None:
-    """List them, the last one marked by `*`; when piped, as ids, models and titles with tabs."""
+    """List the conversations; `*` marks the last one. Piped: ids, models and titles with tabs."""
     with connected(base_url, saved=True) as client:
         saved = state.load(client.base_url)
-        # Without a session nothing is kept, and no session need be opened to know that.
+        # Without a saved session, the list is empty: do not open a session for it.
         found = [] if saved.session is None else client.conversations()
     if as_json:
         listed = [{"id": item.id, "title": item.title, "model": item.model} for item in found]
@@ -53,13 +53,13 @@ def list_(base_url: str | None, as_json: bool) -> None:
             click.echo("\t".join(one_line(text) for text in (item.id, item.model, item.title)))
 
 
-@conversations.command(short_help="Show what was said.")
+@conversations.command(short_help="Show the messages of a conversation.")
 @_id
 @url_option
-@click.option("--raw", is_flag=True, help="Show the text as it is, in a terminal too.")
+@click.option("--raw", is_flag=True, help="Do not render Markdown in a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON list of messages.")
 def show(number: str, base_url: str | None, raw: bool, as_json: bool) -> None:
-    """Show what was said: as Markdown, or as messages in the form that `chat()` takes."""
+    """Show the messages: as Markdown, or as JSON in the form that `chat()` accepts."""
     with _resumed(base_url, number) as (_, conversation):
         text = format_messages(conversation.history(), as_json=as_json)
     if as_json:
@@ -92,19 +92,19 @@ for _operation in OPERATIONS:
     _add_operation(_operation)
 
 
-@conversations.command(short_help="Delete some or all.")
+@conversations.command(short_help="Delete some or all conversations.")
 @click.argument("numbers", metavar="[ID]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Delete all conversations of the session.")
 @click.option("--yes", is_flag=True, help="Do not ask to confirm --all.")
 @url_option
 def delete(numbers: tuple[str, ...], everything: bool, yes: bool, base_url: str | None) -> None:
-    """Delete some, or --all. Shared pages stay."""
+    """Delete the given conversations, or --all. Shared pages stay."""
     if everything == bool(numbers):
-        raise click.UsageError("give the ids, or `last`, or --all")
+        raise click.UsageError("give either ids (or `last`), or --all")
     if everything:
         if not yes:
             if not sys.stdin.isatty():
-                raise click.UsageError("without a terminal, --all has to be confirmed by --yes")
+                raise click.UsageError("without a terminal, --all must be confirmed with --yes")
             click.confirm("Delete all conversations of this session?", abort=True, err=True)
         with connected(base_url, saved=True) as client:
             if state.load(client.base_url).session is not None:
@@ -119,7 +119,7 @@ def delete(numbers: tuple[str, ...], everything: bool, yes: bool, base_url: str 
 
 @contextmanager
 def _resumed(base_url: str | None, number: str) -> "Generator[tuple[H2oClient, Conversation]]":
-    """Resume a conversation of the session that is kept.
+    """Resume a conversation of the saved session.
 
     Raises:
         click.UsageError: the conversation does not exist, or the id is not valid.

@@ -1,4 +1,4 @@
-"""`h2o-client doctor`: what works and what does not, and what to do; see `examination.py`."""
+"""`h2o-client doctor`: diagnoses the connection to a server; see `examination.py`."""
 
 from typing import TYPE_CHECKING
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "failed": ("FAILED", "red")}
 
 
-@click.command(short_help="Find out what works and what to do.")
+@click.command(short_help="Diagnose the connection to a server.")
 @click.argument("url", required=False, metavar="[URL]")
-@click.option("--local", is_flag=True, help="Start the emulator and examine it.")
+@click.option("--local", is_flag=True, help="Start the emulator and check it.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
     default=10.0,
     show_default=True,
-    help="Seconds for each step; the answer may take six times as long to begin.",
+    help="Seconds for each step; the first token may take six times as long.",
 )
 @click.option("--model", metavar="NAME", help="The model.  [default: $H2O_CHAT_MODEL]")
 @click.pass_context
@@ -31,9 +31,9 @@ _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "failed": ("FAILED"
 def doctor(
     ctx: click.Context, url: str | None, local: bool, timeout: float, model: str | None
 ) -> None:
-    """Examine the server at URL, step by step, and say what to do.
+    """Check the server at URL step by step, and say how to fix what fails.
 
-    Without URL it examines the server that `chat` would use. It sends a short prompt.
+    The default is the server that `chat` would use. The last step sends a short prompt.
     """
     from h2o_client import Timeouts
     from h2o_client.cli.environment import EnvironmentFaultError

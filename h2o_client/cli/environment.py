@@ -1,7 +1,7 @@
 """Finds environment variables that prevent a client from being created.
 
-httpx reads proxies and certificates from the environment when a client is made. Its errors do not
-name the variable, nor always the cause. So each variable is tried separately.
+httpx reads proxies and certificates from the environment when a client is created. Its errors do
+not name the variable, and not always the cause. So each variable is tried separately.
 """
 
 import os
@@ -14,7 +14,7 @@ import click
 
 import h2o_client
 
-# The certificates first: once some were read, no client of this process reads others.
+# Certificates first: once a client has read them, later clients of this process reuse them.
 NAMES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
@@ -27,7 +27,7 @@ class Fault(NamedTuple):
 
 
 class EnvironmentFaultError(click.ClickException):
-    """The environment prevents a client from being created. The exit status is that of wrong use.
+    """The environment prevents a client from being created. The exit status is 2 (wrong usage).
 
     Attributes:
         faults: the problems with its variables.
@@ -62,7 +62,7 @@ def _faults() -> list[Fault]:
         names = sorted(found, key=lambda name: NAMES.index(name.upper()))
         errors = {name: _attempt({name: found[name]}) for name in names if found[name]}
         if _attempt({}) is not None:
-            return []  # the cause is another one
+            return []  # the variables are not the cause
     return [_explain(name, error) for name, error in errors.items() if error is not None]
 
 
@@ -100,7 +100,7 @@ def _explain(name: str, error: Exception) -> Fault:
         reason = error.strerror or "it cannot be read"
         if isinstance(error, ssl.SSLError):
             reason = "it does not contain a certificate"
-        return Fault(name, reason, "name a file of certificates (PEM), or unset it")
+        return Fault(name, reason, "set it to a file of certificates (PEM), or unset it")
     if name.upper() == "NO_PROXY":
-        return Fault(name, "one of these is not a host", "name hosts, with commas, or unset it")
+        return Fault(name, "one of these is not a host", "separate hosts by commas, or unset it")
     return Fault(name, "not a valid proxy URL", "write http://host:port, or unset it")

@@ -1,7 +1,7 @@
-"""Examines a server step by step: what works, what does not, and what to do about it.
+"""Checks a server step by step: what works, what does not, and how to fix it.
 
-The examination ends at a failure that makes all later steps impossible. What each step does below
-the client is in `probe.py`.
+The check ends at a failure that makes all later steps impossible. `probe.py` contains the steps
+below the level of the client.
 """
 
 import os
@@ -55,8 +55,8 @@ class Finding:
     """The finding of a step.
 
     Attributes:
-        outcome: "ok", "note" (it works, but see this) or "failed".
-        step: what was examined.
+        outcome: "ok", "note" (it works, with a remark) or "failed".
+        step: what was checked.
         text: the finding.
         advice: what to do, or "".
     """
@@ -71,8 +71,8 @@ class StepFailedError(Exception):
     """A step failed in a way that makes all later steps impossible.
 
     Args:
-        step: what was examined.
-        text: what was found.
+        step: what was checked.
+        text: the finding.
         advice: what to do, or "".
     """
 
@@ -119,7 +119,7 @@ def _show_proxies(place: Place, proxy: Proxy | None) -> Finding:
     )
     if proxy is not None:
         text = f"requests go through {without_password(proxy.url)} ({shown or 'set by the system'})"
-        return Finding("note", "proxy", text, f"to go without it: NO_PROXY={place.host}")
+        return Finding("note", "proxy", text, f"to bypass it, set NO_PROXY={place.host}")
     return Finding(
         "ok",
         "proxy",
@@ -141,7 +141,9 @@ def _reach(server: Place, proxy: Proxy | None, timeout: float) -> Generator[Find
         advice = correct or name_advice(place.host, error)
         raise StepFailedError("name", f"{place.host}: {reason(error)}", advice) from None
     addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
-    yield Finding("ok", "name", f"{place.host} is {', '.join(addresses[:4])}{_took(begun)}")
+    yield Finding(
+        "ok", "name", f"{place.host} resolves to {', '.join(addresses[:4])}{_took(begun)}"
+    )
     begun = time.monotonic()
     try:
         socket.create_connection((place.host, place.port), timeout).close()
@@ -195,15 +197,15 @@ def _identify(client: H2oClient, requests: probe.Requests) -> Finding:
             f"no answer to POST /settings: {reason(error)}",
             f"{NO_WEB_SERVER} Try --timeout 60 for a slow one",
         ) from None
-    kind = "a chat-ui server of this protocol"
+    kind = "a chat-ui server"
     if own:
-        advice = "it works; whoever runs the server can set its ORIGIN"
-        return Finding("note", "protocol", f"{kind} that takes itself for {own}{note}", advice)
+        advice = "it works; the server's operator can set its ORIGIN"
+        return Finding("note", "protocol", f"{kind} that expects the address {own}{note}", advice)
     return Finding("note" if note else "ok", "protocol", f"{kind}{note or ' (0.3 to 0.6)'}")
 
 
 def _is_newer(client: H2oClient) -> bool:
-    """Return whether the client recognises a server of 2025.
+    """Return whether the client recognises a 2025 server.
 
     Raises:
         StepFailedError: the server has an unsupported version, or requires a login.
@@ -233,19 +235,19 @@ def is_ours(answer: httpx.Response) -> bool:
 
 
 def _kind(url: str, requests: probe.Requests, answer: httpx.Response) -> tuple[str, str]:
-    """Return what kind of server rejects the settings, and what to do about it."""
-    status, said = answer.status_code, f"POST /settings was answered {answer.status_code}"
+    """Return the kind of server that rejects the settings, and what to do about it."""
+    status, said = answer.status_code, f"POST /settings returned {answer.status_code}"
     if 300 <= status < 400:
         location = answer.headers.get("location", "")
         target = urlsplit(location)
         place = f"{target.scheme}://{target.netloc}" if target.netloc else location
         return f"{said}, a redirect to {place}", (
-            "use that as the URL, if it is the server's; if it is a login page, its operator has "
-            "to say how programs get in"
+            "if that is the server's address, use it as the URL; if it is a login page, ask the "
+            "server's operator how programs can log in"
         )
     if status not in (401, 407) and is_openai(requests):
         return "an OpenAI-compatible server: it has /v1/models", (
-            "this package does not speak its protocol; a client for OpenAI's API does"
+            "use a client for OpenAI's API instead"
         )
     html = answer.headers.get("content-type", "").startswith("text/html")
     advice = site_advice(url, status, answer.text, html=html)
@@ -253,7 +255,7 @@ def _kind(url: str, requests: probe.Requests, answer: httpx.Response) -> tuple[s
         said = f"not a chat-ui server: {said}"
     elif html:
         said = f"{said} with an HTML page"
-    return said, advice or "this is not a server of this protocol; is the URL right?"
+    return said, advice or "not a chat-ui server; check the URL"
 
 
 def is_openai(requests: probe.Requests) -> bool:
@@ -270,9 +272,9 @@ def _use(client: H2oClient) -> Generator[Finding]:
         yield _judge_models(client, client.models())
         step = "terms"
         with client.conversation() as conversation:
-            conversation.rename("h2o-client doctor")  # which accepts the terms, and creates it
+            conversation.rename("h2o-client doctor")  # accepts the terms and creates it
             if client.dialect == "chat-ui-2025":
-                yield Finding("ok", step, "none to accept; a conversation was created")
+                yield Finding("ok", step, "no terms to accept; a conversation was created")
             elif client.settings().terms_accepted_at is None:
                 yield Finding("note", step, "the server does not say that they are accepted")
             else:
@@ -309,7 +311,7 @@ def _measure_answer(conversation: Conversation, capabilities: frozenset[str]) ->
     spent = time.monotonic() - begun
     text = " ".join(reply.text.split())
     if first is None:
-        return Finding("note", "answer", f"an empty one, after {_seconds(spent)}")
+        return Finding("note", "answer", f"an empty answer, after {_seconds(spent)}")
     return Finding(
         "ok",
         "answer",
@@ -324,7 +326,7 @@ def _advice(error: H2oError) -> str:
         case RateLimitError():
             return "the service limits messages by address: wait two minutes without any"
         case OverloadedError():
-            return "the model server has no room for now: try again later, or another model"
+            return "the model server is overloaded: try again later, or another model"
         case ModelUnavailableError():
             return "choose another: h2o-client models shows them"
         case TransportTimeoutError():

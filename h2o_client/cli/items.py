@@ -1,4 +1,4 @@
-"""The input of `h2o-client batch`: a file with a prompt in each line."""
+"""The input of `h2o-client batch`: a file with one prompt per line."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ class Item(NamedTuple):
     number: int  # of the line, from 1
     key: str  # its name in the journal
     id: str | int | None
-    prompt: Any  # as a batch takes it
+    prompt: Any  # in the form that a batch accepts
     digest: str
     wrong: str = ""  # what is wrong with it
 
@@ -77,7 +77,7 @@ def check_items(path: Path, suffix: str) -> Given:
 
     Args:
         path: the file.
-        suffix: of its name; in a `.jsonl` file each line that is JSON must be an object.
+        suffix: the file's suffix; in a `.jsonl` file each line that is JSON must be an object.
 
     Raises:
         click.UsageError: a line is not a prompt, or two have the same id.
@@ -97,7 +97,7 @@ def check_items(path: Path, suffix: str) -> Given:
 
 
 def name_all(noun: str, names: Sequence[object]) -> str:
-    """Return names in words: "line 2", "lines 2, 3 and 7 more"."""
+    """Return names as text: "line 2", "lines 2, 3 and 7 more"."""
     shown = [str(name) for name in names[:_MANY]]
     if len(names) > _MANY:
         shown.append(f"{len(names) - _MANY} more")
@@ -106,7 +106,7 @@ def name_all(noun: str, names: Sequence[object]) -> str:
 
 
 def _check_text(number: int, text: str, suffix: str, *, first: bool) -> None:
-    """Raise an error if a line is other JSON than an object, or the header of a CSV file."""
+    """Raise an error if a line is JSON but not an object, or the header of a CSV file."""
     if text == "[":
         raise click.UsageError(
             f"line {number} starts a JSON array: write one JSON object per line instead"

@@ -2,9 +2,9 @@
 
 It is an SQLite database beside the answers, `answers.jsonl.journal`. When every prompt is
 answered, it is kept without the session, so that the same command can answer further prompts. Each
-call writes one transaction and syncs it to the disk before the process acts on it, so that a killed
-process loses nothing. Only its user can read it, because it contains the session, and only one
-process at a time can open it.
+call writes one transaction and syncs it to disk before the process acts on it, so a killed process
+loses nothing. Only its user can read it, because it contains the session, and only one process at
+a time can open it.
 
 A prompt is a row, found by its key: the prompt's id as JSON, or the number of its line. `digest`
 shows whether the prompt has changed. Its state is one of:
@@ -59,7 +59,7 @@ class Entry(NamedTuple):
 
     Attributes:
         state: "asked", "answered", "failed" or "left".
-        digest: what was sent.
+        digest: the digest of the prompt that was sent.
         conversation: the conversation in which its answer may be, or None.
         at: when it was sent there, in seconds since 1970.
         outcome: the answer or the error, in the form of the output.
@@ -181,7 +181,7 @@ class Journal:
         execute = self._db.execute
         execute("PRAGMA locking_mode = EXCLUSIVE")  # until the connection is closed
         execute("PRAGMA journal_mode = WAL")
-        execute("PRAGMA synchronous = FULL")  # each transaction is on the disk when it returns
+        execute("PRAGMA synchronous = FULL")  # each transaction is on disk when it returns
         self._db.executescript(_SCHEMA)
         before = dict(execute("SELECT name, value FROM run WHERE name <> 'session'").fetchall())
         common = {name: json.dumps(value, sort_keys=True) for name, value in common.items()}
@@ -193,7 +193,7 @@ class Journal:
         different = [_DIFFERENT[name] for name in common if before.get(name) != common[name]]
         if different:
             raise click.UsageError(
-                f"{self.path} was begun with {' and '.join(different)}: "
+                f"{self.path} was started with {' and '.join(different)}: "
                 "resume it with the same, or name another output"
             )
 
@@ -229,7 +229,7 @@ def _prepare(path: Path) -> None:
     if begins.startswith(_OLD):
         raise click.UsageError(
             f"{path} was written by version 0.1.0, and only that version can resume "
-            "it; if you remove it, all prompts are sent"
+            "it; if you remove it, all prompts are sent again"
         )
     if begins not in (b"", _SQLITE):
         raise click.UsageError(f"{path} is not a journal of this program")

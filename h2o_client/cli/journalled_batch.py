@@ -5,9 +5,9 @@ resumed finds the answer there. The conversation is deleted when the answer is r
 
 The server stores a stopped answer as if it were complete. So a prompt is marked as `left` before
 the server is told to stop. One gap remains: after an exceeded time limit or a lost connection the
-client itself notifies the server, and `left` is written when that is done, some milliseconds later
-(`Timeouts.cleanup` at most). If the process is killed in between, the next run finds the beginning
-of an answer and treats it as complete.
+client itself notifies the server, and `left` is written afterwards, a few milliseconds later (at
+most `Timeouts.cleanup`). If the process is killed in between, the next run finds the beginning of
+an answer and treats it as complete.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from h2o_client.cli.items import Item
 from h2o_client.cli.journal import Journal
 
 ANSWER_WAIT = 120.0
-"""Seconds after sending a message for which the next run waits for its answer."""
+"""Seconds, counted from sending a message, for which the next run waits for its answer."""
 
 _FIRST_POLL = 0.25
 _LONGEST_POLL = 5.0
@@ -47,7 +47,7 @@ class JournalledBatch(Batch):
         client: sends the prompts.
         items: the items.
         journal: records their conversations and answers.
-        on_pause: called in any thread with the seconds for which all prompts pause.
+        on_pause: called, in any thread, with the seconds for which all prompts pause.
         **options: see `Batch`.
     """
 
@@ -65,7 +65,7 @@ class JournalledBatch(Batch):
         self._sender = client
         self._journal = journal
         self._on_pause = on_pause
-        self._limited: dict[str, Conversation] = {}  # those that met the rate limit, by key
+        self._limited: dict[str, Conversation] = {}  # those that hit the rate limit, by key
 
     def stream(self, prompt: Any) -> "_PromptStream":
         """Make the stream that answers an item."""
@@ -87,7 +87,7 @@ class JournalledBatch(Batch):
 
 @dataclass(eq=False)
 class _PromptStream:
-    """The answer to one item, in a conversation of its own. A batch uses it as a stream."""
+    """The answer to one item, in its own conversation. A batch uses it as a stream."""
 
     client: H2oClient
     journal: Journal
@@ -124,8 +124,8 @@ class _PromptStream:
             stream.close()
 
     def _note_left(self) -> None:
-        # On a full disk the run goes on: the conversation is deleted then, so the next run does not
-        # find a part of an answer in it.
+        # Continue if the disk is full: the conversation is deleted next, so the next run does not
+        # find a partial answer in it.
         with contextlib.suppress(OSError):
             self.journal.left(self.item.key)
 
@@ -146,7 +146,7 @@ class _PromptStream:
             left = (entry.at or 0.0) + ANSWER_WAIT - time.time()
             if reply is not None:
                 return reply
-            if not 0 < left <= ANSWER_WAIT:  # over, or the clock was turned back
+            if not 0 < left <= ANSWER_WAIT:  # time is up, or the clock was set back
                 break
             if self.left.wait(min(delay, left)):
                 raise IncompleteStreamError("the batch was closed")
@@ -157,7 +157,7 @@ class _PromptStream:
     def _send(self) -> Reply:
         try:
             return self._send_once()
-        except RateLimitError:  # the conversation waits for the next attempt
+        except RateLimitError:  # keep the conversation for the next attempt
             if self.conversation is not None:
                 self.limited[self.item.key] = self.conversation
             raise
@@ -196,9 +196,9 @@ class _PromptStream:
 def delete_leftovers(client: H2oClient, journal: Journal) -> None:
     """Delete the conversations of the batch's session, unless an answer may still be in them.
 
-    Only the batch uses the session. A killed run can leave conversations that the journal does not
-    know: they were created, but nothing was sent in them yet. A new session is opened by this, so
-    that it can be recorded before it is used.
+    Only the batch uses the session. A killed run can leave conversations that are not in the
+    journal: they were created, but nothing was sent in them yet. In a new run, this opens the
+    session, so that it can be recorded before it is used.
     """
     kept = journal.conversations()
     with contextlib.suppress(H2oError):  # the next run tries again

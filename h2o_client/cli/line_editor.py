@@ -1,6 +1,6 @@
 """Reads the lines of a conversation, with editing, history and completion by prompt_toolkit.
 
-The history is only kept in memory, and never written to a file.
+The history is kept only in memory.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ class LineEditor:
     """Reads lines from the terminal.
 
     Args:
-        commands: what each command does, by its name.
-        models: returns the names to which `/model` is completed.
+        commands: a description of each command, by its name.
+        models: returns the completions for `/model`.
     """
 
     def __init__(self, commands: Mapping[str, str], models: Callable[[], Sequence[str]]) -> None:
@@ -46,13 +46,13 @@ class LineEditor:
         Raises:
             KeyboardInterrupt: Ctrl-C, with nothing typed.
             EOFError: Ctrl-D, with nothing typed.
-            Terminated: a signal came.
+            Terminated: the process received a signal.
         """
-        # An exception raised inside of the event loop would break it.
+        # The signal handlers must not raise inside the event loop.
         handlers = terminating()
         try:
             return self._session.prompt("> ", pre_run=lambda: self._handle(handlers))
-        finally:  # the loop has removed its own, and put nothing in their place
+        finally:  # the loop has removed its handlers without restoring ours
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
@@ -97,7 +97,7 @@ class _Commands(Completer):
     def get_completions(
         self,
         document: Document,
-        complete_event: CompleteEvent,  # noqa: ARG002 -- prompt_toolkit's
+        complete_event: CompleteEvent,  # noqa: ARG002 -- prompt_toolkit's interface
     ) -> Iterable[Completion]:
         """Yield completions of the text before the cursor."""
         text = document.text_before_cursor
@@ -110,5 +110,5 @@ class _Commands(Completer):
                     yield Completion(command, -len(name), display_meta=meaning)
         elif name == "/model":
             for model in self._models():
-                if begun in model and model == one_line(model):  # it is put into the line
+                if begun in model and model == one_line(model):  # safe to insert into the line
                     yield Completion(model, -len(begun))

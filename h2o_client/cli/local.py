@@ -22,12 +22,12 @@ dialect_option = click.option(
     type=click.Choice(DIALECTS),
     default=DIALECTS[0],
     show_default=True,
-    help="The servers that the emulator behaves as.",
+    help="The kind of server that the emulator behaves as.",
 )
 
 
 def make_emulator(**options: Any) -> "Emulator":
-    """Make an emulator that shows its engines' progress on stderr while they start.
+    """Create an emulator that shows its engines' progress on stderr while they start.
 
     Args:
         **options: the emulator's arguments.
@@ -59,7 +59,7 @@ def running(
         emulator: the emulator.
         host: the address that it listens on.
         port: the port.
-        wait_for_engine: whether it is only a warning if a model server does not answer yet.
+        wait_for_engine: whether to only warn if a model server does not answer yet.
 
     Raises:
         OSError: it cannot listen there, an engine does not start, or a model server is down.
@@ -97,8 +97,8 @@ def local_server(
 
     Args:
         pace: seconds between tokens, unless a real model sets the pace.
-        engine: what answers.
-        dialect: the servers that it behaves as.
+        engine: the name of the engine.
+        dialect: the kind of server that it behaves as.
 
     Yields:
         Its URL, for which proxies are bypassed.
@@ -119,7 +119,7 @@ def log_shown(
         name: the logger.
         level: the lowest level to show.
         show: shows one message.
-        propagate: whether the loggers above get the records, too.
+        propagate: whether the parent loggers get the records, too.
     """
 
     class Handler(logging.Handler):

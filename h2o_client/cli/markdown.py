@@ -20,9 +20,9 @@ from h2o_client.safe_text import printable
 _PARSER = (
     MarkdownIt("commonmark", {"html": False})
     .enable(["strikethrough", "table"])
-    .disable(["image", "reference"])  # an image is a link then
+    .disable(["image", "reference"])  # renders an image as a link
 )
-_ABOVE = {"": "", "hr": "---\n\n"}  # Markdown for the block above; else a paragraph
+_ABOVE = {"": "", "hr": "---\n\n"}  # Markdown for the block above; the default is a paragraph
 
 
 class Blocks(NamedTuple):
@@ -61,19 +61,19 @@ def markdown_lines(
 ) -> list[list[Segment]]:
     """Return the lines of Markdown, without the trailing spaces that rich adds.
 
-    They would be copied with the text, and wrap when the terminal becomes narrower.
+    The spaces would be copied with the text, and wrap when the terminal becomes narrower.
 
     Args:
         text: the Markdown.
         console: the terminal.
-        options: how wide it is.
+        options: the rendering options, such as the width.
         above: the type of the block above the text, or ""; rich's spacing depends on it.
     """
     context = _ABOVE.get(above, "above\n\n")
     lines = console.render_lines(_Whole(context + text), options, pad=False)
     del lines[: len(console.render_lines(_Whole(context), options, pad=False)) if context else 0]
     for line in lines:
-        # Entities are characters only now.
+        # After rendering, because entities have become characters.
         line[:] = [Segment(printable(part.text), part.style) for part in line]
         while line and (line[-1].style is None or line[-1].style.bgcolor is None):
             last = line.pop()
@@ -103,7 +103,7 @@ class Block:
 
 
 class _Folded(TableElement):
-    """A table whose cells continue in the next line."""
+    """A table that wraps the text in its cells."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for part in super().__rich_console__(console, options):
@@ -120,10 +120,10 @@ class _Whole(Markdown):
     }
 
     def __init__(self, text: str) -> None:
-        # Links show where they lead, instead of hiding it behind their text.
+        # Show the URLs of links after their text.
         super().__init__("", hyperlinks=False)
         self.parsed = _PARSER.parse(text)
         for token in self.parsed:
             for part in token.children or ():
-                if part.type == "softbreak":  # which rich shows as a space
+                if part.type == "softbreak":  # rich shows it as a space
                     part.type = "hardbreak"

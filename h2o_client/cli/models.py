@@ -1,4 +1,4 @@
-"""`h2o-client models`: what the server offers."""
+"""`h2o-client models`: lists the server's models."""
 
 import dataclasses
 import sys
@@ -10,7 +10,7 @@ from h2o_client.cli.server import connected, server_options
 from h2o_client.safe_text import one_line, to_json
 
 
-@click.command(short_help="Show the models that the server has.")
+@click.command(short_help="Show the server's models.")
 @server_options
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON list, for scripts.")
 def models(
@@ -20,7 +20,7 @@ def models(
     base_url: str | None,
     as_json: bool,
 ) -> None:
-    """Show the models that the server has; piped, one name in a line."""
+    """Show the server's models; when piped, one name per line."""
     with connected(base_url, local=local, engine=engine, dialect=dialect) as client:
         found = client.models()
         chosen = client.model
@@ -31,7 +31,7 @@ def models(
             ("*" if model.id == chosen else "", model.id, model.description or model.display_name)
             for model in found
         ]
-        print_table(("", "model", "what it is"), rows)
+        print_table(("", "model", "description"), rows)
     else:
         for model in found:
             click.echo(one_line(model.id))

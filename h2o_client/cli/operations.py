@@ -20,9 +20,9 @@ class Operation(NamedTuple):
         slash: the command in a chat session.
         meaning: a description of that command and its argument.
         argument: the name of the subcommand's required argument, or "".
-        run: performs it with the conversation and the argument, which can be "" in a chat session;
-            returns the result.
-        note: the message of a chat session about the result; "" to show the result itself.
+        run: takes the conversation and the argument, which can be "" in a chat session; returns
+            the result.
+        note: the message in a chat session about the result; "" to show the result itself.
     """
 
     name: str
@@ -45,20 +45,20 @@ def _rename(conversation: "Conversation", title: str) -> str:
 OPERATIONS = (
     Operation(
         name="rename",
-        summary="Give one a title.",
-        help="Give it a TITLE of 1 to 100 characters.",
+        summary="Rename a conversation.",
+        help="Rename a conversation. TITLE has 1 to 100 characters.",
         slash="/title",
-        meaning="TEXT: name the conversation; alone: let the model name it",
+        meaning="TEXT: rename the conversation; alone: let the model choose a title",
         argument="TITLE",
         run=_rename,
-        note="it is called “{}”",
+        note="renamed to “{}”",
     ),
     Operation(
         name="share",
-        summary="Make a page of one and show its URL.",
-        help="Make a page of it as it is now, and show its URL: anyone with the URL can read it.",
+        summary="Publish a conversation and show its URL.",
+        help="Publish the current messages, and show the URL: anyone with it can read them.",
         slash="/share",
-        meaning="make a page of it that anyone with its URL can read",
+        meaning="publish the conversation; anyone with the URL can read it",
         argument="",
         run=lambda conversation, _: conversation.share(),
     ),

@@ -1,7 +1,7 @@
-"""How a command ends: its exit status, and the one line that says why.
+"""How a command ends: its exit status, and the line that says why.
 
-`App` wraps every subcommand, so that they need not handle this themselves. For wrong use (status 2)
-a subcommand raises `click.UsageError`, as click itself does.
+`App` handles this for all subcommands. For wrong usage (status 2) a subcommand raises
+`click.UsageError`, as click itself does.
 """
 
 import contextlib
@@ -30,11 +30,11 @@ from h2o_client.safe_text import SafeFormatter, one_line, printable
 PROGRAM = "h2o-client"
 _DEBUG = "h2o_client.debug"
 _DOCTOR = "h2o_client.doctor"
-_BROKEN_PIPE = 128 + 13  # the reader has gone: what a shell shows for SIGPIPE
+_BROKEN_PIPE = 128 + 13  # the reader is gone: the status that a shell shows for SIGPIPE
 _OF_THE_WAY = (RedirectError, TermsNotAcceptedError, UnsupportedServerError)
-_EXTRA = ("rich", "markdown_it", "prompt_toolkit")  # imported where they are first needed
+_EXTRA = ("rich", "markdown_it", "prompt_toolkit")  # imported when first needed
 _SIGNALS = ("SIGTERM", "SIGHUP")
-# The help is the message where arguments are missing. In click 8.1 that is not an error.
+# Raised if arguments are missing, with the help as its message. click 8.1 does not have it.
 _HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -79,7 +79,7 @@ class App(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand, and turn its error into a line and an exit status."""
         try:
-            if logging.lastResort is not None:  # prints warnings where no handler is set
+            if logging.lastResort is not None:  # prints warnings if no handler is set
                 logging.lastResort.setFormatter(SafeFormatter())
             with terminations():
                 return super().invoke(ctx)
@@ -90,7 +90,7 @@ class App(click.Group):
             ctx.exit(_BROKEN_PIPE)
         except KeyboardInterrupt as error:
             ctx.exit(128 + (error.signum if isinstance(error, Terminated) else signal.SIGINT))
-        except click.Abort:  # Ctrl-C at a question, or the answer no
+        except click.Abort:  # Ctrl-C at a confirmation, or the answer "no"
             ctx.exit(128 + signal.SIGINT)
         except ModuleNotFoundError as error:
             name = (error.name or "").partition(".")[0]
@@ -126,14 +126,14 @@ def debug_option(command: F) -> F:
 
 
 def suggest_doctor(url: str) -> None:
-    """Let an error on the way to the server name the command that examines this server."""
+    """Make connection errors suggest the `doctor` command for this server."""
     ctx = click.get_current_context(silent=True)
     if ctx is not None:
         ctx.meta[_DOCTOR] = f"{PROGRAM} doctor {url}"
 
 
 def describe_failure(error: Exception) -> str:
-    """Return an error as a line, which names the doctor if the way to the server is wrong."""
+    """Return an error as a line, which suggests `doctor` for connection problems."""
     line = in_a_line(error)
     if isinstance(error, _OF_THE_WAY) or (isinstance(error, TransportError) and not error.sent):
         doctor = click.get_current_context().meta.get(_DOCTOR, f"{PROGRAM} doctor")
@@ -149,7 +149,7 @@ def terminations() -> Generator[None]:
         raise Terminated(signum)
 
     known = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
-    # One that is ignored (nohup) or somebody else's stays as it is.
+    # Keep handlers that ignore the signal (nohup) or that other code has set.
     ours = [number for number in known if signal.getsignal(number) is signal.SIG_DFL]
     for number in ours:
         signal.signal(number, leave)
@@ -173,7 +173,7 @@ def _fail(ctx: click.Context, error: Exception) -> NoReturn:
     click.echo(f"{PROGRAM}: {describe_failure(error)}", err=True)
     try:
         sys.stdout.flush()
-    except OSError:  # what cannot be written would be tried again at the exit
+    except OSError:  # the interpreter would try to flush again at exit
         _hush()
     ctx.exit(1)
 
@@ -196,7 +196,7 @@ def open_what_is_closed() -> None:
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 -- to the end
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 -- kept
 
 
 def _hush() -> None:

@@ -1,7 +1,7 @@
 """The steps of `doctor` below the client: names, connections, TLS, single requests.
 
-The client hides the single steps of a request. Here each is performed separately, with httpx for
-HTTP and TLS, and reports how it failed.
+The client hides the steps of a request. Here each is performed separately, with httpx for HTTP and
+TLS, and reports how it failed.
 """
 
 import os
@@ -15,7 +15,7 @@ import httpx
 
 from h2o_client.diagnosis import refused_tunnel
 
-_MOST = 1 << 20  # bytes of a response that are read
+_MOST = 1 << 20  # maximum number of bytes to read of a response
 
 
 class TunnelRefusedError(Exception):
@@ -34,7 +34,7 @@ class Requests:
     """Sends single requests to a server, in a session that is not used afterwards.
 
     Args:
-        url: where it is, perhaps with user and password.
+        url: the server's URL, which may contain user and password.
         timeout: seconds for each step of a request.
     """
 
@@ -43,7 +43,7 @@ class Requests:
         place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         headers = {
             "Accept": "application/json, text/event-stream",
-            "Accept-Encoding": "identity",  # the beginning of a body is readable, too
+            "Accept-Encoding": "identity",  # so that a truncated body is readable, too
             "Cookie": f"hf-chat={uuid.UUID(bytes=secrets.token_bytes(16), version=4)}",
             "Referer": f"{place}{parts.path.rstrip('/')}/",
             "Origin": place,
@@ -55,7 +55,7 @@ class Requests:
             "base_url": url,
             "headers": headers,
             "timeout": timeout,
-            "verify": httpx.create_ssl_context(),  # once: it takes longer than a request
+            "verify": httpx.create_ssl_context(),  # shared: creating it is slower than a request
         }
 
     def use_other_referer(self) -> str:
@@ -66,13 +66,13 @@ class Requests:
         return str(headers["Referer"])
 
     def handshake(self) -> tuple[str, Mapping[str, Any]]:
-        """Make a TLS connection, through the proxy if one is set.
+        """Open a TLS connection, through the proxy if one is set.
 
         Returns:
-            Its version, and the server's certificate.
+            The TLS version, and the server's certificate.
 
         Raises:
-            TunnelRefusedError: the proxy rejects it.
+            TunnelRefusedError: the proxy rejects the connection.
             httpx.HTTPError: the connection failed; see `diagnosis.causes()`.
         """
         found: list[tuple[str, Mapping[str, Any]]] = []

@@ -1,4 +1,4 @@
-"""What is sent: the prompt on the command line, the text on stdin, and files."""
+"""Builds the prompt from the command line, the text on stdin, and files."""
 
 import mimetypes
 import re
@@ -23,7 +23,7 @@ def read_prompt(prompt: str | None, *, converse: bool) -> str | None:
     """Return the prompt of the command line, a blank line, and the text on stdin.
 
     Args:
-        prompt: of the command line; "-" means stdin only.
+        prompt: the prompt on the command line; "-" means stdin only.
         converse: whether a terminal without a prompt means a conversation.
 
     Returns:
@@ -63,7 +63,7 @@ def add_files(client: "H2oClient", text: str, paths: Sequence[Path]) -> "tuple[s
     """
     files = [_read(path) for path in paths]
     if files and client.dialect is None:
-        client.models()  # which determines the kind of server
+        client.models()  # detects the kind of server
     if "files" in client.capabilities:
         return text, files
     for file in files:

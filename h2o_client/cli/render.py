@@ -1,12 +1,12 @@
 """Showing answers: as plain text, or as Markdown that grows in a terminal.
 
-An answer that is longer than the screen cannot be redrawn as a whole, since what has scrolled
-away cannot be changed. So only its last block is redrawn: a paragraph, a list, a block of code.
-Everything before that is final, and printed once. At the end the screen looks as if the whole
+An answer that is longer than the screen cannot be redrawn as a whole, because lines that have
+scrolled away cannot be changed. So only its last block is redrawn: a paragraph, a list, a block of
+code. Everything before that is final, and printed once. At the end the screen looks as if the whole
 answer had been rendered at once.
 
 In a terminal, but not in a pipe or file, a dim line says when nothing arrives for some seconds, or
-when something is sent again.
+when a request is retried.
 """
 
 import os
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from h2o_client import Message, Retry
 
-_RATE = 10  # times a second that the last block is drawn anew
-_SILENCE = 3.0  # seconds without anything new until that is said
+_RATE = 10  # redraws of the last block per second
+_SILENCE = 3.0  # seconds without new text before a note says so
 _THINKS, _THOUGHT = "<think>", "</think>"  # around the model's reasoning
-_NARROW = 16  # columns; with less room than that, text is not indented
+_NARROW = 16  # columns; text is not indented in narrower terminals
 
 
 def in_a_line(error: Exception) -> str:
@@ -43,12 +43,12 @@ def in_a_line(error: Exception) -> str:
 def show_hanging(
     head: str, text: str, *, colour: str | None = None, dim: bool = False, err: bool = False
 ) -> None:
-    """Show a text; in a terminal, wrap it between words and indent it by its head.
+    """Show a text; in a terminal, wrap it between words and indent it by the width of its head.
 
     Args:
         head: the text before the first line.
         text: the text.
-        colour: of the head.
+        colour: the colour of the head.
         dim: whether the text is dim.
         err: whether to use stderr instead of stdout.
     """
@@ -89,8 +89,8 @@ def format_messages(messages: "Sequence[Message]", *, as_json: bool) -> str:
 
     Args:
         messages: the messages.
-        as_json: whether to return a JSON list of messages, in the form that `chat()` takes, or
-            Markdown.
+        as_json: whether to return a JSON list of messages, in the form that `chat()` accepts,
+            instead of Markdown.
     """
     if as_json:
         listed = [{"role": item.role, "content": item.content.strip()} for item in messages]
@@ -100,7 +100,7 @@ def format_messages(messages: "Sequence[Message]", *, as_json: bool) -> str:
 
 
 def show_retry(retry: "Retry") -> None:
-    """Report a retry in the terminal; the commands' `Retries.on_retry`."""
+    """Report a retry in the terminal. Used as `Retries.on_retry`."""
     show_wait(f"trying again in {retry.delay:.1f} s: {in_a_line(retry.error)}")
 
 
@@ -121,17 +121,17 @@ def _note(text: str) -> None:
 class Screen:
     """Shows an answer on stdout, token by token. Used in a `with` block.
 
-    In a terminal a thread notices when nothing arrives, and says so once per silence.
+    In a terminal, a thread notices when nothing arrives, and says so once each time.
     """
 
     def __init__(self) -> None:
         self._begun = self._in_line = False
         self._thinking: bool | None = None  # whether the model's reasoning is shown; once known
         self._held = ""  # possibly the beginning of a tag
-        self._terminal = sys.stdout.isatty()  # nothing else obeys control characters
+        self._terminal = sys.stdout.isatty()  # only a terminal interprets control characters
         self._writing = threading.Lock()
         self._last = time.monotonic()  # when something was shown
-        self._silent = False  # whether that was said
+        self._silent = False  # whether the current silence was reported
         self._over = threading.Event()
 
     def __enter__(self) -> Self:
@@ -153,7 +153,7 @@ class Screen:
 
     def revise(self, text: str) -> None:
         """Show the whole answer, which replaces the text shown so far."""
-        self.note("the server began the answer again: it is shown once more")
+        self.note("the server restarted the answer; here is the new one")
         self._begun, self._thinking, self._held = False, None, ""
         self.show(text)
 
@@ -177,7 +177,7 @@ class Screen:
         return (click.style(reasoning + end, dim=True) if reasoning + end else "") + answer
 
     def note(self, text: str) -> None:
-        """Show what the client waits for, in a line of its own above the rest of the answer."""
+        """Show what the client waits for, on a separate line above the rest of the answer."""
         with self._writing:
             if self._terminal and self._in_line:
                 self._in_line = False
@@ -199,7 +199,7 @@ class Screen:
 
     def _write(self, text: str) -> None:
         with self._writing:
-            # color=True: passed on as it is, escape sequences in a file too.
+            # color=True: click must not remove escape sequences, even in a file.
             click.echo(text, nl=False, color=True)
             self._in_line = not text.endswith("\n") if text else self._in_line
 
@@ -211,10 +211,10 @@ class Screen:
                 self.note(text)
 
     def _silence(self) -> str:
-        """Return a message about the silence, or "" if nothing was silent."""
+        """Return a message about the silence, or "" if text arrived recently."""
         seconds = time.monotonic() - self._last
         missing = "nothing more" if self._begun else "no answer"
-        waiting = f"{missing} for {seconds:.0f} s: waiting (Ctrl-C ends it)"
+        waiting = f"{missing} for {seconds:.0f} s: waiting (Ctrl-C stops it)"
         return waiting if seconds >= _SILENCE else ""
 
 
@@ -228,7 +228,7 @@ class MarkdownScreen(Screen):
 
         super().__init__()
         self._console = Console(highlight=False, markup=False, emoji=False)
-        self._tail = self._note = ""  # the part that is drawn anew, and what is waited for
+        self._tail = self._note = ""  # the part that is redrawn, and what the client waits for
         self._above = ""  # the type of the last final block, or ""
         self._spinner = Spinner("dots")
         self._live = Live(
@@ -250,7 +250,7 @@ class MarkdownScreen(Screen):
             self._over.set()
             try:
                 self._live.stop()
-            finally:  # Ctrl-C may come here, too
+            finally:  # even after Ctrl-C
                 self._console.show_cursor()
         text, self._tail = self._tail, ""
         self._print(text, "paragraph_open")
@@ -259,7 +259,7 @@ class MarkdownScreen(Screen):
         """Show the whole answer; replace the part that can still be redrawn."""
         self._tail = ""
         if self._above:
-            told = "*The server began the answer again: it is shown once more.*"
+            told = "*The server restarted the answer; here is the new one.*"
             with self._writing:
                 self._print(told, "paragraph_open")
         self.show(text)
@@ -293,7 +293,7 @@ class MarkdownScreen(Screen):
         blocks = final_blocks(whole)
         if blocks.end:
             lines = whole.split("\n")
-            # First removed from the part that is drawn anew, so that it is not shown twice.
+            # Remove the blocks from the redrawn part first, so that they are not shown twice.
             self._tail = "\n".join([*lines[blocks.end :], begun])
             self._print("\n".join(lines[: blocks.end]), blocks.last)
 
@@ -321,7 +321,7 @@ class MarkdownScreen(Screen):
         text, above = self._tail, self._above
         lines = markdown_lines(text, console, options, above) if text.strip() else []
         if note or not lines:
-            # In one line: "⠋ " stands before it.
+            # On one line, with room for "⠋ " before it.
             self._spinner.text = Text(note, style="dim")
             self._spinner.text.truncate(options.max_width - 2, overflow="ellipsis")
             lines += console.render_lines(self._spinner, options, pad=False)
@@ -339,7 +339,7 @@ def new_screen(*, raw: bool) -> Screen:
     """Return the screen for an answer.
 
     Args:
-        raw: whether to show the text as it is, even in a terminal.
+        raw: whether to show the text without rendering Markdown, even in a terminal.
     """
     if raw or not sys.stdout.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
         return Screen()

@@ -28,12 +28,12 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     type=click.IntRange(0, 65535),
     default=8000,
     show_default=True,
-    help="The port; 0 takes a free one.",
+    help="The port; 0 picks a free one.",
 )
 @click.option(
     "--engine",
     metavar="ENGINE",
-    help=f"What answers: {ENGINES}.  [default: rote, a few scripted sentences]",
+    help=f"The source of answers: {ENGINES}.  [default: rote, a few scripted sentences]",
 )
 @dialect_option
 @click.option(
@@ -41,12 +41,12 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     type=click.Choice(("chat-ui", "openai")),
     default="chat-ui",
     show_default=True,
-    help="The API that it serves: that of --dialect, or OpenAI's, for any OpenAI client.",
+    help="The API to serve: chat-ui (see --dialect), or OpenAI's, for any OpenAI client.",
 )
 @click.option(
     "--upstream",
     metavar="URL",
-    help="With --api openai: what answers is the chat-ui server at this URL.",
+    help="With --api openai: forward requests to the chat-ui server at this URL.",
 )
 @click.option(
     "--model",
@@ -79,10 +79,10 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     type=click.IntRange(min=1),
     default=1000,
     show_default=True,
-    help="Answers generated at once; more are rejected.",
+    help="The most answers to generate at once; more are rejected.",
 )
 @click.option(
-    "--record", type=FOLDER, metavar="DIR", help="Keep all exchanges, prompts too, in this folder."
+    "--record", type=FOLDER, metavar="DIR", help="Record all exchanges and prompts in this folder."
 )
 @click.option(
     "--replay", type=FOLDER, metavar="DIR", help="Answer from exchanges recorded in this folder."
@@ -103,29 +103,29 @@ def serve(
     record: Path | None,
     replay: Path | None,
 ) -> None:
-    """Run the emulator, a local server of the same protocol, until Ctrl-C.
+    """Run the emulator, a local server with the same protocol, until Ctrl-C.
 
     With an engine it is a small chat service with a real model behind it: a
-    text-generation-inference server (tgi:URL), any OpenAI-compatible one (openai:URL[#model], its
-    key in $OPENAI_API_KEY), or a model in this process (transformers:NAME_OR_PATH, such as
-    transformers:h2oai/h2o-danube3-500m-chat).
+    text-generation-inference server (tgi:URL), any OpenAI-compatible server (openai:URL[#model],
+    with the key in $OPENAI_API_KEY), or a model in this process (transformers:NAME_OR_PATH, such
+    as transformers:h2oai/h2o-danube3-500m-chat).
 
     With --api openai it serves /v1/models and /v1/chat/completions; with --upstream URL a chat-ui
-    server answers them. A --token is then the key that its clients must have.
+    server answers them. With --token, clients must send the token as their key.
     """
     if not token and not _is_loopback(host) and not only_list:
         raise click.UsageError(f"other machines can reach {host}: add --token")
     if engine and models:
-        raise click.UsageError("--engine and --model exclude each other")
+        raise click.UsageError("--engine and --model cannot be combined")
     if replay and (engine or models):
-        raise click.UsageError("--replay excludes --engine and --model")
+        raise click.UsageError("--replay cannot be combined with --engine or --model")
     if replay and record and replay.resolve() == record.resolve():
         raise click.UsageError("--record and --replay need different folders")
     openai = api == "openai"
     if (openai or upstream) and (record or replay):
-        raise click.UsageError("--record and --replay keep the exchanges of --api chat-ui only")
+        raise click.UsageError("--record and --replay work only with --api chat-ui")
     if upstream and (engine or models or not openai):
-        raise click.UsageError("--upstream needs --api openai, and excludes --engine and --model")
+        raise click.UsageError("--upstream needs --api openai, without --engine and --model")
     named = _named(models)
     options: dict[str, Any] = {"models": named} if named else {"engine": engine}
     if upstream:
@@ -161,16 +161,16 @@ def _named(models: tuple[str, ...]) -> dict[str, str]:
     for text in models:
         name, equals, engine = text.partition("=")
         if not (name and equals and engine):
-            # The text is not repeated: a password may stand in it.
+            # The error does not repeat the text, which may contain a password.
             raise click.UsageError(f"--model must be NAME=ENGINE, where ENGINE is {ENGINES}")
         if name in named:
-            raise click.UsageError(f"--model names {name!r} twice")
+            raise click.UsageError(f"--model {name!r} is given twice")
         named[name] = engine
     return named
 
 
 def _upstream_models(url: str) -> "dict[str, ChatUiEngine]":
-    """Return the models of a chat-ui server, each with what asks it."""
+    """Return an engine for each model of a chat-ui server."""
     try:
         from h2o_client import H2oClient
         from h2o_client.bridge import upstream
@@ -203,20 +203,21 @@ def _tell(url: str, model: str | None, *, with_token: bool) -> None:
     environment = "H2O_CHAT_TOKEN=… " if with_token else ""
     environment += f"H2O_CHAT_URL={url}"
     environment += f" H2O_CHAT_MODEL={model}" if model else ""
-    click.echo(f"The emulator is at {url} (Ctrl-C ends it). In another terminal:\n")
+    click.echo(f"The emulator is at {url} (Ctrl-C stops it). In another terminal:\n")
     click.echo(f'    {environment} {PROGRAM} chat "Hello"')
 
 
 def _name_key(*, given: bool) -> str:
-    """Return what the key for OpenAI's API is, in words."""
+    """Return a description of the key for OpenAI's API."""
     if not given:
         return "any text"
     source = click.get_current_context().get_parameter_source("token")
-    return "that of $H2O_CHAT_TOKEN" if source is ParameterSource.ENVIRONMENT else "the --token"
+    from_environment = source is ParameterSource.ENVIRONMENT
+    return "the value of $H2O_CHAT_TOKEN" if from_environment else "the --token"
 
 
 def _tell_openai(emulator: "Emulator", key: str) -> None:
-    click.echo(f"OpenAI's API is at {emulator.url}/v1 (Ctrl-C ends it). For OpenAI clients:\n")
+    click.echo(f"OpenAI's API is at {emulator.url}/v1 (Ctrl-C stops it). For OpenAI clients:\n")
     click.echo(f"    OPENAI_BASE_URL={emulator.url}/v1 OPENAI_API_KEY=…\n")
     click.echo(f"The key is {key}. The models:\n")
     for name in emulator.templates:

@@ -20,7 +20,7 @@ from h2o_client.options import (
     similar_option,
 )
 
-_PACE = 0.03  # seconds between tokens of `--local`, so that the streaming is seen
+_PACE = 0.03  # seconds between tokens of `--local`, so that streaming is visible
 
 _MEANT = {
     "max_completion_tokens": "max_new_tokens",
@@ -65,7 +65,7 @@ def server_options(command: F) -> F:
     dialect = click.option(
         "--dialect",
         type=click.Choice(DIALECTS),
-        help=f"What --local behaves as.  [default: {DIALECTS[0]}]",
+        help=f"The kind of server that --local starts.  [default: {DIALECTS[0]}]",
     )
     return local(engine(dialect(url_option(command))))
 
@@ -103,7 +103,7 @@ def param_option(command: F) -> F:
 
 
 def _what_is_wrong(name: str) -> str:
-    """Return the error of a parameter's name in terms of the command line, or ""."""
+    """Return what is wrong with a parameter's name, in terms of the command line, or ""."""
     if name in OPTION_TYPES:
         return ""
     meant = _MEANT.get(name) or similar_option(name)
@@ -125,7 +125,7 @@ def connected(
     saved: bool = False,
     **options: Any,
 ) -> Generator["h2o_client.H2oClient"]:
-    """Make a client from a command's options, for the duration of the block.
+    """Create a client from a command's options, for the duration of the block.
 
     Args:
         base_url: the value of `--base-url`.
@@ -137,13 +137,13 @@ def connected(
         **options: more arguments of the client.
 
     Raises:
-        click.UsageError: an option is not valid, or two exclude each other.
+        click.UsageError: an option is not valid, or two cannot be combined.
         EnvironmentFaultError: the environment's proxies or certificates are not valid.
     """
     local = local or engine is not None
     if local and base_url is not None:
         other = "--local" if engine is None else "--engine"
-        raise click.UsageError(f"{other} and --base-url exclude each other")
+        raise click.UsageError(f"{other} and --base-url cannot be combined")
     if dialect is not None and not local:
         raise click.UsageError("--dialect is the kind of server that --local starts: add --local")
     options.setdefault("retries", h2o_client.Retries(on_retry=show_retry))
@@ -152,13 +152,13 @@ def connected(
         if local:
             emulator = local_server(_PACE, engine, dialect or DIALECTS[0])
             base_url = stack.enter_context(emulator)
-            model = model or h2o_client.DEFAULT_MODEL  # $H2O_CHAT_MODEL is another server's
+            model = model or h2o_client.DEFAULT_MODEL  # $H2O_CHAT_MODEL is for another server
         with wrong_use(), environment.explained():
             client = h2o_client.H2oClient(base_url, model=model, **options)
             known = state.load(client.base_url) if saved and not local else state.Saved()
             if known.session is not None:
                 client.close()
-                # A server of 2023 is found out at no cost, and may have been upgraded.
+                # A 2023 server is detected without extra requests, and may have been upgraded.
                 newer = known.dialect if known.dialect == "chat-ui-2025" else None
                 options |= {"session": known.session, "dialect": newer}
                 client = h2o_client.H2oClient(base_url, model=model, **options)
@@ -170,7 +170,7 @@ def connected(
 
 @contextlib.contextmanager
 def wrong_use() -> Generator[None]:
-    """Report arguments that the client rejects as wrong use (exit status 2)."""
+    """Report arguments that the client rejects as wrong usage (exit status 2)."""
     try:
         yield
     except (TypeError, ValueError) as error:

@@ -1,7 +1,7 @@
-"""The state that outlives a command: the session and the last conversation of each server.
+"""The saved state of the command: the session and the last conversation of each server.
 
 A session gives access to its conversations, so only the user can read the files, and their contents
-are never shown. Each server has a file of its own, so that commands for different servers do not
+are never shown. Each server has its own file, so that commands for different servers do not
 interfere. Files are replaced atomically, and unreadable ones are ignored.
 """
 
@@ -25,9 +25,9 @@ class Saved:
     """The saved state for a server.
 
     Attributes:
-        session: the session, as `H2oClient.session` gives it.
+        session: the value of `H2oClient.session`.
         conversation: the id of the last conversation.
-        dialect: the kind of server, as given by `H2oClient.dialect`.
+        dialect: the kind of server: the value of `H2oClient.dialect`.
     """
 
     session: str | None = field(default=None, repr=False)
@@ -69,7 +69,7 @@ def find_conversation(base_url: str, number: str) -> str:
         number: its id, or "last".
 
     Raises:
-        click.UsageError: a session or a last conversation has not been saved.
+        click.UsageError: the session or the last conversation has not been saved.
     """
     saved = load(base_url)
     found = saved.conversation if number == "last" else number
@@ -87,7 +87,7 @@ def save(base_url: str, saved: Saved) -> None:
     path = _file(base_url)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.parent.chmod(0o700)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".new")  # it is made with mode 0600
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".new")  # has mode 0600
     try:
         with open(handle, "w", encoding="utf-8") as file:
             json.dump({"server": base_url, **asdict(saved)}, file)

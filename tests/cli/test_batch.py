@@ -219,7 +219,7 @@ def test_failed_ones_have_their_error(run: Run, server: Emulator) -> None:
     assert fourth["error"]["type"] == "ValueError"
     assert fifth["line"] == 5
     assert "6 of 6 done, 4 failed" in run.err
-    assert run.err.endswith("4 failed: --retry-failed sends them again\n")
+    assert run.err.endswith("4 failed; --retry-failed sends them again\n")
     server.wait_idle()
     assert server.conversations == []
 
@@ -273,12 +273,12 @@ def test_a_pause_is_told(
     server.fault("message", Fault(status=429, body={"message": LIMITED}))
     run.write(*"abc")
     assert run("--concurrency", "1") == 0
-    told = "0 of 3 done, 0 failed, paused by the service's limit for 1 s\n"
+    told = "0 of 3 done, 0 failed, paused by the service's rate limit for 1 s\n"
     assert run.err.startswith(told)
     assert run.err.count("paused") == 1
     progress = Progress(5)
     progress.pause(100)
-    assert progress.line() == "0 of 5 done, 0 failed, paused by the service's limit for 100 s"
+    assert progress.line() == "0 of 5 done, 0 failed, paused by the service's rate limit for 100 s"
     assert capsys.readouterr().err == f"{progress.line()}\n"
 
 
@@ -720,7 +720,7 @@ def test_other_options_than_before(
     run.write("one", " \t{")
     assert run() == 1
     assert run(*options, "--retry-failed") == 2
-    assert f"was begun with {told}" in run.err
+    assert f"was started with {told}" in run.err
     assert len(asked(server)) == 1
 
 
@@ -794,7 +794,7 @@ def test_stopping_is_shown() -> None:
     progress = Progress(5)
     assert progress.line() == "0 of 5 done, 0 failed"
     progress.stopping = True
-    assert progress.line() == "0 of 5 done, 0 failed, stopping what runs"
+    assert progress.line() == "0 of 5 done, 0 failed, stopping the running prompts"
 
 
 def test_bar_in_a_terminal(run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:

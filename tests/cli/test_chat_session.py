@@ -141,8 +141,8 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(start: Start, server
         chat.until("one two")
         server.wait_held()
         chat.type(CTRL_C)
-        chat.until("(not the whole answer)")
-        chat.until("Ctrl-C once more leaves.")
+        chat.until("(incomplete answer)")
+        chat.until("Press Ctrl-C again to leave.")
         chat.line("And now?")
         chat.until("turn 2.")
         chat.line("/quit")
@@ -162,8 +162,8 @@ def test_a_second_ctrl_c_leaves_after_a_retry(start: Start, server: Emulator) ->
         server.wait_held()
         chat.until("again")  # as it comes
         chat.type(CTRL_C)
-        chat.until("(not the whole answer)")
-        chat.until("Ctrl-C once more leaves.")
+        chat.until("(incomplete answer)")
+        chat.until("Press Ctrl-C again to leave.")
         chat.until(PROMPT)
         chat.type(CTRL_C)
         assert chat.ended() == 130
@@ -192,7 +192,7 @@ def test_ctrl_c_at_the_prompt_leaves_the_second_time(terminal: InTerminal) -> No
     # A line between the two makes the next one the first again.
     assert terminal(typed=[f"{CTRL_C}Hello", CTRL_C + CTRL_C]) == 130
     assert "How can I help you?" in terminal.text
-    assert terminal.text.count("Ctrl-C once more leaves.") == 2
+    assert terminal.text.count("Press Ctrl-C again to leave.") == 2
 
 
 @pytest.mark.slow
@@ -430,7 +430,7 @@ def test_what_commands_do(terminal: InTerminal, server: Emulator, tmp_path: Path
         ("two", "turn 2."),
         ("/retry", "turn 2."),
         ("/title Numbers", "“Numbers”"),
-        ("/title", "it is called “"),
+        ("/title", "renamed to “"),
         ("/share", f"{server.url}/r/"),
         (f"/save {saved}", "saved to"),
         (f"/save {saved}", "exists already"),
@@ -507,8 +507,8 @@ def test_wrong_use_in_a_terminal(terminal: InTerminal, server: Emulator) -> None
     ("arguments", "hint"),
     [
         (("-c", "Hello"), "no conversation with this server"),
-        (("-c", "--local", "Hello"), "exclude"),
-        (("-c", "--model", SMALL, "Hello"), "exclude"),
+        (("-c", "--local", "Hello"), "cannot be combined"),
+        (("-c", "--model", SMALL, "Hello"), "cannot be combined"),
         (("Hello", "--param", "web_search=true"), "not a generation parameter"),
     ],
 )

@@ -296,10 +296,10 @@ def openai(
         (always(200, HTML, "<html>"), "HTML page", "login page"),
         (always(200, JSON, "{}"), "answered 200", "is the URL right"),
         (always(401, JSON), "answered 401", "H2O_CHAT_TOKEN"),
-        (always(403, JSON), "answered 403", "PUBLIC_ORIGIN"),
+        (always(403, JSON), "returned 403", "PUBLIC_ORIGIN"),
         (always(429, JSON), "answered 429", "wait"),
         (always(502, HTML, "<html>"), "with an HTML page", "proxy"),
-        (always(500, JSON), "answered 500", "log"),
+        (always(500, JSON), "returned 500", "log"),
         (always(302, {"Location": "https://login.example/x?next=1"}), "https://login.example",
          "login page"),
         (always(308, {"Location": "/elsewhere"}), "/elsewhere", "use that"),
@@ -337,7 +337,7 @@ def test_a_server_that_takes_itself_for_another_scheme(doctor: Doctor) -> None:
         doctor(url)
     outcome, text = doctor.found["protocol"]
     assert outcome == "note"
-    assert f"takes itself for {url.replace('http', 'https')}" in text
+    assert f"expects the address {url.replace('http', 'https')}" in text
     assert "can set its ORIGIN" in doctor.out
 
 

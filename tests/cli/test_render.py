@@ -315,7 +315,7 @@ def test_silence_is_told(
 @pytest.mark.usefixtures("soon")
 def test_once_in_each_silence_and_in_a_line_of_its_own(screen: Callable[[], Terminal]) -> None:
     terminal = screen()
-    told = r"\x1b\[2mnothing more for \d s: waiting \(Ctrl-C e…\x1b\[0m\n"
+    told = r"\x1b\[2mnothing more for \d s: waiting \(Ctrl-C s…\x1b\[0m\n"
     with Screen() as answer:
         answer.show(" One,")
         until(terminal, f"One,\n{told}")
@@ -409,4 +409,4 @@ def test_an_answer_that_was_revised_is_shown_whole(
         shown.revise("Hello! I am a stub.")
     last = terminal.getvalue().replace("\r", "").splitlines()[-1]
     assert last.endswith("Hello! I am a stub.")
-    assert kind is MarkdownScreen or "began the answer again" in terminal.getvalue()
+    assert kind is MarkdownScreen or "restarted the answer" in terminal.getvalue()

@@ -100,7 +100,7 @@ def test_an_upstream_that_is_not_there(command: Command) -> None:
     [
         ((), None, "any text"),
         (("--token", "s3cret"), "0ther", "the --token"),
-        ((), "s3cret", "that of $H2O_CHAT_TOKEN"),
+        ((), "s3cret", "the value of $H2O_CHAT_TOKEN"),
     ],
 )
 def test_where_the_key_is_from(
@@ -193,7 +193,7 @@ def test_no_message_repeats_a_password(command: Command, arguments: tuple[str, .
         (("--model", "=rote"), "NAME=ENGINE"),
         (("--model", "name="), "NAME=ENGINE"),
         (("--model", "a=rote", "--model", "a=rote"), "twice"),
-        (("--model", "a=rote", "--engine", "rote"), "exclude"),
+        (("--model", "a=rote", "--engine", "rote"), "cannot be combined"),
         (("--replay", "x", "--engine", "rote"), "--replay"),
         (("--replay", "x", "--record", "./x"), "different folders"),
         (("--replay", "x"), "recorded exchanges not found"),
@@ -253,7 +253,7 @@ def test_an_engine_for_one_command(command: Command) -> None:
     assert command("chat", "Hi", "--engine", "rot") == 2
     assert "unknown engine" in command.err
     assert command("chat", "Hi", "--engine", "rote", "--base-url", "http://127.0.0.1") == 2
-    assert "--engine and --base-url exclude each other" in command.err
+    assert "--engine and --base-url cannot be combined" in command.err
 
 
 DEAD = "the model server at http://127.0.0.1:1 does not answer: ConnectError: Connection refused"
