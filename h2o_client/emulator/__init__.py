@@ -1,8 +1,8 @@
-"""A local server of the chat protocol, which behaves like the real servers.
+"""A local server of the chat protocol that behaves like the real servers.
 
-It is for tests and experiments: it has the real server's sessions, statuses, streams and oddities,
-a model with a few scripted sentences, and a script for everything that can go wrong. It does not
-share code with the client, so that a mistake in one cannot be hidden by the other.
+It is for tests and experiments: it has the real server's sessions, statuses, streams and quirks, a
+model with a few scripted sentences, and can simulate every failure. It does not share code with the
+client, so that a mistake in one cannot hide in the other.
 
     with Emulator() as server:
         server.reply(" Hello!")

@@ -1,4 +1,4 @@
-"""A request that passed the gates, for the endpoints and pages of a face."""
+"""A request that passed the access checks, for the endpoints and pages of a face."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OBJECT_ID = re.compile(r"[0-9a-fA-F]{24}")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request that has passed the gates."""
+    """One request that has passed the access checks."""
 
     service: Service
     request: Request
@@ -27,7 +27,7 @@ class Call:
 
     def body(self) -> object:
         """The body as JSON; a body without a content type is not read."""
-        # 03; of 2025: 08_wrong_model
+        # 03; 2025: 08_wrong_model
         if self.request.header("content-type") is None:
             raise InternalError
         try:
@@ -43,13 +43,13 @@ class Call:
         return cast("dict[str, Any]", value)
 
     def object_id(self, text: str) -> str:
-        """The database's form of an id in a path."""
+        """An id from a path, in the database's form."""
         if OBJECT_ID.fullmatch(text):
             return text.lower()
         raise InternalError
 
     def conversation(self) -> Conversation:
-        """The conversation of the path, if it is this session's."""
+        """The conversation of the path, if it belongs to this session."""
         found = self.service.store.conversations.use(self.object_id(self.ids[0]))
         if found is None or found.session != self.session:
             raise HttpError(404, NO_CONVERSATION)
@@ -57,4 +57,4 @@ class Call:
 
 
 Handler = Callable[[Any], Awaitable[Answered]]
-"""A handler of a route, for the `Call` of its face."""
+"""A handler of a route; its argument is the `Call` of its face."""

@@ -1,11 +1,11 @@
 """One client connection: bytes to requests, responses to bytes.
 
-h11 knows the protocol, this module does the reading and writing.  While a response is being made
-the connection is read as well, as only this shows that the client has left: the response is then
+h11 implements the protocol; this module reads and writes. It also reads from the connection while
+a response is produced, because only this shows that the client has left: the response is then
 abandoned, but a generation that it started continues.
 
-A connection is closed without its response, or in the middle of it, by simply
-closing the socket: all bytes written before that still arrive.
+To close a connection without a response, or in the middle of one, it simply closes the socket: all
+bytes written before that still arrive.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from h2o_client.emulator.web import (
 )
 
 FIRST_REQUEST = 60.0
-"""Seconds for which a new connection may be silent."""
+"""Seconds to wait for the first request on a new connection."""
 
 GONE = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError)
 """The exceptions of reading and writing when the peer is gone."""
@@ -48,7 +48,7 @@ class Connection:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADERS)
         self._tape: Tape | None = None
         self._ending = "eof"  # how the response ends if nothing else happens
-        self._whole = ""  # and if it is sent to its end
+        self._whole = ""  # how it ends if it is sent completely
 
     async def serve(self) -> None:
         """Answer requests until either side closes."""
@@ -139,7 +139,7 @@ class Connection:
         return alive
 
     async def _watch(self, scope: anyio.CancelScope) -> None:
-        """Keep reading while a response is being made, to notice that the client has left."""
+        """Keep reading while a response is produced, to notice that the client has left."""
         size = 0
         while size < READ:
             try:
@@ -154,7 +154,7 @@ class Connection:
     async def _answer(self, request: Request) -> bool:
         with (
             ExitStack() as busy
-        ):  # first, so that a test that sees the request can wait for its end
+        ):  # first, so that a test that sees the request can wait for it to end
             self.gateway.count(1)
             busy.callback(self.gateway.count, -1)
             fault = self.gateway.received(request)

@@ -1,8 +1,7 @@
-"""Engines, which take the place of the model.
+"""Engines, which generate the answers instead of a real service's model.
 
-The service gives an engine one `GenerationRequest`, with the prompt as the real
-service would send it to its model server, and the engine yields tokens.  How
-they become server-sent events is the business of `upstream`.
+The service gives an engine a `GenerationRequest`, with the prompt as the real service would send it
+to its model server, and the engine yields tokens. `upstream` turns them into server-sent events.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ class GenerationRequest:
         parameters: The client's parameters; the service does not add any.
         messages: The same history as (``user`` or ``assistant``, text).
         stream: Whether to answer with events, or with one JSON body.
-        content_type: The content type that the client sent: it is passed on.
+        content_type: The content type that the client sent; the real service forwards it.
         body: The whole request body to the model server.
-        context: The result of a web search, with which `prompt` begins.
-        chat: The history as a server of 2025 sends it, as messages of OpenAI's chat
-            completions, with system message and images; empty for the servers of 2023.
+        context: The result of a web search, which is at the beginning of `prompt`.
+        chat: The history as a 2025 server sends it, as messages of OpenAI's chat completions, with
+            system message and images; empty for 2023 servers.
     """
 
     # 08
@@ -54,13 +53,13 @@ class Token:
     """One token.
 
     Attributes:
-        text: Its text, a leading space included.
+        text: Its text, including a leading space.
         finish: Set on the last token of an answer; without it, the end token is added.
         id: Its number in the vocabulary; None to invent one, with a log-probability.
         logprob: Its log-probability, if it has an `id`.
         special: Whether it is a control token, such as the end token, and not part of the answer.
         seed: On the last token, the seed of the answer, if known.
-        generated: On the last token, how many tokens were generated, if known.
+        generated: On the last token, the number of generated tokens, if known.
     """
 
     text: str
@@ -76,7 +75,7 @@ class UpstreamError(Exception):
     """Raised by an engine before its first token: the model server rejects the request.
 
     Args:
-        status: The HTTP status; it is passed on to the client.
+        status: The HTTP status, which is forwarded to the client.
         body: The body, as text or JSON.
         content_type: Its content type; None to derive it from the body.
         headers: More headers, such as ``Retry-After``.
@@ -117,7 +116,7 @@ class GenerationError(Exception):
 
 
 class EngineError(Exception):
-    """Raised when an engine cannot be made or started: a wrong name, missing weights."""
+    """Raised when an engine cannot be created or started: a wrong name, missing weights."""
 
 
 @runtime_checkable
@@ -136,7 +135,7 @@ class LiveEngine:
         """Start, before the emulator accepts connections.
 
         Args:
-            say: Called with lines about the progress, for people.
+            say: Called with lines about the progress, to show to users.
 
         Raises:
             EngineError: It cannot be started.
@@ -166,7 +165,7 @@ class RawResponse:
 
 
 class RawEngine(LiveEngine, ABC):
-    """A model server of the real kind: its responses are passed on as they are."""
+    """A real model server, whose responses are forwarded unchanged."""
 
     @abstractmethod
     async def respond(self, request: GenerationRequest) -> RawResponse:
@@ -186,14 +185,14 @@ EngineLike = (
 class RoteEngine:
     """A deterministic engine with a few scripted sentences.
 
-    It greets, repeats what was said before, and otherwise echoes the question.  It
-    honours `max_new_tokens` and `stop`, as a model server does.
+    It greets, repeats the first message if asked, and otherwise echoes the question. It honours
+    `max_new_tokens` and `stop`, as a model server does.
     """
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Token | str]:
-        """Yield the answer, cut as the parameters say."""
+        """Yield the answer, limited by the parameters."""
         text = self.answer(request)
-        if request.chat:  # such a model server puts no space before it
+        if request.chat:  # these model servers do not add the leading space
             text = text.removeprefix(" ")
         tokens = split_words(text)
         limit = request.parameters.get("max_new_tokens") or 1024
@@ -217,7 +216,7 @@ class RoteEngine:
             return " " + " ".join(question.removeprefix(SUMMARIZE).split()[:4])
         if question.startswith(ENTITLE):
             return " " + " ".join(question.removeprefix(ENTITLE).strip('"').split()[:4])
-        # A flattened history comes as "Role: content" lines with "Assistant:" at the end.
+        # A flattened history has "Role: content" lines, and "Assistant:" at the end.
         turns = re.findall(r"^User: (.*)$", question, re.MULTILINE)
         earlier = [text for sender, text in history[:-1] if sender == "user"] or turns[:-1]
         asked = turns[-1] if turns else question

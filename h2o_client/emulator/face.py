@@ -33,9 +33,9 @@ class Face(ABC):
 
     Attributes:
         versions: The versions that it supports, the default one first.
-        max_body: The most bytes in a request's body, unless configured otherwise.
-        stop_lifetime: Seconds for which the record of a stop is kept, unless configured otherwise.
-        sweeps: Whether expired records are removed by a sweep, and not at once.
+        max_body: The default maximum size of a request's body, in bytes.
+        stop_lifetime: The default lifetime of the record of a stop, in seconds.
+        sweeps: Whether expired records are removed by a sweep, instead of at once.
         routes: The routes.
     """
 
@@ -64,7 +64,7 @@ class Face(ABC):
     def refuse_stranger(self, request: Request) -> Response | None:
         """Reject a request without the token, if one is required."""
         token = self._config.token
-        # The text of chat-ui is from the server's source: a login was not measured.
+        # The message of chat-ui is from the server's source; no login was recorded.
         if token is not None and not _same(request.header("authorization"), f"Bearer {token}"):
             return self.usual(request, 401)
         return None
@@ -84,7 +84,7 @@ class Face(ABC):
 
 
 class SvelteKitFace(Face):
-    """A face of chat-ui: a web application with pages and forms, made with SvelteKit."""
+    """A face of chat-ui: a web application with pages and forms, based on SvelteKit."""
 
     async def handle(self, request: Request) -> Answered:
         """Answer one request."""
@@ -115,7 +115,7 @@ class SvelteKitFace(Face):
             answer = self.unexpected(request)
         except HttpError as error:
             answer = fatal_error(request, error.status, error.message)
-        except Exception:  # the web framework, too, answers an unexpected error so
+        except Exception:  # as the web framework does
             logger.exception("emulator: %s %s failed", request.method, request.path)
             answer = self.unexpected(request)
         if answer is not None:
@@ -124,7 +124,7 @@ class SvelteKitFace(Face):
 
     @abstractmethod
     def call(self, request: Request, found: Found, session: str) -> Call:
-        """Make the call for the endpoints of this face."""
+        """Return the call for the endpoints of this face."""
 
     @abstractmethod
     def refuse(self, request: Request, found: Found, session: str) -> Response | None:
@@ -136,10 +136,10 @@ class SvelteKitFace(Face):
 
     @abstractmethod
     def mark(self, request: Request, found: Found, session: str, answer: Response | Stream) -> None:
-        """Add the headers of all answers to requests that passed the gates, such as the cookie."""
+        """Add the headers of all answers after the access checks, such as the cookie."""
 
     def finish(self, request: Request, found: Found, answer: Response | Stream) -> None:
-        """Change any answer that is about to be sent."""
+        """Modify an answer before it is sent."""
 
     def own_origin(self, request: Request) -> str:
         """The server's own origin; if it listens on all addresses, the one in the Host header."""

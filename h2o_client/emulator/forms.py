@@ -1,8 +1,8 @@
 """Reads multipart forms as strictly as the real servers' web framework.
 
-Every delimiter, including the closing one, must be a line of its own that ends in CRLF. The
-boundary's text must not occur elsewhere in the body, even without its dashes, because the real
-parser fails on that.
+Every delimiter, including the closing one, must be on its own line and end in CRLF. The boundary
+must not occur elsewhere in the body, even without its dashes, because the real parser fails on
+that.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Part:
     Attributes:
         name: The field's name.
         value: Its content.
-        filename: Only a file has one.
-        content_type: Only a file has one.
+        filename: The file's name; None for a field.
+        content_type: The file's type; empty for a field.
     """
 
     name: str

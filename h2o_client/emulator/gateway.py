@@ -17,7 +17,7 @@ from h2o_client.emulator.web import Answered, Request
 
 @dataclass(slots=True, kw_only=True)
 class Gateway:
-    """Takes the requests of all connections.
+    """Receives the requests of all connections.
 
     Attributes:
         service: Answers the requests, through `face`.
@@ -27,10 +27,10 @@ class Gateway:
         changes: Held while the log or the counter changes; notified when the counter changes.
         clock: Seconds since 1970.
         keep_alive: Seconds for which a connection may be idle.
-        max_body: The most bytes in a request's body.
-        max_requests: The most requests in the log.
-        max_request_bytes: The most bytes of their bodies.
-        busy: Requests that are being handled.
+        max_body: The maximum size of a request's body, in bytes.
+        max_requests: The maximum number of requests in the log.
+        max_request_bytes: The maximum total size of their bodies.
+        busy: The number of requests that are being handled.
     """
 
     service: Service
@@ -48,7 +48,7 @@ class Gateway:
     _bytes: int = 0
 
     def received(self, request: Request) -> Fault | None:
-        """Log a request, and take the fault that is scripted for it."""
+        """Log a request, and return the fault that is scripted for it, if any."""
         with self.changes:
             self._log.append(request)
             self._bytes += len(request.body)
@@ -57,7 +57,7 @@ class Gateway:
         return self.service.script.take_fault(request.kind)
 
     def requests(self) -> list[Request]:
-        """The requests of the log, in the order of their arrival."""
+        """The logged requests, in the order of arrival."""
         with self.changes:
             return list(self._log)
 
@@ -78,7 +78,7 @@ class Gateway:
         return None if self.recorder is None else self.recorder.tape(request)
 
     async def handle(self, request: Request) -> Answered:
-        """Answer a request, from the recording if one is replayed."""
+        """Answer a request, from a recording in replay mode."""
         if self.replay is None:
             return await self.face.handle(request)
         refused = self.face.refuse_stranger(request)

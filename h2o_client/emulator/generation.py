@@ -1,9 +1,9 @@
-"""One generation: a run of the model, and the client that may leave before its end.
+"""One generation: a run of the model, whose client may leave before it ends.
 
 A generation belongs to the service, not to the connection: it continues if its client leaves. The
 dialect decides what it reads from the model server, what it sends to the client and when it stores
-the turn; where the client is lost and where generation is held is scripted, in the same way for
-all.
+the turn. In every dialect, a script decides where the client's connection is lost and where
+generation is held.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ MAX_BODY = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A message for a generation to answer; made by `Service.job()`.
+    """A message for a generation to answer; created by `Service.job()`.
 
     Attributes:
         request: The request to the model.
         session: The client's session.
         conversation: The id of the conversation.
         answer: The scripted answer; None to ask the engine.
-        cut: Tokens after which the client is lost; None if the answer decides.
+        cut: Tokens after which the client's connection is lost; None if the answer decides.
         store_delay: Seconds from the end of the response until the turn is stored.
-        changed: Called when the generation is held, or held no longer.
+        changed: Called when the generation is held or released.
     """
 
     request: GenerationRequest
@@ -56,10 +56,8 @@ class Generation(ABC):
     Args:
         job: The message to answer.
 
-
-
     Attributes:
-        job: The same.
+        job: The message to answer.
         tokens: The number of tokens that the model server has sent.
         held: Whether it is held; see `Answer.hold_after`.
         was_stopped: Whether a stop ended it.
@@ -101,7 +99,7 @@ class Generation(ABC):
         self._gate.set()
 
     def leave(self) -> None:
-        """Continue without the client: nothing is kept for it any more."""
+        """Continue without the client, and discard what it has not received."""
         self._client_lost = True
         self.feed.abandon()
 
@@ -115,14 +113,14 @@ class Generation(ABC):
             self.job.changed()
 
     def _script(self, upstream: Upstream) -> None:
-        """Apply the lost connection of an answer that an engine returned."""
+        """Apply the lost connection that an engine's answer scripts."""
         if self.job.cut is None and upstream.drop_after is not None:
             self._drop = upstream.drop_after
         if upstream.drop_after_bytes is not None:
             self._limit = upstream.drop_after_bytes
 
     def _deliver(self, data: bytes, tokens: int = 0) -> None:
-        """Send bytes to the client, up to the point where it is to be lost."""
+        """Send bytes to the client, up to the point where its connection is to be lost."""
         if self._client_lost:
             return
         if self._drop is not None and self._given >= self._drop:
@@ -141,7 +139,7 @@ class Generation(ABC):
             self._lose()
 
     def _start(self) -> None:
-        """Let the response start."""
+        """Start the response."""
         if not self._client_lost:
             self._started = True
             self._opened.set()
@@ -156,14 +154,14 @@ async def read_events(upstream: Upstream) -> AsyncGenerator[Mapping[str, Any]]:
     """Read the events of a model server's stream; a line without an event is empty.
 
     Raises:
-        ConnectionError: It broke off, or is too long.
+        ConnectionError: The stream broke off, or is too long.
     """
     rest, size = b"", 0
     async with aclosing(upstream.body):
         async for piece in upstream.body:
             size += len(piece.data)
             if size > MAX_BODY:
-                raise ConnectionError("too long an answer")
+                raise ConnectionError("the answer is too long")
             *lines, rest = (rest + piece.data).split(b"\n")
             for line in lines:
                 yield _parsed(line)
@@ -179,7 +177,7 @@ def _parsed(line: bytes) -> Mapping[str, Any]:
 
 
 def shown_text(event: Mapping[str, Any]) -> str:
-    """The text of an event's token; empty where it has none that is shown."""
+    """The visible text of an event's token, or an empty string."""
     token: object = event.get("token")
     if not isinstance(token, dict):
         return ""
@@ -188,7 +186,7 @@ def shown_text(event: Mapping[str, Any]) -> str:
 
 
 async def read_refusal(upstream: Upstream) -> str:
-    """What a model server says that refuses: its error's text, or else the whole body."""
+    """The message of a model server that rejects a request: its error, or the whole body."""
     # 07_upstream_error_400, 07_upstream_error_html
     data = b""
     async with aclosing(upstream.body):
@@ -199,4 +197,4 @@ async def read_refusal(upstream: Upstream) -> str:
         error: Any = value.get("error", value)
         return error if isinstance(error, str) else str(error["message"])
     except (ValueError, LookupError, TypeError, AttributeError):
-        return data.decode(errors="replace")  # not an error in JSON
+        return data.decode(errors="replace")  # not a JSON error

@@ -1,12 +1,12 @@
 """Reads generation parameters, and checks them like text-generation-inference.
 
-The check runs once, for every engine, before a model is asked (`upstream.ask`).
-A value of the wrong type is rejected with the message of that server's JSON reader, as plain text,
-without the column. A value out of range is rejected in JSON.
+`upstream.ask` runs the check once, for every engine. A value of the wrong type is rejected with the
+message of that server's JSON reader, as plain text, without the column. A value out of range is
+rejected in JSON.
 """
 
-# Wrong types: 05_upstream_error_422_text. Out of range: the shape is that of
-# 05_upstream_error_422, the words stand in the source of text-generation-inference 0.9
+# Wrong types: 05_upstream_error_422_text. Out of range: the form is that of
+# 05_upstream_error_422, the messages are in the source of text-generation-inference 0.9
 # (router/src/validation.rs). Unknown names are accepted: 08_parameters_upstream.
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ class Options:
         top_p: 1 is neutral.
         typical_p: 1 is neutral.
         repetition_penalty: 1 is neutral.
-        do_sample: Whether tokens are drawn at random. A parameter that matters only then
-            implies it.
-        max_new_tokens: The largest number of tokens.
-        truncate: The number of tokens of the prompt that are kept; 0 keeps all.
-        seed: The seed of the random numbers; None takes a new one.
+        do_sample: Whether tokens are sampled. A parameter that matters only for sampling implies
+            it.
+        max_new_tokens: The maximum number of tokens.
+        truncate: The number of tokens of the prompt to keep; 0 keeps all.
+        seed: The seed of the random numbers; None chooses a new one.
         stop: Texts that end the answer.
     """
 
@@ -167,6 +167,6 @@ def _check_range(name: str, value: Any) -> None:
 
 
 def invalid(text: str) -> UpstreamError:
-    """Make the error for a value that is out of range."""
+    """Return the error for a value that is out of range."""
     body = {"error": f"Input validation error: {text}", "error_type": "validation"}
     return UpstreamError(422, body)

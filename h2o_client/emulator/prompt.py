@@ -1,8 +1,8 @@
 """The prompt that the service builds, and the text that it stores.
 
-The service keeps the history and writes it out in the model's template; only the last
-words of the whole are kept, counted by single spaces.  The model's answer is stored
-without its end token and without white space at its end, as JavaScript defines it.
+The service keeps the history and renders it with the model's template; only the last words of the
+prompt are kept, where words are separated by single spaces. The model's answer is stored without
+its end token and without trailing white space, as JavaScript defines it.
 """
 # 07_two_turns_and_retry, 05_upstream_newlines
 
@@ -19,13 +19,13 @@ JS_SPACE = (
     "\t\n\v\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000\ufeff"
 )
-"""What JavaScript's trim removes.  Python's set differs: it has U+001C to U+001F and U+0085."""
+"""The characters that JavaScript's trim removes. Python also removes U+001C to U+001F, U+0085."""
 
 USER, ASSISTANT, SEPARATOR = "<|prompt|>", "<|answer|>", "</s>"
 END_OF_TEXT = "<|endoftext|>"
 SUMMARIZE = "Please summarize the following message as a single sentence of less than 5 words:\n"
 ENTITLE = "User message: "
-"""The beginning of the question with which a server of 2025 asks for a title."""
+"""The beginning of the message with which a 2025 server asks for a title."""
 
 
 def template(version: str = "0.4") -> str:
@@ -37,9 +37,9 @@ def template(version: str = "0.4") -> str:
 def build_prompt(
     messages: Iterable[Message], model: Model, *, version: str = "0.4", context: str = ""
 ) -> str:
-    """Write a history out in the model's template, cut to its last words.
+    """Render a history with the model's template, truncated to its last words.
 
-    On 0.6 the same configuration yields no separator after a message.
+    On 0.6, the same configuration does not add a separator after a message.
     """
     # 0.6: 01, 06
     separator = SEPARATOR if version < "0.6" else ""
@@ -54,9 +54,9 @@ def build_prompt(
 
 
 def generated_text(body: str) -> str | None:
-    """The answer that the service stores from a stream that ended well; None if nothing.
+    """The answer that the service stores from a complete stream, or None.
 
-    It only looks at the last event: if that is an error or lacks a text, the turn is not stored.
+    It reads only the last event: if that is an error or lacks a text, the turn is not stored.
     """
     # Newer model servers put a space after the colon.
     start = max(body.rfind('\ndata:{"'), body.rfind('\ndata: {"'))
@@ -83,7 +83,7 @@ def partial_text(body: str) -> str:
             try:
                 texts.append(json.loads(line[len("data:") :])["token"]["text"])
             except (ValueError, KeyError, TypeError):
-                continue  # such as the half line at the end
+                continue  # such as an incomplete last line
     return "".join(texts)
 
 
@@ -94,5 +94,5 @@ def stored_text(text: str, prompt: str, stops: Iterable[str] = ()) -> str:
     for stop in (*stops, END_OF_TEXT):
         if stop and text.endswith(stop):
             text = text.removesuffix(stop).rstrip(JS_SPACE)
-    # The database keeps UTF-8: half of a surrogate pair becomes U+FFFD.
+    # The database stores UTF-8: an unpaired surrogate becomes U+FFFD.
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

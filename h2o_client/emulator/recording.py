@@ -1,12 +1,12 @@
-"""Keeps the exchanges of an emulator as files of the capture format.
+"""Records the exchanges of an emulator in files of the capture format.
 
-Each file holds the exchanges of one session, in the order in which they ended, and the requests to
-the model for them; `tests/captures/README.md` describes the format. A file is rewritten atomically
-after each exchange, so that it is always complete; a new one is begun after `PER_FILE` exchanges,
-or when it is `FULL`. If it cannot be written, that is logged, and the emulator continues.
+Each file holds the exchanges of one session, in the order in which they ended, and their requests
+to the model; `tests/captures/README.md` describes the format. A file is rewritten atomically after
+each exchange, so that it is always complete; a new one is started after `PER_FILE` exchanges, or
+when it is `FULL`. If writing fails, the failure is logged, and the emulator continues.
 
-They contain prompts and answers, so only their owner may read them. Only headers and query
-parameters that are known to be harmless are kept, and session ids are replaced by others.
+The files contain prompts and answers, so only their owner can read them. Only headers and query
+parameters that are known to be harmless are kept, and session ids are replaced.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from h2o_client.emulator.web import Request
 
 PER_FILE = 100
 MAX_OPEN = 100
-"""Sessions to whose files exchanges are still added."""
+"""The number of sessions whose files are still extended."""
 
 FULL = 2 * 1024 * 1024
 """Characters after which a file is full."""
@@ -90,7 +90,7 @@ class Recorder:
         self._number = len(list(folder.glob("*.json")))
 
     def tape(self, request: Request) -> Tape:
-        """Begin to record an exchange."""
+        """Start recording an exchange."""
         return Tape(request, self._done)
 
     def asked(self, session: str, body: object, tokens: int, outcome: str) -> None:
@@ -117,7 +117,7 @@ class Recorder:
                     [name, self._shown(name.lower(), value, session)]
                     for name, value in part["headers"]
                 ]
-        # A form's answer sends the client back to where it came from, in its body too.
+        # The response to a form redirects to the referer, which is in its body, too.
         response = exchange["response"]
         for holder in (response, *response.get("chunks", ())):
             for key in ("text", "body_text"):
@@ -151,7 +151,7 @@ class Recorder:
         return value if header in HARMLESS else LEFT_OUT
 
     def _alias(self, session: str) -> str:
-        """The replacement for a session's id, always the same."""
+        """The replacement for a session's id, which is always the same."""
         return str(UUID(bytes=hmac.digest(self._salt, session.encode(), "sha256")[:16]))
 
     def _take(self, session: str) -> _Take:
@@ -202,16 +202,16 @@ class Tape:
         self._ended = False
 
     def head(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
-        """Note the head of the response."""
+        """Record the head of the response."""
         self._status, self._reason, self._headers = status, reason, headers
         self._headers_at = self._now()
 
     def chunk(self, data: bytes) -> None:
-        """Note a part of the body."""
+        """Record a part of the body."""
         self._chunks.append((self._now(), data))
 
     def end(self, ended: str) -> None:
-        """Note how the response ended; the first call counts."""
+        """Record how the response ended; only the first call counts."""
         if self._ended:
             return
         self._ended = True
@@ -267,12 +267,12 @@ def redacted(url: str) -> str:
 
 
 def _private(path: str, flags: int) -> int:
-    """Open a file that only its owner may read, whatever the umask is."""
+    """Open a file that only its owner can read, whatever the umask is."""
     return os.open(path, flags, 0o600)
 
 
 def _chunk(moment: int, data: bytes) -> dict[str, Any]:
-    """A chunk, as text if possible: it can end within a character."""
+    """A chunk, as text if possible; it can end within a character."""
     try:
         return {"t_ms": moment, "text": data.decode()}
     except UnicodeDecodeError:

@@ -1,14 +1,13 @@
-"""Answers from recorded exchanges: files of the capture format, one's own or the project's.
+"""Answers from recorded exchanges: files of the capture format, your own or the project's.
 
 A request is answered from an exchange with the same method, path and body, apart from ids that
-clients generate. If several match, the one that was used least is taken, first from the same
+clients generate. If several match, the least used one is chosen, preferably from the same
 conversation, then in the order of recording. So a program that sends the same requests in the same
-order gets the same answers, as often as it likes. The ids and the address of the recording are
-replaced by the client's in answers. A request that was not recorded is answered with 501 and a
-message.
+order always gets the same answers. In answers, the ids and the address of the recording are
+replaced by the client's. A request that was not recorded is answered with 501 and a message.
 
-An answer is sent at once, in the recorded chunks, and ends as recorded. A stopped answer waits for
-its stop.
+An answer is sent without delay, in the recorded chunks, and ends as recorded. A stopped answer
+waits for its stop.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ PER_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "content-leng
 MAX_SESSIONS = 1000
 STREAMS = ("text/event-stream", "application/jsonl")
 STOPPED = b'"interrupted":true'
-"""Found in the last events of an answer that was stopped, in 2025."""
+"""Occurs in the last events of a stopped answer of a 2025 server."""
 
 Kind = Callable[[str, str], str]
 
@@ -49,7 +48,7 @@ class _Exchange:
     Attributes:
         request: The recorded request.
         response: The recorded response.
-        used: How often it was replayed.
+        used: The number of times it was replayed.
         until_stop: Whether it ended because its conversation was stopped.
     """
 
@@ -66,7 +65,7 @@ class _Exchange:
 
 @dataclass(slots=True)
 class _Session:
-    """Maps the names in the recording to the client's."""
+    """Maps the ids and hosts in the recording to the client's."""
 
     known: dict[str, str] = field(default_factory=dict[str, str])
 
@@ -100,11 +99,11 @@ class Replay:
             raise ValueError(f"recorded exchanges not found in {folder}")
 
     async def answer(self, request: Request, spawn: Callable[..., object]) -> Answered:
-        """Answer a request as it was answered."""
+        """Answer a request as recorded."""
         exchange = self._choose(request)
         if request.kind == "stop":
             self._stop_event(request.path).set()
-        elif request.kind == "message":  # which only what comes after it can stop
+        elif request.kind == "message":  # only a later request can stop it
             self._stops.pop(_conversation(request.path), None)
         if exchange is None:
             text = json.dumps({"message": f"nothing was recorded for: {_title(request)}"})
@@ -142,7 +141,7 @@ class Replay:
 
         def leave() -> None:
             feed.abandon()
-            scope.cancel()  # such as one that waits for a stop
+            scope.cancel()  # it may be waiting for a stop
 
         spawn(play)
         return Stream(status, headers, feed, leave, endless=not exchange.whole)
@@ -163,7 +162,7 @@ class Replay:
             feed.end()
         elif exchange.response["ended"] == "eof":
             feed.end(lost=True)
-        # Else the client left first, as it will again.
+        # Otherwise the client closed the connection, and will do so again.
 
     def _choose(self, request: Request) -> _Exchange | None:
         known = self._by_shape.get(_shape(request))
@@ -172,7 +171,7 @@ class Replay:
         return min(known, key=lambda item: (item.request.path != request.path, item.used))
 
     def _names(self, request: Request, exchange: _Exchange) -> dict[str, str]:
-        """Map the recording's names to the live ones, found in the same places."""
+        """Map the recording's ids and hosts to the live ones in the same places."""
         session = request.cookie(self._cookie)
         found = self._sessions.use(session)
         if found is None:
@@ -180,7 +179,7 @@ class Replay:
             self._sessions.put(session, found)
         recorded = exchange.request
         if session and recorded.cookie(self._cookie):
-            found.known[recorded.cookie(self._cookie)] = quote(session)  # it goes into a header
+            found.known[recorded.cookie(self._cookie)] = quote(session)  # it is sent in a header
         theirs = _NAMES.findall(recorded.body.decode(errors="replace"))
         ours = _NAMES.findall(request.body.decode(errors="replace"))
         if len(theirs) == len(ours):
@@ -253,7 +252,7 @@ def _conversation(path: str) -> str:
 
 
 def _shape(request: Request) -> str:
-    """The part of a request that must match: everything but the names."""
+    """The part of a request that must match: everything but ids."""
     body: object
     try:
         if request.media_type == "multipart/form-data" or "form" in request.media_type:
@@ -262,13 +261,13 @@ def _shape(request: Request) -> str:
             body = request.json() if request.body else None
     except ValueError:
         body = request.body.decode(errors="replace")
-    query = redacted(f"?{request.query}") if request.query else ""  # as it was recorded
+    query = redacted(f"?{request.query}") if request.query else ""  # as recorded
     text = json.dumps([request.method, request.path.rstrip("/"), query, body], sort_keys=True)
     return _NAMES.sub("*", text)
 
 
 def _title(request: Request) -> str:
-    """A request in a few words, for the message that it was not found."""
+    """A short description of a request, for the message that it was not recorded."""
     text = " ".join(request.body.decode(errors="replace").split())
     return f"{request.method} {request.path} {text[:200]}".rstrip()
 
@@ -278,7 +277,7 @@ def _header(headers: list[list[str]], name: str) -> str:
 
 
 def _renamed_bytes(data: bytes, names: Mapping[str, str]) -> bytes:
-    """Decode a body; binary content, such as a file, stays as it is."""
+    """Replace names in a body, unless it is binary, such as a file."""
     try:
         return _renamed(data.decode(), names).encode()
     except UnicodeDecodeError:

@@ -29,7 +29,7 @@ class Route:
         show: Handles a GET of its page; None without a page.
         act: Handles a form post to its page.
         nodes: Makes its data.
-        static: Whether it is a file that is served before the service.
+        static: Whether it is a file that is served before the access checks.
         kinds: The kinds of its requests, by method.
     """
 
@@ -51,7 +51,7 @@ class Found:
         route: The route, if found.
         path: The path without the base path and the data suffix.
         ids: The groups of its pattern.
-        data: Whether the page's data is asked for.
+        data: Whether the request is for the page's data.
         normal: The target of the redirect that removes a trailing slash, if any.
     """
 

@@ -1,9 +1,9 @@
 """The answers and faults that a test can prepare.
 
-An `Answer` scripts the *model server*: its text, its pace, the way its stream ends, and the two
-places where the connection to the client can break. A `Fault` scripts a problem *before* the
-service: an unexpected status, a delay, a connection that closes. Both are used in order, each by
-one request; after that, the emulator behaves like the real server.
+An `Answer` scripts the *model server*: its text, its pace, how its stream ends, and where the
+connection to the client breaks. A `Fault` scripts a problem *before* the service: an unexpected
+status, a delay, a connection that closes. Both are used in order, each by one request; after that,
+the emulator behaves like the real server.
 """
 
 from __future__ import annotations
@@ -28,42 +28,41 @@ class Answer:
     """One answer of the model server.
 
     Attributes:
-        text: The answer; a string is split before its spaces, a sequence is taken as the tokens.
-        tokens: The tokens, if `text` would be less clear.
+        text: The answer; a string is split before its spaces, a sequence holds the tokens.
+        tokens: The tokens, as an alternative to `text`.
         ending: How it ends. ``eos``: a special end token carries `generated_text`;
-            ``length``: the last ordinary token does; ``eos_in_text``: as
-            ``eos``, with the end token's text in it; ``clean``: the stream ends without a final
-            event; ``cut``: the same, and without the last HTTP chunk; ``midline``: the same, in
-            the middle of a line; ``error``: an error event; ``down``: no model server there
-            (after `first` seconds).  Only the first three are stored.
+            ``length``: the last ordinary token does; ``eos_in_text``: like ``eos``, with the end
+            token's text in it; ``clean``: the stream ends without a final event; ``cut``: the
+            same, and without the last HTTP chunk; ``midline``: the same, in the middle of a line;
+            ``error``: an error event; ``down``: the model server cannot be reached (after `first`
+            seconds). Only the first three are stored.
         error: The text of the error event.
         error_type: Its type: validation, generation, overloaded or incomplete_generation.
         generated_text: The text in the final event, if it differs from the joined tokens.
         finish_reason: The reason in the `details`, if requested; the default depends on `ending`.
         pace: Seconds between tokens; None for the emulator's.
-        first: Seconds of silence before the first token; the response's headers wait for it
-            too.
+        first: Seconds before the first token; the response's headers wait for it too.
         hold_after: Tokens after which generation is held until `Emulator.release()`, or
             until a stop is noticed; the next token is then sent, as the real server notices a stop
             only with a token. If it equals the number of tokens, the end is held.
         drop_after: Tokens after which the *client's* connection is lost; generation continues and
             is stored. 0 closes it before any header.
-        drop_after_bytes: The same, after so many bytes of the body.
-        split: Bytes in a chunk, so that events are cut anywhere.
-        join: Events in a chunk.
+        drop_after_bytes: The same, as a number of bytes of the body.
+        split: Bytes per chunk, so that events are split anywhere.
+        join: Events per chunk.
         comments: Token positions before which a comment line is sent.
         raw: The body, verbatim, instead of events; see also `split`.
-        status: The model server's status; one other than 200 is passed on, with its body.
+        status: The model server's status; if it is not 200, it is forwarded with its body.
         body: The body of such an error, or of a 200 that is not a stream; text, bytes or JSON.
         content_type: Its type.
-        headers: More headers of the model server: they are passed on.
+        headers: More headers of the model server, which are forwarded.
         store_delay: Seconds from the end of the response until the turn is stored; None for the
-            emulator's. 0 stores it before the final event is sent. A server of 2025 keeps the
+            emulator's. 0 stores it before the final event is sent. A 2025 server keeps the
             response open until then.
-        again: The answer to the second request for the same message, which servers of 2025 make if
-            the model server rejects it or breaks off; None to answer the same again.
+        again: The answer to the second request for the same message, which 2025 servers send if
+            the model server rejects the first or breaks off; None for the same answer.
         hold_title: Whether the title of a new conversation is held until `Emulator.release()`;
-            a server of 2025 keeps the response open for it.
+            a 2025 server keeps the response open for it.
     """
 
     # 05_upstream_length, 05_upstream_silent, 28, 17, 05_upstream_split, 05_upstream_keepalive,
@@ -95,7 +94,7 @@ class Answer:
 
     @classmethod
     def of(cls, answer: Answer | str | Sequence[str]) -> Answer:
-        """Make an answer from a string or a list of tokens."""
+        """Create an answer from a string or a list of tokens."""
         return answer if isinstance(answer, Answer) else cls(answer)
 
     def words(self) -> tuple[str, ...]:
@@ -132,7 +131,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class WebSearch:
-    """A successful web search. Its form is taken from the source, as the captures lack one.
+    """A successful web search. Its form follows the server's source, as no capture has one.
 
     Attributes:
         summary: The text to put before the prompt.
@@ -146,7 +145,7 @@ class WebSearch:
 
 
 class Script:
-    """The scripted answers, faults, cuts and searches that are not used yet."""
+    """The scripted answers, faults, cuts and searches that are still unused."""
 
     def __init__(self) -> None:
         self.answers: deque[Answer] = deque()
@@ -172,7 +171,7 @@ class Script:
         return self.answers.popleft() if self.answers else None
 
     def take_cut(self, kind: str = "message") -> int | None:
-        """Take the number of tokens after which the next client of a kind is lost."""
+        """Take the number of tokens after which the next connection of a kind is lost."""
         return self.cuts[kind].popleft() if self.cuts[kind] else None
 
     def take_search(self) -> WebSearch | None:
@@ -188,7 +187,7 @@ class Script:
 
 
 def split_words(text: str) -> tuple[str, ...]:
-    """Cut text before its spaces and line breaks: ``" Hello there"`` is two tokens."""
+    """Split text before its spaces and line breaks: ``" Hello there"`` has two tokens."""
     tokens: list[str] = []
     start = 0
     for i in range(1, len(text)):

@@ -1,8 +1,8 @@
 """The emulator's public class: a server in its own thread.
 
-It runs its own event loop in its own thread, so that it serves synchronous tests, asyncio tests and
-trio tests alike, over a real socket. Calls from outside run inside that loop, one at a time; its
-counters are read under one lock, on which `wait_idle` waits.
+It runs its own event loop in its own thread, so that it can serve sync, asyncio and trio tests over
+a real socket. Calls from other threads run inside that loop, one at a time; its counters are read
+under one lock, on which `wait_idle` waits.
 """
 
 from __future__ import annotations
@@ -56,48 +56,50 @@ class Emulator:
     Args:
         host: The address to listen on.
         port: The port; 0 for a free one.
-        base_path: A path before all others, such as ``/chat``.
+        base_path: A prefix for all paths, such as ``/chat``.
         models: The models that it offers, the default one first; or a mapping of their names to
             engines.
         engine: The engine that answers; see `h2o_client.emulator.Engine`. A string names one:
             ``rote``, ``tgi:URL``, ``openai:URL[#model]`` or ``transformers:NAME_OR_PATH``.
         pace: Seconds between tokens; real models have their own pace.
         stop_poll: Seconds until a stop is noticed; about 1 on the real server.
-        store_delay: Seconds from the end of a response until its turn is stored, drawn at random
-            between 0 and this, as with a slow database; 0 stores it before the final event.
-        dialect: The kind of server to emulate: of 2023, of 2025 and later, or with OpenAI's API.
-        version: Of 2023 ``0.4``, or ``0.6``, which reads the sharing choice, limits rates and
-            writes prompts otherwise; of 2025 ``main``, or ``0.10``, which does not reattach. None
-            for the first of them.
-        rate_limit: The most messages in a window; None for no limit.
-        rate_window: Seconds for which a message counts, and after that until the next sweep.
-        stop_lifetime: Seconds for which the record of a stop is kept, and after that until the next
-            sweep; None means 30, and 5 in 2025, where it also stops the next run.
-        sweep: Seconds between sweeps; 0 sweeps all the time, as a server of 2025 does.
+        store_delay: The maximum number of seconds from the end of a response until its turn is
+            stored, as with a slow database; the delay is random. 0 stores it before the final
+            event.
+        dialect: The kind of server to emulate: a 2023 server, a 2025 server, or OpenAI's API.
+        version: For 2023 ``0.4``, or ``0.6``, where sharing, rate limits and prompts differ; for
+            2025 ``main``, or ``0.10``, which does not reattach. None for the first of them.
+        rate_limit: The maximum number of messages in a window; None for no limit.
+        rate_window: Seconds until a message no longer counts, from the next sweep on.
+        stop_lifetime: Seconds until the record of a stop expires, from the next sweep on. None
+            means 30, or 5 for 2025 servers, where the record also stops the next run.
+        sweep: Seconds between sweeps; 0 removes records at once, as 2025 servers do.
         cookie_name: The session cookie's name.
-        cookie_secure: Whether the cookie of a server of 2025 is ``Secure``.
-        login: The session of the user who is logged in; a server of 2025 redirects all others to a
-            login provider. None to allow everybody.
-        conversation_limit: The most conversations of a session in 2025; more are rejected.
-        message_length: The most characters of a message in 2025; longer ones are rejected.
-        intervals: The intervals of a server of 2025; see `Intervals`.
+        cookie_secure: Whether the cookie of a 2025 server is ``Secure``.
+        login: The session of the user who is logged in; a 2025 server redirects all others to a
+            login provider. None to allow every session.
+        conversation_limit: The maximum number of conversations per session on a 2025 server.
+        message_length: The maximum number of characters of a message on a 2025 server.
+        intervals: The intervals of a 2025 server; see `Intervals`.
         public_scheme: The scheme that it assumes for its own URL: ``https`` for a real server whose
             ``ORIGIN`` is not configured. It rejects forms with another referer.
         token: If set, requests without ``Authorization: Bearer <token>`` get a 401.
         keep_alive: Seconds for which a connection may be idle.
-        max_sessions: Sessions remembered.
-        max_conversations: Conversations remembered; as many shares and searches.
-        max_messages: Messages remembered in a conversation; in 2025 more are rejected.
-        max_stored: Characters of all messages remembered.
-        max_requests: Requests remembered for `requests`.
-        max_request_bytes: Bytes of their bodies.
-        max_body: Bytes in a request's body; None is half a megabyte, and 15 in 2025.
-        max_generations: Generations at once; more are rejected, as by an overloaded model.
-        clock: Seconds since 1970, for dates and lifetimes.
+        max_sessions: The maximum number of sessions to remember.
+        max_conversations: The maximum number of conversations, of shares and of searches.
+        max_messages: The maximum number of messages in a conversation; a 2025 server rejects more.
+        max_stored: The maximum number of characters of all messages.
+        max_requests: The maximum number of requests to keep in `requests`.
+        max_request_bytes: The maximum total size of their bodies.
+        max_body: The maximum size of a request's body in bytes; None means half a megabyte, or 15
+            megabytes for 2025 servers.
+        max_generations: The maximum number of concurrent generations; more are rejected, as by an
+            overloaded model.
+        clock: Returns seconds since 1970, for dates and lifetimes.
         record: A folder in which to record all exchanges, as files of the capture format.
         replay: A folder of such files from which to answer all requests.
-        progress: Called with the lines that an engine reports while it starts; by default they are
-            logged.
+        progress: Called with the lines that an engine reports while it starts; the default logs
+            them.
 
     Raises:
         EngineError: The name of an engine is not valid.
@@ -175,7 +177,7 @@ class Emulator:
         if isinstance(models, Mapping):
             if engine is not None:
                 raise ValueError("each model already has an engine: engine= is not allowed")
-            made: dict[str, EngineLike] = {}  # one engine for one name, however often it is used
+            made: dict[str, EngineLike] = {}  # so that models with the same engine share it
             for name, given in models.items():
                 if isinstance(given, str):
                     made.setdefault(given, engine_of(given))
@@ -235,14 +237,14 @@ class Emulator:
         self._ready = threading.Event()
         self._failure: BaseException | None = None
 
-    # Life
+    # Lifetime
 
     def start(self) -> Self:
         """Start serving; return when engines are ready and connections are accepted.
 
         Raises:
             EngineError: An engine cannot be started.
-            OSError: It cannot listen there.
+            OSError: It cannot listen on the address.
         """
         if self._thread is not None:
             raise RuntimeError("the emulator is already running")
@@ -269,7 +271,7 @@ class Emulator:
         if thread is None:
             return
         if portal is not None:
-            with suppress(RuntimeError):  # that was the engines' portal, and they are ready
+            with suppress(RuntimeError):  # the engines' portal was closed in the meantime
                 portal.call(self._end)
         thread.join()
         self._thread = None
@@ -287,7 +289,7 @@ class Emulator:
 
     @property
     def url(self) -> str:
-        """Its URL, without a slash at the end."""
+        """Its URL, without a trailing slash."""
         return f"{self._service.origin}{self.base_path}"
 
     @property
@@ -298,7 +300,7 @@ class Emulator:
             EngineError: An engine's template cannot be read.
         """
         config = self._service.config
-        # The newer servers send messages; what a template makes of them has no separators.
+        # Newer servers send messages, and templates render them without separators.
         version = config.version if self.dialect == "chat-ui-2023" else "0.6"
         found: dict[str, str] = {}
         for model in config.models:
@@ -307,7 +309,7 @@ class Emulator:
             found[model.name] = own or template(version)
         return found
 
-    # What the next requests meet
+    # Scripting the next requests
 
     def reply(self, *answers: Answer | str | Sequence[str]) -> None:
         """Answer the next messages with these, in order; after that the engine answers again."""
@@ -320,7 +322,7 @@ class Emulator:
             on: The kind: ``settings``, ``create``, ``message``, ``delete``, ``stop``, ``data`` (a
                 conversation's), ``root`` (the first page and its data), ``summarize``,
                 ``rename``, ``share``, ``vote``, ``prompt``, ``search``, ``delete_all``,
-                ``shared``, of 2025 ``flags``, ``models``, ``list``, ``reattach``, ``import``,
+                ``shared``, for 2025 ``flags``, ``models``, ``list``, ``reattach``, ``import``,
                 ``file``, ``user``, ``other``, or ``*`` for any.
             faults: One for each request.
         """
@@ -329,13 +331,13 @@ class Emulator:
     def fail(
         self, status: int = 429, *, on: str = "message", times: int = 1, message: str | None = None
     ) -> None:
-        """Let the next requests of a kind fail with a status.
+        """Make the next requests of a kind fail with a status.
 
         Args:
             status: The status.
             on: The kind; see `fault`.
-            times: How many requests.
-            message: Another message than the real server's.
+            times: The number of requests.
+            message: A message to send instead of the real server's.
         """
         body = None if message is None else {"message": message}
         self.fault(on, *[Fault(status=status, body=body)] * times)
@@ -344,32 +346,32 @@ class Emulator:
         """Break the connection of the next message after some tokens; generation continues.
 
         Args:
-            after: How many tokens; for a client that reattached, how many events.
+            after: The number of tokens; for a client that reattached, of events.
             on: ``message``, or ``reattach`` in 2025.
         """
         if on not in {"message", "reattach"}:
-            raise ValueError("only `message` streams, and `reattach` in 2025")
+            raise ValueError("`on` must be `message`, or for 2025 servers `reattach`")
         self._call(lambda: self._script.cuts[on].append(after))
 
     def search(self, *searches: WebSearch) -> None:
-        """Let the next web searches succeed with these results."""
+        """Make the next web searches succeed with these results."""
         self._call(lambda: self._script.searches.extend(searches))
 
     def clear(self) -> None:
-        """Forget the requests, and everything scripted that was not used."""
+        """Forget the requests, and everything scripted that is unused."""
         self._call(self._script.clear)
         self._gateway.clear()
 
-    # What happened
+    # Inspection
 
     @property
     def requests(self) -> list[Request]:
-        """The requests in the order in which they arrived, the oldest forgotten first."""
+        """The requests, in the order of arrival; the oldest are forgotten first."""
         return self._gateway.requests()
 
     @property
     def conversations(self) -> list[Conversation]:
-        """All conversations, as they are now."""
+        """Copies of all conversations."""
         return self._call(lambda: [copy(item) for item in self._store.conversations.values()])
 
     @property
@@ -411,7 +413,7 @@ class Emulator:
         """Wait until all generations and requests have ended.
 
         Args:
-            timeout: Seconds to wait at most.
+            timeout: The maximum number of seconds to wait.
 
         Raises:
             TimeoutError: A generation or a request is still running.
@@ -423,14 +425,14 @@ class Emulator:
 
         Args:
             count: How many.
-            timeout: Seconds to wait at most.
+            timeout: The maximum number of seconds to wait.
 
         Raises:
             TimeoutError: Fewer are held.
         """
         self._wait(lambda: self._count_held() >= count, timeout, "too few generations are held")
 
-    # What happens now
+    # Actions
 
     def release(self) -> None:
         """Let held generations continue, and do not hold later ones."""
@@ -442,7 +444,7 @@ class Emulator:
         self._call(release)
 
     def forget_sessions(self) -> None:
-        """Forget the sessions, like a server that was set up anew: the terms apply again.
+        """Forget the sessions, like a server that was reinstalled: the terms apply again.
 
         Conversations are kept, under their session's id.
         """
@@ -463,17 +465,16 @@ class Emulator:
         if portal is not None:
             portal.call(self._close_streams)
 
-    # Inside
+    # Internals
 
     def _run(self) -> None:
         try:
-            # Not in debug mode, whatever the program is run in: what asyncio complains of then is
-            # how long a task of ours took on a busy machine.
+            # Never in asyncio's debug mode, which would warn about slow tasks on a busy machine.
             anyio.run(self._serve, backend="asyncio", backend_options={"debug": False})
-        except BaseException as error:  # raised by start(), in the caller thread
+        except BaseException as error:  # start() raises it in the caller's thread
             if self._ready.is_set():
                 raise
-            self._failure = error  # such as a port that is taken
+            self._failure = error  # such as a port that is in use
         finally:
             self._portal = None
             self._ready.set()
@@ -490,7 +491,7 @@ class Emulator:
                     await engine.aclose()
 
     async def _start_engines(self, engines: Sequence[LiveEngine]) -> bool:
-        """Start the engines; return whether the emulator is still open after that."""
+        """Start the engines; return whether the emulator is still open afterwards."""
         if not engines:
             return True
         failure: Exception | None = None
@@ -503,7 +504,7 @@ class Emulator:
                         if self._ending:
                             break
                         await engine.start(self._progress)
-                except Exception as error:  # noqa: BLE001 -- raised below, not as one of a group
+                except Exception as error:  # noqa: BLE001 -- raised below, not in a group
                     failure = error
             self._portal = None
         if failure is not None:
@@ -538,11 +539,11 @@ class Emulator:
             tasks.cancel_scope.cancel()
 
     async def _guarded(self, function: Callable[..., Awaitable[None]], *args: object) -> None:
-        """Run something whose failure must not end the server, such as an engine."""
+        """Run a function whose failure must not end the server, such as an engine."""
         try:
             await function(*args)
-        except Exception:  # an engine may raise anything: it is logged, and the server goes on
-            logger.exception("emulator: something that ran in the background failed")
+        except Exception:  # an engine may raise anything
+            logger.exception("emulator: a background task failed")
 
     async def _connection(self, stream: SocketStream) -> None:
         self._accepted += 1
@@ -552,7 +553,7 @@ class Emulator:
             await Connection(stream, self._gateway, address).serve()
         except GONE:
             logger.debug("client connection broke")
-        except Exception:  # one connection must not take the whole server with it
+        except Exception:  # one connection must not bring down the server
             logger.exception("emulator: a connection failed")
         finally:
             self._streams.discard(stream)
@@ -565,7 +566,7 @@ class Emulator:
             await stream.aclose()
 
     def _call(self, function: Callable[[], R]) -> R:
-        """Call a function in the loop's thread, or directly if that is not running."""
+        """Call a function in the loop's thread, or directly if the loop is not running."""
         portal, thread = self._portal, self._thread
         if portal is None or thread is None or thread.ident == threading.get_ident():
             return function()

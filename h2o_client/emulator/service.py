@@ -1,7 +1,7 @@
 """The service, independent of the dialect.
 
-It holds the configuration, the store, the script and the running generations. A face turns requests
-into calls of it.
+It holds the configuration, the store, the script and the running generations. A face translates
+requests into calls to it.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ Asked = Callable[[str, object, int, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """Intervals of a server of 2025, in seconds; those of the real ones, except `retry`.
+    """Intervals of a 2025 server, in seconds; the defaults are the real ones, except `retry`.
 
     Attributes:
         keep_alive: Between ``keepAlive`` events.
-        journal: Between checks for new events: tokens are joined for that long before a client that
-            reattached gets them, and without new events it gets a heartbeat.
+        journal: Between checks for new events: a client that reattached gets the tokens of one
+            interval together, or a heartbeat.
         save: Between saves of the text so far.
-        retry: Before a model server that rejected is asked again; 0.5 to 1 on the real ones.
+        retry: Before a request that the model server rejected is retried; 0.5 to 1 on real servers.
     """
 
     # 06_disconnect
@@ -83,16 +83,16 @@ class Service:
         self.changed = changed
         self.models = list(config.models)
         self.origin = ""
-        self.one_host = True  # else it listens on all addresses, and goes by the Host header
+        self.one_host = True  # if False, it listens on all addresses, and uses the Host header
         self.spawn: Spawn = _no_spawn
         self.asked: Asked = _nobody_asks
         self.generations: set[Generation] = set()
-        self._asides = 0  # what is asked of a model beside them, such as titles
+        self._asides = 0  # other running requests to a model, such as for titles
         self.started = 0
         self.stops = 0
 
     def model(self, name: str) -> Model | None:
-        """Find a model that is offered."""
+        """Return a model by its name, if it is offered."""
         return next((model for model in self.models if model.name == name), None)
 
     def engine(self, model: str) -> EngineLike:
@@ -110,11 +110,11 @@ class Service:
         return len(self.generations) + self._asides >= self.config.max_generations
 
     def job(self, request: GenerationRequest, session: str, conversation: str) -> Job:
-        """Make a job for a message, with its scripted answer, if any."""
+        """Create a job for a message, with its scripted answer, if any."""
         answer = Answer(status=429) if self.full else self.script.take_answer()
         delay = None if answer is None else answer.store_delay
         if delay is None:
-            delay = random.uniform(0, self.config.store_delay)  # noqa: S311 -- guards nothing
+            delay = random.uniform(0, self.config.store_delay)  # noqa: S311 -- not for security
         cut = self.script.take_cut()
         return Job(request, session, conversation, answer, cut, delay, self.changed)
 
@@ -144,11 +144,11 @@ class Service:
     async def ask_aside(
         self, request: GenerationRequest, session: str, asked: object = None
     ) -> str:
-        """Ask a model something besides answers, such as a title, without streaming.
+        """Ask a model for something other than an answer, such as a title, without streaming.
 
         Raises:
-            ConnectionError: It does not answer, or too many generations are running.
-            ValueError: Its answer is not a string.
+            ConnectionError: The model does not answer, or too many generations are running.
+            ValueError: The model's answer is not a string.
         """
         if self.full:
             raise ConnectionError("too many generations")
@@ -161,16 +161,16 @@ class Service:
                 async for piece in body:
                     data += piece.data
                     if len(data) > MAX_BODY:
-                        raise ConnectionError("too long an answer")
+                        raise ConnectionError("the answer is too long")
             self.asked(session, request.body if asked is None else asked, 0, "json sent")
             return str(json.loads(data)[0]["generated_text"])
         except (LookupError, TypeError) as error:
-            raise ValueError("not a string") from error
+            raise ValueError("the answer is not a string") from error
         finally:
             self._asides -= 1
 
     def stop(self, conversation: str) -> None:
-        """Record a stop, to be noticed a little later."""
+        """Record a stop, which is noticed after `Config.stop_poll` seconds."""
         self.spawn(self._notice, conversation, self.store.record_stop(conversation))
 
     async def _notice(self, conversation: str, record: StopRecord) -> None:

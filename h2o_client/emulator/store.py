@@ -1,11 +1,11 @@
 """The emulator's store: sessions, conversations, shares, searches, records.
 
-Everything here is bounded, and the least recently used items are removed first. Records with a
-lifetime are removed by a sweep, as in the real server's database: they live for their time and then
-until the next sweep, which is why a rate limit of one minute is free again after two.
+All collections are bounded, and the least recently used items are removed first. As in the real
+server's database, a sweep removes expired records, so a record lives until the first sweep after
+its lifetime. This is why a rate limit of one minute is over only after two.
 
-A message is never changed in place: an answer is stored by replacing the whole
-list, and the last to finish overwrites the others.
+Messages are never changed in place: to store an answer, the whole list is replaced, and the last
+generation to finish overwrites the others.
 """
 # 06_rate_limit, 07c_parallel_messages
 
@@ -27,12 +27,12 @@ class Model:
 
     Attributes:
         name: Its id and name.
-        display_name: Its name for people.
-        description: One line.
-        truncate: The number of words of the prompt that are kept.
+        display_name: Its name to show to users.
+        description: A description of one line.
+        truncate: The number of words of the prompt to keep.
         parameters: Its default parameters; the service reports them, but does not use them.
-        preprompt: Its system message, in 2025.
-        multimodal: Whether it takes images, in 2025.
+        preprompt: Its system message on 2025 servers.
+        multimodal: Whether it accepts images on 2025 servers.
     """
 
     name: str
@@ -62,26 +62,26 @@ DEFAULT_MODELS = (
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One stored message; times are the emulator's clock.
+    """One stored message; times are those of the emulator's clock.
 
     Attributes:
-        id: The client's id for it, or a generated one.
+        id: The id that the client chose, or a generated one.
         sender: ``user`` or ``assistant``.
         content: Its text.
         created: None on a message that was sent again.
         updated: When it was stored.
         web_search_id: As sent by the client; None if it did not send one.
         score: The vote; 0 without a vote.
-        ancestors: In a tree of 2025, the ids from the root down to the parent.
+        ancestors: On 2025 servers, the ids from the root down to the parent.
         children: The ids of the messages under it, the oldest first.
         files: The files of a question, each with type, value, mime and name.
-        updates: The events of the run that wrote it; None if a run has not stored it.
+        updates: The events of the run that stored it, or None.
         generation_id: The run's id.
-        interrupted: Whether it was stopped; None if it has not ended well.
+        interrupted: Whether it was stopped; None if it has not ended normally.
         materialized: The number of the run's last event whose text is stored.
     """
 
-    # 07; of 2025: 11_history, 17_files
+    # 07; 2025: 11_history, 17_files
 
     id: str
     sender: str
@@ -148,11 +148,11 @@ class Search:
 
 @dataclass(slots=True)
 class StopRecord:
-    """The record of a stop, which is made once and then only updated until it expires.
+    """The record of a stop, which later stops update until it expires.
 
     Attributes:
-        order: When it was made, in the order of events.
-        updated: When it was last updated, on the clock.
+        order: When it was created, as a position in the order of events.
+        updated: When it was last updated, on the emulator's clock.
         seen: Whether the service has seen it since.
     """
 
@@ -164,7 +164,7 @@ class StopRecord:
 
 
 class Bounded(OrderedDict[str, V]):
-    """A mapping that forgets the least recently used item."""
+    """A mapping of limited size that forgets the least recently used items."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
@@ -225,7 +225,7 @@ class Store:
         return f"{int(self.clock()) & 0xFFFFFFFF:08x}{self._machine}{number:06x}"
 
     def next_order(self) -> int:
-        """A number greater than all before, even if the clock does not advance."""
+        """A number greater than all earlier ones, even if the clock does not advance."""
         return next(self._order)
 
     def of_session(self, session: str) -> list[Conversation]:
@@ -236,7 +236,7 @@ class Store:
     def create(
         self, session: str, model: str, title: str | None = None, messages: tuple[Message, ...] = ()
     ) -> Conversation:
-        """Make a conversation; without a title it gets a numbered one."""
+        """Create a conversation; the default title is numbered."""
         # 03
         now = self.clock()
         title = title or f"Untitled {len(self.of_session(session)) + 1}"
@@ -248,7 +248,7 @@ class Store:
         self, conversation: str, messages: tuple[Message, ...], title: str | None = None
     ) -> bool:
         """Replace a conversation's messages, unless it was deleted."""
-        # 15; of 2025: 05_delete
+        # 15; 2025: 05_delete
         found = self.conversations.use(conversation)
         if found is None:
             return False
@@ -259,7 +259,7 @@ class Store:
         return True
 
     def bounded(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-        """The last messages, up to the limit of one conversation: a quarter of all text."""
+        """The last messages, up to a conversation's limit: a quarter of `max_stored`."""
         messages = messages[-self.max_messages :]
         left = self.max_stored // 4
         for index in range(len(messages) - 1, -1, -1):
@@ -269,7 +269,7 @@ class Store:
         return messages
 
     def _forget_beyond(self, changed: Conversation) -> None:
-        """Forget the least recently used items until all text is within its limit."""
+        """Forget the least recently used conversations until the text is within `max_stored`."""
         self._stored[changed.id] = sum(len(message.content) for message in changed.messages)
         self._stored = {
             key: size for key, size in self._stored.items() if key in self.conversations
@@ -279,7 +279,7 @@ class Store:
             del self.conversations[oldest], self._stored[oldest]
 
     def add_file(self, conversation: str, name: str, data: bytes, mime: str) -> None:
-        """Store a file; the oldest are forgotten beyond the limit of all text."""
+        """Store a file; beyond `max_stored` bytes, the oldest files are forgotten."""
         self._files[conversation, name] = data, mime
         while sum(len(data) for data, _ in self._files.values()) > self.max_stored:
             self._files.popitem(last=False)

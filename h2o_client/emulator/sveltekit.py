@@ -2,7 +2,7 @@
 
 There are two kinds of responses: those of the service's own endpoints are sent in chunks, while
 those of the framework (errors, redirects of form actions, data) have a content length. The emulator
-keeps the difference, because clients can see it.
+does the same, because clients can see the difference.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class InternalError(HttpError):
 
 
 def compact(value: object) -> bytes:
-    """JSON as JavaScript writes it: half of a surrogate pair as an escape."""
+    """JSON as JavaScript writes it: an unpaired surrogate as an escape."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(
         errors="backslashreplace"
     )
 
 
 def framed(status: int, body: bytes, content_type: str, *extra: tuple[str, str]) -> Response:
-    """A response of the framework, with a content length."""
+    """A response from the framework, with a content length."""
     headers = [*extra, ("content-length", str(len(body))), ("content-type", content_type)]
     return Response(status, sorted(headers), body)
 
@@ -82,7 +82,7 @@ def hook_error(request: Request, status: int, message: str) -> Response:
 
 
 def fatal_error(request: Request, status: int, message: str, **more: str) -> Response:
-    """An error from an endpoint: JSON if the client prefers that, or else a page."""
+    """An error from an endpoint: JSON if the client prefers that, otherwise a page."""
     # 22
     types = ("application/json", "text/html")
     if negotiate(request.header("accept") or "text/html", types) == "application/json":
@@ -143,7 +143,7 @@ def negotiate(accept: str, types: Sequence[str]) -> str | None:
 
 
 def unspecific(status: int) -> Response:
-    """The message for a status without a known message of the real server."""
+    """The response for a status for which the real server's message is unknown."""
     if 300 <= status < 400:
         return redirect(status, "/")
     if status < 300:
@@ -153,7 +153,7 @@ def unspecific(status: int) -> Response:
 
 
 def wants_page(request: Request) -> bool:
-    """Whether a request for a path that is both a page and an endpoint means the page."""
+    """Whether a request is for the page, if its path is both a page and an endpoint."""
     if request.method in {"PUT", "PATCH", "DELETE", "OPTIONS"}:
         return False
     if request.method == "POST" and request.header("x-sveltekit-action") == "true":
@@ -169,7 +169,7 @@ def wants_action_json(request: Request) -> bool:
 
 def no_actions(request: Request) -> Response:
     """The answer to a form post to a page without actions."""
-    # 04, 23; of 2025: 09_wrong_id
+    # 04, 23; 2025: 09_wrong_id
     message = "POST method not allowed. No actions exist for this page"
     if wants_action_json(request):
         error = {"type": "error", "error": {"message": message}}
@@ -179,7 +179,7 @@ def no_actions(request: Request) -> Response:
 
 def session_cookie(name: str, value: str, expires: str, *, secure: bool = True) -> tuple[str, str]:
     """The session's cookie, which is Secure even on plain http, unless configured otherwise."""
-    # 21; of 2025: 32_cookie_flags
+    # 21; 2025: 32_cookie_flags
     text = quote(value, safe="!'()*-._~")
     flags = "HttpOnly; Secure; SameSite=None" if secure else "HttpOnly; SameSite=Lax"
     return "set-cookie", f"{name}={text}; Path=/; Expires={expires}; {flags}"

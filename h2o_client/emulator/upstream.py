@@ -1,9 +1,9 @@
 """The model server: turns an answer or an engine's tokens into HTTP.
 
-It takes the place of the text-generation-inference server with which the captures were made, and
-uses its streaming format: one ``data:`` line per event, without a space after the colon, and with a
-`generated_text` that is null on every event but the last. The service passes the bytes on
-unchanged, so the client reads exactly the bytes written here.
+It replaces the text-generation-inference server of the recordings, and uses its streaming format:
+one ``data:`` line per event, without a space after the colon, and with a `generated_text` that is
+null on every event but the last. The service forwards the bytes unchanged, so the client reads
+exactly the bytes written here.
 
 A body is an iterator of `Piece` objects, one for each read. It ends, or raises `ConnectionError` if
 the model server died.
@@ -70,7 +70,7 @@ class Piece:
 
     Attributes:
         data: The bytes.
-        tokens: How many tokens are complete with them.
+        tokens: The number of tokens that they complete.
         final: Whether they contain the final event, after which nothing can fail.
     """
 
@@ -81,7 +81,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """The model server's response, and the point in it where the client is to be lost."""
+    """The model server's response, and where in it the client's connection is to be lost."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -110,7 +110,7 @@ async def ask(
         response = await engine.respond(request)
         return Upstream(response.status, response.headers, _passed_on(response.body))
     if request.content_type.partition(";")[0].strip() != "application/json":
-        # The client's content type is passed on, and refused there [08].
+        # The service forwards the client's content type, and the model server rejects it [08].
         text = "Expected request with `Content-Type: application/json`"
         return _plain(415, text.encode(), "text/plain; charset=utf-8")
     try:
@@ -137,7 +137,7 @@ async def ask(
         if body is None:
             body = ERROR_BODIES.get(answer.status, {"error": reason_phrase(answer.status)})
         return _plain(answer.status, *encode_body(body, answer.content_type), answer.headers)
-    # The stub that was recorded said 42; a real model says what it took, or nothing.
+    # The recorded stub reported 42; a real model reports its own seed, or none.
     seed = 42 if tokens is None or not isinstance(engine, LiveEngine) else None
     writer = _Writer(request, answer, answer.pace if answer.pace is not None else pace, hold, seed)
     try:
@@ -170,7 +170,7 @@ class _Writer:
     seed: int | None
 
     async def events(self, tokens: AsyncIterator[Token | str] | None) -> AsyncGenerator[Piece]:
-        """The events, one by one, each at its time."""
+        """The events, each at its time."""
         answer = self.answer
         said: list[str] = []
         number = 0
@@ -184,7 +184,7 @@ class _Writer:
                     if finish is None and last and answer.ending == "length":
                         finish = "length"
                     if finish is not None:
-                        # The stub that was recorded numbers such a token one further on.
+                        # The recorded stub skips one number before such a token.
                         details = self._details(finish, token.generated or number + 1, token.seed)
                         yield self._event(number + 1, token, self._final(said), details)
                         return
@@ -215,7 +215,7 @@ class _Writer:
             raise ConnectionError("model server died")
 
     async def whole(self, tokens: AsyncIterator[Token | str] | None) -> Upstream:
-        """The answer in one JSON body, as without ``stream: true``."""
+        """The answer as one JSON body, for a request without ``stream: true``."""
         # 08
         async with aclosing(self._timed(tokens)) as timed:
             try:
@@ -260,7 +260,7 @@ class _Writer:
                 yield (token if isinstance(token, Token) else Token(token)), last
         finally:
             if isinstance(source, AsyncGenerator):
-                await source.aclose()  # a stop reaches the engine here and now
+                await source.aclose()  # so that a stop reaches the engine at once
         if number == answer.hold_after:
             await self.hold()
         elif number and self.pace:
@@ -308,11 +308,11 @@ class _Writer:
 
 
 MAX_LINE = 1024 * 1024
-"""Bytes after which a line is not parsed."""
+"""The maximum size in bytes of a line that is parsed."""
 
 
 async def _passed_on(body: AsyncGenerator[bytes]) -> AsyncGenerator[Piece]:
-    """The unchanged bytes of a model server, which are only parsed to describe the pieces."""
+    """The unchanged bytes of a model server, which are parsed only to describe the pieces."""
     rest = b""
     async with aclosing(body):
         async for data in body:
@@ -343,7 +343,7 @@ async def _walk(words: tuple[str, ...]) -> AsyncIterator[Token | str]:
 
 
 async def _primed(source: AsyncGenerator[Piece]) -> AsyncGenerator[Piece]:
-    """The same body after its first piece: an engine rejects before its first token."""
+    """The same body, after its first piece was read: before it, an engine may raise an error."""
     first: Piece | ConnectionError | None
     try:
         first = await anext(source, None)
@@ -365,7 +365,7 @@ async def _primed(source: AsyncGenerator[Piece]) -> AsyncGenerator[Piece]:
 
 
 async def _chunks(source: AsyncGenerator[Piece], answer: Answer) -> AsyncGenerator[Piece]:
-    """Join events, or cut them anywhere."""
+    """Join events, or split them anywhere."""
     waiting: list[Piece] = []
     died: ConnectionError | None = None
     async with aclosing(source):
@@ -398,7 +398,7 @@ def _cut(pieces: list[Piece], size: int | None) -> Iterator[Piece]:
 
 def _line(event: Mapping[str, Any], tokens: int = 0, *, final: bool = False) -> Piece:
     text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
-    # Half of a surrogate pair is written as an escape.
+    # An unpaired surrogate is written as an escape.
     return Piece(f"data:{text}\n\n".encode(errors="backslashreplace"), tokens, final)
 
 

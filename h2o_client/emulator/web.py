@@ -19,7 +19,7 @@ Headers = list[tuple[str, str]]
 
 MAX_DEPTH = 200
 
-# Node's own words (05); those of Python differ between its versions.
+# Node's reason phrases (05); Python's differ between its versions.
 _REASONS = {
     413: "Payload Too Large",
     414: "URI Too Long",
@@ -35,7 +35,7 @@ def reason_phrase(status: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request, as it arrived.
+    """One request.
 
     Attributes:
         kind: Its kind: ``settings``, ``create``, ``message`` and so on; see `Emulator.fault`.
@@ -82,7 +82,7 @@ class Request:
         return [Part(name, value.encode()) for name, value in pairs]
 
     def form(self) -> dict[str, str]:
-        """The fields of a form; of repeated ones the first.
+        """The fields of a form; for repeated fields, the first value.
 
         Raises:
             ValueError: It is not a form, or not well-formed.
@@ -130,7 +130,7 @@ def _no_constant(name: str) -> float:
 
 
 def _js_number(text: str) -> float | None:
-    """A number as JavaScript writes it: 1.0 as 1, and a number that is too large as null."""
+    """A number as JavaScript writes it: 1.0 as 1, and numbers that are too large as null."""
     value = float(text)
     if math.isinf(value):
         return None
@@ -140,7 +140,7 @@ def _js_number(text: str) -> float | None:
 
 
 def _check_depth(value: object) -> None:
-    """Reject values that could not be written again, as Python's JSON is recursive."""
+    """Reject values that Python's recursive JSON encoder could not write."""
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [inner for item in level for inner in _children(item)]
@@ -183,7 +183,7 @@ class Feed:
         self._more.set()
 
     def end(self, *, lost: bool = False) -> None:
-        """End the body; `lost` breaks the connection. The first call counts."""
+        """End the body; `lost` breaks the connection. Only the first call counts."""
         if self._ended:
             return
         self._ended = True

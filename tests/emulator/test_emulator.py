@@ -420,7 +420,7 @@ def test_hang_ends_with_the_client(server: Emulator, client: Client) -> None:
 def test_unknown_kinds_are_refused(server: Emulator) -> None:
     with pytest.raises(ValueError, match="unknown kind"):
         server.fault("mesage", Fault())
-    with pytest.raises(ValueError, match="only `message` streams"):
+    with pytest.raises(ValueError, match="`on` must be `message`"):
         server.cut(on="create")
 
 

@@ -379,7 +379,7 @@ def test_a_client_that_reattached_can_be_lost_again(peer: Peer) -> None:
     assert caught.value.partial.startswith(b"id: 1\n")
     assert b"id: 2" not in caught.value.partial
     assert told(follow(peer, fromSeq=1).rest().body)[1][0] == 2
-    with pytest.raises(ValueError, match="only `message` streams"):
+    with pytest.raises(ValueError, match="`on` must be `message`"):
         peer.server.cut(on="list")
 
 

@@ -256,13 +256,13 @@ def test_the_key_comes_from_the_environment_and_is_not_shown(
         Emulator(engine=f"openai:{model_server.url}#tiny", record=tmp_path) as server,
         H2oClient(server.url, retries=0) as client,
     ):
-        with pytest.raises(GenerationError, match="refused the emulator's key") as caught:
+        with pytest.raises(GenerationError, match="rejected the emulator's key") as caught:
             client.chat("Hi")
         assert "answered 424" in str(caught.value)
         assert "sk-" not in str(caught.value)
         assert client.chat("Hi").text == " Hello there"
     assert model_server.asked[-1].headers["authorization"] == "Bearer sk-secret"
-    assert "refused the key in OPENAI_API_KEY" in caplog.text
+    assert "rejected the key in OPENAI_API_KEY" in caplog.text
     assert "sk-" not in caplog.text
     assert all("sk-" not in path.read_text("utf-8") for path in tmp_path.iterdir())
     monkeypatch.setenv("OPENAI_API_KEY", "sk-\n")

@@ -1,1 +1,1 @@
-"""The dialect of the servers of 2023: chat-ui 0.3 to 0.6."""
+"""The dialect of 2023 servers: chat-ui 0.3 to 0.6."""

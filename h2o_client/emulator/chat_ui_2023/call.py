@@ -1,4 +1,4 @@
-"""A request that passed the gates, for the endpoints and pages."""
+"""A request that passed the access checks, for the endpoints and pages."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from h2o_client.emulator.sveltekit import RATE_LIMITED, HttpError, InternalError
 
 
 class Call(AnyCall):
-    """One request that has passed the gates."""
+    """One request that has passed the access checks."""
 
     __slots__ = ()
 
     def object_id(self, text: str) -> str:
-        """The database's form of an id: 24 hex digits, or any twelve bytes."""
+        """An id in the database's form: 24 hex digits; any twelve bytes are accepted, too."""
         # 04
         if OBJECT_ID.fullmatch(text):
             return text.lower()

@@ -1,7 +1,7 @@
 """The data behind the pages: the nodes of ``__data.json``.
 
-A page's data is a list of nodes, the layout's first.  A rejection is an error node in a 200: with
-its status if the service threw it, without one after an unexpected failure.
+A page's data is a list of nodes, the layout's first. A rejection is an error node in a 200
+response: with its status if the service raised it, without a status after an unexpected failure.
 """
 # 13_data_json
 
@@ -41,7 +41,7 @@ def layout_node(
     models: Sequence[Model],
     version: str,
 ) -> str:
-    """The layout's node: what every page knows."""
+    """The layout's node: the data that all pages share."""
     accepted = settings.accepted_at if settings else None
     chosen: dict[str, Any] = {
         "shareConversationsWithModelAuthors": settings.share if settings else True,
@@ -102,7 +102,7 @@ def conversation_node(
 
 
 def _message(item: Message) -> dict[str, Any]:
-    """A message, key order included."""
+    """A message, with its keys in the real server's order."""
     data: dict[str, Any]
     if item.sender == "user":
         data = {"content": item.content, "from": "user", "id": item.id}
@@ -124,12 +124,12 @@ def _message(item: Message) -> dict[str, Any]:
 def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
     data = dict(entry)
     if data.get("type") == "update":
-        data.setdefault("args", None)  # as the database gives it back [16_web_search]
+        data.setdefault("args", None)  # as the database returns it [16_web_search]
     return data
 
 
 def error_node(message: str, status: int | None = None) -> str:
-    """A refusal."""
+    """The node of a rejection."""
     node: dict[str, Any] = {"type": "error", "error": {"message": message}}
     if status is not None:
         node["status"] = status
@@ -143,7 +143,7 @@ def data_response(*nodes: str) -> Response:
 
 
 def data_redirect(location: str) -> Response:
-    """A redirect instead of data; it is a 200 too."""
+    """A redirect instead of data, which is also a 200 response."""
     # 13
     return _data(compact({"type": "redirect", "location": location}).decode())
 

@@ -1,8 +1,8 @@
-"""The flattened form of SvelteKit's ``__data.json`` ("devalue"), written.
+"""Writes the flattened form of SvelteKit's ``__data.json`` ("devalue").
 
-A value becomes a flat array: its first element is the value, and wherever a
-value holds another, it holds that one's index.  Equal primitives share an
-index; undefined is -1; a date is ``["Date", iso]``.
+A value becomes a flat array: its first element is the value, and nested values are replaced by
+their indices in the array. Equal primitives share an index; undefined is -1; a date is
+``["Date", iso]``.
 """
 
 # 13_data_json
@@ -29,11 +29,11 @@ def stringify(value: object) -> str:
         if item is UNDEFINED:
             return -1
         primitive = item is None or isinstance(item, str | int | float)
-        # True == 1 in Python, and not in JavaScript.
+        # True == 1 in Python, but not in JavaScript.
         key: object = (isinstance(item, bool), item) if primitive else id(item)
         if key not in seen:
             seen[key] = len(parts)
-            parts.append("")  # its place, before those of what it holds
+            parts.append("")  # reserve its index before those of nested values
             parts[seen[key]] = write(item)
         return seen[key]
 

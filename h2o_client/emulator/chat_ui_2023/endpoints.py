@@ -199,7 +199,7 @@ async def message(call: Call) -> Answered:
     service.start(generation)
     try:
         head = await generation.opened()
-    except BaseException:  # a cancellation, too: the client has left
+    except BaseException:  # including cancellation, when the client has left
         generation.leave()
         raise
     if generation.down:
@@ -210,7 +210,7 @@ async def message(call: Call) -> Answered:
 
 
 def _options(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The options, checked: each that is given must have its type; null is not allowed."""
+    """The options, after a check of their types; null is not allowed."""
     # 04
     value: object = body.get("options")
     if not isinstance(value, dict):
@@ -241,7 +241,7 @@ def _history(
 
 
 async def summarize(call: Call) -> Answered:
-    """``POST /conversation/{id}/summarize``: the model names the conversation."""
+    """``POST /conversation/{id}/summarize``: the model chooses a title."""
     # 09
     found = call.conversation()
     call.limit(message=False)
@@ -252,7 +252,7 @@ async def summarize(call: Call) -> Answered:
 
 
 async def _generate(call: Call, question: str) -> str:
-    """Ask the first model something, without streaming."""
+    """Ask the first model a question, without streaming."""
     service = call.service
     model = service.models[0]
     asked = Message("", "user", question, None, 0.0)
@@ -273,9 +273,9 @@ async def _generate(call: Call, question: str) -> str:
 
 
 async def web_search(call: Call) -> Answered:
-    """``GET /conversation/{id}/web-search``: JSON after JSON, and no end.
+    """``GET /conversation/{id}/web-search``: a response of JSON objects that does not end.
 
-    A successful search was not captured: its entries are as the source has them.
+    No successful search was recorded: its entries follow the server's source.
     """
     # 16
     service, found = call.service, call.conversation()
@@ -332,7 +332,7 @@ def _succeed(say: Callable[..., None], search: WebSearch, *, sources: bool) -> N
 
 
 async def show_search(call: Call) -> Answered:
-    """``GET /search/{id}``: only what was shared, its owner's own as well."""
+    """``GET /search/{id}``: only searches of shared conversations, even for their owner."""
     # 16
     store = call.service.store
     found = store.searches.use(call.object_id(call.ids[0]))

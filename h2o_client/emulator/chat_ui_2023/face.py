@@ -1,11 +1,11 @@
-"""The face of the servers of 2023: its routes, its access checks and its responses.
+"""The face of 2023 servers: its routes, access checks and responses.
 
-A request passes three gates before its route, in the real server's order: the
-framework's redirect of trailing slashes, the Referer of form posts, the
-welcome modal.  Their rejections do not set a cookie; all other responses do.
+A request passes three checks before its route, in the real server's order: the framework's redirect
+of trailing slashes, the Referer of form posts, the welcome modal. Their rejections do not set a
+cookie; all other responses do.
 
-The routes' own order of checks is kept as well, because it shows: a conversation is
-looked up before the rate limit, the limit before the body.
+The routes keep the real order of their checks too, because it is visible: the conversation is
+looked up before the rate limit is checked, and the limit before the body.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Face2023(SvelteKitFace):
     routes = ROUTES
 
     def call(self, request: Request, found: Found, session: str) -> Call:
-        """Make the call for the endpoints of this face."""
+        """Return the call for the endpoints of this face."""
         return Call(self._service, request, session, found.path, found.ids)
 
     def unexpected(self, request: Request) -> Response:
@@ -61,7 +61,7 @@ class Face2023(SvelteKitFace):
             answer.headers.append(session_cookie(self._config.cookie_name, session, expires))
 
     def refuse(self, request: Request, found: Found, session: str) -> Response | None:
-        """Reject forms from other origins, and sessions that did not accept the welcome modal."""
+        """Reject forms from other origins, and sessions that have not accepted the modal."""
         service = self._service
         if request.method == "POST" and request.media_type in FORM_TYPES:
             referer = request.header("referer")
@@ -88,7 +88,7 @@ class Face2023(SvelteKitFace):
         if status in hook:
             return hook_error(request, status, hook[status])
         if status == 413:
-            # Before the service sees it: no cookie, no content type.
+            # Rejected before the service: without a cookie or content type.
             body = b"Invalid request body"
             return Response(413, [("content-length", str(len(body)))], body)
         if status == 500 and request.kind in {"settings", "delete_all"}:

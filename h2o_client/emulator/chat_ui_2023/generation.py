@@ -1,13 +1,13 @@
 """One generation: it reads the model server, feeds the client, and stores the turn.
 
-What the model server sends is read twice, as the real service does: once for the client,
-untouched, and once at the end, to find the last event and its `generated_text`. Only then is the
-turn stored, together with the user's message.  With a fast database that is done before the client
-has the last event; with a slow one after the response has ended, which `store_delay` shows.
+Like the real service, it reads the model server's response twice: first to forward it unchanged to
+the client, and at the end to find the last event and its `generated_text`. Only then is the turn
+stored, together with the user's message. With a fast database, this happens before the client has
+the last event; with a slow one, after the response has ended, which `store_delay` simulates.
 
 The service checks for a stop whenever data has arrived. The last data is then stored but not
 delivered, and the client's connection closes abruptly; if nothing had been delivered yet, it closes
-without a response. For a silent real model, the wait is limited to `STOP_PATIENCE`.
+without a response. If a real model sends nothing, the wait is limited to `STOP_PATIENCE`.
 """
 # 11, 17_disconnect, 24_race_after_stream, 28
 
@@ -27,31 +27,31 @@ from h2o_client.emulator.prompt import generated_text, partial_text
 from h2o_client.emulator.upstream import Upstream, ask
 
 STOP_PATIENCE = 1.0
-"""Seconds to wait for one more token of a real model, once a stop was noticed."""
+"""Seconds to wait for another token of a real model after a stop was noticed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The status and the headers that the model server answered with."""
+    """The status and headers of the model server's response."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
 
 
 class PassedOn(Generation):
-    """A generation whose bytes are passed on as the model server sends them."""
+    """A generation that forwards the model server's bytes unchanged."""
 
     def __init__(
         self,
         job: Job,
         *,
         stopped: Callable[[], bool],
-        save: Callable[[str], None],  # the answer, as its last event has it
+        save: Callable[[str], None],  # called with the answer's text from the last event
     ) -> None:
         super().__init__(job)
         self.down = False
         self._upstream: Upstream | None = None
-        self._unsaved: str | None = None  # what is stored once the response has ended
+        self._unsaved: str | None = None  # the text to store after the response has ended
         self._stopped = stopped
         self._save = save
         self._received: list[bytes] = []
@@ -91,7 +91,7 @@ class PassedOn(Generation):
         except UpstreamDownError:
             self.down = True
             self.outcome = "down"
-        except Exception:  # an engine may raise anything: the model server counts as down
+        except Exception:  # an engine may raise anything; treat the model server as down
             self.down = True
             raise
         finally:
@@ -116,8 +116,8 @@ class PassedOn(Generation):
                     if self._stopped():
                         self._end_stopped()
                         return
-                    # Stored before the last event is sent: a client that has read it finds
-                    # the turn there [24_race_after_stream].
+                    # Store the turn before sending the last event, so that a client that has
+                    # read it finds the turn [24_race_after_stream].
                     if piece.final:
                         stored = True
                         self._store_final()
@@ -140,7 +140,7 @@ class PassedOn(Generation):
     def _count(self, size: int) -> None:
         self._size += size
         if self._size > MAX_BODY:
-            raise ConnectionError("too long an answer")
+            raise ConnectionError("the answer is too long")
 
     def _text(self) -> str:
         return b"".join(self._received).decode(errors="replace")

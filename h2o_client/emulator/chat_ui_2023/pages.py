@@ -1,4 +1,4 @@
-"""The pages: their form actions, their data, and a stand-in for their HTML."""
+"""The pages: their form actions, their data, and placeholder HTML."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOT_FOUND = "Conversation not found."
 
 
 def _done(request: Request, location: str) -> Response:
-    """An action's redirect, in either of its forms."""
+    """An action's redirect, as JSON or as a 303."""
     # 02
     if wants_action_json(request):
         return framed_json(200, {"type": "redirect", "status": 303, "location": location})
@@ -36,7 +36,7 @@ async def broken(call: Call) -> Answered:
 
 
 async def settings(call: Call) -> Answered:
-    """Take the settings: the first request of every session."""
+    """Save the settings: the first request of every session."""
     # 02, 02b
     request, service = call.request, call.service
     if request.media_type not in {"application/x-www-form-urlencoded", "multipart/form-data"}:
@@ -46,7 +46,7 @@ async def settings(call: Call) -> Answered:
     except ValueError:
         return await broken(call)
     chosen = form.get("shareConversationsWithModelAuthors")
-    share = bool(chosen)  # any text is true, "false" as well
+    share = bool(chosen)  # any text is true, even "false"
     prompts: dict[str, str] = {}
     if service.config.version >= "0.6":
         if chosen not in {"true", "on", "false", None}:
@@ -60,7 +60,7 @@ async def settings(call: Call) -> Answered:
     if service.model(model) is None:
         return await broken(call)
     known = service.store.sessions.use(call.session)
-    # Here too; and what was accepted once stays accepted.
+    # Any text is true here, too; and accepted terms stay accepted.
     accepted = service.store.clock() if form.get("ethicsModalAccepted") else None
     if accepted is None and known is not None:
         accepted = known.accepted_at
@@ -72,7 +72,7 @@ def _custom_prompts(text: str) -> dict[str, str]:
     """The custom prompts of a form, which replace all earlier ones."""
     prompts = parse_json(text)
     if not isinstance(prompts, dict) or not all(isinstance(item, str) for item in prompts.values()):
-        raise ValueError("not an object of texts")
+        raise ValueError("not an object of strings")
     return cast("dict[str, str]", prompts)
 
 
@@ -159,7 +159,7 @@ async def conversation_data(call: Call) -> Answered:
 
 
 async def shared_data(call: Call) -> Answered:
-    """A shared conversation's data, which anybody can read."""
+    """A shared conversation's data, which everyone can read."""
     # 10
     store = call.service.store
     found = store.shares.use(call.ids[0])

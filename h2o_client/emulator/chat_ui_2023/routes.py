@@ -1,8 +1,7 @@
 """The routes: paths of endpoints, pages, or both.
 
-If a path is both, the method and the Accept header decide which is meant:
-``POST /conversation/{id}`` with ``text/html`` first is a form post to the page,
-which has no actions, and so a 405.
+If a path is both, the method and the Accept header decide: ``POST /conversation/{id}`` with
+``text/html`` first is a form post to the page, and returns 405 because the page has no actions.
 """
 # 04_message_errors
 
@@ -18,7 +17,7 @@ from h2o_client.emulator.web import Answered
 
 
 async def _version(_: Call) -> Answered:
-    """A static file, which is served before the service and does not set a cookie."""
+    """A static file, which is served before the access checks and does not set a cookie."""
     # 21
     return framed_json(
         200,

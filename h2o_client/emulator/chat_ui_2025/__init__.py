@@ -1,1 +1,1 @@
-"""The dialect of the servers of 2025 and later: chat-ui 0.10 and main of 2026-08."""
+"""The dialect of 2025 servers: chat-ui 0.10, and main of August 2026."""

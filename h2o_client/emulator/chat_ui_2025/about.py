@@ -93,7 +93,7 @@ async def models_v1(call: Call) -> Answered:
 
 
 async def flags(call: Call) -> Answered:
-    """``GET /api/v2/feature-flags``: only this dialect answers it in JSON."""
+    """``GET /api/v2/feature-flags``: only this dialect answers with JSON."""
     # 15_detect, 31_login
     told = {
         "enableAssistants": False,
@@ -125,7 +125,7 @@ async def user_v1(_: Call) -> Answered:
 
 
 async def settings(call: Call) -> Answered:
-    """Take the settings; those that are missing are set to their defaults."""
+    """Save the settings; missing ones are set to their defaults."""
     # 01b_settings_first
     fields = call.json()
     share = fields.get("shareConversationsWithModelAuthors", True)
@@ -147,7 +147,7 @@ async def show_settings(call: Call) -> Answered:
         "welcomeModalSeenAt": None if seen is None else moment(seen),
         "activeModel": chosen.active_model,
         "shareConversationsWithModelAuthors": chosen.share,
-        # What is not looked at here.
+        # Settings that the emulator does not use.
         "streamingMode": "smooth",
         "directPaste": False,
         "hapticsEnabled": True,
@@ -159,7 +159,7 @@ async def show_settings(call: Call) -> Answered:
 
 
 def plain(status: int, body: bytes) -> Handler:
-    """Endpoints with constant answers."""
+    """An endpoint with a constant answer."""
 
     async def tell(_: Call) -> Answered:
         return Response(status, [("content-type", "text/plain;charset=UTF-8")], body)

@@ -1,4 +1,4 @@
-"""A request that passed the gates, for the endpoints."""
+"""A request that passed the access checks, for the endpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from h2o_client.emulator.web import Response
 
 @dataclass(frozen=True, slots=True)
 class Call(AnyCall):
-    """One request that has passed the gates; `journals` are those of the runs, by their ids."""
+    """One request that has passed the access checks; `journals` are those of the runs, by id."""
 
     journals: Bounded[Journal]
 
@@ -26,12 +26,12 @@ class Call(AnyCall):
         return self.service.config.version == "main"
 
     def superjson(self, value: object, *extra: tuple[str, str]) -> Response:
-        """A response of an endpoint of the newer form."""
+        """A response of an endpoint under ``/api/v2``."""
         made = endpoint_json(superjson(value, numbered=self.main))
         made.headers += extra
         return made
 
 
 def valid(fields: dict[str, Any], kinds: Iterable[tuple[str, type]]) -> bool:
-    """Whether the fields that are given have their types."""
+    """Whether all present fields have the right types."""
     return all(type(fields[name]) is kind for name, kind in kinds if name in fields)

@@ -29,7 +29,7 @@ from h2o_client.emulator.sveltekit import (
 from h2o_client.emulator.web import Answered, Feed, Response, Stream
 
 PAGE = 30
-"""Conversations on a page of the list."""
+"""Conversations per page of the list."""
 
 TOO_MANY = "You have reached the maximum number of conversations. Delete some to continue."
 FORBIDDEN = (
@@ -143,7 +143,7 @@ def newer(handler: Handler) -> Handler:
 
 
 async def delete_all(call: Call) -> Answered:
-    """``DELETE /api/conversations``, and of v2, which returns their number."""
+    """``DELETE /api/conversations``, and its v2 form, which returns their number."""
     mine = call.service.store.of_session(call.session)
     for item in mine:
         del call.service.store.conversations[item.id]
@@ -159,7 +159,7 @@ async def delete_message(call: Call) -> Answered:
 
 
 async def rename(call: Call) -> Answered:
-    """``PATCH /conversation/{id}``; another model was not measured."""
+    """``PATCH /conversation/{id}``; changing the model was not recorded."""
     # 12_title
     found, title = call.conversation(), call.json().get("title")
     if not isinstance(title, str) or not 1 <= tree.units(title.strip(JS_SPACE)) <= 100:
@@ -169,7 +169,7 @@ async def rename(call: Call) -> Answered:
 
 
 async def rename_v2(call: Call) -> Answered:
-    """The same of v2, which accepts a blank title."""
+    """The v2 form, which accepts a blank title."""
     found, title = call.conversation(), call.json().get("title")
     if not isinstance(title, str) or not 1 <= tree.units(title) <= 100:
         raise HttpError(400, "Invalid title")
@@ -178,7 +178,7 @@ async def rename_v2(call: Call) -> Answered:
 
 
 async def stop(call: Call) -> Answered:
-    """``POST /conversation/{id}/stop-generating``: stops all runs, or else the next one."""
+    """``POST /conversation/{id}/stop-generating``: stops all runs, or otherwise the next one."""
     # 04_stop
     found, service = call.conversation(), call.service
     runs = [item for item in service.generations if isinstance(item, Run) and item.generating]
@@ -190,7 +190,7 @@ async def stop(call: Call) -> Answered:
         named = {item.generation_id for item in runs} == {point["generationId"]}
         seen = told if type(told) is int and told >= 0 and named else None
     except (ValueError, LookupError, TypeError):
-        pass  # no point is told: stopped where it is
+        pass  # without a valid point: keep all of the text
     if runs:
         service.spawn(stop_soon, call, runs, seen)
     elif call.main:
@@ -205,7 +205,7 @@ async def share(call: Call) -> Answered:
 
 
 async def show(call: Call) -> Answered:
-    """``GET /api/v2/conversations/{id}``, of a conversation or a shared one."""
+    """``GET /api/v2/conversations/{id}``, for a conversation or a shared one."""
     # 11_history, 13_share
     store, name = call.service.store, call.ids[0]
     if len(name) == SHARE_ID:
@@ -238,7 +238,7 @@ async def show_v1(call: Call) -> Answered:
 
 
 async def show_list(call: Call) -> Answered:
-    """``GET /api/v2/conversations``, a page of them, and its older form."""
+    """``GET /api/v2/conversations``: one page of the list; also its older form."""
     # 11_history
     page_number = call.request.parameter("p") or "0"
     start = PAGE * int(page_number) if page_number.isdecimal() else 0
@@ -254,7 +254,7 @@ async def show_list(call: Call) -> Answered:
 
 
 async def prompt(call: Call) -> Answered:
-    """``GET /conversation/{id}/message/{id}/prompt``: a preview in a form of its own."""
+    """``GET /conversation/{id}/message/{id}/prompt``: a preview of the prompt."""
     # 21_vote_prompt
     found = call.conversation()
     last = tree.find(found.messages, call.ids[1])
@@ -331,7 +331,7 @@ async def _follow(
 ) -> None:
     last = None if cut is None else number + cut
     while journal is not None:
-        ended = journal.status  # before the events are looked at: nothing comes after it
+        ended = journal.status  # read before the events, so that none can be missed
         news = journal.events[number:]
         for event in news:
             if number == last:

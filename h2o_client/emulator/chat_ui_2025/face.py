@@ -1,8 +1,8 @@
-"""The face of the servers of 2025: its routes, its access checks and its responses.
+"""The face of 2025 servers: its routes, access checks and responses.
 
-A request passes three gates before its route: the Origin of form posts, the login, and a
-bearer token that the server would check elsewhere.  Their rejections do not set a cookie. Of the
-other responses, only those to POST requests set one, and the pages for login and models.
+A request passes three checks before its route: the Origin of form posts, the login, and a bearer
+token that a real server would verify with another service. Their rejections do not set a cookie.
+Of the other responses, only those to POST requests and the pages for login and models set one.
 """
 # 10_missing_cookie, 09_wrong_id, 31_login
 
@@ -44,7 +44,7 @@ LOGIN = "You have to be logged in."
 PROVIDER = "https://login.example.com"
 PLAIN = ("content-type", "text/plain;charset=UTF-8")
 MIN_COMPRESSED = 1024
-"""Bytes of a body; smaller ones are not compressed."""
+"""The minimum size in bytes of a body that is compressed."""
 
 CORS = [
     ("access-control-allow-headers", "Content-Type, Authorization"),
@@ -68,7 +68,7 @@ class Face2025(SvelteKitFace):
         self._main = self._config.version == "main"
 
     def call(self, request: Request, found: Found, session: str) -> Call:
-        """Make the call for the endpoints of this face."""
+        """Return the call for the endpoints of this face."""
         return Call(self._service, request, session, found.path, found.ids, self._journals)
 
     def unexpected(self, request: Request, status: int = 500) -> Response:
@@ -76,7 +76,7 @@ class Face2025(SvelteKitFace):
         return fatal_error(request, status, "An error occurred", errorId=str(uuid4()))
 
     def mark(self, request: Request, found: Found, session: str, answer: Response | Stream) -> None:
-        """Add headers that depend on the route, such as the cookie, mostly on answers to POST."""
+        """Add headers that depend on the route, such as the cookie."""
         if found.path.startswith("/api/"):
             answer.headers += CORS
         if found.path == "/login":
@@ -94,7 +94,7 @@ class Face2025(SvelteKitFace):
         if request.method == "POST" and request.media_type in FORM_TYPES:
             if not origin:
                 return hook_error(request, 403, "Non-JSON form requests need to have an origin")
-            # Only host and port: another scheme passes.
+            # Only host and port are compared, not the scheme.
             own = self.own_origin(request).partition(":")[2]
             if origin_of(origin).partition(":")[2] != own:
                 return hook_error(request, 403, "Invalid referer for POST request")
@@ -103,7 +103,7 @@ class Face2025(SvelteKitFace):
         token = (request.header("authorization") or "").startswith("Bearer ")
         given = request.cookie(self._config.cookie_name)
         if api and token and self._config.token is None and not given:
-            return self.unexpected(request)  # it would be checked elsewhere
+            return self.unexpected(request)  # a real server would verify it with another service
         return self._refuse_anonymous(request, found, session)
 
     def _refuse_anonymous(self, request: Request, found: Found, session: str) -> Response | None:
@@ -139,13 +139,13 @@ class Face2025(SvelteKitFace):
         return session_cookie(name, value, expires, secure=self._config.cookie_secure)
 
     def finish(self, request: Request, found: Found, answer: Response | Stream) -> None:
-        """Compress the answer, and add the headers that all answers have."""
+        """Compress the answer, and add the headers common to all answers."""
         static = found.route is not None and found.route.static
         if isinstance(answer, Response) and self._main:
             _compress(request, answer)
         varies = [value for name, value in answer.headers if name == "vary"]
         varies += ["Accept-Encoding"] if self._main or static else []
-        # Who asks with a wrong method is told so without a content type.
+        # The response to a wrong method has no content type.
         unwanted = PLAIN if answer.status == 405 else None
         kept = [pair for pair in answer.headers if pair[0] != "vary" and pair != unwanted]
         answer.headers = [*kept, ("vary", ", ".join(varies))] if varies else kept
@@ -167,7 +167,7 @@ class Face2025(SvelteKitFace):
 
 
 def _compress(request: Request, answer: Response) -> None:
-    # 22_compression; the real server prefers br, which Python does not have.
+    # 22_compression; the real server prefers br, which Python's library does not support.
     wanted = "gzip" in (request.header("accept-encoding") or "")
     if wanted and len(answer.body) >= MIN_COMPRESSED:
         answer.body = gzip.compress(answer.body)

@@ -49,7 +49,7 @@ class _Asked:
 
 
 async def message(call: Call) -> Answered:
-    """Take a message, and start the run."""
+    """Receive a message, and start the run."""
     service, store = call.service, call.service.store
     found = call.conversation()
     _limit(call, found)
@@ -91,7 +91,7 @@ async def message(call: Call) -> Answered:
 
 
 def _limit(call: Call, found: Conversation) -> None:
-    """Reject messages that exceed the limits; rejected ones count as well."""
+    """Reject messages that exceed the limits; rejected messages count too."""
     # 30_rate_limit
     config, store = call.service.config, call.service.store
     store.record_event(call.session, call.request.address)
@@ -180,11 +180,11 @@ def _with_question(
 def _request(
     model: Model, way: Sequence[Message], chat: Sequence[dict[str, Any]]
 ) -> GenerationRequest:
-    """The request to the model, in all the forms that engines take."""
+    """The request to the model, in all the forms that engines need."""
     turns = [item for item in way if item.sender != "system"]
     system = "".join(f"{item['content']}\n\n" for item in chat if item["role"] == "system")
     text = build_prompt(turns, model, version="0.6", context=system)
-    # A model server that is asked in this form would stop after a few words by itself.
+    # Without this limit, a text-generation-inference server would stop after a few words.
     limit = {"max_new_tokens": DEFAULT_NEW_TOKENS}
     return GenerationRequest(
         model=model.name,
@@ -196,7 +196,7 @@ def _request(
 
 
 async def _title(call: Call, first: str) -> str:
-    """Let the first model name a conversation, or use the first words."""
+    """Ask the first model for a title, or use the first words of the message."""
     model = call.service.models[0]
     asked = f"{ENTITLE}{json.dumps(first, ensure_ascii=False)}"
     chat = [{"role": "system", "content": TITLING}, {"role": "user", "content": asked}]
@@ -214,7 +214,7 @@ async def _title(call: Call, first: str) -> str:
 
 
 async def stop_soon(call: Call, runs: Sequence[Run], seen: int | None = None) -> None:
-    """Stop runs a little later, when the service notices."""
+    """Stop runs after `Config.stop_poll` seconds, when the service notices the stop."""
     await anyio.sleep(call.service.config.stop_poll)
     for run in runs:
         if run.generating:

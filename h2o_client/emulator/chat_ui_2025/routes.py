@@ -1,7 +1,7 @@
 """The routes: paths and their handlers.
 
-If a path is an endpoint and a page, the Accept header decides which is meant: a message with
-``text/html`` first is a form post to the page, which has no actions, and so a 405.
+If a path is both an endpoint and a page, the Accept header decides: a message with ``text/html``
+first is a form post to the page, and returns 405 because the page has no actions.
 """
 # 09_wrong_id, 15_detect
 
@@ -43,7 +43,7 @@ def _nodes(count: int) -> Handler:
 
 
 async def _version(call: Call) -> Answered:
-    """A file that is served before the service: a build number."""
+    """A static file, served before the access checks: a build number."""
     number = "1795264590157" if call.main else "1795266536352"
     dates = ("last-modified", "Sat, 21 Nov 2026 12:37:56 GMT"), ("etag", f'W/"27-{number}"')
     return framed_json(200, {"version": number}, *dates)

@@ -1,11 +1,11 @@
-"""One run: the model answers, the client is told, the turn is stored as it grows.
+"""One run: the model answers, the client gets events, and the turn is stored as it grows.
 
-The response starts at once, whatever the model does, and ends well whatever happened; its last
-events say how the answer ended.  When the model server breaks off, it is asked a second time within
-the same run, and its tokens follow those of the first: only ``finalAnswer`` has the right text.
+The response starts at once and always ends cleanly; its last events say how the answer ended. If
+the model server breaks off, it is asked a second time within the same run, and the new tokens
+follow the old ones: only ``finalAnswer`` has the right text.
 
-Each run holds the whole conversation as it was when it began, and writes all of it each time
-that it stores something: of two concurrent runs, the last one wins.
+Each run holds the conversation as it was at the start, and always stores all of it: of two
+concurrent runs, the last one wins.
 """
 # 07_upstream_cut_once_1, 18_parallel
 
@@ -37,13 +37,13 @@ from h2o_client.emulator.sveltekit import compact
 from h2o_client.emulator.upstream import Upstream, ask
 
 PADDED = 16
-"""UTF-16 units of a token; shorter ones are padded."""
+"""The minimum length of a token in UTF-16 units; shorter ones are padded."""
 
 SPACES = b" " * 4096
 """The padding after the final answer."""
 
 TRIES = 3
-"""How often a model server that rejects is asked, in each of two attempts."""
+"""The maximum number of requests to a model server that rejects them, in each of two attempts."""
 
 NO_OUTPUT = "No output was generated. Something went wrong."
 Event = Mapping[str, Any]
@@ -57,7 +57,7 @@ def status(name: str, **more: Any) -> Event:
 
 @dataclass(slots=True)
 class Journal:
-    """A run's events, for clients that reattach: neighbouring tokens are joined.
+    """A run's events, for clients that reattach; consecutive tokens are joined.
 
     Attributes:
         conversation: The id of its conversation.
@@ -99,8 +99,8 @@ class Run(Generation):
     Args:
         service: The service.
         job: The message to answer.
-        found: The conversation as it is now.
-        messages: Its messages, the new question and the answer among them.
+        found: The conversation.
+        messages: Its messages, including the new question and the answer.
         written: The answer, still empty.
         entitle: Asks for a title; None if the conversation already has one.
         lost_file: Whether the message refers to a missing file.
@@ -127,10 +127,10 @@ class Run(Generation):
         self._title = found.title
         self._entitles = entitle
         self._lost_file = lost_file
-        self._next = job.answer  # what is scripted for the next request to the model server
+        self._next = job.answer  # the scripted answer to the next request to the model server
         self._reattaches = service.config.version == "main"
         self._updates: list[Event] = []
-        self._texts: list[str] = []  # what was streamed
+        self._texts: list[str] = []  # the streamed texts
         self._final: str | None = None
         self._whole: bool | None = None
         self._failed = False
@@ -151,7 +151,7 @@ class Run(Generation):
         return {"model": request.model, "messages": chat, "stream": True}
 
     def stop(self, seen: int | None = None) -> None:
-        """Stop the model; truncate the text to the part that the client reports to have seen."""
+        """Stop the model; truncate the text to the length that the client reports as seen."""
         self._seen = seen
         self.wake()
 
@@ -161,7 +161,7 @@ class Run(Generation):
         self._model.cancel()
 
     def leave(self) -> None:
-        """Continue without the client: the text so far is stored at once."""
+        """Continue without the client, and store the text so far."""
         super().leave()
         if not self._ended:
             self._save()
@@ -192,7 +192,7 @@ class Run(Generation):
             self.feed.end(lost=self._client_lost)
 
     async def _answer_twice(self, engine: EngineLike, pace: float) -> None:
-        """Let the model answer, and try once more if that fails."""
+        """Ask the model for the answer, and try once more if that fails."""
         if self._lost_file:
             self._fail(status("error", statusCode=404))
             return
@@ -216,7 +216,7 @@ class Run(Generation):
             self._fail(status("error", message=NO_OUTPUT))
 
     async def _attempt(self, engine: EngineLike, pace: float) -> None:
-        """Ask the model server until it accepts, and pass its stream on."""
+        """Ask the model server until it accepts, and forward its stream."""
         tries = 1
         while isinstance(upstream := await self._ask(engine, pace), Mapping):
             code = upstream.get("statusCode", 500)
@@ -246,16 +246,16 @@ class Run(Generation):
             return status("error", message="Connection error.")
 
     async def _read(self, upstream: Upstream) -> None:
-        """Pass a stream on; set `_final` to its text, if it ended with a reason."""
+        """Forward a stream; set `_final` to its text if it ended with a finish reason."""
         async with aclosing(read_events(upstream)) as events:
             async for event in events:
                 self._take(event)
 
     def _take(self, event: Event) -> None:
-        """Take one event of the model server's."""
+        """Handle one event from the model server."""
         if event.get("error"):
-            # An answer that the model server broke off itself, as a content filter does, has no
-            # reason to have ended [07_upstream_filter].
+            # An answer that the model server itself broke off, such as by a content filter, has
+            # no finish reason [07_upstream_filter].
             if event.get("error_type") != "incomplete_generation":
                 raise _FailedError(status("error", message=str(event["error"])))
             return
@@ -283,7 +283,7 @@ class Run(Generation):
         self._deliver(SPACES)
 
     async def _finish(self) -> None:
-        """Report how it ended, wait for the title, and store the turn before the response ends."""
+        """Report how the run ended, wait for the title, and store the turn."""
         if self.was_stopped and self._whole is None and not self._failed:
             text = "".join(self._texts)
             if self._seen is not None:
@@ -327,7 +327,7 @@ class Run(Generation):
         self._deliver(compact(sent) + b"\n", tokens)
 
     def _save(self) -> None:
-        """Store the conversation as this run knows it, with the text so far."""
+        """Store this run's copy of the conversation, with the text so far."""
         self.journal.flush()
         written = replace(
             self._written,

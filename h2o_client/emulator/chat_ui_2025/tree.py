@@ -1,7 +1,7 @@
 """A conversation's messages: a tree, kept as a list in the order of creation.
 
-The root is the system message.  A question is added under any message, and an answer under
-the question; a retry is added beside the answer that it replaces.  The model sees the path from the
+The root is the system message. A question can be added under any message, and an answer under the
+question; a retry is a sibling of the answer that it replaces. The model gets the path from the
 root.
 """
 # 03_retry
@@ -23,12 +23,12 @@ _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 
 def units(text: str) -> int:
-    """A text's length as JavaScript counts it."""
+    """A text's length in UTF-16 units, as in JavaScript."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def well_formed(text: str) -> str:
-    """A text as the database keeps it, in UTF-8: half of a surrogate pair becomes U+FFFD."""
+    """A text as the database stores it, in UTF-8: an unpaired surrogate becomes U+FFFD."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
@@ -38,7 +38,7 @@ def find(messages: Messages, name: str | None) -> Message | None:
 
 
 def root(text: str, now: float) -> Message:
-    """The message that a conversation begins with."""
+    """The first message of a conversation."""
     return Message(str(uuid4()), "system", text, now, now)
 
 
@@ -48,7 +48,7 @@ def question(text: str, files: Sequence[dict[str, str]], now: float) -> Message:
 
 
 def answer(generation_id: str | None, now: float) -> Message:
-    """An answer that is still to be written."""
+    """An answer that is still empty."""
     return Message(str(uuid4()), "assistant", "", now, now, generation_id=generation_id)
 
 
@@ -68,7 +68,7 @@ def path(messages: Messages, last: Message) -> list[Message]:
 
 
 def without(messages: Messages, name: str) -> Messages:
-    """The messages without one of them and everything under it."""
+    """The messages, except one and everything under it."""
     return tuple(
         replace(item, children=tuple(child for child in item.children if child != name))
         for item in messages
@@ -83,12 +83,12 @@ def chat(
 
     Args:
         way: The path.
-        model: The model: some take images.
+        model: The model, which may accept images.
         store: The store with the files.
-        conversation: The id of the conversation that they belong to.
+        conversation: The id of the files' conversation.
         apart: Whether the reasoning of earlier answers is sent separately from their text.
     """
-    # 04_stop: answers are trimmed, and empty ones left out. 23_preprompt: it is sent twice.
+    # 04_stop: answers are trimmed, and empty ones omitted. 23_preprompt: it is sent twice.
     first, *rest = way
     system = first.content or model.preprompt
     made: list[dict[str, Any]] = []
@@ -111,7 +111,7 @@ def chat(
 
 
 def _with_files(message: Message, model: Model, store: Store, conversation: str) -> Any:
-    """A question with its files: text files inside it, images beside it; others are dropped."""
+    """A question with its files: texts inside it, images as parts; others are dropped."""
     # 17_files
     text = message.content
     images: list[dict[str, Any]] = []

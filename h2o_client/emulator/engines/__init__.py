@@ -1,12 +1,12 @@
-"""Engines that have a real model behind them, each in a module that is imported when used.
+"""Engines with a real model, each in a module that is imported when used.
 
-    rote                       a few scripted sentences; needs nothing   (`emulator.engine`)
+    rote                       a few scripted sentences (`emulator.engine`)
     tgi:URL                    a text-generation-inference server (`engines.tgi`)
     openai:URL[#model]         an OpenAI-compatible chat server (`engines.openai`)
     transformers:NAME_OR_PATH  a model in this process (`engines.local`)
 
-Only these modules need more than anyio and h11: the two servers need httpx, the
-model in this process torch and transformers.
+Only these modules need more than anyio and h11: the engines for servers need httpx, and a model in
+this process needs torch and transformers.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ SPECS = ("rote", "tgi:URL", "openai:URL[#model]", "transformers:NAME_OR_PATH")
 
 
 def engine_of(spec: EngineLike | str | None) -> EngineLike:
-    """Make the engine with the given name.
+    """Return the engine with the given name.
 
     Args:
-        spec: One of `SPECS`; None is ``rote``; an engine is returned as it is.
+        spec: One of `SPECS`; None means ``rote``; an engine is returned unchanged.
 
     Raises:
-        EngineError: The name is not that of an engine.
+        EngineError: The name is unknown.
         ImportError: A package that it needs is not installed.
     """
     if spec is None:
@@ -49,5 +49,5 @@ def engine_of(spec: EngineLike | str | None) -> EngineLike:
 
             return TransformersEngine(rest)
         case _:
-            # Only what stands before the colon: there may be a password after it.
+            # Only the part before the colon: the rest may contain a password.
             raise EngineError(f"unknown engine {kind!r}; expected one of {', '.join(SPECS)}")

@@ -1,7 +1,7 @@
-"""The base of the engines that use HTTP: one httpx client while the emulator runs.
+"""The base class of engines that use HTTP, with one httpx client while the emulator runs.
 
-A request is a generator of bytes.  Closing it, or cancelling its reader, closes the connection to
-the model server at once, so that a stop reaches the server.
+A response body is a generator of bytes. Closing it, or cancelling its reader, closes the connection
+to the model server at once, so that a stop reaches the server.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ CONNECT = 10.0
 """Seconds to connect."""
 
 FIRST = 5.0
-"""Seconds for the first request, which only checks that there is a server."""
+"""Seconds for the first request, which only checks that the server answers."""
 
 SILENCE = 300.0
-"""Seconds for which a model server may be silent, as with the real service's HTTP client."""
+"""The read timeout in seconds, as in the real service's HTTP client."""
 
 INVALID_URL = (
     "the URL of the model server is not valid: write http://HOST:PORT/PATH or https://HOST/PATH;"
     " in a user or a password, write special characters as %XX"
 )
-"""It does not repeat the URL: any part of a malformed one could be the password."""
+"""The message does not repeat the URL: any part of a malformed URL could be the password."""
 
 EXCERPT = 64 * 1024
-"""Bytes of an error that are read."""
+"""The maximum number of bytes to read of an error."""
 
 PER_MESSAGE = frozenset(
     {"connection", "content-encoding", "keep-alive", "te", "trailer", "transfer-encoding"}
     | {"upgrade", "proxy-authenticate", "proxy-authorization"}
 )
-"""Headers that belong to one connection, or to the form in which the body came."""
+"""Headers about the connection, or about the encoding of the body."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,21 +58,21 @@ class Opened:
     body: AsyncGenerator[bytes]
 
     def header(self, name: str) -> str:
-        """A header's value, or an empty text."""
+        """A header's value, or an empty string."""
         return next((value for key, value in self.headers if key == name), "")
 
     async def read(self, limit: int) -> bytes:
-        """All of the body.
+        """The whole body.
 
         Raises:
-            ConnectionError: It broke off, or is longer than `limit` bytes.
+            ConnectionError: The body broke off, or is longer than `limit` bytes.
         """
         data = b""
         async with aclosing(self.body) as body:
             async for part in body:
                 data += part
                 if len(data) > limit:
-                    raise ConnectionError("too long a body")
+                    raise ConnectionError("the body is too long")
         return data
 
     async def excerpt(self) -> str:
@@ -88,14 +88,14 @@ class Opened:
 
 
 class HttpEngine(LiveEngine):
-    """An engine that speaks HTTP.
+    """An engine that uses a server over HTTP.
 
     Args:
         url: The model server's URL. A user and password in it are sent in a header.
 
     Attributes:
         url: The URL without user and password.
-        place: The same without the query, which could contain a key; for messages.
+        place: The same without the query, which could contain a key; used in messages.
     """
 
     def __init__(self, url: str) -> None:
@@ -112,16 +112,16 @@ class HttpEngine(LiveEngine):
             login = f"{parsed.username}:{parsed.password}".encode()
             self._login["authorization"] = f"Basic {base64.b64encode(login).decode()}"
         self._client: httpx.AsyncClient | None = None
-        self._told = ""  # the last error, which is logged once
+        self._told = ""  # the last error, so that it is logged only once
 
     async def start(self, say: Callable[[str], None]) -> None:  # noqa: ARG002 -- it is logged
-        """Make the client, and log a warning if the model server cannot be reached.
+        """Create the client, and log a warning if the model server cannot be reached.
 
-        The client is made in a thread because it may read certificates.
+        The client is created in a thread because it may read certificates.
         """
         secure = httpx.URL(self.url).scheme == "https"  # redirects are not followed
         self._client = await anyio.to_thread.run_sync(_make_client, secure)
-        # Any response will do, and a slow one does not matter.
+        # Any response is fine, and a slow one does not matter.
         with suppress(UpstreamDownError), anyio.move_on_after(FIRST):
             await (await self.send("HEAD", self.url)).excerpt()
 
@@ -138,12 +138,12 @@ class HttpEngine(LiveEngine):
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Opened:
-        """Send a request; returns when the response's headers are there.
+        """Send a request; return when the response's headers have arrived.
 
         Raises:
             UpstreamDownError: The server cannot be reached, or did not answer.
         """
-        assert self._client is not None, "the engine was not started"  # noqa: S101 -- our mistake
+        assert self._client is not None, "the engine was not started"  # noqa: S101 -- a bug here
         encoded_headers = [
             (name.encode(), value.encode("latin-1", "replace"))
             for name, value in {**(headers or {}), **self._login}.items()
@@ -185,7 +185,7 @@ def _make_client(secure: bool) -> httpx.AsyncClient:
     no_domain = http.cookiejar.DefaultCookiePolicy(allowed_domains=[])
     return httpx.AsyncClient(
         verify=secure,
-        # Cookies are not kept: they would mix up the emulator's clients.
+        # Do not store cookies: all clients of the emulator would share them.
         cookies=http.cookiejar.CookieJar(no_domain),
         timeout=httpx.Timeout(SILENCE, connect=CONNECT, pool=None),
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
@@ -193,7 +193,7 @@ def _make_client(secure: bool) -> httpx.AsyncClient:
 
 
 def _cause(error: BaseException) -> str:
-    """The operating system's message, such as "Connection refused", or else the error's own."""
+    """The operating system's message, such as "Connection refused", or the error's own."""
     text = str(error)
     found: BaseException | None = error
     while found is not None:

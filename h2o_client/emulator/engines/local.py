@@ -1,10 +1,9 @@
 """A model in this process: torch and transformers, loaded when the emulator starts.
 
-`model.generate` runs on a thread of its own for each answer, so that several
-conversations go on side by side.  A logits processor draws each token, because
-every answer needs random numbers of its own and the log-probability of what was
-drawn.  A stopping criterion passes the token on, and ends the answer when it is complete or the
-reader has left, so a stop takes effect within a token.
+Each answer runs `model.generate` in its own thread, so that several conversations can run at once.
+A logits processor samples each token, because every answer needs its own random numbers and the
+log-probability of the sampled token. A stopping criterion forwards the token, and ends the answer
+when it is complete or the reader has left, so a stop takes effect within a token.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ SUGGESTED = "h2oai/h2o-danube3-500m-chat"
 """H2O's own small chat model: half a billion parameters, about 1 GB to download."""
 
 HEARTBEAT = 5.0
-"""Seconds between two progress lines while weights are being loaded."""
+"""Seconds between two progress lines while the weights load."""
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +67,7 @@ class TransformersEngine(LiveEngine):
         self._tokenizer: Any = None
 
     async def start(self, say: Callable[[str], None]) -> None:
-        """Load the weights; closing the emulator meanwhile does not wait for them."""
+        """Load the weights; closing the emulator does not wait for this."""
         say(f"loading {self.name} …")
         began = time.monotonic()
         loaded: Future[tuple[Any, Any]] = Future()
@@ -79,7 +78,7 @@ class TransformersEngine(LiveEngine):
             except Exception as error:  # noqa: BLE001 -- raised below, in the caller
                 loaded.set_exception(error)
 
-        # A daemon: what cannot be interrupted must not hold up the end of the process.
+        # A daemon: loading cannot be interrupted, and must not delay the end of the process.
         threading.Thread(target=load, name="h2o-load", daemon=True).start()
         told = 1
         while not loaded.done():
@@ -113,7 +112,7 @@ class TransformersEngine(LiveEngine):
         return found if isinstance(found, str) else None
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token]:
-        """Yield the tokens as they are drawn."""
+        """Yield the tokens as they are sampled."""
         waits = anyio.CapacityLimiter(1)
         answer = await anyio.to_thread.run_sync(self._begin, request, limiter=waits)
         thread = threading.Thread(target=answer.run, name="h2o-generate", daemon=True)
@@ -123,7 +122,7 @@ class TransformersEngine(LiveEngine):
                 made = await anyio.to_thread.run_sync(
                     answer.made.get, abandon_on_cancel=True, limiter=waits
                 )
-                if isinstance(made, Exception):  # such as a lack of memory
+                if isinstance(made, Exception):  # such as out of memory
                     logger.warning("%s failed: %s", self.name, made)
                     text = f"Request failed during generation: Server error: {made}"
                     raise GenerationError(text) from made
@@ -186,8 +185,8 @@ class TransformersEngine(LiveEngine):
         try:
             text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         except Exception as error:
-            # A template is a program: it raises what it likes, such as on roles out of turn.
-            raise invalid(f"the chat template refuses it: {error}") from error
+            # A template is a program and can raise anything, such as for unexpected roles.
+            raise invalid(f"the chat template rejected the messages: {error}") from error
         return cast("list[int]", tokenizer.encode(text, add_special_tokens=False))
 
 
@@ -216,12 +215,12 @@ class _Answer:
         if options.do_sample:
             self._seed = secrets.randbits(64) if options.seed is None else options.seed
             self._random = torch.Generator(device=model.device).manual_seed(self._seed)
-        self._logprob = 0.0  # of the token that was drawn last
+        self._logprob = 0.0  # of the last sampled token
         self._count = 0
         self._said: list[int] = []
-        self._from = self._to = 0  # the ids whose text is known, and will not change
+        self._from = self._to = 0  # the range of ids whose text is final
         self._text = ""
-        self._held: Token | None = None  # its text is not known yet
+        self._held: Token | None = None  # a token whose text is not known yet
 
     def run(self) -> None:
         """Generate to the end."""
@@ -230,17 +229,17 @@ class _Answer:
                 self._ids,
                 attention_mask=self._torch.ones_like(self._ids),
                 max_new_tokens=self._room,
-                do_sample=False,  # `_draw` leaves one token to choose from
+                do_sample=False,  # `_draw` leaves only one token to choose from
                 repetition_penalty=self._options.repetition_penalty,
                 pad_token_id=0,
                 logits_processor=[*_warpers(self._options), self._draw],
                 stopping_criteria=[self._is_done],
             )
-        except Exception as error:  # noqa: BLE001 -- raised where the tokens are read
+        except Exception as error:  # noqa: BLE001 -- the reader of the tokens raises it
             self.made.put(error)
 
     def _draw(self, _: Any, scores: Any) -> Any:
-        """Draw a token, and return scores that force it."""
+        """Sample a token, and return scores that force it."""
         torch = self._torch
         logprobs = torch.log_softmax(scores.float(), dim=-1)
         if self._options.do_sample:
@@ -268,7 +267,7 @@ class _Answer:
         special = number in self._specials
         if special:
             text = str(self._tokenizer.decode([number]))
-            if self._held is not None:  # half a character, and the rest does not come
+            if self._held is not None:  # an incomplete character, whose rest will not come
                 tokens.append(replace(self._held, text=self._new_text(flush=True)))
         else:
             self._said.append(number)
@@ -285,7 +284,7 @@ class _Answer:
     def _new_text(self, *, flush: bool) -> str:
         """The text that the last id added; empty while a character is incomplete.
 
-        An id's text depends on those before it: what is new is the difference that it makes.
+        An id's text depends on the ids before it, so the new text is the difference that it makes.
         """
         known = self._decode(self._said[self._from : self._to])
         whole = self._decode(self._said[self._from :])
@@ -303,7 +302,7 @@ class _Answer:
 
 
 def _warpers(options: Options) -> list[Any]:
-    """The changes that `model.generate` makes to the scores before sampling, in order."""
+    """The warpers that `model.generate` would apply before sampling, in the same order."""
     transformers = _library("transformers")
     made: list[Any] = []
     if not options.do_sample:
@@ -329,9 +328,9 @@ def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
 
 
 def _library(name: str) -> Any:
-    """A package, by name, so that type checks do not depend on whether it is installed.
+    """A package, imported by name so that type checks do not depend on whether it is installed.
 
-    It is imported on demand, because importing it takes seconds.
+    It is imported on demand, because the import takes seconds.
     """
     return importlib.import_module(name)
 

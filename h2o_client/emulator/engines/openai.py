@@ -4,15 +4,15 @@ The history is sent as messages, because such a server has its own template, and
 stream become tokens as they arrive. Three differences from text-generation-inference are handled
 here:
 
-- Its `finish_reason` comes after the last delta, which has been passed on already, so an additional
-  last token, the end token or one without text, carries the reason.  An answer that a content
-  filter or the server itself broke off is not complete: it ends with an error event.
-- Parameters that OpenAI's own API lacks (`repetition_penalty`, `top_k`, …) are sent, since the
-  servers named above support them. If a server rejects one, it is asked again without it, and never
-  again if it does not know it at all. Values are checked first, so that a client's mistake is not
-  mistaken for that.
-- Its errors become the statuses and error types of text-generation-inference.  A rejected key
-  concerns the operator, not the client, and so is not a 401.
+- The `finish_reason` arrives after the last delta, which has been forwarded already, so an
+  additional last token, the end token or one without text, carries the reason. An answer that a
+  content filter or the server itself broke off is incomplete: it ends with an error event.
+- Parameters that OpenAI's own API does not have (`repetition_penalty`, `top_k`, …) are sent,
+  because the servers named above support them. If a server rejects one, the request is sent again
+  without it; if the server does not know it, it is never sent again. Values are checked first, so
+  that a client's invalid value is not mistaken for an unknown parameter.
+- Errors become the statuses and error types of text-generation-inference. A rejected key concerns
+  the operator, not the client, so it does not become a 401.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from h2o_client.emulator.parameters import Options
 from h2o_client.emulator.prompt import END_OF_TEXT
 
 KEY = "OPENAI_API_KEY"
-"""The environment's variable with the key."""
+"""The environment variable that holds the key."""
 
 STANDARD = {
     "temperature": "temperature",
@@ -56,14 +56,14 @@ EXTENSIONS = {
     "typical_p": ("typical_p",),
 }
 USAGE = "stream_options"
-"""Requests the number of tokens; only with `details`, as some servers do not know it."""
+"""Requests the number of tokens; sent only with `details`, as some servers do not support it."""
 
 UNKNOWN = re.compile(
     r"unknown|unrecogni[sz]ed|unexpected|unsupported|not (be )?(supported|permitted|allowed|known)"
     r"|does ?n[o']t support|forbidden|additional propert|extra ",
     re.IGNORECASE,
 )
-"""How servers say that they do not know a parameter, whatever its value."""
+"""The phrases with which servers reject an unknown parameter, whatever its value."""
 
 REASONS: Mapping[str, FinishReason] = {"length": "length", "max_tokens": "length"}
 BROKEN_OFF = {"abort", "cancelled", "content_filter", "error"}
@@ -79,8 +79,8 @@ class OpenAIEngine(HttpEngine):
     """An OpenAI-compatible chat server.
 
     Args:
-        url: Its base, such as ``http://127.0.0.1:8000/v1``; without a path, ``/v1`` is meant.
-        model: The model's name there; None for the first that the server lists.
+        url: Its base URL, such as ``http://127.0.0.1:8000/v1``; the default path is ``/v1``.
+        model: The model's name on the server; None for the first that it lists.
         key: The key; None for the environment's `OPENAI_API_KEY`, if set.
     """
 
@@ -98,13 +98,13 @@ class OpenAIEngine(HttpEngine):
         self._spared: set[str] = set()
 
     def template(self) -> str | None:
-        """The server uses its own template."""
+        """A note that the server uses its own template."""
         return f"(messages; the template is that of {self.base})"
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Token]:
         """Yield the deltas of the answer."""
         opened = await self._ask(request)
-        seed: int | None = request.parameters.get("seed")  # its own is not told
+        seed: int | None = request.parameters.get("seed")  # the server does not report its own
         if opened.header("content-type").lower().startswith("text/event-stream"):
             answer = self._streamed(opened, seed, newer=bool(request.chat))
         else:
@@ -117,7 +117,7 @@ class OpenAIEngine(HttpEngine):
         options = Options.of(request.parameters)
         model = self.model or self._listed or await self._first_model()
         payload = {"model": model, "messages": chat_messages(request), "stream": True}
-        if request.parameters or not request.chat:  # a server of 2025 leaves all to the model's
+        if request.parameters or not request.chat:  # a 2025 server sends no parameters
             payload |= _standard(request.parameters, options)
         more = {
             name: value
@@ -139,11 +139,11 @@ class OpenAIEngine(HttpEngine):
                 self._spared |= refused
 
     def _note(self, status: int) -> None:
-        """Learn from a rejection which parameters to leave out."""
+        """Act on the status of a rejection: forget the model's name, or log a warning."""
         if status == 404:
-            self._listed = None  # it may have another model by now
+            self._listed = None  # the server may have another model by now
         if status in {401, 403}:
-            logger.warning("the model server at %s refused the key in %s", self.base, KEY)
+            logger.warning("the model server at %s rejected the key in %s", self.base, KEY)
 
     async def _post(self, payload: Mapping[str, Any]) -> Opened:
         content = json.dumps(payload).encode()
@@ -169,7 +169,7 @@ class OpenAIEngine(HttpEngine):
     ) -> AsyncGenerator[Token]:
         """Read the events to the end; an unterminated stream has broken off.
 
-        A server of 2025 puts reasoning that is sent separately into the text, between tags that are
+        A 2025 server inserts reasoning that arrives separately into the text, between tags that are
         joined to the first token of each part; and it treats an answer without a finish reason as
         incomplete.
         """
@@ -197,9 +197,9 @@ class OpenAIEngine(HttpEngine):
                     number += 1
                 reason = _reason(fields) or reason
         if not reason and newer:
-            raise GenerationError("the answer has no end", "incomplete_generation")
+            raise GenerationError("the answer has no finish reason", "incomplete_generation")
         if not reason and event != "[DONE]":
-            raise ConnectionError("the model server's stream has no end")
+            raise ConnectionError("the model server's stream ended early")
         yield _last(reason, number, generated, seed)
 
     async def _whole(self, opened: Opened, seed: int | None) -> AsyncGenerator[Token]:
@@ -222,7 +222,7 @@ def _last(reason: str, number: int, generated: int, seed: int | None) -> Token:
         GenerationError: The answer is incomplete.
     """
     if reason in BROKEN_OFF:
-        text = f"the model server broke the answer off: {reason}"
+        text = f"the model server broke off the answer: {reason}"
         raise GenerationError(text, "incomplete_generation")
     finish = REASONS.get(reason, "stop_sequence" if reason == "stop_sequence" else "eos_token")
     if finish == "eos_token":
@@ -250,13 +250,13 @@ def _extensions(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def _events(body: AsyncGenerator[bytes]) -> AsyncGenerator[str]:
-    """The ``data:`` lines; of all line breaks in Unicode, only a line feed ends one."""
+    """The contents of ``data:`` lines; only a line feed ends a line, no other Unicode break."""
     rest = b""
     async with aclosing(body):
         async for data in body:
             *lines, rest = (rest + data).split(b"\n")
             if len(rest) > MAX_LINE:
-                raise ConnectionError("too long a line")
+                raise ConnectionError("a line is too long")
             for line in lines:
                 if line.startswith(b"data:"):
                     yield line[len(b"data:") :].decode(errors="replace").strip(" \r")
@@ -286,7 +286,7 @@ def _string(value: object) -> str:
 
 
 def _used(fields: object) -> int:
-    """How many tokens were generated; 0 if the server does not say."""
+    """The number of generated tokens; 0 if the server does not report it."""
     known = _at(fields, "usage", "completion_tokens")
     return known if isinstance(known, int) else 0
 
@@ -296,7 +296,7 @@ def _reason(fields: object) -> str:
     choice = _at(fields, "choices", 0)
     reason = _string(_at(choice, "finish_reason"))
     named = reason == "stop" and isinstance(_at(choice, "stop_reason"), str)
-    return "stop_sequence" if named else reason  # vLLM says which one it was
+    return "stop_sequence" if named else reason  # vLLM reports the stop sequence
 
 
 def _error(text: str, error_type: str = "generation") -> dict[str, str]:
@@ -304,11 +304,11 @@ def _error(text: str, error_type: str = "generation") -> dict[str, str]:
 
 
 def _refusal(opened: Opened, text: str) -> UpstreamError:
-    """The error of text-generation-inference for one of their statuses."""
+    """The error of text-generation-inference that corresponds to a server's rejection."""
     message = _message(text) or f"the model server answered {opened.status}"
     status, error_type = _terms(opened.status)
-    if opened.status in {401, 403}:  # its text may have a part of the key
-        message = f"the model server refused the emulator's key ({opened.status})"
+    if opened.status in {401, 403}:  # the server's text may contain a part of the key
+        message = f"the model server rejected the emulator's key ({opened.status})"
     headers: Sequence[tuple[str, str]] = ()
     if opened.header("retry-after") and status in {429, 503}:
         headers = (("retry-after", opened.header("retry-after")),)

@@ -1,8 +1,8 @@
-"""A text-generation-inference server, asked and passed on as the real service did.
+"""A text-generation-inference server, used in the same way as by the real service.
 
-The whole request body is sent to the URL as it was given, with the prompt as its inputs. Of the
-client's headers only the content type is sent. Status, headers and every byte of the body are
-returned, including comments and errors.
+The client's request body is sent to the URL, with the prompt as its inputs. Of the client's
+headers, only the content type is sent. Status, headers and every byte of the body are returned,
+including comments and errors.
 """
 # 08_parameters_upstream
 
@@ -18,14 +18,14 @@ class TgiEngine(HttpEngine, RawEngine):
     """A text-generation-inference server.
 
     Args:
-        url: Its address; requests are posted to it as it is, so that it usually ends
-            in ``/``. It may have a user and a password.
+        url: Its URL; requests are posted to exactly this URL, so it usually ends in ``/``. It may
+            contain a user and a password.
     """
 
     async def respond(self, request: GenerationRequest) -> RawResponse:
-        """Post the request and pass the response on."""
+        """Post the request and forward the response."""
         text = json.dumps(request.body, ensure_ascii=False, separators=(",", ":"))
-        # As JavaScript writes them: half a character is escaped, all others are not.
+        # As JavaScript does, escape only unpaired surrogates.
         content = text.encode(errors="backslashreplace")
         headers = {"content-type": request.content_type}
         opened = await self.send("POST", self.url, content, headers)

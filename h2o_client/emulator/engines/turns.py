@@ -1,4 +1,4 @@
-"""Converts a history to the messages that chat models take."""
+"""Converts a history to messages for chat models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def chat_messages(request: GenerationRequest) -> list[dict[str, Any]]:
 
 
 def without_system(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The history with the system message in its first question, as some templates lack it."""
+    """The history with the system message merged into the first question.
+
+    Some templates do not support system messages.
+    """
     if len(turns) < 2 or turns[0]["role"] != "system":
         return [*turns]
     system, first, *rest = turns
@@ -36,7 +39,7 @@ def without_system(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def without_oldest(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The history without its first question and the answer to it."""
+    """The history without its first question and answer."""
     rest = [*turns[1:]]
     while len(rest) > 1 and rest[0]["role"] != "user":
         rest.pop(0)

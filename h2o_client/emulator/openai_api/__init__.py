@@ -1,1 +1,1 @@
-"""OpenAI's API as a face: the models, and chat completions, streamed or whole."""
+"""OpenAI's API as a face: the models, and chat completions with and without streaming."""

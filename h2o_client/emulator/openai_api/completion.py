@@ -1,7 +1,7 @@
 """One chat completion: it reads the model server's events, and writes OpenAI's.
 
-It runs for as long as its client listens. An answer that breaks off ends with an error event and
-without ``[DONE]``, or is an error with a status where nothing was sent yet.
+It runs for as long as its client is connected. An answer that breaks off ends with an error event
+and without ``[DONE]``, or with an error status if nothing was sent yet.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from h2o_client.emulator.openai_api.request import ApiError, Asked
 from h2o_client.emulator.upstream import Upstream, ask
 
 STATUS = {"validation": 400, "overloaded": 503}
-"""The statuses of a model server's errors inside an answer; of all others 502."""
+"""The statuses for a model server's errors inside an answer; the default is 502."""
 
 TYPES = {429: "rate_limit_error"}
 
 
 def error_object(error: ApiError) -> dict[str, Any]:
-    """An error as OpenAI's API has it."""
+    """An error in the form of OpenAI's API."""
     kind = "server_error" if error.status >= 500 else "invalid_request_error"
     return {
         "error": {
@@ -49,9 +49,9 @@ class Completion(Generation):
 
     Args:
         id: Its id.
-        asked: What was asked.
+        asked: The request.
         job: The same, as a job of the service.
-        created: When, in seconds since 1970.
+        created: The time of the request, in seconds since 1970.
 
     Attributes:
         failure: Why the answer failed, or None.
@@ -66,7 +66,7 @@ class Completion(Generation):
         self._running = anyio.CancelScope()
         self._ended = anyio.Event()
         self._texts: list[str] = []
-        self._waiting = ""  # it could be the beginning of a stop text
+        self._waiting = ""  # text that could be the beginning of a stop text
         self._reason = ""
 
     @property
@@ -75,7 +75,7 @@ class Completion(Generation):
         return self._client_lost and not self._started
 
     async def ready(self) -> None:
-        """Wait for the first text of a streamed answer, or for all of one that is not streamed.
+        """Wait for the first text of a streamed answer, or for a complete one.
 
         Raises:
             ApiError: The generation failed before anything was sent.
@@ -85,7 +85,7 @@ class Completion(Generation):
             raise self.failure
 
     def whole(self) -> dict[str, Any]:
-        """The whole answer."""
+        """The complete answer."""
         message = {"role": "assistant", "content": "".join(self._texts), "refusal": None}
         return self._object("chat.completion", message=message, finish=self._reason)
 
@@ -115,7 +115,7 @@ class Completion(Generation):
         except ConnectionError:
             self._fail(ApiError(502, "the answer broke off before its end"))
         except Exception:  # an engine can raise anything
-            self._fail(ApiError(500, "the engine failed; the server's log says how"))
+            self._fail(ApiError(500, "the engine failed; see the server's log"))
             raise
         finally:
             self._ended.set()
@@ -140,7 +140,7 @@ class Completion(Generation):
         raise ConnectionError("the answer ended before its final event")
 
     def _say(self, text: str) -> bool:
-        """Send a text, but hold back a possible stop text; return whether one has come."""
+        """Send a text, but hold back a possible stop text; return whether one was found."""
         self.tokens += bool(text)
         self._waiting += text
         stops = self._asked.stops
@@ -148,14 +148,14 @@ class Completion(Generation):
         kept = min(found) if found else len(self._waiting) - _beginning(self._waiting, stops)
         said, self._waiting = self._waiting[:kept], "" if found else self._waiting[kept:]
         if not self._texts:
-            said = said.removeprefix(" ")  # the first token of many models begins with one
+            said = said.removeprefix(" ")  # many models begin with a space
         if said:
             self._emit({"content": said} if self._texts else {"role": "assistant", "content": said})
             self._texts.append(said)
         return bool(found)
 
     def _finish(self, reason: str) -> None:
-        if self._waiting:  # it was not a stop text after all
+        if self._waiting:  # it was not a stop text
             self._emit({"content": self._waiting})
             self._texts.append(self._waiting)
         self.outcome = "complete"
@@ -189,7 +189,7 @@ class Completion(Generation):
 
 
 def _beginning(text: str, stops: Sequence[str]) -> int:
-    """How many characters at the end of a text could begin a stop text."""
+    """The number of characters at the end of a text that could begin a stop text."""
     return max(
         (size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size])),
         default=0,

@@ -1,4 +1,4 @@
-"""The face of OpenAI's API: which request is what, who may ask, and how errors look."""
+"""The face of OpenAI's API: its routes, access check and errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from h2o_client.emulator.web import Answered, Request, Response, Stream, reason_
 
 STREAMED = [("cache-control", "no-cache"), ("content-type", "text/event-stream; charset=utf-8")]
 SENT_ONCE = frozenset({429, 502, 504})
-"""Statuses after which a repeated request is pointless, or might be answered a second time."""
+"""Statuses after which a retry is pointless, or could produce a second answer."""
 KEY = "This is not the key that the server was given"
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def _model(name: str) -> dict[str, Any]:
 
 
 async def _complete(call: Call) -> Answered:
-    if call.request.media_type != "application/json":  # a form may come from any web page
+    if call.request.media_type != "application/json":  # any web page can send a form
         raise ApiError(415, "the body must be JSON: send Content-Type: application/json")
     try:
         fields: object = call.request.json()
@@ -91,10 +91,10 @@ class OpenAIFace(Face):
         except ApiError as error:
             answer = _json(error.status, error_object(error))
             answer.headers += error.headers
-            if error.status in SENT_ONCE:  # else OpenAI's clients send it again, within a second
+            if error.status in SENT_ONCE:  # otherwise OpenAI's clients retry within a second
                 answer.headers.append(("x-should-retry", "false"))
             return answer
-        except Exception:  # one request must not take the whole server with it
+        except Exception:  # one request must not bring down the server
             logger.exception("emulator: %s %s failed", request.method, request.path)
             return self.usual(request, 500)
 
@@ -107,8 +107,8 @@ class OpenAIFace(Face):
             raise ApiError(405, f"Not allowed to {request.method} on {request.path}")
         return await handler(Call(self._service, request, "", found.path, found.ids))
 
-    def usual(self, request: Request, status: int) -> Response:  # noqa: ARG002 -- the same for all
-        """What is said with a status."""
+    def usual(self, request: Request, status: int) -> Response:  # noqa: ARG002 -- the interface
+        """The default response for a status."""
         text, code = (KEY, "invalid_api_key") if status == 401 else (reason_phrase(status), "")
         return _json(status, error_object(ApiError(status, text, code=code)))
 

@@ -1,8 +1,8 @@
-"""What a chat completion asks for, in terms of the engines.
+"""Converts the request for a chat completion to a request for an engine.
 
-What cannot be done is refused by name. What does not change the answer, such as `user` or
-`metadata`, is ignored; so is `stream_options`, as no server of this family counts the prompt's
-tokens.
+An unsupported field is rejected with an error that names it. Fields that do not change the answer,
+such as `user` or `metadata`, are ignored; so is `stream_options`, because chat-ui servers do not
+count the prompt's tokens.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PARAMETERS = {
     "typical_p": "typical_p",
     "repetition_penalty": "repetition_penalty",
 }
-"""OpenAI's parameters, and what other servers with this API know, by their names here."""
+"""The parameters of OpenAI and of compatible servers, and their names in this package."""
 
 UNSUPPORTED: Mapping[str, Sequence[Any]] = {
     "audio": (),
@@ -45,7 +45,7 @@ UNSUPPORTED: Mapping[str, Sequence[Any]] = {
     "tools": ([],),
     "top_logprobs": (0,),
 }
-"""What would change the answer and cannot be done, with the values that change nothing."""
+"""Unsupported fields that would change the answer, with the values that do not change it."""
 
 
 class ApiError(Exception):
@@ -53,9 +53,9 @@ class ApiError(Exception):
 
     Args:
         status: The status.
-        message: What is wrong.
-        param: The field of the request that is wrong.
-        code: OpenAI's name for what is wrong.
+        message: The error message.
+        param: The invalid field of the request.
+        code: OpenAI's error code.
         headers: More headers of the response.
     """
 
@@ -79,9 +79,9 @@ class Asked:
     """One chat completion.
 
     Attributes:
-        request: What the engine is asked.
+        request: The request to the engine.
         stops: Texts that end the answer, and are not part of it.
-        streamed: Whether the answer is wanted as it comes.
+        streamed: Whether to stream the answer.
     """
 
     request: GenerationRequest
@@ -93,7 +93,7 @@ def read(service: Service, fields: Mapping[str, Any]) -> Asked:
     """Read the body of a request.
 
     Raises:
-        ApiError: It is not valid, or asks for what cannot be done.
+        ApiError: The request is invalid, or needs something unsupported.
     """
     name = fields.get("model")
     model = service.model(name) if isinstance(name, str) else None
@@ -129,7 +129,7 @@ def read(service: Service, fields: Mapping[str, Any]) -> Asked:
 
 
 def _parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The generation parameters, with what a model server needs to say why an answer ended."""
+    """The generation parameters, and `details`, which request the finish reason."""
     given = {
         ours: fields[theirs]
         for theirs, ours in PARAMETERS.items()
@@ -141,8 +141,8 @@ def _parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
     elif stop is not None and not (
         isinstance(stop, list) and all(isinstance(text, str) for text in stop)
     ):
-        raise ApiError(400, "stop must be a text or a list of texts", "stop")
-    # Model servers reject these values: they are what is done without them.
+        raise ApiError(400, "stop must be a string or a list of strings", "stop")
+    # Model servers reject these values, which mean the same as omitting the parameter.
     given["do_sample"] = given.get("temperature") != 0
     if not given["do_sample"]:
         del given["temperature"]
@@ -174,7 +174,7 @@ def _message(value: object, where: str) -> dict[str, str]:
     if isinstance(content, list) and all(_is_text(part) for part in content):
         content = "\n".join(part["text"] for part in content)
     if not isinstance(content, str):
-        text = f"{where}.content must be a text or a list of parts of the type 'text'"
+        text = f"{where}.content must be a string or a list of parts of type 'text'"
         raise ApiError(400, text, f"{where}.content", "unsupported_value")
     return {"role": ROLES[role], "content": content}
 
