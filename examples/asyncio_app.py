@@ -1,4 +1,4 @@
-"""Several chats at once on asyncio: one client, one session, one task for each question.
+"""Several chats at once on asyncio: one client, one session, one task per question.
 
 Run it against the hosted service, or against the emulator (`h2o-client serve`):
 
@@ -14,7 +14,7 @@ AT_ONCE = 3
 
 
 async def ask(client: AsyncH2oClient, room: asyncio.Semaphore, question: str) -> str:
-    """Return the answer, or the reason why it failed; the other questions go on."""
+    """Return the answer, or the reason for a failure; the other questions continue."""
     async with room:
         try:
             reply = await client.chat(question, max_new_tokens=200)
@@ -24,7 +24,7 @@ async def ask(client: AsyncH2oClient, room: asyncio.Semaphore, question: str) ->
 
 
 async def main() -> None:
-    """Ask all questions, a few at once."""
+    """Ask all questions, a few at a time."""
     room = asyncio.Semaphore(AT_ONCE)
     async with AsyncH2oClient() as client, asyncio.TaskGroup() as group:
         tasks = [group.create_task(ask(client, room, question)) for question in QUESTIONS]

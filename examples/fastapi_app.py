@@ -1,6 +1,6 @@
 """A web service with FastAPI: one client for its lifespan, an answer streamed to each request.
 
-Whoever closes the page ends the answer. `pip install fastapi uvicorn`, run it against the emulator
+Closing the page stops the answer. `pip install fastapi uvicorn`, run it against the emulator
 (`h2o-client serve`), and open http://127.0.0.1:8001/ask?question=Hello! in a browser:
 
     H2O_CHAT_URL=http://127.0.0.1:8000 python examples/fastapi_app.py
@@ -26,7 +26,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def open_stream(question: str, request: Request) -> AsyncIterator[AsyncChatStream]:
-    """Keep a stream open for as long as the response is sent."""
+    """Keep a stream open until the response has been sent."""
     async with request.app.state.client.stream(question) as stream:
         yield stream
 
@@ -36,7 +36,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.get("/ask")
 async def ask(stream: Annotated[AsyncChatStream, Depends(open_stream)]) -> StreamingResponse:
-    """Stream the answer. An error before its first text is a status."""
+    """Stream the answer. An error before the first text becomes a 502 response."""
     try:
         first = await anext(stream, "")
     except H2oError as error:

@@ -1,6 +1,6 @@
-"""Files with a question: send some, and ask about them; without arguments this very file.
+"""Files: send some and ask for a summary. Without arguments, it sends its own source.
 
-It needs a server of 2025, such as the emulator (`h2o-client serve --dialect chat-ui-2025`):
+It needs a 2025 server, such as the emulator (`h2o-client serve --dialect chat-ui-2025`):
 
     H2O_CHAT_URL=http://127.0.0.1:8000 python examples/files.py [FILE...]
 """
@@ -13,7 +13,7 @@ from h2o_client import File, H2oClient, H2oError
 
 def main(paths: list[Path]) -> None:
     """Ask for a summary of the files."""
-    # A path is enough; `File` also names the type, or sends what is not on the disk.
+    # A path is enough. `File` also sets the type, or sends content that is not on disk.
     files = [File(path.name, path.read_bytes(), "text/plain") for path in paths]
     with H2oClient() as client:
         try:

@@ -1,7 +1,7 @@
-"""OpenAI's client at a chat-ui server: the bridge between them runs in this program.
+"""OpenAI's client with a chat-ui server, through a bridge in the same program.
 
-For other programs, `h2o-client serve --api openai --upstream URL` runs it. `pip install openai`,
-and the extra `emulator`; then run it against the emulator (`h2o-client serve`):
+For other programs, `h2o-client serve --api openai --upstream URL` runs the bridge. Install `openai`
+and the extra `emulator`, and run this against the emulator (`h2o-client serve`):
 
     H2O_CHAT_URL=http://127.0.0.1:8000 python examples/openai_bridge.py
 """
@@ -15,7 +15,7 @@ from h2o_client.emulator import Emulator
 
 
 def main() -> None:
-    """Show the models, and an answer as it comes."""
+    """Show the models, and an answer as it arrives."""
     with (
         Emulator(dialect="openai", models=upstream()) as bridge,
         OpenAI(base_url=f"{bridge.url}/v1", api_key="any") as client,

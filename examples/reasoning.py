@@ -1,4 +1,4 @@
-"""A model's reasoning: show it dim while it arrives, and keep the answer without it.
+"""A model's reasoning: show it dimmed as it arrives, and separate it from the answer.
 
 Run it against a server whose model reasons, or against the emulator (`h2o-client serve`), whose
 model does not:
@@ -14,7 +14,7 @@ DIM, NORMAL = "\x1b[2m", "\x1b[0m"
 
 
 def main(question: str) -> None:
-    """Ask, and show what the model thinks and says."""
+    """Ask, and show the reasoning and the answer."""
     with H2oClient() as client, client.stream(question) as stream:
         try:
             for text in stream:
@@ -22,7 +22,7 @@ def main(question: str) -> None:
                 print(shown, end="", flush=True)
         except H2oError as error:
             sys.exit(f"{NORMAL}\n{error}")
-    # The whole text is split reliably; a tag that arrives in two pieces is shown above as text.
+    # The reply splits the text reliably; above, a tag that arrives in two pieces shows as text.
     print(f"\n\n{len(stream.reply.reasoning)} characters of reasoning, then the answer:")
     print(stream.reply.answer)
 

@@ -1,4 +1,4 @@
-"""A script: ask once, then show an answer as it arrives, and say what went wrong.
+"""A script: ask once, then show an answer as it arrives, and report errors.
 
 Run it against the hosted service, or against the emulator (`h2o-client serve`):
 
@@ -16,7 +16,7 @@ MESSAGES = [
 
 
 def main() -> None:
-    """Ask, stream, and end with a clear word if it fails."""
+    """Ask, stream, and exit with a message if it fails."""
     with H2oClient() as client:
         try:
             reply = client.chat("Hello!")
@@ -30,7 +30,7 @@ def main() -> None:
         except RateLimitError as error:
             sys.exit(f"Too many messages; try again in {error.retry_after or 60:.0f} seconds.")
         except H2oError as error:
-            sys.exit(f"{error}\nWhat had arrived: {error.partial!r}")
+            sys.exit(f"{error}\nReceived so far: {error.partial!r}")
 
 
 if __name__ == "__main__":

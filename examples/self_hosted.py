@@ -1,6 +1,7 @@
-r"""A server of your own: below a path, behind a proxy, with a token and a private CA.
+r"""Your own server: under a path, behind a proxy, with a token and a private CA.
 
-The client reads the first two by itself, httpx the proxy; H2O_CHAT_CA is this example's own.
+The client reads H2O_CHAT_URL and H2O_CHAT_TOKEN, and httpx the proxy; this program reads
+H2O_CHAT_CA.
 
     H2O_CHAT_URL=https://chat.example.com/assistant H2O_CHAT_TOKEN=… \
     HTTPS_PROXY=http://proxy.example.com:3128 H2O_CHAT_CA=/etc/ssl/example-ca.pem \
@@ -17,16 +18,16 @@ from h2o_client import H2oClient, Timeouts
 
 
 def make_http_client() -> httpx.Client:
-    """Make the connections' owner; `mounts=`, `event_hooks=` and `proxy=` go here, too."""
+    """Create the HTTP client; this is also the place for `mounts=`, `event_hooks=` and `proxy=`."""
     context = ssl.create_default_context(cafile=os.environ.get("H2O_CHAT_CA"))
     return httpx.Client(verify=context)
 
 
 def main() -> None:
-    """Ask what the command line says."""
-    patience = Timeouts(connect=5, first_token=300, idle=60)  # this model is slow to begin
+    """Send the prompt from the command line."""
+    patience = Timeouts(connect=5, first_token=300, idle=60)  # this model is slow to start
     with (
-        make_http_client() as http_client,  # ours to close: the client closes only its own
+        make_http_client() as http_client,  # H2oClient does not close a client that it is given
         H2oClient(http_client=http_client, timeouts=patience, share_conversations=False) as client,
     ):
         print(f"{client.base_url}, {client.model}")

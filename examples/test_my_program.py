@@ -1,7 +1,7 @@
-"""How to test a program that asks a chat server, without one.
+"""How to test a program that uses a chat server, without a real server.
 
 The fixture `h2o_server` comes with the extra `testing` (from a clone: `pip install '.[testing]'`).
-The program under test makes its client as it always does, and finds the server of the test.
+The program under test creates its client as usual, and the client uses the test's server.
 
     pytest examples/test_my_program.py
 """
@@ -13,7 +13,7 @@ from h2o_client.emulator import Emulator
 
 
 def one_line(text: str) -> str:
-    """Sum a text up in one line: this stands for your program."""
+    """Summarise a text in one line. In your tests, this is your program."""
     with H2oClient(retries=0) as client:
         try:
             reply = client.chat(f"Sum this up in one line:\n{text}", temperature=0.1)
@@ -22,12 +22,12 @@ def one_line(text: str) -> str:
     return str(reply).splitlines()[0]
 
 
-def test_it_takes_the_first_line(h2o_server: Emulator) -> None:
+def test_it_returns_the_first_line(h2o_server: Emulator) -> None:
     h2o_server.reply(" A fox jumps.\nIt is brown.")
     assert one_line("The quick brown fox…") == "A fox jumps."
 
 
-def test_it_asks_what_it_should(h2o_server: Emulator) -> None:
+def test_it_sends_the_text(h2o_server: Emulator) -> None:
     one_line("The quick brown fox…")
     (message,) = [request for request in h2o_server.requests if request.kind == "message"]
     assert "quick brown fox" in message.json()["inputs"]
@@ -37,12 +37,12 @@ def test_it_asks_what_it_should(h2o_server: Emulator) -> None:
 @pytest.mark.parametrize(
     ("status", "says"), [(429, "(no summary: RateLimitError)"), (500, "(no summary: ServerError)")]
 )
-def test_it_bears_a_refusal(h2o_server: Emulator, status: int, says: str) -> None:
+def test_it_handles_errors(h2o_server: Emulator, status: int, says: str) -> None:
     h2o_server.fail(status=status)
     assert one_line("The quick brown fox…") == says
 
 
-def test_it_gets_the_rest_of_an_answer_that_is_cut_off(h2o_server: Emulator) -> None:
+def test_it_gets_the_complete_answer_after_a_lost_connection(h2o_server: Emulator) -> None:
     h2o_server.reply(" A fox jumps over a lazy dog.")
     h2o_server.cut(after=5)
     assert one_line("The quick brown fox…") == "A fox jumps over a lazy dog."

@@ -1,7 +1,7 @@
-"""Answers under a time limit on trio: what came until then is kept, the rest is not generated.
+"""Answers with a time limit on trio: the text received in time is kept, generation is stopped.
 
-A stream that is cancelled tells the server to stop and to delete, so nothing is left behind.
-`pip install trio`, then run it against the emulator (`h2o-client serve`), with seconds to wait:
+A cancelled stream tells the server to stop, and deletes the conversation. `pip install trio`, then
+run it against the emulator (`h2o-client serve`), with the limit in seconds:
 
     H2O_CHAT_URL=http://127.0.0.1:8000 python examples/trio_app.py 0.2
 """
@@ -16,7 +16,7 @@ QUESTIONS = ["Hello!", "Tell me about whales, please."]
 
 
 async def ask(client: AsyncH2oClient, question: str, seconds: float) -> None:
-    """Print an answer, or as much of it as came in time."""
+    """Print an answer, or as much of it as arrived in time."""
     stream = client.stream(question)
     with trio.move_on_after(seconds) as limit:
         async with stream:

@@ -65,7 +65,7 @@ def test_script_that_fails(server: Emulator) -> None:
     assert done.returncode == 1
     assert done.stdout.endswith("Stream: Because")
     assert "out of memory" in done.stderr
-    assert done.stderr.endswith("What had arrived: ' Because'\n")
+    assert done.stderr.endswith("Received so far: ' Because'\n")
 
 
 @pytest.mark.slow
