@@ -12,8 +12,9 @@ ROOT = Path(__file__).parent.parent
 PATH = ROOT / "README.md"
 README = PATH.read_text("utf-8")
 HEADINGS = [
-    "h2o_client", "Try it", "Ask", "Converse", "Send files", "Handle errors", "Send many prompts",
-    "Use it in a notebook", "Use it in the terminal", "Test your program", "Which servers", "More",
+    "h2o_client", "Try it", "Ask", "Hold a conversation", "Send files", "Handle errors",
+    "Send many prompts", "Use it in a notebook", "Use it in the terminal", "Test your program",
+    "Which servers", "More",
 ]  # fmt: skip
 
 
