@@ -180,7 +180,7 @@ def _write_code(stream: "ChatStream") -> None:
     code = first_code(answer)
     if code is None:
         click.echo(printable(answer.removeprefix(" ")), err=True)
-        raise click.ClickException("the answer has no code block")
+        raise click.ClickException("the answer contains no code block")
     click.echo(printable(code) if sys.stdout.isatty() else code, nl=False)
 
 

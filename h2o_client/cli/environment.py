@@ -102,5 +102,7 @@ def _explain(name: str, error: Exception) -> Fault:
             reason = "it does not contain a certificate"
         return Fault(name, reason, "set it to a file of certificates (PEM), or unset it")
     if name.upper() == "NO_PROXY":
-        return Fault(name, "one of these is not a host", "separate hosts by commas, or unset it")
+        return Fault(
+            name, "one of its entries is not a host", "separate hosts by commas, or unset it"
+        )
     return Fault(name, "not a valid proxy URL", "write http://host:port, or unset it")

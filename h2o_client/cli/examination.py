@@ -123,7 +123,7 @@ def _show_proxies(place: Place, proxy: Proxy | None) -> Finding:
     return Finding(
         "ok",
         "proxy",
-        f"none for this server ({shown})" if shown else "none is set in the environment",
+        f"not used for this server ({shown})" if shown else "no proxy is set in the environment",
     )
 
 
@@ -189,7 +189,7 @@ def _identify(client: H2oClient, requests: probe.Requests) -> Finding:
                 note = f", but it rejects the model {client.model}"
         if not (note or is_ours(answer)):
             if answer.status_code in (200, 403, 500) and _is_newer(client):
-                return Finding("ok", "protocol", "a chat-ui server of version 0.9.6 or later")
+                return Finding("ok", "protocol", "a chat-ui server (0.9.6 or later)")
             raise StepFailedError("protocol", *_kind(client.base_url, requests, answer))
     except httpx.HTTPError as error:
         raise StepFailedError(
@@ -276,7 +276,7 @@ def _use(client: H2oClient) -> Generator[Finding]:
             if client.dialect == "chat-ui-2025":
                 yield Finding("ok", step, "no terms to accept; a conversation was created")
             elif client.settings().terms_accepted_at is None:
-                yield Finding("note", step, "the server does not say that they are accepted")
+                yield Finding("note", step, "the server does not confirm that they are accepted")
             else:
                 yield Finding("ok", step, "accepted in this session; a conversation was created")
             step = "answer"
@@ -293,7 +293,7 @@ def _judge_models(client: H2oClient, models: list[Model]) -> Finding:
     return Finding(
         "failed",
         "models",
-        f"{client.model} is not among {shown or 'no models'}",
+        f"{client.model} is not available; the server has {shown or 'no models'}",
         f"H2O_CHAT_MODEL={names[0]}" if names else "",
     )
 

@@ -194,7 +194,7 @@ class Journal:
         if different:
             raise click.UsageError(
                 f"{self.path} was started with {' and '.join(different)}: "
-                "resume it with the same, or name another output"
+                "resume it with the same settings, or name another output"
             )
 
     def _rows(self, statement: str, *values: Any) -> list[Any]:

@@ -125,7 +125,9 @@ def serve(
     if (openai or upstream) and (record or replay):
         raise click.UsageError("--record and --replay work only with --api chat-ui")
     if upstream and (engine or models or not openai):
-        raise click.UsageError("--upstream needs --api openai, without --engine and --model")
+        raise click.UsageError(
+            "--upstream needs --api openai, and cannot be combined with --engine or --model"
+        )
     named = _named(models)
     options: dict[str, Any] = {"models": named} if named else {"engine": engine}
     if upstream:

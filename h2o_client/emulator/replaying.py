@@ -96,7 +96,7 @@ class Replay:
                 self._by_shape[_shape(exchange.request)].append(exchange)
                 found += 1
         if not found:
-            raise ValueError(f"recorded exchanges not found in {folder}")
+            raise ValueError(f"no recorded exchanges found in {folder}")
 
     async def answer(self, request: Request, spawn: Callable[..., object]) -> Answered:
         """Answer a request as recorded."""

@@ -100,7 +100,7 @@ def test_an_answer_without_code(command: Command, server: Emulator) -> None:
     server.reply(" Only `inline`.")
     assert command("-x", "Write") == 1
     assert command.out == ""
-    assert command.err == "Only `inline`.\nh2o-client: the answer has no code block\n"
+    assert command.err == "Only `inline`.\nh2o-client: the answer contains no code block\n"
 
 
 # Files

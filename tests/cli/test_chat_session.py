@@ -233,7 +233,7 @@ def test_a_retry_of_a_command_is_shown(server: Emulator, monkeypatch: pytest.Mon
     assert line.startswith("trying again in 0.")
     assert line.endswith("…")
     assert len(line) == 50
-    assert "what it is" in "".join(rest)
+    assert "description" in "".join(rest)
 
 
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])

@@ -298,7 +298,7 @@ PROXY = "write http://host:port"
     [
         ({"HTTP_PROXY": "http://ann:s3cret@x:port"}, f"HTTP_PROXY: .*{PROXY}.*"),
         ({"https_proxy": "nonsense://ann:s3cret@x"}, f"https_proxy: .*{PROXY}.*"),
-        ({"NO_PROXY": "[::1"}, "NO_PROXY: .*name hosts.*"),
+        ({"NO_PROXY": "[::1"}, "NO_PROXY: .*separate hosts.*"),
         ({"ALL_PROXY": "http://[::1", "NO_PROXY": "[::1"}, "ALL_PROXY: .*; NO_PROXY: .*"),
         ({"HTTP_PROXY": "http://[::1", "HTTPS_PROXY": "http://x:1"}, "HTTP_PROXY: [^;]*"),
     ],

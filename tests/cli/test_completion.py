@@ -79,8 +79,8 @@ def test_fish(capsys: pytest.CaptureFixture[str], installed: dict[str, str]) -> 
         'complete -C "h2o-client chat --base"',
     ]
     found = run("fish", "--no-config", given="\n".join(asked), env=installed).splitlines()
-    assert found[0].split("\t") == ["rename", "Give one a title."]
-    assert found[1].split("\t") == ["doctor", "Find out what works and what to do."]
+    assert found[0].split("\t") == ["rename", "Rename a conversation."]
+    assert found[1].split("\t") == ["doctor", "Diagnose the connection to a server."]
     assert found[2].startswith("--base-url\t")
 
 

@@ -294,15 +294,15 @@ def openai(
         (openai, "an OpenAI-compatible server", "OpenAI's API"),
         (always(404, JSON, "{}"), "not a chat-ui server", "/chat"),
         (always(200, HTML, "<html>"), "HTML page", "login page"),
-        (always(200, JSON, "{}"), "answered 200", "is the URL right"),
-        (always(401, JSON), "answered 401", "H2O_CHAT_TOKEN"),
+        (always(200, JSON, "{}"), "returned 200", "check the URL"),
+        (always(401, JSON), "returned 401", "H2O_CHAT_TOKEN"),
         (always(403, JSON), "returned 403", "PUBLIC_ORIGIN"),
-        (always(429, JSON), "answered 429", "wait"),
+        (always(429, JSON), "returned 429", "wait"),
         (always(502, HTML, "<html>"), "with an HTML page", "proxy"),
         (always(500, JSON), "returned 500", "log"),
         (always(302, {"Location": "https://login.example/x?next=1"}), "https://login.example",
          "login page"),
-        (always(308, {"Location": "/elsewhere"}), "/elsewhere", "use that"),
+        (always(308, {"Location": "/elsewhere"}), "/elsewhere", "use it as the URL"),
     ],
 )  # fmt: skip
 def test_servers_of_other_kinds(
@@ -321,7 +321,7 @@ def test_a_server_of_2025_is_well(doctor: Doctor) -> None:
     with Emulator(dialect="chat-ui-2025") as server:
         assert doctor(server.url) == 0
         assert server.conversations == []
-    assert doctor.found["protocol"] == ("ok", "a chat-ui server of version 0.9.6 or later")
+    assert doctor.found["protocol"] == ("ok", "a chat-ui server (0.9.6 or later)")
     assert doctor.found["answer"][0] == "ok"
 
 
@@ -369,7 +369,7 @@ def test_terms_that_are_not_noted(
     ("fault", "advice"),
     [
         (Fault(status=429), "wait two minutes"),
-        (Fault(status=503), "no room"),
+        (Fault(status=503), "overloaded"),
         (Fault(status=410), "h2o-client models"),
         (Fault(hang=True), "--timeout 60"),
     ],

@@ -186,7 +186,7 @@ def test_a_certificate_file_that_does_not_exist(server: Emulator) -> None:
         1,
         {"environment": ("FAILED", "SSL_CERT_FILE: No such file or directory")},
     )
-    assert "name a file of certificates (PEM)" in out
+    assert "set it to a file of certificates (PEM)" in out
 
 
 @pytest.mark.slow

@@ -196,7 +196,7 @@ def test_no_message_repeats_a_password(command: Command, arguments: tuple[str, .
         (("--model", "a=rote", "--engine", "rote"), "cannot be combined"),
         (("--replay", "x", "--engine", "rote"), "--replay"),
         (("--replay", "x", "--record", "./x"), "different folders"),
-        (("--replay", "x"), "recorded exchanges not found"),
+        (("--replay", "x"), "no recorded exchanges found"),
         (("--max-generations", "0"), "max-generations"),
         (("--port", "65536"), "65536"),
         (("--upstream", "http://127.0.0.1:1"), "--api openai"),

@@ -190,7 +190,7 @@ def test_a_conversation_in_a_terminal(hostile: Emulator) -> None:
         terminal.until("* model")
         terminal.line_begun("/model m" + TAB, "/model m")
         terminal.type(CTRL_C + "/title" + ENTER)
-        terminal.until("it is called")
+        terminal.until("renamed to")
         hostile.fail(403, message=f"refused{CONTROLS}")
         terminal.line("What?")
         terminal.until("refused")

@@ -174,7 +174,7 @@ class HttpEngine(LiveEngine):
                     yield data
         except httpx.HTTPError as error:
             text = f"{type(error).__name__}: {error}"
-            logger.warning("an answer of the model server at %s broke off: %s", self.place, text)
+            logger.warning("an answer from the model server at %s broke off: %s", self.place, text)
             raise ConnectionError(text) from error
         finally:
             with anyio.CancelScope(shield=True):
