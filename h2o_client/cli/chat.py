@@ -170,6 +170,11 @@ def _show(stream: "ChatStream", *, raw: bool) -> None:
             screen.show(token)
         if stream.reply.revised:
             screen.revise(stream.reply.text)
+    if stream.reply.revised and not sys.stdout.isatty():
+        raise click.ClickException(
+            "the server restarted the answer, so the output ends with the whole answer, but also "
+            "has an earlier attempt before it: use --json to write only the answer"
+        )
 
 
 def _write_code(stream: "ChatStream") -> None:

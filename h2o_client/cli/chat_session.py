@@ -160,6 +160,8 @@ class ChatSession:
             else:
                 self._send(line)
         except (H2oError, ValueError, OSError) as error:
+            if self._keep and isinstance(error, H2oError):
+                state.forget_dialect(self._client.base_url)
             show_hanging("", f"{PROGRAM}: {describe_failure(error)}", err=True)
 
     def _find_command(self, name: str) -> Callable[[str], object]:

@@ -154,6 +154,8 @@ class Screen:
     def revise(self, text: str) -> None:
         """Show the whole answer, which replaces the text shown so far."""
         self.note("the server restarted the answer; here is the new one")
+        if self._in_line:
+            self._write("\n")
         self._begun, self._thinking, self._held = False, None, ""
         self.show(text)
 

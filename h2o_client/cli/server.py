@@ -165,7 +165,12 @@ def connected(
         stack.enter_context(client)
         if base_url is not None:
             suggest_doctor(client.base_url)
-        yield client
+        try:
+            yield client
+        except h2o_client.H2oError:
+            if not local:
+                state.forget_dialect(client.base_url)
+            raise
 
 
 @contextlib.contextmanager

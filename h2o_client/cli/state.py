@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,14 @@ def save(base_url: str, saved: Saved) -> None:
         with contextlib.suppress(OSError):
             Path(name).unlink()
         raise
+
+
+def forget_dialect(base_url: str) -> None:
+    """Make the next command detect the kind of server again, in case it has changed."""
+    saved = load(base_url)
+    if saved.dialect is not None:
+        with contextlib.suppress(OSError):  # the command's own error is the one to report
+            save(base_url, replace(saved, dialect=None))
 
 
 def _file(base_url: str) -> Path:

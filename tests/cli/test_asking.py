@@ -11,7 +11,7 @@ import pytest
 from command import Command, InTerminal, command_for, keep_two
 
 from h2o_client.cli import state
-from h2o_client.emulator import Emulator, Model
+from h2o_client.emulator import Answer, Emulator, Model
 
 SMALL = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-7b-v3"
 CODE = "First:\n\n1. Do\n\n   ````sh\n   echo ```\n   ````\n\n```python\nprint(2)\n```"
@@ -36,6 +36,21 @@ def kept(server: Emulator, command: Command) -> list[str]:
 
 def prompts(server: Emulator) -> list[str]:
     return [item.json()["inputs"] for item in server.requests if item.kind == "message"]
+
+
+def test_an_answer_that_was_restarted_is_reported_in_a_pipe(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written cannot be taken back."""
+    with Emulator(dialect="chat-ui-2025") as server:
+        monkeypatch.setenv("H2O_CHAT_URL", server.url)
+        restarted = Answer("Hello there", ending="cut", again="Hello there my friend")
+        server.reply(restarted, restarted)
+        assert command("chat", "Hi") == 1
+        assert command.out.endswith("\nHello there my friend\n")
+        assert "the server restarted the answer" in command.err
+        assert command("chat", "--json", "Hi") == 0
+        assert json.loads(command.out)["text"] == "Hello there my friend"
 
 
 # A prompt and what is piped

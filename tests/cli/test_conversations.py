@@ -4,11 +4,13 @@ import io
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from command import Command, InTerminal, command_for, keep_two
 
+from h2o_client.cli import state
 from h2o_client.cli.operations import OPERATIONS
 from h2o_client.emulator import DEFAULT_MODELS, Emulator, Model
 
@@ -53,6 +55,19 @@ def test_list(command: Command, kept: list[str]) -> None:
     )
     assert command("conversations", "list", "--json") == 0
     assert {item["id"] for item in json.loads(command.out)} == {*kept}
+
+
+def test_a_server_that_was_replaced(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is saved of the server's kind is wrong now, but only for one command."""
+    with Emulator(dialect="chat-ui-2025") as server:
+        monkeypatch.setenv("H2O_CHAT_URL", server.url)
+        keep_two(server)
+        state.save(server.url, replace(state.load(server.url), dialect="chat-ui-2025"))
+        port = int(server.url.rpartition(":")[2])
+    with Emulator(port=port) as server:
+        assert command("conversations", "list") == 1
+        assert command("conversations", "list") == 0
+        assert command.err == "no conversations\n"
 
 
 def test_show(command: Command, kept: list[str]) -> None:
