@@ -18,7 +18,7 @@ _OF_A_DEVELOPER = ("H2O_CHAT_MODEL", "H2O_CHAT_TOKEN")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the mark that configures `h2o_server`."""
+    """Register the marker that configures `h2o_server`."""
     config.addinivalue_line(
         "markers", "h2o_server(**options): arguments for the emulator behind h2o_server"
     )
@@ -39,7 +39,7 @@ def h2o_server(request: pytest.FixtureRequest) -> "Iterator[Emulator]":
         h2o_server.conversations                # the conversations left on the server
         h2o_server.url                          # its base URL
 
-    A mark passes arguments, such as the kind of server to emulate:
+    A marker passes arguments, such as the kind of server to emulate:
 
         @pytest.mark.h2o_server(dialect="chat-ui-2025")
         def test_something(h2o_server): ...

@@ -79,7 +79,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     type=click.IntRange(min=1),
     default=1000,
     show_default=True,
-    help="The most answers to generate at once; more are rejected.",
+    help="The maximum number of concurrent answers; more are rejected.",
 )
 @click.option(
     "--record", type=FOLDER, metavar="DIR", help="Record all exchanges and prompts in this folder."
