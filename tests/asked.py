@@ -1,6 +1,6 @@
-"""What the emulator was asked, and the wait for what it does not announce.
+"""Inspect the emulator's requests, and wait for events that it does not announce.
 
-The waits block: a scenario gives them to `api.wait()`.
+The waiting functions block: a scenario calls them through `api.wait()`.
 """
 
 import contextlib
@@ -16,12 +16,12 @@ from h2o_client.emulator import Emulator
 
 
 def kinds(server: Emulator) -> list[str]:
-    """The kinds of the requests that came, in order."""
+    """Return the kinds of the requests received, in order."""
     return [request.kind for request in server.requests]
 
 
 def bodies(server: Emulator, kind: str = "message") -> list[dict[str, Any]]:
-    """The bodies of the requests of a kind, in order."""
+    """Return the bodies of the requests of one kind, in order."""
     return [request.json() for request in server.requests if request.kind == kind]
 
 
@@ -34,9 +34,9 @@ def eventually(condition: Callable[[], object]) -> None:
 
 
 def press_ctrl_c(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """Press Ctrl-C, and again if nothing happens; return what the process printed.
+    """Press Ctrl-C until the process exits; return its output.
 
-    Python does not see a signal that comes between its last look and a system call that waits.
+    Python misses a signal that arrives between its last check and a blocking system call.
     """
     for _ in range(10):
         process.send_signal(signal.SIGINT)
@@ -46,10 +46,10 @@ def press_ctrl_c(process: subprocess.Popen[str]) -> tuple[str, str]:
 
 
 def requested(server: Emulator, kind: str, times: int = 1) -> None:
-    """Wait until a request has come, so many times."""
+    """Wait until the server has received this many requests."""
     eventually(lambda: kinds(server).count(kind) >= times)
 
 
 def no_connection(server: Emulator) -> None:
-    """Wait until the server has no connection."""
+    """Wait until the server has no open connection."""
     eventually(lambda: not server.connections)

@@ -1,4 +1,4 @@
-"""Answers that try to run something in a notebook, or to make a terminal do something."""
+"""Answers that try to run code in a notebook, or to control a terminal."""
 
 SCRIPT = "window.attacked = 1"
 
@@ -81,13 +81,13 @@ ALL = [*MARKUP, *LINKS, *TEX]
 
 CONTROLS = "".join(
     [
-        "\x1b]0;title\x07",  # sets the window's title
+        "\x1b]0;title\x07",  # sets the window title
         "\x1b]52;c;cm0gLXJm\x07",  # writes to the clipboard
-        "\x1b[2J\x1b[31m",  # clears the screen, colours
-        "\x9b31m\x9d0;title\x9c\x90q\x9c",  # the same in one byte each
+        "\x1b[2J\x1b[31m",  # clears the screen, sets a color
+        "\x9b31m\x9d0;title\x9c\x90q\x9c",  # the same as single-byte (C1) controls
         "\x7f\x00\b\v\f",
-        "\u202e\u202a\u2066\u2069\u200e\u200f\u061c",  # the direction of text
-        "\u2028\u2029",  # new lines
+        "\u202e\u202a\u2066\u2069\u200e\u200f\u061c",  # text direction
+        "\u2028\u2029",  # line separators
     ]
 )
 UNSAFE = frozenset(CONTROLS) - frozenset("]0;title52;c;cm0gLXJm[2J[31m31m0;titleq")

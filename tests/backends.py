@@ -1,18 +1,18 @@
-"""One scenario, three backends: the sync client in threads, the async one on asyncio and on trio.
+"""Run one scenario on three backends: sync in threads, async on asyncio, and async on trio.
 
 A test of the shells is an `async def` that takes the fixture `api`. It is written against the
-async client; `api.client()` gives that on asyncio and trio. On "sync" it gives an `H2oClient` in
-the same clothes: each call is done at once, blocking, and what is awaited is ready by then. So the
-scenarios are type-checked against the real `AsyncH2oClient`, and `test_parity.py` holds the two to
-the same signatures.
+async client, which `api.client()` returns on asyncio and trio. On "sync" it returns an `H2oClient`
+wrapped to look async: each call blocks until it is done, and its awaitable is ready at once. So the
+scenarios are type-checked against the real `AsyncH2oClient`, and `test_unasync.py` checks that both
+clients have the same members.
 
     async def test_two_chats(api: Api, server: Emulator) -> None:
         async with api.client() as client:
             assert str(await client.chat("Hi")) ...
 
-What a scenario must not await itself, because it would block one backend or is unknown to the
-other, is in `Api`: what blocks (`wait`), what runs beside (`concurrently`, `in_background`).
-A test for some backends only says `@only(*ASYNC)` or `@only("sync")`.
+What a scenario must not await directly, because it blocks on one backend or does not exist on
+another, is in `Api`: blocking calls (`wait`) and concurrency (`concurrently`, `in_background`).
+To run a test on some backends only, mark it `@only(*ASYNC)` or `@only("sync")`.
 """
 
 import contextlib
@@ -37,26 +37,26 @@ ASYNC = ("asyncio", "trio")
 BACKENDS = ("sync", *ASYNC)
 
 ONCE: dict[str, Any] = {"retries": 0, "recover": False}
-"""Keywords of a client that tries everything once, so that each error shows."""
+"""Options of a client that tries everything once, so that every error surfaces."""
 
 PATIENCE = 30.0
-"""Seconds after which a test that hangs has failed."""
+"""Seconds after which a hanging test fails."""
 
 
 def only(*backends: str) -> pytest.MarkDecorator:
-    """Let a test run in some backends only."""
+    """Run a test on these backends only."""
     return pytest.mark.parametrize("backend", backends)
 
 
 class Background(Generic[T]):
-    """What runs beside a scenario, and what it ended with."""
+    """A call that runs alongside a scenario, and its outcome."""
 
     def __init__(self) -> None:
         self._values: list[T] = []
         self.error: BaseException | None = None
 
     def result(self) -> T:
-        """What it returned; raises what it raised."""
+        """Return the call's result, or raise its error."""
         if self.error is not None:
             raise self.error
         return self._values[0]
@@ -69,12 +69,12 @@ class Background(Generic[T]):
 
 
 class Api:
-    """What a scenario needs beside the client.
+    """What a scenario needs besides the client.
 
     Attributes:
         backend: "sync", "asyncio" or "trio".
         server: the emulator that `client()` talks to.
-        transport: the transport of all clients that have no httpx client of their own.
+        transport: the transport of all clients without an httpx client of their own.
     """
 
     def __init__(self, backend: str, server: Emulator, transport: str | None = None) -> None:
@@ -92,7 +92,7 @@ class Api:
         return anyio.run(bounded, backend=self.backend)
 
     def client(self, base_url: str | None = None, **options: Any) -> AsyncH2oClient:
-        """Make a client of the server, or of another base URL; it waits no longer than a test."""
+        """Make a client for the server or another base URL; it times out before the test does."""
         options = {"timeouts": PATIENCE, **self.options(options)}
         return AsyncH2oClient(base_url or self.server.url, **options)
 
@@ -101,25 +101,25 @@ class Api:
         return AsyncH2oClient(**self.options(options))
 
     def options(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Return a client's options with the transport among them."""
+        """Return a client's options, with the transport added."""
         if self.transport is None or "http_client" in options:
             return options
         return {"transport": self.transport, **options}
 
     def http_client(self, **options: Any) -> Any:
-        """Make an httpx client as `http_client=` takes it; close it with `close_http()`."""
+        """Make an httpx client to pass as `http_client=`; close it with `close_http()`."""
         return httpx.AsyncClient(**options)
 
     async def close_http(self, http: Any) -> None:
-        """Close such an httpx client."""
+        """Close an httpx client made by `http_client()`."""
         await http.aclose()
 
     async def wait(self, call: Callable[[], T]) -> T:
-        """Do something that blocks, such as `server.wait_held`, while the others go on."""
+        """Run a blocking call, such as `server.wait_held`, while other tasks go on."""
         return await anyio.to_thread.run_sync(call)
 
     async def concurrently(self, calls: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
-        """Do all at once, each in a thread or task; their results, in order, or an error."""
+        """Run all calls at once in threads or tasks; return their results in order, or raise."""
         backgrounds: list[Background[T]] = []
         async with anyio.create_task_group() as tasks:
             for call in calls:
@@ -129,7 +129,7 @@ class Api:
 
     @contextlib.asynccontextmanager
     async def in_background(self, call: Callable[[], Awaitable[T]]) -> AsyncIterator[Background[T]]:
-        """Do something in a thread or task while the block runs; at its end it is waited for."""
+        """Run a call in a thread or task during the block, and wait for it at the end."""
         background: Background[T] = Background()
         with anyio.fail_after(PATIENCE):
             async with anyio.create_task_group() as tasks:
@@ -137,19 +137,19 @@ class Api:
                 yield background
 
     async def held(self, count: int = 1) -> None:
-        """Wait until the server's generations stand still, and what they said has arrived."""
+        """Wait until generations are paused on the server and their text so far has been sent."""
         await self.wait(lambda: self.server.wait_held(count, PATIENCE))
         await self.wait(lambda: None)
 
     async def settled(self) -> None:
-        """Check that the server was told all: it keeps nothing and generates nothing."""
+        """Check that the server was told everything: no conversation and no generation is left."""
         await self.wait(lambda: self.server.wait_idle(PATIENCE))
         assert await self.wait(lambda: self.server.conversations) == []
         assert await self.wait(lambda: self.server.generating) == 0
 
 
 class SyncApi(Api):
-    """The same over threads, with `H2oClient`."""
+    """The same interface over threads, with `H2oClient`."""
 
     def run(self, scenario: Coroutine[Any, Any, T]) -> T:
         return at_once(scenario)
@@ -194,7 +194,7 @@ ASYNC_CLASSES = {**vars(client), **vars(stream), **vars(conversation)}
 
 
 class AsIfAsync:
-    """A sync object that can be used as its async twin is."""
+    """Wrap a sync object so that it can be used like its async twin."""
 
     def __init__(self, thing: Any) -> None:
         self._thing = thing
@@ -234,7 +234,7 @@ class AsIfAsync:
         return self
 
     async def __anext__(self) -> Any:
-        # Not `try: next(…)`: the StopIteration would be the context of the other.
+        # Not `try: next(…)`: StopIteration would become the context of StopAsyncIteration.
         missing = object()
         found = next(self._thing, missing)
         if found is missing:
@@ -243,7 +243,7 @@ class AsIfAsync:
 
 
 def as_if_async(thing: T) -> T:
-    """Dress a result up, if it has an async twin."""
+    """Wrap a result if it has an async twin."""
     if f"Async{type(thing).__name__}" in ASYNC_CLASSES:
         return cast("T", AsIfAsync(thing))
     return thing
@@ -260,16 +260,16 @@ def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def new_api(backend: str, server: Emulator, transport: str | None = None) -> Api:
-    """Make the API of a backend."""
+    """Create the API of a backend."""
     return (SyncApi if backend == "sync" else Api)(backend, server, transport)
 
 
 def endless(*tokens: str, held: int | None = None) -> Answer:
-    """Return an answer that stands still after its tokens, until it is stopped or released.
+    """Return an answer that pauses after its tokens until it is stopped or released.
 
     Args:
-        tokens: its tokens; one more comes when it goes on.
-        held: after how many it stands still; all.
+        tokens: its tokens; one more follows once it is released.
+        held: the number of tokens after which it pauses; all by default.
     """
     return Answer(
         tokens=(*tokens, " too", " late"), hold_after=len(tokens) if held is None else held

@@ -1,4 +1,4 @@
-"""What is confidential in a test, and the check that it is shown nowhere."""
+"""The secrets of a test, and the check that nothing shows them."""
 
 PROMPT = "my darkest confession"
 ANSWER = "absolved"
@@ -10,7 +10,7 @@ SECRETS = (PROMPT, ANSWER, PASSWORD, TOKEN, SESSION, TITLE, "Basic ", "Bearer ")
 
 
 def check_kept(*things: object) -> None:
-    """Check that things show no secret, as text or in their repr."""
+    """Check that no object shows a secret in its `str` or `repr`."""
     for thing in things:
         for shown in (str(thing), repr(thing)):
             for secret in SECRETS:

@@ -1,6 +1,6 @@
-"""What all tests share: the emulator, the three backends, and what must hold after each test.
+"""Shared fixtures: the emulator, the three backends, and the leak checks after each test.
 
-A test that is an `async def` with the argument `api` is a scenario; see `backends.py`.
+An `async def` test with the argument `api` is a scenario; see `backends.py`.
 """
 
 import gc
@@ -24,7 +24,7 @@ from h2o_client.emulator import Emulator
 collect_ignore = ["integrations"]  # they have an environment of their own: see there
 OLD, NEW = "chat-ui-2023", "chat-ui-2025"
 ON_EVERY_TRANSPORT = {"test_shells_chat", "test_shells_reading", "test_shells_transport"}
-"""The scenarios that run on every transport; `--transport fast` has the others run on it too."""
+"""Modules that run on every transport; `--transport fast` runs all other scenarios on it, too."""
 
 
 hypothesis.settings.register_profile("short", deadline=None, max_examples=40)
@@ -32,9 +32,9 @@ hypothesis.settings.register_profile("long", deadline=None, max_examples=200)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose how many examples are tried, and hear Ctrl-C.
+    """Choose the number of Hypothesis examples, and restore Ctrl-C.
 
-    A shell makes what it begins in the background deaf to Ctrl-C.
+    A shell makes its background jobs ignore SIGINT.
     """
     hypothesis.settings.load_profile("short" if config.option.markexpr == "not long" else "long")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -42,12 +42,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the transport of all scenarios be chosen."""
+    """Add the option `--transport`."""
     parser.addoption("--transport", choices=["fast"], help="the transport of all scenarios")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run some scenarios on every transport, and some with servers of both kinds."""
+    """Run some scenarios on every transport, and some with both kinds of server."""
     every = getattr(metafunc.module, "__name__", "") in ON_EVERY_TRANSPORT
     if every and "api" in metafunc.fixturenames and not metafunc.config.getoption("--transport"):
         metafunc.parametrize("transport", [None, "fast"], ids=["", "fast"])
@@ -61,11 +61,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave most cases of a test to the long run.
 
-    The default run has the first case of each test, and a third of its other cases; of tests that
-    are `slow`, a third of all cases. Which third goes in turn with the version of Python: the three
-    that `.ci/run` finds share them. A scenario has at most twelve cases here, each in one backend
-    and on one transport; what it does with a server of 2025 is one case more. `test_an_exit` has a
-    table of its own for this.
+    The default run has the first case of each test and a third of its other cases; of tests marked
+    `slow`, a third of all cases. The minor version of Python decides which third, so that the three
+    versions in `.ci/run` cover all. Here, a scenario has at most twelve cases, each on one backend
+    and one transport; cases with a server of 2025 are counted apart. `test_an_exit` selects from a
+    table of its own.
     """
     tests: dict[tuple[str, str], dict[object, list[pytest.Function]]] = {}
     for item in items:
@@ -75,7 +75,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if is_scenario(item):
             params = item.callspec.params
             kind = str(params.get("dialect", OLD))
-            # The values are the same objects in all backends.
+            # Parameter values are the same objects on all backends.
             places = ("backend", "transport", "dialect")
             case = str([id(value) for key, value in params.items() if key not in places])
         tests.setdefault((name, kind), {}).setdefault(case, []).append(item)
@@ -101,7 +101,7 @@ def is_scenario(item: pytest.Function) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run a scenario in its backend."""
+    """Run a scenario on its backend."""
     api = pyfuncitem.funcargs.get("api")
     if not isinstance(api, Api) or not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
@@ -112,7 +112,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests may have a server and a proxy of their own."""
+    """Ignore the server and proxy settings of the developer's environment."""
     for name in os.environ:
         if name.startswith("H2O_CHAT_") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
@@ -120,7 +120,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_left_at_the_end() -> Iterator[None]:
-    """Collect what outlived the test that made it and was dropped after that."""
+    """At the end of the session, collect objects that outlived the test that made them."""
     yield
     gc.unfreeze()
     gc.collect()
@@ -128,9 +128,9 @@ def nothing_left_at_the_end() -> Iterator[None]:
 
 
 def children_left() -> list[str]:
-    """The child processes that were left, where the system can tell: those of multiprocessing stay.
+    """List the leftover child processes, where the system can; those of multiprocessing may stay.
 
-    Its resource tracker and fork server serve this process to its end.
+    Its resource tracker and fork server live as long as this process.
     """
     own = Path(f"/proc/self/task/{os.getpid()}/children")
     if not own.exists():
@@ -144,11 +144,11 @@ def children_left() -> list[str]:
 
 @pytest.fixture(autouse=True)
 def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Collect what was dropped here and now: a socket or stream left open fails this very test.
+    """Collect garbage right after the test, so that an open socket or stream fails this very test.
 
-    Only what the test made is gone through. All that was there before is frozen, after what the
-    test before had dropped by its very end is collected: else each test takes longer than the last.
-    The core opens nothing.
+    Only objects created by the test are examined. Older ones are frozen, once the previous test's
+    leftovers have been collected; otherwise each test would take longer than the one before. The
+    core opens nothing.
     """
     opens = "protocol" not in request.path.parts
     if opens:
@@ -167,20 +167,20 @@ def dialect() -> str:
 
 @pytest.fixture
 def server(dialect: Literal["chat-ui-2023", "chat-ui-2025"]) -> Iterator[Emulator]:
-    """A fresh emulator."""
+    """A new emulator."""
     with Emulator(dialect=dialect) as emulator:
         yield emulator
 
 
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
-    """The backends, one after the other."""
+    """The name of the backend."""
     return cast("str", request.param)
 
 
 @pytest.fixture
 def transport(request: pytest.FixtureRequest) -> str | None:
-    """The transport of all clients, by the command's option; None: httpx's own."""
+    """The transport of all clients, from `--transport`; None for httpx's default."""
     return cast("str | None", request.config.getoption("--transport"))
 
 
@@ -188,12 +188,12 @@ def transport(request: pytest.FixtureRequest) -> str | None:
 def api(
     backend: str, server: Emulator, responses: OpenResponses, transport: str | None
 ) -> Iterator[Api]:
-    """The backend that a scenario runs in; it may leave no connection busy."""
+    """The API of the scenario's backend; the test may leave no connection busy."""
     yield new_api(backend, server, transport)
     responses.check()
 
 
 @pytest.fixture
 def responses(monkeypatch: pytest.MonkeyPatch) -> OpenResponses:
-    """Watch the real transports."""
+    """Watch the responses of the real transports."""
     return watch_responses(monkeypatch)

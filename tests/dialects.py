@@ -1,10 +1,10 @@
-"""Which scenarios of the shells run with servers of 2023 only.
+"""Names the scenarios that run only with servers of 2023.
 
-All others of these modules run with servers of both kinds: see `conftest.py`. Those below are about
-what the newer servers do in another way, or not at all: generation parameters, votes and summaries,
-ids that the client chooses, why an answer ended, events of text-generation-inference, terms, how a
-stopped answer is stored, and which requests are sent. `test_shells_2025` has what takes their
-place.
+All other scenarios of these modules run with both kinds of server: see `conftest.py`. The ones
+below test what newer servers do differently or not at all: generation parameters, votes and
+summaries, ids chosen by the client, finish reasons, events of text-generation-inference, terms,
+how a stopped answer is stored, and which requests are sent. `test_shells_2025` tests the newer
+counterparts.
 """
 
 ONLY_2023: dict[str, set[str]] = {

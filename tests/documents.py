@@ -1,14 +1,14 @@
-"""The README and the manual, as the tests read them: their blocks of code, and what runs those.
+"""Reads the code blocks of the README and the manual, and runs them.
 
-What a block needs stands in comments before it, which no reader sees:
+Comments before a block, which are not rendered, say what it needs:
 
     <!-- test: server.reply("Hi!") -->    Python that runs first; see `Page.prepare`
-    <!-- needs: openai -->                the block runs where this package is installed
-    <!-- in: example.toml -->             the block is a file of this name
+    <!-- needs: openai -->                the block runs only if this package is installed
+    <!-- in: example.toml -->             the block is the content of this file
     <!-- shown -->                        the block is not run: it shows a format or a picture
 
-A block of the language `text` right below a block of code is what that prints, with "..." for what
-differs from run to run. In a `console` block, what follows a line with "$ " is what it prints.
+A `text` block right below a code block is its expected output, with "..." for what varies from run
+to run. In a `console` block, the lines after a line with "$ " are the expected output.
 """
 
 import doctest
@@ -35,7 +35,7 @@ from h2o_client.emulator import Answer, Emulator, Fault, WebSearch
 
 ROOT = Path(__file__).parent.parent
 MANUAL = ROOT / "docs" / "manual"
-TYPED = "http://127.0.0.1:8000"  # the emulator as the pages write it
+TYPED = "http://127.0.0.1:8000"  # the emulator's address in the pages
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 _BLOCK = re.compile(
     r"(?P<notes>(?:^<!--.*?-->\n+)*)^```(?P<language>\w*)\n(?P<code>.*?)^```$(?P<after>\n*)",
@@ -47,14 +47,14 @@ _ASSIGNMENT = re.compile(r"[A-Z_][A-Z0-9_]*=.*")
 
 @dataclass
 class Block:
-    """A block of code on a page.
+    """A code block on a page.
 
     Attributes:
         language: its language.
         code: its text.
-        line: where it begins.
+        line: its first line.
         notes: the comments before it, as names and values.
-        output: what the page says that it prints, or None if it does not say.
+        output: the expected output, or None if the page does not show any.
     """
 
     language: str
@@ -65,14 +65,14 @@ class Block:
 
     @property
     def runs(self) -> bool:
-        """Whether it is run here."""
+        """Whether the block is run here."""
         needs = self.notes.get("needs")
         missing = needs is not None and importlib.util.find_spec(needs) is None
         return not (missing or "shown" in self.notes)
 
 
 def blocks(path: Path) -> list[Block]:
-    """Return the blocks of a page, those that run and those that are only shown."""
+    """Return all blocks of a page, including those that are only shown."""
     text = path.read_text("utf-8")
     found: list[Block] = []
     end = -1
@@ -89,7 +89,7 @@ def blocks(path: Path) -> list[Block]:
 
 
 def commands(block: Block) -> Iterator[tuple[str, str | None]]:
-    """Yield the commands of a block, and what each prints, as far as the block says so."""
+    """Yield the commands of a block, each with its expected output, if any."""
     if block.language == "bash":
         lines = block.code.replace("\\\n", " ").splitlines()
         typed = [line for line in lines if line.strip() and not line.startswith("#")]
@@ -102,7 +102,7 @@ def commands(block: Block) -> Iterator[tuple[str, str | None]]:
 
 
 def check_output(got: str, expected: str, where: str) -> None:
-    """Fail if something else was printed than a page says."""
+    """Fail if the output differs from the page."""
     checker = doctest.OutputChecker()
     if not checker.check_output(expected, got, doctest.ELLIPSIS):
         example = doctest.Example("", expected)
@@ -111,9 +111,9 @@ def check_output(got: str, expected: str, where: str) -> None:
 
 
 class Page:
-    """Runs the blocks of a page one after the other, as somebody would who reads it.
+    """Runs the blocks of a page in order, as a reader would.
 
-    They share their names, a folder, and a server, which is at `TYPED` as far as the page knows.
+    The blocks share their variables, a folder, and a server, which the page knows as `TYPED`.
 
     Args:
         path: the page.
@@ -139,26 +139,26 @@ class Page:
         self._ends.close()
 
     def serve(self, **options: Any) -> Emulator:
-        """Start another server, which takes the place of the one before."""
+        """Start another server in place of the current one."""
         self.server = self._ends.enter_context(Emulator(**options))
         self._monkeypatch.setenv("H2O_CHAT_URL", self.server.url)
         return self.server
 
     def leave(self) -> None:
-        """Wait until the server has nothing more to do for the page."""
+        """Wait until the server has finished all work for the page."""
         if self._notebook is not None:
             self._notebook.run_line_magic("unload_ext", "h2o_client")
         self.server.wait_idle()
 
     def prepare(self, code: str) -> None:
-        """Run what a comment says."""
+        """Run the Python code of a comment."""
         names: dict[str, Any] = {"Answer": Answer, "Fault": Fault, "WebSearch": WebSearch}
         names |= {"server": self.server, "serve": self.serve, "Path": Path, "names": self._names}
         names |= {"setenv": self._monkeypatch.setenv, "delenv": self._monkeypatch.delenv}
         exec(code, names)
 
     def run(self, block: Block) -> None:
-        """Run a block, and check what it prints."""
+        """Run a block, and check its output."""
         where = f"{self._path.name}, line {block.line}"
         if "test" in block.notes:
             self.prepare(block.notes["test"])
@@ -194,7 +194,7 @@ class Page:
 
     def _run_tests(self, code: str, where: str) -> None:
         Path("test_page.py").write_text(code, "utf-8")
-        # The other plugins that happen to be installed take longer to import than the tests.
+        # Other installed plugins would take longer to import than the tests take to run.
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-p", "h2o_client.testing", "test_page.py"],
             env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
@@ -245,7 +245,9 @@ class Page:
     def _call(self, arguments: list[str], where: str) -> None:
         """Run `h2o-client` in this process."""
         arguments = [word.replace(TYPED, self.server.url) for word in arguments]
-        if {"--engine", "--model", "--upstream"} & set(arguments):  # what these name is not here
+        if {"--engine", "--model", "--upstream"} & set(
+            arguments
+        ):  # these models and servers do not exist here
             app.commands[arguments[0]].make_context(arguments[0], arguments[1:])
             return
         if arguments[0] == "serve" and "--list" not in arguments:
@@ -260,7 +262,7 @@ class Page:
 
 
 def _serve(arguments: list[str]) -> None:
-    """Run `h2o-client serve` until it serves, on a port that is free."""
+    """Run `h2o-client serve` on a free port, until it accepts connections."""
     with (
         patch("h2o_client.cli.serve.time.sleep", side_effect=KeyboardInterrupt),
         pytest.raises(SystemExit) as exit_,
@@ -270,14 +272,14 @@ def _serve(arguments: list[str]) -> None:
 
 
 def _check_pip(command: str, where: str) -> None:
-    """Check that the extras which a command installs exist."""
+    """Check that the extras in a `pip install` command exist."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     for extras in re.findall(r"(?:h2o-chat-client|\.)\[([\w,-]+)\]", command):
         assert set(extras.split(",")) <= project["optional-dependencies"].keys(), where
 
 
 def _check_python(command: str, where: str) -> None:
-    """Check that a command names a module or file that exists; other tests run these."""
+    """Check that the module or file of a command exists; other tests run these."""
     _, first, *rest = shlex.split(command)
     if first == "-m":
         here = ROOT / rest[0].replace(".", "/")
@@ -287,13 +289,13 @@ def _check_python(command: str, where: str) -> None:
 
 
 def _check_ci(command: str, where: str) -> None:
-    """Check that CI runs a command."""
+    """Check that CI runs this command."""
     script = (ROOT / ".ci/run").read_text("utf-8")
     assert command.startswith(".ci/run") or command in script, where
 
 
 def _run_shell(command: str, where: str) -> None:
-    """Run a pipeline, with the programs that this Python has."""
+    """Run a pipeline with the programs of this Python environment."""
     python = shlex.quote(sys.executable)
     script = "set -o pipefail\n"
     for program, module in {"h2o-client": "h2o_client", "llm": "llm"}.items():

@@ -1,8 +1,8 @@
-"""A program that leaves things open, and ends in many ways: `endings.py URL COUNT NAME…`.
+"""A program that leaves resources open and exits in many ways: `endings.py URL COUNT NAME…`.
 
-Each trial is a fork of it that does what one small script would do, and ends as that would: through
-the whole of the interpreter's exit. It prints one line of JSON for each trial: how the child ended,
-what it wrote to stderr, and how long it took.
+Each trial is a fork that does what a small script would do, and exits like one, through the whole
+shutdown of the interpreter. For each trial, the program prints one line of JSON: the exit status,
+the output on stderr, and the duration.
 """
 
 import asyncio
@@ -27,17 +27,17 @@ from h2o_client import AsyncH2oClient, H2oClient, H2oError
 Script = Callable[[str], object]
 
 HANGS = 30.0
-"""Seconds after which a child that has not ended is killed."""
+"""Seconds after which a child that is still running is killed."""
 
 SPAN = 0.15
-"""Seconds within which something happens, at random: by then a child reads its answer."""
+"""Range of the random delay in seconds before an event: by then, a child is reading its answer."""
 
 KEPT: list[Any] = []
-"""What a script keeps in a global variable until it ends."""
+"""What a script keeps in a global variable until it exits."""
 
 
 class OwnError(Exception):
-    """What a script raises."""
+    """The error raised by a script."""
 
 
 # Sync
@@ -152,7 +152,7 @@ def chat(url: str) -> None:
 
 
 def report(begun: float, **facts: Any) -> None:
-    """Write down how long something took."""
+    """Report how long something took."""
     os.write(2, json.dumps({"took": time.monotonic() - begun, **facts}).encode() + b"\n")
 
 
@@ -172,7 +172,7 @@ def close_in_a_handler(url: str, what: str, *, leave: bool) -> None:
     try:
         for _ in stream:
             pass
-    except (H2oError, RuntimeError):  # closed while it was read, or between two tokens
+    except (H2oError, RuntimeError):  # closed while it was being read, or between two tokens
         return
     raise AssertionError("the stream was not closed")
 
@@ -212,7 +212,7 @@ ASYNC: dict[str, Callable[[str], Any]] = {
 
 
 def play(name: str, url: str, begin: Callable[[], None]) -> object:
-    """Play an ending: "break", or "break on trio"; tell when what is interrupted is our own."""
+    """Run an ending, such as "break on trio"; report an interruption of our own code."""
     name, _, backend = name.partition(" on ")
 
     async def play_async() -> object:
@@ -228,7 +228,7 @@ def play(name: str, url: str, begin: Callable[[], None]) -> object:
 
 
 def signals_of(name: str, moments: random.Random) -> list[tuple[float, int]]:
-    """Return which signals a child gets, and after how many seconds each."""
+    """Return the signals for a child, each with its delay in seconds."""
     moment = moments.random() * SPAN
     if name.startswith("two ctrl-c"):
         return [(moment, signal.SIGINT), (moments.random() * 0.005, signal.SIGINT)]
@@ -238,7 +238,7 @@ def signals_of(name: str, moments: random.Random) -> list[tuple[float, int]]:
 
 
 def watch(child: int, signals: list[tuple[float, int]]) -> int:
-    """Send a child its signals; return its exit status, or -SIGKILL of one that hung."""
+    """Send the signals to a child; return its exit status, or -SIGKILL if it hung."""
     for delay, number in signals:
         time.sleep(delay)
         os.kill(child, number)
@@ -254,7 +254,7 @@ def watch(child: int, signals: list[tuple[float, int]]) -> int:
 
 
 def warm_up(url: str) -> None:
-    """Import and make once what each child would take most of its time for."""
+    """Import and create once what would cost each child most of its time."""
     chat(url)
     asyncio.run(chat_async(url))
     trio.run(chat_async, url)
@@ -270,7 +270,7 @@ def main(url: str, count: str, *names: str) -> object:
             if child == 0:
                 os.dup2(errors.fileno(), 2)
                 random.seed(moments.random())
-                if "handler" in name:  # no signal before there is a handler
+                if "handler" in name:  # no signal before the handler is installed
                     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
                 faulthandler.dump_traceback_later(HANGS - 5)
                 os.close(read)
@@ -285,7 +285,7 @@ def main(url: str, count: str, *names: str) -> object:
             text = errors.read().decode()
             trial = {"name": name, "status": status, "seconds": seconds, "errors": text}
             sys.stdout.write(json.dumps(trial) + "\n")
-            sys.stdout.flush()  # the next child must not have it too
+            sys.stdout.flush()  # keep the next child from inheriting the buffered output
             moments.random()
     return None
 

@@ -1,16 +1,16 @@
-"""Feeds the parsers and the flows with anything at all, and checks what must hold of each.
+"""Feeds arbitrary input to the parsers and flows, and checks their invariants.
 
     python -m tests.fuzz                        each target in turn, a minute in all
     python -m tests.fuzz answer --seconds 600   one target, ten minutes
 
-With atheris (`pip install '.[fuzz]'`, Linux) it is guided by the coverage of the
-code: inputs that reach something new are kept and mutated. Without it, or with `--blind`, inputs
-are mutated recordings, at random from a seed, so that a run can be repeated. For each target it
-prints executions and crashes; the input of a crash is written to a file, which `--replay` runs
-again. The exit code says whether there was a crash.
+With atheris (`pip install '.[fuzz]'`, Linux), code coverage guides the run: inputs that reach new
+code are kept and mutated. Without it, or with `--blind`, inputs are recordings mutated at random
+from a seed, so that a run can be repeated. The program prints the executions and crashes of each
+target, and writes the input of each crash to a file for `--replay`. The exit code is nonzero
+if there was a crash.
 
-A target is a function of bytes that raises when something is wrong: `AssertionError` for a rule
-that was broken, anything else for an error that is none of ours.
+A target is a function of bytes that raises an error on failure: `AssertionError` for a broken
+invariant, any other foreign error for an error that leaked through.
 """
 
 import argparse
@@ -32,9 +32,9 @@ from pathlib import Path
 from types import ModuleType
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE / "protocol")]  # where pytest finds them, too
+sys.path[:0] = [str(HERE), str(HERE / "protocol")]  # as in pytest
 
-# Found on that path, which pyright does not know.
+# Found through the line above, which pyright does not see.
 from recorded import everything, streams  # noqa: E402 # pyright: ignore[reportMissingImports]
 from world import JSON, STREAM, Answer, Scene  # noqa: E402 # pyright: ignore[reportMissingImports]
 
@@ -64,13 +64,13 @@ from h2o_client.protocol.tokens import shown_texts  # noqa: E402 -- the same
 from h2o_client.types import Reply, Token, WebSearchEntry  # noqa: E402 -- the same
 
 Target = Callable[[bytes], None]
-LONGEST_TEXT = 3000  # characters of an error's text
+LONGEST_TEXT = 3000  # characters of an error message
 _REQUEST = Request("POST", "https://host/chat/settings", (), None, "settings")
 _OURS = "8f865e55-c1d9-405d-860b-4b2de8fb56a0"
 
 
 class Tape:
-    """Bytes as a series of choices; at their end, everything is 0 and empty."""
+    """Bytes as a series of choices; at the end, every choice is 0 or empty."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -81,36 +81,36 @@ class Tape:
         return int.from_bytes(self.take(1 if below <= 256 else 2)) % below
 
     def take(self, size: int) -> bytes:
-        """Take so many bytes, or what is left."""
+        """Take this many bytes, or what is left."""
         found = self._content[self._at : self._at + size]
         self._at += len(found)
         return found
 
     def rest(self) -> bytes:
-        """Take all that is left."""
+        """Take all remaining bytes."""
         return self.take(len(self._content))
 
     def cuts(self, content: bytes) -> list[bytes]:
-        """Cut bytes at up to fifteen places, some of them the same."""
+        """Cut bytes at up to fifteen places, possibly the same place twice."""
         places = sorted(self.number(65536) % (len(content) + 1) for _ in range(self.number(16)))
         edges = [0, *places, len(content)]
         return [content[a:b] for a, b in itertools.pairwise(edges)]
 
     @property
     def ended(self) -> bool:
-        """Whether nothing is left."""
+        """Whether all bytes are used."""
         return self._at == len(self._content)
 
 
 def check_error(error: H2oError, *kinds: type[H2oError]) -> None:
-    """Check that an error is of one of these kinds, and its text one that can be shown."""
+    """Check that an error has one of these types, and a printable message."""
     assert isinstance(error, kinds or H2oError)
     assert len(str(error)) <= LONGEST_TEXT
     str(error).encode("utf-8", "surrogatepass")
 
 
 def lines(content: bytes) -> None:
-    """The lines are those of the rules, however they are cut; none is over the limit."""
+    """Lines end where the rules say, however the input is cut, and stay within the limit."""
     tape = Tape(content)
     limit = (4, 64, 1 << 20)[tape.number(3)]
     head, body = tape.take(32), tape.rest()
@@ -125,12 +125,14 @@ def lines(content: bytes) -> None:
 
 
 def answer(content: bytes) -> None:
-    """Bytes come to tokens or a typed error; a cut changes nothing; the end ends it."""
+    """Bytes yield tokens or a typed error, however they are cut; the end finishes the answer."""
     tape = Tape(content)
     limit = (16, 120, 1 << 20)[tape.number(3)]
     head, body = tape.take(32), tape.rest()
     whole = _read_answer([body], limit)
-    assert repr(_read_answer(Tape(head).cuts(body), limit)) == repr(whole)  # NaN is not NaN
+    assert repr(_read_answer(Tape(head).cuts(body), limit)) == repr(
+        whole
+    )  # compare the text, as NaN != NaN
     tokens, final, error = whole
     assert final is None or error is None
     if error is not None:
@@ -157,7 +159,7 @@ def _read_answer(pieces: list[bytes], limit: int) -> tuple[list[Token], object, 
 
 
 def search(content: bytes) -> None:
-    """Bytes come to entries or a typed error; a cut changes nothing."""
+    """Bytes yield entries or a typed error, however they are cut."""
     tape = Tape(content)
     limit = (32, 1 << 20)[tape.number(2)]
     head, body = tape.take(32), tape.rest()
@@ -166,7 +168,7 @@ def search(content: bytes) -> None:
     assert cut[1] == whole[1]
     if whole[2] is None or cut[2] is None:
         assert repr(cut) == repr(whole)
-    else:  # the entries of the piece in which an error is are lost; its text may show less
+    else:  # entries in the same piece as an error are lost; its message may show less
         assert type(cut[2]) is type(whole[2])
         check_error(whole[2])
 
@@ -188,7 +190,7 @@ def _read_search(
 
 
 def devalue(content: bytes) -> None:
-    """What JSON can say is a value or a protocol error."""
+    """Any JSON yields a value or a protocol error."""
     try:
         value = json.loads(content)
     except (ValueError, RecursionError):
@@ -202,7 +204,7 @@ def devalue(content: bytes) -> None:
 
 
 def page(content: bytes) -> None:
-    """Any body of `__data.json` is read, or one of our errors."""
+    """Any body of `__data.json` is read, or raises one of our errors."""
     for read in (stored.read_root, stored.read_conversation):
         try:
             read(content)
@@ -211,7 +213,7 @@ def page(content: bytes) -> None:
 
 
 def reply(content: bytes) -> None:
-    """Any answer to any small request is read, or one of our errors."""
+    """Any response to any small request is read, or raises one of our errors."""
     tape = Tape(content)
     status = (200, 204, 303, 308, 400, 405, 429, 500, 503, 100 + tape.number(65536) % 900)[
         tape.number(10)
@@ -245,7 +247,7 @@ def reply(content: bytes) -> None:
 
 
 def cookies(content: bytes) -> None:
-    """Whatever `Set-Cookie` says, the session stays one that can be sent."""
+    """Whatever `Set-Cookie` contains, the session cookie can be sent."""
     session = Session(None, _OURS)
     session.adopt(content.decode("latin-1").split("\n"))
     assert session.cookie.isascii()
@@ -261,10 +263,10 @@ def cookies(content: bytes) -> None:
 
 
 def address(content: bytes) -> None:
-    """Any text is a base URL that a request could be sent to, or a value error."""
+    """Any text yields a base URL for requests, or a ValueError."""
     try:
         found = Address.parse(content.decode("utf-8", "surrogatepass"))
-    except ValueError:  # as is that of bytes that are no text
+    except ValueError:  # also for bytes that are not valid text
         return
     assert found.url.startswith(("http://", "https://"))
     assert found.url.isascii()
@@ -289,7 +291,7 @@ _HEADS = (
 
 @cache
 def snippets() -> list[bytes]:
-    """Bodies, and lines of streams, that were recorded."""
+    """Return recorded bodies and stream lines."""
     found = [exchange.body for exchange in everything() if 0 < len(exchange.body) < 5000]
     for exchange in streams():
         found += [line + b"\n" for line in exchange.body.split(b"\n")[:40] if line]
@@ -328,7 +330,7 @@ def _answers(tape: Tape) -> Iterator[Answer]:
 
 
 def flow(content: bytes) -> None:
-    """A chat ends in a reply or a typed error, stopped or broken off anywhere; all is told once."""
+    """A chat ends in a reply or a typed error wherever it is stopped; the server is told once."""
     tape = Tape(content)
     breaks, stops = tape.number(64), tape.number(64)
     recover = bool(tape.number(2))
@@ -382,8 +384,8 @@ TARGETS: dict[str, Target] = {
 
 
 def seeds(target: str) -> list[bytes]:
-    """Inputs to begin with."""
-    # Where a target takes choices from the front of its input: all bytes, cut somewhere.
+    """Return the initial inputs of a target."""
+    # For targets that take choices from the front of their input: all bytes, cut somewhere.
     front = {"lines": 32, "answer": 32, "search": 32, "reply": 1}.get(target, 0)
     found = [
         b"\2" + random.Random(number).randbytes(front) + body if front else body
@@ -410,7 +412,7 @@ def seeds(target: str) -> list[bytes]:
 
 
 def mutate(draw: random.Random, content: bytes, others: Sequence[bytes]) -> bytes:
-    """Change an input here and there."""
+    """Change an input at random places."""
     made = bytearray(content[:4096])
     for _ in range(draw.randint(1, 6)):
         at = draw.randint(0, len(made))
@@ -447,11 +449,11 @@ def mutate(draw: random.Random, content: bytes, others: Sequence[bytes]) -> byte
 
 
 class Tally:
-    """What came of a target.
+    """The results of a target.
 
     Attributes:
         executions: how often it ran.
-        crashes: the files in which the inputs are that it failed on.
+        crashes: the files with the inputs that made it fail.
     """
 
     def __init__(self, name: str, directory: Path) -> None:
@@ -462,7 +464,7 @@ class Tally:
         self.crashes: list[Path] = []
 
     def run(self, content: bytes) -> None:
-        """Run once; a crash at a place that is known already counts no more."""
+        """Run once; a crash at a known place is not counted again."""
         self.executions += 1
         try:
             TARGETS[self._name](content)
@@ -480,7 +482,7 @@ class Tally:
 
 
 def run_blind(name: str, tally: Tally, *, seconds: float, runs: int | None, seed: int) -> None:
-    """Run a target on inputs mutated at random."""
+    """Run a target on randomly mutated inputs."""
     draw = random.Random(f"{seed}:{name}")
     known = seeds(name)
     until = time.monotonic() + seconds
@@ -492,7 +494,7 @@ def run_blind(name: str, tally: Tally, *, seconds: float, runs: int | None, seed
 
 def run_guided(name: str, seconds: float, directory: Path, figures: Path) -> None:
     """Run a target under atheris, which ends the process."""
-    atheris = importlib.import_module("atheris")  # an extra, without types
+    atheris = importlib.import_module("atheris")  # an optional package, without types
 
     directory.mkdir(parents=True, exist_ok=True)
     tally = Tally(name, directory)
@@ -503,7 +505,7 @@ def run_guided(name: str, seconds: float, directory: Path, figures: Path) -> Non
         if time.monotonic() - begun >= seconds:
             figures.write_text(json.dumps([tally.executions, [*map(str, tally.crashes)]]))
             sys.stdout.flush()
-            os._exit(0)  # libFuzzer has no other way to stop and come back
+            os._exit(0)  # libFuzzer cannot stop and return
 
     module_names = ("h2o_client.protocol", "h2o_client.errors")
     for module in list(sys.modules.values()):
@@ -528,7 +530,7 @@ def run_guided(name: str, seconds: float, directory: Path, figures: Path) -> Non
 
 
 def _instrument(atheris: ModuleType, module: str, value: object) -> None:
-    """Let atheris see the branches of a function, or of the methods of a class."""
+    """Let atheris trace the branches of a function, or of the methods of a class."""
     if getattr(value, "__module__", None) != module:
         return
     functions = vars(value).values() if isinstance(value, type) else [value]
@@ -539,7 +541,7 @@ def _instrument(atheris: ModuleType, module: str, value: object) -> None:
 
 
 def guide(name: str, seconds: float, directory: Path) -> Tally:
-    """Run a target under atheris in a process of its own, and return what came of it."""
+    """Run a target under atheris in a separate process, and return its results."""
     tally = Tally(name, directory)
     with tempfile.TemporaryDirectory() as temporary:
         figures = Path(temporary) / "figures"
@@ -551,7 +553,7 @@ def guide(name: str, seconds: float, directory: Path) -> Tally:
         if figures.exists():
             tally.executions, crashes = json.loads(figures.read_text())
             tally.crashes = [Path(path) for path in crashes]
-        else:  # the process died: of a hang, or for want of memory
+        else:  # the process died, after a hang or out of memory
             tally.crashes = [directory]
     return tally
 

@@ -1,13 +1,13 @@
-"""A server that means harm: it answers each request with the bytes that a test gives it.
+"""A malicious server: it answers each request with the exact bytes that a test provides.
 
-`Hostile` reads requests well enough to tell them apart, writes down what it heard, and then plays
-a `Play`: raw bytes, endless if the test wants, with pauses. Operations without a play are answered
-as by a server that is well, so that a chat comes as far as the test wants it to.
+`Hostile` reads requests well enough to tell them apart, records what it received, and then runs
+a `Play`: raw bytes, endless if the test wants, with pauses. Operations without a play get the
+answer of a healthy server, so that a chat gets as far as the test needs.
 
-It counts the bytes that it could send before the client hung up. What was sent is at most what the
-client has taken and what fits into the sockets between, `IN_FLIGHT`; so a bound on the bytes sent
-is a bound on the bytes taken, without a clock. Everything here ends by itself: what is endless
-ends at `PLENTY` bytes, a wait after `PATIENCE` seconds.
+It counts the bytes that it could send before the client hung up. That is at most what the client
+read plus what fits into the sockets between, `IN_FLIGHT`; so a bound on the bytes sent is a bound
+on the bytes read, without a clock. Everything here ends by itself: endless output at `PLENTY`
+bytes, a wait after `PATIENCE` seconds.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ PATIENCE = 5.0
 PLENTY = 256 * 1024 * 1024
 _SEND_BUFFER = 64 * 1024
 IN_FLIGHT = 8 * 1024 * 1024
-"""Bytes that can be on their way: the send buffer, and what a receive buffer grows to."""
+"""Bytes that can be in flight: the send buffer, and the largest receive buffer."""
 
 CONVERSATION = "6b007c3d1090eb6ec94d77f1"
 JSON = "Content-Type: application/json"
@@ -35,7 +35,7 @@ EVENTS = "Content-Type: text/event-stream"
 HTML = "Content-Type: text/html"
 CHUNKED = "Transfer-Encoding: chunked"
 
-# Of nobody and for nothing: localhost, self-signed, from 2020 to 2120.
+# A throwaway certificate: localhost, self-signed, valid from 2020 to 2120.
 CERTIFICATE = """\
 -----BEGIN CERTIFICATE-----
 MIIBeDCCAR2gAwIBAgIBATAKBggqhkjOPQQDAjAUMRIwEAYDVQQDDAlsb2NhbGhv
@@ -61,11 +61,11 @@ Pieces = Iterable[bytes | float]
 
 @dataclass(frozen=True)
 class Play:
-    """What a request is answered with.
+    """The response to a request.
 
     Attributes:
         pieces: bytes to send; a number is a pause in seconds.
-        keep: whether the connection then waits for another request; else it is closed.
+        keep: whether the connection stays open for another request.
     """
 
     pieces: Pieces
@@ -73,27 +73,27 @@ class Play:
 
 
 class Whole(bytes):
-    """A response that is whole: its connection can be used again."""
+    """A complete response: its connection can be reused."""
 
 
 def answer(body: bytes = b"", *headers: str, status: str = "200 OK") -> Whole:
-    """Write an ordinary response of known length."""
+    """Build an ordinary response of known length."""
     return Whole(head(*headers, f"Content-Length: {len(body)}", status=status) + body)
 
 
 def head(*headers: str, status: str = "200 OK", version: str = "HTTP/1.1") -> bytes:
-    """Write the head of a response."""
+    """Build the head of a response."""
     return "\r\n".join([f"{version} {status}", *headers, "", ""]).encode("latin-1")
 
 
 def chunk(data: bytes) -> bytes:
-    """Write one chunk; the empty one is the last."""
+    """Build one chunk; the empty one is the last."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 @dataclass(frozen=True)
 class Endless:
-    """A start, and then the same again and again, with a pause before each if there is one."""
+    """A prefix, then the same piece again and again, optionally with a pause before each."""
 
     start: bytes
     again: bytes
@@ -108,7 +108,7 @@ class Endless:
 
 @dataclass(frozen=True)
 class Dripping:
-    """A start at once, and a body byte by byte."""
+    """A prefix at once, then a body byte by byte."""
 
     start: bytes
     body: bytes
@@ -122,7 +122,7 @@ class Dripping:
 
 
 def event(text: str, final: str = "null", *, special: str = "false") -> bytes:
-    """Write an event of an answer; the text stands in it as it is."""
+    """Build an event of an answer; the text is inserted unescaped."""
     token = f'{{"id":5,"text":"{text}","logprob":-0.5,"special":{special}}}'
     return f'data:{{"token":{token},"generated_text":{final},"details":null}}\n\n'.encode()
 
@@ -130,7 +130,7 @@ def event(text: str, final: str = "null", *, special: str = "false") -> bytes:
 END = event("</s>", '""', special="true")
 HELLO = event(" Hel") + event("lo") + END
 
-# A session that has chosen nothing, on a server without models.
+# A session without settings, on a server without models.
 _ROOT = (
     b'{"type":"data","nodes":[{"type":"data","data":[{"models":1,"settings":2,"conversations":1},'
     b'[],{"shareConversationsWithModelAuthors":3,"activeModel":4},true,""]}]}'
@@ -149,12 +149,12 @@ _REFUSED = answer(b'{"message":"Not found"}', JSON, status="404 Not Found")
 
 @dataclass(frozen=True)
 class Heard:
-    """A request as it came in.
+    """A request as received.
 
     Attributes:
-        operation: what it is for, as the client's own core would call it, or "?".
-        target: what it asks for.
-        raw: all of it.
+        operation: the name that the client's core gives it, or "?".
+        target: the request target.
+        raw: all of its bytes.
     """
 
     operation: str
@@ -172,13 +172,13 @@ class Hostile:
     """The server, on a port of its own. Use it in a `with` block.
 
     Args:
-        tls: whether it speaks TLS, with a certificate that it has signed itself.
+        tls: whether it speaks TLS, with a self-signed certificate.
 
     Attributes:
         heard: the requests, in order.
-        accepted: how many connections were made.
-        sent: the bytes that each operation was answered with.
-        faults: what went wrong in the server itself; must stay empty.
+        accepted: the number of connections.
+        sent: the bytes sent for each operation.
+        faults: errors of the server itself; must stay empty.
     """
 
     def __init__(self, *, tls: bool = False) -> None:
@@ -223,17 +223,17 @@ class Hostile:
 
     @property
     def operations(self) -> list[str]:
-        """What was asked for, in order."""
+        """The operations requested, in order."""
         return [heard.operation for heard in self.heard]
 
     def on(self, operation: str, play: Play | Pieces | bytes) -> None:
-        """Say how requests of an operation are answered from now on."""
+        """Set the response to all further requests of an operation."""
         if isinstance(play, bytes):
             play = Play([play], keep=isinstance(play, Whole))
         self._plays[operation] = play if isinstance(play, Play) else Play(play)
 
     def settled(self) -> None:
-        """Wait until the client has hung up on every connection."""
+        """Wait until the client has closed every connection."""
         for thread in list(self._threads):
             thread.join(PATIENCE)
             assert not thread.is_alive(), "a connection was left open"
@@ -248,7 +248,7 @@ class Hostile:
             self._open.add(connection)
             thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
             thread.start()
-            self._threads.append(thread)  # now it can be joined
+            self._threads.append(thread)  # only a started thread can be joined
 
     def _serve(self, plain: socket.socket) -> None:
         connection = plain
@@ -264,7 +264,7 @@ class Hostile:
                 if not self._play(connection, heard.operation):
                     break
         except OSError:
-            pass  # the client has hung up, or refused the certificate
+            pass  # the client hung up, or rejected the certificate
         except BaseException as error:  # noqa: BLE001 -- a test must see it
             self.faults.append(error)
         finally:
@@ -273,7 +273,7 @@ class Hostile:
             plain.close()
 
     def _play(self, connection: socket.socket, operation: str) -> bool:
-        """Answer; return whether the connection goes on."""
+        """Send the response; return whether the connection stays open."""
         play = self._plays.get(operation)
         if play is None:
             connection.sendall(WELL.get(operation, _REFUSED))
@@ -292,14 +292,14 @@ class Hostile:
 
 
 def _hang_up(connection: socket.socket) -> None:
-    """Close our side, so that all that was sent arrives; then wait for the other."""
+    """Close our side, so that all sent bytes arrive; then wait for the other side."""
     connection.shutdown(socket.SHUT_WR)
     while connection.recv(65536):
         pass
 
 
 def _hear(connection: socket.socket) -> Heard | None:
-    """Read one request; None: there is none any more."""
+    """Read one request; return None at the end of the connection."""
     raw = b""
     while (end := raw.find(b"\r\n\r\n")) < 0:
         data = connection.recv(65536)

@@ -1,14 +1,14 @@
-"""Ctrl-C where Python may look for it."""
+"""Simulates Ctrl-C at the points where Python checks for it."""
 
 from typing import SupportsIndex
 
 
 class CtrlC(BaseException):
-    """Stands for KeyboardInterrupt, which would end the tests."""
+    """Replaces KeyboardInterrupt, which would end the test run."""
 
 
 class Permit(list[bool]):
-    """A claim's permit, with Ctrl-C just after it was taken, once, if so wished."""
+    """The permit of a claim, with an optional Ctrl-C right after it is taken, once."""
 
     interrupted = False
 

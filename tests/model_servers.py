@@ -1,7 +1,7 @@
-"""Stubs of model servers, which answer over real sockets what they are told.
+"""Stubs of model servers, which send scripted responses over real sockets.
 
-`OpenAIStub` sends scripted events of an OpenAI-compatible server, and can stand still between
-two of them. A stub keeps what it was sent, and notices when it is left.
+`OpenAIStub` sends the events of an OpenAI-compatible server, and can pause between two of them.
+A stub records its requests, and notices when the client disconnects.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ GONE = (BrokenPipeError, ConnectionResetError)
 
 @dataclass
 class Asked:
-    """One request that a stub got."""
+    """One request received by a stub."""
 
     path: str
     headers: dict[str, str]
@@ -40,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.server
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the library's
-        """Say nothing."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
         self.do_POST()
@@ -75,7 +75,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def wait_until_left(self) -> None:
-        """Return when the other side has closed the connection."""
+        """Return once the client has closed the connection."""
         with suppress(*GONE):
             assert self.connection.recv(1) == b""
         self.stub.left.set()
@@ -98,7 +98,7 @@ class Server(ThreadingHTTPServer):
 
 @contextmanager
 def running(answer: Callable[[Asked, Handler], None], port: int = 0) -> Iterator[Server]:
-    """A stub, for as long as the block runs."""
+    """Run a stub during the block."""
     with Server(answer, port) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.005,))
         thread.start()
@@ -110,22 +110,22 @@ def running(answer: Callable[[Asked, Handler], None], port: int = 0) -> Iterator
 
 
 def delta(text: str | None, finish: str | None = None, **more: Any) -> dict[str, Any]:
-    """One event of an OpenAI-compatible server."""
+    """Build one event of an OpenAI-compatible server."""
     choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish, **more}
     return {"object": "chat.completion.chunk", "choices": [choice]}
 
 
 DONE = "[DONE]"
 WHOLE = [delta(" Hello"), delta(" there"), delta(None, "stop"), DONE]
-"""A whole answer."""
+"""A complete answer."""
 HOLD = "hold"
-"""In the place of an event: stand still until `OpenAIStub.go` is set."""
+"""Instead of an event: pause until `OpenAIStub.go` is set."""
 FLOOD = "flood"
-"""In the place of an event: one token after the other, until the other side leaves."""
+"""Instead of an event: send token after token until the client disconnects."""
 CUT = "cut"
-"""In the place of an event: close the connection, and no more."""
+"""Instead of an event: close the connection, and send nothing more."""
 LEFT = "left"
-"""In the place of an event: wait until the other side leaves."""
+"""Instead of an event: wait until the client disconnects."""
 
 
 @dataclass
@@ -133,12 +133,12 @@ class OpenAIStub:
     """An OpenAI-compatible server.
 
     Attributes:
-        events: What it says: events, `HOLD`, `FLOOD`, `CUT`, `LEFT`, `DONE`, or bytes verbatim.
-        refusals: Statuses and bodies that the next requests get, with a ``Retry-After``, and a
-            ``Location`` that leads astray.
-        whole: A body that it says instead of events.
-        models: What it lists.
-        go: Ends a `HOLD`.
+        events: what it sends: events, `HOLD`, `FLOOD`, `CUT`, `LEFT`, `DONE`, or bytes verbatim.
+        refusals: statuses and bodies for the next requests, sent with a ``Retry-After`` and a
+            misleading ``Location``.
+        whole: a body to send instead of events.
+        models: the models that it lists.
+        go: ends a `HOLD`.
     """
 
     events: list[Any] = field(default_factory=list[Any])

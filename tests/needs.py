@@ -1,4 +1,4 @@
-"""What a test needs that Windows does not have: the library runs there, its command and tests less.
+"""Marks for tests that need what Windows lacks; the library runs there, its command only in part.
 
 Linux and macOS have both, so nothing is skipped there.
 """

@@ -1,4 +1,4 @@
-"""The responses that httpx holds open."""
+"""Tracks the responses that httpx holds open."""
 
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -25,7 +25,7 @@ class OpenResponses:
         self._open.discard(stream)
 
     def check(self) -> None:
-        """Fail if there is one, when what cleans up in the background has had its time."""
+        """Fail if a response is still open after background clean-up has had time to finish."""
         for _ in range(1000):
             if not self._open:
                 return
@@ -59,7 +59,7 @@ class _AsyncStream(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         try:
             await self._stream.aclose()
-        finally:  # what a native cancellation does to httpcore's way from here is not ours to mend
+        finally:  # a native cancellation can break httpcore beyond this point, which we cannot fix
             self._responses.closed(self)
 
 

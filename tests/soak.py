@@ -1,34 +1,33 @@
-"""A long run against faults: `python -m tests.soak`, from the root of the repository.
+"""A long run with faults: `python -m tests.soak`, from the root of the repository.
 
     python -m tests.soak [--seconds 60] [--streams N] [--seed 1] [--backend all] [--workers 16]
 
 Workers share one client (threads, or tasks on asyncio or trio) and make chats, streams and
-conversations at random, which they read to the end, stop, leave, raise out of or are cancelled
-in. Meanwhile the emulator loses connections, in the answer and before it, ends answers early,
-answers 502 to 504, breaks generations off, is slow, and forgets its sessions. It answers each
-prompt with words of its own, so that what arrives can be checked to the letter.
+conversations at random, which they read to the end, stop, leave, fail in or are cancelled in.
+Meanwhile the emulator drops connections before and during answers, ends answers early, responds
+with 502 to 504, aborts generations, is slow, and forgets its sessions. Each prompt has a unique
+answer, so that the text received can be compared exactly.
 
-What is printed at the end:
+The report at the end:
 
-    streams             answers that were asked for
-    tokens              pieces of text that were given
-    whole / recovered   answers that came whole; of these, those whose connection was lost
+    streams             answers requested
+    tokens              pieces of text received
+    whole / recovered   complete answers; of these, those whose connection was lost
     left                answers that the caller stopped, left or was cancelled in
     errors              answers that ended in a typed error, by its name
-    faults injected     as above, those that a request met
-    answers lost        given out as whole, and were not           must be 0
-    wrong texts         what arrived was not what was said         must be 0
-    other errors        exceptions that are none of ours           must be 0
-    conversations left  on the server, once the client has closed  must be 0
-    generations running the same                                   must be 0
-    connections open    the same                                   must be 0
-    memory              resident, after the first tenth of the run and at its end, with the
-                        emulator, which runs in a thread of the same process
+    faults injected     faults that hit a request
+    answers lost        incomplete answers reported as complete    must be 0
+    wrong texts         received text that differs from the answer must be 0
+    other errors        exceptions that are not ours               must be 0
+    conversations left  on the server after the client has closed  must be 0
+    generations running on the server after the client has closed  must be 0
+    connections open    on the server after the client has closed  must be 0
+    memory              resident, after the first tenth of the run and at its end, including
+                        the emulator, which runs in a thread of the same process
 
-The exit status is 1 where one of those is not 0. The same seed gives the same calls and faults,
-but for what the order of threads and tasks makes of them. The waits for what a server that was
-told to stop does then are short here (0.1 and 0.5 s, not 2 and 30), because the emulator notices
-a stop after 0.02 s.
+The exit status is 1 if one of these is not 0. The same seed gives the same calls and faults, apart
+from the scheduling of threads and tasks. Delays after telling a server to stop are short here (0.1
+and 0.5 s, not 2 and 30), because the emulator notices a stop after 0.02 s.
 """
 
 import argparse
@@ -68,46 +67,46 @@ MUST_BE_ZERO = (
 
 
 class OwnError(Exception):
-    """What a caller raises."""
+    """The error raised by a caller."""
 
 
 @dataclass
 class Tally:
-    """What was counted."""
+    """The counts of a run."""
 
     counts: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
 
     def add(self, other: "Tally") -> None:
-        """Add what another has counted."""
+        """Add the counts of another tally."""
         self.counts += other.counts
         self.errors += other.errors
         self.examples += other.examples[:3]
 
     def note(self, what: str, example: str) -> None:
-        """Count something that must not be."""
+        """Count a violation."""
         self.counts[what] += 1
         self.examples.append(f"{what}: {example}")
 
 
 class Model:
-    """Answers each prompt as was planned for it; asked again, without a fault."""
+    """Sends the planned answer to each prompt; on later requests, without a fault."""
 
     def __init__(self) -> None:
         self._plans: dict[str, list[Answer]] = {}
         self.faults = 0
 
     def plan(self, prompt: str, answer: Answer, text: Sequence[str]) -> None:
-        """Plan an answer, and what is said from the second time on."""
+        """Plan an answer, and the text for later requests."""
         self._plans[prompt] = [Answer(tokens=text), answer]
 
     def forget(self, prompt: str) -> None:
-        """Nobody asks this again."""
+        """Forget a prompt that will not be asked again."""
         self._plans.pop(prompt, None)
 
     def __call__(self, request: GenerationRequest) -> Answer:
-        """Answer."""
+        """Answer a request."""
         plans = self._plans.get(request.messages[-1][1], [Answer(" gone")])
         if len(plans) == 1:
             return plans[0]
@@ -124,15 +123,15 @@ class Budget:
     streams: int | None
 
     def take(self) -> bool:
-        """Take one stream of it; False: that is all."""
+        """Take one stream from the budget; return False if it is used up."""
         if self.streams is not None:
-            self.streams -= 1  # threads may take one too many
+            self.streams -= 1  # concurrent threads may take one too many
             return self.streams >= 0
         return time.monotonic() < self.until
 
 
 class Worker:
-    """Makes one call after the other."""
+    """Makes one call after another."""
 
     def __init__(
         self, api: "Api", client: AsyncH2oClient, model: Model, seed: str, budget: Budget
@@ -147,7 +146,7 @@ class Worker:
         self.number = 0
 
     async def work(self) -> None:
-        """Do it all."""
+        """Work until the budget is used up."""
         while self.budget.take():
             await self.inject()
             length = self.random.choice((0, 0, 1, 3))
@@ -159,7 +158,7 @@ class Worker:
                     await self.call(conversation.stream, conversation.send)
 
     async def inject(self) -> None:
-        """Lay a fault before some request, whose ever it will be."""
+        """Inject a fault into some next request, of any worker."""
         draw = self.random.random()
         if draw < 0.01:
             self.tally.counts["faults injected"] += 1
@@ -173,7 +172,7 @@ class Worker:
                     Fault(504),
                     Fault(disconnect=True),
                     Fault(delay=0.01),
-                    # A conversation that was made unknown to the client could not be deleted.
+                    # The client could not delete a conversation whose creation it never learned of.
                     Fault(disconnect=True, processed=on != "create"),
                 )
             )
@@ -185,7 +184,7 @@ class Worker:
         stream: Callable[[str], AsyncChatStream],
         chat: Callable[[str], Awaitable[Reply]],
     ) -> None:
-        """Ask one thing, in one of the ways, and check what comes of it."""
+        """Make one request in a random way, and check the outcome."""
         self.number += 1
         prompt = f"{self.name} {self.number}"
         words = [f" {prompt}:{index}" for index in range(self.random.randint(1, 30))]
@@ -216,7 +215,7 @@ class Worker:
         self.check("".join(words), "".join(seen), whole=outcome == "whole")
 
     async def read(self, stream: AsyncChatStream, seen: list[str]) -> str:
-        """Read a stream, to its end or not; return what became of it."""
+        """Read a stream, possibly not to its end; return its outcome."""
         way = self.random.choice(("read", "read", "read", "stop", "break", "raise", "cancel"))
         after = self.random.randint(1, 10)
         seconds = self.random.uniform(0, 0.03)
@@ -237,13 +236,13 @@ class Worker:
                     return "left"
                 if way == "raise":
                     raise OwnError
-                await stream.stop()  # what was read and not given yet is dropped
+                await stream.stop()  # drops text that was received but not yet returned
                 return "left"
         self.tally.counts["recovered"] += stream.reply.recovered
         return "whole"
 
     def answer(self, words: Sequence[str]) -> Answer:
-        """Plan how the model server says these words."""
+        """Plan how the model server sends these words."""
         pace = self.random.choice((0.0, 0.0, 0.001, 0.003))
         form: dict[str, Any] = {"tokens": words, "pace": pace}
         form["join"] = self.random.choice((1, 1, 4))
@@ -260,7 +259,7 @@ class Worker:
         return Answer(**form)
 
     def check(self, said: str, seen: str, *, whole: bool) -> None:
-        """Check what arrived against what was said."""
+        """Check the received text against the answer."""
         if not said.startswith(seen):
             self.tally.note("wrong texts", f"{seen!r} of {said!r}")
         elif whole and seen != said:
@@ -268,12 +267,12 @@ class Worker:
 
 
 def memory() -> float:
-    """Return the resident memory, in MB."""
+    """Return the resident memory in MB."""
     gc.collect()
     statm = Path("/proc/self/statm")
     if statm.exists():
         return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-    import resource  # not on Windows
+    import resource  # not available on Windows
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
@@ -281,7 +280,7 @@ def memory() -> float:
 def run(
     backend: str, *, seconds: float, streams: int | None, seed: int, workers: int
 ) -> tuple[Tally, tuple[float, float]]:
-    """Run one backend; return what was counted, and the memory before and after."""
+    """Run one backend; return the counts, and the memory before and after."""
     sys.path.insert(0, str(Path(__file__).parent))
     backends = importlib.import_module("backends")
     model, total = Model(), Tally()
@@ -300,7 +299,7 @@ def run(
                 ]
                 async with client:
                     await api.concurrently([worker.work for worker in crew])
-                    await api.wait(server.clear)  # the last clean-up meets no fault
+                    await api.wait(server.clear)  # the last clean-up runs without faults
                 for worker in crew:
                     total.add(worker.tally)
                 figures.append(memory())
@@ -331,7 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=16, help="threads or tasks (16)")
     parser.add_argument("--backend", choices=(*BACKENDS, "all"), default="all")
     options = parser.parse_args(arguments)
-    # What a client logs of clean-ups that are tried again is expected here.
+    # The log of retried clean-ups is expected here.
     logger = logging.getLogger("h2o_client")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""The rules of the tree, read off the code: who may import whom, and what may stand where."""
+"""Check the architecture of the package: which module may import which, and what it may contain."""
 
 import ast
 import functools
@@ -13,7 +13,7 @@ import h2o_client
 
 ROOT = Path(h2o_client.__file__).parent
 LONGEST = 600
-OTHER_WORLDS = {"emulator", "testing"}  # no part of the client
+OTHER_WORLDS = {"emulator", "testing"}  # not part of the client
 USERS = {
     "cli", "g4f", "batch", "bridge", "langchain", "llm_plugin", "notebook", "magics", "plugins",
     "__main__",
@@ -29,12 +29,12 @@ TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 
 
 def part(name: str) -> str:
-    """The part of the package that a module belongs to."""
+    """Return the part of the package that a module belongs to."""
     return name.partition(".")[0]
 
 
 def imports(name: str) -> Iterator[tuple[str, str | None]]:
-    """What a module imports, wherever it does: modules, and names of them."""
+    """Return everything that a module imports, at any level: modules, and names from them."""
     for node in ast.walk(TREES[name]):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -46,7 +46,7 @@ def imports(name: str) -> Iterator[tuple[str, str | None]]:
 
 
 def imported(name: str) -> set[str]:
-    """The modules that a module imports; `from package import module` counts as one."""
+    """Return the modules that a module imports; `from package import module` counts as one."""
     found = set()
     for module, attribute in imports(name):
         found.add(module)
@@ -61,7 +61,7 @@ def tops(name: str) -> set[str]:
 
 
 def ours(name: str) -> set[str]:
-    """The parts of this package that a module imports; "" is the package itself."""
+    """Return the parts of this package that a module imports; "" is the package itself."""
     return {
         part(module.removeprefix("h2o_client").removeprefix("."))
         for module in imported(name)
@@ -84,22 +84,22 @@ def test_the_core_does_no_io() -> None:
         assert ours(name) <= {"protocol", "diagnosis", "errors", "options", "stored", "types"}, name
 
 
-def test_the_core_asks_no_clock() -> None:
+def test_the_core_reads_no_clock() -> None:
     for name in of("protocol"):
         for node in ast.walk(TREES[name]):
             if isinstance(node, ast.Attribute) and node.attr in ("now", "today", "utcnow"):
                 raise AssertionError(f"{name}, line {node.lineno}: {ast.unparse(node)}")
 
 
-def test_of_the_client_the_shells_and_what_they_share_import_httpx() -> None:
+def test_only_shells_and_client_import_httpx() -> None:
     found = {name for name in MODULES if tops(name) & {"httpx", "httpcore"}}
-    # `doctor` takes the steps below the client by itself.
+    # `doctor` runs the network steps below the client by itself.
     found -= {"cli.examination", "cli.probe"}
     assert {part(name) for name in found} - {*OTHER_WORLDS, "_fast"} == {"_client"}
 
 
-def test_the_fast_transport_is_httpxs_affair() -> None:
-    """It knows nothing of the client, which knows it in one place, when it is asked for."""
+def test_fast_transport_is_independent_of_the_client() -> None:
+    """It does not know the client, which imports it in one place, and only on request."""
     for name in of("_fast"):
         assert ours(name) <= {"_fast"}
         for node in ast.walk(TREES[name]):
@@ -110,28 +110,30 @@ def test_the_fast_transport_is_httpxs_affair() -> None:
         "_client.http"
     }
     assert not tops("_fast.framing") & {"httpx", "httpcore", "asyncio", "socket", "ssl", "time"}
-    for node in TREES["_client.http"].body:  # not those within functions
+    for node in TREES["_client.http"].body:  # not inside functions
         assert "_fast" not in ast.unparse(node) or isinstance(node, ast.FunctionDef)
 
 
-def test_of_the_emulator_one_module_imports_httpx_and_only_when_used() -> None:
-    """The engines that ask a real model server share it; nothing else of it needs a client."""
+def test_one_emulator_module_imports_httpx_lazily() -> None:
+    """The engines for model servers share it; nothing else in the emulator needs a client."""
     found = {name for name in MODULES if tops(name) & {"httpx", "httpcore"}}
     assert {name for name in found if part(name) == "emulator"} == {"emulator.engines.http"}
     for name in of("emulator"):
-        for node in TREES[name].body:  # not those within functions
+        for node in TREES[name].body:  # not inside functions
             if isinstance(node, ast.ImportFrom) and not name.startswith("emulator.engines."):
                 assert not (node.module or "").startswith("h2o_client.emulator.engines.")
 
 
-def test_the_emulator_shares_nothing_with_the_client() -> None:
+def test_emulator_shares_no_code_with_the_client() -> None:
     for name in of("emulator"):
-        assert ours(name) <= {"emulator", "extras"}, name  # how to install what is missing
+        assert ours(name) <= {"emulator", "extras"}, (
+            name
+        )  # `extras`: how to install what is missing
 
 
 @functools.cache
 def modules_imported(name: str) -> set[str]:
-    """The modules of this package that a module imports, for types too."""
+    """Return the modules of this package that a module imports, including type-only imports."""
     found = set()
     for module, attribute in imports(name):
         place = module.removeprefix("h2o_client").removeprefix(".")
@@ -141,7 +143,7 @@ def modules_imported(name: str) -> set[str]:
 
 
 def in_a_cycle(name: str) -> bool:
-    """Whether a module imports itself by way of others."""
+    """Whether a module imports itself through others."""
     reached, new = set(), modules_imported(name)
     while new:
         reached |= new
@@ -149,8 +151,8 @@ def in_a_cycle(name: str) -> bool:
     return name in reached
 
 
-def test_no_two_files_import_each_other() -> None:
-    """Not for types either."""
+def test_no_circular_imports() -> None:
+    """Type-only imports count, too."""
     found = {name for name in MODULES if in_a_cycle(name)}
     assert found == set()
 
@@ -166,9 +168,9 @@ def test_errors_and_types_import_no_other_part() -> None:
     assert ours("stored") == {"types"}
 
 
-def test_the_shells_do_not_know_each_other() -> None:
+def test_sync_and_async_shells_do_not_import_each_other() -> None:
     shells = {f"h2o_client.{name}" for name in SYNC | ASYNC}
-    # The cleaner works in a thread of its own, for both.
+    # The cleaner runs in a thread of its own, for both.
     for name in set(of("_client")) - SYNC - ASYNC - {"_client.cleaner"}:
         assert not imported(name) & shells
     for name in SYNC:
@@ -179,7 +181,7 @@ def test_the_shells_do_not_know_each_other() -> None:
         assert not tops(name) & {"asyncio", "trio", "threading", "time"}
 
 
-def test_what_is_built_upon_the_client_uses_its_public_names() -> None:
+def test_code_on_top_of_the_client_uses_its_public_api() -> None:
     known_parts = {
         "", "diagnosis", "errors", "extras", "options", "safe_text", "stored", "types", "bridge",
         "emulator", "cli", "plugins",
@@ -215,7 +217,7 @@ def yields(nodes: list[ast.stmt]) -> Iterator[int]:
                 yield item.lineno
 
 
-def test_no_yield_where_closing_a_flow_would_fail() -> None:
+def test_flows_do_not_yield_while_closing() -> None:
     wide = {"BaseException", "GeneratorExit"}
     for name in of("protocol"):
         for node in ast.walk(TREES[name]):
@@ -232,13 +234,13 @@ def _code(node: ast.expr) -> str:
     return ast.unparse(node)
 
 
-def test_the_rule_on_yield_finds_one() -> None:
+def test_yield_check_detects_a_violation() -> None:
     tree = ast.parse("def f():\n try:\n  pass\n finally:\n  x = yield\n")
     found = [node for node in ast.walk(tree) if isinstance(node, ast.Try)]
     assert list(yields(found[0].finalbody)) == [5]
 
 
-def test_the_shells_hold_no_generators() -> None:
+def test_shells_contain_no_generators() -> None:
     managers = {"contextmanager", "asynccontextmanager"}  # entered and left in one place
     for name in [*sorted(SYNC | ASYNC), *of("g4f", "batch", "notebook", "magics")]:
         for node in ast.walk(TREES[name]):
@@ -250,7 +252,7 @@ def test_the_shells_hold_no_generators() -> None:
 
 
 def _own_nodes(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.AST]:
-    """The nodes of a function, without those of the functions within it."""
+    """Yield the nodes of a function, without those of nested functions."""
     waiting: list[ast.AST] = [*function.body]
     while waiting:
         node = waiting.pop()
@@ -264,26 +266,26 @@ def test_no_module_is_too_long() -> None:
     assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
 
 
-def test_every_module_says_what_it_is() -> None:
+def test_every_module_has_a_docstring() -> None:
     assert [name for name, tree in TREES.items() if not ast.get_docstring(tree)] == []
 
 
 RECORDING = re.compile(r"\b\d\d[a-z]?_[a-z]\w+")
 
 
-def test_what_help_prints_names_no_recording() -> None:
+def test_docstrings_name_no_recordings() -> None:
     for name, tree in TREES.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 assert RECORDING.findall(ast.get_docstring(node) or "") == [], name
 
 
-def test_the_rule_on_recordings_finds_one() -> None:
+def test_recording_check_detects_a_violation() -> None:
     assert RECORDING.findall("as seen [02b_settings_stored].") == ["02b_settings_stored"]
 
 
 def test_all_is_sorted_and_importable() -> None:
-    # As ruff's RUF022 has it: constants, then classes, then the rest.
+    # The order of ruff's RUF022: constants, then classes, then the rest.
     order = sorted(h2o_client.__all__, key=lambda name: (not name.isupper(), name))
     assert h2o_client.__all__ in (order, sorted(order))
     assert len(set(h2o_client.__all__)) == len(h2o_client.__all__)
@@ -305,7 +307,7 @@ def test_every_error_is_exported() -> None:
         assert name in (errors.__doc__ or ""), f"{name} is not in the tree at the top"
 
 
-def test_typed_names_are_the_exported_ones() -> None:
+def test_type_checking_imports_match_exports() -> None:
     tree = TREES["__init__"]
     typed = {
         alias.asname or alias.name
@@ -318,7 +320,7 @@ def test_typed_names_are_the_exported_ones() -> None:
     assert typed | {"__version__"} == set(h2o_client.__all__)
 
 
-def test_init_has_no_logic_but_the_lazy_import() -> None:
+def test_init_only_contains_the_lazy_import() -> None:
     tree = TREES["__init__"]
     functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
     assert functions == ["__getattr__", "__dir__"]
@@ -328,7 +330,7 @@ def test_init_has_no_logic_but_the_lazy_import() -> None:
     assert conditions == ["TYPE_CHECKING"]
 
 
-def test_the_version_is_the_newest_in_the_changelog() -> None:
+def test_version_is_the_newest_in_the_changelog() -> None:
     path = ROOT.parent / "CHANGELOG.md"
     if not path.exists():
         pytest.skip("not a source tree")

@@ -1,4 +1,4 @@
-"""The benchmark runs: tiny counts, no thresholds. Peers that are not installed are left out."""
+"""The benchmarks run with tiny counts and without thresholds. Uninstalled peers are skipped."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from benchmarks.report import from_json, summary, svg
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_server_ends_with_its_parent() -> None:
+def test_server_exits_with_its_parent() -> None:
     command = [sys.executable, "-m", "tests.benchmarks.server"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe) as server:
@@ -27,7 +27,7 @@ def test_the_server_ends_with_its_parent() -> None:
 
 
 @pytest.mark.slow
-def test_one_section_with_two_clients() -> None:
+def test_benchmark_runs_one_section_with_two_clients() -> None:
     command = [sys.executable, "-m", "tests.benchmarks", "--smoke"]
     done = subprocess.run(
         [*command, "--only", "burst", "limit-sync", "ours-sync"],
@@ -42,10 +42,10 @@ def test_one_section_with_two_clients() -> None:
 
 
 @pytest.mark.long
-def test_a_smoke_run(tmp_path: Path) -> None:
+def test_smoke_run_measures_every_installed_client(tmp_path: Path) -> None:
     written, chart = tmp_path / "run.json", tmp_path / "run.svg"
     command = [sys.executable, "-m", "tests.benchmarks", "--smoke"]
-    # The others do what these do too, and each is a process.
+    # The other sections cover the same code, and each starts a process.
     command += [
         "--only",
         "ours",
@@ -67,7 +67,7 @@ def test_a_smoke_run(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     results = json.loads(written.read_text("utf-8"))
-    # Every one whose packages are there was measured, and its text was the one sent.
+    # Every installed client was measured, and received the exact text.
     for section in ("paced", "burst"):
         assert {"limit-sync", "bytes-sync", "ours-sync", "ours-asyncio", "tree-sync"} <= set(
             results["sections"][section]
@@ -87,7 +87,7 @@ def test_a_smoke_run(tmp_path: Path) -> None:
     assert len(list(bars)) > len(results["sections"]["paced"])
 
 
-def test_the_manual_shows_the_figures_that_were_kept() -> None:
+def test_manual_shows_the_stored_figures() -> None:
     results = from_json((ROOT / "tests/benchmarks/figures.json").read_text("utf-8"))
     page = (ROOT / "docs/manual/speed.md").read_text("utf-8")
     assert "\n".join(summary(results)) in page

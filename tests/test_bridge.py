@@ -1,4 +1,4 @@
-"""OpenAI's API before a chat-ui server of either kind, by way of the client."""
+"""OpenAI's API in front of a chat-ui server of either kind, through the client."""
 
 import json
 import socket
@@ -24,7 +24,7 @@ def dialect(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def bridge(server: Emulator) -> Iterator[Emulator]:
-    """The bridge; whatever happens on it, nothing is left on the chat-ui server."""
+    """The bridge; after each test, nothing may be left on the chat-ui server."""
     models = upstream(server.url, timeouts=TIMEOUTS, retries=0)
     with Emulator(dialect="openai", models=models) as emulator:
         yield emulator
@@ -48,7 +48,7 @@ def ask(http: httpx.Client, **fields: Any) -> httpx.Response:
     return http.post("/chat/completions", json=body(http, **fields))
 
 
-def test_models_and_an_answer(server: Emulator, http: httpx.Client) -> None:
+def test_bridge_lists_models_and_answers(server: Emulator, http: httpx.Client) -> None:
     with H2oClient(server.url) as client:
         names = [model.name for model in client.models()]
     assert [model["id"] for model in http.get("/models").json()["data"]] == names
@@ -57,7 +57,7 @@ def test_models_and_an_answer(server: Emulator, http: httpx.Client) -> None:
     assert (choice["message"]["content"], choice["finish_reason"]) == ("Yes, whole", "stop")
 
 
-def test_a_stream(server: Emulator, http: httpx.Client) -> None:
+def test_bridge_streams_an_answer(server: Emulator, http: httpx.Client) -> None:
     server.reply(" Yes, whole")
     lines = ask(http, stream=True).text.split("\n\n")
     deltas = [json.loads(line[6:])["choices"][0]["delta"] for line in lines[:-2]]
@@ -65,7 +65,9 @@ def test_a_stream(server: Emulator, http: httpx.Client) -> None:
     assert lines[-2:] == ["data: [DONE]", ""]
 
 
-def test_parameters_where_the_server_takes_them(server: Emulator, http: httpx.Client) -> None:
+def test_parameters_are_sent_if_the_server_supports_them(
+    server: Emulator, http: httpx.Client
+) -> None:
     response = ask(http, temperature=0.5, max_tokens=9, stop="x")
     if server.dialect == "chat-ui-2023":
         (sent,) = bodies(server)
@@ -77,13 +79,13 @@ def test_parameters_where_the_server_takes_them(server: Emulator, http: httpx.Cl
         assert "message" not in kinds(server)
 
 
-def test_the_defaults_need_no_parameter(server: Emulator, http: httpx.Client) -> None:
+def test_default_values_are_accepted_on_every_server(server: Emulator, http: httpx.Client) -> None:
     server.reply(" Yes, whole")
     (choice,) = ask(http, temperature=1, top_p=1.0).json()["choices"]
     assert choice["message"]["content"] == "Yes, whole"
 
 
-def test_a_stop_text_needs_no_parameter(server: Emulator, http: httpx.Client) -> None:
+def test_stop_text_works_on_every_server(server: Emulator, http: httpx.Client) -> None:
     server.reply(Answer(" one two three four", hold_after=3))
     (choice,) = ask(http, stop=["two "]).json()["choices"]
     assert choice["message"]["content"] == "one "
@@ -92,7 +94,9 @@ def test_a_stop_text_needs_no_parameter(server: Emulator, http: httpx.Client) ->
     assert server.stops == 1
 
 
-def test_a_client_that_leaves_a_stream(server: Emulator, http: httpx.Client) -> None:
+def test_disconnecting_during_a_stream_stops_the_answer(
+    server: Emulator, http: httpx.Client
+) -> None:
     server.reply(Answer(" one two", hold_after=1))
     with http.stream("POST", "/chat/completions", json=body(http, stream=True)) as response:
         assert next(response.iter_lines()).startswith("data: ")
@@ -101,7 +105,9 @@ def test_a_client_that_leaves_a_stream(server: Emulator, http: httpx.Client) -> 
     assert server.stops == 1
 
 
-def test_a_client_that_leaves_before_the_answer(server: Emulator, http: httpx.Client) -> None:
+def test_disconnecting_before_the_response_stops_the_answer(
+    server: Emulator, http: httpx.Client
+) -> None:
     server.reply(Answer(" one two", hold_after=1))
     request = http.build_request("POST", "/chat/completions", json=body(http))
     head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
@@ -113,7 +119,7 @@ def test_a_client_that_leaves_before_the_answer(server: Emulator, http: httpx.Cl
     assert server.stops == 1
 
 
-def test_an_upstream_that_is_cut(server: Emulator, http: httpx.Client) -> None:
+def test_cut_upstream_stream_is_a_server_error(server: Emulator, http: httpx.Client) -> None:
     cut = Answer(" Half an", ending="cut", again=Answer(ending="cut"))
     server.reply(cut)
     *_, last, empty = ask(http, stream=True).text.split("\n\n")
@@ -123,17 +129,19 @@ def test_an_upstream_that_is_cut(server: Emulator, http: httpx.Client) -> None:
     assert ask(http).status_code == 502
 
 
-def test_an_answer_that_was_begun_again(server: Emulator, http: httpx.Client) -> None:
+def test_restarted_answer_is_an_error_in_a_stream(server: Emulator, http: httpx.Client) -> None:
     server.reply(Answer(" Half an", ending="cut", again=" Another"))
     *_, last, _ = ask(http, stream=True).text.split("\n\n")
     assert "error" in json.loads(last.removeprefix("data: "))
 
 
-def test_what_the_server_refuses(server: Emulator, http: httpx.Client) -> None:
+def test_server_errors_become_openai_errors(server: Emulator, http: httpx.Client) -> None:
     server.fault("message", Fault(status=429, headers={"retry-after": "7"}))
     response = ask(http)
     assert response.status_code == 429
-    of_2023 = server.dialect == "chat-ui-2023"  # the others' own limit restarts with each message
+    of_2023 = (
+        server.dialect == "chat-ui-2023"
+    )  # on the others, the limit restarts with each message
     assert response.headers["retry-after"] == ("7" if of_2023 else "61")
     assert response.headers["x-should-retry"] == "false"
     assert response.json()["error"]["type"] == "rate_limit_error"
@@ -142,7 +150,7 @@ def test_what_the_server_refuses(server: Emulator, http: httpx.Client) -> None:
     assert ask(http).headers["retry-after"] == (unsaid if of_2023 else "61")
     server.fault("message", Fault(status=403))
     forbidden = ask(http)
-    assert forbidden.status_code == 502  # the client of the bridge did nothing wrong
+    assert forbidden.status_code == 502  # the bridge's client did nothing wrong
     assert forbidden.headers["x-should-retry"] == "false"
     server.fault("message", Fault(status=503))
     overloaded = ask(http)
@@ -151,7 +159,7 @@ def test_what_the_server_refuses(server: Emulator, http: httpx.Client) -> None:
     assert (blank.status_code, blank.json()["error"]["type"]) == (400, "invalid_request_error")
 
 
-def test_a_server_that_is_not_there() -> None:
+def test_unreachable_server_is_an_error() -> None:
     with pytest.raises(TransportError):
         upstream("http://127.0.0.1:1", retries=0)
     engine = ChatUiEngine("http://127.0.0.1:1", retries=0)

@@ -1,7 +1,7 @@
-"""How many functions of ours are called on the two ways that every caller walks.
+"""Count the calls of our functions on the two paths that every caller takes.
 
-The figures are what the code takes today, and fall with it: a change that raises one has to say
-why. Later versions of Python call comprehensions no longer, and count less.
+The limits are today's counts: lower them when the code improves, and justify any increase. Later
+versions of Python inline comprehensions, and count less.
 """
 
 import sys
@@ -17,7 +17,7 @@ Calls = Counter[tuple[str, str]]
 
 
 def calls_of(act: Callable[[], object], *, until: str = "") -> Calls:
-    """Count the calls of ours in this thread, until httpx sends a request of a method."""
+    """Count our calls in this thread, until httpx sends a request with a given method."""
     calls: Calls = Counter()
     over = False
 
@@ -40,9 +40,9 @@ def calls_of(act: Callable[[], object], *, until: str = "") -> Calls:
     return calls
 
 
-def test_the_ways_to_the_first_token_and_out() -> None:
+def test_calls_to_the_first_token_and_to_close_stay_low() -> None:
     with Emulator() as server, H2oClient(server.url) as client:
-        client.chat("Warm up")  # a session is opened, modules are imported
+        client.chat("Warm up")  # opens a session, imports modules
         server.reply(Answer([" One"] * 3, hold_after=1))
         stream = client.stream("Hi")
 

@@ -1,6 +1,6 @@
 """The docstrings of the clients are complete, and their examples run as the reference shows them.
 
-Those of the async classes are the same, before the sync ones are generated from them.
+Those of the async classes have the same content; the sync ones are generated from them.
 """
 
 import doctest
@@ -29,7 +29,7 @@ PUBLIC = [
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: str(method.__qualname__))
-def test_an_example_runs(method: Callable[..., object], server: Emulator) -> None:
+def test_docstring_example_runs(method: Callable[..., object], server: Emulator) -> None:
     with (
         H2oClient(server.url) as client,
         client.conversation() as talk,
@@ -44,15 +44,15 @@ def test_an_example_runs(method: Callable[..., object], server: Emulator) -> Non
     assert "".join(written) == ""
 
 
-def test_each_method_of_the_service_has_one() -> None:
-    without = {"close", "display"}  # the guides show them
+def test_every_method_that_sends_a_request_has_an_example() -> None:
+    without = {"close", "display"}  # covered by the guides
     for kind in (H2oClient, Conversation, ChatStream):
         public = {name for name, value in vars(kind).items() if callable(value) and name[0] != "_"}
         assert public - without <= {method.__name__ for method in METHODS}, kind
 
 
 @pytest.mark.parametrize("method", PUBLIC, ids=lambda method: str(method.__qualname__))
-def test_arguments_and_result_are_described(method: Callable[..., object]) -> None:
+def test_docstring_describes_arguments_and_result(method: Callable[..., object]) -> None:
     text = inspect.getdoc(method) or ""
     section = re.search(r"^Args:\n((?: {4}.*\n)+)", text, re.MULTILINE)
     described = re.findall(r"^ {4}\**(\w+): ", section[1] if section else "", re.MULTILINE)

@@ -1,4 +1,4 @@
-"""What stands in the README and in the manual runs, each page from its first block to its last."""
+"""The README and the manual run as shown, each page from its first block to its last."""
 
 import importlib
 import re
@@ -22,7 +22,7 @@ def page(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Page]:
-    """What runs the blocks of a page, in a folder of their own."""
+    """Yield a function that runs the blocks of a page, in a folder of their own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("COLUMNS", "100")
@@ -37,7 +37,7 @@ def name(path: object) -> str:
 @pytest.mark.parametrize(
     ("page", "path"), [(path, path) for path in PAGES], indirect=["page"], ids=name
 )
-def test_all_that_a_page_shows_runs(page: Page, path: Path) -> None:
+def test_page_runs_as_shown(page: Page, path: Path) -> None:
     for block in blocks(path):
         if block.runs:
             page.run(block)
@@ -46,7 +46,7 @@ def test_all_that_a_page_shows_runs(page: Page, path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name)
-def test_every_block_is_of_a_kind_that_is_run(path: Path) -> None:
+def test_every_block_has_a_known_language(path: Path) -> None:
     found = blocks(path)
     assert {block.language for block in found} <= LANGUAGES
     fences = re.findall(r"^\s*```", path.read_text("utf-8"), re.MULTILINE)
@@ -55,7 +55,7 @@ def test_every_block_is_of_a_kind_that_is_run(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name)
-def test_what_a_page_links_to_exists(path: Path) -> None:
+def test_links_of_a_page_exist(path: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", path.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
     for link in re.findall(r"\]\(([^)#\s]+)", text):
         if "://" not in link:
@@ -63,10 +63,12 @@ def test_what_a_page_links_to_exists(path: Path) -> None:
 
 
 @pytest.mark.parametrize("module", ["h2o_client", "h2o_client.emulator"])
-def test_the_reference_has_every_public_name(module: str) -> None:
+def test_reference_has_every_public_name(module: str) -> None:
     pages = "".join(path.read_text("utf-8") for path in MANUAL.glob("reference/*.md"))
     for public in importlib.import_module(module).__all__:
-        error = module == "h2o_client" and hasattr(errors, public)  # its page has the whole module
+        error = module == "h2o_client" and hasattr(
+            errors, public
+        )  # its page documents the whole module
         assert error or re.search(rf"\b{module}\.{public}\b", pages), public
 
 

@@ -24,7 +24,7 @@ CLASSES: list[type[H2oError]] = [
     if inspect.isclass(value) and issubclass(value, H2oError)
 ]
 
-# Every attribute with a value that is not its default.
+# Every attribute with a value other than its default.
 COMMON = {"partial": "Hal"}
 STATUS = {"status": 418, "message": "words", "body": "{}", "retry_after": 2.5} | COMMON
 
@@ -61,10 +61,10 @@ def attributes_of(cls: type[H2oError]) -> dict[str, Any]:
         copy.deepcopy,
     ],
 )
-def test_an_error_pickles_and_copies_whole(cls: type[H2oError], way: Any) -> None:
+def test_error_survives_pickling_and_copying(cls: type[H2oError], way: Any) -> None:
     attributes = attributes_of(cls)
     error = cls("what happened", **attributes)
-    error.partial += "f"  # set later, as the flows do
+    error.partial += "f"  # set later, as in the flows
 
     again = way(error)
 
@@ -85,13 +85,13 @@ def test_every_attribute_is_documented(cls: type[H2oError]) -> None:
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_a_text_is_all_that_an_error_needs(cls: type[H2oError]) -> None:
+def test_error_needs_only_a_message(cls: type[H2oError]) -> None:
     error = cls("what happened")
     assert error.partial == ""
     assert str(error) == "what happened"
 
 
-def test_the_tree_is_the_documented_one() -> None:
+def test_exception_tree_matches_its_documentation() -> None:
     assert errors.__doc__ is not None
     _, tree, *_ = errors.__doc__.split("\n\n")
     parents: list[str] = []
@@ -115,7 +115,7 @@ def test_all_errors_are_exported() -> None:
         assert cls.__name__ in h2o_client.__all__
 
 
-def test_a_time_limit_is_a_builtin_timeout_error() -> None:
+def test_timeout_errors_are_builtin_timeout_errors() -> None:
     error = TransportTimeoutError("x")
     assert isinstance(error, TimeoutError)
     assert isinstance(error, TransportError)
@@ -133,7 +133,7 @@ def test_a_time_limit_is_a_builtin_timeout_error() -> None:
         ("cleanup", None, True, "the clean-up did not finish in time"),
     ],
 )
-def test_a_time_limit_says_which_it_was(
+def test_timeout_message_names_the_limit(
     limit: str, seconds: float | None, sent: bool, words: str
 ) -> None:
     error = TransportTimeoutError.exceeded(limit, seconds)
@@ -143,11 +143,11 @@ def test_a_time_limit_says_which_it_was(
     assert f"Timeouts.{limit}" in str(error)
 
 
-def test_silence_after_a_beginning_is_called_so() -> None:
+def test_timeout_message_after_partial_response() -> None:
     error = TransportTimeoutError.exceeded("idle", 1, begun=True)
     assert str(error) == "nothing more arrived within 1 second (Timeouts.idle)"
 
 
-def test_a_cut_stream_and_a_lost_connection_are_not_confused() -> None:
+def test_cut_stream_and_lost_connection_are_distinct_errors() -> None:
     assert not issubclass(StreamError, TransportError)
     assert not issubclass(StatusError, TransportError)

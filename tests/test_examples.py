@@ -1,4 +1,4 @@
-"""The examples, each run as a reader would run it, against the emulator."""
+"""Each example runs against the emulator, as a reader would run it."""
 
 import ast
 import os
@@ -32,14 +32,14 @@ def output(name: str, *arguments: str, url: str, **environ: str) -> str:
     return done.stdout
 
 
-def test_all_are_here() -> None:
+def test_expected_examples_exist() -> None:
     names = {"script.py", "asyncio_app.py", "trio_app.py", "self_hosted.py"}
     names |= {"files.py", "reasoning.py", "fastapi_app.py"}
     assert names <= {path.name for path in SCRIPTS}
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
-def test_short_and_says_how_to_run_it(path: Path) -> None:
+def test_example_is_short_and_says_how_to_run_it(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     longest = 60 if path.name == "fastapi_app.py" else 40  # an application has routes, too
     assert len(source.splitlines()) < longest
@@ -49,7 +49,7 @@ def test_short_and_says_how_to_run_it(path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_script(server: Emulator) -> None:
+def test_script_prints_the_answer(server: Emulator) -> None:
     server.reply(" Hi!", Answer(" Because it is.", pace=0.001))
     assert output("script.py", url=server.url) == (
         "Reply:  Hi!\nStream: Because it is.\n(4 tokens, eos_token)\n"
@@ -59,7 +59,7 @@ def test_script(server: Emulator) -> None:
 
 
 @pytest.mark.slow
-def test_script_that_fails(server: Emulator) -> None:
+def test_script_reports_an_error(server: Emulator) -> None:
     server.reply(" Hi!", Answer(" Because", ending="error", error="out of memory"))
     done = run("script.py", url=server.url)
     assert done.returncode == 1
@@ -69,7 +69,7 @@ def test_script_that_fails(server: Emulator) -> None:
 
 
 @pytest.mark.slow
-def test_asyncio_app(server: Emulator) -> None:
+def test_asyncio_app_answers_all(server: Emulator) -> None:
     shown = output("asyncio_app.py", url=server.url)
     assert shown.count("Q: ") == shown.count("A: ") == 4
     assert f"Q: Hello!\nA: {HELLO}\n" in shown
@@ -80,7 +80,7 @@ def test_asyncio_app(server: Emulator) -> None:
 
 
 @pytest.mark.slow
-def test_asyncio_app_with_one_failure(server: Emulator) -> None:
+def test_asyncio_app_reports_one_failure(server: Emulator) -> None:
     server.fail(status=403)
     shown = output("asyncio_app.py", url=server.url)
     assert shown.count("A: no answer: ") == 1
@@ -88,14 +88,14 @@ def test_asyncio_app_with_one_failure(server: Emulator) -> None:
 
 
 @pytest.mark.slow
-def test_trio_app(server: Emulator) -> None:
+def test_trio_app_answers_all(server: Emulator) -> None:
     shown = output("trio_app.py", url=server.url)
     assert f"Q: Hello!\nA: {HELLO}\n" in shown
     assert "[cut off]" not in shown
 
 
 @pytest.mark.slow
-def test_trio_app_that_runs_out_of_time(server: Emulator) -> None:
+def test_trio_app_times_out(server: Emulator) -> None:
     server.reply(Answer(" In time, late", hold_after=2), Answer(" In time, late", hold_after=2))
     shown = output("trio_app.py", "2", url=server.url)
     assert shown.count("A: In time, [cut off]\n") == 2
@@ -105,7 +105,7 @@ def test_trio_app_that_runs_out_of_time(server: Emulator) -> None:
 
 
 @pytest.mark.slow
-def test_self_hosted() -> None:
+def test_self_hosted_example_runs() -> None:
     with Emulator(base_path="/assistant", token="s3cret") as server:
         shown = output("self_hosted.py", "Hello!", url=server.url, H2O_CHAT_TOKEN="s3cret")
         assert shown.startswith(f"{server.url}, h2oai/")
@@ -116,15 +116,15 @@ def test_self_hosted() -> None:
 
 
 @pytest.mark.slow
-def test_self_hosted_behind_a_proxy(server: Emulator) -> None:
-    # The emulator stands where the proxy is, and sees what it is asked to fetch.
+def test_self_hosted_example_uses_the_proxy(server: Emulator) -> None:
+    # The emulator acts as the proxy, and records the URLs requested through it.
     run("self_hosted.py", url="http://chat.example.invalid/assistant", HTTP_PROXY=server.url)
     path = server.requests[0].path
     assert path == "http://chat.example.invalid/assistant/settings"
 
 
 @pytest.mark.slow
-def test_files(tmp_path: Path) -> None:
+def test_files_example_sends_files(tmp_path: Path) -> None:
     notes = tmp_path / "notes.txt"
     notes.write_text("At noon.")
     with Emulator(dialect="chat-ui-2025") as server:
@@ -135,14 +135,14 @@ def test_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_files_where_the_server_takes_none(server: Emulator) -> None:
+def test_files_example_reports_unsupported_files(server: Emulator) -> None:
     done = run("files.py", url=server.url)
     assert done.returncode == 1
     assert "put their content into the prompt" in done.stderr
 
 
 @pytest.mark.slow
-def test_reasoning(server: Emulator) -> None:
+def test_reasoning_example_shows_reasoning(server: Emulator) -> None:
     server.reply(Answer(tokens=["<think>", "It is odd.", "</think>", "Yes, it is."]))
     shown = output("reasoning.py", "Is 2027 prime?", url=server.url)
     assert shown == (

@@ -1,4 +1,4 @@
-"""The example for Dask, on a cluster of processes on this machine."""
+"""The Dask example, on a cluster of local processes."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ EXAMPLE = Path(__file__).parent.parent / "examples" / "dask_batch.py"
 
 
 @pytest.mark.long
-def test_dask_batch(server: Emulator) -> None:
+def test_dask_example_returns_answers_and_errors(server: Emulator) -> None:
     pytest.importorskip("distributed")
     server.fail(status=403)
     done = subprocess.run(
@@ -29,9 +29,9 @@ def test_dask_batch(server: Emulator) -> None:
     questions = [line for line in done.stdout.splitlines() if line.startswith("Q: ")]
     assert sorted(questions) == sorted(f"Q: What is {n} times {n}?" for n in range(1, 25))
     assert done.stdout.count("A: You said: What is ") == 23
-    assert "403" in done.stdout  # an error comes back from another process whole
+    assert "403" in done.stdout  # the error of another process arrives intact
     kinds = [request.kind for request in server.requests]
     assert kinds.count("message") == 24
-    assert kinds.count("settings") == 4  # one for each task
+    assert kinds.count("settings") == 4  # one per task
     server.wait_idle()
     assert server.conversations == []

@@ -1,4 +1,4 @@
-"""The example for FastAPI: in this process, and as a server whose client leaves."""
+"""The FastAPI example: in this process, and as a server whose client disconnects."""
 
 import os
 import runpy
@@ -13,11 +13,13 @@ import pytest
 
 from h2o_client.emulator import Answer, Emulator
 
-pytestmark = pytest.mark.long  # the extra `dev` has FastAPI, `test` does not
+pytestmark = pytest.mark.long  # the extra `dev` includes FastAPI, `test` does not
 EXAMPLE = Path(__file__).parent.parent / "examples" / "fastapi_app.py"
 
 
-def test_an_answer_and_an_error(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_app_returns_an_answer_and_an_error(
+    server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     testclient = pytest.importorskip("fastapi.testclient")
     monkeypatch.setenv("H2O_CHAT_URL", server.url)
     server.reply("It is noon.")
@@ -31,7 +33,7 @@ def test_an_answer_and_an_error(server: Emulator, monkeypatch: pytest.MonkeyPatc
     assert server.conversations == []
 
 
-def test_who_leaves_ends_the_answer(server: Emulator) -> None:
+def test_disconnecting_stops_the_answer(server: Emulator) -> None:
     pytest.importorskip("uvicorn")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -52,7 +54,7 @@ def test_who_leaves_ends_the_answer(server: Emulator) -> None:
 
 
 def wait_until_open(port: int) -> None:
-    """Wait until something listens there."""
+    """Wait until a server accepts connections on a port."""
     for _ in range(600):
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()

@@ -1,4 +1,4 @@
-"""The hints on how to install an extra: all say the same, and what they say works."""
+"""Installation hints are consistent, and the extras that they name exist."""
 
 import re
 import tomllib
@@ -18,7 +18,7 @@ DOCUMENTS = [
 INSTALL = re.compile(r"pip install [^`'\n]*'([^'\n]+)'")
 
 
-def test_a_hint_names_the_clone_and_the_extra() -> None:
+def test_hint_names_the_clone_and_the_extra() -> None:
     assert install_hint("cli") == "from a clone: pip install '.[cli]'"
 
 
@@ -31,7 +31,7 @@ def test_hints_are_made_in_one_place(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_what_the_documents_install_exists(path: Path) -> None:
+def test_extras_in_the_documents_exist(path: Path) -> None:
     for what in INSTALL.findall(path.read_text("utf-8")):
         found = re.fullmatch(r"\.\[([\w,-]+)\]", what)
         assert found is not None, what

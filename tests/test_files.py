@@ -1,4 +1,4 @@
-"""The files that go with a message, as callers name them."""
+"""The `files=` of a message."""
 
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,17 @@ from h2o_client import File, H2oClient
         ([File(7, b"a")], "must be strings"),  # type: ignore[arg-type]
     ],
 )
-def test_what_is_not_a_file_is_a_type_error(files: Any, error: str) -> None:
+def test_invalid_file_is_a_type_error(files: Any, error: str) -> None:
     with H2oClient("http://127.0.0.1:9") as client, pytest.raises(TypeError, match=error):
         client.stream("Hi", files=files)
 
 
-def test_a_path_that_cannot_be_read_is_an_error_at_once(tmp_path: Path) -> None:
+def test_unreadable_path_is_an_immediate_error(tmp_path: Path) -> None:
     with H2oClient("http://127.0.0.1:9") as client, pytest.raises(FileNotFoundError):
         client.stream("Hi", files=[tmp_path / "missing.txt"])
 
 
-def test_files_too_large_together() -> None:
+def test_files_with_excessive_total_size_are_rejected() -> None:
     files = [File(f"{n}.txt", b"x" * 6_000_000) for n in range(2)]
     with H2oClient("http://127.0.0.1:9") as client, pytest.raises(ValueError, match="in total"):
         client.stream("Hi", files=files)

@@ -1,4 +1,4 @@
-"""The drop-in for gpt4free's old provider, used as that was: on asyncio, on trio, without both."""
+"""The drop-in replacement for gpt4free's old provider: on asyncio, on trio, and without async."""
 
 import asyncio
 import gc
@@ -37,7 +37,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def served(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """The server, where the environment says it is; afterwards nothing is left there."""
+    """The server, configured in the environment; after each test, nothing may be left on it."""
     monkeypatch.setenv("H2O_CHAT_URL", server.url)
     server.reply(TOKENS)
     yield server
@@ -57,14 +57,16 @@ def check_stopped(server: Emulator) -> None:
 
 
 def check_cleaned_up(server: Emulator) -> None:
-    """As `check_stopped()`, for what is stopped in the background."""
+    """Like `check_stopped()`, for background clean-up."""
     eventually(lambda: server.conversations == [])
     check_stopped(server)
 
 
 def check_warned(caught: list[warnings.WarningMessage]) -> None:
     gc.collect()
-    while caught:  # each holds what it warns of, and a client that is then dropped warns, too
+    while (
+        caught
+    ):  # each holds the object that it warns about, whose client warns, too, when dropped
         assert caught.pop().category is ResourceWarning
         gc.collect()
 
@@ -77,9 +79,9 @@ async def held(server: Emulator) -> None:
 
 
 @pytest.mark.anyio
-async def test_iterated_as_it_is(served: Emulator) -> None:
+async def test_result_can_be_iterated_directly(served: Emulator) -> None:
     tokens = [token async for token in H2o.create_async_generator(OTHER_MODEL, MESSAGES)]
-    assert tokens == TOKENS  # with the spaces that they begin with
+    assert tokens == TOKENS  # tokens keep their leading spaces
     kinds = [request.kind for request in served.requests]
     assert kinds == ["settings", "create", "message", "delete"]
     assert body(served, "create") == {"model": OTHER_MODEL}
@@ -88,13 +90,13 @@ async def test_iterated_as_it_is(served: Emulator) -> None:
 
 
 @pytest.mark.anyio
-async def test_iterated_after_await() -> None:
+async def test_result_can_be_iterated_after_await() -> None:
     tokens = [token async for token in await H2o.create_async_generator("", MESSAGES)]
     assert tokens == TOKENS
 
 
 @pytest.mark.anyio
-async def test_nothing_is_sent_before_it_is_iterated(served: Emulator) -> None:
+async def test_nothing_is_sent_before_iteration(served: Emulator) -> None:
     tokens = await H2o.create_async_generator(None, MESSAGES)
     await tokens.aclose()
     assert served.requests == []
@@ -103,7 +105,7 @@ async def test_nothing_is_sent_before_it_is_iterated(served: Emulator) -> None:
 
 
 @pytest.mark.anyio
-async def test_ended_it_stays_ended() -> None:
+async def test_finished_result_stays_finished() -> None:
     tokens = H2o.create_async_generator(None, MESSAGES)
     assert [token async for token in tokens] == TOKENS
     assert [token async for token in tokens] == []
@@ -111,7 +113,7 @@ async def test_ended_it_stays_ended() -> None:
     await tokens.aclose()
 
 
-def test_made_outside_of_an_event_loop() -> None:
+def test_result_can_be_created_outside_an_event_loop() -> None:
     tokens = H2o.create_async_generator(None, MESSAGES)
 
     async def read() -> list[str]:
@@ -121,7 +123,7 @@ def test_made_outside_of_an_event_loop() -> None:
 
 
 @pytest.mark.anyio
-async def test_closed_in_the_middle(served: Emulator) -> None:
+async def test_closing_early_stops_the_answer(served: Emulator) -> None:
     served.clear()
     served.reply(Answer(tokens=TOKENS, hold_after=1))
     async with aclosing(H2o.create_async_generator(None, MESSAGES)) as tokens:
@@ -135,7 +137,7 @@ async def test_closed_in_the_middle(served: Emulator) -> None:
 
 
 @pytest.mark.anyio
-async def test_cancelled(served: Emulator) -> None:
+async def test_cancellation_stops_the_answer(served: Emulator) -> None:
     served.clear()
     served.reply(Answer(tokens=TOKENS, hold_after=1))
     read: list[str] = []
@@ -154,7 +156,7 @@ async def test_cancelled(served: Emulator) -> None:
 
 
 @pytest.mark.anyio
-async def test_closed_and_read_by_others(served: Emulator) -> None:
+async def test_closing_while_another_task_reads(served: Emulator) -> None:
     served.clear()
     served.reply(Answer(tokens=TOKENS, hold_after=0))
     tokens = H2o.create_async_generator(None, MESSAGES)
@@ -178,7 +180,7 @@ async def test_closed_and_read_by_others(served: Emulator) -> None:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_dropped_in_the_middle(served: Emulator, backend: str) -> None:
+def test_dropping_the_result_stops_the_answer(served: Emulator, backend: str) -> None:
     served.clear()
     served.reply(Answer(tokens=TOKENS, hold_after=1))
 
@@ -195,7 +197,7 @@ def test_dropped_in_the_middle(served: Emulator, backend: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_failure_raises(served: Emulator) -> None:
+async def test_failure_raises_and_ends_iteration(served: Emulator) -> None:
     served.fail(status=403)
     tokens = H2o.create_async_generator(None, MESSAGES)
     with pytest.raises(ForbiddenError):
@@ -205,7 +207,7 @@ async def test_failure_raises(served: Emulator) -> None:
 
 
 @pytest.mark.anyio
-async def test_error_in_the_middle(served: Emulator) -> None:
+async def test_error_during_the_answer_raises(served: Emulator) -> None:
     served.clear()
     served.reply(Answer(tokens=TOKENS, ending="error"))
     read: list[str] = []
@@ -220,7 +222,7 @@ async def test_error_in_the_middle(served: Emulator) -> None:
 
 
 @pytest.mark.anyio
-async def test_any_parameter_passes(served: Emulator) -> None:
+async def test_unknown_parameters_are_sent(served: Emulator) -> None:
     given: dict[str, Any] = {
         "temperature": 0.1,
         "top_p": 0.9,
@@ -233,7 +235,7 @@ async def test_any_parameter_passes(served: Emulator) -> None:
 
 
 @pytest.mark.anyio
-async def test_arguments_of_the_old_base_are_not_parameters(served: Emulator) -> None:
+async def test_arguments_of_the_old_base_class_are_not_sent(served: Emulator) -> None:
     old: dict[str, Any] = {
         "stream": False,
         "auth": "secret",
@@ -251,7 +253,7 @@ async def test_arguments_of_the_old_base_are_not_parameters(served: Emulator) ->
 
 
 @pytest.mark.anyio
-async def test_timeout(served: Emulator) -> None:
+async def test_timeout_limits_the_answer(served: Emulator) -> None:
     served.fault("create", Fault(hang=True), Fault(hang=True), Fault(hang=True), Fault(hang=True))
     tokens = H2o.create_async_generator(None, MESSAGES, timeout=0.01)
     with pytest.raises(TransportTimeoutError), anyio.fail_after(5):
@@ -260,12 +262,12 @@ async def test_timeout(served: Emulator) -> None:
 
 
 @pytest.mark.anyio
-async def test_model_may_be_missing(served: Emulator) -> None:
+async def test_model_is_optional(served: Emulator) -> None:
     assert await H2o.create_async(messages=MESSAGES) == "".join(TOKENS)
     assert body(served, "create") == {"model": DEFAULT_MODEL}
 
 
-def test_messages_may_not_be_missing() -> None:
+def test_messages_are_required() -> None:
     with pytest.raises(TypeError, match="messages"):
         H2o.create_async_generator(None)
     with pytest.raises(TypeError, match="messages"):
@@ -273,20 +275,20 @@ def test_messages_may_not_be_missing() -> None:
 
 
 @pytest.mark.anyio
-async def test_no_messages() -> None:
+async def test_empty_messages_are_rejected() -> None:
     with pytest.raises(ValueError, match="messages"):
         await H2o.create_async(None, [])
 
 
 @pytest.mark.anyio
-async def test_several_messages(served: Emulator) -> None:
+async def test_messages_are_flattened_into_a_prompt(served: Emulator) -> None:
     messages: Messages = [{"role": "system", "content": "Be brief."}, *MESSAGES]
     await H2o.create_async(None, messages)
     assert body(served)["inputs"] == format_prompt(messages)
 
 
 @pytest.mark.anyio
-async def test_proxy(served: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxy_is_used(served: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("H2O_CHAT_URL", "http://chat.example.invalid")
     with pytest.raises(ForbiddenError):  # the emulator is not a proxy
         await H2o.create_async(None, MESSAGES, proxy=served.url)
@@ -295,7 +297,7 @@ async def test_proxy(served: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.anyio
-async def test_subclass_with_its_own_url_and_model(
+async def test_subclass_can_override_url_and_model(
     served: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("H2O_CHAT_URL", "http://127.0.0.1:1")
@@ -312,21 +314,21 @@ async def test_subclass_with_its_own_url_and_model(
 # Without await
 
 
-def test_completion(served: Emulator) -> None:
+def test_completion_streams_tokens(served: Emulator) -> None:
     assert list(H2o.create_completion(None, MESSAGES, True, temperature=0.1)) == TOKENS
     assert body(served)["parameters"] == {**DEFAULTS, "temperature": 0.1}
 
 
-def test_completion_that_is_not_streamed() -> None:
+def test_completion_without_streaming() -> None:
     assert "".join(H2o.create_completion("", MESSAGES, stream=False)) == "".join(TOKENS)
 
 
 @pytest.mark.anyio
-async def test_completion_in_an_event_loop() -> None:
+async def test_completion_works_in_an_event_loop() -> None:
     assert list(H2o.create_completion(None, MESSAGES)) == TOKENS
 
 
-def test_completion_closed_in_the_middle(served: Emulator) -> None:
+def test_closing_a_completion_stops_the_answer(served: Emulator) -> None:
     served.clear()
     served.reply(Answer(tokens=TOKENS, hold_after=1))
     with closing(H2o.create_completion(None, MESSAGES)) as tokens:
@@ -335,7 +337,7 @@ def test_completion_closed_in_the_middle(served: Emulator) -> None:
     assert list(tokens) == []
 
 
-def test_completion_dropped_in_the_middle(served: Emulator) -> None:
+def test_dropping_a_completion_stops_the_answer(served: Emulator) -> None:
     served.clear()
     served.reply(Answer(tokens=TOKENS, hold_after=1))
     with warnings.catch_warnings(record=True) as caught:
@@ -347,17 +349,17 @@ def test_completion_dropped_in_the_middle(served: Emulator) -> None:
     check_cleaned_up(served)
 
 
-def test_completion_that_fails(served: Emulator) -> None:
+def test_failed_completion_raises(served: Emulator) -> None:
     served.fail(status=403)
     with pytest.raises(ForbiddenError):
         list(H2o.create_completion(None, MESSAGES))
     served.clear()
 
 
-# What the old class had
+# Attributes and signatures of the old class
 
 
-def test_attributes() -> None:
+def test_attributes_match_the_old_provider() -> None:
     assert H2o.url == "https://gpt-gm.h2o.ai"
     assert H2o.model == "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-40b-v1"
     assert H2o.supports_stream is True
@@ -366,7 +368,7 @@ def test_attributes() -> None:
     assert H2o.supports_message_history is False
 
 
-def test_params() -> None:
+def test_params_match_the_old_provider() -> None:
     class Mine(H2o):
         pass
 
@@ -378,7 +380,7 @@ def test_params() -> None:
     assert Mine.params.startswith("g4f.provider.Mine supports: ")
 
 
-def test_signatures() -> None:
+def test_signatures_match_the_old_provider() -> None:
     for method, names in (
         (H2o.create_async_generator, ["model", "messages", "proxy", "kwargs"]),
         (H2o.create_async, ["model", "messages", "proxy", "kwargs"]),
@@ -387,7 +389,7 @@ def test_signatures() -> None:
         assert list(inspect.signature(method).parameters) == names
 
 
-def test_no_generators() -> None:
+def test_results_are_not_generators() -> None:
     for kind in (AsyncResult, CreateResult):
         for _name, function in inspect.getmembers(kind, inspect.isfunction):
             assert not inspect.isgeneratorfunction(function)
@@ -406,13 +408,15 @@ def test_no_generators() -> None:
         ),
     ],
 )
-def test_format_prompt(messages: Messages, special: bool, prompt: str) -> None:
+def test_format_prompt_matches_the_old_provider(
+    messages: Messages, special: bool, prompt: str
+) -> None:
     assert format_prompt(messages, special) == prompt
     assert format_prompt(messages, add_special_tokens=special) == prompt
 
 
 @pytest.mark.anyio
-async def test_an_answer_that_was_begun_again_is_never_given_doubled(
+async def test_restarted_answer_is_not_duplicated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     revised = Answer([" a", " b"], ending="cut", again=Answer([" a", " b", " c"]))

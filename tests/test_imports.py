@@ -1,4 +1,4 @@
-"""What importing and making a client costs: a dialect that is not used is not imported."""
+"""Importing the package and creating a client does not import unused dialects."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ IMPORTED = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["H2oClient", "AsyncH2oClient"])
 @pytest.mark.parametrize("options", IMPORTED)
-def test_a_dialect_that_is_not_used_is_not_imported(name: str, options: str) -> None:
+def test_unused_dialect_is_not_imported(name: str, options: str) -> None:
     script = SCRIPT.format(name=name, options=options)
     found = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True

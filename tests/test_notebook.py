@@ -1,6 +1,6 @@
-"""Jupyter: what is shown, how the stop button ends it, and the magics.
+"""Jupyter: live display, the stop button, and the magics.
 
-By default on a page that stands in for IPython's; the long tests have a real kernel.
+The tests here use a fake IPython display; the `long` ones in `test_notebook_kernel` a real kernel.
 """
 
 import pickle
@@ -41,11 +41,11 @@ FENCE = "```"
 
 
 class Page:
-    """An output of a notebook, as IPython fills it.
+    """A notebook output, as filled by IPython.
 
     Attributes:
-        states: the HTML that it showed, one after the other; of all displays.
-        displays: how many there are.
+        states: each HTML shown, in order, over all displays.
+        displays: the number of displays.
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class Formatter(dict[type, Callable[[Any], None]]):
 
 
 class Shell:
-    """As much of an `InteractiveShell` as is used."""
+    """The parts of an `InteractiveShell` that are used."""
 
     def __init__(self) -> None:
         self.user_ns: dict[str, Any] = {}
@@ -127,10 +127,10 @@ def page(monkeypatch: pytest.MonkeyPatch, shell: Shell) -> Page:
     return page
 
 
-# What is shown
+# Display
 
 
-def test_values_are_rendered() -> None:
+def test_replies_and_messages_are_rendered() -> None:
     reply = Reply(
         text=" **Hi**",
         model="m",
@@ -143,12 +143,12 @@ def test_values_are_rendered() -> None:
     assert "<p><strong>Hi</strong></p>" in reply._repr_html_()
     message = Message(role="user", content="# <b>\n\n    code")
     assert "<h1>&lt;b&gt;</h1>\n<pre><code>code" in message._repr_html_()
-    for value in (reply, message):  # JupyterLab would run the scripts in it
+    for value in (reply, message):  # JupyterLab would run scripts in it
         assert not hasattr(value, "_repr_markdown_")
 
 
-def test_nothing_but_safe_html_and_text_is_published() -> None:
-    formatter: Any = DisplayFormatter()  # it has no types
+def test_only_safe_html_and_text_are_published() -> None:
+    formatter: Any = DisplayFormatter()  # untyped
     for attack in attacks.ALL:
         message = Message(role="assistant", content=attack)
         published, metadata = formatter.format(message)
@@ -160,7 +160,7 @@ def test_nothing_but_safe_html_and_text_is_published() -> None:
 
 
 def cells(table: Any) -> list[list[str]]:
-    """The texts of a table's rows, the names of its columns first."""
+    """Return the texts of a table's rows, starting with the column names."""
     formatter: Any = DisplayFormatter()
     published = formatter.format(table)[0]
     assert set(published) == {"text/html", "text/plain"}
@@ -169,7 +169,7 @@ def cells(table: Any) -> list[list[str]]:
     return [re.findall("<t[hd] [^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in rows]
 
 
-async def test_lists_are_tables(api: Api) -> None:
+async def test_lists_are_shown_as_tables(api: Api) -> None:
     models = [Model("one/<b>", description="Small & fast"), Model("two")]
     with Emulator(models=models) as server:
         server.reply(" <script>alert(1)</script>\n$x$")
@@ -193,12 +193,12 @@ async def test_lists_are_tables(api: Api) -> None:
     ]
 
 
-def test_a_cell_of_a_table_is_not_endless() -> None:
+def test_table_cells_are_truncated() -> None:
     long = Table([Message(role="user", content="x" * 5000)], ("content",))
     assert cells(long)[1] == ["x" * 1000 + "…"]
 
 
-async def test_it_grows(api: Api, server: Emulator, page: Page) -> None:
+async def test_display_updates_as_the_answer_grows(api: Api, server: Emulator, page: Page) -> None:
     server.reply(endless(" One", " *two*"))
     async with api.client() as client:
         stream = client.stream("Count")
@@ -212,7 +212,7 @@ async def test_it_grows(api: Api, server: Emulator, page: Page) -> None:
     await api.settled()
 
 
-async def test_an_answer_that_breaks_off(api: Api, server: Emulator, page: Page) -> None:
+async def test_display_marks_an_interrupted_answer(api: Api, server: Emulator, page: Page) -> None:
     server.reply(Answer(f" Because:\n{FENCE}python\nx = 1", ending="error"))
     async with api.client() as client:
         with pytest.raises(GenerationError) as caught:
@@ -223,7 +223,7 @@ async def test_an_answer_that_breaks_off(api: Api, server: Emulator, page: Page)
     await api.settled()
 
 
-async def test_an_answer_that_does_not_begin(api: Api, server: Emulator, page: Page) -> None:
+async def test_failed_request_displays_nothing(api: Api, server: Emulator, page: Page) -> None:
     server.fail(status=403)
     async with api.client() as client:
         with pytest.raises(ForbiddenError):
@@ -231,7 +231,7 @@ async def test_an_answer_that_does_not_begin(api: Api, server: Emulator, page: P
     assert page.states == []
 
 
-async def test_it_needs_ipython(
+async def test_display_requires_ipython(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "IPython", None)
@@ -242,7 +242,7 @@ async def test_it_needs_ipython(
 
 
 @pytest.mark.parametrize("kind", [None, TerminalInteractiveShell])
-async def test_a_terminal_gets_text(
+async def test_terminal_shows_plain_text(
     api: Api,
     server: Emulator,
     monkeypatch: pytest.MonkeyPatch,
@@ -264,7 +264,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("terminal")
-def test_a_terminal_gets_what_is_new(capsys: pytest.CaptureFixture[str], backend: str) -> None:
+def test_terminal_prints_only_new_text(capsys: pytest.CaptureFixture[str], backend: str) -> None:
     words = Words()
     texts = iter(["One", "One two", "Other", "Other words"])
 
@@ -279,7 +279,7 @@ def test_a_terminal_gets_what_is_new(capsys: pytest.CaptureFixture[str], backend
 
 
 @pytest.mark.usefixtures("terminal")
-def test_a_terminal_gets_no_control_characters(
+def test_terminal_shows_no_control_characters(
     capsys: pytest.CaptureFixture[str], backend: str
 ) -> None:
     words = Words()
@@ -289,10 +289,10 @@ def test_a_terminal_gets_no_control_characters(
     assert capsys.readouterr().out == "]52;c;cm0=31mredfdp.exe\tend\n\n"
 
 
-async def test_a_page_gets_no_control_characters(
+async def test_page_shows_no_control_characters(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch, page: Page
 ) -> None:
-    """A kernel's page may be `jupyter console`, which prints the text in a terminal."""
+    """A kernel's output may appear in `jupyter console`, which prints it in a terminal."""
     shown: list[str] = []
     update = page.update
 
@@ -309,18 +309,18 @@ async def test_a_page_gets_no_control_characters(
         assert not set(text) & set("\x1b\x07\u202e\u200f")
 
 
-def test_an_empty_answer_shows_nothing(page: Page, backend: str) -> None:
+def test_empty_answer_displays_nothing(page: Page, backend: str) -> None:
     words = Words()
     words.whole.set()
     run(backend, words, lambda: None)
     assert page.states == []
 
 
-# How often
+# Refresh rate
 
 
 class Words:
-    """A stream whose words come when the test wants; both a sync and an async one."""
+    """A stream whose words arrive when the test wants; both sync and async."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -396,15 +396,15 @@ def run(backend: str, words: Words, tick: Callable[[], None]) -> Reply:
     return anyio.run(display_words, backend, words, tick, backend=backend)
 
 
-def test_a_look_shows_what_is_new_and_the_end_all(page: Page, backend: str) -> None:
+def test_refresh_shows_new_text_and_the_last_one_all(page: Page, backend: str) -> None:
     words = Words()
     looks = iter(range(100))
 
     def tick() -> None:
         look = next(looks)
-        if look < 3:  # many words between two looks
+        if look < 3:  # many words between two refreshes
             words.text += "".join(f" {number}" for number in range(10 * look, 10 * look + 10))
-        elif look == 8:  # the last word comes after the last look
+        elif look == 8:  # the last word arrives after the last refresh
             words.text += " end"
             words.whole.set()
 
@@ -415,15 +415,15 @@ def test_a_look_shows_what_is_new_and_the_end_all(page: Page, backend: str) -> N
     assert words.calls == ["close"]
 
 
-def test_ten_times_a_second() -> None:
+def test_display_refreshes_ten_times_a_second() -> None:
     assert notebook.EVERY == 0.1
 
 
-# The stop button
+# Stop button
 
 
 @pytest.mark.parametrize("backend", ["sync", *ASYNC])
-def test_the_stop_button(server: Emulator, page: Page, backend: str) -> None:
+def test_stop_button_stops_the_answer(server: Emulator, page: Page, backend: str) -> None:
     server.reply(endless(" One", " two"))
     pressed = iter([True])
 
@@ -461,7 +461,7 @@ def test_the_stop_button(server: Emulator, page: Page, backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["sync", "asyncio"])
-def test_pressed_twice(page: Page, backend: str) -> None:
+def test_second_press_interrupts_immediately(page: Page, backend: str) -> None:
     words = Words()
     words.text = " One"
     looks = iter(range(100))
@@ -477,7 +477,7 @@ def test_pressed_twice(page: Page, backend: str) -> None:
             with pytest.raises(KeyboardInterrupt):
                 display.send(None)
         else:
-            # As ipykernel does, asyncio's runner cancels the task.
+            # asyncio's runner cancels the task, as in ipykernel.
             with pytest.raises(KeyboardInterrupt):
                 anyio.run(display_words_freely, words, tick)
     finally:
@@ -487,7 +487,7 @@ def test_pressed_twice(page: Page, backend: str) -> None:
 
 
 async def display_words_freely(words: Words, tick: Callable[[], None]) -> None:
-    """Let the waiting thread go when the task is cancelled, as a stream's reader would be."""
+    """Release the waiting thread when the task is cancelled, as a stream's reader does."""
     try:
         async with anyio.create_task_group() as tasks:
 
@@ -506,7 +506,7 @@ async def display_words_freely(words: Words, tick: Callable[[], None]) -> None:
 
 @only("sync")
 @pytest.mark.usefixtures("page")
-async def test_where_no_signal_comes(api: Api, server: Emulator) -> None:
+async def test_display_outside_the_main_thread(api: Api, server: Emulator) -> None:
     server.reply(" Hi!")
     before = signal.getsignal(signal.SIGINT)
     async with api.client() as client:
@@ -516,7 +516,7 @@ async def test_where_no_signal_comes(api: Api, server: Emulator) -> None:
 
 
 @only(*ASYNC)
-async def test_a_cancelled_task(api: Api, server: Emulator, page: Page) -> None:
+async def test_cancelling_the_task_stops_the_answer(api: Api, server: Emulator, page: Page) -> None:
     server.reply(endless(" One", " two"))
     async with api.client() as client:
         with anyio.move_on_after(10) as scope:
@@ -531,7 +531,7 @@ async def test_a_cancelled_task(api: Api, server: Emulator, page: Page) -> None:
 
 
 @pytest.mark.usefixtures("page")
-async def test_a_screen_that_fails(
+async def test_failing_display_stops_the_answer(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -545,10 +545,10 @@ async def test_a_screen_that_fails(
     await api.settled()
 
 
-# The last value of a cell
+# Last value of a cell
 
 
-def test_a_reply_is_not_shown_twice(
+def test_displayed_reply_is_not_shown_again(
     server: Emulator, page: Page, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[dict[str, str]] = []
@@ -568,13 +568,13 @@ def test_a_reply_is_not_shown_twice(
     assert shown == []
     shell.formatter[Reply](other)
     assert shown == [{"text/plain": repr(other), "text/html": other._repr_html_()}]
-    for hook in list(shell.events.hooks):  # the cell has run
+    for hook in list(shell.events.hooks):  # simulates the end of the cell
         hook(None)
     assert shell.events.hooks == []
     assert shell.formatter == {}
 
 
-# The magics
+# Magics
 
 
 @pytest.fixture
@@ -613,7 +613,7 @@ NO_OPTIONS: dict[str, object] = {"model": None, "param": [], "conversation": Fal
         ("Is --new  -- an option?", {}, "Is --new  -- an option?"),
     ],
 )
-def test_options(line: str, given: dict[str, Any], prompt: str) -> None:
+def test_magic_parses_options(line: str, given: dict[str, Any], prompt: str) -> None:
     options, rest = magics.Chat(Shell()).parse(line)
     found = vars(options)
     del found["prompt"]
@@ -631,18 +631,18 @@ def test_options(line: str, given: dict[str, Any], prompt: str) -> None:
         ("--param warm Hi", "expected NAME=VALUE, got 'warm'"),
     ],
 )
-def test_options_that_are_wrong(line: str, says: str) -> None:
+def test_magic_rejects_invalid_options(line: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         magics.Chat(Shell()).parse(line)
 
 
-def test_the_help_names_the_options() -> None:
+def test_magic_help_names_every_option() -> None:
     shown = magics.Chat.chat.__doc__ or ""
     for part in ("Show the answer to a prompt", "--model NAME", "-c, --conversation", "%chat ["):
         assert part in shown
 
 
-def test_a_question_mark_asks_for_no_help() -> None:
+def test_question_mark_does_not_open_help() -> None:
     cell = ["if x:\n", "    %chat -c Isn't it? \n", "%chat Fine.\n", "%chat?\n", "%chat Why??"]
     assert magics.keep_questions(cell) == [
         "if x:\n",
@@ -656,7 +656,9 @@ def test_a_question_mark_asks_for_no_help() -> None:
     assert magics.keep_questions([]) == []
 
 
-def test_a_question(chat: magics.Chat, server: Emulator, shell: Shell, page: Page) -> None:
+def test_magic_sends_a_question(
+    chat: magics.Chat, server: Emulator, shell: Shell, page: Page
+) -> None:
     server.reply(" Fine.")
     chat.chat("--param temperature=0.2", "\nHow are\nyou?\n")
     assert shell.user_ns["reply"].text == " Fine."
@@ -668,7 +670,7 @@ def test_a_question(chat: magics.Chat, server: Emulator, shell: Shell, page: Pag
     assert server.conversations == []
 
 
-def test_a_conversation(chat: magics.Chat, server: Emulator) -> None:
+def test_magic_continues_a_conversation(chat: magics.Chat, server: Emulator) -> None:
     chat.chat("-c One")
     chat.chat("aside")
     chat.chat("-c", "Two")
@@ -686,7 +688,7 @@ def test_a_conversation(chat: magics.Chat, server: Emulator) -> None:
     assert len(server.conversations) == 1
 
 
-def test_another_model(chat: magics.Chat, server: Emulator) -> None:
+def test_magic_uses_another_model(chat: magics.Chat, server: Emulator) -> None:
     other = server_models(server)[1]
     chat.chat(f"--new --model {other} One")
     chat.chat(f"-c --model {other} Two")
@@ -702,7 +704,7 @@ def server_models(server: Emulator) -> list[str]:
         return [model.id for model in client.models()]
 
 
-def test_a_failure_is_one_line(chat: magics.Chat, server: Emulator, page: Page) -> None:
+def test_magic_shows_an_error_as_one_line(chat: magics.Chat, server: Emulator, page: Page) -> None:
     server.reply(Answer(" Because", ending="error", error="out of memory"))
     with pytest.raises(magics.ChatFailedError) as caught:
         chat.chat("Why?")
@@ -720,20 +722,22 @@ def test_a_failure_is_one_line(chat: magics.Chat, server: Emulator, page: Page) 
             chat.chat(line, "\n")
 
 
-def of_the_package(name: str) -> Any:
+def private_name(name: str) -> Any:
     assert name not in h2o_client.__all__
     return getattr(h2o_client, name)
 
 
 @pytest.mark.usefixtures("page")
-def test_load_and_unload(server: Emulator, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extension_loads_and_unloads(
+    server: Emulator, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("H2O_CHAT_URL", server.url)
-    # As IPython finds them; they are not of the names for users.
-    load: Callable[[Shell], None] = of_the_package("load_ipython_extension")
-    unload: Callable[[Shell], None] = of_the_package("unload_ipython_extension")
+    # IPython finds them, though they are not public names.
+    load: Callable[[Shell], None] = private_name("load_ipython_extension")
+    unload: Callable[[Shell], None] = private_name("unload_ipython_extension")
     load(shell)
     shell.magics_manager.magics["cell"]["chat"]("-c", "One")
-    load(shell)  # what %reload_ext may do
+    load(shell)  # as %reload_ext may do
     assert server.conversations == []
     shell.magics_manager.magics["line"]["chat"]("-c Two")
     assert len(server.conversations) == 1
@@ -745,7 +749,7 @@ def test_load_and_unload(server: Emulator, shell: Shell, monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
-def test_it_is_not_loaded_before_it_is_used() -> None:
+def test_notebook_modules_are_imported_lazily() -> None:
     code = (
         "import sys, h2o_client\n"
         "from h2o_client import H2oClient\n"

@@ -1,6 +1,6 @@
-"""JupyterLab in a real browser: answers that attack it are shown as text, and nothing runs.
+"""JupyterLab in a real browser shows malicious answers as text, and runs nothing.
 
-It needs `pip install '.[notebook]' ipykernel jupyterlab selenium`, Chromium and its driver.
+Requires `pip install '.[notebook]' ipykernel jupyterlab selenium`, Chromium and its driver.
 """
 
 import json
@@ -19,7 +19,7 @@ from attacks import ALL, MARKUP, TEX
 
 from h2o_client.emulator import Emulator, GenerationRequest
 
-# selenium and JupyterLab's packages warn of things of their own.
+# selenium and JupyterLab's packages emit warnings of their own.
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("default")]
 
 PATIENCE = 180.0
@@ -30,7 +30,7 @@ CELLS = [
         "from h2o_client import AsyncH2oClient, H2oClient\n"
         "client = H2oClient()\n"
         "%load_ext h2o_client\n"
-        # JupyterLab does run what others show, so that this test can see it.
+        # JupyterLab runs other outputs, which proves that this test would notice.
         f"display(Markdown({CONTROL!r}))"
     ),
     "client.chat('0')",
@@ -85,7 +85,7 @@ def until(what: Callable[[], Any], failed: Callable[[], object]) -> Any:
 
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of the notebook in a JupyterLab of its own, whose kernels ask an emulator."""
+    """The URL of a notebook in a separate JupyterLab, whose kernels use an emulator."""
     pytest.importorskip("jupyterlab")
     pytest.importorskip("ipykernel")
     settings = tmp_path / "settings" / "@jupyterlab" / "notebook-extension"
@@ -160,7 +160,7 @@ def browser(tmp_path: Path) -> Iterator[Any]:
     driven.quit()
 
 
-def test_no_answer_runs_anything(lab: str, browser: Any) -> None:
+def test_malicious_answers_run_nothing(lab: str, browser: Any) -> None:
     def ask(expression: str) -> Any:
         return browser.execute_script(f"return {expression}")
 
@@ -181,16 +181,16 @@ def test_no_answer_runs_anything(lab: str, browser: Any) -> None:
     until(lambda: ask("window.controlled"), shown)
     for link in browser.find_elements("css selector", ".jp-OutputArea-output a"):
         assert link.get_attribute("href").startswith("http://x")
-    time.sleep(1)  # what else an answer might have begun
+    time.sleep(1)  # time for delayed effects of an answer
 
     assert ask("window.attacked") is None
     assert ask("window.frames.length") == 0
-    # JupyterLab puts its own element into headings.
+    # JupyterLab adds an element to headings.
     answers = "document.querySelectorAll('.jp-RenderedHTML *:not(.numbering-entry)')"
     tags = set(ask(f"[...{answers}].map(element => element.localName)"))
     assert tags <= {"div", "img", *TAGS}
     names = set(ask(f"[...{answers}].flatMap(element => element.getAttributeNames())"))
-    # `target` and `rel` are JupyterLab's own.
+    # JupyterLab adds `target` and `rel`.
     assert names <= {"class", "href", "src", "alt", "title", "target", "rel", "style"}
     text = shown()
     assert "Traceback" not in text

@@ -1,13 +1,12 @@
-"""Jupyter, in a real kernel: the example notebook, the stop button, the magics.
+"""Jupyter in a real kernel: the example notebook, the stop button, the magics.
 
-They need what a notebook needs: `pip install '.[notebook]' ipykernel nbclient`. The outputs that
-are stored in the example are checked to be what it gives; after a change of the example
+Requires `pip install '.[notebook]' ipykernel nbclient`. The outputs stored in the example are
+compared with those of a run; after changing the example, update them with
 
     python tests/test_notebook_kernel.py
 
-writes them anew. The picture of it in the manual, `notebook.png`, is a headless browser's
-of what `jupyter nbconvert --to html` makes of its first three cells of code: it is to be made anew,
-too.
+The manual's picture of it, `notebook.png`, is a headless browser's rendering of what
+`jupyter nbconvert --to html` makes of its first three code cells: update it, too.
 """
 
 import copy
@@ -24,7 +23,7 @@ import pytest
 from h2o_client.emulator import Answer, Emulator, Fault, GenerationRequest
 from h2o_client.safe_text import to_html
 
-# zmq, and what is built upon it, warn of things of their own.
+# zmq and packages built on it emit warnings of their own.
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("default")]
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "notebook.ipynb"
@@ -60,7 +59,7 @@ def answer(request: GenerationRequest) -> Answer | str:
 
 
 def execute(path: Path) -> Any:
-    """Run a notebook in a kernel of its own, from the top, against an emulator."""
+    """Run a notebook from the top in a new kernel, against an emulator."""
     nbformat, nbclient = import_module("nbformat"), import_module("nbclient")
     notebook = nbformat.read(path, as_version=4)
     with Emulator(engine=answer, pace=0.003) as server:
@@ -80,7 +79,7 @@ def execute(path: Path) -> Any:
 
 
 def write(path: Path) -> None:
-    """Store the outputs in a notebook, and nothing of the machine that made them."""
+    """Store the outputs in a notebook, without any traces of this machine."""
     nbformat = import_module("nbformat")
     notebook = execute(path)
     notebook.metadata = {
@@ -91,7 +90,7 @@ def write(path: Path) -> None:
 
 
 def outputs(notebook: Any) -> list[Any]:
-    """What was shown, cell by cell, without the ids that each run makes."""
+    """Return the output of each cell, without ids that change between runs."""
     found = []
     for cell in notebook.cells:
         if cell.cell_type != "code":
@@ -108,7 +107,7 @@ def outputs(notebook: Any) -> list[Any]:
     return found
 
 
-def test_the_example() -> None:
+def test_example_notebook_has_current_outputs() -> None:
     pytest.importorskip("ipykernel")
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("nbclient")
@@ -121,7 +120,7 @@ def test_the_example() -> None:
 
 
 class Kernel:
-    """A kernel, driven as the notebook's page does."""
+    """A kernel, driven like a notebook page drives it."""
 
     def __init__(self) -> None:
         manager: Any = import_module("jupyter_client.manager")
@@ -135,11 +134,11 @@ class Kernel:
     def run(
         self, code: str, on_display: Callable[[], None] = lambda: None
     ) -> tuple[list[Mapping[str, Any]], Mapping[str, Any]]:
-        """Run a cell; return what it published, and the reply.
+        """Run a cell; return its published output and the reply.
 
         Args:
             code: the cell.
-            on_display: called when it has shown something for the first time.
+            on_display: called after the first output.
         """
         message = self.client.execute(code)
         published: list[Mapping[str, Any]] = []
@@ -157,7 +156,7 @@ class Kernel:
         return published, self.client.get_shell_msg(timeout=60)["content"]
 
     def value(self, code: str) -> str:
-        """Evaluate an expression, and return how it is shown as text."""
+        """Evaluate an expression, and return its text representation."""
         published, reply = self.run(code)
         assert reply["status"] == "ok", published
         return str(published[-1]["data"]["text/plain"])
@@ -186,7 +185,9 @@ CONVERSATION = "chat = client.conversation()\nreply = chat.stream('Count').displ
 
 
 @pytest.mark.parametrize("code", [SYNC, ASYNC, CONVERSATION], ids=["sync", "async", "conversation"])
-def test_the_stop_button(kernel: Kernel, server: Emulator, code: str) -> None:
+def test_stop_button_stops_the_answer_in_a_kernel(
+    kernel: Kernel, server: Emulator, code: str
+) -> None:
     server.reply(Answer(tokens=(" One", " two", " late", " later"), hold_after=2))
 
     def press() -> None:
@@ -202,16 +203,18 @@ def test_the_stop_button(kernel: Kernel, server: Emulator, code: str) -> None:
     server.wait_idle()
     assert server.stops == 1
     assert server.generating == 0
-    if code == CONVERSATION:  # it goes on
+    if code == CONVERSATION:  # the conversation continues
         assert kernel.value("chat.send('Hello').finish_reason") == "'eos_token'"
         kernel.run("chat.close()")
     assert server.conversations == []
 
 
 @pytest.mark.parametrize("code", [SYNC, ASYNC], ids=["sync", "async"])
-def test_pressed_twice(kernel: Kernel, server: Emulator, code: str) -> None:
+def test_second_press_interrupts_a_kernel_immediately(
+    kernel: Kernel, server: Emulator, code: str
+) -> None:
     server.reply(Answer(tokens=(" One", " two", " late"), hold_after=2))
-    server.fault("stop", Fault(delay=2.0))  # the server takes its time to be told
+    server.fault("stop", Fault(delay=2.0))  # the server is slow to confirm the stop
 
     def press() -> None:
         server.wait_held()
@@ -220,7 +223,7 @@ def test_pressed_twice(kernel: Kernel, server: Emulator, code: str) -> None:
             time.sleep(0.5)
 
     published, _ = kernel.run(code, press)
-    # ipykernel cancels the task of an async cell, and since version 7 it says so.
+    # ipykernel cancels the task of an async cell, and since version 7 reports it.
     assert published[-1]["ename"] in ("KeyboardInterrupt", "CancelledError")
     shown = html([item for item in published if item["kind"] != "error"])
     assert shown[-1].endswith("<em>— stopped</em></p></div>")
@@ -229,7 +232,7 @@ def test_pressed_twice(kernel: Kernel, server: Emulator, code: str) -> None:
     assert server.conversations == []
 
 
-def test_a_reply_is_shown_once(kernel: Kernel, server: Emulator) -> None:
+def test_reply_is_shown_once(kernel: Kernel, server: Emulator) -> None:
     server.reply(" One", " Two")
     published, _ = kernel.run("client.stream('Count').display()")
     assert {item["kind"] for item in published} <= {"display_data", "update_display_data"}
@@ -240,14 +243,14 @@ def test_a_reply_is_shown_once(kernel: Kernel, server: Emulator) -> None:
     assert html(published)[-1] == to_html("Two")
 
 
-def test_lists_are_tables(kernel: Kernel) -> None:
+def test_kernel_shows_lists_as_tables(kernel: Kernel) -> None:
     published, _ = kernel.run("client.models()")
     (shown,) = [item for item in published if item["kind"] == "execute_result"]
     assert "<table><thead><tr><th" in shown["data"]["text/html"]
     assert shown["data"]["text/plain"].startswith("[Model(id=")
 
 
-def test_the_magics(kernel: Kernel, server: Emulator) -> None:
+def test_magics_work_in_a_kernel(kernel: Kernel, server: Emulator) -> None:
     _, done = kernel.run("%load_ext h2o_client")
     assert done["status"] == "ok"
     server.reply(" **Fine**.", " Yes.", " And you?")
@@ -269,7 +272,7 @@ def test_the_magics(kernel: Kernel, server: Emulator) -> None:
     assert len("\n".join(published[-1]["traceback"]).splitlines()) == 1
 
     published, _ = kernel.run("%chat?")
-    assert published == []  # the pager has it
+    assert published == []  # shown in the pager
     assert len(server.conversations) == 1
 
     kernel.run("%reload_ext h2o_client")
@@ -278,7 +281,9 @@ def test_the_magics(kernel: Kernel, server: Emulator) -> None:
     assert len(server.conversations) == 1
 
 
-def test_the_end_of_the_kernel(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernel_shutdown_deletes_the_conversation(
+    server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("ipykernel")
     monkeypatch.setenv("H2O_CHAT_URL", server.url)
     kernel = Kernel()

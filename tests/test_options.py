@@ -1,4 +1,4 @@
-"""Generation options: one list, used by every call, by files and by the command line."""
+"""Generation options: one list for every call, for files and for the command line."""
 
 import inspect
 import re
@@ -54,12 +54,12 @@ def test_every_call_takes_the_options(method: Callable[..., Any]) -> None:
 
 
 def test_every_option_is_documented() -> None:
-    text = inspect.cleandoc(GenerationOptions.__doc__ or "")  # Python 3.13 does that by itself
+    text = inspect.cleandoc(GenerationOptions.__doc__ or "")  # Python 3.13 does this by itself
     documented = re.findall(r"^    (\w+): .", text, re.MULTILINE)
     assert documented == NAMES
 
 
-def test_the_defaults_are_options() -> None:
+def test_default_parameters_are_options() -> None:
     assert set(DEFAULT_PARAMETERS) <= set(NAMES)
 
 
@@ -69,7 +69,7 @@ def test_all_options_are_sent() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_type_of_every_option_is_checked(name: str) -> None:
+def test_type_of_every_option_is_checked(name: str) -> None:
     with pytest.raises(TypeError, match=f"^{name} must be (a|True)"):
         merge_parameters({}, None, {name: "x"})
     with pytest.raises(TypeError, match=f"^{name} must be (a|True)"):
@@ -78,12 +78,12 @@ def test_the_type_of_every_option_is_checked(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["top_k", "seed", "top_p"])
-def test_a_flag_is_not_a_number(name: str) -> None:
+def test_bool_is_not_accepted_as_a_number(name: str) -> None:
     with pytest.raises(TypeError, match=f"^{name} must be a"):
         merge_parameters({}, None, {name: True})
 
 
-def test_names_from_a_file_become_arguments() -> None:
+def test_options_from_a_file_become_arguments() -> None:
     given = {"temperature": 0.2, "best_of": 2, "temprature": 1}
     assert as_arguments(given) == {
         "temperature": 0.2,
@@ -94,7 +94,7 @@ def test_names_from_a_file_become_arguments() -> None:
 
 
 @pytest.mark.parametrize("name", ["model", "messages", "retries", "timeout", "parameters"])
-def test_an_argument_is_not_a_parameter(name: str) -> None:
+def test_call_argument_is_rejected_as_a_parameter(name: str) -> None:
     with pytest.raises(TypeError, match=f"'{name}' is not a generation parameter: "):
         as_arguments({"seed": 1, name: 1})
 
@@ -102,17 +102,17 @@ def test_an_argument_is_not_a_parameter(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"), [("seed=7", 7), ('stop=["a"]', ["a"]), ("x=a=b", "a=b"), ("x=", "")]
 )
-def test_a_parameter_is_read(text: str, expected: object) -> None:
+def test_parameter_is_parsed(text: str, expected: object) -> None:
     assert read_parameter(text) == (text.partition("=")[0], expected)
 
 
 @pytest.mark.parametrize("text", ["seed", "=7", ""])
-def test_a_parameter_that_is_not_valid(text: str) -> None:
+def test_invalid_parameter_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="expected NAME=VALUE"):
         read_parameter(text)
 
 
-def test_a_prompt_of_a_batch_may_have_any_parameter() -> None:
+def test_batch_prompt_accepts_any_parameter() -> None:
     with H2oClient("http://127.0.0.1:9") as client:
         batch = client.batch([], parameters={"best_of": 2, "top_n_tokens": 3}, seed=7)
         prompt = {"prompt": "Hi", "parameters": {"best_of": 4, "seed": 8}}

@@ -1,4 +1,4 @@
-"""The package as an index has it: its page, and the wheel alone in an environment of its own."""
+"""The package as published: its index page, and the wheel installed alone in a new environment."""
 
 import email
 import os
@@ -55,7 +55,7 @@ def run(*command: str, **environment: str) -> str:
 
 
 @pytest.mark.long
-def test_its_page_has_no_relative_links(metadata: Message) -> None:
+def test_package_page_has_no_relative_links(metadata: Message) -> None:
     page = metadata.get_payload()
     assert isinstance(page, str)
     assert "# h2o_client" in page
@@ -65,13 +65,13 @@ def test_its_page_has_no_relative_links(metadata: Message) -> None:
 
 
 @pytest.mark.long
-def test_it_needs_httpx_and_what_that_needs(metadata: Message) -> None:
+def test_wheel_requires_only_httpx_and_its_dependencies(metadata: Message) -> None:
     needed = [item for item in metadata.get_all("Requires-Dist", []) if "extra ==" not in item]
     assert sorted(re.split(r"[<>=]", item)[0] for item in needed) == ["anyio", "httpcore", "httpx"]
 
 
 @pytest.mark.long
-def test_the_wheel_alone_answers(wheel: Path, server: Emulator, tmp_path: Path) -> None:
+def test_wheel_works_without_extras(wheel: Path, server: Emulator, tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", str(tmp_path / "venv"))
     (python,) = tmp_path.glob("venv/*/python")
     run(str(python), "-m", "pip", "install", "--quiet", str(wheel))
@@ -83,7 +83,7 @@ def test_the_wheel_alone_answers(wheel: Path, server: Emulator, tmp_path: Path) 
     assert server.conversations == []
 
 
-def test_the_classifiers_name_the_versions_that_it_needs_and_the_system_of_ci() -> None:
+def test_classifiers_match_python_versions_and_ci() -> None:
     listed = [item for item in PROJECT["classifiers"] if re.search(r"Python :: 3\.\d+$", item)]
     lowest = listed[0].rpartition(" ")[2]
     assert PROJECT["requires-python"] == f">={lowest}"

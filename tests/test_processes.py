@@ -1,4 +1,4 @@
-"""Forks, spawns, event loops, pickles: a client goes where it can go, and says where it cannot."""
+"""Forks, spawned processes, event loops and pickles: clients work there, or raise a clear error."""
 
 import asyncio
 import concurrent.futures
@@ -29,18 +29,18 @@ BACKENDS = ("asyncio", "trio")
 Client = H2oClient | AsyncH2oClient
 
 forks = pytest.mark.filterwarnings(
-    # Python 3.12 and later warn of every fork beside threads, and the emulator is one.
+    # Python 3.12 and later warn about forks in a process with threads; the emulator is a thread.
     "ignore:This process .* is multi-threaded:DeprecationWarning"
 )
 
 
 def in_a_fork(work: Callable[[], None]) -> None:
-    """Do something in a forked child; fail as it fails, or if it has not ended in time."""
+    """Run a function in a forked child; fail if it fails or does not end in time."""
     end_fork(*begin_fork(work))
 
 
 def begin_fork(work: Callable[[], None]) -> tuple[int, int]:
-    """Begin to do something in a forked child; return the child, and where it says its errors."""
+    """Start a function in a forked child; return the child, and a pipe for its errors."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -49,7 +49,7 @@ def begin_fork(work: Callable[[], None]) -> tuple[int, int]:
             os.close(read)
             warnings.simplefilter("error")
             work()
-            gc.collect()  # what is dropped here must not touch what is the parent's
+            gc.collect()  # objects dropped here must not affect those of the parent
             status = 0
         except BaseException:  # noqa: BLE001 -- told to the parent
             os.write(write, traceback.format_exc().encode())
@@ -60,7 +60,7 @@ def begin_fork(work: Callable[[], None]) -> tuple[int, int]:
 
 
 def end_fork(child: int, read: int) -> None:
-    """Wait for a child, and fail as it failed."""
+    """Wait for a child, and fail if it failed."""
     with open(read, "rb") as pipe:
         said = pipe.read().decode()
     _, status = os.waitpid(child, 0)
@@ -76,7 +76,7 @@ def chat(client: H2oClient) -> str:
 
 @needs.posix
 @forks
-def test_a_fork_ends_none_of_the_parents_chats(server: Emulator) -> None:
+def test_fork_does_not_end_the_parents_chats(server: Emulator) -> None:
     server.reply(endless(" One"), endless(" Two"), " Child")
     with (
         H2oClient(server.url, timeouts=PATIENCE) as client,
@@ -100,7 +100,7 @@ def test_a_fork_ends_none_of_the_parents_chats(server: Emulator) -> None:
             del stream, other, talk
 
         in_a_fork(work)
-        assert server.accepted > before  # its own connections
+        assert server.accepted > before  # on connections of its own
         assert server.stops == 0
         assert server.generating == 2
         assert len(server.conversations) == 2
@@ -116,7 +116,7 @@ def test_a_fork_ends_none_of_the_parents_chats(server: Emulator) -> None:
 @needs.posix
 @forks
 @pytest.mark.parametrize("how", ["exits", "closes", "drops", "leaves the block"])
-def test_a_child_that_does_nothing_touches_nothing(server: Emulator, how: str) -> None:
+def test_idle_child_does_not_affect_the_parent(server: Emulator, how: str) -> None:
     server.reply(endless(" One"))
     client: H2oClient | None = H2oClient(server.url, timeouts=PATIENCE)
     assert client is not None
@@ -144,8 +144,8 @@ def test_a_child_that_does_nothing_touches_nothing(server: Emulator, how: str) -
 
 @needs.posix
 @forks
-def test_the_session_is_shared_with_the_child(server: Emulator) -> None:
-    """It is the same client: what one makes, the other finds."""
+def test_child_shares_the_session(server: Emulator) -> None:
+    """The client is shared: what one process creates, the other finds."""
     with H2oClient(server.url, timeouts=PATIENCE) as client:
         client.chat("Hi")
 
@@ -161,7 +161,7 @@ def test_the_session_is_shared_with_the_child(server: Emulator) -> None:
 
 @needs.posix
 @forks
-def test_what_the_parent_left_behind_is_the_parents(server: Emulator) -> None:
+def test_child_does_not_delete_the_parents_conversations(server: Emulator) -> None:
     server.fail(500, on="delete")
     client = H2oClient(server.url, timeouts=PATIENCE, retries=0)
     client.chat("Hi")
@@ -179,7 +179,7 @@ def test_what_the_parent_left_behind_is_the_parents(server: Emulator) -> None:
 
 @needs.posix
 @forks
-def test_an_own_http_client_after_a_fork_is_a_clear_error(server: Emulator) -> None:
+def test_custom_http_client_after_a_fork_is_a_clear_error(server: Emulator) -> None:
     with (
         httpx.Client() as http,
         H2oClient(server.url, http_client=http, timeouts=PATIENCE) as client,
@@ -197,7 +197,7 @@ def test_an_own_http_client_after_a_fork_is_a_clear_error(server: Emulator) -> N
 @needs.posix
 @forks
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_an_async_client_after_a_fork(server: Emulator, backend: str) -> None:
+def test_async_client_works_after_a_fork(server: Emulator, backend: str) -> None:
     client = AsyncH2oClient(server.url, timeouts=PATIENCE)
 
     async def ask() -> None:
@@ -221,7 +221,7 @@ def put_chat(client: H2oClient, answers: Any) -> None:
 @pytest.mark.slow
 @forks
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
-def test_multiprocessing(server: Emulator, method: str) -> None:
+def test_client_works_with_multiprocessing(server: Emulator, method: str) -> None:
     server.reply(endless(" One"), " Child")
     context: Any = multiprocessing.get_context(method)
     answers = context.Queue()
@@ -240,12 +240,12 @@ def test_multiprocessing(server: Emulator, method: str) -> None:
         assert list(stream) == [" too", " late"]
     server.wait_idle()
     assert server.conversations == []
-    # A fork goes on with the session; who is made anew begins one.
+    # A fork continues the session; a new process starts one.
     assert len(server.sessions) == (1 if method == "fork" else 2)
 
 
 @pytest.mark.slow
-def test_a_pool_of_processes(server: Emulator) -> None:
+def test_client_works_in_a_process_pool(server: Emulator) -> None:
     server.reply(" One", " One")
     spawn = multiprocessing.get_context("spawn")
     with (
@@ -264,7 +264,7 @@ def chat_and_close(client: H2oClient) -> str:
 @needs.posix
 @forks
 @pytest.mark.parametrize("form", ["chat", "conversation", "models"])
-def test_a_child_uses_no_idle_connection_of_its_parent(server: Emulator, form: str) -> None:
+def test_child_does_not_use_the_parents_idle_connection(server: Emulator, form: str) -> None:
     """Two processes on one socket would read each other's answers."""
     with H2oClient(server.url, timeouts=PATIENCE) as client:
         client.chat("Hi")
@@ -283,26 +283,26 @@ def test_a_child_uses_no_idle_connection_of_its_parent(server: Emulator, form: s
         in_a_fork(work)
         assert server.accepted == 2
         client.chat("Hi")
-        assert server.accepted == 2  # the parent's is as it was
+        assert server.accepted == 2  # the parent's connection is untouched
 
 
 @pytest.mark.slow
 @needs.posix
 @forks
-def test_children_at_the_same_time_get_their_own_answers(server: Emulator) -> None:
-    """Each inherits the idle connection of its parent, and none may speak on it."""
+def test_concurrent_children_get_their_own_answers(server: Emulator) -> None:
+    """Each child inherits an idle connection of its parent, and must not use it."""
     go, release = os.pipe()
 
     def work(name: str) -> None:
         os.close(release)
-        os.read(go, 1)  # the end of the pipe: all begin together
+        os.read(go, 1)  # end of file: all start together
         for _ in range(3):
             assert f" You said: {name}\n" in client.chat(name).text
         client.close()
 
     with H2oClient(server.url, timeouts=PATIENCE) as client:
         assert " You said: parent\n" in client.chat("parent").text
-        assert server.connections == 1  # idle, and kept
+        assert server.connections == 1  # idle, and kept open
         ends = [begin_fork(functools.partial(work, f"child {number}")) for number in range(4)]
         os.close(release)
         assert " You said: parent\n" in client.chat("parent").text
@@ -325,7 +325,7 @@ def test_children_at_the_same_time_get_their_own_answers(server: Emulator) -> No
     [("asyncio",) * 3, ("trio",) * 3, ("asyncio", "trio"), ("trio", "asyncio")],
     ids="-".join,
 )
-def test_an_async_client_on_several_event_loops(
+def test_async_client_works_on_several_event_loops(
     server: Emulator, backends: tuple[str, ...]
 ) -> None:
     client = AsyncH2oClient(server.url, timeouts=PATIENCE)
@@ -347,7 +347,7 @@ def test_an_async_client_on_several_event_loops(
     assert server.sessions == [client.session]
 
 
-def test_a_conversation_begun_on_a_second_event_loop_is_deleted_with_the_client(
+def test_closing_deletes_a_conversation_of_a_second_event_loop(
     server: Emulator,
 ) -> None:
     client = AsyncH2oClient(server.url, timeouts=PATIENCE)
@@ -366,7 +366,7 @@ def test_a_conversation_begun_on_a_second_event_loop_is_deleted_with_the_client(
 
 @needs.posix
 @forks
-def test_a_conversation_begun_in_a_fork_is_deleted_with_the_childs_client(
+def test_closing_in_a_fork_deletes_the_childs_conversation(
     server: Emulator,
 ) -> None:
     client = H2oClient(server.url, timeouts=PATIENCE)
@@ -385,7 +385,7 @@ def test_a_conversation_begun_in_a_fork_is_deleted_with_the_childs_client(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_two_event_loops_at_once_are_a_clear_error(server: Emulator, backend: str) -> None:
+def test_concurrent_event_loops_are_a_clear_error(server: Emulator, backend: str) -> None:
     server.reply(endless(" One"))
     client = AsyncH2oClient(server.url, timeouts=PATIENCE)
 
@@ -406,8 +406,8 @@ def test_two_event_loops_at_once_are_a_clear_error(server: Emulator, backend: st
 
 @needs.posix
 @forks
-def test_a_parent_deletes_no_conversation_of_its_child(server: Emulator) -> None:
-    """Not even if it has to look for one whose id was lost on the way."""
+def test_parent_does_not_delete_the_childs_conversation(server: Emulator) -> None:
+    """Not even while looking for a conversation whose id was lost in transit."""
     server.fault("create", Fault(disconnect=True, processed=True))
     with H2oClient(server.url, timeouts=PATIENCE, retries=Retries(base=0.001)) as client:
         client.chat("Hi")
@@ -417,7 +417,7 @@ def test_a_parent_deletes_no_conversation_of_its_child(server: Emulator) -> None
     assert "The child's" in [conversation.title for conversation in server.conversations]
 
 
-def test_asyncio_run_after_asyncio_run(server: Emulator) -> None:
+def test_client_works_across_calls_of_asyncio_run(server: Emulator) -> None:
     client = AsyncH2oClient(server.url, timeouts=PATIENCE)
     texts = [asyncio.run(client.chat("Hi")).text for _ in range(3)]
     assert len(set(texts)) == 1
@@ -459,23 +459,25 @@ def test_ten_event_loops_leave_nothing_open(server: Emulator, form: str, backend
         return len(os.listdir("/dev/fd"))
 
     gc.collect()
-    gc.disable()  # nothing is left to the garbage collector
+    gc.disable()  # nothing may depend on the garbage collector
     try:
-        run(2)  # what a backend opens once and for all is not a leak
+        run(2)  # what a backend opens only once is not a leak
         before = descriptors()
         run(10)
         eventually(lambda: descriptors() <= before)  # the server, in this process, closes its own
     finally:
         gc.enable()
-    gc.collect()  # and here a warning would come
+    gc.collect()  # raises any pending ResourceWarning
     anyio.run(client.aclose, backend="asyncio")
     assert server.conversations == []
     assert server.sessions == ([client.session] if form != "models" else [])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_stream_that_another_event_loop_left(server: Emulator, backend: str) -> None:
-    """It can no longer be told; the client goes on, and tells the server when it closes."""
+def test_stream_abandoned_by_another_event_loop_is_stopped_at_close(
+    server: Emulator, backend: str
+) -> None:
+    """It cannot be stopped any more; the client goes on, and stops it when it closes."""
     server.reply(endless(" One"))
     client = AsyncH2oClient(server.url, timeouts=PATIENCE)
 
@@ -496,7 +498,7 @@ def test_a_stream_that_another_event_loop_left(server: Emulator, backend: str) -
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_an_own_http_client_on_a_second_event_loop_is_a_clear_error(
+def test_custom_http_client_on_a_second_event_loop_is_a_clear_error(
     server: Emulator, backend: str
 ) -> None:
     http = httpx.AsyncClient()
@@ -519,7 +521,7 @@ def test_an_own_http_client_on_a_second_event_loop_is_a_clear_error(
 
 @pytest.fixture(params=[H2oClient, AsyncH2oClient])
 def kind(request: pytest.FixtureRequest) -> Any:
-    """The clients; one that never sent anything may be dropped."""
+    """The client class; a client that never sent anything may be dropped unclosed."""
     return request.param
 
 
@@ -528,7 +530,7 @@ def pickled(client: Any) -> Any:
 
 
 @pytest.mark.parametrize("again", [pickled, copy.copy, copy.deepcopy])
-def test_a_client_is_its_configuration(kind: Any, again: Callable[[Any], Any]) -> None:
+def test_pickle_and_copy_keep_the_configuration(kind: Any, again: Callable[[Any], Any]) -> None:
     arguments: dict[str, Any] = {
         "base_url": "http://ann:hunter2@127.0.0.1:9/chat",
         "model": "some/model",
@@ -546,25 +548,27 @@ def test_a_client_is_its_configuration(kind: Any, again: Callable[[Any], Any]) -
     assert (twin.base_url, twin.model) == (client.base_url, client.model)
     assert twin._arguments == client._arguments
     assert twin._http is not client._http
-    # The session that it chose for itself is its own.
+    # An automatically chosen session is not shared.
     assert twin.session != client.session
 
 
 @pytest.mark.parametrize("again", [pickled, copy.copy, copy.deepcopy])
-def test_a_session_that_was_passed_in_goes_along(kind: Any, again: Callable[[Any], Any]) -> None:
+def test_pickle_and_copy_keep_an_explicit_session(kind: Any, again: Callable[[Any], Any]) -> None:
     client = kind("http://127.0.0.1:9", session="11111111-2222-4333-8444-555555555555")
     assert again(client).session == client.session
 
 
 @pytest.mark.parametrize("again", [pickled, copy.copy, copy.deepcopy])
-def test_an_own_http_client_refuses(kind: Any, again: Callable[[Any], Any]) -> None:
+def test_client_with_custom_http_client_cannot_be_pickled_or_copied(
+    kind: Any, again: Callable[[Any], Any]
+) -> None:
     http: Any = httpx.Client() if kind is H2oClient else httpx.AsyncClient()
     client = kind("http://127.0.0.1:9", http_client=http)
     with pytest.raises(TypeError, match="your own http_client cannot be pickled or copied"):
         again(client)
 
 
-def test_a_used_client_pickles_without_what_it_has_seen(server: Emulator) -> None:
+def test_pickled_client_contains_no_session_or_messages(server: Emulator) -> None:
     with H2oClient(server.url, timeouts=PATIENCE) as client:
         client.chat("my darkest confession")
         data = pickle.dumps(client)
@@ -576,7 +580,7 @@ def test_a_used_client_pickles_without_what_it_has_seen(server: Emulator) -> Non
     assert server.conversations == []
 
 
-def test_a_closed_client_pickles_open(server: Emulator) -> None:
+def test_unpickled_client_is_open(server: Emulator) -> None:
     with H2oClient(server.url, timeouts=PATIENCE) as client:
         pass
     with contextlib.closing(pickled(client)) as twin:

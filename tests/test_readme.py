@@ -1,4 +1,4 @@
-"""The README is one screen: what it shows comes in an order, and its commands are the used ones.
+"""The README is short, in a fixed order, and its commands are those used elsewhere.
 
 Its blocks run in `test_documents.py`.
 """
@@ -18,18 +18,18 @@ HEADINGS = [
 ]  # fmt: skip
 
 
-def test_short_and_in_order() -> None:
+def test_readme_is_short_and_in_order() -> None:
     text = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
     assert re.findall(r"^#+ (.*)$", text, re.MULTILINE) == HEADINGS
     assert len(README.splitlines()) <= 180
 
 
-def test_all_but_the_last_sections_link_to_the_manual() -> None:
+def test_sections_link_to_the_manual() -> None:
     for section in README.split("\n## ")[2:-2]:
         assert "](docs/manual/" in section, section.partition("\n")[0]
 
 
-def test_the_first_python_block_uses_the_server_of_the_command_before_it() -> None:
+def test_first_python_block_uses_the_server_started_before_it() -> None:
     found = blocks(PATH)
     first = next(place for place, block in enumerate(found) if block.language == "python")
     assert found[first - 1].code == "h2o-client serve\n"

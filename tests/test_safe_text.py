@@ -1,4 +1,4 @@
-"""Text of a server is shown without doing anything: in notebooks, in JSON, in terminals."""
+"""Text from a server is harmless wherever it is shown: notebooks, JSON, terminals."""
 
 import json
 import re
@@ -30,12 +30,12 @@ ALLOWED: dict[str, dict[str, re.Pattern[str]]] = {
     "img": {"src": ADDRESS, "alt": re.compile(""), "title": re.compile("")},
 }
 EMPTY = {"br", "hr", "img"}
-# Titles of links, and the language of code, are not shown.
+# Link titles and code languages are not shown.
 IN_ATTRIBUTES = re.compile(r"\[a\]: |^(```|~~~)\S")
 
 
 class Seen(HTMLParser):
-    """Reads HTML, and fails at what is not Markdown's own."""
+    """Parses HTML, and fails on anything beyond Markdown's own elements."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Seen(HTMLParser):
 
 
 def seen(html: str) -> str:
-    """The text that HTML shows, which must be made of Markdown's own elements."""
+    """Return the visible text of HTML that may only contain Markdown's own elements."""
     assert not re.search(r"<(?![a-z/])", html)
     assert not UNSAFE & set(html)
     parser = Seen()
@@ -90,20 +90,20 @@ def seen(html: str) -> str:
 
 
 @pytest.mark.slow
-def test_an_answer_is_made_of_markdowns_own_elements() -> None:
+def test_answer_renders_only_markdown_elements() -> None:
     for answer in ALL:
         assert seen(to_html(answer)).strip() or answer.startswith("!["), answer
-        for end in range(len(answer)):  # while it grows
+        for end in range(len(answer)):  # as the answer grows
             seen(to_html(answer[:end], "stopped"))
 
 
-def test_tags_are_shown_as_the_text_that_they_are() -> None:
+def test_tags_are_shown_as_text() -> None:
     for answer in MARKUP:
         for tag in re.findall(r"<\w+[^<>\n]*>", answer) if not IN_ATTRIBUTES.search(answer) else ():
             assert printable(tag.replace("\0", "\ufffd")) in seen(to_html(answer)), answer
 
 
-def test_a_link_leads_to_the_web_or_is_text() -> None:
+def test_only_web_links_are_rendered_as_links() -> None:
     for answer in LINKS:
         html = to_html(answer)
         for address in re.findall('(?:href|src)="([^"]*)"', html):
@@ -114,7 +114,7 @@ def test_a_link_leads_to_the_web_or_is_text() -> None:
 def test_tex_is_shown_as_written() -> None:
     for answer in TEX:
         html = to_html(answer)
-        # The classes by which MathJax 3 and 2 leave it alone.
+        # Both classes make MathJax (3 and 2) skip the element.
         assert html.startswith('<div class="mathjax_ignore tex2jax_ignore">')
         assert html.endswith("</div>")
         assert answer.replace("\\\\", "\\") in seen(html)
@@ -165,26 +165,26 @@ def test_reasoning_is_dim(text: str, html: str) -> None:
     assert html in to_html(text)
 
 
-def test_a_mark_is_not_part_of_the_code() -> None:
+def test_status_mark_is_outside_of_open_code() -> None:
     assert to_html("```\nx", "<stopped>").endswith(
         "<pre><code>x</code></pre>\n<p><em>— &lt;stopped&gt;</em></p></div>"
     )
 
 
-def test_a_long_answer_is_text() -> None:
+def test_very_long_answer_is_shown_as_text() -> None:
     text = "[<b>" * (safe_text.LONGEST // 4 + 1)
     html = to_html(text)
     assert "<pre" in html
     assert seen(html) == text
 
 
-def test_a_table_holds_text_alone() -> None:
+def test_table_cells_contain_only_text() -> None:
     for attack in [*ALL, CONTROLS]:
         html = to_html_table(["a", attack], [[attack, "b"], ["c", attack]])
         assert seen(html) == f"a{printable(attack) * 2}bc{printable(attack)}"
 
 
-def test_without_markdown_it_py_an_answer_is_text() -> None:
+def test_answer_is_text_without_markdown_it_py() -> None:
     code = (
         "import sys\n"
         "sys.modules['markdown_it'] = None\n"
@@ -195,7 +195,7 @@ def test_without_markdown_it_py_an_answer_is_text() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
 
 
-def test_the_parser_is_loaded_when_it_is_needed() -> None:
+def test_markdown_parser_is_imported_lazily() -> None:
     code = (
         "import sys, h2o_client\n"
         "h2o_client.Message(role='user', content='a')\n"
@@ -215,14 +215,14 @@ PIECES = st.sampled_from(
 @example("![a](http://\ud800.x)")
 @example("<http://xn--\u00e9.\u202e/>")
 @example("```\ud800\n\udfff")
-def test_no_text_makes_other_elements(text: str) -> None:
+def test_no_text_makes_unexpected_elements(text: str) -> None:
     seen(to_html(text, text[:3]))
 
 
 @pytest.mark.long
 @settings(max_examples=20_000)
 @given(st.lists(PIECES | st.text(max_size=5), max_size=30).map("".join))
-def test_no_text_makes_other_elements_in_many_tries(text: str) -> None:
+def test_no_generated_text_makes_unexpected_elements(text: str) -> None:
     seen(to_html(text))
 
 
@@ -230,7 +230,7 @@ def test_no_text_makes_other_elements_in_many_tries(text: str) -> None:
 
 
 @given(st.text() | st.lists(st.sampled_from([*sorted(UNSAFE), "a", "\n", "\t"])).map("".join))
-def test_what_a_terminal_acts_on_is_removed_and_nothing_else(text: str) -> None:
+def test_only_terminal_controls_are_removed(text: str) -> None:
     clean = printable(text)
     assert not UNSAFE & set(clean)
     assert not re.search(r"[^\S\n\t -\U0010ffff]|[\x00-\x08\x0b-\x1f\x7f-\x9f]", clean)
@@ -239,18 +239,18 @@ def test_what_a_terminal_acts_on_is_removed_and_nothing_else(text: str) -> None:
     assert printable(clean) == clean
 
 
-def test_text_of_all_languages_stays() -> None:
+def test_text_of_all_languages_is_kept() -> None:
     text = "Ünï\tcode\n日本語 עברית عربى \U0001f469\u200d\U0001f467 e\u0301 \u00a0 \ufeff"
     assert printable(text) == text
 
 
-def test_one_line() -> None:
+def test_one_line_removes_every_line_break() -> None:
     assert one_line(f" a\nb\r\n\tc\u2028d{CONTROLS}\n") == one_line("a b c d" + printable(CONTROLS))
     assert "\n" not in one_line("a\n\x0b\x85\u2029b")
 
 
 @pytest.mark.parametrize("ascii_only", [True, False])
-def test_json_says_the_same(ascii_only: bool) -> None:
+def test_json_keeps_the_value(ascii_only: bool) -> None:
     value = {"a": [CONTROLS, "é\U0001f600", "\\", {"\x9b": None}]}
     text = to_json(value, indent=2, ascii_only=ascii_only)
     assert json.loads(text) == value

@@ -1,4 +1,4 @@
-"""The soak command runs, checks what it says it checks, and finds nothing in a short run."""
+"""The soak command works, detects the violations that it reports, and a short run has none."""
 
 import re
 import subprocess
@@ -12,14 +12,14 @@ ROOT = Path(__file__).parent.parent
 
 
 def figures(text: str) -> dict[str, int]:
-    """The figures that were printed."""
+    """Parse the printed figures."""
     found = re.findall(r"^(\w[\w ]*?) {2,}(\d+)(?: \(.*\))?$", text, re.MULTILINE)
     return {name: int(value) for name, value in found}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", soak.BACKENDS)
-def test_a_short_run(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_short_run_finds_no_violation(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
     status = soak.main(["--streams", "20", "--workers", "5", "--seed", "3", "--backend", backend])
     text = capsys.readouterr().out
     found = figures(text)
@@ -32,7 +32,7 @@ def test_a_short_run(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "MB before" in text
 
 
-def test_what_must_not_be_is_found() -> None:
+def test_check_counts_violations() -> None:
     worker = soak.Worker.__new__(soak.Worker)
     worker.tally = soak.Tally()
     worker.check(" One two", " One two", whole=True)
@@ -43,7 +43,7 @@ def test_what_must_not_be_is_found() -> None:
     assert worker.tally.counts == {"answers lost": 1, "wrong texts": 1}
 
 
-def test_a_failed_check_fails_the_command(
+def test_violation_fails_the_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tally = soak.Tally()
@@ -55,7 +55,7 @@ def test_a_failed_check_fails_the_command(
 
 @pytest.mark.long
 @pytest.mark.parametrize("backends", [("sync",), soak.BACKENDS], ids=len)
-def test_the_command(backends: tuple[str, ...]) -> None:
+def test_soak_command_runs(backends: tuple[str, ...]) -> None:
     which = backends[0] if len(backends) == 1 else "all"
     arguments = ["--streams", "4", "--workers", "2", "--backend", which]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The pytest plugin, in a pytest of its own: as it is for those who have the package."""
+"""The pytest plugin, in a separate pytest, as its users have it."""
 
 import os
 import tomllib
@@ -17,13 +17,13 @@ OURS = "h2o_client.testing"
 
 @pytest.fixture
 def plugin(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Arguments of a pytest that has this plugin and no other."""
+    """Arguments for a pytest that loads this plugin and no other."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makepyprojecttoml("[tool.pytest.ini_options]\nfilterwarnings = ['error']\n")
     return ["-p", OURS, "-p", "no:cacheprovider"]
 
 
-def test_it_is_an_entry_point() -> None:
+def test_plugin_is_an_entry_point() -> None:
     text = (EXAMPLE.parent.parent / "pyproject.toml").read_text(encoding="utf-8")
     project = tomllib.loads(text)["project"]
     assert project["entry-points"]["pytest11"] == {"h2o_client": OURS}
@@ -33,14 +33,14 @@ def test_it_is_an_entry_point() -> None:
 
 
 @pytest.mark.slow
-def test_the_example(pytester: pytest.Pytester, plugin: list[str]) -> None:
+def test_example_program_passes(pytester: pytest.Pytester, plugin: list[str]) -> None:
     pytester.makepyfile(test_my_program=EXAMPLE.read_text(encoding="utf-8"))
     done = pytester.runpytest_subprocess(*plugin)
     done.assert_outcomes(passed=6)
 
 
 @pytest.mark.slow
-def test_a_mark_chooses_the_kind_of_server(pytester: pytest.Pytester, plugin: list[str]) -> None:
+def test_mark_sets_the_server_options(pytester: pytest.Pytester, plugin: list[str]) -> None:
     pytester.makepyfile(
         """
         import pytest
@@ -58,7 +58,7 @@ def test_a_mark_chooses_the_kind_of_server(pytester: pytest.Pytester, plugin: li
 
 
 @pytest.mark.slow
-def test_it_imports_nothing_until_the_fixture_is_used(
+def test_plugin_imports_nothing_until_the_fixture_is_used(
     pytester: pytest.Pytester, plugin: list[str]
 ) -> None:
     pytester.makepyfile(
@@ -85,7 +85,7 @@ def test_it_imports_nothing_until_the_fixture_is_used(
 
 
 @pytest.mark.slow
-def test_it_says_what_is_missing(pytester: pytest.Pytester, plugin: list[str]) -> None:
+def test_missing_dependency_is_a_clear_error(pytester: pytest.Pytester, plugin: list[str]) -> None:
     pytester.makepyfile(
         """
         def test_that_needs_it(h2o_server):
@@ -103,7 +103,7 @@ def test_it_says_what_is_missing(pytester: pytest.Pytester, plugin: list[str]) -
 
 
 @pytest.mark.slow
-def test_async_tests_have_it_too(pytester: pytest.Pytester, plugin: list[str]) -> None:
+def test_async_tests_can_use_the_fixture(pytester: pytest.Pytester, plugin: list[str]) -> None:
     pytester.makepyfile(
         """
         import pytest
@@ -120,7 +120,7 @@ def test_async_tests_have_it_too(pytester: pytest.Pytester, plugin: list[str]) -
     done.assert_outcomes(passed=2)  # on asyncio and on trio
 
 
-def test_the_client_finds_it(
+def test_client_uses_the_fixtures_server(
     monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.setenv("H2O_CHAT_URL", "https://elsewhere.invalid")
@@ -140,12 +140,12 @@ def test_the_client_finds_it(
     assert os.environ["NO_PROXY"] == "intranet,127.0.0.1"
 
 
-def test_each_test_has_its_own(h2o_server: Emulator) -> None:
+def test_each_test_has_its_own_server(h2o_server: Emulator) -> None:
     assert h2o_server.requests == []
 
 
 @pytest.mark.slow
-def test_nothing_is_left_in_the_environment(pytester: pytest.Pytester, plugin: list[str]) -> None:
+def test_fixture_restores_the_environment(pytester: pytest.Pytester, plugin: list[str]) -> None:
     pytester.makepyfile(
         """
         import os, threading
@@ -165,7 +165,7 @@ def test_nothing_is_left_in_the_environment(pytester: pytest.Pytester, plugin: l
 
 
 @pytest.mark.long
-def test_with_workers(pytester: pytest.Pytester, plugin: list[str]) -> None:
+def test_fixture_works_with_xdist_workers(pytester: pytest.Pytester, plugin: list[str]) -> None:
     pytest.importorskip("xdist")
     pytester.makepyfile(test_my_program=EXAMPLE.read_text(encoding="utf-8"))
     done = pytester.runpytest_subprocess(*plugin, "-p", "xdist", "-n", "2")

@@ -40,7 +40,7 @@ CLASSES = [
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
-def test_a_value_compares_by_content_and_copies_whole(value: Any) -> None:
+def test_value_compares_by_content_and_can_be_copied(value: Any) -> None:
     for again in (pickle.loads(pickle.dumps(value)), copy.copy(value), copy.deepcopy(value)):
         assert again == value
         assert type(again) is type(value)
@@ -48,7 +48,7 @@ def test_a_value_compares_by_content_and_copies_whole(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
-def test_a_value_is_frozen(value: Any) -> None:
+def test_value_is_frozen(value: Any) -> None:
     name = next(iter(inspect.signature(type(value)).parameters))
     with pytest.raises(AttributeError):
         setattr(value, name, "other")
@@ -61,13 +61,13 @@ def test_every_field_is_documented(cls: type[Any]) -> None:
         assert f"    {field.name}: " in cls.__doc__
 
 
-def test_a_reply_and_a_message_are_their_text() -> None:
+def test_str_of_a_reply_or_message_is_its_text() -> None:
     assert str(REPLY) == "Hello"
     assert REPLY.text == " Hello"
     assert str(Message(role="user", content="Hi")) == "Hi"
 
 
-def test_a_reply_is_as_the_server_told_where_nothing_else_was_asked_for() -> None:
+def test_reply_defaults() -> None:
     assert REPLY.recovered is False
     assert REPLY.web_search == ()
 
@@ -75,7 +75,7 @@ def test_a_reply_is_as_the_server_told_where_nothing_else_was_asked_for() -> Non
 LIMITS = ["connect", "first_token", "idle", "total", "cleanup"]
 
 
-def test_the_time_limits_by_default() -> None:
+def test_default_timeouts() -> None:
     defaults = {name: getattr(Timeouts(), name) for name in LIMITS}
     assert defaults == {
         "connect": 10.0,
@@ -88,7 +88,7 @@ def test_the_time_limits_by_default() -> None:
 
 @pytest.mark.parametrize("name", LIMITS)
 @pytest.mark.parametrize("value", [1, 0.001, 3600.0])
-def test_a_time_limit_is_a_number_of_seconds(name: str, value: float) -> None:
+def test_timeout_is_a_number_of_seconds(name: str, value: float) -> None:
     assert getattr(Timeouts(**{name: value}), name) == value
 
 
@@ -99,26 +99,24 @@ def test_a_time_limit_is_a_number_of_seconds(name: str, value: float) -> None:
         (0, ValueError),
         (-1, ValueError),
         (float("nan"), ValueError),
-        # Sockets take no infinite time, and raise OverflowError when they get it.
+        # Sockets raise OverflowError for an infinite timeout.
         (float("inf"), ValueError),
         (True, TypeError),
         ("5", TypeError),
     ],
 )
-def test_a_time_limit_that_cannot_be_meant_is_refused(
-    name: str, value: Any, error: type[Exception]
-) -> None:
+def test_invalid_timeout_is_rejected(name: str, value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=f"Timeouts.{name}"):
         Timeouts(**{name: value})
 
 
 @pytest.mark.parametrize("name", [name for name in LIMITS if name != "cleanup"])
-def test_a_time_limit_can_be_switched_off(name: str) -> None:
+def test_timeout_can_be_disabled(name: str) -> None:
     off: dict[str, Any] = {name: None}
     assert getattr(Timeouts(**off), name) is None
 
 
-def test_the_clean_up_has_a_limit_always() -> None:
+def test_cleanup_timeout_cannot_be_disabled() -> None:
     never: Any = None
     with pytest.raises(TypeError, match=r"Timeouts\.cleanup"):
         Timeouts(cleanup=never)

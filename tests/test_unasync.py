@@ -1,4 +1,4 @@
-"""The sync shell is generated from the async one, and what is written twice has the same names."""
+"""The sync shell is generated from the async one; hand-written modules define the same names."""
 
 import importlib.util
 import inspect
@@ -51,7 +51,7 @@ def check(script: Path) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.slow
-def test_the_sync_code_is_up_to_date() -> None:
+def test_generated_sync_code_is_up_to_date() -> None:
     result = check(SCRIPT)
     assert result.returncode == 0, result.stdout + result.stderr
 
@@ -66,7 +66,7 @@ def test_the_sync_code_is_up_to_date() -> None:
         ("_sync/client.py", '"""The client:', '"""A client:'),
     ],
 )
-def test_the_check_finds_a_difference(tmp_path: Path, name: str, old: str, new: str) -> None:
+def test_check_detects_a_difference(tmp_path: Path, name: str, old: str, new: str) -> None:
     shutil.copytree(ROOT / "h2o_client/_client", tmp_path / "h2o_client/_client")
     (tmp_path / "scripts").mkdir()
     script = shutil.copy(SCRIPT, tmp_path / "scripts")
@@ -80,7 +80,7 @@ def test_the_check_finds_a_difference(tmp_path: Path, name: str, old: str, new: 
 
 
 @pytest.mark.slow
-def test_the_check_finds_a_file_that_nothing_generates(tmp_path: Path) -> None:
+def test_check_detects_an_orphaned_file(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "h2o_client/_client", tmp_path / "h2o_client/_client")
     (tmp_path / "scripts").mkdir()
     script = shutil.copy(SCRIPT, tmp_path / "scripts")
@@ -88,7 +88,7 @@ def test_the_check_finds_a_file_that_nothing_generates(tmp_path: Path) -> None:
     assert "old.py" in check(Path(script)).stdout
 
 
-def test_what_has_no_rule_is_an_error() -> None:
+def test_code_without_a_rule_is_an_error() -> None:
     with pytest.raises(ValueError, match="asyncio"):
         unasync().convert("import asyncio\n")
 
@@ -103,13 +103,13 @@ def test_what_has_no_rule_is_an_error() -> None:
         ("StopAsyncIteration", "StopIteration"),
     ],
 )
-def test_the_words_of_docstrings(words: str, expected: str) -> None:
+def test_docstrings_are_converted(words: str, expected: str) -> None:
     module = unasync()
     assert module.convert(words) == module.HEADER + expected
 
 
 def members(owner: Any) -> dict[str, Any]:
-    """What is defined in a class or module, without what only one side needs for itself."""
+    """Return what a class or module defines, except what only one side needs."""
     module = getattr(owner, "__module__", owner.__name__)
     return {
         name: value
@@ -120,7 +120,7 @@ def members(owner: Any) -> dict[str, Any]:
     }
 
 
-def test_both_runtimes_have_the_same_names() -> None:
+def test_sync_and_async_runtimes_define_the_same_names() -> None:
     ours, theirs = members(sync_runtime), members(async_runtime)
     assert sorted(ours) == sorted(theirs)
     for name, thing in ours.items():
@@ -136,13 +136,13 @@ def public(kind: type) -> list[str]:
 
 
 @pytest.mark.parametrize(("twin", "kind"), PAIRS)
-def test_both_sides_have_the_same_members(twin: type, kind: type) -> None:
+def test_sync_and_async_classes_have_the_same_members(twin: type, kind: type) -> None:
     names = ["close" if name == "aclose" else name for name in public(twin)]
     assert sorted(names) == public(kind)
 
 
 @pytest.mark.parametrize("kind", [kind for pair in PAIRS for kind in pair])
-def test_everything_public_has_a_docstring_of_its_own(kind: type) -> None:
+def test_every_public_member_has_a_docstring(kind: type) -> None:
     assert kind.__doc__
     for name in public(kind):
         text = inspect.getdoc(getattr(kind, name)) or ""
@@ -151,14 +151,14 @@ def test_everything_public_has_a_docstring_of_its_own(kind: type) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for _, kind in PAIRS])
-def test_the_help_of_the_sync_side_is_about_threads(kind: type) -> None:
+def test_sync_docstrings_mention_no_async_terms(kind: type) -> None:
     for name in ["__doc__", *public(kind)]:
         text = kind.__doc__ if name == "__doc__" else inspect.getdoc(getattr(kind, name))
         assert not re.search(r"\b(async|await|task|event loop|aclose)\b", text or ""), name
 
 
 @pytest.mark.parametrize("kind", [kind for kind, _ in PAIRS])
-def test_the_help_of_the_async_side_is_about_tasks(kind: type) -> None:
+def test_async_docstrings_mention_no_sync_terms(kind: type) -> None:
     for name in ["__doc__", *public(kind)]:
         text = kind.__doc__ if name == "__doc__" else inspect.getdoc(getattr(kind, name))
         assert not re.search(r"\bthreads?\b|`with`|`close\(\)`|\bH2oClient", text or ""), name
@@ -181,7 +181,7 @@ WAITING = {
 
 
 @pytest.mark.parametrize("kind", list(WAITING))
-def test_what_waits_is_awaited(kind: type) -> None:
+def test_methods_that_wait_are_coroutines(kind: type) -> None:
     names = [*public(kind), *(name for name in vars(kind) if name.startswith("__a"))]
     awaited = {name for name in names if inspect.iscoroutinefunction(getattr(kind, name))}
     assert awaited == WAITING[kind]

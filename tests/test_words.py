@@ -1,4 +1,4 @@
-"""Phrases that native readers had to read twice stay out of code, messages and pages."""
+"""Keep awkward phrases out of code, messages and pages."""
 
 import re
 from pathlib import Path
@@ -38,7 +38,7 @@ AWKWARD = [
 
 
 def text_of(path: Path) -> str:
-    """Return the words of a page or module, with the lines of strings and comments joined."""
+    """Return the text of a page or module, joining the lines of strings and comments."""
     text = path.read_text("utf-8")
     if path.suffix == ".py":
         text = re.sub(r'"\s*\n\s*f?"|\n\s*#(?= )', "", text)
