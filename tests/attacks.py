@@ -83,7 +83,7 @@ CONTROLS = "".join(
     [
         "\x1b]0;title\x07",  # sets the window title
         "\x1b]52;c;cm0gLXJm\x07",  # writes to the clipboard
-        "\x1b[2J\x1b[31m",  # clears the screen, sets a color
+        "\x1b[2J\x1b[31m",  # clears the screen, sets a colour
         "\x9b31m\x9d0;title\x9c\x90q\x9c",  # the same as single-byte (C1) controls
         "\x7f\x00\b\v\f",
         "\u202e\u202a\u2066\u2069\u200e\u200f\u061c",  # text direction

@@ -1,4 +1,4 @@
-"""The command in this process, and in one of its own where signals, pipes and imports count."""
+"""Run the command in this process, or in a separate one for signals, pipes and imports."""
 
 import io
 import os
@@ -21,7 +21,7 @@ from h2o_client.emulator import Emulator
 
 PATIENCE = 30.0
 
-# Without what httpx imports only because it is installed: it takes as long as the rest.
+# Skip optional packages that httpx imports if installed: they take as long as the rest.
 _MAIN = """
 import sys
 sys.modules.update(dict.fromkeys(("trio", "httpx._main")))
@@ -33,11 +33,11 @@ COMMAND = (sys.executable, "-W", "error", "-c", _MAIN)
 
 
 class Command:
-    """The command in this process; `out` and `err` are what it wrote.
+    """The command in this process; `out` and `err` are its output.
 
     Args:
         capsys: pytest's fixture.
-        *first: the first of its arguments, each time.
+        *first: arguments that come first in every call.
     """
 
     def __init__(self, capsys: pytest.CaptureFixture[str], *first: str) -> None:
@@ -62,7 +62,7 @@ def command_for(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Command:
-    """Return the command, which talks to a server and keeps its state in a folder."""
+    """Return the command, set up for a server, with its state in a folder."""
     monkeypatch.setenv("XDG_STATE_HOME", str(folder))
     monkeypatch.setenv("LOCALAPPDATA", str(folder))
     monkeypatch.setenv("H2O_CHAT_URL", server.url)
@@ -70,7 +70,7 @@ def command_for(
 
 
 def keep_two(server: Emulator) -> list[str]:
-    """Keep two conversations, the second as the last one; return their ids."""
+    """Create two kept conversations, the second as the last one; return their ids."""
     found = []
     with H2oClient(server.url) as client:
         for text in ("one", "two"):
@@ -84,7 +84,7 @@ def keep_two(server: Emulator) -> list[str]:
 
 
 def without_codes(text: str) -> str:
-    """Return what a terminal was sent without the codes that it obeys."""
+    """Return terminal output without its control codes."""
     return _CODES.sub("", text)
 
 
@@ -92,9 +92,9 @@ def without_codes(text: str) -> str:
 def process(
     *arguments: str, program: tuple[str, ...] = COMMAND, **options: Any
 ) -> "Generator[subprocess.Popen[bytes]]":
-    """Start the command, or another program, in a process of its own."""
+    """Start the command, or another program, in a separate process."""
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    # As a person's Python is, which holds back what it writes to a file or pipe.
+    # As in a user's Python, which buffers output to a file or pipe.
     environment = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
     keywords: dict[str, Any] = {**pipes, "env": environment, **options}
     with subprocess.Popen[bytes]([*program, *arguments], **keywords) as started:
@@ -105,24 +105,24 @@ def process(
 
 
 def ended(started: "subprocess.Popen[bytes]", given: bytes | None = None) -> tuple[int, str, str]:
-    """Wait for a process: its status, what it wrote and what it complained of."""
+    """Wait for a process; return its status, stdout and stderr."""
     out, err = started.communicate(given, timeout=PATIENCE)
     return started.returncode, (out or b"").decode(), (err or b"").decode()
 
 
 def run(*arguments: str, **options: Any) -> tuple[int, str, str]:
-    """Run the command to its end: its status, what it wrote and what it complained of."""
+    """Run the command to its end; return its status, stdout and stderr."""
     with process(*arguments, **options) as started:
         return ended(started)
 
 
 def script(text: str, *arguments: str) -> tuple[int, str, str]:
-    """Run a script to its end, as `run()` does with the command."""
+    """Run a script to its end; return the same as `run()`."""
     return run(*arguments, program=(sys.executable, "-W", "error", "-c", text))
 
 
 def read(started: "subprocess.Popen[bytes]", until: str) -> str:
-    """Read what a process writes, as it comes."""
+    """Read the output of a process as it arrives."""
     assert started.stdout is not None
     found = b""
     while until.encode() not in found:
@@ -133,21 +133,21 @@ def read(started: "subprocess.Popen[bytes]", until: str) -> str:
 
 
 class Terminal(io.StringIO):
-    """A terminal, as far as a stream can be one."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 class InTerminal:
-    """The command in this process, where stdin, stdout and stderr are a terminal.
+    """The command in this process, with stdin, stdout and stderr as a terminal.
 
     Args:
         monkeypatch: pytest's fixture.
-        *first: the first of its arguments, each time.
+        *first: arguments that come first in every call.
 
     Attributes:
-        raw: what it wrote, with the terminal's codes.
+        raw: its output, including terminal codes.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *first: str) -> None:
@@ -157,7 +157,7 @@ class InTerminal:
 
     @property
     def text(self) -> str:
-        """What it wrote, without the terminal's codes."""
+        """Its output without terminal codes."""
         return without_codes(self.raw)
 
     def __call__(
@@ -167,8 +167,8 @@ class InTerminal:
 
         Args:
             *arguments: its arguments.
-            typed: the keys that are typed for each line, without Enter.
-            env: variables of its environment; COLUMNS is how wide the terminal is.
+            typed: the keys typed for each line, without Enter.
+            env: environment variables; COLUMNS is the width of the terminal.
         """
         terminal = Terminal()
         looks = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}

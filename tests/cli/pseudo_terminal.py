@@ -1,7 +1,7 @@
-"""A pseudo-terminal that the command runs in, typed into and read by tests.
+"""A pseudo-terminal in which tests run the command, type, and read the output.
 
-The process is a session of its own with the terminal as its controlling one, so that Ctrl-C is a
-key and not a signal that the test sends. It is waited for by what it writes.
+The process has a session of its own, with this as its controlling terminal, so that Ctrl-C is a key
+and not a signal that the test sends. Tests wait for its output.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from pathlib import Path
 from command import COMMAND, without_codes
 
 PATIENCE = 30.0
-PROMPT = "«prompt»"  # stands for the code by which a line editor says that it is ready
+PROMPT = "«prompt»"  # replaces the code that a line editor sends when it is ready
 CTRL_C, CTRL_D, TAB, UP, ENTER = "\x03", "\x04", "\t", "\x1b[A", "\r"
 _LAUNCHER = """
 import fcntl, os, sys, termios
@@ -44,30 +44,30 @@ class Session:
 
     @property
     def raw(self) -> str:
-        """All that it wrote, with the terminal's codes."""
+        """All output, including terminal codes."""
         return self._written.decode("utf-8", "replace")
 
     @property
     def text(self) -> str:
-        """All that it wrote, without the terminal's codes."""
+        """All output, without terminal codes."""
         return without_codes(self.raw.replace("\x1b[?2004h", PROMPT))
 
     def type(self, keys: str) -> None:
         os.write(self._master, keys.encode())
 
     def line(self, text: str) -> None:
-        """Type a line when it is asked for."""
+        """Type a line at the next prompt."""
         self.until(PROMPT)
         self.type(text + ENTER)
 
     def line_begun(self, keys: str, shown: str) -> None:
-        """Begin a line when it is asked for, and read until it has become what it should."""
+        """Type the beginning of a line at the next prompt, and read until it shows as expected."""
         self.until(PROMPT)
         self.type(keys)
         self.until(shown)
 
     def until(self, wanted: str) -> str:
-        """Read until something is written that was not read before; return what came with it."""
+        """Read until new output contains a text; return the output up to there."""
         deadline = time.monotonic() + PATIENCE
         while wanted not in self.text[self._seen :]:
             assert time.monotonic() < deadline, f"no {wanted!r} in {self.text[self._seen :]!r}"
@@ -93,7 +93,7 @@ class Session:
             return True
         try:
             chunk = os.read(self._master, 65536)
-        except OSError:  # Linux says EIO when the last one has closed the other side
+        except OSError:  # Linux raises EIO once the other side is closed
             return False
         self._written += chunk
         return bool(chunk)
@@ -117,16 +117,17 @@ def session(
 
     Args:
         *arguments: its arguments.
-        env: its environment, without what says how a terminal looks.
-        lines: of the terminal.
-        columns: of the terminal.
-        more: what its environment has on top of all.
-        program: what is run.
-        cwd: where.
+        env: its environment, except for terminal variables.
+        lines: the height of the terminal.
+        columns: the width of the terminal.
+        more: variables added to the environment.
+        program: the program to run.
+        cwd: its working directory.
     """
     master, slave = pty.openpty()
     set_size(master, lines, columns)
-    # A terminal that does not say where its cursor is; and the shell's own size would win.
+    # This terminal does not report its cursor; and the size in the outer shell's variables would
+    # win.
     environment = {**env, "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}
     for variable in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
         environment.pop(variable, None)

@@ -1,21 +1,21 @@
-"""What a terminal shows of what it was sent: the codes that rich writes, and no others."""
+"""Emulates a terminal's display; it knows only the codes that rich writes."""
 
 import re
 
 from rich.cells import cell_len
 
 _PARTS = re.compile(r"\x1b\[(\??[0-9;]*)([A-Za-z])|([\r\n])|(.)", re.DOTALL)
-_MODES = {"?25l", "?25h", "?2004h", "?2004l", "?7h", "?7l"}  # they change nothing that is shown
+_MODES = {"?25l", "?25h", "?2004h", "?2004l", "?7h", "?7l"}  # they change nothing visible
 
 Cell = tuple[str, str]
 
 
 class Screen:
-    """A terminal, with all that has scrolled out of it.
+    """A terminal, including its scrollback.
 
     Args:
-        height: how many lines it shows: the cursor does not come above them.
-        width: how many columns it has.
+        height: the visible lines: the cursor cannot move above them.
+        width: the number of columns.
     """
 
     def __init__(self, height: int, width: int) -> None:
@@ -39,7 +39,7 @@ class Screen:
 
     @property
     def cells(self) -> list[list[Cell]]:
-        """All lines, without what is blank at their ends and below."""
+        """All lines, without trailing blanks and trailing blank lines."""
         rows = [[*row] for row in self._rows]
         for row in rows:
             while row and row[-1] == (" ", ""):
@@ -50,7 +50,8 @@ class Screen:
 
     @property
     def count(self) -> int:
-        """The number of lines, blank ones too: it tells how far all has scrolled."""
+        """The number of lines including blank ones, which shows how far the terminal has
+        scrolled."""
         return len(self._rows)
 
     @property

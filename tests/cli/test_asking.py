@@ -1,4 +1,4 @@
-"""What is sent: prompts, what is piped, files, and which conversation goes on."""
+"""The message that the command sends: prompt, piped text, files, and its conversation."""
 
 import io
 import json
@@ -29,8 +29,8 @@ def command(
 
 @pytest.fixture
 def kept(server: Emulator, command: Command) -> list[str]:
-    """The ids of two conversations, the second the last."""
-    assert command is not None  # it chooses where the state is kept
+    """The ids of two conversations, the second the last one."""
+    assert command is not None  # sets where the state is stored
     return keep_two(server)
 
 
@@ -38,10 +38,10 @@ def prompts(server: Emulator) -> list[str]:
     return [item.json()["inputs"] for item in server.requests if item.kind == "message"]
 
 
-def test_an_answer_that_was_restarted_is_reported_in_a_pipe(
+def test_restarted_answer_is_reported_in_a_pipe(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was written cannot be taken back."""
+    """Text already written cannot be replaced."""
     with Emulator(dialect="chat-ui-2025") as server:
         monkeypatch.setenv("H2O_CHAT_URL", server.url)
         restarted = Answer("Hello there", ending="cut", again="Hello there my friend")
@@ -53,7 +53,7 @@ def test_an_answer_that_was_restarted_is_reported_in_a_pipe(
         assert json.loads(command.out)["text"] == "Hello there my friend"
 
 
-# A prompt and what is piped
+# Prompts and piped text
 
 
 @pytest.mark.slow
@@ -72,7 +72,7 @@ def test_an_answer_that_was_restarted_is_reported_in_a_pipe(
         (("Hello",), "", "Hello"),
     ],
 )
-def test_what_is_sent(
+def test_prompt_and_piped_text_are_sent(
     command: Command,
     server: Emulator,
     monkeypatch: pytest.MonkeyPatch,
@@ -85,7 +85,7 @@ def test_what_is_sent(
     assert prompts(server) == [sent]
 
 
-def test_short_options(command: Command, server: Emulator) -> None:
+def test_short_options_are_accepted(command: Command, server: Emulator) -> None:
     options = ("-m", SMALL, "-s", "Be brief.", "-p", "temperature=0.1", "-p", "top_k=3")
     assert command(*options, "Hello") == 0
     (create,) = [request for request in server.requests if request.kind == "create"]
@@ -95,23 +95,25 @@ def test_short_options(command: Command, server: Emulator) -> None:
     assert (message["parameters"]["temperature"], message["parameters"]["top_k"]) == (0.1, 3)
 
 
-def test_a_question_in_a_terminal(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_question_in_a_terminal_is_answered(
+    server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("H2O_CHAT_URL", server.url)
     terminal = InTerminal(monkeypatch)
     assert terminal("Why is the sky blue?") == 0
     assert "You said: Why is the sky blue?" in terminal.text
 
 
-# Code
+# Code extraction
 
 
-def test_the_first_code_block(command: Command, server: Emulator) -> None:
+def test_extract_prints_the_first_code_block(command: Command, server: Emulator) -> None:
     server.reply(CODE)
     assert command("-x", "Write") == 0
     assert (command.out, command.err) == ("echo ```\n", "")
 
 
-def test_an_answer_without_code(command: Command, server: Emulator) -> None:
+def test_extract_without_code_fails(command: Command, server: Emulator) -> None:
     server.reply(" Only `inline`.")
     assert command("-x", "Write") == 1
     assert command.out == ""
@@ -130,7 +132,7 @@ def test_files_become_text(command: Command, server: Emulator, tmp_path: Path) -
     ]
 
 
-def test_a_file_that_is_not_text(command: Command, server: Emulator, tmp_path: Path) -> None:
+def test_binary_file_is_rejected(command: Command, server: Emulator, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n\xff")
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe")
     for name in ("a.png", "b.txt"):
@@ -141,7 +143,7 @@ def test_a_file_that_is_not_text(command: Command, server: Emulator, tmp_path: P
     assert "does not exist" in command.err
 
 
-def test_files_where_the_server_takes_them(
+def test_files_are_uploaded_if_the_server_supports_them(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ["text.rs", "picture.png"]
@@ -159,7 +161,7 @@ def test_files_where_the_server_takes_them(
         assert server.conversations == []
 
 
-def test_json_where_the_kind_of_server_is_not_found_out(
+def test_json_reports_an_error_while_detecting_the_server(
     command: Command, server: Emulator, tmp_path: Path
 ) -> None:
     (tmp_path / "a.txt").write_text("Noon.")
@@ -168,46 +170,50 @@ def test_json_where_the_kind_of_server_is_not_found_out(
     assert json.loads(command.out)["error"]["status"] == 403
 
 
-# Which conversation goes on
+# Choosing the conversation
 
 
-def test_the_last_conversation(command: Command, server: Emulator, kept: list[str]) -> None:
+def test_last_conversation_is_continued(
+    command: Command, server: Emulator, kept: list[str]
+) -> None:
     for arguments in [("-c", "and now?"), ("and now?", "-c"), ("chat", "-c", "last", "and now?")]:
         assert command(*arguments) == 0
     assert prompts(server) == ["and now?"] * 3
     assert {item.id: len(item.messages) for item in server.conversations}[kept[1]] == 8
 
 
-def test_another_conversation(command: Command, server: Emulator, kept: list[str]) -> None:
+def test_conversation_is_continued_by_id(
+    command: Command, server: Emulator, kept: list[str]
+) -> None:
     assert command("conversations", "list") == 0
     assert kept[0] in command.out
     assert command("-c", kept[0], "and now?") == 0
     assert {item.id: len(item.messages) for item in server.conversations}[kept[0]] == 4
-    assert state.load(server.url).conversation == kept[0]  # which is the last now
+    assert state.load(server.url).conversation == kept[0]  # now the last one
 
 
-def test_a_conversation_that_does_not_exist(
+def test_unknown_conversation_is_an_error(
     command: Command, server: Emulator, kept: list[str]
 ) -> None:
     assert command("-c", "0" * 24, "and now?") == 1
     assert "no longer has this conversation" in command.err
-    assert command("-c", kept[0][:-1]) == 2  # not a prompt
+    assert command("-c", kept[0][:-1]) == 2  # too short for an id
     assert "is not the id of a conversation" in command.err
     assert prompts(server) == ["and now?"]
     assert state.load(server.url).conversation == kept[1]
 
 
-def test_json_of_a_conversation(command: Command, kept: list[str]) -> None:
+def test_json_includes_the_conversation(command: Command, kept: list[str]) -> None:
     assert command("--json", "-c", kept[0], "and now?") == 0
     assert json.loads(command.out)["conversation_id"] == kept[0]
 
 
-# As a person types it
+# In a real shell
 
 
 @pytest.mark.slow
 @needs.posix
-def test_in_a_shell(server: Emulator, tmp_path: Path) -> None:
+def test_pipelines_work_in_a_shell(server: Emulator, tmp_path: Path) -> None:
     from pseudo_terminal import session
 
     (tmp_path / "h2o-client").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m h2o_client "$@"\n')

@@ -1,4 +1,4 @@
-"""The command `batch`: a file of answers, and a journal that loses no answer, whatever happens."""
+"""The command `batch`: its output file, and a journal that never loses an answer."""
 
 import contextlib
 import json
@@ -44,7 +44,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 
 
 class Run:
-    """A batch in a directory of its own; `err` is what the command complained of."""
+    """A batch in a directory of its own; `err` is its stderr."""
 
     def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.prompts = directory / "prompts.jsonl"
@@ -54,7 +54,7 @@ class Run:
         self.err = ""
 
     def write(self, *lines: object) -> None:
-        """Write the file of the prompts: what is not text is written as JSON."""
+        """Write the prompts file; prompts other than text are written as JSON."""
         texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
         self.prompts.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
 
@@ -69,7 +69,7 @@ class Run:
 
     @contextlib.contextmanager
     def process(self, *options: str) -> "Generator[subprocess.Popen[bytes]]":
-        """Run it in a process of its own."""
+        """Run it in a separate process."""
         with process(*self.arguments(*options)) as started:
             yield started
 
@@ -81,13 +81,13 @@ class Run:
         return [answer.get("text") for answer in self.answers()]
 
     def journalled(self) -> dict[str, str]:
-        """The state of each prompt in the journal, which no process has open."""
+        """The state of each prompt in the journal, while no process has it open."""
         with contextlib.closing(sqlite3.connect(self.journal)) as journal:
             return dict(journal.execute("SELECT key, state FROM prompts").fetchall())
 
     @property
     def session(self) -> str | None:
-        """The session in the journal, which no process has open."""
+        """The session in the journal, while no process has it open."""
         with contextlib.closing(sqlite3.connect(self.journal)) as journal:
             found = journal.execute("SELECT value FROM run WHERE name = 'session'").fetchall()
             return str(found[0][0]) if found else None
@@ -99,13 +99,14 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def asked(server: Emulator) -> list[str]:
-    """The prompts that arrived, in order of the alphabet."""
+    """Return the prompts received, sorted."""
     found = [request.json() for request in server.requests if request.kind == "message"]
     return sorted(str(body["inputs"]) for body in found)
 
 
 def deleted(server: Emulator, times: int) -> Callable[[], bool]:
-    """Whether so many conversations are deleted, whose answers are in the journal before that."""
+    """Return a check that this many conversations are deleted; their answers are already
+    journaled."""
     return lambda: kinds(server).count("delete") >= times
 
 
@@ -113,7 +114,7 @@ def deleted(server: Emulator, times: int) -> Callable[[], bool]:
 
 
 @pytest.mark.slow
-def test_answers_in_order(run: Run, server: Emulator) -> None:
+def test_answers_are_written_in_input_order(run: Run, server: Emulator) -> None:
     prompts = [f"prompt {number}" for number in range(20)]
     server.reply(Answer(" late", pace=0.02))
     run.write(*prompts)
@@ -130,7 +131,7 @@ def test_answers_in_order(run: Run, server: Emulator) -> None:
     assert len(server.sessions) == 1
 
 
-def test_forms_of_lines(run: Run, server: Emulator) -> None:
+def test_input_lines_may_be_text_or_json(run: Run, server: Emulator) -> None:
     other = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-7b-v3"
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     run.write(
@@ -148,7 +149,7 @@ def test_forms_of_lines(run: Run, server: Emulator) -> None:
         answer({"id": 3}, "User: a\nAssistant: b\nAssistant:", model, 6),
         answer({"line": 5}, "four", other, 2),
     ]
-    assert run.texts()[0] == "plain text, with spaces"  # the server trims
+    assert run.texts()[0] == "plain text, with spaces"  # the server strips
     assert run.texts()[4] == '"quoted" is text'
     bodies = [request.json() for request in server.requests if request.kind == "message"]
     heat = {body["inputs"]: body["parameters"]["temperature"] for body in bodies}
@@ -161,7 +162,7 @@ def answer(name: dict[str, Any], text: str, model: str, tokens: int) -> dict[str
     return {**name, **found, "generated_tokens": tokens, "recovered": False}
 
 
-def test_flattened_as_chat_does(server: Emulator) -> None:
+def test_messages_are_flattened_as_in_chat(server: Emulator) -> None:
     forms: list[Any] = [
         "text",
         [{"role": "user", "content": "one"}],
@@ -174,8 +175,8 @@ def test_flattened_as_chat_does(server: Emulator) -> None:
             server.clear()
 
 
-def test_any_text_is_written(run: Run, server: Emulator) -> None:
-    """Half of a surrogate pair, which UTF-8 cannot say, is written as JSON's escape."""
+def test_any_text_can_be_written(run: Run, server: Emulator) -> None:
+    """A lone surrogate, which UTF-8 cannot encode, is written as a JSON escape."""
     half = {"id": "\ud83d", "prompt": "one"}
     run.write(half, {"id": 2, "prompt": "bad \ud83d"}, '{"id": 3, "prompt": "\\u0000 \\u2028 z"}')
     with begin(run, server) as journal:
@@ -196,7 +197,7 @@ def test_any_text_is_written(run: Run, server: Emulator) -> None:
 # Failures
 
 
-def test_an_answer_with_half_a_character_is_written(run: Run, server: Emulator) -> None:
+def test_answer_with_a_lone_surrogate_is_written(run: Run, server: Emulator) -> None:
     server.reply(Answer(tokens=(" a\ud83d", " b", "\ud83d", "\ude00")))
     run.write("one")
     assert run() == 0
@@ -204,7 +205,7 @@ def test_an_answer_with_half_a_character_is_written(run: Run, server: Emulator) 
     assert answer["text"] == "a\ufffd b😀"
 
 
-def test_failed_ones_have_their_error(run: Run, server: Emulator) -> None:
+def test_failed_prompts_have_their_error(run: Run, server: Emulator) -> None:
     server.reply(" fine", Answer(" half", ending="error", error="out of memory"), " good")
     run.write("one", "two", {"id": "bad", "nonsense": 1}, '{"torn', {"id": [1]}, "six")
     assert run("--concurrency", "1") == 1
@@ -223,12 +224,12 @@ def test_failed_ones_have_their_error(run: Run, server: Emulator) -> None:
     server.wait_idle()
     assert server.conversations == []
 
-    server.clear()  # the same again asks nothing
+    server.clear()  # the same command sends nothing
     assert run() == 1
     assert run.answers()[5] == sixth
     assert server.requests == []
 
-    server.clear()  # a line that was wrong may be put right
+    server.clear()  # an invalid line can be corrected
     run.write(
         "one", "two", {"id": "bad", "prompt": "three"}, "four", {"id": 1, "prompt": "5"}, "six"
     )
@@ -238,7 +239,9 @@ def test_failed_ones_have_their_error(run: Run, server: Emulator) -> None:
     assert run.session is None
 
 
-def test_server_down(run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_server_fails_every_prompt(
+    run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run.write("one", "two")
     server.fail(500, times=2)
     assert run() == 1
@@ -250,7 +253,7 @@ def test_server_down(run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.slow
 @pytest.mark.parametrize("on", ["create", "rename", "message"])
-def test_the_limit_pauses(
+def test_rate_limit_pauses_the_batch(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch, on: str
 ) -> None:
     monkeypatch.setattr(many, "WINDOW", 0.02)
@@ -260,13 +263,13 @@ def test_the_limit_pauses(
     assert run.texts() == list("abcdefgh")
     assert kinds(server).count(on) == (8 if on == "rename" else 11)
     if on != "create":
-        assert kinds(server).count("create") == 8  # the conversation waits, too
+        assert kinds(server).count("create") == 8  # creating a conversation waits, too
     server.wait_idle()
     assert server.conversations == []
 
 
 @pytest.mark.slow
-def test_a_pause_is_told(
+def test_pause_is_shown(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(many, "WINDOW", 0.6)
@@ -282,12 +285,12 @@ def test_a_pause_is_told(
     assert capsys.readouterr().err == f"{progress.line()}\n"
 
 
-# Interrupted
+# Interruptions
 
 
 @pytest.mark.slow
 @needs.posix
-def test_killed(run: Run, server: Emulator) -> None:
+def test_killed_run_resumes_without_sending_twice(run: Run, server: Emulator) -> None:
     server.reply(*[" early"] * 5, *[Answer(" in flight", hold_after=1)] * 3)
     prompts = [f"p{number:02}" for number in range(20)]
     run.write(*prompts)
@@ -326,10 +329,10 @@ def test_killed(run: Run, server: Emulator) -> None:
 @pytest.mark.parametrize(
     "answered", [pytest.param(count, marks=pytest.mark.long) for count in (1, 4, 9)]
 )
-def test_killed_at_any_moment(
+def test_run_killed_at_any_moment_resumes(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch, answered: int
 ) -> None:
-    monkeypatch.setattr(journalled_batch, "ANSWER_WAIT", 0.0)  # what was sent is stored by then
+    monkeypatch.setattr(journalled_batch, "ANSWER_WAIT", 0.0)  # everything sent is already stored
     prompts = [f"p{number:02}" for number in range(30)]
     server.reply(*[Answer(f" {answer}", pace=0.002) for answer in ["x y z"] * 30])
     run.write(*prompts)
@@ -344,7 +347,7 @@ def test_killed_at_any_moment(
     assert set(run.texts()) <= {"x y z", *prompts}
     assert len(run.answers()) == 30
     assert kept >= answered
-    # Nothing was asked twice: a message that had reached the server was found.
+    # Nothing was sent twice: messages that had reached the server were found.
     assert asked(server) == sorted(prompts)
     assert len(before) >= kept
     server.wait_idle()
@@ -353,10 +356,10 @@ def test_killed_at_any_moment(
 
 @needs.posix
 @pytest.mark.long
-def test_killed_again_and_again(
+def test_run_killed_repeatedly_loses_nothing(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ten times at a random moment: none is lost, none is asked twice."""
+    """After ten kills at random moments, no answer is lost and no prompt sent twice."""
     monkeypatch.setattr(journalled_batch, "ANSWER_WAIT", 0.0)
     main = (
         "from h2o_client.cli import journalled_batch\njournalled_batch.ANSWER_WAIT = 1.0\n"
@@ -386,7 +389,7 @@ def test_killed_again_and_again(
 
 @pytest.mark.long
 @needs.posix
-def test_killed_before_the_message_was_taken(
+def test_run_killed_before_its_messages_arrived_sends_them_again(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journalled_batch, "ANSWER_WAIT", 0.05)
@@ -406,7 +409,7 @@ def test_killed_before_the_message_was_taken(
 
 @pytest.mark.long
 @needs.posix
-def test_the_answer_comes_while_it_is_awaited(run: Run, server: Emulator) -> None:
+def test_resumed_run_waits_for_a_pending_answer(run: Run, server: Emulator) -> None:
     server.reply(Answer(" in time", hold_after=1))
     run.write("one")
     with run.process() as started:
@@ -428,7 +431,9 @@ def test_the_answer_comes_while_it_is_awaited(run: Run, server: Emulator) -> Non
     ("number", "status"),
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)],
 )
-def test_interrupted(run: Run, server: Emulator, number: int, status: int) -> None:
+def test_signal_stops_the_run_and_keeps_answers(
+    run: Run, server: Emulator, number: int, status: int
+) -> None:
     server.reply(" early", *[Answer(" cut off here", hold_after=2)] * 2)
     run.write("a", "b", "c", "d")
     with run.process("--concurrency", "2") as started:
@@ -458,10 +463,10 @@ def test_interrupted(run: Run, server: Emulator, number: int, status: int) -> No
         pytest.param(True, id="an answer awaited"),
     ],
 )
-def test_killed_between_creating_and_sending(
+def test_run_killed_before_sending_deletes_its_conversations(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch, failed: bool
 ) -> None:
-    """The journal does not know these conversations, but the session that they are in."""
+    """The journal does not know these conversations, only their session."""
     monkeypatch.setattr(journalled_batch, "ANSWER_WAIT", 0.0)
     server.fault("rename", *[Fault(hang=True)] * 3)
     run.write("one", "two", "three")
@@ -472,7 +477,7 @@ def test_killed_between_creating_and_sending(
     assert len(server.conversations) == 3
     assert run.journalled() == {}
     session = run.session
-    if failed:  # an answer is awaited, so not all of the session may be deleted
+    if failed:  # an answer is pending, so not every conversation of the session may be deleted
         with H2oClient(server.url, session=session) as client, begin(run, server) as journal:
             conversation = client.conversation(keep=True)
             conversation.send("one")
@@ -486,7 +491,7 @@ def test_killed_between_creating_and_sending(
     assert server.conversations == []
 
 
-def test_killed_before_the_last_conversation_was_deleted(run: Run, server: Emulator) -> None:
+def test_run_killed_before_the_last_deletion_deletes_it_later(run: Run, server: Emulator) -> None:
     run.write("one")
     with H2oClient(server.url) as client, begin(run, server) as journal:
         client.conversation(keep=True).send("one")
@@ -499,7 +504,7 @@ def test_killed_before_the_last_conversation_was_deleted(run: Run, server: Emula
     assert server.conversations == []
 
 
-def test_conversation_gone(run: Run, server: Emulator) -> None:
+def test_prompt_of_a_deleted_conversation_is_sent_again(run: Run, server: Emulator) -> None:
     run.write("one")
     with begin(run, server) as journal:
         journal.note_session("11111111-2222-3333-4444-555555555555")
@@ -509,7 +514,7 @@ def test_conversation_gone(run: Run, server: Emulator) -> None:
     assert run.texts() == ["one"]
 
 
-def test_server_fails_while_it_is_awaited(
+def test_server_error_while_waiting_for_an_answer_does_not_resend(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with H2oClient(server.url) as client, begin(run, server) as journal:
@@ -531,18 +536,18 @@ def test_server_fails_while_it_is_awaited(
 
 @contextlib.contextmanager
 def begin(run: Run, server: Emulator) -> Generator[Journal]:
-    """Open the journal of a run of this server."""
+    """Open the journal of a run on this server."""
     with H2oClient(server.url) as client:
         common = {"server": server.url, "model": client.model, "parameters": {}}
     with Journal(run.journal, common) as journal:
         yield journal
 
 
-# The journal
+# Journal
 
 
-def test_torn_write(run: Run, server: Emulator, tmp_path: Path) -> None:
-    """What a killed process wrote by halves did not happen, and what it wrote before is there."""
+def test_incomplete_journal_write_is_discarded(run: Run, server: Emulator, tmp_path: Path) -> None:
+    """Incomplete writes of a killed process are discarded; earlier writes are kept."""
     run.write("one", "two")
     wal = run.journal.with_name(f"{run.journal.name}-wal")
     with begin(run, server) as journal:
@@ -561,18 +566,18 @@ def test_torn_write(run: Run, server: Emulator, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("server")
-def test_killed_before_the_first_write(run: Run) -> None:
+def test_empty_journal_is_accepted(run: Run) -> None:
     run.write("one")
     run.journal.touch()
     assert run() == 0
     assert run.texts() == ["one"]
 
 
-def test_nothing_is_lost_where_something_cannot_be_written(tmp_path: Path) -> None:
+def test_failed_journal_write_loses_no_other_entry(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     with Journal(path, {}) as journal:
         journal.answered("a", "1", {"text": "A"})
-        journal._db.execute("PRAGMA max_page_count = 1")  # no room beyond what is there
+        journal._db.execute("PRAGMA max_page_count = 1")  # no space for more data
         with pytest.raises(OSError, match=rf"{path}: database or disk is full"):
             journal.answered("b", "2", {"text": "B" * 100_000})
         journal._db.execute("PRAGMA max_page_count = 1000")
@@ -590,10 +595,10 @@ def test_nothing_is_lost_where_something_cannot_be_written(tmp_path: Path) -> No
 
 @pytest.mark.slow
 @needs.posix
-def test_a_disk_that_is_full(run: Run, server: Emulator) -> None:
+def test_full_disk_stops_the_run_cleanly(run: Run, server: Emulator) -> None:
     server.reply(*[Answer(" begun and", hold_after=1)] * 3)
     run.write("one", "two", "three", "a" * 20_000)
-    # No file may become longer than what is written until all have been asked.
+    # Limit the file size to what is written before all prompts are sent.
     limit = (
         "import os, resource, signal, sys\n"
         "from h2o_client.cli import journal\n"
@@ -614,8 +619,8 @@ def test_a_disk_that_is_full(run: Run, server: Emulator) -> None:
     assert run.journalled() == {f"line:{number}": "asked" for number in range(1, 5)}
     server.wait_idle()
     assert server.stops == 3
-    assert len(server.conversations) == 1  # with the answer that could not be written down
-    # What was begun was stopped, and is not taken for an answer.
+    assert len(server.conversations) == 1  # its answer could not be written
+    # The others were stopped, and do not count as answered.
     assert run() == 0
     assert run.texts() == ["one", "two", "three", "a" * 20_000]
     assert kinds(server).count("message") == 4 + 3
@@ -623,7 +628,7 @@ def test_a_disk_that_is_full(run: Run, server: Emulator) -> None:
     assert server.conversations == []
 
 
-def test_what_the_last_write_says(tmp_path: Path) -> None:
+def test_last_journal_entry_determines_the_state(tmp_path: Path) -> None:
     states = {
         "answered": ("answered", "c1"),
         "left": ("left", None),
@@ -650,7 +655,7 @@ def test_what_the_last_write_says(tmp_path: Path) -> None:
         assert journal.session == "s2"
 
 
-def test_one_process_at_a_time(run: Run, server: Emulator) -> None:
+def test_second_process_is_rejected(run: Run, server: Emulator) -> None:
     run.write("one")
     with begin(run, server):
         assert run() == 2
@@ -659,10 +664,10 @@ def test_one_process_at_a_time(run: Run, server: Emulator) -> None:
     assert run.texts() == ["one"]
 
 
-# Wrong use
+# Usage errors
 
 
-def test_an_output_is_not_overwritten(run: Run, server: Emulator) -> None:
+def test_existing_output_is_not_overwritten(run: Run, server: Emulator) -> None:
     run.write("one")
     run.output.write_text("precious")
     assert run() == 2
@@ -671,7 +676,7 @@ def test_an_output_is_not_overwritten(run: Run, server: Emulator) -> None:
     assert server.requests == []
 
 
-def test_the_input_is_not_the_output(run: Run, server: Emulator) -> None:
+def test_input_cannot_be_the_output(run: Run, server: Emulator) -> None:
     run.write("one")
     other = run.prompts.parent / "other"
     other.symlink_to(run.prompts)
@@ -692,7 +697,7 @@ def test_the_input_is_not_the_output(run: Run, server: Emulator) -> None:
         ("SQLite format 3\0 and what else", "is damaged"),
     ],
 )
-def test_files_that_are_not_a_journal_of_this_version(
+def test_file_that_is_not_a_current_journal_is_rejected(
     run: Run, server: Emulator, found: str, hint: str
 ) -> None:
     run.write("one")
@@ -714,7 +719,7 @@ def test_files_that_are_not_a_journal_of_this_version(
         ),
     ],
 )
-def test_other_options_than_before(
+def test_resuming_with_other_options_is_rejected(
     run: Run, server: Emulator, options: list[str], told: str
 ) -> None:
     run.write("one", " \t{")
@@ -735,7 +740,7 @@ def test_other_options_than_before(
         (["a"], ("--base-url", "nonsense"), "http"),
     ],
 )
-def test_wrong_use(
+def test_invalid_usage_of_batch_is_rejected(
     run: Run, server: Emulator, lines: list[str], options: tuple[str, ...], hint: str
 ) -> None:
     run.write(*lines)
@@ -747,7 +752,7 @@ def test_wrong_use(
     assert not run.journal.exists()
 
 
-def test_files_that_cannot_be_read(run: Run, server: Emulator) -> None:
+def test_unreadable_input_is_an_error(run: Run, server: Emulator) -> None:
     assert run() == 2
     run.prompts.write_bytes(b"\xff\xfe")
     assert run() == 2
@@ -755,16 +760,18 @@ def test_files_that_cannot_be_read(run: Run, server: Emulator) -> None:
     assert server.requests == []
 
 
-def test_bytes_of_windows(run: Run, server: Emulator) -> None:
+def test_windows_line_endings_and_bom_are_accepted(run: Run, server: Emulator) -> None:
     run.prompts.write_bytes("\ufeffone\r\ntwo\u2028lines\r\n".encode())
     assert run() == 0
     assert asked(server) == ["one", "two\u2028lines"]
 
 
-# The progress
+# Progress
 
 
-def test_progress(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     progress = Progress(1000)
@@ -797,7 +804,9 @@ def test_stopping_is_shown() -> None:
     assert progress.line() == "0 of 5 done, 0 failed, stopping the running prompts"
 
 
-def test_bar_in_a_terminal(run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_shows_a_progress_bar(
+    run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", err := Terminal())
     server.reply(" one")

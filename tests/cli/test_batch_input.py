@@ -1,4 +1,4 @@
-"""The input of `batch`: what changes between two runs, what is not a prompt, stdin and stdout."""
+"""The input of `batch`: changes between two runs, invalid lines, stdin and stdout."""
 
 import io
 import json
@@ -18,10 +18,10 @@ from h2o_client.emulator import Answer, Emulator
 __all__ = ["run", "server"]  # the fixtures
 
 
-# The same command again
+# Repeated runs
 
 
-def test_a_finished_command_again(run: Run, server: Emulator) -> None:
+def test_finished_command_sends_nothing_again(run: Run, server: Emulator) -> None:
     run.write("one", "two")
     assert run() == 0
     written = run.output.read_text()
@@ -36,14 +36,14 @@ def test_a_finished_command_again(run: Run, server: Emulator) -> None:
     assert run.output.read_text() == written
 
 
-def test_prompts_that_are_added_are_asked(run: Run, server: Emulator) -> None:
+def test_added_prompts_are_sent(run: Run, server: Emulator) -> None:
     server.reply(" kept")
     run.write("one")
     assert run() == 0
     run.write("one", "two")
     assert run() == 0
     assert run.texts() == ["kept", "two"]
-    run.write("zero", "one", {"id": 7, "prompt": "between"}, "two")  # elsewhere, too
+    run.write("zero", "one", {"id": 7, "prompt": "between"}, "two")  # also in the middle
     assert run() == 0
     assert run.texts() == ["zero", "kept", "between", "two"]
     assert [answer.get("line") for answer in run.answers()] == [1, 2, None, 4]
@@ -60,7 +60,7 @@ def test_prompts_that_are_added_are_asked(run: Run, server: Emulator) -> None:
         (["a", "b", "c", "d"], "id 9 was deleted", []),
     ],
 )
-def test_lines_that_are_gone(
+def test_removed_lines_need_accept_changes(
     run: Run, server: Emulator, lines: list[str], told: str, sent: list[str]
 ) -> None:
     answers = {letter: f"answer {letter}" for letter in "abcde"}
@@ -81,10 +81,10 @@ def test_lines_that_are_gone(
     assert run("--accept-changes") == 0
     assert asked(server) == sorted(sent)
     assert run.texts() == [answers.get(text, text) for text in lines]
-    assert run() == 0  # accepted for good
+    assert run() == 0  # the change was accepted permanently
 
 
-def test_lines_that_are_the_same_text(run: Run, server: Emulator) -> None:
+def test_duplicate_lines_keep_their_answers(run: Run, server: Emulator) -> None:
     server.reply(" first", " second")
     run.write("same", "same")
     assert run("--concurrency", "1") == 0
@@ -94,7 +94,7 @@ def test_lines_that_are_the_same_text(run: Run, server: Emulator) -> None:
     assert asked(server) == ["new", "same", "same"]
 
 
-def test_a_failed_line_that_is_put_right(run: Run, server: Emulator) -> None:
+def test_corrected_line_is_sent(run: Run, server: Emulator) -> None:
     run.write("one", '{"torn')
     assert run() == 1
     run.write("one", "two")
@@ -103,7 +103,7 @@ def test_a_failed_line_that_is_put_right(run: Run, server: Emulator) -> None:
     assert asked(server) == ["one", "two"]
 
 
-# What is not a prompt
+# Invalid and unusual lines
 
 
 @pytest.mark.parametrize(
@@ -119,9 +119,7 @@ def test_a_failed_line_that_is_put_right(run: Run, server: Emulator) -> None:
         (["prompt", "What?"], "line 1 looks like the header of a CSV file"),
     ],
 )
-def test_lines_that_are_not_a_prompt(
-    run: Run, server: Emulator, lines: list[str], told: str
-) -> None:
+def test_invalid_line_is_reported(run: Run, server: Emulator, lines: list[str], told: str) -> None:
     run.write(*lines)
     assert run() == 2
     assert told in run.err
@@ -130,7 +128,7 @@ def test_lines_that_are_not_a_prompt(
     assert not run.journal.exists()
 
 
-def test_texts_that_could_be_something_else(run: Run, server: Emulator) -> None:
+def test_text_that_resembles_json_is_sent_as_text(run: Run, server: Emulator) -> None:
     texts = ["Text, then more: what?", '"Quoted" is a word', "[1] is a note", "prompt"]
     run.prompts = run.prompts.with_suffix(".txt")
     run.write(*texts, "7")
@@ -138,7 +136,7 @@ def test_texts_that_could_be_something_else(run: Run, server: Emulator) -> None:
     assert asked(server) == sorted([*texts, "7"])
 
 
-def test_empty_lines(run: Run, server: Emulator) -> None:
+def test_empty_lines_are_skipped(run: Run, server: Emulator) -> None:
     run.write("one", "", " ", "two", *[""] * 5, "three")
     assert run() == 0
     assert run.err.startswith("lines 2, 3, 5, 6, 7 and 2 more are empty and skipped\n")
@@ -149,7 +147,7 @@ def test_empty_lines(run: Run, server: Emulator) -> None:
 
 
 @pytest.mark.parametrize("lines", [[], ["", " "]])
-def test_an_input_without_prompts(
+def test_input_without_prompts_is_an_error(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     run.write(*lines)
@@ -166,7 +164,7 @@ def test_an_input_without_prompts(
 
 
 @pytest.mark.slow
-def test_a_pipe_on_both_sides(server: Emulator) -> None:
+def test_stdin_to_stdout(server: Emulator) -> None:
     command = ("batch", "-", "-o", "-")
     with process(*command, stdin=subprocess.PIPE) as started:
         out, err = started.communicate('one\n{"id": 2, "prompt": "zwei ü"}\n'.encode(), PATIENCE)
@@ -178,8 +176,10 @@ def test_a_pipe_on_both_sides(server: Emulator) -> None:
     assert server.conversations == []
 
 
-def test_stdin_and_a_file(run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    for text in ("one\n", "one\ntwo\n"):  # which resumes, too
+def test_stdin_to_a_file_can_be_resumed(
+    run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for text in ("one\n", "one\ntwo\n"):  # the second run resumes
         stdin = io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8")
         monkeypatch.setattr(sys, "stdin", stdin)
         assert run.command("batch", "-", "-o", str(run.output)) == 0
@@ -187,7 +187,7 @@ def test_stdin_and_a_file(run: Run, server: Emulator, monkeypatch: pytest.Monkey
     assert asked(server) == ["one", "two"]
 
 
-def test_stdout_with_a_failure(run: Run, server: Emulator) -> None:
+def test_stdout_includes_failures(run: Run, server: Emulator) -> None:
     server.reply(" fine", Answer(" half", ending="error", error="out of memory"))
     run.write("one", "two")
     assert run.command("batch", str(run.prompts), "-o", "-", "--concurrency", "1") == 1
@@ -200,7 +200,7 @@ def test_stdout_with_a_failure(run: Run, server: Emulator) -> None:
 
 @pytest.mark.long
 @needs.posix
-def test_stdout_of_an_interrupted_run(run: Run, server: Emulator) -> None:
+def test_interrupted_run_writes_finished_answers_to_stdout(run: Run, server: Emulator) -> None:
     server.reply(" early", Answer(" cut off", hold_after=1))
     run.write("a", "b", "c")
     env = {**os.environ, "TMPDIR": str(run.prompts.parent)}

@@ -1,4 +1,4 @@
-"""A conversation in the terminal: which model the server has, and a server that is down."""
+"""A conversation in the terminal: the model of the server, and an unreachable server."""
 
 import sys
 from pathlib import Path
@@ -18,15 +18,15 @@ __all__ = ["home", "no_retries", "terminal"]  # the fixtures
 
 
 @pytest.mark.slow
-def test_the_model_of_a_server_of_2025(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own first model answers, which is unknown until the server has been asked."""
+def test_model_of_a_2025_server_is_shown(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's own first model answers; its name is unknown until the server is asked."""
     models = {"first/one": "rote", "second/one": "rote"}
     assert not home.exists()
     with Emulator(models=models, dialect="chat-ui-2025") as server:
         monkeypatch.setenv("H2O_CHAT_URL", server.url)
         terminal = InTerminal(monkeypatch, "chat")
         typed = ["/new", "one", "/model", "/new", "two", "/quit"]
-        for _ in range(2):  # the second time the kind of server is known
+        for _ in range(2):  # the second time, the kind of server is cached
             assert terminal(typed=typed) == 0
             assert terminal.text.startswith(f"{server.url}; /help")
             check_order(terminal.text, ["a new", "turn 1.", "first/one", "a new", "turn 1."])
@@ -39,7 +39,7 @@ def test_the_model_of_a_server_of_2025(home: Path, monkeypatch: pytest.MonkeyPat
         ] * 2
 
 
-def test_a_model_that_is_not_known_is_not_claimed(terminal: InTerminal, server: Emulator) -> None:
+def test_unknown_model_is_not_shown(terminal: InTerminal, server: Emulator) -> None:
     assert terminal(typed=["/model", "/quit"]) == 0
     assert terminal.text.startswith(f"{server.url}; /help")
     assert terminal.text.count(LARGE) == 1
@@ -48,7 +48,7 @@ def test_a_model_that_is_not_known_is_not_claimed(terminal: InTerminal, server: 
 
 
 @pytest.mark.usefixtures("no_retries")
-def test_a_server_that_is_down(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_server_is_reported(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = InTerminal(monkeypatch, "chat")
     url = f"http://127.0.0.1:{unused_port()}"
     typed = ["Hello", "/models", "/quit"]

@@ -1,4 +1,4 @@
-"""Conversations: typed in a real terminal, and resuming the last one."""
+"""Interactive conversations, typed in a real terminal, and resuming the last one."""
 
 import json
 import os
@@ -34,7 +34,7 @@ Start = Callable[..., AbstractContextManager[Session]]
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where state is kept."""
+    """The folder of the state."""
     path = tmp_path / "state"
     monkeypatch.setenv("XDG_STATE_HOME", str(path))
     return path / "h2o-client"
@@ -42,7 +42,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def start(server: Emulator, home: Path) -> Start:
-    """Start `chat` in a real terminal, at the server."""
+    """Return a function that starts `chat` in a real terminal, connected to the server."""
 
     @contextmanager
     def start(*arguments: str, **options: Any) -> Generator[Session]:
@@ -56,7 +56,7 @@ def start(server: Emulator, home: Path) -> Start:
 
 @pytest.fixture
 def terminal(server: Emulator, home: Path, monkeypatch: pytest.MonkeyPatch) -> InTerminal:
-    """`chat` in this process, as in a terminal, at the server."""
+    """`chat` in this process, in a simulated terminal, connected to the server."""
     assert not home.exists()
     monkeypatch.setenv("H2O_CHAT_URL", server.url)
     return InTerminal(monkeypatch, "chat")
@@ -66,7 +66,7 @@ def terminal(server: Emulator, home: Path, monkeypatch: pytest.MonkeyPatch) -> I
 def chat(
     server: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
-    """`chat` in this process, at the server."""
+    """`chat` in this process, connected to the server."""
     monkeypatch.setenv("H2O_CHAT_URL", server.url)
     return Command(capsys, "chat")
 
@@ -84,7 +84,7 @@ def kept(home: Path) -> dict[str, Any]:
 # Typing
 
 
-def test_a_conversation_remembers(terminal: InTerminal, server: Emulator) -> None:
+def test_conversation_remembers_earlier_messages(terminal: InTerminal, server: Emulator) -> None:
     assert terminal(typed=["My name is Ann.", "What did I say before?", "/quit"]) == 0
     assert "turn 1." in terminal.text
     assert "the first was: My name is Ann." in terminal.text
@@ -93,9 +93,9 @@ def test_a_conversation_remembers(terminal: InTerminal, server: Emulator) -> Non
 
 
 @pytest.mark.slow
-def test_lines_are_edited_and_recalled(start: Start, server: Emulator) -> None:
+def test_lines_can_be_edited_and_recalled(start: Start, server: Emulator) -> None:
     with start() as chat:
-        chat.line("Helo\x1b[Dl")  # one to the left, and the missing letter
+        chat.line("Helo\x1b[Dl")  # one to the left, then the missing letter
         chat.until("How can I help you?")
         chat.line(UP)
         chat.until("How can I help you?")
@@ -160,7 +160,7 @@ def test_a_second_ctrl_c_leaves_after_a_retry(start: Start, server: Emulator) ->
         chat.until("first")
         chat.line("/retry")
         server.wait_held()
-        chat.until("again")  # as it comes
+        chat.until("again")  # while the answer arrives
         chat.type(CTRL_C)
         chat.until("(incomplete answer)")
         chat.until("Press Ctrl-C again to leave.")
@@ -173,7 +173,7 @@ def test_a_second_ctrl_c_leaves_after_a_retry(start: Start, server: Emulator) ->
 
 
 @pytest.mark.slow
-def test_a_second_ctrl_c_leaves_while_the_stop_is_told(start: Start, server: Emulator) -> None:
+def test_a_second_ctrl_c_leaves_while_the_stop_is_sent(start: Start, server: Emulator) -> None:
     server.reply(Answer(" one two three", hold_after=2))
     server.fault("stop", Fault(hang=True))
     with start() as chat:
@@ -188,8 +188,8 @@ def test_a_second_ctrl_c_leaves_while_the_stop_is_told(start: Start, server: Emu
     server.release()
 
 
-def test_ctrl_c_at_the_prompt_leaves_the_second_time(terminal: InTerminal) -> None:
-    # A line between the two makes the next one the first again.
+def test_second_ctrl_c_at_the_prompt_leaves(terminal: InTerminal) -> None:
+    # A line in between starts over.
     assert terminal(typed=[f"{CTRL_C}Hello", CTRL_C + CTRL_C]) == 130
     assert "How can I help you?" in terminal.text
     assert terminal.text.count("Press Ctrl-C again to leave.") == 2
@@ -197,7 +197,7 @@ def test_ctrl_c_at_the_prompt_leaves_the_second_time(terminal: InTerminal) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("asked", [False, pytest.param(True, marks=pytest.mark.long)])
-def test_a_signal_ends_it(start: Start, server: Emulator, asked: bool) -> None:
+def test_sigterm_ends_the_session(start: Start, server: Emulator, asked: bool) -> None:
     server.reply(Answer(" one two three", hold_after=2))
     with start() as chat:
         chat.until(PROMPT)
@@ -212,12 +212,12 @@ def test_a_signal_ends_it(start: Start, server: Emulator, asked: bool) -> None:
     assert "Traceback" not in chat.text
 
 
-# What is shown
+# Display
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("option", ["--raw", "--json"])
-def test_a_retry_is_shown(terminal: InTerminal, server: Emulator, option: str) -> None:
+def test_retry_of_a_message_is_shown(terminal: InTerminal, server: Emulator, option: str) -> None:
     server.fault("create", Fault(status=503, body="no room"))
     server.reply(" Here.")
     assert terminal("Hello", option) == 0
@@ -225,7 +225,9 @@ def test_a_retry_is_shown(terminal: InTerminal, server: Emulator, option: str) -
 
 
 @pytest.mark.slow
-def test_a_retry_of_a_command_is_shown(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_of_another_request_is_shown(
+    server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.fault("root", Fault(status=503, body="no room"))
     models = InTerminal(monkeypatch, "models", "--base-url", server.url)
     assert models(env={"COLUMNS": "50"}) == 0
@@ -237,7 +239,7 @@ def test_a_retry_of_a_command_is_shown(server: Emulator, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
-def test_no_colours_where_they_are_unwanted(
+def test_no_colour_if_disabled_by_the_environment(
     server: Emulator, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     doctor = InTerminal(monkeypatch, "doctor", server.url)
@@ -261,7 +263,9 @@ def test_markdown_is_rendered(terminal: InTerminal, server: Emulator) -> None:
     assert "\x1b[1mbold\x1b[0m" in terminal.raw
     assert not any(line.endswith(" ") for line in terminal.text.split("\n") if "bold" in line)
     assert "text (http://example.com/x)" in terminal.text
-    assert terminal.raw.rindex("\x1b[?25h") > terminal.raw.rindex("\x1b[?25l")  # the cursor is back
+    assert terminal.raw.rindex("\x1b[?25h") > terminal.raw.rindex(
+        "\x1b[?25l"
+    )  # the cursor is visible again
 
 
 VERSE = (
@@ -271,7 +275,7 @@ VERSE = (
 
 
 @pytest.mark.slow
-def test_the_same_answer_looks_the_same(start: Start, server: Emulator) -> None:
+def test_rendering_does_not_depend_on_token_boundaries(start: Start, server: Emulator) -> None:
     server.reply(Answer(tokens=(VERSE,)), Answer(tokens=tuple(VERSE), pace=0.004))
     found = []
     for _ in range(2):
@@ -283,7 +287,9 @@ def test_the_same_answer_looks_the_same(start: Start, server: Emulator) -> None:
     lines = found[0].lines
     assert lines[lines.index("Roses are red,") + 1] == "Violets are blue."
     rows = found[0].cells
-    assert all(any(rows[place : place + 3]) for place in range(len(rows) - 2))  # blank ones: two
+    assert all(
+        any(rows[place : place + 3]) for place in range(len(rows) - 2)
+    )  # at most two blank ones in a row
 
 
 def test_raw_is_not_rendered(terminal: InTerminal, server: Emulator) -> None:
@@ -292,7 +298,9 @@ def test_raw_is_not_rendered(terminal: InTerminal, server: Emulator) -> None:
     assert terminal.raw == "A **bold**]0;title word\n"
 
 
-def test_an_answer_obeys_no_control_character(terminal: InTerminal, server: Emulator) -> None:
+def test_control_characters_in_an_answer_have_no_effect(
+    terminal: InTerminal, server: Emulator
+) -> None:
     server.reply("before\x1b]0;title\x07 after\x9b2J")
     assert terminal("Show") == 0
     assert "\x1b]" not in terminal.raw
@@ -300,7 +308,9 @@ def test_an_answer_obeys_no_control_character(terminal: InTerminal, server: Emul
 
 
 @pytest.mark.slow
-def test_an_answer_longer_than_the_screen(terminal: InTerminal, server: Emulator) -> None:
+def test_answer_longer_than_the_screen_is_shown_whole(
+    terminal: InTerminal, server: Emulator
+) -> None:
     answer = "\n\n".join(f"paragraph number-{n}." for n in range(40))
     server.reply(answer + "\n\n```\n" + "\n".join(f"code-{n}." for n in range(40)) + "\n```")
     assert terminal("Show", env={"LINES": "10"}) == 0
@@ -310,7 +320,7 @@ def test_an_answer_longer_than_the_screen(terminal: InTerminal, server: Emulator
 
 
 @pytest.mark.long
-def test_the_terminal_is_resized(start: Start, server: Emulator) -> None:
+def test_terminal_can_be_resized_during_an_answer(start: Start, server: Emulator) -> None:
     words = " ".join(f"word{n}" for n in range(20))
     server.reply(Answer(f"start {words}", hold_after=2), "short")
     with start(columns=100) as chat:
@@ -328,7 +338,7 @@ def test_the_terminal_is_resized(start: Start, server: Emulator) -> None:
     assert all(len(line.strip()) <= 40 for line in final)
 
 
-def test_an_error_does_not_end_it(terminal: InTerminal, server: Emulator) -> None:
+def test_error_does_not_end_the_session(terminal: InTerminal, server: Emulator) -> None:
     server.fail(status=403)
     server.reply(Answer(" One two", ending="error", error="out of\x1b[31m memory"))
     assert terminal(typed=["Hello", "Hello", "/retry", "/nonsense", "/quit"]) == 0
@@ -340,7 +350,7 @@ def test_an_error_does_not_end_it(terminal: InTerminal, server: Emulator) -> Non
 
 
 @pytest.mark.parametrize("word", ["exit", "quit ", "/exit", "/quit"])
-def test_words_that_leave(terminal: InTerminal, server: Emulator, word: str) -> None:
+def test_words_that_leave_the_session(terminal: InTerminal, server: Emulator, word: str) -> None:
     assert terminal(typed=[" exit", "what does quit do?", word, "not read"]) == 0
     assert prompts(server) == [" exit", "what does quit do?"]
     hint = f"To send the word “{word.strip()}”, put a space before it."
@@ -350,12 +360,12 @@ def test_words_that_leave(terminal: InTerminal, server: Emulator, word: str) -> 
     )
 
 
-def test_leaving_by_ctrl_c_tells_how_to_go_on(terminal: InTerminal, server: Emulator) -> None:
+def test_leaving_with_ctrl_c_says_how_to_continue(terminal: InTerminal, server: Emulator) -> None:
     assert terminal("--base-url", server.url, typed=["Hello", CTRL_C + CTRL_C]) == 130
     assert terminal.text.endswith(f"To continue it:\n    h2o-client -c --base-url {server.url}\n")
 
 
-def test_nothing_is_said_of_a_conversation_that_does_not_exist(terminal: InTerminal) -> None:
+def test_leaving_without_a_conversation_says_nothing(terminal: InTerminal) -> None:
     assert terminal(typed=["Hello", "/new", "quit"]) == 0
     assert "is saved" not in terminal.text
 
@@ -363,7 +373,7 @@ def test_nothing_is_said_of_a_conversation_that_does_not_exist(terminal: InTermi
 # Commands
 
 
-def test_a_retry_of_nothing_creates_nothing(
+def test_retry_without_a_message_creates_nothing(
     terminal: InTerminal, server: Emulator, home: Path
 ) -> None:
     assert terminal(typed=["/retry", "/quit"]) == 0
@@ -376,7 +386,7 @@ def test_a_retry_of_nothing_creates_nothing(
     assert kept(home)["conversation"] == conversation.id
 
 
-def test_a_retry_of_a_message_whose_conversation_could_not_be_created(
+def test_retry_after_a_failed_creation_sends_the_message(
     terminal: InTerminal, server: Emulator
 ) -> None:
     server.fail(403, on="create")
@@ -386,7 +396,7 @@ def test_a_retry_of_a_message_whose_conversation_could_not_be_created(
 
 
 @pytest.mark.long
-def test_a_beginner_in_a_terminal(start: Start, server: Emulator, home: Path) -> None:
+def test_mistyped_commands_get_helpful_hints(start: Start, server: Emulator, home: Path) -> None:
     with start(columns=50) as chat:
         chat.line("/retry")
         chat.until("nothing has been sent yet")
@@ -402,7 +412,7 @@ def test_a_beginner_in_a_terminal(start: Start, server: Emulator, home: Path) ->
         assert chat.ended() == 2
 
 
-def test_an_unknown_command(terminal: InTerminal, server: Emulator) -> None:
+def test_unknown_command_is_reported(terminal: InTerminal, server: Emulator) -> None:
     typed = ["/retyr", "/nothing-like-it", "/quit"]
     assert terminal(typed=typed, env={"COLUMNS": "60"}) == 0
     text = terminal.text.replace("\n", " ")
@@ -413,14 +423,14 @@ def test_an_unknown_command(terminal: InTerminal, server: Emulator) -> None:
 
 
 def check_order(text: str, parts: Sequence[str]) -> None:
-    """Check that all parts are in a text, one after the other."""
+    """Check that a text contains all parts in this order."""
     for part in parts:
         before, found, text = text.partition(part)
         assert found, f"no {part!r} in {before!r}"
 
 
 @pytest.mark.slow
-def test_what_commands_do(terminal: InTerminal, server: Emulator, tmp_path: Path) -> None:
+def test_each_command_works(terminal: InTerminal, server: Emulator, tmp_path: Path) -> None:
     saved, text = tmp_path / "chat.json", tmp_path / "chat.md"
     lines = [
         ("/help", "Alt-Enter"),
@@ -455,7 +465,9 @@ def test_what_commands_do(terminal: InTerminal, server: Emulator, tmp_path: Path
 # Resuming
 
 
-def test_resuming_the_last_conversation(terminal: InTerminal, server: Emulator, home: Path) -> None:
+def test_last_conversation_can_be_resumed(
+    terminal: InTerminal, server: Emulator, home: Path
+) -> None:
     assert terminal(typed=["My name is Ann.", "/quit"]) == 0
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     assert [stat.S_IMODE(path.stat().st_mode) for path in home.iterdir()] == [0o600]
@@ -470,9 +482,7 @@ def test_resuming_the_last_conversation(terminal: InTerminal, server: Emulator, 
     assert len(server.sessions) == 1
 
 
-def test_system_before_a_message_of_the_last_conversation(
-    terminal: InTerminal, server: Emulator
-) -> None:
+def test_system_message_in_a_resumed_conversation(terminal: InTerminal, server: Emulator) -> None:
     with H2oClient(server.url) as client, client.conversation(keep=True) as conversation:
         conversation.send("one")
         state.save(server.url, state.Saved(client.session, conversation.id))
@@ -482,7 +492,7 @@ def test_system_before_a_message_of_the_last_conversation(
     assert prompts(server) == ["one", "Be brief.\n\ntwo", "Be brief.\n\nthree", "four"]
 
 
-def test_a_state_that_cannot_be_written(terminal: InTerminal, home: Path) -> None:
+def test_unwritable_state_is_reported_once(terminal: InTerminal, home: Path) -> None:
     home.parent.mkdir(exist_ok=True)
     home.write_text("in the way")
     assert terminal(typed=["Hello", "Hello", "/quit"]) == 0
@@ -491,13 +501,13 @@ def test_a_state_that_cannot_be_written(terminal: InTerminal, home: Path) -> Non
 
 
 @pytest.mark.slow
-def test_local_conversation_keeps_nothing(terminal: InTerminal, home: Path) -> None:
+def test_local_conversation_is_not_saved(terminal: InTerminal, home: Path) -> None:
     assert terminal("--local", typed=["Hello", "/quit"]) == 0
     assert "How can I help you?" in terminal.text
     assert not home.exists()
 
 
-def test_wrong_use_in_a_terminal(terminal: InTerminal, server: Emulator) -> None:
+def test_invalid_usage_in_a_terminal_is_rejected(terminal: InTerminal, server: Emulator) -> None:
     assert terminal("--param", "temprature=1") == 2
     assert "temperature" in terminal.text
     assert server.requests == []
@@ -513,7 +523,7 @@ def test_wrong_use_in_a_terminal(terminal: InTerminal, server: Emulator) -> None
     ],
 )
 @pytest.mark.usefixtures("home")
-def test_wrong_use_of_conversations(
+def test_invalid_usage_with_conversations_is_rejected(
     chat: Command, server: Emulator, arguments: tuple[str, ...], hint: str
 ) -> None:
     assert chat(*arguments) == 2
@@ -522,14 +532,14 @@ def test_wrong_use_of_conversations(
 
 
 @pytest.mark.usefixtures("home")
-def test_a_conversation_that_is_gone(chat: Command, server: Emulator) -> None:
+def test_deleted_conversation_is_an_error(chat: Command, server: Emulator) -> None:
     state.save(server.url, state.Saved("5c1e5ac6-6ea2-4b0e-8a3c-2d0a6c7f3f10", "0" * 24))
     assert chat("-c", "Hello") == 1
     assert "no longer has this conversation" in chat.err
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"session": 1, "conversation": null}', "\xff", "{}"])
-def test_a_state_file_that_is_not_valid(server: Emulator, home: Path, text: str) -> None:
+def test_invalid_state_file_is_ignored(server: Emulator, home: Path, text: str) -> None:
     state.save(server.url, state.Saved("secret", "0" * 24))
     assert state.load(server.url) == state.Saved("secret", "0" * 24)
     assert "secret" not in repr(state.load(server.url))
@@ -541,7 +551,7 @@ def test_a_state_file_that_is_not_valid(server: Emulator, home: Path, text: str)
 # For scripts
 
 
-def test_json(chat: Command, server: Emulator) -> None:
+def test_json_output_of_chat(chat: Command, server: Emulator) -> None:
     server.reply(" naïve", Answer(" One", ending="error", error="out of memory"))
     assert chat("Hello", "--json") == 0
     found = json.loads(chat.out)
@@ -557,12 +567,12 @@ def test_json(chat: Command, server: Emulator) -> None:
 @pytest.mark.parametrize(
     ("arguments", "heavy"),
     [
-        # httpx imports rich where it is installed, for a command of its own.
+        # httpx imports rich, if installed, for a command of its own.
         (("chat", "Hello"), {"prompt_toolkit", "markdown_it", "asyncio", "http.server"}),
         (("--version",), {"prompt_toolkit", "markdown_it", "rich", "httpx", "http.client"}),
     ],
 )
-def test_commands_import_what_they_need(
+def test_commands_import_only_what_they_need(
     server: Emulator, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], heavy: set[str]
 ) -> None:
     text = (
@@ -584,7 +594,9 @@ def test_commands_import_what_they_need(
         ("other", "No module named 'other'"),
     ],
 )
-def test_what_is_not_installed(capsys: pytest.CaptureFixture[str], name: str, said: str) -> None:
+def test_missing_package_is_reported(
+    capsys: pytest.CaptureFixture[str], name: str, said: str
+) -> None:
     group = App("h2o-client")
 
     @group.command()

@@ -1,6 +1,6 @@
-"""The command: what it shows, what it says when it fails, and its exit status.
+"""The command: its output, its error messages, and its exit status.
 
-In this process where that shows it, in one of its own where signals, pipes and imports count.
+Tests run in this process, or in a separate one for signals, pipes and imports.
 """
 
 import importlib.metadata
@@ -34,14 +34,14 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 
 @pytest.fixture
 def served(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
-    """The server, where the environment says it is."""
+    """The server, configured in the environment."""
     monkeypatch.setenv("H2O_CHAT_URL", server.url)
     return server
 
 
 @pytest.fixture
 def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries wait for seconds."""
+    """Disable retries, which wait for seconds."""
     made = h2o_client.H2oClient
 
     def client(*args: Any, **keywords: Any) -> h2o_client.H2oClient:
@@ -63,20 +63,20 @@ def unused_port() -> int:
         return port
 
 
-# An answer
+# Answers
 
 
-def test_answer_on_stdout(command: Command, served: Emulator) -> None:
+def test_answer_is_written_to_stdout(command: Command, served: Emulator) -> None:
     served.reply("  Hello there,\n you!")
     assert command("chat", "Hello") == 0
-    assert command.out == " Hello there,\n you!\n"  # the first of its two spaces is left out
+    assert command.out == " Hello there,\n you!\n"  # without the first of its two leading spaces
     assert command.err == ""
     kinds = [request.kind for request in served.requests]
     assert kinds == ["settings", "create", "message", "delete"]
     assert message(served)["inputs"] == "Hello"
 
 
-def test_base_url_model_and_system(command: Command, server: Emulator) -> None:
+def test_options_set_base_url_model_and_system(command: Command, server: Emulator) -> None:
     model = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-7b-v3"
     options = ("--base-url", server.url, "--model", model, "--system", "Be brief.")
     assert command("chat", "Hello", *options) == 0
@@ -85,7 +85,7 @@ def test_base_url_model_and_system(command: Command, server: Emulator) -> None:
     assert create.json() == {"model": model}
 
 
-def test_parameters(command: Command, served: Emulator) -> None:
+def test_parameters_are_sent(command: Command, served: Emulator) -> None:
     given = ["temperature=0.2", "do_sample=false", 'stop=["a","b"]', "custom=a=b", "seed=1"]
     options = [part for value in given for part in ("--param", value)]
     assert command("chat", "Hello", *options, "--param", "seed=2") == 0
@@ -98,7 +98,7 @@ def test_parameters(command: Command, served: Emulator) -> None:
 
 
 @pytest.mark.parametrize("arguments", [(), ("-",)])
-def test_prompt_on_stdin(
+def test_prompt_is_read_from_stdin(
     command: Command,
     served: Emulator,
     monkeypatch: pytest.MonkeyPatch,
@@ -111,7 +111,7 @@ def test_prompt_on_stdin(
 
 @pytest.mark.long
 @pytest.mark.usefixtures("served")
-def test_prompt_piped_to_a_process() -> None:
+def test_prompt_can_be_piped_to_a_process() -> None:
     with process("chat", stdin=subprocess.PIPE) as chat:
         assert ended(chat, "Grüße\n".encode()) == (
             0,
@@ -121,17 +121,17 @@ def test_prompt_piped_to_a_process() -> None:
 
 
 @pytest.mark.long
-def test_local_is_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_answers_without_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     nobody = f"http://127.0.0.1:{unused_port()}"
     for name in ("HTTP_PROXY", "ALL_PROXY", "H2O_CHAT_URL"):
         monkeypatch.setenv(name, nobody)
     monkeypatch.setenv("H2O_CHAT_MODEL", "somebody/elses-model")
-    # As a user starts it, and with what is worth a warning.
+    # Started as a user would, with warnings as errors.
     python = (sys.executable, "-X", "dev", "-W", "error", "-m", "h2o_client")
     assert run("chat", "--local", "Hello", program=python) == (0, GREETING, "")
 
 
-def test_local_leaves_the_environment(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_restores_the_environment(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "example.com")
     before = dict(os.environ)
     assert command("chat", "--local", "Hello", "--param", "max_new_tokens=1") == 0
@@ -140,7 +140,7 @@ def test_local_leaves_the_environment(command: Command, monkeypatch: pytest.Monk
 
 
 @pytest.mark.long
-def test_tokens_are_shown_as_they_come(served: Emulator) -> None:
+def test_tokens_are_shown_as_they_arrive(served: Emulator) -> None:
     served.reply(Answer(" one two three", hold_after=2))
     with process("chat", "Hello") as chat:
         assert read(chat, "two") == "one two"
@@ -152,7 +152,7 @@ def test_tokens_are_shown_as_they_come(served: Emulator) -> None:
     ("stream", "shown"),
     [(Terminal, "a[31mb\n\tc\n"), (io.StringIO, "a\x1b[31mb\r\n\tc\x07\n")],
 )
-def test_only_a_terminal_is_kept_from_control_characters(
+def test_control_characters_are_removed_only_for_terminals(
     monkeypatch: pytest.MonkeyPatch, stream: Callable[[], io.StringIO], shown: str
 ) -> None:
     monkeypatch.setattr(sys, "stdout", out := stream())
@@ -162,7 +162,7 @@ def test_only_a_terminal_is_kept_from_control_characters(
     assert out.getvalue() == shown
 
 
-def test_a_character_that_the_output_lacks(
+def test_unencodable_character_is_replaced(
     served: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served.reply(" naïve λ")
@@ -180,7 +180,7 @@ def test_a_character_that_the_output_lacks(
 
 
 @pytest.mark.usefixtures("no_retries")
-def test_server_down(command: Command) -> None:
+def test_unreachable_server_is_a_one_line_error(command: Command) -> None:
     place = f"127.0.0.1:{unused_port()}"
     assert command("chat", "Hello", "--base-url", f"http://ann:s3cret@{place}") == 1
     assert command.out == ""
@@ -192,7 +192,9 @@ def test_server_down(command: Command) -> None:
 
 
 @pytest.mark.usefixtures("no_retries")
-def test_name_unknown(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_host_is_a_one_line_error(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def unknown(*_args: object, **_keywords: object) -> NoReturn:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -203,7 +205,9 @@ def test_name_unknown(command: Command, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.usefixtures("no_retries")
-def test_another_web_application(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_web_application_is_recognised(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Emulator(base_path="/chat") as other:
         url = other.url.removesuffix("/chat") + "/v1"
         monkeypatch.setenv("H2O_CHAT_URL", url)
@@ -213,7 +217,7 @@ def test_another_web_application(command: Command, monkeypatch: pytest.MonkeyPat
     assert command.err.endswith("; run `h2o-client doctor`\n")
 
 
-def test_error_in_the_middle(command: Command, served: Emulator) -> None:
+def test_error_during_an_answer_fails_the_command(command: Command, served: Emulator) -> None:
     served.reply(Answer(" One two", ending="error", error="out\nof memory"))
     assert command("chat", "Hello") == 1
     assert command.out == "One two\n"
@@ -222,7 +226,7 @@ def test_error_in_the_middle(command: Command, served: Emulator) -> None:
     assert served.conversations == []
 
 
-def test_refused(command: Command, served: Emulator) -> None:
+def test_rejected_request_is_a_one_line_error(command: Command, served: Emulator) -> None:
     served.fail(status=403)
     assert command("chat", "Hello") == 1
     assert command.out == ""
@@ -230,14 +234,16 @@ def test_refused(command: Command, served: Emulator) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("--debug", "chat", "Hello"), ("chat", "Hello", "--debug")])
-def test_debug_shows_where(command: Command, served: Emulator, arguments: tuple[str, ...]) -> None:
+def test_debug_shows_the_traceback(
+    command: Command, served: Emulator, arguments: tuple[str, ...]
+) -> None:
     served.fail(status=403)
     assert command(*arguments) == 1
     assert command.err.startswith("Traceback")
     assert command.err.splitlines()[-1].startswith("h2o-client: ")
 
 
-def test_httpx_that_cannot_be_set_up(
+def test_httpx_setup_error_is_a_one_line_error(
     command: Command, served: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_args: object, **_keywords: object) -> NoReturn:
@@ -272,7 +278,7 @@ def test_httpx_that_cannot_be_set_up(
         (("-c", "Hello", "there"), "`h2o-client conversations list` shows the ids"),
     ],
 )
-def test_wrong_use(
+def test_invalid_usage_is_rejected_with_a_hint(
     command: Command, served: Emulator, arguments: tuple[str, ...], hint: str
 ) -> None:
     assert command(*arguments) == 2
@@ -282,12 +288,12 @@ def test_wrong_use(
     assert served.requests == []
 
 
-def test_without_arguments_it_shows_the_help(command: Command) -> None:
-    assert command() in (0, 2)  # of which click 8.1 takes the first
+def test_help_is_shown_without_arguments(command: Command) -> None:
+    assert command() in (0, 2)  # click 8.1 returns 0
     assert (command.out + command.err).startswith("Usage: h2o-client ")
 
 
-# What is wrong with the environment
+# Environment errors
 
 
 PROXY = "write http://host:port"
@@ -303,7 +309,7 @@ PROXY = "write http://host:port"
         ({"HTTP_PROXY": "http://[::1", "HTTPS_PROXY": "http://x:1"}, "HTTP_PROXY: [^;]*"),
     ],
 )
-def test_a_proxy_variable_that_is_not_valid(
+def test_invalid_proxy_variable_is_reported(
     command: Command,
     served: Emulator,
     monkeypatch: pytest.MonkeyPatch,
@@ -328,7 +334,7 @@ def test_a_proxy_variable_that_is_not_valid(
         pytest.param("absent", "No such file", marks=pytest.mark.long),
     ],
 )
-def test_certificate_files_that_are_not_valid(tmp_path: Path, name: str, reason: str) -> None:
+def test_invalid_certificate_files_are_reported(tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / "wrong").write_text("none\n")
     env = {**os.environ, "SSL_CERT_FILE": str(tmp_path / name)}
     status, out, err = run("models", env=env)
@@ -336,7 +342,7 @@ def test_certificate_files_that_are_not_valid(tmp_path: Path, name: str, reason:
     assert re.fullmatch(f"h2o-client: the environment's SSL_CERT_FILE: .*{reason}.*\n", err)
 
 
-def test_a_socks_proxy_without_its_package(
+def test_socks_proxy_without_its_package_is_reported(
     command: Command, served: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "socksio", None)
@@ -347,13 +353,15 @@ def test_a_socks_proxy_without_its_package(
     assert served.requests == []
 
 
-def test_no_prompt_in_a_terminal(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_prompt_in_a_terminal_is_an_error(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal())
     assert command("chat") == 2
     assert "give a prompt" in command.err
 
 
-def test_stdin_that_is_not_text(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_binary_stdin_is_an_error(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     stdin = io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), encoding="utf-8")
     monkeypatch.setattr(sys, "stdin", stdin)
     assert command("chat") == 2
@@ -362,7 +370,7 @@ def test_stdin_that_is_not_text(command: Command, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.long
 @needs.posix
-def test_stdin_that_is_not_text_in_the_c_locale() -> None:
+def test_binary_stdin_is_an_error_in_the_c_locale() -> None:
     env = {**os.environ, "LC_ALL": "C"}
     with process("chat", env=env, stdin=subprocess.PIPE) as started:
         status, out, err = ended(started, b"\xff\xfe")
@@ -381,7 +389,7 @@ def test_stdin_that_is_not_text_in_the_c_locale() -> None:
         pytest.param("2>&-", 0, "", marks=pytest.mark.long),
     ],
 )
-def test_begun_with_closed_files(served: Emulator, closed: str, status: int, told: str) -> None:
+def test_closed_standard_streams(served: Emulator, closed: str, status: int, told: str) -> None:
     prompt = "" if "<" in closed else "Hello"
     shell = ("sh", "-c", f'"$@" chat {prompt} {closed}', "sh")
     found, _, err = run(program=(*shell, *COMMAND))
@@ -401,10 +409,10 @@ def test_begun_with_closed_files(served: Emulator, closed: str, status: int, tol
         pytest.param(("models",), marks=pytest.mark.long),
     ],
 )
-def test_a_file_that_cannot_grow(
+def test_failed_write_to_stdout_is_an_error(
     served: Emulator, arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """As on a full disk: the write fails."""
+    """As on a full disk, the write fails."""
     limited = (
         "import resource, signal, sys\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -428,7 +436,7 @@ def test_a_file_that_cannot_grow(
         pytest.param("h11", ["serve", "--port", "0"], marks=pytest.mark.long),
     ],
 )
-def test_missing_extra(module: str, arguments: list[str]) -> None:
+def test_missing_extra_is_reported(module: str, arguments: list[str]) -> None:
     text = (
         f"import sys; sys.modules[{module!r}] = None; sys.argv[1:] = {arguments!r}\n"
         "import h2o_client.__main__ as command\ncommand.main()"
@@ -449,7 +457,7 @@ def test_missing_extra(module: str, arguments: list[str]) -> None:
     ("number", "status"),
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)],
 )
-def test_interrupted_in_an_answer(served: Emulator, number: int, status: int) -> None:
+def test_signal_during_an_answer_stops_it(served: Emulator, number: int, status: int) -> None:
     served.reply(Answer(" one two three", hold_after=2))
     with process("chat", "Hello") as chat:
         assert read(chat, "two") == "one two"
@@ -463,7 +471,7 @@ def test_interrupted_in_an_answer(served: Emulator, number: int, status: int) ->
 
 @pytest.mark.long
 @needs.posix
-def test_interrupted_before_an_answer(served: Emulator) -> None:
+def test_signal_before_an_answer_stops_the_command(served: Emulator) -> None:
     served.reply(Answer(" one", hold_after=0))
     with process("chat", "Hello") as chat:
         served.wait_held(timeout=PATIENCE)
@@ -475,7 +483,7 @@ def test_interrupted_before_an_answer(served: Emulator) -> None:
 
 @pytest.mark.slow
 @needs.posix
-def test_reader_has_gone(served: Emulator) -> None:
+def test_closed_stdout_stops_the_answer(served: Emulator) -> None:
     served.reply(Answer(" one two three four", hold_after=2, pace=0.005))
     with process("chat", "Hello") as chat:
         assert chat.stdout is not None
@@ -489,7 +497,7 @@ def test_reader_has_gone(served: Emulator) -> None:
     assert served.conversations == []
 
 
-# The server
+# Server
 
 
 @pytest.mark.slow
@@ -497,7 +505,7 @@ def test_reader_has_gone(served: Emulator) -> None:
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
 )
-def test_serve(command: Command, number: int) -> None:
+def test_serve_runs_until_a_signal(command: Command, number: int) -> None:
     with process("serve", "--port", "0", "--pace", "0") as serve:
         found = re.search(
             r"^    (H2O_CHAT_URL=(\S+) h2o-client chat .*)\n", read(serve, "chat"), re.MULTILINE
@@ -513,24 +521,24 @@ def test_serve(command: Command, number: int) -> None:
 # The command itself
 
 
-def test_version(command: Command) -> None:
+def test_version_is_printed(command: Command) -> None:
     assert command("--version") == 0
     assert h2o_client.__version__ in command.out
 
 
 @pytest.mark.parametrize("arguments", [("-h",), ("chat", "--help"), ("serve", "--help")])
-def test_help(command: Command, arguments: tuple[str, ...]) -> None:
+def test_help_is_printed(command: Command, arguments: tuple[str, ...]) -> None:
     assert command(*arguments) == 0
     assert command.out.startswith("Usage: h2o-client")
 
 
-def test_both_names() -> None:
+def test_command_is_installed_under_both_names() -> None:
     scripts = importlib.metadata.entry_points(group="console_scripts", module="h2o_client.__main__")
     assert {script.name for script in scripts} == {"h2o-client", "h2o-chat-client"}
     assert {script.attr for script in scripts} == {"main"}
 
 
-def test_signals_are_as_they_were(command: Command) -> None:
+def test_signal_handlers_are_restored(command: Command) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     command("chat", "Hello", "--local", "--param", "max_new_tokens=1")
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

@@ -1,4 +1,4 @@
-"""Completion, by the shells themselves; `.ci/run full` installs those that few machines have."""
+"""Shell completion, in the real shells; `.ci/run full` installs those that most machines lack."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ def script(name: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.fixture
 def installed(tmp_path: Path) -> dict[str, str]:
-    """An environment whose PATH has the command."""
+    """An environment with the command on its PATH."""
     program = tmp_path / "h2o-client"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m h2o_client "$@"\n')
     program.chmod(0o755)
@@ -40,7 +40,7 @@ def run(*arguments: str, given: str, env: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
-def test_the_script(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_completion_script_is_printed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = script(name, capsys)
     assert f"_H2O_CLIENT_COMPLETE={name}_complete" in text
     program = shutil.which(name)
@@ -48,13 +48,13 @@ def test_the_script(name: str, capsys: pytest.CaptureFixture[str]) -> None:
         subprocess.run([program, "-n"], input=text, text=True, check=True, timeout=120)
 
 
-def test_another_shell(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_shell_is_rejected(capsys: pytest.CaptureFixture[str]) -> None:
     command = Command(capsys, "completion")
     assert command("csh") == 2
     assert "'csh' is not one of" in command.err
 
 
-def test_bash(capsys: pytest.CaptureFixture[str], installed: dict[str, str]) -> None:
+def test_bash_completes(capsys: pytest.CaptureFixture[str], installed: dict[str, str]) -> None:
     asked = (
         f"{script('bash', capsys)}\nCOMP_WORDS=(h2o-client conversations re) COMP_CWORD=2\n"
         '_h2o_client_completion h2o-client; echo "${COMPREPLY[@]}"'
@@ -62,7 +62,9 @@ def test_bash(capsys: pytest.CaptureFixture[str], installed: dict[str, str]) -> 
     assert run("bash", "--norc", given=asked, env=installed).split() == ["rename"]
 
 
-def test_bash_after_a_prompt(capsys: pytest.CaptureFixture[str], installed: dict[str, str]) -> None:
+def test_bash_completes_after_a_prompt(
+    capsys: pytest.CaptureFixture[str], installed: dict[str, str]
+) -> None:
     asked = (
         f"{script('bash', capsys)}\nCOMP_WORDS=(h2o-client modles --ex) COMP_CWORD=2\n"
         '_h2o_client_completion h2o-client; echo "${COMPREPLY[@]}"'
@@ -71,7 +73,7 @@ def test_bash_after_a_prompt(capsys: pytest.CaptureFixture[str], installed: dict
 
 
 @pytest.mark.long
-def test_fish(capsys: pytest.CaptureFixture[str], installed: dict[str, str]) -> None:
+def test_fish_completes(capsys: pytest.CaptureFixture[str], installed: dict[str, str]) -> None:
     asked = [
         script("fish", capsys),
         'complete -C "h2o-client conversations re"',
@@ -85,7 +87,9 @@ def test_fish(capsys: pytest.CaptureFixture[str], installed: dict[str, str]) -> 
 
 
 @pytest.mark.long
-def test_zsh(capsys: pytest.CaptureFixture[str], installed: dict[str, str], tmp_path: Path) -> None:
+def test_zsh_completes(
+    capsys: pytest.CaptureFixture[str], installed: dict[str, str], tmp_path: Path
+) -> None:
     (tmp_path / ".zshrc").write_text(
         f"PS1='{PROMPT}'; autoload -Uz compinit; compinit -D\n{script('zsh', capsys)}"
     )

@@ -1,4 +1,4 @@
-"""The kept conversations, and the models."""
+"""The commands `conversations` and `models`."""
 
 import io
 import json
@@ -29,12 +29,12 @@ def command(
 
 @pytest.fixture
 def kept(server: Emulator, command: Command) -> list[str]:
-    """The ids of two conversations, the second the last."""
-    assert command is not None  # it chooses where the state is kept
+    """The ids of two conversations, the second the last one."""
+    assert command is not None  # sets where the state is stored
     return keep_two(server)
 
 
-def test_no_conversations(command: Command, server: Emulator) -> None:
+def test_empty_list_is_reported(command: Command, server: Emulator) -> None:
     assert command("conversations", "list") == 0
     assert (command.out, command.err) == ("", "no conversations\n")
     assert command("conversations", "list", "--json") == 0
@@ -46,7 +46,7 @@ def test_no_conversations(command: Command, server: Emulator) -> None:
     assert server.requests == []
 
 
-def test_list(command: Command, kept: list[str]) -> None:
+def test_conversations_are_listed(command: Command, kept: list[str]) -> None:
     assert command("conversations", "list") == 0
     rows = [line.split("\t") for line in command.out.splitlines()]
     assert sorted(rows) == sorted(
@@ -57,8 +57,8 @@ def test_list(command: Command, kept: list[str]) -> None:
     assert {item["id"] for item in json.loads(command.out)} == {*kept}
 
 
-def test_a_server_that_was_replaced(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is saved of the server's kind is wrong now, but only for one command."""
+def test_changed_server_dialect_fails_only_one_command(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The saved dialect is wrong, and is forgotten after one failure."""
     with Emulator(dialect="chat-ui-2025") as server:
         monkeypatch.setenv("H2O_CHAT_URL", server.url)
         keep_two(server)
@@ -70,14 +70,16 @@ def test_a_server_that_was_replaced(command: Command, monkeypatch: pytest.Monkey
         assert command.err == "no conversations\n"
 
 
-def test_show(command: Command, kept: list[str]) -> None:
+def test_conversation_is_shown(command: Command, kept: list[str]) -> None:
     assert command("conversations", "show", kept[0]) == 0
     assert command.out.startswith("**User**\n\none\n\n**Assistant**\n\nYou said: one")
     assert command("conversations", "show", "--json") == 0
     assert json.loads(command.out)[0] == {"role": "user", "content": "two"}
 
 
-def test_rename_and_share(command: Command, kept: list[str], server: Emulator) -> None:
+def test_conversation_is_renamed_and_shared(
+    command: Command, kept: list[str], server: Emulator
+) -> None:
     assert command("conversations", "rename", "last", "Second") == 0
     titles = {item.id: item.title for item in server.conversations}
     assert titles[kept[1]] == "Second"
@@ -87,7 +89,7 @@ def test_rename_and_share(command: Command, kept: list[str], server: Emulator) -
     assert command.out.startswith(f"{server.url}/r/")
 
 
-def test_each_operation_is_a_subcommand_and_a_command_in_a_session(
+def test_every_operation_is_a_subcommand_and_a_slash_command(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert command("conversations", "--help") == 0
@@ -98,7 +100,7 @@ def test_each_operation_is_a_subcommand_and_a_command_in_a_session(
         assert re.search(rf"^{operation.slash} +{operation.meaning}$", session.text, re.MULTILINE)
 
 
-def test_delete(command: Command, kept: list[str], server: Emulator) -> None:
+def test_conversations_are_deleted(command: Command, kept: list[str], server: Emulator) -> None:
     assert command("conversations", "delete", "last") == 0
     assert [item.id for item in server.conversations] == [kept[0]]
     assert command("chat", "-c", "Hello") == 2
@@ -110,7 +112,7 @@ def test_delete(command: Command, kept: list[str], server: Emulator) -> None:
     assert server.conversations == []
 
 
-def test_deleting_all_is_asked_about(
+def test_deleting_all_needs_confirmation(
     command: Command, kept: list[str], server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Typed(io.StringIO):
@@ -128,7 +130,7 @@ def test_deleting_all_is_asked_about(
     assert server.conversations == []
 
 
-def test_a_conversation_of_another_session(command: Command, kept: list[str]) -> None:
+def test_unknown_conversation_is_a_one_line_error(command: Command, kept: list[str]) -> None:
     assert command("conversations", "show", "0" * 24) == 1
     assert command.err.startswith("h2o-client: ")
     assert command.err.count("\n") == 1
@@ -136,7 +138,7 @@ def test_a_conversation_of_another_session(command: Command, kept: list[str]) ->
 
 
 @pytest.mark.usefixtures("command")
-def test_tables_in_a_terminal(kept: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_shows_tables(kept: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = InTerminal(monkeypatch)
     assert terminal("conversations", "list", env={"COLUMNS": "120"}) == 0
     assert all(number in terminal.text for number in kept)
@@ -146,7 +148,7 @@ def test_tables_in_a_terminal(kept: list[str], monkeypatch: pytest.MonkeyPatch) 
     assert re.search(rf"\* +{MODELS[0]}", terminal.text)
 
 
-def test_models(command: Command) -> None:
+def test_models_are_listed(command: Command) -> None:
     assert command("models") == 0
     assert command.out.splitlines() == MODELS
     assert command("models", "--json") == 0

@@ -1,4 +1,4 @@
-"""`doctor`: what it says of servers that work, and of the many that do not."""
+"""`doctor`: its report on servers that work, and on servers that fail in many ways."""
 
 import base64
 import http.server
@@ -23,7 +23,7 @@ HTML = {"Content-Type": "text/html; charset=utf-8"}
 
 
 class Doctor(Command):
-    """The command in this process; `found` is the outcome and the text of each step."""
+    """The command in this process; `found` has the outcome and text of each step."""
 
     @property
     def found(self) -> dict[str, tuple[str, str]]:
@@ -43,7 +43,7 @@ def doctor(capsys: pytest.CaptureFixture[str]) -> Doctor:
 
 @contextmanager
 def web_server(answering: Answering) -> Generator[str]:
-    """Run a server of another kind."""
+    """Run a web server that is not chat-ui."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -82,10 +82,10 @@ def always(status: int, headers: Mapping[str, str], body: str = "") -> Answering
     return lambda *_request: (status, headers, body)
 
 
-# What works
+# Working servers
 
 
-def test_all_works(doctor: Doctor, server: Emulator) -> None:
+def test_working_server_passes_every_step(doctor: Doctor, server: Emulator) -> None:
     server.reply(" Hello there.")
     assert doctor(server.url) == 0
     assert list(doctor.found) == [
@@ -97,7 +97,7 @@ def test_all_works(doctor: Doctor, server: Emulator) -> None:
     assert server.conversations == []
 
 
-def test_the_server_of_the_environment(
+def test_server_is_taken_from_the_environment(
     doctor: Doctor, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("H2O_CHAT_URL", server.url)
@@ -106,12 +106,12 @@ def test_the_server_of_the_environment(
 
 
 @pytest.mark.slow
-def test_local(doctor: Doctor) -> None:
+def test_local_passes(doctor: Doctor) -> None:
     assert doctor("--local") == 0
     assert doctor.found["answer"][0] == "ok"
 
 
-def test_a_token(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_is_sent(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     with Emulator(token="s3cret") as server:
         assert doctor(server.url) == 1
         assert "H2O_CHAT_TOKEN" in doctor.advice
@@ -121,17 +121,17 @@ def test_a_token(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.6"])
-def test_below_a_path(doctor: Doctor, version: Any) -> None:
+def test_base_path_is_suggested(doctor: Doctor, version: Any) -> None:
     with Emulator(base_path="/chat", version=version) as server:
         assert doctor(server.url) == 0
         assert doctor(server.url.removesuffix("/chat")) == 1
     assert "/chat" in doctor.advice
 
 
-# The network
+# Network
 
 
-def test_wrong_use(doctor: Doctor) -> None:
+def test_invalid_usage_of_doctor_is_rejected(doctor: Doctor) -> None:
     assert doctor("example.com") == 2
     assert "http://" in doctor.err
 
@@ -139,7 +139,7 @@ def test_wrong_use(doctor: Doctor) -> None:
 @pytest.mark.parametrize(
     ("number", "hint"), [(socket.EAI_NONAME, "spelt"), (socket.EAI_AGAIN, "is this machine online")]
 )
-def test_name_unknown(
+def test_unknown_host_is_reported(
     doctor: Doctor, monkeypatch: pytest.MonkeyPatch, number: int, hint: str
 ) -> None:
     def unknown(*_args: object, **_keywords: object) -> NoReturn:
@@ -151,7 +151,7 @@ def test_name_unknown(
     assert hint in doctor.advice
 
 
-def test_nobody_listens(doctor: Doctor) -> None:
+def test_refused_connection_is_reported(doctor: Doctor) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -160,7 +160,7 @@ def test_nobody_listens(doctor: Doctor) -> None:
     assert "is the server running" in doctor.advice
 
 
-def test_packets_are_dropped(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dropped_packets_are_reported(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     def drop(*_args: object, **_keywords: object) -> NoReturn:
         raise TimeoutError("timed out")
 
@@ -169,14 +169,14 @@ def test_packets_are_dropped(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) ->
     assert "firewall" in doctor.advice
 
 
-def test_silence(doctor: Doctor) -> None:
+def test_silent_server_is_reported(doctor: Doctor) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         assert doctor(f"http://127.0.0.1:{port}", "--timeout", "0.05") == 1
     assert "no answer to POST /settings" in doctor.found["protocol"][1]
 
 
-def test_a_server_that_does_not_speak_http(doctor: Doctor) -> None:
+def test_server_that_does_not_speak_http_is_reported(doctor: Doctor) -> None:
     class Greeter(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             self.request.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
@@ -191,7 +191,7 @@ def test_a_server_that_does_not_speak_http(doctor: Doctor) -> None:
 # Proxies
 
 
-def test_a_proxy_that_is_not_for_this_server(
+def test_proxy_excluded_by_no_proxy_is_not_used(
     doctor: Doctor, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://user:s3cret@127.0.0.1:9")
@@ -202,7 +202,9 @@ def test_a_proxy_that_is_not_for_this_server(
     assert "s3cret" not in doctor.out
 
 
-def test_variables_that_make_no_sense(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_proxy_variables_are_reported(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://ann:s3cret@proxy:port")
     monkeypatch.setenv("NO_PROXY", "[::1")
     assert doctor("http://chat.example") == 1
@@ -214,7 +216,7 @@ def test_variables_that_make_no_sense(doctor: Doctor, monkeypatch: pytest.Monkey
     assert "s3cret" not in doctor.out
 
 
-def test_a_proxy_that_is_down(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_proxy_is_reported(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{listener.getsockname()[1]}")
@@ -225,7 +227,9 @@ def test_a_proxy_that_is_down(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -
     assert doctor.found["connection"][0] == "FAILED"
 
 
-def test_a_proxy_that_wants_a_password(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_that_needs_a_password_is_reported(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[tuple[str, str | None]] = []
 
     def answering(
@@ -251,20 +255,20 @@ def test_a_proxy_that_wants_a_password(doctor: Doctor, monkeypatch: pytest.Monke
         ("proxy:1", "proxy:1"),
     ],
 )
-def test_passwords_of_proxies_are_not_shown(value: str, shown: str) -> None:
+def test_proxy_passwords_are_not_shown(value: str, shown: str) -> None:
     assert diagnosis.without_password(value) == shown
 
 
 @pytest.mark.parametrize("proxy", ["http://", "http://[::1"])
-def test_a_proxy_that_is_not_a_url(proxy: str) -> None:
+def test_invalid_proxy_url_is_an_error(proxy: str) -> None:
     with pytest.raises(ValueError, match=r"host|IPv6"):
         diagnosis.Place.of(proxy)
 
 
-# Servers of other kinds
+# Other kinds of server
 
 
-def of_07(
+def chat_ui_07(
     _method: str, path: str, headers: Mapping[str, str], _body: bytes
 ) -> tuple[int, Mapping[str, str], str]:
     if path == "/settings" and headers.get("Content-Type") == "application/json":
@@ -289,7 +293,7 @@ def openai(
 @pytest.mark.parametrize(
     ("answering", "said", "advice"),
     [
-        (of_07, "chat-ui 0.7", "0.9.6"),
+        (chat_ui_07, "chat-ui 0.7", "0.9.6"),
         (always(403, JSON, ORIGIN), "chat-ui 0.8 to 0.9.5", "0.9.6"),
         (openai, "an OpenAI-compatible server", "OpenAI's API"),
         (always(404, JSON, "{}"), "not a chat-ui server", "/chat"),
@@ -305,7 +309,7 @@ def openai(
         (always(308, {"Location": "/elsewhere"}), "/elsewhere", "use it as the URL"),
     ],
 )  # fmt: skip
-def test_servers_of_other_kinds(
+def test_other_kinds_of_server_are_recognised(
     doctor: Doctor, answering: Answering, said: str, advice: str
 ) -> None:
     with web_server(answering) as url:
@@ -317,7 +321,7 @@ def test_servers_of_other_kinds(
     assert "answer" not in doctor.found
 
 
-def test_a_server_of_2025_is_well(doctor: Doctor) -> None:
+def test_2025_server_passes(doctor: Doctor) -> None:
     with Emulator(dialect="chat-ui-2025") as server:
         assert doctor(server.url) == 0
         assert server.conversations == []
@@ -325,7 +329,7 @@ def test_a_server_of_2025_is_well(doctor: Doctor) -> None:
     assert doctor.found["answer"][0] == "ok"
 
 
-def test_a_server_that_takes_itself_for_another_scheme(doctor: Doctor) -> None:
+def test_server_with_a_wrong_scheme_is_reported(doctor: Doctor) -> None:
     def answering(
         _method: str, path: str, headers: Mapping[str, str], _body: bytes
     ) -> tuple[int, Mapping[str, str], str]:
@@ -341,10 +345,10 @@ def test_a_server_that_takes_itself_for_another_scheme(doctor: Doctor) -> None:
     assert "can set its ORIGIN" in doctor.out
 
 
-# What fails later
+# Later failures
 
 
-def test_a_model_that_the_server_lacks(doctor: Doctor) -> None:
+def test_unknown_model_is_reported(doctor: Doctor) -> None:
     with Emulator(models=[Model("own/one")]) as server:
         assert doctor(server.url) == 1
         assert doctor.found["protocol"][0] == "note"
@@ -353,7 +357,7 @@ def test_a_model_that_the_server_lacks(doctor: Doctor) -> None:
         assert doctor(server.url, "--model", "own/one") == 0
 
 
-def test_terms_that_are_not_noted(
+def test_terms_without_a_date_are_noted(
     doctor: Doctor, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from h2o_client import H2oClient, Settings
@@ -374,7 +378,9 @@ def test_terms_that_are_not_noted(
         (Fault(hang=True), "--timeout 60"),
     ],
 )
-def test_answers_that_fail(doctor: Doctor, server: Emulator, fault: Fault, advice: str) -> None:
+def test_failed_answer_is_reported(
+    doctor: Doctor, server: Emulator, fault: Fault, advice: str
+) -> None:
     server.fault("message", fault)
     timeout = "0.3" if fault.hang else "10"
     assert doctor(server.url, "--timeout", timeout) == 1
@@ -383,19 +389,19 @@ def test_answers_that_fail(doctor: Doctor, server: Emulator, fault: Fault, advic
     assert advice in doctor.advice
 
 
-def test_a_server_that_fails_at_the_models(doctor: Doctor, server: Emulator) -> None:
+def test_failed_model_list_is_reported(doctor: Doctor, server: Emulator) -> None:
     server.fail(status=500, on="root")
     assert doctor(server.url) == 1
     assert doctor.found["models"][0] == "FAILED"
 
 
-def test_an_empty_answer(doctor: Doctor, server: Emulator) -> None:
+def test_empty_answer_is_reported(doctor: Doctor, server: Emulator) -> None:
     server.reply(Answer(""))
     assert doctor(server.url) == 0
     assert doctor.found["answer"][0] == "note"
 
 
-def test_reasons() -> None:
+def test_reason_is_never_empty() -> None:
     assert diagnosis.reason(OSError(111, "Connection refused")) == "Connection refused"
     assert diagnosis.reason(ValueError("odd")) == "odd"
     assert diagnosis.reason(ConnectionResetError()) == "ConnectionResetError"

@@ -1,7 +1,7 @@
-"""`doctor` and `chat` at servers that speak TLS, and through proxies that make tunnels to them.
+"""`doctor` and `chat` with servers that speak TLS, directly and through tunnelling proxies.
 
-Where certificates are named, the command runs in a process of its own: one process reads those that
-it trusts once.
+Tests that set certificate files run the command in a separate process, as a process reads its
+trusted certificates only once.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from h2o_client.emulator import Emulator  # noqa: E402
 def pump(
     client: socket.socket, server: socket.socket, changed: Callable[[bytes], bytes] = bytes
 ) -> None:
-    """Carry bytes between two connections until one of them ends."""
+    """Copy bytes between two connections until one of them ends."""
     with client, server:
         pairs = {client: server, server: client}
         while True:
@@ -46,7 +46,7 @@ def pump(
 
 @contextlib.contextmanager
 def listening(serve: Callable[[socket.socket], None]) -> Generator[int]:
-    """Serve each connection in a thread; the port is given."""
+    """Serve each connection in a thread; yield the port."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -54,7 +54,7 @@ def listening(serve: Callable[[socket.socket], None]) -> Generator[int]:
 
     class Server(socketserver.ThreadingTCPServer):
         def handle_error(self, request: Any, client_address: Any) -> None:
-            """Say nothing of a handshake that the client broke off."""
+            """Log no failed handshakes."""
 
     server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.005,))
@@ -69,13 +69,13 @@ def listening(serve: Callable[[socket.socket], None]) -> Generator[int]:
 
 @contextlib.contextmanager
 def tls(server: Emulator, certificate: Any) -> Generator[int]:
-    """Stand before a server, and speak TLS with whoever comes."""
+    """Run a TLS endpoint in front of a server."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
     target = urlsplit(server.url)
 
     def changed(data: bytes) -> bytes:
-        """Let a request come from the emulator's pages: it knows but one name of its own."""
+        """Rewrite the origin of a request: the emulator knows only its own."""
         return re.sub(
             rb"(?im)^(referer|origin): https://[^/\r]*", rb"\1: " + server.url.encode(), data
         )
@@ -89,11 +89,11 @@ def tls(server: Emulator, certificate: Any) -> Generator[int]:
 
 
 class Proxy:
-    """A proxy that makes tunnels, to wherever it is told.
+    """A proxy that opens tunnels, all to one port.
 
     Attributes:
-        url: where it is.
-        asked: the first line and the password of each request.
+        url: its address.
+        asked: the request line and password of each request.
     """
 
     def __init__(self, status: int, port: int = 0) -> None:
@@ -113,7 +113,7 @@ class Proxy:
         while not head.endswith(b"\r\n\r\n"):
             data = connection.recv(1)
             if not data:
-                return  # whoever only looked whether somebody listens
+                return  # a connection that only checks whether the port is open
             head += data
         text = head.decode()
         given = re.search(r"(?i)^proxy-authorization: (.*)\r$", text, re.MULTILINE)
@@ -125,7 +125,7 @@ class Proxy:
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Who signs the certificates; `path` is the file with its own."""
+    """The certificate authority; `path` is the file with its certificate."""
     made = trustme.CA()
     made.path = tmp_path_factory.mktemp("authority") / "issuer.pem"
     made.cert_pem.write_to_path(made.path)
@@ -133,7 +133,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def run(*arguments: str, **variables: str) -> tuple[int, str]:
-    """Run the command; return its status and all that it wrote."""
+    """Run the command; return its status and all its output."""
     with process(*arguments, env={**os.environ, **variables}, stderr=subprocess.STDOUT) as started:
         status, out, _ = ended(started)
     assert "Traceback" not in out
@@ -150,23 +150,23 @@ def steps(out: str) -> dict[str, tuple[str, str]]:
     return {step: (outcome, text) for outcome, step, text in rows}
 
 
-# A server that speaks TLS
+# TLS servers
 
 
-def test_an_issuer_that_is_not_trusted(command: Command, server: Emulator, authority: Any) -> None:
+def test_untrusted_issuer_is_reported(command: Command, server: Emulator, authority: Any) -> None:
     with tls(server, authority.issue_cert("localhost")) as port:
         assert command("doctor", f"https://localhost:{port}") == 1
         assert steps(command.out)["TLS"][0] == "FAILED"
         assert "certificate" in steps(command.out)["TLS"][1]
         assert "set SSL_CERT_FILE=issuer.pem" in command.out
-        # `chat` says as much.
+        # `chat` reports the same.
         assert command("chat", "--base-url", f"https://localhost:{port}", "Hello") == 1
         assert "certificate" in command.err
     assert server.requests == []
 
 
 @pytest.mark.long
-def test_an_issuer_that_is_named(server: Emulator, authority: Any) -> None:
+def test_issuer_in_ssl_cert_file_is_trusted(server: Emulator, authority: Any) -> None:
     trusted = {"SSL_CERT_FILE": str(authority.path)}
     with tls(server, authority.issue_cert("localhost")) as port:
         status, out = run("doctor", f"https://localhost:{port}", **trusted)
@@ -180,7 +180,7 @@ def test_an_issuer_that_is_named(server: Emulator, authority: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_certificate_file_that_does_not_exist(server: Emulator) -> None:
+def test_missing_certificate_file_is_reported(server: Emulator) -> None:
     status, out = run("doctor", server.url, SSL_CERT_FILE="/nowhere/issuer.pem")
     assert (status, steps(out)) == (
         1,
@@ -204,7 +204,7 @@ def test_a_certificate_file_that_does_not_exist(server: Emulator) -> None:
         pytest.param(["localhost"], 1, "note", "the certificate expires", marks=pytest.mark.long),
     ],
 )
-def test_certificates(
+def test_certificate_problems_are_reported(
     server: Emulator, authority: Any, names: list[str], days: int, outcome: str, hint: str
 ) -> None:
     now = dt.datetime.now(dt.UTC)
@@ -221,7 +221,7 @@ def test_certificates(
     assert hint in out
 
 
-def test_a_server_without_tls(command: Command, server: Emulator) -> None:
+def test_server_without_tls_is_reported(command: Command, server: Emulator) -> None:
     assert command("doctor", server.url.replace("http:", "https:")) == 1
     assert steps(command.out)["TLS"][0] == "FAILED"
     assert "try http:// instead of https://" in command.out
@@ -231,7 +231,7 @@ def test_a_server_without_tls(command: Command, server: Emulator) -> None:
 
 
 @pytest.mark.slow
-def test_through_a_tunnel(server: Emulator, authority: Any) -> None:
+def test_server_behind_a_tunnelling_proxy_passes(server: Emulator, authority: Any) -> None:
     with (
         tls(server, authority.issue_cert("chat.example")) as port,
         Proxy(200, port).running() as proxy,
@@ -247,7 +247,7 @@ def test_through_a_tunnel(server: Emulator, authority: Any) -> None:
             ("CONNECT chat.example:443 HTTP", "Basic YW5uOnMzY3JldA==")
         }
         assert "s3cret" not in out
-        # A proxy that takes connections apart has a certificate of its own.
+        # A proxy that inspects TLS has a certificate of its own.
         del environment["SSL_CERT_FILE"]
         status, out = run("doctor", "https://chat.example", **environment)
         assert (status, steps(out)["TLS"][0]) == (1, "FAILED")
@@ -263,7 +263,7 @@ def test_through_a_tunnel(server: Emulator, authority: Any) -> None:
         (502, "cannot reach chat.example"),
     ],
 )
-def test_a_tunnel_that_is_refused(
+def test_refused_tunnel_is_reported(
     command: Command, monkeypatch: pytest.MonkeyPatch, answered: int, hint: str
 ) -> None:
     with Proxy(answered).running() as proxy:

@@ -1,4 +1,4 @@
-"""What the manual shows of the command is what a terminal shows."""
+"""The terminal output in the manual matches the command's output."""
 
 import os
 import re
@@ -19,14 +19,14 @@ GUIDE = Path(__file__).parents[2] / "docs/manual/guides/command-line.md"
 
 
 def recording(command: str) -> list[str]:
-    """The lines that the guide shows of a command, without the command itself."""
+    """Return the output that the guide shows for a command."""
     page = GUIDE.read_text("utf-8")
     (found,) = re.findall(rf"^```text\n\$ {command}.*\n([^`]*)^```$", page, re.MULTILINE)
     return str(found).splitlines()
 
 
 @pytest.mark.slow
-def test_a_conversation(server: Emulator, tmp_path: Path) -> None:
+def test_manual_shows_a_real_conversation(server: Emulator, tmp_path: Path) -> None:
     server.reply(Answer(" It would take days", hold_after=3))
     env = {**os.environ, "H2O_CHAT_URL": server.url, "XDG_STATE_HOME": str(tmp_path)}
     with session("chat", "--raw", env=env, cwd=tmp_path) as terminal:
@@ -48,7 +48,7 @@ def test_a_conversation(server: Emulator, tmp_path: Path) -> None:
     assert (tmp_path / "everything.md").read_text().startswith("**User**\n\nTell me everything")
 
 
-def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+def test_manual_shows_real_doctor_output(capsys: pytest.CaptureFixture[str]) -> None:
     command = Command(capsys, "doctor")
     assert command("http://127.0.0.1:1") == 1
     shown = re.sub(r"\d+ ms", "0 ms", command.out).splitlines()

@@ -1,4 +1,4 @@
-"""What a terminal shows: all of an answer in Markdown, and what is waited for."""
+"""Terminal rendering: complete answers in Markdown, and notices about waiting."""
 
 import io
 import itertools
@@ -24,7 +24,7 @@ from h2o_client.cli.server import connected
 
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Terminal]:
-    """Make stdout and stderr one terminal, of 40 columns; pytest has its own before the test."""
+    """Make stdout and stderr one terminal with 40 columns; pytest replaces both before the test."""
 
     def begin() -> Terminal:
         terminal = Terminal()
@@ -45,32 +45,32 @@ def shown(text: str, width: int = 40) -> str:
     return captured.get()
 
 
-# Nothing is left out
+# Nothing is omitted
 
 
-def test_html_is_text() -> None:
+def test_html_is_shown_as_text() -> None:
     text = "Use <div> and <kbd>x</kbd>, or `<b>`.\n\n<p>block</p>\n\n<!-- not seen in a browser -->"
     for part in ("<div>", "<kbd>x</kbd>", "<b>", "<p>block</p>", "<!-- not seen in a browser"):
         assert part in shown(text)
 
 
-def test_an_image_says_where_it_comes_from() -> None:
+def test_image_shows_its_url() -> None:
     assert "!cat (http://example.com/x.png)" in shown("![cat](http://example.com/x.png)", 80)
 
 
 @pytest.mark.parametrize("cell", ["とても長いセルの内容がここに入ります", "a" * 60])
-def test_a_table_keeps_what_its_columns_are_too_narrow_for(cell: str) -> None:
+def test_narrow_table_columns_lose_no_text(cell: str) -> None:
     found = shown(f"| 1 | 2 |\n|---|---|\n| 3 | {cell} |\n", 20)
     assert "".join(character for character in found if character in cell) == cell
 
 
-def test_wide_and_combined_characters_are_wrapped_by_their_width() -> None:
+def test_wide_and_combining_characters_wrap_by_width() -> None:
     lines = shown("日本語の文章がここにあります。e\u0301e\u0301" * 3, 21).splitlines()
     assert all(len(line.replace("e\u0301", "")) * 2 <= 20 for line in lines)
     assert "".join(lines).count("日") == 3
 
 
-# An answer that comes in pieces
+# Answers in pieces
 
 
 VERSE = "Roses are red,\nViolets are blue,\n\n> Quoted\n> verse\n\n```\none\ntwo\n```\n\n- a\n  b\n"
@@ -151,7 +151,7 @@ lazy
 
 
 def at_once(text: str) -> AnyTerminal:
-    """What a terminal shows of a text that was rendered as a whole."""
+    """Render a text in one piece; return what a terminal shows."""
     terminal = AnyTerminal(20, 40)
     console = Console(file=io.StringIO(), width=40, force_terminal=True, color_system="256")
     with console.capture() as captured:
@@ -171,7 +171,7 @@ def in_pieces(pieces: Iterable[str], begin: Callable[[], Terminal]) -> AnyTermin
 
 
 def chunkings(text: str, count: int) -> Iterator[list[str]]:
-    """Yield the text whole, in lines, in characters, and cut at random places."""
+    """Yield the text whole, by lines, by characters, and cut at random places."""
     yield [text]
     yield text.splitlines(keepends=True)
     yield list(text)
@@ -183,10 +183,10 @@ def chunkings(text: str, count: int) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("count", [5, pytest.param(100, marks=pytest.mark.long)])
 @pytest.mark.parametrize("text", [VERSE, SAMPLE, TRAPS])
-def test_the_final_screen_does_not_depend_on_the_pieces(
+def test_final_screen_does_not_depend_on_the_pieces(
     screen: Callable[[], Terminal], monkeypatch: pytest.MonkeyPatch, text: str, count: int
 ) -> None:
-    monkeypatch.setattr(render, "_RATE", 100)  # some of it is drawn on the way
+    monkeypatch.setattr(render, "_RATE", 100)  # draws intermediate states
     expected = at_once(text)
     for pieces in chunkings(text, count):
         found = in_pieces(pieces, screen)
@@ -229,14 +229,14 @@ LINES = [
 
 
 @pytest.mark.long
-def test_the_final_screen_of_any_text(screen: Callable[[], Terminal]) -> None:
+def test_final_screen_is_the_same_for_any_text(screen: Callable[[], Terminal]) -> None:
     chance = random.Random(15)
     for _ in range(300):
         text = "\n".join(chance.choices([*LINES, "a  ", "  "], k=chance.randrange(1, 12)))
         assert in_pieces(text, screen).cells == at_once(text).cells
 
 
-def test_a_whole_answer_looks_as_rich_renders_it() -> None:
+def test_complete_answer_looks_like_rich_markdown() -> None:
     console = Console(file=io.StringIO(), width=40)
     with console.capture() as captured:
         console.print(Markdown(SAMPLE, hyperlinks=False))
@@ -249,17 +249,17 @@ def test_line_breaks_are_kept() -> None:
     assert [line.strip() for line in lines[5:]] == ["", "", "one", "two", "", "", "• a", "b"]
 
 
-def test_a_definition_is_shown(screen: Callable[[], Terminal]) -> None:
-    """It may come last, when the text that uses it is final."""
+def test_link_definition_is_shown(screen: Callable[[], Terminal]) -> None:
+    """It may arrive last, after the text that refers to it is final."""
     lines = in_pieces(TRAPS, screen).lines
     assert "See [this][1] and #2:" in lines
     assert "[1]: http://example.com/1" in lines
 
 
-# What stands beside its head
+# Hanging indents
 
 
-def test_wrapped_beside_its_head(screen: Callable[[], Terminal]) -> None:
+def test_hanging_text_wraps_beside_its_label(screen: Callable[[], Terminal]) -> None:
     terminal = screen()
     render.show_hanging("/model   ", "NAME: begin a new conversation with it", colour="green")
     assert terminal.getvalue() == (
@@ -267,13 +267,13 @@ def test_wrapped_beside_its_head(screen: Callable[[], Terminal]) -> None:
     )
 
 
-def test_as_it_is_where_there_is_no_room(screen: Callable[[], Terminal]) -> None:
+def test_hanging_text_is_not_wrapped_without_room(screen: Callable[[], Terminal]) -> None:
     terminal = screen()
     render.show_hanging("x" * 30, "text that is longer than the rest of it")
     assert terminal.getvalue() == f"{'x' * 30}text that is longer than the rest of it\n"
 
 
-def test_as_it_is_where_there_is_no_terminal(
+def test_hanging_text_is_not_wrapped_without_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "20")
@@ -286,7 +286,7 @@ def test_as_it_is_where_there_is_no_terminal(
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A silence is one at once."""
+    """Report silence immediately."""
     monkeypatch.setattr(render, "_SILENCE", 0.0)
     monkeypatch.setattr(render, "_RATE", 200)
 
@@ -300,7 +300,7 @@ def until(screen: Terminal, pattern: str) -> None:
 
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("kind", [Screen, MarkdownScreen])
-def test_silence_is_told(
+def test_silence_is_reported(
     screen: Callable[[], Terminal], kind: type[Screen | MarkdownScreen]
 ) -> None:
     terminal = screen()
@@ -313,20 +313,20 @@ def test_silence_is_told(
 
 
 @pytest.mark.usefixtures("soon")
-def test_once_in_each_silence_and_in_a_line_of_its_own(screen: Callable[[], Terminal]) -> None:
+def test_each_silence_is_reported_once_on_its_own_line(screen: Callable[[], Terminal]) -> None:
     terminal = screen()
     told = r"\x1b\[2mnothing more for \d s: waiting \(Ctrl-C s…\x1b\[0m\n"
     with Screen() as answer:
         answer.show(" One,")
         until(terminal, f"One,\n{told}")
-        time.sleep(0.03)  # six looks
+        time.sleep(0.03)  # six checks
         answer.show(" two")
         until(terminal, f" two\n{told}")
     assert len(re.findall(told, terminal.getvalue())) == 2
 
 
 @pytest.mark.parametrize("kind", [Screen, MarkdownScreen])
-def test_a_retry_is_told(
+def test_retry_is_reported(
     screen: Callable[[], Terminal], kind: type[Screen | MarkdownScreen]
 ) -> None:
     terminal = screen()
@@ -341,7 +341,7 @@ def test_a_retry_is_told(
     assert "trying again" in terminal.getvalue().splitlines()[-1]
 
 
-def test_what_is_waited_for_is_told(
+def test_reason_for_waiting_is_shown(
     screen: Callable[[], Terminal], caplog: pytest.LogCaptureFixture
 ) -> None:
     terminal = screen()
@@ -356,7 +356,7 @@ def test_what_is_waited_for_is_told(
 
 
 @pytest.mark.usefixtures("soon")
-def test_a_pipe_gets_the_answer_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_pipe_gets_only_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
     with Screen() as answer:
         answer.show(" One")
         time.sleep(0.03)
@@ -365,7 +365,7 @@ def test_a_pipe_gets_the_answer_alone(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr() == ("One two\n", "")
 
 
-# Answers of servers of 2025
+# Answers of 2025 servers
 
 
 def test_reasoning_is_dim(screen: Callable[[], Terminal]) -> None:
@@ -378,7 +378,9 @@ def test_reasoning_is_dim(screen: Callable[[], Terminal]) -> None:
 
 
 @pytest.mark.parametrize("text", ["<think>a < b </th</think>c", "<thi", "<think>a</th", " <b>"])
-def test_reasoning_is_dim_however_it_comes(screen: Callable[[], Terminal], text: str) -> None:
+def test_reasoning_is_dim_for_any_token_boundaries(
+    screen: Callable[[], Terminal], text: str
+) -> None:
     found = []
     for pieces in chunkings(text, 5):
         stream = screen()
@@ -399,9 +401,7 @@ def test_tags_later_in_an_answer_are_not_dim(screen: Callable[[], Terminal]) -> 
 
 
 @pytest.mark.parametrize("kind", [Screen, MarkdownScreen])
-def test_an_answer_that_was_revised_is_shown_whole(
-    screen: Callable[[], Terminal], kind: type[Screen]
-) -> None:
+def test_revised_answer_is_shown_whole(screen: Callable[[], Terminal], kind: type[Screen]) -> None:
     terminal = screen()
     with kind() as shown:
         shown.show("Hello! I am a")

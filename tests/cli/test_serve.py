@@ -1,4 +1,4 @@
-"""`serve` with an engine, several models, recordings, and an end that ends streams."""
+"""`serve`: engines, several models, recordings, and a shutdown that ends streams."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 def serving(
     *arguments: str,
 ) -> "Generator[tuple[subprocess.Popen[bytes], str, str]]":
-    """Run `serve`: the process, where it is, and what it shows."""
+    """Run `serve`; yield the process, its URL and its output."""
     with process("serve", "--port", "0", "--pace", "0", *arguments) as serve:
         shown = read(serve, "chat")
         found = re.search(r"H2O_CHAT_URL=(\S+)", shown)
@@ -40,7 +40,7 @@ def serving(
 
 
 def stop(serve: "subprocess.Popen[bytes]", *, warned: bool = False) -> None:
-    """End it, as it should end."""
+    """Stop it, and check that it exits cleanly."""
     serve.terminate()
     status, _, err = ended(serve)
     assert status == 0
@@ -49,14 +49,14 @@ def stop(serve: "subprocess.Popen[bytes]", *, warned: bool = False) -> None:
 
 @pytest.mark.slow
 @needs.posix
-def test_the_servers_of_2025() -> None:
+def test_serve_speaks_chat_ui_2025() -> None:
     with serving("--dialect", "chat-ui-2025") as (serve, url, _):
         flags = httpx.get(f"{url}/api/v2/feature-flags", trust_env=False)
         assert flags.json()["json"]["loginEnabled"] is False
         stop(serve)
 
 
-def test_what_local_behaves_as(command: Command) -> None:
+def test_local_server_speaks_the_chosen_dialect(command: Command) -> None:
     for dialect, status in {"chat-ui-2023": 404, "chat-ui-2025": 200}.items():
         with local_server(0.0, dialect=dialect) as url:
             flags = httpx.get(f"{url}/api/v2/feature-flags", trust_env=False)
@@ -67,8 +67,8 @@ def test_what_local_behaves_as(command: Command) -> None:
 
 @pytest.mark.slow
 @needs.posix
-def test_the_api_of_openai(server: Emulator) -> None:
-    """Before a chat-ui server, and before an engine."""
+def test_serve_speaks_the_openai_api(server: Emulator) -> None:
+    """In front of a chat-ui server, and in front of an engine."""
     for options, answer in ((("--upstream", server.url), "Hi"), (("--engine", "rote"), GREETING)):
         with process("serve", "--port", "0", "--pace", "0", "--api", "openai", *options) as serve:
             shown = read(serve, "falcon")
@@ -84,7 +84,7 @@ def test_the_api_of_openai(server: Emulator) -> None:
     assert server.conversations == []
 
 
-def test_an_upstream_that_is_not_there(command: Command) -> None:
+def test_unreachable_upstream_is_reported(command: Command) -> None:
     assert command("serve", "--api", "openai", "--upstream", "http://127.0.0.1:1") == 1
     assert "127.0.0.1:1" in command.err
     assert command.err.endswith("; run `h2o-client doctor http://127.0.0.1:1`\n")
@@ -103,7 +103,7 @@ def test_an_upstream_that_is_not_there(command: Command) -> None:
         ((), "s3cret", "the value of $H2O_CHAT_TOKEN"),
     ],
 )
-def test_where_the_key_is_from(
+def test_openai_api_key_comes_from_option_or_environment(
     options: tuple[str, ...], variable: str | None, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if variable is not None:
@@ -115,7 +115,7 @@ def test_where_the_key_is_from(
 
 @pytest.mark.slow
 @needs.posix
-def test_several_models(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_offers_several_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     stub = OpenAIStub(list(WHOLE))
 
@@ -148,7 +148,7 @@ def test_several_models(monkeypatch: pytest.MonkeyPatch) -> None:
         assert model_server.asked[-1].headers["authorization"] == "Bearer sk-secret"
 
 
-def test_list(command: Command, tmp_path: Path) -> None:
+def test_list_shows_models_and_engines(command: Command, tmp_path: Path) -> None:
     assert command("serve", "--list") == 0
     names = re.findall(r"^(\S+)  \((.*)\)\n    (.*)$", command.out, re.MULTILINE)
     template = "<|prompt|>{question}</s><|answer|>{answer}</s>"
@@ -158,7 +158,7 @@ def test_list(command: Command, tmp_path: Path) -> None:
     ]
     more = ("--model", "a=tgi:http://me:sEcret@host/", "--model", "b=openai:http://me:x@host:1")
     folder = tmp_path / "record"
-    options = ("--host", "0.0.0.0", "--record", str(folder))  # nothing listens, nothing is kept
+    options = ("--host", "0.0.0.0", "--record", str(folder))  # nothing is started or recorded
     assert command("serve", "--list", *more, *options) == 0
     assert command.out == (
         f"a  (tgi:http://host/)\n    {template}\n"
@@ -178,7 +178,7 @@ def test_list(command: Command, tmp_path: Path) -> None:
         ("--list", "--engine", "tgi:http://user:sEcret@[::1/"),
     ],
 )
-def test_no_message_repeats_a_password(command: Command, arguments: tuple[str, ...]) -> None:
+def test_messages_do_not_show_passwords(command: Command, arguments: tuple[str, ...]) -> None:
     assert command("serve", *arguments) == 2
     assert "sEcret" not in command.out + command.err
 
@@ -210,7 +210,7 @@ def test_no_message_repeats_a_password(command: Command, arguments: tuple[str, .
         (("--record", "file"), "is a file"),
     ],
 )
-def test_wrong_use(
+def test_invalid_usage_of_serve_is_rejected(
     command: Command,
     arguments: tuple[str, ...],
     hint: str,
@@ -224,7 +224,7 @@ def test_wrong_use(
     assert hint in " ".join(command.err.split())
 
 
-def test_where_it_cannot_listen(command: Command) -> None:
+def test_unavailable_address_is_reported(command: Command) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert command("serve", "--port", port) == 1
@@ -233,21 +233,21 @@ def test_where_it_cannot_listen(command: Command) -> None:
     assert command.err.startswith("h2o-client: cannot listen on no.such.host.invalid, port 8000: ")
 
 
-def test_where_it_cannot_record(command: Command, tmp_path: Path) -> None:
+def test_unwritable_record_folder_is_reported(command: Command, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert command("serve", "--record", str(tmp_path / "file" / "folder")) == 1
     assert str(tmp_path) in command.err
 
 
-def test_one_command_with_a_model(command: Command) -> None:
-    """`chat --engine`: the emulator with a model behind it, for one answer."""
+def test_chat_with_an_engine_is_one_command(command: Command) -> None:
+    """`chat --engine`: the emulator with a model server, for one answer."""
     with running(OpenAIStub(list(WHOLE))) as model_server:
         assert command("chat", "--engine", f"openai:{model_server.url}#tiny", "Hi") == 0
         assert (command.out, command.err) == ("Hello there\n", "")
         assert model_server.asked[-1].json()["messages"] == [{"role": "user", "content": "Hi"}]
 
 
-def test_an_engine_for_one_command(command: Command) -> None:
+def test_engine_option_of_other_commands(command: Command) -> None:
     assert command("models", "--engine", "rote") == 0
     assert "falcon" in command.out
     assert command("chat", "Hi", "--engine", "rot") == 2
@@ -261,7 +261,7 @@ DEAD = "the model server at http://127.0.0.1:1 does not answer: ConnectError: Co
 
 @needs.posix
 @pytest.mark.parametrize("arguments", [("chat", "Hi"), ("chat",), ("models",)])
-def test_an_engine_that_is_dead_is_said_at_once(
+def test_unreachable_engine_is_reported_immediately(
     monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
     terminal = InTerminal(monkeypatch, *arguments)
@@ -272,7 +272,7 @@ def test_an_engine_that_is_dead_is_said_at_once(
 
 @pytest.mark.slow
 @needs.posix
-def test_serving_a_dead_engine_is_said_once() -> None:
+def test_unreachable_engine_is_reported_once_by_serve() -> None:
     models = [f"--model={name}=openai:http://127.0.0.1:1#m" for name in "ab"]
     with serving(*models) as (serve, url, _), H2oClient(url, model="a", retries=0) as client:
         for _ in range(2):
@@ -284,7 +284,7 @@ def test_serving_a_dead_engine_is_said_once() -> None:
 
 @pytest.mark.long
 @needs.posix
-def test_serving_an_engine_that_begins_later() -> None:
+def test_serve_waits_for_an_engine_that_starts_later() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     engine = f"openai:http://127.0.0.1:{port}#m"
@@ -296,7 +296,7 @@ def test_serving_an_engine_that_begins_later() -> None:
 
 @pytest.mark.long
 @needs.posix
-def test_what_goes_wrong_behind_it_is_shown() -> None:
+def test_engine_failures_are_logged() -> None:
     with (
         serving("--engine", "tgi:http://me:sEcret@127.0.0.1:1/") as (serve, url, _),
         H2oClient(url, retries=0) as client,
@@ -313,7 +313,7 @@ def test_what_goes_wrong_behind_it_is_shown() -> None:
 
 @pytest.mark.long
 @needs.posix
-def test_a_token_is_required_of_every_client(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_is_required_from_every_client(monkeypatch: pytest.MonkeyPatch) -> None:
     address = ("--host", "0.0.0.0", "--port", "0", "--token", "s3cret")
     with process("serve", *address) as serve:
         shown = read(serve, "chat")
@@ -336,8 +336,8 @@ def test_a_token_is_required_of_every_client(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.slow
 @needs.posix
-def test_it_can_be_ended_twice() -> None:
-    """A second Ctrl-C, while it ends, leaves no traceback."""
+def test_second_ctrl_c_during_shutdown_prints_no_traceback() -> None:
+    """A second Ctrl-C during shutdown prints no traceback."""
     with process("serve", "--port", "0") as serve:
         read(serve, "chat")
         serve.send_signal(signal.SIGINT)
@@ -348,7 +348,7 @@ def test_it_can_be_ended_twice() -> None:
 
 
 @pytest.mark.long
-def test_the_extra_is_missing() -> None:
+def test_missing_package_of_an_engine_is_reported() -> None:
     text = (
         "import sys; sys.modules['torch'] = None\n"
         "sys.argv[1:] = ['serve', '--engine', 'transformers:some/model']\n"
@@ -363,7 +363,7 @@ def test_the_extra_is_missing() -> None:
 
 @pytest.mark.long
 @needs.posix
-def test_record_and_replay(tmp_path: Path) -> None:
+def test_serve_records_and_replays(tmp_path: Path) -> None:
     folder = tmp_path / "kept"
     with serving("--record", str(folder)) as (serve, url, _), H2oClient(url) as client:
         texts = [client.chat(text).text for text in ("Hello", "What else?")]
@@ -382,14 +382,14 @@ def test_record_and_replay(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
 )
-def test_a_signal_ends_streams(number: int) -> None:
+def test_signal_ends_running_streams(number: int) -> None:
     stub = OpenAIStub([delta(" Hello"), LEFT])
     with running(stub) as model_server:
         engine = ("--engine", f"openai:{model_server.url}#tiny", "--max-generations", "1")
         with serving(*engine) as (serve, url, _), H2oClient(url, retries=0) as client:
             with client.stream("Hi", recover=False) as stream:
                 assert next(iter(stream)) == " Hello"
-                with pytest.raises(OverloadedError):  # the bound
+                with pytest.raises(OverloadedError):  # the generation limit
                     client.chat("Hi")
                 begun = time.monotonic()
                 serve.send_signal(number)

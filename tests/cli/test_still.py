@@ -1,4 +1,4 @@
-"""The picture of the terminal in the README is what the command shows."""
+"""The terminal picture in the README matches the command's output."""
 
 import html
 import io
@@ -39,7 +39,7 @@ for path in sorted(Path(".").iterdir()):
 
 
 def picture(screen: Screen) -> str:
-    """Return an SVG of what a terminal shows, with the line that was typed."""
+    """Return an SVG of a terminal's display, including the typed command."""
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     console.print(Text(f'$ h2o-client "{PROMPT}"'), highlight=False)
     for row in screen.cells:
@@ -49,7 +49,7 @@ def picture(screen: Screen) -> str:
             line += f"\x1b[{style.strip(';')}m{text}\x1b[0m" if style else text
         console.print(Text.from_ansi(line), highlight=False)
     svg = console.export_svg(title="h2o-client", theme=MONOKAI, unique_id="still")
-    # No fonts of third parties: the reader's own will do.
+    # No third-party fonts; the reader's own are used.
     svg = re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)
     return re.sub(r"[ \t]+$", "", svg, flags=re.MULTILINE)
 
@@ -57,14 +57,14 @@ def picture(screen: Screen) -> str:
 def texts(svg: str) -> list[str]:
     """Return the pieces of text in a picture, one for each style in a line.
 
-    Not the lines of tables, which versions of rich draw differently.
+    Lines of tables are left out, as versions of rich draw them differently.
     """
     found = re.findall(r"<text [^>]*>([^<]*)</text>", svg)
     pieces = (html.unescape(item).strip("\xa0 ─━") for item in found)
     return [piece for piece in pieces if piece]
 
 
-def test_it_is_up_to_date(
+def test_terminal_picture_is_up_to_date(
     server: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     server.reply(ANSWER)

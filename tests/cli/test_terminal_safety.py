@@ -1,4 +1,4 @@
-"""Nothing that a server says makes a terminal do something, whichever command shows it."""
+"""Text from a server never controls the terminal, whichever command shows it."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ from h2o_client.emulator import Answer, Emulator, Fault, Model
 if sys.platform != "win32":
     from pseudo_terminal import CTRL_C, ENTER, TAB, UP, session
 
-MODEL = f"model{CONTROLS}".replace("\0", "")  # it goes into the environment
+MODEL = f"model{CONTROLS}".replace("\0", "")  # environment variables cannot contain it
 OURS = frozenset("\x1b\b\r")  # rich and prompt_toolkit move the cursor
 ENTITIES = "&#x202e;&rlm;&#x9b;&#27;&#x2028;"
 ANSWER = Answer(f" **Hello**{CONTROLS} {ENTITIES}\n\n```\n{CONTROLS}\n```\n")
@@ -56,7 +56,7 @@ OFFLINE = {"completion", "serve"}
 
 @pytest.fixture
 def hostile() -> Any:
-    """An emulator all of whose words are hostile."""
+    """An emulator whose texts are all malicious."""
     model = Model(MODEL, f"name{CONTROLS}", f"what it is{CONTROLS}")
     with Emulator(models=[model], engine=lambda _: ANSWER) as server:
         yield server
@@ -67,7 +67,7 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def run(hostile: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command in this process, where stdout and stderr are a terminal; return what it got."""
+    """A function that runs a command in a simulated terminal and returns its output."""
     for name, value in {
         "XDG_STATE_HOME": str(tmp_path),
         "LOCALAPPDATA": str(tmp_path),
@@ -103,7 +103,7 @@ def check(shown: str) -> None:
         assert sequence not in shown, ascii(shown)
 
 
-def test_each_command_is_tried() -> None:
+def test_every_command_is_covered() -> None:
     groups = {name for name, item in app.commands.items() if isinstance(item, click.Group)}
     known: set[tuple[str, ...]] = {(name,) for name in app.commands if name not in groups}
     for name in groups:
@@ -114,7 +114,7 @@ def test_each_command_is_tried() -> None:
 
 
 @pytest.mark.slow
-def test_the_servers_words(run: Run) -> None:
+def test_server_texts_do_not_control_the_terminal(run: Run) -> None:
     for command in COMMANDS:
         shown = run(*command)
         check(shown)
@@ -124,7 +124,7 @@ def test_the_servers_words(run: Run) -> None:
 
 
 def strings(value: Any) -> str:
-    """All text in a JSON value."""
+    """Yield every text in a JSON value."""
     if isinstance(value, dict):
         value = list(value.values())
     return "".join(map(strings, value)) if isinstance(value, list) else str(value)
@@ -132,7 +132,7 @@ def strings(value: Any) -> str:
 
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The log goes to stderr, all of it."""
+    """Log everything to stderr."""
     logger = logging.getLogger("h2o_client")
     monkeypatch.setenv("H2O_CHAT_LOG", "debug")
     monkeypatch.setattr(logger, "handlers", [])
@@ -142,7 +142,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("logged")
-def test_the_servers_errors(run: Run, hostile: Emulator) -> None:
+def test_server_errors_do_not_control_the_terminal(run: Run, hostile: Emulator) -> None:
     for command in COMMANDS:
         if command[0] in OFFLINE:
             continue
@@ -153,7 +153,7 @@ def test_the_servers_errors(run: Run, hostile: Emulator) -> None:
         assert "refused" in shown or command[0] in ("batch", "doctor"), shown
 
 
-def test_an_error_in_mid_answer(run: Run, hostile: Emulator) -> None:
+def test_error_during_an_answer_does_not_control_the_terminal(run: Run, hostile: Emulator) -> None:
     for arguments in (["--debug", "chat", "Why?"], ["chat", "--json", "Why?"]):
         hostile.reply(Answer(" Because", ending="error", error=f"broken{CONTROLS}"))
         shown = run(*arguments)
@@ -161,12 +161,14 @@ def test_an_error_in_mid_answer(run: Run, hostile: Emulator) -> None:
         assert "broken" in shown
 
 
-def test_a_warning_without_a_handler(run: Run, hostile: Emulator) -> None:
+def test_warning_without_a_log_handler_does_not_control_the_terminal(
+    run: Run, hostile: Emulator
+) -> None:
     hostile.fault("delete", *[REFUSED] * 9)
     check(run("chat", "Hello"))
 
 
-def test_the_address_of_a_shared_page(
+def test_shared_url_does_not_control_the_terminal(
     run: Run, httpx_mock: HTTPXMock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("H2O_CHAT_URL", "http://chat.example")
@@ -181,7 +183,7 @@ def test_the_address_of_a_shared_page(
 @pytest.mark.slow
 @needs.posix
 @pytest.mark.usefixtures("run")
-def test_a_conversation_in_a_terminal(hostile: Emulator) -> None:
+def test_chat_session_does_not_control_the_terminal(hostile: Emulator) -> None:
     with session("chat", "-c", env=dict(os.environ)) as terminal:
         terminal.until("Title")
         terminal.line("Hello")
@@ -194,7 +196,7 @@ def test_a_conversation_in_a_terminal(hostile: Emulator) -> None:
         hostile.fail(403, message=f"refused{CONTROLS}")
         terminal.line("What?")
         terminal.until("refused")
-        terminal.line_begun(5 * UP, "My words")  # what was said before
+        terminal.line_begun(5 * UP, "My words")  # an earlier message
         terminal.type(CTRL_C + "/quit" + ENTER)
         assert terminal.ended() == 0
     check(terminal.raw)
