@@ -1,7 +1,7 @@
-"""This client beside its peers: `python -m tests.benchmarks`, from the root of the repository.
+"""Benchmarks of this client and its peers: `python -m tests.benchmarks`, from the repository root.
 
-`server.py` is the other side, in a process of its own. `clients.py` is the table of those that are
-measured. `child.py` runs one of them once, in a process of its own, and prints what it cost.
-`measure.py` runs children in turn, round after round; `goals.py` says what must be true of the
-figures, `report.py` prints and draws them. A run can be read back: `--load FILE`.
+`server.py` is the server, in a separate process. `clients.py` lists the clients to measure.
+`child.py` runs one client once, in a separate process, and prints its costs. `measure.py` runs
+the children in turn, round after round; `goals.py` checks the results against goals, `report.py`
+prints and draws them. A stored run can be loaded with `--load FILE`.
 """

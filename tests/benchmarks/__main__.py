@@ -10,7 +10,7 @@ from .report import as_json, from_json, svg, text_report
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks",
         description="This client beside its peers. `pip install -e '.[bench]'` installs those.",

@@ -1,6 +1,6 @@
 """One measurement in a process of its own: `python -m tests.benchmarks.child '<json>'`.
 
-The argument says what is measured, stdout has the figures in JSON.
+The argument selects the measurement; the figures are printed to stdout as JSON.
 """
 
 import gc
@@ -18,7 +18,7 @@ from .wire import CONVERSATION, MODEL, whole_text
 
 
 def streams(client: str, url: str, count: int, tokens: int, dated: bool) -> dict[str, float]:
-    """Read some answers at once, after one that warms up."""
+    """Read some answers at once, after one warm-up answer."""
     chosen = CLIENTS[client]
     opens: Any = chosen.open
     if chosen.world == "sync":
@@ -55,12 +55,12 @@ def _streams_sync(
 
 def _settle(count: int, *, dated: bool) -> Meter:
     gc.collect()
-    gc.freeze()  # what the imports left is looked through by no collection of this run
+    gc.freeze()  # no collection of this run visits objects of the imports
     return Meter(count, dated=dated)
 
 
 def long(client: str, url: str, tokens: int, chat: bool) -> dict[str, float]:
-    """Read one long answer, with `stream()` or with `chat()`; say how the memory grew."""
+    """Read one long answer with `stream()` or `chat()`; return the growth of memory."""
     if not chat:
         tape = LongTape(tokens)
         before = memory()
@@ -74,7 +74,7 @@ def long(client: str, url: str, tokens: int, chat: bool) -> dict[str, float]:
 
             anyio.run(_read_one, opens, url, tape, backend=world)
         tape.check()
-        # `stream.text` has the whole text, which a lost connection's rest is fitted to.
+        # `stream.text` has the complete text, to which recovery appends the rest.
         kept = len(whole_text(tokens).encode()) - len(whole_text(tokens // 10).encode())
         return {"before": before, "early": tape.early, "late": tape.late, "text": kept}
     from h2o_client import H2oClient
@@ -108,7 +108,7 @@ async def _read_one(opens: AsyncOpen, url: str, tape: Tape) -> None:
 
 
 def chats(who: str, url: str, chats: int) -> dict[str, float]:
-    """Ask whole chats, one after the other; say when the first token and the end came."""
+    """Run complete chats one after another; return the times of the first token and of the end."""
     figures: dict[str, float] = {}
     times: list[tuple[float, float]] = []
     if who == "ours-sync":
@@ -148,7 +148,7 @@ async def _async_chats(url: str, chats: int) -> list[tuple[float, float]]:
 
 
 async def _provider_chats(url: str, chats: int) -> list[tuple[float, float]]:
-    """Do what the old provider did: a session for each chat, four requests in turn."""
+    """Do what the old provider did: a new session for each chat, four requests in sequence."""
     aiohttp = peer("aiohttp")
     times = []
     for _ in range(chats):
@@ -171,7 +171,7 @@ async def _provider_chats(url: str, chats: int) -> list[tuple[float, float]]:
 
 
 def construction(which: str, count: int) -> dict[str, float]:
-    """Make clients, one after the other; say what the first cost, and what the others."""
+    """Create clients one after another; return the cost of the first and of the others."""
     import anyio
     import httpx
 

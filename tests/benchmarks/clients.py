@@ -1,11 +1,11 @@
-"""Who is measured: each reads one answer and puts its tokens on a tape.
+"""The clients that are measured: each reads one answer and records its tokens on a tape.
 
-A client is a function that opens what it needs and gives a function that reads one answer; with
-the first closed, everything is. Those that know nothing of the service but its stream ask for a
-message in a conversation that is always there, so that all of them do the same per token.
+A client is a context manager that opens its resources and yields a function that reads one answer.
+Clients that only know the service's stream request a message in a conversation that always exists,
+so that all of them do the same work per token.
 
-To measure one more, put it in `CLIENTS`. What it needs beside the core install stands in `needs`:
-where that is not installed, it is left out with a word.
+To measure another client, add it to `CLIENTS`. `needs` lists its packages beyond the core install;
+if one is missing, the client is skipped with a notice.
 """
 
 import importlib
@@ -36,20 +36,20 @@ AsyncOpen: TypeAlias = Callable[[str], AbstractAsyncContextManager[AsyncRead]]
 PATH = f"/conversation/{CONVERSATION}"
 BODY: dict[str, Any] = {"inputs": "Hi", "parameters": {}, "stream": True, "options": {}}
 MANY = 5000
-"""Connections that a client's pool may have: the pool is not what is measured."""
+"""The limit of a client's connection pool; pools are not measured here."""
 
 
 @dataclass(frozen=True)
 class Client:
-    """One who is measured.
+    """A client to measure.
 
     Attributes:
-        label: what it is called in the table.
+        label: its name in the table.
         world: "sync", "asyncio" or "trio".
         open: see `Open` and `AsyncOpen`.
         needs: the packages that it needs.
-        slow: how many times fewer tokens it gets in a burst.
-        dated: whether it can say of a token when it came.
+        slow: the factor by which it gets fewer tokens in a burst.
+        dated: whether it can tell the arrival time of each token.
         many: whether it can read a thousand answers at once.
     """
 
@@ -62,20 +62,20 @@ class Client:
     many: bool = True
 
     def missing(self) -> list[str]:
-        """Return which packages are missing."""
+        """Return the missing packages."""
         return [name for name in self.needs if importlib.util.find_spec(name) is None]
 
 
 def peer(name: str) -> Any:
-    """Import what need not be installed where these files are checked."""
+    """Import a package that may be missing where these files are type-checked."""
     return importlib.import_module(name)
 
 
-# --- the limit: a socket, the least of HTTP that will do, json
+# --- the limit: a socket, minimal HTTP, json
 
 
 def request(url: str) -> tuple[str, int, bytes]:
-    """Return host, port and the bytes of the request."""
+    """Return the host, the port and the bytes of the request."""
     host, _, port = url.removeprefix("http://").partition(":")
     body = json.dumps(BODY).encode()
     head = (
@@ -86,7 +86,7 @@ def request(url: str) -> tuple[str, int, bytes]:
 
 
 class Limit:
-    """Takes a response's bytes; does not look whether the server keeps to the rules."""
+    """Parses a response's bytes, without checking that the server follows the protocol."""
 
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
@@ -94,7 +94,7 @@ class Limit:
         self._in_body = False
 
     def feed(self, data: bytes) -> bool:
-        """Take bytes; return whether this was the end."""
+        """Parse bytes; return whether this was the end."""
         data = self._rest + data
         start = 0
         if not self._in_body:
@@ -169,7 +169,7 @@ async def limit_trio(url: str) -> AsyncIterator[AsyncRead]:
     yield read
 
 
-# --- httpx by itself
+# --- httpx alone
 
 
 def httpx_options() -> dict[str, Any]:
@@ -180,9 +180,9 @@ def httpx_options() -> dict[str, Any]:
 
 
 class Unchecked:
-    """Takes the texts out of a body's bytes with one expression, and checks nothing.
+    """Extracts the texts from a body's bytes with one regular expression, and checks nothing.
 
-    There is no limit, no error, no end, and an event need not be JSON.
+    It has no limits or errors, does not detect the end, and accepts events that are not JSON.
     """
 
     _event = re.compile(rb'data:\{"token":\{"id":\d++,"text":"((?:[^"\\]++|\\.)++)".*+\n\n').match
@@ -192,7 +192,7 @@ class Unchecked:
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
-        """Take bytes: mostly one event."""
+        """Parse bytes, usually one event."""
         if self._rest:
             data = self._rest + data
         event = self._event(data)
@@ -265,7 +265,7 @@ async def httpx_async(url: str, *, way: str, below: str = "") -> AsyncIterator[A
         yield read
 
 
-# --- the old provider's way
+# --- the old provider
 
 
 @asynccontextmanager
@@ -319,13 +319,13 @@ async def ours_async(url: str, *, below: str = "", **options: Any) -> AsyncItera
 
 
 def has(argument: str) -> bool:
-    """Whether this version of the client has an argument: older ones are measured beside it."""
+    """Whether this version of the client has an argument; older ones are measured, too."""
     from h2o_client import H2oClient
 
     return argument in inspect.signature(H2oClient).parameters
 
 
-# --- other services' clients
+# --- clients of other services
 
 
 @contextmanager
@@ -424,7 +424,7 @@ def _clients() -> dict[str, Client]:
             add("fast", 'h2o_client, transport="fast"', world, opens)
     for world, opens in (("sync", openai_sync), ("asyncio", openai_async)):
         add("openai", "openai", world, opens, "openai", slow=10)
-    # Its pool of 100 connections is not to be changed from outside.
+    # Its pool size of 100 connections cannot be changed.
     for world, opens in (("sync", huggingface_sync), ("asyncio", huggingface_async)):
         add("hub", "huggingface_hub", world, opens, "huggingface_hub", slow=5, many=False)
     return clients

@@ -1,4 +1,4 @@
-"""What the figures are to come to, as ratios in one run."""
+"""The goals for the figures, as ratios within one run."""
 
 import statistics
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ _CPU = "cpu_us"
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio with its spread over the rounds."""
+    """A ratio and its spread over the rounds."""
 
     median: float
     least: float
@@ -22,11 +22,11 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Goal:
-    """A goal, and what this run made of it.
+    """A goal and the result of this run.
 
     Attributes:
         text: the goal.
-        found: what was measured, as text; None: it was not.
+        found: the measured value as text, or None if it was not measured.
         met: whether the goal was met.
     """
 
@@ -38,10 +38,10 @@ class Goal:
 def ratio(
     results: Results, section: str, name: str, other: str, key: str = _CPU, other_section: str = ""
 ) -> Ratio | None:
-    """Return the ratio of two that ran in the same rounds."""
+    """Return the ratio of two clients that ran in the same rounds."""
     ours = results.values(section, name, key)
     theirs = results.values(other_section or section, other, key)
-    if other_section and theirs:  # other rounds
+    if other_section and theirs:  # different rounds
         theirs = [statistics.median(theirs)] * len(ours)
     ratios = [one / two for one, two in zip(ours, theirs, strict=False) if two]
     if not ratios:
@@ -69,7 +69,7 @@ def goals(results: Results) -> list[Goal]:
         found.append(Goal(text, f"{got}{beside}", got.median <= limit) if got else Goal(text))
 
     for world, limit in (("sync", 1.05), ("trio", 1.15), ("asyncio", 1.3)):
-        # Who looks into the bytes at all pays something.
+        # Parsing the bytes at all has a cost.
         unchecked = ratio(results, "paced", f"least-{world}", f"bytes-{world}")
         beside = f"; without any check {unchecked}" if unchecked else ""
         at_most(limit, "paced", f"ours-{world}", f"bytes-{world}", beside=beside)
@@ -143,7 +143,7 @@ def _round_trips(results: Results, name: str) -> list[Goal]:
 
 
 def round_trips(figures: Figures, key: str) -> float:
-    """Return a time in units of the delay that each response had."""
+    """Return a time as a multiple of the delay before each response."""
     return figures[key] / figures["delay"]
 
 

@@ -1,7 +1,7 @@
-"""Runs the children in turn, round after round, so that what the machine does besides meets all.
+"""Run the children in turn, round after round, so that other load on the machine affects all alike.
 
-Every figure is kept, by section, name and round: `Results` is what is written as JSON, and read
-again by `--load`.
+Every figure is kept, by section, name and round: `Results` is written as JSON, and loaded again by
+`--load`.
 """
 
 import contextlib
@@ -34,21 +34,21 @@ _FILES = 8192
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured.
+    """The extent of the measurements.
 
     Attributes:
-        rounds: how often each is run with one stream.
-        paced_rounds: how often where that is paced: a process that sleeps between its tokens finds
-            caches that others have used, and takes now a third more, now a third less. A median
-            of 21 rounds is good for some 10 %.
+        rounds: how often each client runs with one stream.
+        paced_rounds: how often with a paced stream: a process that sleeps between tokens finds
+            caches used by others, and takes up to a third more or less. The median of 21 rounds
+            is accurate to some 10 %.
         paced: tokens of a paced answer.
-        burst: tokens of one that is not.
-        many: how many streams at once, the seconds between two tokens of one, and tokens each.
-        many_rounds: how often those are run.
+        burst: tokens of an answer without pauses.
+        many: concurrent streams, seconds between two tokens of one stream, and tokens of each.
+        many_rounds: how often those run.
         long: tokens of the long answer.
-        delay: seconds before each response, where round trips are counted.
-        chats: how many chats, there.
-        made: how many clients are made.
+        delay: seconds before each response when round trips are counted.
+        chats: chats in that measurement.
+        made: how many clients are created.
         imports: how often each import is measured.
     """
 
@@ -72,7 +72,7 @@ SMOKE = Size(1, 1, 20, 1200, ((3, 0.005, 20),), 1, 3000, 0.01, 2, 2, 1)
 
 @dataclass
 class Results:
-    """What was measured: section, name, and a set of figures for each round."""
+    """The measurements: section, name, and a set of figures for each round."""
 
     machine: dict[str, str]
     sections: dict[str, dict[str, list[Figures]]] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class Results:
         self.sections.setdefault(section, {}).setdefault(name, []).append(figures)
 
     def values(self, section: str, name: str, key: str) -> list[float]:
-        """Return a figure of each round; nothing where it was not measured."""
+        """Return a figure of each round, or nothing if it was not measured."""
         return [figures[key] for figures in self.sections.get(section, {}).get(name, [])]
 
     def median(self, section: str, name: str, key: str) -> float | None:
@@ -91,7 +91,7 @@ class Results:
 
 
 def machine() -> dict[str, str]:
-    """Say what this ran on."""
+    """Describe the machine."""
     model = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -111,9 +111,9 @@ class Bench:
     """Runs children against a bench server.
 
     Args:
-        size: how much is measured.
-        only: parts of the names of sections and clients; empty: all.
-        say: is told how far it is.
+        size: the extent of the measurements.
+        only: parts of the names of sections and clients to run; all if empty.
+        say: called with progress messages.
     """
 
     def __init__(self, size: Size, only: list[str], say: Say) -> None:
@@ -133,7 +133,7 @@ class Bench:
         }
 
     def run(self) -> Results:
-        """Measure it all."""
+        """Run all measurements."""
         for name, reason in self.results.skipped.items():
             self._say(f"left out: {name} ({reason})")
         sections: dict[str, Callable[[], None]] = {
@@ -182,7 +182,7 @@ class Bench:
         count: int = 1,
     ) -> None:
         for turn in range(rounds):
-            # Those that are compared, of one world, run close to each other, in another order
+            # Clients of one world are compared, so they run close together, in a different order
             # each time.
             worlds = [
                 [name for name in clients if clients[name].world == world]
@@ -233,7 +233,7 @@ class Bench:
                 )  # fmt: skip
 
     def _plan(self, **plan: Any) -> dict[str, int]:
-        """Tell the server what its answers are like; return what it counted till now."""
+        """Set the server's plan; return what it has counted so far."""
         data = json.dumps(plan).encode() if plan else None
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(f"{self._url}/bench", data, timeout=_TIMEOUT) as response:
@@ -254,7 +254,8 @@ class Bench:
 
 
 def _turned(names: list[str], turn: int) -> list[str]:
-    """Return the order of a round: each begins once, and every second is the other way round."""
+    """Return the order of a round: each name comes first once, and every second round is
+    reversed."""
     start = turn % max(1, len(names))
     names = names[start:] + names[:start]
     return names[:: -1 if turn % 2 else 1]
@@ -268,7 +269,7 @@ IMPORTS = (
     "import httpx; httpx.Client()",
     "from h2o_client import H2oClient; H2oClient()",
 )
-"""What is imported, and used."""
+"""The statements that are measured."""
 
 _IMPORT = """
 import json, resource, sys, time
@@ -294,7 +295,7 @@ print(json.dumps({
 
 
 def _environment() -> dict[str, str]:
-    """Whoever runs this may have a server and a proxy of their own, and keep no bytecode."""
+    """Return an environment without server and proxy settings, and without writing bytecode."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -316,7 +317,7 @@ def _run(command: list[str]) -> str:
 
 @contextlib.contextmanager
 def serve() -> Iterator[str]:
-    """Run a bench server in a process of its own; yield its URL."""
+    """Run a bench server in a separate process; yield its URL."""
     server = subprocess.Popen(
         [sys.executable, "-m", f"{__package__}.server"],
         cwd=ROOT, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -330,7 +331,7 @@ def serve() -> Iterator[str]:
 
 
 def allow_files() -> None:
-    """Let this process and its children have a thousand connections open."""
+    """Allow this process and its children a thousand open connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

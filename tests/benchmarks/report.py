@@ -1,4 +1,4 @@
-"""Prints the figures as tables (Markdown, so that they can stand in the README), and draws them."""
+"""Print the figures as Markdown tables, and draw them."""
 
 import json
 from dataclasses import asdict
@@ -28,7 +28,7 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def number(value: float | None) -> str:
-    """Return a figure with as many digits as mean something."""
+    """Return a figure rounded to its significant digits."""
     if value is None:
         return "-"
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
@@ -36,7 +36,7 @@ def number(value: float | None) -> str:
 
 
 def text_report(results: Results, goals: list[Goal]) -> str:
-    """Return all that is printed."""
+    """Return the complete report."""
     lines = [", ".join(f"{key} {value}" for key, value in results.machine.items())]
     lines += [f"left out: {name}: {why}" for name, why in results.skipped.items()]
     for section in results.sections:
@@ -131,7 +131,7 @@ def _construction(results: Results) -> list[str]:
 
 
 def summary(results: Results) -> list[str]:
-    """Return the lines of the README's table: the medians of what is measured most."""
+    """Return the lines of the manual's summary table: medians of the main figures."""
     many = [section for section in results.sections if section.endswith(" streams")]
     head = ["CPU µs a token (median)"]
     head += [f"paced, {world}" for world in _WORLDS] + [f"burst, {world}" for world in _WORLDS]
@@ -155,13 +155,13 @@ def summary(results: Results) -> list[str]:
 
 
 def as_json(results: Results, goals: list[Goal]) -> str:
-    """Return the run in JSON."""
+    """Return the run as JSON."""
     data = {**asdict(results), "goals": [asdict(goal) for goal in goals]}
     return json.dumps(data, indent=1, ensure_ascii=False)
 
 
 def from_json(text: str) -> Results:
-    """Read a run back."""
+    """Load a run."""
     data = json.loads(text)
     return Results(data["machine"], data["sections"], data["skipped"])
 
@@ -172,7 +172,7 @@ _LEFT, _WIDTH, _BAR, _STEP, _VALUE = 250, 760, 14, 20, 60
 
 
 def svg(results: Results) -> str:
-    """Return a chart of the CPU per token: a bar for each client, a panel for each section."""
+    """Return a chart of the CPU time per token: a panel for each section, a bar for each client."""
     parts: list[str] = []
     top = 60
     for section in results.sections:
@@ -203,7 +203,7 @@ def _panel(results: Results, section: str, top: int, parts: list[str]) -> int:
     values = {name: results.median(section, name, "cpu_us") or 0.0 for name in shown}
     if not values:
         return top
-    # A bar that runs out of the picture is cut and its value written: the small ones are the point.
+    # Bars that exceed the chart are cut, with their value: the small ones matter.
     scale = (_WIDTH - _LEFT - _VALUE) / min(max(values.values()), 12 * min(values.values()))
     title = titles.get(section, f"{section} at once")
     parts.append(_text(16, top + 14, title, "start", 13, "#111111", bold=True))

@@ -1,10 +1,10 @@
-"""The bench server: as little of the protocol as the clients need, for as little CPU as can be.
+"""The bench server: the part of the protocol that the clients need, at minimal CPU cost.
 
-One thread, one selector. What the answers are like is set by the one who measures, with
-`POST /bench` and a `Plan` in JSON, before each run; `GET /bench` returns what was counted since.
+It has one thread and one selector. Before each run, the benchmark sets the form of the answers with
+`POST /bench` and a `Plan` in JSON; `GET /bench` returns the counts since then.
 
 It never sleeps longer than half a millisecond while a stream is paced: `epoll` counts in whole
-milliseconds, and a token a millisecond would come in pairs.
+milliseconds, and at a token per millisecond, tokens would arrive in pairs.
 """
 
 import heapq
@@ -33,20 +33,21 @@ from .wire import (
 
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n\r\n"
 _NAP = 0.0005
-_BLOCK = 256 * 1024  # bytes of a burst that wait for a socket
+_BLOCK = 256 * 1024  # bytes of a burst waiting for a socket
 
 
 @dataclass
 class Plan:
-    """What the answers are like.
+    """The form of the answers.
 
     Attributes:
-        tokens: how many an answer has.
-        interval: seconds between two of them; 0: as fast as they are taken.
+        tokens: tokens of an answer.
+        interval: seconds between two tokens; 0: as fast as they are read.
         delay: seconds before each response begins.
-        dated: whether a token's text is the time when it is due, in µs of the monotonic clock.
-        warm: so many answers come first that are short and not paced.
-        gather: so many answers begin together, spread over one interval, when all are asked for.
+        dated: whether a token's text is its due time, in µs of the monotonic clock.
+        warm: number of short answers without pauses that come first.
+        gather: number of answers that start together once all are requested, spread over one
+            interval.
     """
 
     tokens: int = 100
@@ -58,7 +59,7 @@ class Plan:
 
 
 WARM = 200
-"""Tokens of an answer that warms a client up."""
+"""Tokens of a warm-up answer."""
 
 _KINDS = {b"/v1/chat/completions": "openai", b"/generate_stream": "tgi"}
 _TYPES = {"jsonl": b"application/jsonl"}
@@ -67,7 +68,7 @@ _CREATED = {"conversationId": CONVERSATION, "conversation": json.dumps({"json": 
 
 
 class Texts:
-    """The chunks of one kind of answer, made once."""
+    """The chunks of one kind of answer, built once."""
 
     def __init__(self, kind: str) -> None:
         self.chunks = [chunk(event(kind, word(index))) for index in range(CYCLE)]
@@ -76,7 +77,7 @@ class Texts:
         self.head = _HEAD % kind_of_body
         self.tells_whole = kind == "jsonl"
         self._end = chunk(event(kind, None)) + b"0\r\n\r\n"
-        # One chunk with a dummy date, cut where the date stands.
+        # One chunk with a placeholder date, split around it.
         self._date = 15
         dated = chunk(event(kind, " " + "0" * self._date))
         self._before, _, self._after = dated.partition(b"0" * self._date)
@@ -88,12 +89,12 @@ class Texts:
         return b"%b%b%b" % (self._before, date, self._after)
 
     def end(self, text: str) -> bytes:
-        """Return the end of an answer; `text` is all of it, where `tells_whole`."""
+        """Return the end of an answer; if `tells_whole`, it contains the complete `text`."""
         return chunk(final_answer(text)) + self._end if self.tells_whole else self._end
 
 
 class Stream:
-    """An answer on its way."""
+    """An answer in progress."""
 
     def __init__(self, plan: Plan, texts: Texts, tokens: int) -> None:
         self._plan = plan
@@ -108,7 +109,8 @@ class Stream:
         return self.begun + self.sent * self._plan.interval
 
     def one(self) -> bytes:
-        """Return the next token; the head with the first, as the service does; the end too."""
+        """Return the next token; the first includes the head, as in the service, the last the
+        end."""
         texts = self._texts
         if self._plan.dated:
             date = texts.date(self.due())
@@ -132,7 +134,7 @@ class Stream:
         return self._texts.end(dates.decode() if self._dates else whole_text(self._tokens))
 
     def many(self) -> bytes:
-        """Return a good many tokens, and the end after the last."""
+        """Return a batch of tokens, and the end after the last."""
         left = self._tokens - self.sent
         if left >= CYCLE:
             self.sent += CYCLE
@@ -237,7 +239,7 @@ class Connection:
 
 
 class Server:
-    """See the module."""
+    """The server; see the module."""
 
     def __init__(self) -> None:
         self.selector = selectors.DefaultSelector()
@@ -361,7 +363,7 @@ def _response(body: bytes, headers: bytes = b"") -> bytes:
 
 
 def end_with_the_parent() -> None:
-    """End this process when whoever began it closes our standard input, or dies."""
+    """End this process when the parent closes our standard input, or dies."""
     sys.stdin.read()
     os._exit(0)
 

@@ -1,9 +1,9 @@
-"""What a client's tokens are taken down on, and what is measured meanwhile.
+"""Record a client's tokens, and measure meanwhile.
 
-The figures are those of the time when every stream of the run is on its way and none has ended:
-CPU and tokens are counted from one to the other, so that requests, connections and imports are in
-none of them. Of many streams each must have a third of its tokens first: to open a thousand takes
-longer than a token's time, and what has piled up meanwhile says nothing of the streams.
+Figures cover the time when every stream of the run has started and none has ended: CPU time and
+tokens are counted over that period, so that they do not include requests, connections and imports.
+With many streams, each must first have a third of its tokens: opening a thousand streams takes
+longer than a token's interval, and the backlog says nothing about streaming.
 """
 
 import gc
@@ -18,13 +18,13 @@ from .wire import CYCLE, whole_text, word
 
 
 def cpu() -> float:
-    """Return the CPU seconds that this process has used, user and system."""
+    """Return the CPU seconds used by this process, user and system."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
 
 def memory() -> int:
-    """Return the bytes of this process that are in memory; the most there were, where not Linux."""
+    """Return the resident memory of this process in bytes; outside Linux, its maximum."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * resource.getpagesize()
@@ -34,11 +34,11 @@ def memory() -> int:
 
 
 class Meter:
-    """Measures a run of some streams.
+    """Measures a run of several streams.
 
     Args:
-        streams: how many there are.
-        dated: whether each token's text is the time when it is due.
+        streams: the number of streams.
+        dated: whether each token's text is its due time.
     """
 
     def __init__(self, streams: int, *, dated: bool) -> None:
@@ -64,19 +64,19 @@ class Meter:
         return cpu(), time.monotonic(), taken
 
     def begin(self) -> None:
-        """Note that a stream has its first token that counts."""
+        """Note that a stream has received its first counted token."""
         self._waited -= 1
         if self._waited == 0:
             self.memory = (memory() - self._before) // self._streams
             self._begun = self._now()
 
     def end(self) -> None:
-        """Note that a stream has its last token."""
+        """Note that a stream has received its last token."""
         if self._ended is None:
             self._ended = self._now()
 
     def figures(self) -> dict[str, float]:
-        """Return what was measured; every text is compared with what was sent first."""
+        """Return the figures, after comparing every text with what was sent."""
         for tape in self._tapes:
             tape.check()
         if self._begun is None or self._ended is None:
@@ -101,7 +101,7 @@ class Meter:
 
 
 def shown_texts(lines: Iterable[bytes]) -> Iterator[str]:
-    """Yield the texts of an answer's lines, as simply as can be."""
+    """Yield the texts of an answer's lines, in the simplest way."""
     for line in lines:
         if line.startswith(b'{"type":"stream"'):
             yield json.loads(line)["token"].rstrip("\0")
@@ -112,31 +112,31 @@ def shown_texts(lines: Iterable[bytes]) -> Iterator[str]:
 
 
 class Tape:
-    """Takes one stream's texts down.
+    """Records the texts of one stream.
 
     Args:
-        meter: what is told of the first and the last.
-        tokens: how many are expected.
-        first: which of them is the first that counts.
+        meter: notified of the first and the last token.
+        tokens: the number of tokens expected.
+        first: the index of the first counted token.
     """
 
     def __init__(self, meter: Meter, tokens: int, first: int = 1) -> None:
         self._meter = meter
         self._last = tokens
-        self._marks = {first, tokens}  # to look for both at once: all pay for it
+        self._marks = {first, tokens}  # checked together, as every client pays for it
         self._first = first
         self.texts: list[str] = []
         self.chunks: list[bytes] = []
 
     def add(self, text: str) -> None:
-        """Take a token's text."""
+        """Record a token's text."""
         texts = self.texts
         texts.append(text)
         if len(texts) in self._marks:
             self._mark(len(texts))
 
     def add_bytes(self, data: bytes) -> None:
-        """Take bytes that are not looked into; each is counted as a token."""
+        """Record bytes without parsing them; each call counts as a token."""
         chunks = self.chunks
         chunks.append(data)
         if len(chunks) in self._marks:
@@ -149,31 +149,31 @@ class Tape:
             self._meter.end()
 
     def end_bytes(self) -> None:
-        """Note that the bytes have ended, if need be, and look into them."""
+        """Note the end of the bytes, if still needed, and parse them."""
         self._meter.end()
         self.texts.extend(shown_texts(b"".join(self.chunks).split(b"\n")))
 
     @property
     def taken(self) -> int:
-        """How many tokens have come."""
+        """The number of tokens received."""
         return min(len(self.chunks) or len(self.texts), self._last)
 
     def check(self) -> None:
-        """Compare what came with what was sent."""
+        """Compare the recorded texts with what was sent."""
         if "".join(self.texts) != whole_text(self._last) or len(self.texts) != self._last:
             raise AssertionError("this is not the text that was sent")
 
     def delays(self, since: float, until: float) -> list[float]:
-        """Return how late each token was that came between; seconds."""
+        """Return the delay in seconds of each token in a period."""
         raise NotImplementedError
 
     def count(self, since: float, until: float) -> int:
-        """Return how many tokens came between."""
+        """Return the number of tokens in a period."""
         raise NotImplementedError
 
 
 class DatedTape(Tape):
-    """Takes the time down with each token, and compares it with the one when it was due."""
+    """Records the time of each token, and compares it with its due time."""
 
     def __init__(self, meter: Meter, tokens: int, first: int = 1) -> None:
         super().__init__(meter, tokens, first)
@@ -201,11 +201,11 @@ class DatedTape(Tape):
 
 
 class LongTape(Tape):
-    """Keeps nothing: compares each token as it comes, and watches the memory.
+    """Stores nothing: compares each token on arrival, and watches the memory.
 
     Attributes:
-        early: the memory when a tenth had come.
-        late: the memory with the last token.
+        early: the memory after a tenth of the tokens.
+        late: the memory after the last token.
     """
 
     def __init__(self, tokens: int) -> None:

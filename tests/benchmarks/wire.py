@@ -1,22 +1,22 @@
-"""The tokens that the bench server sends, and what a client must make of them."""
+"""The tokens that the bench server sends, and the texts expected from them."""
 
 import json
 
 CYCLE = 1000
-"""After so many tokens the texts begin anew."""
+"""The number of tokens after which the texts repeat."""
 
 _WORDS = (" The", " answer", " is", " not", " in", " the", " wörd", ",", " but", ' "between"')
 END = "</s>"
 """The text of the end token, which is not shown."""
 
 TREE_PATH = b"/tree"
-"""Below it, the server is one of 2025."""
+"""The base path below which the server speaks chat-ui 2025."""
 CONVERSATION = "0123456789abcdef01234567"
 MODEL = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-40b-v1"
 
 
 def word(index: int) -> str:
-    """Return the text of a token; one in fifty is a line's end, one in a hundred an emoji."""
+    """Return the text of a token; one in fifty is a line break, one in a hundred an emoji."""
     place = index % CYCLE
     if place % 50 == 49:
         return "\n"
@@ -31,11 +31,11 @@ def whole_text(tokens: int) -> str:
 
 
 def event(kind: str, text: str | None) -> bytes:
-    """Return the event of a token, as this kind of service sends it; None: the last one.
+    """Return the event of a token in one kind of protocol; None gives the last event.
 
     Args:
-        kind: "h2o" for this service, "jsonl" for its servers of 2025, "tgi" for the model server,
-            "openai" for its API.
+        kind: "h2o" for this service, "jsonl" for 2025 servers, "tgi" for the model server, "openai"
+            for OpenAI's API.
         text: the token's text.
     """
     if kind == "jsonl":
@@ -70,7 +70,7 @@ def event(kind: str, text: str | None) -> bytes:
 
 
 def final_answer(text: str) -> bytes:
-    """Return the event that makes an answer of a server of 2025 whole, and what it ends with."""
+    """Return the event that completes an answer of a 2025 server, and what follows it."""
     event = _dumps({"type": "finalAnswer", "text": text, "interrupted": False})
     return event + b"\n" + b" " * 4096
 

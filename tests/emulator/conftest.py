@@ -1,4 +1,4 @@
-"""Emulators of 2025, each with a conversation."""
+"""Clients of emulators that speak chat-ui 2025, each with a conversation."""
 
 from collections.abc import Iterator
 

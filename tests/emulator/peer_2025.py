@@ -1,4 +1,4 @@
-"""A client of the bare protocol of 2025, for tests of the emulator."""
+"""A client of the raw chat-ui 2025 protocol, for tests of the emulator."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BOUNDARY = "a-long-and-random-boundary"
 
 @dataclass
 class Got:
-    """A whole response."""
+    """A complete response."""
 
     status: int
     body: bytes
@@ -29,23 +29,23 @@ class Got:
 
     @property
     def json(self) -> Any:
-        """The body."""
+        """The body as JSON."""
         return json.loads(self.body)
 
     @property
     def value(self) -> Any:
-        """What superjson says."""
+        """The value decoded from superjson."""
         return self.json["json"]
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """The events of a stream, but for the signs of life."""
+        """The events of a stream, without keep-alives."""
         found = [json.loads(line) for line in self.body.decode().split("\n") if line]
         return [event for event in found if event.get("status") != "keepAlive"]
 
     @property
     def text(self) -> str:
-        """What was streamed."""
+        """The streamed text."""
         return said(self.events)
 
     @property
@@ -55,12 +55,12 @@ class Got:
 
 
 def said(events: list[dict[str, Any]]) -> str:
-    """The tokens of a stream's events."""
+    """Return the tokens of a stream's events."""
     return "".join(event["token"].rstrip("\0") for event in events if event["type"] == "stream")
 
 
 def form(data: object, *files: tuple[str, str, bytes]) -> bytes:
-    """A message's form: each file has its name, its type and its content."""
+    """Encode a message's form; each file has a name, a type and its content."""
     text = data if isinstance(data, str) else json.dumps(data)
     parts = [b'Content-Disposition: form-data; name="data"\r\n\r\n' + text.encode()]
     for name, kind, content in files:
@@ -83,12 +83,12 @@ class Stream:
         self.status = self._answer.status
 
     def lines(self) -> Iterator[bytes]:
-        """The lines, as they come."""
+        """Yield the lines as they arrive."""
         while line := self._answer.readline():
             yield line
 
     def until(self, text: str) -> bytes:
-        """All up to the line in which something stands."""
+        """Read up to the line that contains a text."""
         read = b""
         for line in self.lines():
             read += line
@@ -97,7 +97,7 @@ class Stream:
         raise AssertionError(f"{text!r} did not come: {read!r}")
 
     def rest(self) -> Got:
-        """All that is left, within `PATIENCE`: signs of life could come for ever."""
+        """Read what is left, within `PATIENCE`, as keep-alives could go on forever."""
         assert self._connection.sock is not None
         out_of_patience = Timer(PATIENCE, self._connection.sock.shutdown, [SHUT_RDWR])
         out_of_patience.start()
@@ -109,13 +109,13 @@ class Stream:
             self.close()
 
     def close(self) -> None:
-        """Leave."""
+        """Disconnect."""
         self._answer.close()
         self._connection.close()
 
 
 class Peer:
-    """One session, with one connection for each request."""
+    """One session, with a new connection for each request."""
 
     def __init__(self, server: Emulator, session: str = "s") -> None:
         self.server = server
@@ -128,7 +128,7 @@ class Peer:
     def begin(
         self, method: str, path: str, body: bytes | str | None = None, **headers: str | None
     ) -> Stream:
-        """Send a request; returns when its head has come."""
+        """Send a request; return once the response's head has arrived."""
         all_headers: dict[str, str | None] = {
             "Cookie": f"hf-chat={self.session}",
             "Accept": "*/*",
@@ -141,14 +141,14 @@ class Peer:
         return Stream(connection)
 
     def ask(self, method: str, path: str, body: object = None, **headers: str | None) -> Got:
-        """Send a request, as JSON if it has a body, and read all of the response."""
+        """Send a request, with any body as JSON, and read the complete response."""
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body)
             headers.setdefault("Content_Type", "application/json")
         return self.begin(method, path, body, **headers).rest()
 
     def create(self, **fields: Any) -> str:
-        """Make a conversation."""
+        """Create a conversation."""
         got = self.ask("POST", "/conversation", {"model": MODEL, **fields})
         assert got.status == 200, got
         self.conversation = got.json["conversationId"]
@@ -162,7 +162,7 @@ class Peer:
         *files: tuple[str, str, bytes],
         **fields: Any,
     ) -> Stream:
-        """Send a message; returns when the response's head has come."""
+        """Send a message; return once the response's head has arrived."""
         data = {"id": parent or self.last(), **fields}
         data |= {} if text is None else {"inputs": text}
         kind = f"multipart/form-data; boundary={BOUNDARY}"
@@ -176,24 +176,24 @@ class Peer:
         *files: tuple[str, str, bytes],
         **fields: Any,
     ) -> Got:
-        """Send a message and read the whole answer."""
+        """Send a message, and read the complete answer."""
         return self.send(text, parent, *files, **fields).rest()
 
     def history(self) -> Any:
-        """The conversation."""
+        """Fetch the conversation."""
         return self.ask("GET", f"/api/v2/conversations/{self.conversation}").value
 
     def messages(self) -> list[dict[str, Any]]:
-        """Its messages."""
+        """Return the messages of the conversation."""
         found: list[dict[str, Any]] = self.history()["messages"]
         return found
 
     def last(self) -> str:
-        """The id of the newest message."""
+        """Return the id of the newest message."""
         return str(self.messages()[-1]["id"])
 
     def stop(self, **point: Any) -> Got:
-        """Stop what is being generated."""
+        """Stop the running generations."""
         path = f"/conversation/{self.conversation}/stop-generating"
         return self.ask("POST", path, point or None)
 
@@ -218,7 +218,7 @@ def follow(peer: Peer, **query: object) -> Any:
 
 
 def told(body: bytes) -> tuple[str, list[int], str]:
-    """The text, the numbers and the end of what a client that reattached got."""
+    """Return the text, the sequence numbers and the ending that a reattached client received."""
     blocks = [block for block in body.decode().split("\n\n") if block.startswith("id: ")]
     numbers = [int(block.partition("\n")[0][4:]) for block in blocks]
     events = [json.loads(block.partition("data: ")[2]) for block in blocks]
@@ -227,7 +227,7 @@ def told(body: bytes) -> tuple[str, list[int], str]:
 
 @contextmanager
 def begun(**options: Any) -> Iterator[Peer]:
-    """An emulator with a conversation."""
+    """Yield the client of a new emulator, with a conversation."""
     with emulator(**options) as server:
         peer = Peer(server)
         peer.create()

@@ -1,9 +1,8 @@
 """Replays recorded exchanges against the emulator, over plain ``http.client``.
 
-The recorder had a model server of its own, which did what ``[[...]]`` in the
-last message told it; `Stub` is that model server again.  What a server invents
-(ids, session ids, dates) is matched up as it comes along; all else has to be
-the same, to the byte where it is not a page.
+The recorder ran a model server of its own, controlled by ``[[...]]`` marks in the last message;
+`Stub` reimplements that model server.  Values that a server makes up (ids, session ids, dates) are
+matched as they appear; everything else must be equal, byte for byte unless it is a page.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ SLOW = [f" slow{i}" for i in range(60)]
 
 
 def load(name: str) -> dict[str, Any]:
-    """One capture: ``0.4/01_happy_path``."""
+    """Load one capture, such as ``0.4/01_happy_path``."""
     version, _, scenario = name.partition("/")
     path = CAPTURES / f"chat-ui-{version}" / f"{scenario}.json"
     loaded: dict[str, Any] = json.loads(path.read_text("utf-8"))
@@ -48,7 +47,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 def names(*versions: str) -> list[str]:
-    """All captures of some versions, by default those of 2023."""
+    """Return all captures of some versions, by default those of 2023."""
     return sorted(
         f"{version}/{path.stem}"
         for version in versions or ("0.4", "0.6")
@@ -57,7 +56,7 @@ def names(*versions: str) -> list[str]:
 
 
 def tokens_of(text: str) -> list[str]:
-    """The ordinary tokens in the text of a recorded stream."""
+    """Return the ordinary tokens in the text of a recorded stream."""
     events = [json.loads(line[5:]) for line in text.split("\n") if line.startswith("data:{")]
     return [event["token"]["text"] for event in events if not event["token"]["special"]]
 
@@ -67,10 +66,10 @@ class Stub:
     """The recorder's model server, as an engine.
 
     Attributes:
-        hold: Where the next slow or silent answer stands still.
-        down: Whether it is not there at all.
-        bodies: What it was asked.
-        recorded: Tokens of answers that are told by the capture, by mark.
+        hold: Where the next slow or silent answer pauses.
+        down: Whether the model server is unreachable.
+        bodies: The requests it received.
+        recorded: Tokens of answers that the capture defines, by mark.
     """
 
     hold: int | None = None
@@ -150,7 +149,7 @@ def _error(error: str, error_type: str, tokens: list[str] | None = None) -> Answ
 
 
 class Clock:
-    """A clock that is set by hand."""
+    """A clock set by hand."""
 
     def __init__(self, now: float) -> None:
         self.now = now
@@ -161,7 +160,7 @@ class Clock:
 
 @dataclass
 class Got:
-    """What came back."""
+    """A received response."""
 
     status: int | None = None
     reason: str | None = None
@@ -196,11 +195,11 @@ class Replay:
         return request
 
     def index(self, name: str) -> int:
-        """The place of the exchange with that name."""
+        """Return the index of the exchange with a name."""
         return next(i for i, item in enumerate(self.exchanges) if item["name"] == name)
 
     def ours(self, text: str) -> str:
-        """A recorded text in terms of what this server invented."""
+        """Translate a recorded text to the values that this server made up."""
         for theirs, ours in self.known.items():
             text = text.replace(theirs, ours)
         return text
@@ -208,7 +207,7 @@ class Replay:
     def play(
         self, index: int, connection: http.client.HTTPConnection | None = None
     ) -> tuple[Got, dict[str, Any]]:
-        """Send a request, read the response, and learn what was invented in it."""
+        """Send a request, read the response, and learn the values that the server made up."""
         exchange = self.exchanges[index]
         request, response = exchange["request"], exchange["response"]
         headers: list[tuple[str, str]] = response["headers"] or []
@@ -282,7 +281,7 @@ class Replay:
             got.ended = "final-chunk" if answer.chunked else "content-length"
 
     def _read_part(self, answer: http.client.HTTPResponse, told: str, got: Got) -> None:
-        """Read as much as the recorder did before it left."""
+        """Read as much as the recorder did before it disconnected."""
         length = len(self.ours(told).encode())
         while len(got.body) < length:
             got.body += answer.read1(length - len(got.body))
@@ -303,7 +302,7 @@ class Replay:
             self.known.setdefault(session, mine)
 
     def compare(self, got: Got, exchange: dict[str, Any]) -> None:
-        """Compare all that a client can see."""
+        """Compare everything that a client can see."""
         response = exchange["response"]
         name = exchange["name"]
         self._same(name, (got.status, got.ended), (response["status"], response["ended"]))
@@ -322,7 +321,7 @@ class Replay:
         assert ours == theirs, f"{name}\n  ours: {ours}\ntheirs: {theirs}"
 
     def scrub(self, text: str) -> str:
-        """A text without what servers invent: dates, and ids that no request named."""
+        """Remove what servers make up: dates, and ids that no request contained."""
         text = MOMENT.sub("<moment>", text)
         return UUID.sub(
             lambda match: match[0] if match[0].lower() in self.sent_ids else "<uuid>", text
@@ -335,15 +334,15 @@ class Replay:
         return sorted(kept) + [(key, "*") for key in sorted(names)]
 
     def compare_upstream(self) -> None:
-        """Compare what the model server was asked, to the byte."""
+        """Compare the requests to the model server, byte for byte."""
         asked = [json.dumps(b, ensure_ascii=False, separators=(",", ":")) for b in self.stub.bodies]
-        # Invalid JSON is refused before the stub sees it.
+        # Invalid JSON is rejected before it reaches the stub.
         told = [item["body"] for item in self.capture["upstream"] if item["outcome"] != "415"]
         assert asked == [self.ours(body) for body in told]
 
 
 def cookie_of(headers: list[Any]) -> str | None:
-    """The session's id in a response."""
+    """Return the session id in a response."""
     for key, value in headers:
         if key.lower() == "set-cookie" and value.startswith("hf-chat="):
             return str(value.partition("=")[2].partition(";")[0]) or None
@@ -351,7 +350,7 @@ def cookie_of(headers: list[Any]) -> str | None:
 
 
 def cookies(headers: list[Any]) -> list[str]:
-    """The cookies of a response; a year is a year."""
+    """Return the cookies of a response, with expiry dates a year ahead normalised."""
     values = [value for key, value in headers if key.lower() == "set-cookie"]
     return sorted(
         re.sub(r"Expires=\w{3}, \d\d \w{3} (\d{4}) [\d:]{8} GMT", r"\1", v) for v in values

@@ -1,8 +1,8 @@
-"""Replays recorded exchanges of 2025 against the emulator; see `replay`.
+"""Replays recorded exchanges of chat-ui 2025 against the emulator; see `replay`.
 
-What a server invents is learnt from where it stands in the JSON of both answers.  The order of
-a stream's tokens has to be the same, and every byte of them; when a title or a sign of life comes
-between them is a matter of time.
+Values that a server makes up are matched by their place in the JSON of both responses.  The
+tokens of a stream must be equal, in order and byte for byte; when titles and keep-alives arrive
+between them is a matter of timing.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Stub2025:
     """The recorder's model server, as an engine.
 
     Attributes:
-        hold: Where the next slow or silent answer stands still.
-        chats: What it was asked, as messages.
-        titled: The first messages that it was asked titles for.
-        recorded: Tokens of answers that are told by the capture, by mark.
+        hold: Where the next slow or silent answer pauses.
+        chats: The requests it received, as messages.
+        titled: The first messages for which it was asked to make a title.
+        recorded: Tokens of answers that the capture defines, by mark.
     """
 
     hold: int | None = None
@@ -60,7 +60,7 @@ class Stub2025:
         last = request.messages[-1][1]
         if not request.stream:
             self.titled.append(last)
-            late = "[[error-40" in last and len(self.titled) == 1  # the error was faster
+            late = "[[error-40" in last and len(self.titled) == 1  # the error arrived first
             return Answer([f" {word}" for word in TITLE.split()], first=30.0 if late else 0.0)
         self.chats.append(request.chat)
         self.asked += 1
@@ -133,7 +133,7 @@ class Replay2025(Replay):
                 self.known.setdefault(told, made)
 
     def compare(self, got: Got, exchange: dict[str, Any]) -> None:
-        """Compare all that a client can see."""
+        """Compare everything that a client can see."""
         response, name = exchange["response"], exchange["name"]
         same = self._same
         same(name, (got.status, got.ended), (response["status"], response["ended"]))
@@ -160,7 +160,7 @@ class Replay2025(Replay):
             same(name, ours, expected)
 
     def _compare_encoded(self, got: Got, response: dict[str, Any]) -> None:
-        """A file, or what was compressed in a way that Python cannot read."""
+        """Compare a file, or a body in a compression that Python cannot read."""
         theirs = base64.b64decode(response["body_base64"])
         if dict(response["headers"]).get("Content-Encoding") != "br":
             assert got.body == theirs
@@ -189,7 +189,7 @@ class Replay2025(Replay):
         return sorted(kept)
 
     def compare_upstream(self) -> None:
-        """Compare what the model server was asked: the answers in order, and the titles."""
+        """Compare the requests to the model server: answers in order, and titles."""
         asked = [u for u in self.capture["upstream"] if u["path"] == "/v1/chat/completions"]
         chats = [u["body"]["messages"] for u in asked if not u["title_request"]]
         self._same("upstream", images(self.model.chats), self.ours(images(chats)))
@@ -198,18 +198,18 @@ class Replay2025(Replay):
 
 
 def images(chats: object) -> str:
-    """Chats as text; the real server encodes images anew."""
+    """Return chats as text; the real server encodes images anew."""
     return DATA_URL.sub("<image>", json.dumps(chats, ensure_ascii=False, sort_keys=True))
 
 
 def tokens_of(text: str) -> list[str]:
-    """The tokens of a recorded stream."""
+    """Return the tokens of a recorded stream."""
     lines = [line for line in text.split("\n") if line.startswith('{"type":"stream"')]
     return [json.loads(line)["token"].rstrip("\0") for line in lines]
 
 
 def compare_streams(name: str, ours: str, theirs: str, *, whole: bool) -> None:
-    """Compare two streams, but for the times of titles and of signs of life."""
+    """Compare two streams, apart from the timing of titles and keep-alives."""
     made, told = (events(text) for text in (ours, theirs))
     assert made[0] == told[0], name
     assert made[1][:2] == told[1][:2], f"{name}: {made[1][:2]}"
@@ -224,15 +224,15 @@ def compare_streams(name: str, ours: str, theirs: str, *, whole: bool) -> None:
 
 
 def events(text: str) -> tuple[int, list[str]]:
-    """A stream's lines, and how many final answers the spaces follow."""
+    """Return a stream's lines, and the number of final answers followed by the spaces."""
     padded = re.findall(r'"finalAnswer"[^\n]*\n {4096}(?! )', text)
     return len(padded), [line.lstrip(" ") for line in text.split("\n")]
 
 
 def reattached(text: str) -> tuple[list[Any], str, str]:
-    """What a client that reattached got: the events but for the tokens, their text, the end.
+    """Return what a reattached client received: events except tokens, their text, the end.
 
-    The numbers have to follow each other.
+    The sequence numbers must be consecutive.
     """
     others: list[Any] = []
     said, number = "", None
@@ -254,7 +254,7 @@ def reattached(text: str) -> tuple[list[Any], str, str]:
 
 
 def parsed(text: str) -> Any:
-    """JSON, with the JSON within it; None for anything else."""
+    """Parse JSON, including JSON nested in strings; return None for anything else."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -265,7 +265,7 @@ def parsed(text: str) -> Any:
 
 
 def pairs(theirs: Any, ours: Any) -> Iterator[tuple[str, str]]:
-    """The texts that stand in the same places."""
+    """Yield pairs of texts at the same place in both values."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
         for key in theirs.keys() & ours.keys():
             yield from pairs(theirs[key], ours[key])
@@ -277,7 +277,7 @@ def pairs(theirs: Any, ours: Any) -> Iterator[tuple[str, str]]:
 
 
 def shown(value: Any) -> Any:
-    """JSON without what goes by time: dates, numbers of a run's events, the title's place."""
+    """Return JSON without what depends on timing: dates, event numbers, the title's place."""
     if isinstance(value, dict):
         made = {key: shown(part) for key, part in value.items()}
         if "materializedSeq" in made:
@@ -294,7 +294,7 @@ def shown(value: Any) -> Any:
 
 
 def address(url: str) -> str:
-    """An address; of a login provider's, only what it is asked."""
+    """Normalise a URL; of a login provider's, keep only the query."""
     if "/authorize?" not in url:
         return url
     names = re.findall(r"[?&](\w+)=", url)
@@ -302,7 +302,7 @@ def address(url: str) -> str:
 
 
 def set_cookies(headers: Sequence[Any]) -> list[str]:
-    """The cookies of a response; a year is a year."""
+    """Return the cookies of a response, with expiry dates a year ahead normalised."""
     values = [value for key, value in headers if key.lower() == "set-cookie"]
     values = [re.sub(r"Expires=\w{3}, (\d\d \w{3} \d{4}) [\d:]{8} GMT", r"\1", v) for v in values]
     return sorted(re.sub(r"codeVerifier=[^;]+", "codeVerifier=*", value) for value in values)

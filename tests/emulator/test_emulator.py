@@ -1,4 +1,4 @@
-"""What the emulator adds to the real server: scripts, bounds, and a life that ends well."""
+"""What the emulator adds to the real server: scripts, limits, and a clean shutdown."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FORM = "application/x-www-form-urlencoded"
 
 
 class Client:
-    """A client of the bare protocol, with one connection for each request."""
+    """A client of the raw protocol, with a new connection for each request."""
 
     def __init__(self, server: Emulator, session: str = "s", base: str = "") -> None:
         self.server = server
@@ -47,7 +47,7 @@ class Client:
     def ask(
         self, method: str, path: str, body: object = None, **headers: str
     ) -> tuple[int, bytes, dict[str, str]]:
-        """Send a request and read all of the response."""
+        """Send a request, and read the complete response."""
         text: str | None = body if isinstance(body, str) else None
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         headers.setdefault("Cookie", f"hf-chat={self.session}")
@@ -65,12 +65,12 @@ class Client:
             connection.close()
 
     def open(self) -> str:
-        """Accept the modal and make a conversation."""
+        """Accept the welcome modal, and create a conversation."""
         self.ask("POST", "/settings", "ethicsModalAccepted=true", Content_Type=FORM)
         return self.create()
 
     def create(self) -> str:
-        """Make a conversation."""
+        """Create a conversation."""
         _, body, _ = self.ask("POST", "/conversation", {"model": MODEL})
         self.conversation = json.loads(body)["conversationId"]
         return self.conversation
@@ -83,7 +83,7 @@ class Client:
         return self.ask("POST", f"/conversation/{self.conversation}", body)
 
     def stored(self) -> list[tuple[str, str]]:
-        """What is stored in the conversation."""
+        """Return the messages stored in the conversation."""
         for item in self.server.conversations:
             if item.id == self.conversation:
                 return [(message.sender, message.content) for message in item.messages]
@@ -114,7 +114,7 @@ def texts(body: bytes) -> list[str]:
 # Answers
 
 
-def test_engine_greets_and_remembers(client: Client) -> None:
+def test_default_engine_greets_and_remembers(client: Client) -> None:
     _, body, headers = client.say("Hello")
     assert headers["content-type"] == "text/event-stream"
     assert "emulator" in events(body)[-1]["generated_text"]
@@ -129,7 +129,7 @@ def test_engine_sees_a_flattened_history(client: Client) -> None:
     assert events(body)[-1]["generated_text"].endswith("one")
 
 
-def test_max_new_tokens_ends_with_an_ordinary_token(client: Client) -> None:
+def test_max_new_tokens_limits_the_answer(client: Client) -> None:
     _, body, _ = client.say("Hello", {"max_new_tokens": 2, "details": True})
     last = events(body)[-1]
     assert last["token"]["special"] is False
@@ -137,14 +137,14 @@ def test_max_new_tokens_ends_with_an_ordinary_token(client: Client) -> None:
     assert last["details"] == {"finish_reason": "length", "generated_tokens": 2, "seed": 42}
 
 
-def test_stop_sequence(client: Client) -> None:
+def test_stop_sequence_ends_the_answer(client: Client) -> None:
     _, body, _ = client.say("Hello", {"stop": ["am"], "details": True})
     last = events(body)[-1]
     assert last["generated_text"] == " Hello! I am"
     assert last["details"]["finish_reason"] == "stop_sequence"
 
 
-def test_replies_in_order_then_the_engine_again(server: Emulator, client: Client) -> None:
+def test_replies_are_sent_in_order_before_the_engine(server: Emulator, client: Client) -> None:
     server.reply(" one two", [" a", "b"], Answer(tokens=[" c"], ending="length"))
     assert texts(client.say()[1]) == [" one", " two", "<|endoftext|>"]
     assert texts(client.say()[1]) == [" a", "b", "<|endoftext|>"]
@@ -152,7 +152,7 @@ def test_replies_in_order_then_the_engine_again(server: Emulator, client: Client
     assert "emulator" in events(client.say()[1])[-1]["generated_text"]
 
 
-def test_split_and_join_carry_the_same_bytes(server: Emulator, client: Client) -> None:
+def test_split_and_join_do_not_change_the_bytes(server: Emulator, client: Client) -> None:
     text = " naïve \u2028 世界"
     server.reply(text, Answer(text, split=1), Answer(text, join=3))
     plain, split, joined = (client.say()[1] for _ in range(3))
@@ -168,7 +168,7 @@ def test_join_puts_events_into_one_chunk(server: Emulator, client: Client) -> No
     assert [chunk.count(b"data:") for chunk in chunks] == [3, 3, 1, 0]
 
 
-def test_raw_and_bodies(server: Emulator, client: Client) -> None:
+def test_scripted_bytes_bodies_and_statuses_are_sent(server: Emulator, client: Client) -> None:
     server.reply(
         Answer(raw=b"data:{nonsense\n\n", split=3),
         Answer(body="<html>gateway</html>"),
@@ -186,7 +186,7 @@ def test_raw_and_bodies(server: Emulator, client: Client) -> None:
 
 
 @pytest.mark.parametrize("ending", ["clean", "error"])
-def test_what_has_no_final_event_is_not_stored(
+def test_answer_without_a_final_event_is_not_stored(
     server: Emulator, client: Client, ending: Any
 ) -> None:
     server.reply(Answer(" a b", ending=ending))
@@ -196,24 +196,26 @@ def test_what_has_no_final_event_is_not_stored(
 
 
 @pytest.mark.parametrize("ending", ["cut", "midline"])
-def test_a_dead_model_server_cuts_the_stream(server: Emulator, client: Client, ending: Any) -> None:
+def test_model_server_failure_cuts_the_stream(
+    server: Emulator, client: Client, ending: Any
+) -> None:
     server.reply(Answer(" a b", ending=ending))
     with pytest.raises(http.client.IncompleteRead):
         client.say()
     assert client.stored() == []
 
 
-def test_no_model_server(server: Emulator, client: Client) -> None:
+def test_model_server_failure_before_the_first_token(server: Emulator, client: Client) -> None:
     server.reply(Answer(ending="down"), Answer(ending="cut"))
     assert client.say()[:2] == (500, b'{"message":"Internal Error"}')
     with pytest.raises(http.client.RemoteDisconnected):
         client.say()
 
 
-# Losing the client
+# Lost clients
 
 
-def test_cut_loses_the_client_and_stores_all(server: Emulator, client: Client) -> None:
+def test_cut_disconnects_the_client_and_stores_the_answer(server: Emulator, client: Client) -> None:
     server.reply(" a b c d e f")
     server.cut(after=2)
     with pytest.raises(http.client.IncompleteRead) as caught:
@@ -223,7 +225,7 @@ def test_cut_loses_the_client_and_stores_all(server: Emulator, client: Client) -
     assert client.stored()[-1] == ("assistant", " a b c d e f")
 
 
-def test_drop_before_the_headers(server: Emulator, client: Client) -> None:
+def test_cut_before_the_headers(server: Emulator, client: Client) -> None:
     server.reply(Answer(" a b", drop_after=0))
     with pytest.raises(http.client.RemoteDisconnected):
         client.say()
@@ -231,7 +233,7 @@ def test_drop_before_the_headers(server: Emulator, client: Client) -> None:
     assert client.stored()[-1] == ("assistant", " a b")
 
 
-def test_drop_after_bytes(server: Emulator, client: Client) -> None:
+def test_cut_after_bytes(server: Emulator, client: Client) -> None:
     server.reply(Answer(" a b", drop_after_bytes=20))
     with pytest.raises(http.client.IncompleteRead) as caught:
         client.say()
@@ -240,7 +242,7 @@ def test_drop_after_bytes(server: Emulator, client: Client) -> None:
     assert client.stored()[-1] == ("assistant", " a b")
 
 
-def test_disconnect_all(server: Emulator, client: Client) -> None:
+def test_disconnect_all_closes_every_connection(server: Emulator, client: Client) -> None:
     server.reply(Answer(" a b c", hold_after=1))
     with ThreadPoolExecutor() as pool:
         future = pool.submit(client.say)
@@ -255,7 +257,7 @@ def test_disconnect_all(server: Emulator, client: Client) -> None:
     assert client.stored()[-1] == ("assistant", " a b c")
 
 
-def test_a_client_that_leaves_is_noticed(server: Emulator, client: Client) -> None:
+def test_disconnected_client_is_detected(server: Emulator, client: Client) -> None:
     server.reply(Answer(" a b c", hold_after=0))
     body = json.dumps({"inputs": "x", "stream": True, "options": {}})
     with socket.create_connection(address(server)) as sock:
@@ -267,10 +269,10 @@ def test_a_client_that_leaves_is_noticed(server: Emulator, client: Client) -> No
     assert client.stored()[-1] == ("assistant", " a b c")
 
 
-# Stopping
+# Stops
 
 
-def test_stop_delivers_one_token_less_than_is_stored(server: Emulator, client: Client) -> None:
+def test_stopped_stream_has_one_token_less_than_the_store(server: Emulator, client: Client) -> None:
     server.reply(Answer(" a b c d", hold_after=2))
     with ThreadPoolExecutor() as pool:
         future = pool.submit(client.say)
@@ -285,7 +287,7 @@ def test_stop_delivers_one_token_less_than_is_stored(server: Emulator, client: C
 
 
 @pytest.mark.slow
-def test_a_turn_stored_late_overwrites_a_newer_one(server: Emulator, client: Client) -> None:
+def test_turn_stored_late_overwrites_a_newer_one(server: Emulator, client: Client) -> None:
     server.reply(Answer(" One", store_delay=0.5), " Two")
     assert texts(client.say("First")[1])[0] == " One"
     assert client.stored() == []
@@ -308,7 +310,7 @@ def test_stop_then_delete_stores_nothing(server: Emulator, client: Client) -> No
     assert (server.stops, server.conversations) == (1, [])
 
 
-def test_a_stop_record_expires_at_the_next_sweep() -> None:
+def test_stop_record_expires_at_the_next_sweep() -> None:
     now = [1000.0]
     options: dict[str, Any] = {"stop_poll": 0.001, "sweep": 0.0, "clock": lambda: now[0]}
     with Emulator(**options) as server, ThreadPoolExecutor() as pool:
@@ -334,7 +336,7 @@ def test_a_stop_record_expires_at_the_next_sweep() -> None:
 # Faults
 
 
-def test_faults_say_what_the_real_server_says(server: Emulator, client: Client) -> None:
+def test_faults_have_the_real_servers_bodies(server: Emulator, client: Client) -> None:
     server.fail(429, times=2)
     server.fail(404)
     server.fail(502, on="create")
@@ -354,7 +356,7 @@ def test_faults_say_what_the_real_server_says(server: Emulator, client: Client) 
 @pytest.mark.parametrize(
     "status", [200, 302, 401, 403, 405, 410, 413, 422, 424, 500, 503, 599, 799]
 )
-def test_every_status_has_a_body(server: Emulator, client: Client, status: int) -> None:
+def test_every_error_status_has_a_body(server: Emulator, client: Client, status: int) -> None:
     server.fault("message", Fault(status=status, headers={"Retry-After": "2"}))
     got, _, headers = client.say()
     assert (got, headers["Retry-After"]) == (status, "2")
@@ -374,7 +376,7 @@ def test_every_status_has_a_body(server: Emulator, client: Client, status: int) 
         (599, ""),
     ],
 )
-def test_reasons_are_those_of_the_server_on_every_python(
+def test_reason_phrases_do_not_depend_on_the_python_version(
     server: Emulator, status: int, reason: str
 ) -> None:
     server.fault("other", Fault(status=status))
@@ -384,7 +386,7 @@ def test_reasons_are_those_of_the_server_on_every_python(
         assert connection.getresponse().reason == reason
 
 
-def test_disconnect_with_and_without_effect(server: Emulator, client: Client) -> None:
+def test_disconnect_before_and_after_processing(server: Emulator, client: Client) -> None:
     server.fault("create", Fault(disconnect=True), Fault(disconnect=True, processed=True))
     for expected in (1, 2):
         with pytest.raises(http.client.RemoteDisconnected):
@@ -399,15 +401,13 @@ def test_processed_message_is_stored(server: Emulator, client: Client) -> None:
     assert len(client.stored()) == 2
 
 
-def test_star_applies_to_any_request_and_delay_changes_nothing(
-    server: Emulator, client: Client
-) -> None:
+def test_wildcard_fault_applies_to_any_request(server: Emulator, client: Client) -> None:
     server.fault("*", Fault(delay=0.005), Fault(status=503))
     assert client.ask("GET", "/__data.json")[0] == 200
     assert client.ask("GET", "/__data.json")[0] == 503
 
 
-def test_hang_ends_with_the_client(server: Emulator, client: Client) -> None:
+def test_hang_ends_when_the_client_disconnects(server: Emulator, client: Client) -> None:
     server.fault("message", Fault(hang=True))
     with socket.create_connection(address(server)) as sock:
         sock.sendall(head("POST", f"/conversation/{client.conversation}", "{}"))
@@ -417,14 +417,14 @@ def test_hang_ends_with_the_client(server: Emulator, client: Client) -> None:
     server.wait_idle()
 
 
-def test_unknown_kinds_are_refused(server: Emulator) -> None:
+def test_unknown_kind_of_fault_is_rejected(server: Emulator) -> None:
     with pytest.raises(ValueError, match="unknown kind"):
         server.fault("mesage", Fault())
     with pytest.raises(ValueError, match="`on` must be `message`"):
         server.cut(on="create")
 
 
-def test_clear(server: Emulator, client: Client) -> None:
+def test_clear_removes_scripts_and_requests(server: Emulator, client: Client) -> None:
     server.fail(500)
     server.reply("x")
     server.cut(1)
@@ -433,7 +433,7 @@ def test_clear(server: Emulator, client: Client) -> None:
     assert "emulator" in events(client.say()[1])[-1]["generated_text"]
 
 
-# What can be looked at
+# Inspection
 
 
 def test_requests_are_recorded(server: Emulator, client: Client) -> None:
@@ -468,12 +468,14 @@ def test_requests_are_recorded(server: Emulator, client: Client) -> None:
         ("GET", "/nope", "other"),
     ],
 )
-def test_kinds(server: Emulator, method: str, path: str, kind: str) -> None:
+def test_fault_applies_to_its_kind_of_request(
+    server: Emulator, method: str, path: str, kind: str
+) -> None:
     server.fault(kind, Fault(status=418))
     assert Client(server).ask(method, path)[0] == 418
 
 
-def test_counters(server: Emulator, client: Client) -> None:
+def test_counters_reflect_requests(server: Emulator, client: Client) -> None:
     client.say()
     assert (server.generations, server.generating, server.sessions) == (1, 0, ["s"])
     assert server.accepted == 3
@@ -485,10 +487,10 @@ def test_wait_held_times_out(server: Emulator) -> None:
         server.wait_held(timeout=0.001)
 
 
-# Sessions, limits, bounds
+# Sessions and limits
 
 
-def test_forgotten_sessions_have_to_accept_again(server: Emulator, client: Client) -> None:
+def test_forgotten_session_must_accept_the_terms_again(server: Emulator, client: Client) -> None:
     server.forget_sessions()
     status, body, _ = client.say()
     assert (status, body) == (405, b'{"error":"You need to accept the welcome modal first"}')
@@ -498,14 +500,14 @@ def test_forgotten_sessions_have_to_accept_again(server: Emulator, client: Clien
     assert client.say()[0] == 200
 
 
-def test_token() -> None:
+def test_token_is_required() -> None:
     with Emulator(token="t0k") as server:
         client = Client(server)
         assert client.ask("GET", "/__data.json")[0] == 401
         assert client.ask("GET", "/__data.json", Authorization="Bearer t0k")[0] == 200
 
 
-def test_base_path_and_cookie_name() -> None:
+def test_base_path_and_cookie_name_can_be_set() -> None:
     with Emulator(base_path="/chat/", cookie_name="h2o") as server:
         assert server.url.endswith("/chat")
         client = Client(server, base="/chat")
@@ -519,7 +521,7 @@ def test_base_path_and_cookie_name() -> None:
         assert Client(server).ask("GET", "/__data.json")[0] == 404
 
 
-def test_all_addresses_have_their_own_origin() -> None:
+def test_origin_check_accepts_the_host_of_the_request() -> None:
     with Emulator(host="0.0.0.0") as server:
         client = Client(server)
         port = address(server)[1]
@@ -529,7 +531,7 @@ def test_all_addresses_have_their_own_origin() -> None:
             assert client.ask("POST", "/settings", "a=b", **headers)[0] == status
 
 
-def test_too_long_a_body() -> None:
+def test_request_body_is_limited() -> None:
     with Emulator(max_body=1000) as server:
         client = Client(server)
         client.open()
@@ -544,7 +546,7 @@ def test_too_long_a_body() -> None:
         assert exchange(server, start + chunked).startswith(b"HTTP/1.1 500 ")
 
 
-def test_everything_is_bounded() -> None:
+def test_stored_objects_are_limited() -> None:
     options: dict[str, int] = {
         "max_sessions": 2,
         "max_conversations": 3,
@@ -565,7 +567,7 @@ def test_everything_is_bounded() -> None:
         assert len(server.requests) == 5
 
 
-def test_rate_limit_by_session_and_by_address() -> None:
+def test_rate_limit_counts_per_session_and_per_address() -> None:
     now = [0.0]
     for version, allowed, other in (("0.4", 3, 200), ("0.6", 2, 429)):
         options: Any = {"version": version, "rate_limit": 2, "sweep": 0, "clock": lambda: now[0]}
@@ -580,7 +582,7 @@ def test_rate_limit_by_session_and_by_address() -> None:
             assert one.say()[0] == 200
 
 
-def test_retired_model(server: Emulator, client: Client) -> None:
+def test_retired_model_is_an_error(server: Emulator, client: Client) -> None:
     _, body, _ = client.ask("POST", "/conversation", {"model": DEFAULT_MODELS[1].name})
     client.conversation = json.loads(body)["conversationId"]
     server.retire(DEFAULT_MODELS[1].name)
@@ -589,7 +591,7 @@ def test_retired_model(server: Emulator, client: Client) -> None:
         server.retire(MODEL)
 
 
-def test_long_histories_are_cut_to_their_last_words() -> None:
+def test_long_history_is_truncated_to_its_last_words() -> None:
     asked: list[str] = []
 
     def engine(request: GenerationRequest) -> str:
@@ -607,7 +609,7 @@ def test_long_histories_are_cut_to_their_last_words() -> None:
 # Searches
 
 
-def test_scripted_search(server: Emulator, client: Client) -> None:
+def test_search_sends_scripted_messages(server: Emulator, client: Client) -> None:
     server.search(WebSearch("It was us.", query=" who won", links=["https://example.com/a"]))
     connection = http.client.HTTPConnection(client.address, timeout=30)
     path = f"/conversation/{client.conversation}/web-search?prompt=Who"
@@ -616,7 +618,7 @@ def test_scripted_search(server: Emulator, client: Client) -> None:
     data = b""
     while b'"result"' not in data:
         data += answer.read1()
-    server.wait_idle()  # a search that has said all counts as idle, though it never ends
+    server.wait_idle()  # a search without further messages counts as idle, though it never ends
     answer.close()
     connection.close()
     last = data[data.rindex(b'{"messages"') :]
@@ -631,10 +633,10 @@ def test_scripted_search(server: Emulator, client: Client) -> None:
 
 
 class Counting:
-    """An engine that yields tokens, and refuses on demand."""
+    """An engine that yields tokens, and rejects a request when told to."""
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Token | str]:
-        """Count to three, or refuse."""
+        """Count to three, or reject the request."""
         if "refuse" in request.prompt:
             raise UpstreamError(422, {"error": "no", "error_type": "validation"})
         if "break" in request.prompt:
@@ -644,7 +646,7 @@ class Counting:
         yield Token(" three", "length")
 
 
-def test_engines(caplog: pytest.LogCaptureFixture) -> None:
+def test_custom_engine_answers_and_fails(caplog: pytest.LogCaptureFixture) -> None:
     with Emulator(engine=Counting()) as server:
         client = Client(server)
         client.open()
@@ -655,13 +657,14 @@ def test_engines(caplog: pytest.LogCaptureFixture) -> None:
         assert client.stored()[-1] == ("assistant", " one two three")
 
 
-# Life
+# Start and shutdown
 
 
-def test_it_shares_nothing_with_the_client() -> None:
-    """A mistake in both would hide; and nothing is needed but what httpx brings."""
-    # The engines that ask a real model server need a client, and are imported when used. How an
-    # extra is installed has nothing to do with the protocol.
+def test_emulator_does_not_import_the_client() -> None:
+    """Shared code would hide a mistake made in both; the emulator needs only httpx's
+    dependencies."""
+    # The engines for model servers need a client, and are imported lazily. Hints on how to install
+    # an extra do not concern the protocol.
     more = {"engines/http.py": {"httpx"}, "engines/local.py": {"h2o_client.extras"}}
     folder = Path(emulator.__file__).parent
     for path in folder.rglob("*.py"):
@@ -678,7 +681,7 @@ def test_it_shares_nothing_with_the_client() -> None:
                 assert own or known, f"{path.name} imports {name}"
 
 
-def test_it_can_be_started_again() -> None:
+def test_emulator_can_be_restarted() -> None:
     server = Emulator()
     for _ in range(2):
         with server:
@@ -688,7 +691,7 @@ def test_it_can_be_started_again() -> None:
     assert server.generations == 2
 
 
-def test_close_ends_everything() -> None:
+def test_close_ends_streams_and_threads() -> None:
     before = threading.active_count()
     server = Emulator()
     server.close()
@@ -714,14 +717,14 @@ def test_close_ends_everything() -> None:
         pass
 
 
-def test_a_port_in_use_is_an_error(server: Emulator) -> None:
+def test_port_in_use_is_an_error(server: Emulator) -> None:
     other = Emulator(port=address(server)[1])
     with pytest.raises(OSError, match="in use"):
         other.start()
 
 
 @pytest.mark.slow
-def test_many_streams_at_once(server: Emulator, client: Client) -> None:
+def test_many_concurrent_streams(server: Emulator, client: Client) -> None:
     count = 200
     server.reply(*[Answer(" a b", hold_after=1)] * count)
     body = json.dumps({"inputs": "x", "stream": True, "options": {}})
@@ -740,7 +743,7 @@ def test_many_streams_at_once(server: Emulator, client: Client) -> None:
     assert server.generations == count
 
 
-def test_garbage_is_a_bad_request(server: Emulator) -> None:
+def test_malformed_http_is_a_bad_request(server: Emulator) -> None:
     assert exchange(server, b"what?\r\n\r\n").startswith(b"HTTP/1.1 400 Bad Request")
 
 
@@ -759,13 +762,13 @@ def test_deeply_nested_json_is_answered(
     assert caplog.text == ""
 
 
-def test_nested_json_is_passed_on(client: Client) -> None:
+def test_nested_json_is_accepted(client: Client) -> None:
     nested = json.loads("[" * 150 + "]" * 150)
     status, _, _ = client.say("Hi", {"made_up": nested})
     assert status == 200
 
 
-def test_an_unexpected_error_is_an_internal_error(
+def test_unexpected_error_is_a_500_response(
     server: Emulator,
     client: Client,
     monkeypatch: pytest.MonkeyPatch,
@@ -781,13 +784,13 @@ def test_an_unexpected_error_is_an_internal_error(
     assert client.say()[0] == 200
 
 
-def test_head_of_an_endless_answer_has_no_body(client: Client) -> None:
+def test_head_request_has_no_body(client: Client) -> None:
     path = f"/conversation/{client.conversation}/web-search?prompt=Who"
     status, body, _ = client.ask("HEAD", path)
     assert (status, body) == (200, b"")
 
 
-def test_expect_continue(server: Emulator) -> None:
+def test_expect_continue_is_confirmed(server: Emulator) -> None:
     data = head("POST", "/conversation", "{}").replace(
         b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"
     )
@@ -819,7 +822,7 @@ def raw(server: Emulator, method: str, path: str, body: str) -> bytes:
 
 
 def exchange(server: Emulator, data: bytes, until_end: bytes = b"") -> bytes:
-    """Send bytes; read up to an ending, or what comes first."""
+    """Send bytes; read up to an ending, or until data arrives."""
     with socket.create_connection(address(server), timeout=30) as sock:
         sock.sendall(data)
         received = sock.recv(65536)
@@ -840,7 +843,7 @@ def sockets(server: Emulator, count: int) -> Iterator[list[socket.socket]]:
             sock.close()
 
 
-def test_the_text_of_all_conversations_is_bounded() -> None:
+def test_total_text_of_conversations_is_limited() -> None:
     with Emulator(max_stored=2000) as server:
         clients = [Client(server, session=f"s{n}") for n in range(6)]
         for client in clients:
@@ -853,7 +856,7 @@ def test_the_text_of_all_conversations_is_bounded() -> None:
         assert clients[-1].conversation in {conversation.id for conversation in kept}
 
 
-def test_the_bodies_of_remembered_requests_are_bounded() -> None:
+def test_total_size_of_recorded_requests_is_limited() -> None:
     with Emulator(max_request_bytes=1000) as server:
         client = Client(server)
         client.open()
@@ -870,7 +873,7 @@ def test_the_bodies_of_remembered_requests_are_bounded() -> None:
         (Fault(status=204), 204, None),
     ],
 )
-def test_a_fault_has_the_status_and_the_headers_given(
+def test_fault_has_the_given_status_and_headers(
     server: Emulator, client: Client, fault: Fault, status: int, location: str | None
 ) -> None:
     server.fault("root", fault)

@@ -1,4 +1,4 @@
-"""What no recording of the servers of 2025 shows: endings, stops, storing, reattaching."""
+"""Behaviour of 2025 servers that no recording shows: endings, stops, storing, reattaching."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from h2o_client.emulator import (
     Intervals,
 )
 
-# The stream
+# Stream
 
 
 def test_tokens_are_padded_to_16_units(peer: Peer) -> None:
@@ -41,20 +41,20 @@ def test_tokens_are_padded_to_16_units(peer: Peer) -> None:
     padded = ["a" + "\0" * 15, " 👋" + "\0" * 13, "x" * 15 + "\0", "y" * 16, "z" * 20]
     assert sent == [*padded, "n" + "\0" * 15]
     assert got.final is not None
-    assert got.final["text"] == "".join(tokens)  # a NUL of the model's own is there alone
+    assert got.final["text"] == "".join(tokens)  # a NUL in the model's own text is not padding
     assert rb'"a\u0000\u0000' in got.body
 
 
-def test_halves_of_a_pair_are_sent_as_they_come(peer: Peer) -> None:
+def test_split_surrogate_pairs_are_sent_unchanged(peer: Peer) -> None:
     peer.server.reply(["\ud83d", "\udc4b", " alone: \ud83d!"])
     got = peer.say()
     assert rb'"token":"\ud83d\u0000' in got.body
     assert rb'"token":"\udc4b\u0000' in got.body
-    assert rb'alone: \ud83d!","interrupted"' in got.body  # of the whole pair, too, two escapes
+    assert rb'alone: \ud83d!","interrupted"' in got.body  # two escapes for the complete pair, too
     assert peer.messages()[-1]["content"] == "👋 alone: \ufffd!"
 
 
-def test_signs_of_life_come_while_the_model_is_silent(peer: Peer) -> None:
+def test_keep_alives_are_sent_while_the_model_is_silent(peer: Peer) -> None:
     peer.server.reply(Answer(" x", hold_after=0))
     stream = peer.send()
     for _ in range(5):
@@ -63,14 +63,14 @@ def test_signs_of_life_come_while_the_model_is_silent(peer: Peer) -> None:
     assert b"finished" in stream.rest().body
 
 
-def test_the_spaces_follow_the_final_answer(peer: Peer) -> None:
+def test_padding_spaces_follow_the_final_answer(peer: Peer) -> None:
     peer.server.reply(" x")
     body = peer.say().body
     assert re.search(rb'"interrupted":false}\n {4096}{"type"', body)
     assert body.count(b" " * 4096) == 1
 
 
-def test_white_space_at_the_end_is_trimmed(peer: Peer) -> None:
+def test_trailing_whitespace_is_stripped(peer: Peer) -> None:
     peer.server.reply([" one", " two", " \n"])
     got = peer.say()
     assert (got.text, got.final) == (
@@ -80,7 +80,7 @@ def test_white_space_at_the_end_is_trimmed(peer: Peer) -> None:
     assert peer.messages()[-1]["content"] == " one two"
 
 
-def test_an_answer_of_white_space_fails_after_its_final_answer(peer: Peer) -> None:
+def test_blank_answer_fails_after_its_final_answer(peer: Peer) -> None:
     peer.server.reply([" ", "\n"])
     kinds = [event.get("status", event["type"]) for event in peer.say().events]
     assert [kind for kind in kinds if kind not in {"title", "stream"}] == [
@@ -91,7 +91,7 @@ def test_an_answer_of_white_space_fails_after_its_final_answer(peer: Peer) -> No
     assert peer.messages()[-1]["interrupted"] is False
 
 
-def test_a_model_server_that_cannot_be_reached(peer: Peer) -> None:
+def test_unreachable_model_server_is_an_error_event(peer: Peer) -> None:
     peer.server.reply(Answer(ending="down"))
     assert peer.say().events[-1] == error(message="Connection error.")
 
@@ -106,7 +106,9 @@ def test_a_model_server_that_cannot_be_reached(peer: Peer) -> None:
         (Answer(status=429, again=Answer(status=500, again=" z")), " z", " z"),
     ],
 )
-def test_it_asks_again(peer: Peer, answer: Answer, text: str, streamed: str) -> None:
+def test_interrupted_answer_is_requested_again(
+    peer: Peer, answer: Answer, text: str, streamed: str
+) -> None:
     peer.server.reply(answer)
     got = peer.say()
     assert got.final == {"type": "finalAnswer", "text": text, "interrupted": False}
@@ -114,7 +116,7 @@ def test_it_asks_again(peer: Peer, answer: Answer, text: str, streamed: str) -> 
     assert peer.messages()[-1]["content"] == text
 
 
-def test_what_breaks_off_twice_is_stored_doubled(either: Peer) -> None:
+def test_answer_interrupted_twice_is_stored_doubled(either: Peer) -> None:
     either.server.reply(Answer([" x", " y"], ending="cut"))
     got = either.say()
     assert got.events[-1] == error(message="terminated")
@@ -124,7 +126,7 @@ def test_what_breaks_off_twice_is_stored_doubled(either: Peer) -> None:
     assert "interrupted" not in stored
 
 
-def test_a_refusal_is_passed_on_after_six_tries() -> None:
+def test_rejection_is_reported_after_six_attempts() -> None:
     asked: list[GenerationRequest] = []
 
     def refuse(request: GenerationRequest) -> Answer:
@@ -138,7 +140,7 @@ def test_a_refusal_is_passed_on_after_six_tries() -> None:
         assert len([request for request in asked if request.stream]) == 6
 
 
-def test_the_response_is_held_open_for_the_title(peer: Peer) -> None:
+def test_response_stays_open_for_the_title(peer: Peer) -> None:
     peer.server.reply(Answer(" x", hold_title=True))
     stream = peer.send("What is this about?")
     peer.server.wait_held()
@@ -150,13 +152,13 @@ def test_the_response_is_held_open_for_the_title(peer: Peer) -> None:
     assert peer.history()["title"] == "What is this about?"
 
 
-def test_only_a_new_conversation_gets_a_title(peer: Peer) -> None:
+def test_renamed_conversation_gets_no_other_title(peer: Peer) -> None:
     peer.ask("PATCH", f"/conversation/{peer.conversation}", {"title": "Mine"})
     assert "title" not in {event["type"] for event in peer.say().events}
     assert peer.history()["title"] == "Mine"
 
 
-def test_without_a_title_from_the_model_the_first_words_are_taken() -> None:
+def test_first_words_become_the_title_if_the_model_gives_none() -> None:
     def answer(request: GenerationRequest) -> Answer:
         return Answer(" x") if request.stream else Answer(status=500)
 
@@ -167,7 +169,7 @@ def test_without_a_title_from_the_model_the_first_words_are_taken() -> None:
         assert peer.history()["title"] == "one two three four five"
 
 
-def test_the_turn_is_stored_before_the_response_closes() -> None:
+def test_turn_is_stored_before_the_response_ends() -> None:
     with emulator(intervals=Intervals()) as server:
         peer = Peer(server)
         peer.create()
@@ -181,8 +183,8 @@ def test_the_turn_is_stored_before_the_response_closes() -> None:
 # Stops
 
 
-def test_a_stop_cuts_the_answer_back_to_what_was_seen(either: Peer) -> None:
-    """0.10 does not look at what was seen."""
+def test_stop_truncates_the_answer_to_what_was_seen(either: Peer) -> None:
+    """0.10 ignores what the client has seen."""
     name = str(uuid4())
     either.server.reply(SLOW)
     stream = either.send(generationId=name)
@@ -207,7 +209,9 @@ def test_a_stop_cuts_the_answer_back_to_what_was_seen(either: Peer) -> None:
         {"seenContentLength": 99},
     ],
 )
-def test_a_stop_that_names_no_point_of_this_run(peer: Peer, point: dict[str, Any]) -> None:
+def test_stop_with_an_invalid_position_keeps_the_whole_answer(
+    peer: Peer, point: dict[str, Any]
+) -> None:
     name = str(uuid4())
     peer.server.reply(SLOW)
     stream = peer.send(generationId=name)
@@ -218,7 +222,7 @@ def test_a_stop_that_names_no_point_of_this_run(peer: Peer, point: dict[str, Any
     assert stream.rest().final == {"type": "finalAnswer", "text": " a b", "interrupted": True}
 
 
-def test_a_stop_ends_all_runs_of_a_conversation_also_those_whose_client_has_left(
+def test_stop_ends_every_generation_of_the_conversation(
     peer: Peer,
 ) -> None:
     peer.server.reply(SLOW, SLOW)
@@ -231,8 +235,8 @@ def test_a_stop_ends_all_runs_of_a_conversation_also_those_whose_client_has_left
     assert peer.server.stops == 2
 
 
-def test_a_stop_with_nothing_running_ends_the_next_message(either: Peer) -> None:
-    """Of the newer server alone."""
+def test_stop_without_a_generation_ends_the_next_one(either: Peer) -> None:
+    """Only on the newer server."""
     main = "conversation" in either.ask("POST", "/conversation", {"model": MODEL}).json
     either.stop()
     either.server.reply(Answer([" a", " b"], hold_after=1))
@@ -245,7 +249,7 @@ def test_a_stop_with_nothing_running_ends_the_next_message(either: Peer) -> None
         assert stream.rest().final == {"type": "finalAnswer", "text": " a b", "interrupted": False}
 
 
-def test_a_kept_stop_is_forgotten_after_five_seconds() -> None:
+def test_pending_stop_expires_after_five_seconds() -> None:
     now = [1_000_000.0]
     with emulator(clock=lambda: now[0], stop_poll=0.0) as server:
         peer = Peer(server)
@@ -264,7 +268,7 @@ def test_a_kept_stop_is_forgotten_after_five_seconds() -> None:
             now[0] += 10
 
 
-def test_a_stop_that_did_its_work_is_not_kept(peer: Peer) -> None:
+def test_effective_stop_does_not_affect_the_next_message(peer: Peer) -> None:
     peer.server.reply(SLOW, SLOW)
     stream = peer.send()
     peer.server.wait_held()
@@ -276,10 +280,10 @@ def test_a_stop_that_did_its_work_is_not_kept(peer: Peer) -> None:
     assert stream.rest().final == {"type": "finalAnswer", "text": " a b c d", "interrupted": False}
 
 
-# What is stored when, and who overwrites whom
+# Storing
 
 
-def test_the_newer_server_stores_the_text_so_far_from_time_to_time(peer: Peer) -> None:
+def test_newer_server_stores_partial_text_periodically(peer: Peer) -> None:
     peer.server.reply(SLOW)
     stream = peer.send()
     peer.server.wait_held()
@@ -289,7 +293,7 @@ def test_the_newer_server_stores_the_text_so_far_from_time_to_time(peer: Peer) -
     stream.rest()
 
 
-def test_before_its_first_store_only_the_question_is_there() -> None:
+def test_only_the_question_is_stored_at_first() -> None:
     for version in ("main", "0.10"):
         with emulator(version=version, intervals=Intervals()) as server:
             peer = Peer(server)
@@ -301,7 +305,7 @@ def test_before_its_first_store_only_the_question_is_there() -> None:
             question, answer = peer.messages()[1:]
             assert (question["content"], answer["content"]) == ("Hello", "")
             assert answer.get("generationId") == (name if version == "main" else None)
-            stream.close()  # now it is stored at once
+            stream.close()  # stored at once
             eventually(partial(has_text, peer, " a b"))
             server.release()
             server.wait_idle()
@@ -312,7 +316,7 @@ def has_text(peer: Peer, text: str) -> bool:
     return bool(peer.messages()[-1]["content"] == text)
 
 
-def test_a_rename_in_mid_stream_is_lost(peer: Peer) -> None:
+def test_rename_during_a_stream_is_lost(peer: Peer) -> None:
     peer.say()
     peer.server.reply(SLOW)
     stream = peer.send()
@@ -323,7 +327,7 @@ def test_a_rename_in_mid_stream_is_lost(peer: Peer) -> None:
     assert peer.history()["title"] == "Hello"
 
 
-def test_the_run_that_ends_last_wipes_out_the_other() -> None:
+def test_last_generation_to_end_overwrites_the_other() -> None:
     with emulator(intervals=Intervals()) as server:
         peer = Peer(server)
         peer.create()
@@ -339,7 +343,7 @@ def test_the_run_that_ends_last_wipes_out_the_other() -> None:
         assert [item["content"] for item in peer.messages()][3:] == ["slow", " a b c d"]
 
 
-def test_a_message_sent_twice_is_stored_twice(peer: Peer) -> None:
+def test_message_sent_twice_is_stored_twice(peer: Peer) -> None:
     name = str(uuid4())
     for _ in range(2):
         peer.say("same", peer.root, generationId=name)
@@ -351,7 +355,7 @@ def test_a_message_sent_twice_is_stored_twice(peer: Peer) -> None:
 # Reattaching
 
 
-def test_a_client_reattaches_in_mid_stream(peer: Peer) -> None:
+def test_client_can_reattach_during_a_stream(peer: Peer) -> None:
     name = str(uuid4())
     peer.server.reply(SLOW)
     peer.send(generationId=name).close()
@@ -362,7 +366,7 @@ def test_a_client_reattaches_in_mid_stream(peer: Peer) -> None:
     peer.server.release()
     text, numbers, end = told(stream.rest().body.lstrip())
     assert (text, numbers[0], end) == (" c d", number + 1, "completed")
-    # As often as one likes, from any number.
+    # As often as needed, from any number.
     text, numbers, end = told(follow(peer, generationId=name).rest().body)
     assert (text, end) == (" a b c d", "completed")
     assert numbers == [*range(1, len(numbers) + 1)]
@@ -371,7 +375,7 @@ def test_a_client_reattaches_in_mid_stream(peer: Peer) -> None:
     assert told(follow(peer, fromSeq=len(numbers)).rest().body)[:2] == ("", [])
 
 
-def test_a_client_that_reattached_can_be_lost_again(peer: Peer) -> None:
+def test_reattached_client_can_be_cut(peer: Peer) -> None:
     peer.say()
     peer.server.cut(after=1, on="reattach")
     with pytest.raises(IncompleteRead) as caught:
@@ -392,13 +396,13 @@ def test_a_client_that_reattached_can_be_lost_again(peer: Peer) -> None:
         (Answer(status=400), "error"),
     ],
 )
-def test_how_a_run_ended_is_told(peer: Peer, answer: Answer, end: str) -> None:
+def test_reattached_client_receives_the_ending(peer: Peer, answer: Answer, end: str) -> None:
     peer.server.reply(answer)
     peer.say()
     assert told(follow(peer).rest().body)[2] == end
 
 
-def test_a_run_that_was_stopped(peer: Peer) -> None:
+def test_reattached_client_receives_a_stop(peer: Peer) -> None:
     peer.server.reply(SLOW)
     stream = peer.send()
     peer.server.wait_held()
@@ -407,7 +411,7 @@ def test_a_run_that_was_stopped(peer: Peer) -> None:
     assert told(follow(peer).rest().body)[2] == "interrupted"
 
 
-def test_the_older_server_does_not_reattach() -> None:
+def test_older_server_does_not_support_reattaching() -> None:
     with emulator(version="0.10") as server:
         peer = Peer(server)
         peer.create()
@@ -416,7 +420,7 @@ def test_the_older_server_does_not_reattach() -> None:
         assert (got.status, got.headers["content-type"]) == (404, "text/html")
 
 
-def test_a_client_that_reattached_may_leave(peer: Peer) -> None:
+def test_reattached_client_can_disconnect(peer: Peer) -> None:
     peer.server.reply(SLOW)
     stream = peer.send()
     peer.server.wait_held()
@@ -426,11 +430,11 @@ def test_a_client_that_reattached_may_leave(peer: Peer) -> None:
     peer.server.wait_idle()
 
 
-# Where the client is lost
+# Lost clients
 
 
 @pytest.mark.parametrize("answer", [Answer(WORDS, drop_after=2), Answer(WORDS)])
-def test_generation_goes_on_when_the_client_is_lost(peer: Peer, answer: Answer) -> None:
+def test_generation_continues_after_the_client_is_lost(peer: Peer, answer: Answer) -> None:
     peer.server.reply(answer)
     if answer.drop_after is None:
         peer.server.cut(after=2)
@@ -441,7 +445,7 @@ def test_generation_goes_on_when_the_client_is_lost(peer: Peer, answer: Answer) 
     assert peer.messages()[-1]["content"] == " a b c d"
 
 
-def test_the_client_is_lost_at_any_byte(peer: Peer) -> None:
+def test_cut_can_be_at_any_byte(peer: Peer) -> None:
     for limit in (1, 40, 300, 3000):
         peer.server.reply(Answer(" x y", drop_after_bytes=limit))
         with pytest.raises(IncompleteRead) as caught:
@@ -451,7 +455,7 @@ def test_the_client_is_lost_at_any_byte(peer: Peer) -> None:
         assert peer.messages()[-1]["content"] == " x y"
 
 
-def test_the_client_is_lost_before_any_header(peer: Peer) -> None:
+def test_cut_can_be_before_the_headers(peer: Peer) -> None:
     peer.server.reply(Answer(" x", drop_after=0))
     with pytest.raises(ConnectionError):
         peer.say(None, peer.root, inputs="Hello")

@@ -1,4 +1,5 @@
-"""What no recording of the servers of 2025 shows: the tree, forms, files, limits, engines."""
+"""Behaviour of 2025 servers that no recording shows: message tree, forms, files, limits,
+engines."""
 
 from __future__ import annotations
 
@@ -32,10 +33,10 @@ from h2o_client.emulator import (
 )
 from h2o_client.emulator.engines.turns import without_system
 
-# The tree
+# Message tree
 
 
-def test_the_model_sees_the_path_alone() -> None:
+def test_model_sees_only_the_path_to_the_message() -> None:
     asked: list[GenerationRequest] = []
 
     def answer(request: GenerationRequest) -> Answer:
@@ -62,7 +63,7 @@ def test_the_model_sees_the_path_alone() -> None:
         assert len(above["children"]) == 2
 
 
-def test_thoughts_of_earlier_answers_go_apart_on_the_newer_server() -> None:
+def test_newer_server_sends_earlier_reasoning_separately() -> None:
     for version, expected in (
         ("main", {"content": "so", "reasoning_content": "hm"}),
         ("0.10", {"content": "<think>hm</think>so"}),
@@ -93,7 +94,7 @@ def test_thoughts_of_earlier_answers_go_apart_on_the_newer_server() -> None:
         ({"id": "root", "inputs": "x", "generationId": "x"}, 500, "An error occurred"),
     ],
 )
-def test_messages_that_are_refused(
+def test_invalid_messages_are_rejected(
     peer: Peer, fields: dict[str, Any], status: int, message: str
 ) -> None:
     data = {name: peer.root if value == "root" else value for name, value in fields.items()}
@@ -102,26 +103,26 @@ def test_messages_that_are_refused(
     assert len(peer.messages()) == 1
 
 
-def test_the_older_server_does_not_look_at_the_generation_id() -> None:
+def test_older_server_ignores_the_generation_id() -> None:
     with emulator(version="0.10") as server:
         peer = Peer(server)
         peer.create()
         assert peer.say("x", generationId="no UUID").final
 
 
-def test_what_the_prompt_becomes(peer: Peer) -> None:
+def test_prompt_is_normalised(peer: Peer) -> None:
     peer.say("a\r\nb \ud83d c")
     assert peer.messages()[1]["content"] == "a\nb \ufffd c"
 
 
-# The form
+# Forms
 
 
 def post(peer: Peer, body: bytes, kind: str = f"multipart/form-data; boundary={BOUNDARY}") -> Got:
     return peer.ask("POST", f"/conversation/{peer.conversation}", body, Content_Type=kind)
 
 
-def test_a_form_is_read_strictly(peer: Peer) -> None:
+def test_forms_are_parsed_strictly(peer: Peer) -> None:
     data = {"id": peer.root, "inputs": "Hello"}
     whole = form(data)
     line = b"--" + BOUNDARY.encode()
@@ -151,7 +152,7 @@ def test_a_form_is_read_strictly(peer: Peer) -> None:
     assert post(peer, whole, "text/plain").status == 500
 
 
-def test_too_large_a_body(either: Peer) -> None:
+def test_request_body_size_is_limited(either: Peer) -> None:
     main = "conversation" in either.ask("POST", "/conversation", {"model": MODEL}).json
     got = post(either, form({"id": either.root, "inputs": "x" * (15 * 1024 * 1024)}))
     assert (got.status, got.json["message"]) == (413 if main else 500, "An error occurred")
@@ -164,7 +165,7 @@ def encoded(data: bytes) -> bytes:
     return base64.b64encode(data)
 
 
-def test_what_a_model_does_not_take_is_dropped_without_a_word() -> None:
+def test_unsupported_file_is_dropped_silently() -> None:
     chats: list[Any] = []
 
     def answer(request: GenerationRequest) -> Answer:
@@ -197,7 +198,7 @@ def test_what_a_model_does_not_take_is_dropped_without_a_word() -> None:
 
 
 @pytest.mark.slow
-def test_files_that_are_refused(peer: Peer) -> None:
+def test_invalid_files_are_rejected(peer: Peer) -> None:
     text = "text/plain"
     assert peer.say("x", None, ("other;x", text, b"eA==")).status == 500
     big = ("base64;big.txt", text, encoded(b"x" * (10 * 1024 * 1024 + 1)))
@@ -207,10 +208,10 @@ def test_files_that_are_refused(peer: Peer) -> None:
     assert got.events[-1] == error(statusCode=404)
 
 
-# The rest of the service
+# Other endpoints
 
 
-def test_the_list_has_thirty_on_a_page(peer: Peer) -> None:
+def test_conversation_list_has_thirty_per_page(peer: Peer) -> None:
     made = [peer.conversation, *(peer.create() for _ in range(30))]
     first, second = (peer.ask("GET", f"/api/v2/conversations?p={p}").value for p in (0, 1))
     assert (len(first["conversations"]), first["hasMore"]) == (30, True)
@@ -220,7 +221,7 @@ def test_the_list_has_thirty_on_a_page(peer: Peer) -> None:
     assert peer.ask("DELETE", "/api/v2/conversations").value == 31
 
 
-def test_sharing_is_on_unless_a_post_says_otherwise(peer: Peer) -> None:
+def test_sharing_is_enabled_unless_a_post_disables_it(peer: Peer) -> None:
     def shares() -> bool:
         found: bool = peer.ask("GET", "/api/v2/user/settings").value[
             "shareConversationsWithModelAuthors"
@@ -234,14 +235,14 @@ def test_sharing_is_on_unless_a_post_says_otherwise(peer: Peer) -> None:
     assert shares()
 
 
-def test_a_title_that_is_refused_in_the_newer_form(peer: Peer) -> None:
+def test_invalid_title_is_rejected(peer: Peer) -> None:
     path = f"/api/v2/conversations/{peer.conversation}"
     assert peer.ask("PATCH", path, {"title": " "}).value == {"success": True}
     for title in ("", "x" * 101, None):
         assert peer.ask("PATCH", path, {"title": title}).status == 400
 
 
-def test_a_share_outlives_its_conversation_and_keeps_its_id_while_nothing_changes(
+def test_share_outlives_its_conversation_and_has_a_stable_id(
     peer: Peer,
 ) -> None:
     peer.say()
@@ -261,10 +262,10 @@ def test_a_share_outlives_its_conversation_and_keeps_its_id_while_nothing_change
     got = other.ask("POST", "/api/v2/conversations/import-share", {"shareId": "unknown"})
     assert got.status == 404
     other.conversation = imported[0]["conversationId"]
-    assert "title" not in {event["type"] for event in other.say().events}  # it has one
+    assert "title" not in {event["type"] for event in other.say().events}  # it already has a title
 
 
-def test_a_minute_of_silence_lifts_the_limit() -> None:
+def test_rate_limit_ends_after_a_minute_without_messages() -> None:
     now = [1_000_000.0]
     with emulator(rate_limit=1, clock=lambda: now[0]) as server:
         peer = Peer(server)
@@ -277,7 +278,7 @@ def test_a_minute_of_silence_lifts_the_limit() -> None:
         assert peer.ask("GET", "/api/v2/conversations").status == 200
 
 
-def test_limits_of_length() -> None:
+def test_message_length_and_count_are_limited() -> None:
     with emulator(message_length=3, max_messages=2) as server:
         peer = Peer(server)
         peer.create()
@@ -287,7 +288,7 @@ def test_limits_of_length() -> None:
         assert peer.say("x").status == 429
 
 
-def test_a_retired_model(peer: Peer) -> None:
+def test_retired_model_is_rejected(peer: Peer) -> None:
     server = peer.server
     second = server._service.models[1].name
     peer.create(model=second)
@@ -296,7 +297,7 @@ def test_a_retired_model(peer: Peer) -> None:
     assert (got.status, got.json) == (410, {"message": "Model not available anymore"})
 
 
-def test_the_origin_of_a_form(peer: Peer) -> None:
+def test_origin_of_a_form_must_match(peer: Peer) -> None:
     body = form({"id": peer.root, "inputs": "x"})
     kind = f"multipart/form-data; boundary={BOUNDARY}"
     port = peer.address.partition(":")[2]
@@ -312,13 +313,13 @@ def test_the_origin_of_a_form(peer: Peer) -> None:
         got = peer.ask("POST", path, body, Content_Type=kind, Origin=origin)
         assert (origin, got.status) == (origin, status)
         assert ("set-cookie" in got.headers) is (status == 200)
-    # Of JSON it is not asked; but it has to be a URL for the newer endpoints.
+    # JSON requests need no matching origin, but the newer endpoints reject an invalid URL.
     for origin, status in {"http://example.com": 200, "null": 500, None: 200}.items():
         assert peer.ask("GET", "/api/v2/models", Origin=origin).status == status
         assert peer.ask("POST", "/conversation", {"model": MODEL}, Origin=origin).status == 200
 
 
-def test_a_bearer_token_without_a_cookie(peer: Peer) -> None:
+def test_unknown_bearer_token_needs_a_cookie(peer: Peer) -> None:
     asked = partial(peer.ask, "GET", "/api/v2/models", Authorization="Bearer x")
     assert asked().status == 200
     assert asked(Cookie=None).status == 500
@@ -329,7 +330,7 @@ def test_a_bearer_token_without_a_cookie(peer: Peer) -> None:
         assert other.ask("GET", path, Authorization="Bearer secret", Cookie=None).status == 200
 
 
-def test_a_session_that_is_logged_in() -> None:
+def test_login_protects_a_conversation() -> None:
     with emulator(login="mine") as server:
         peer = Peer(server, "mine")
         peer.create()
@@ -347,7 +348,7 @@ def test_a_session_that_is_logged_in() -> None:
         assert got.status == 302
 
 
-def test_a_base_path() -> None:
+def test_base_path_is_part_of_every_url() -> None:
     with emulator(base_path="/chat") as server:
         peer = Peer(server)
         peer.create()
@@ -361,7 +362,7 @@ def test_a_base_path() -> None:
 # Scripts, engines, recordings
 
 
-def test_faults_by_kind(peer: Peer) -> None:
+def test_faults_apply_to_their_kind_of_request(peer: Peer) -> None:
     server = peer.server
     server.fail(on="flags", status=503)
     server.fail(status=429)
@@ -382,7 +383,7 @@ def test_faults_by_kind(peer: Peer) -> None:
         assert (got.status, got.json["message"]) == (status, message)
 
 
-def test_the_kinds_of_requests(peer: Peer) -> None:
+def test_kinds_of_requests_are_recorded(peer: Peer) -> None:
     path = f"/conversation/{peer.conversation}"
     peer.server.clear()
     for method, where in [
@@ -407,7 +408,7 @@ def test_the_kinds_of_requests(peer: Peer) -> None:
     ]
 
 
-def test_an_openai_server_is_asked_as_the_real_one_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openai_request_matches_the_real_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "key")
     stub = OpenAIStub(list(WHOLE))
     with running(stub) as model_server, emulator(engine=f"openai:{model_server.url}#m") as server:
@@ -421,7 +422,7 @@ def test_an_openai_server_is_asked_as_the_real_one_asks(monkeypatch: pytest.Monk
     assert asked == [{"model": "m", "messages": messages, "stream": True}]
 
 
-def test_a_text_generation_inference_server() -> None:
+def test_tgi_model_server_answers() -> None:
     def tgi(asked: Asked, handler: Handler) -> None:
         if not asked.json().get("stream"):
             handler.whole(200, b'[{"generated_text":" Its title"}]', "application/json")
@@ -440,7 +441,7 @@ def test_a_text_generation_inference_server() -> None:
     assert server.generations == 1
 
 
-def test_a_model_in_this_process_gets_the_system_message_in_the_question() -> None:
+def test_local_model_gets_the_system_message_in_the_question() -> None:
     chat = [{"role": "system", "content": "P"}, {"role": "user", "content": "Hi"}]
     assert without_system(chat) == [{"role": "user", "content": "P\n\nHi"}]
     assert without_system(chat[1:]) == chat[1:]
@@ -455,7 +456,7 @@ def test_a_model_in_this_process_gets_the_system_message_in_the_question() -> No
         ([delta(" x"), "[DONE]"], FINISHED),
     ],
 )
-def test_how_an_answer_of_an_openai_server_ends(
+def test_ending_of_an_openai_answer_is_translated(
     events: list[Any], end: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "key")
@@ -470,7 +471,7 @@ def test_how_an_answer_of_an_openai_server_ends(
         assert (got.final is not None) is ("stop" in str(events))
 
 
-def test_thoughts_that_come_apart_become_a_part_of_the_text(
+def test_separate_reasoning_becomes_part_of_the_text(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "key")
@@ -489,7 +490,7 @@ def test_thoughts_that_come_apart_become_a_part_of_the_text(
     assert tokens == ["<think>Let", " me.", "</think>Hello", "!"]
 
 
-def test_a_recorded_stop_waits_for_the_stop(tmp_path: Path) -> None:
+def test_replayed_stop_waits_for_the_stop_request(tmp_path: Path) -> None:
     with emulator(record=tmp_path) as server:
         server.reply(SLOW)
         peer = Peer(server)
@@ -508,7 +509,7 @@ def test_a_recorded_stop_waits_for_the_stop(tmp_path: Path) -> None:
         assert stream.rest().events == whole[-2:]
 
 
-def test_what_was_recorded_is_replayed(tmp_path: Path) -> None:
+def test_recording_can_be_replayed(tmp_path: Path) -> None:
     with emulator(record=tmp_path) as server:
         server.reply(" Hello!", " Bye!")
         peer = Peer(server)
@@ -533,6 +534,6 @@ def test_what_was_recorded_is_replayed(tmp_path: Path) -> None:
         ({"dialect": "chat-ui-2023", "version": "main"}, "unknown version 'main'"),
     ],
 )
-def test_what_it_cannot_be(options: dict[str, Any], words: str) -> None:
+def test_invalid_emulator_options_are_rejected(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         emulator(**options)

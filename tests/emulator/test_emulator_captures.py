@@ -1,4 +1,4 @@
-"""The emulator answers as the real server was recorded to answer: all scenarios."""
+"""The emulator answers like the recorded real server, in all scenarios."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from h2o_client.emulator import DEFAULT_MODELS, Emulator, Model
 POLL = 0.002
 
 HELD = {
-    # scenario: {stream: (the exchange before which it starts, tokens before it stands still)}
+    # scenario: {stream: (the exchange before which it starts, tokens before it pauses)}
     "0.4/07c_parallel_messages": {4: (2, 5)},
     "0.4/11_stop_generating": {3: (2, 15), 6: (5, 10)},
     "0.4/11b_stop_again_later": {3: (2, 11), 6: (5, 13), 8: (7, 12)},
     "0.4/15_delete": {17: (16, 5)},
     "0.4/28_stop_variants": {3: (2, 0)},
 }
-"""Where two requests ran at once.  A stream stands still while the other request is made."""
+"""Scenarios with two concurrent requests: one stream pauses while the other request is made."""
 
 OWN = {"0.4/18_keepalive", "0.4/24_race_after_stream", "0.4/25_removed_model"}
-"""Scenarios that need a hand of their own; see the tests of their names."""
+"""Scenarios that need special handling; see the tests with their names."""
 
 NOT_COMPARED: dict[str, str] = {
     "0.4/16_web_search": "what the model server was asked was not recorded",
 }
-"""Scenarios whose upstream side is not compared, and why."""
+"""Scenarios whose requests to the model server are not compared, and why."""
 
 
 def start(name: str, stub: Stub, **options: Any) -> tuple[Emulator, Clock]:
-    """An emulator for a scenario, with its clock a second before the first request."""
+    """Create an emulator for a scenario, with its clock a second before the first request."""
     capture = load(name)
     dates = [v for k, v in capture["exchanges"][0]["response"]["headers"] if k.lower() == "date"]
     clock = Clock(parsedate_to_datetime(dates[0]).timestamp() - 1)
@@ -49,14 +49,14 @@ def start(name: str, stub: Stub, **options: Any) -> tuple[Emulator, Clock]:
 
 
 class Standing(Protocol):
-    """What stands still half way through an answer: the emulator's own model, or another."""
+    """A model server that pauses during an answer: the emulator's stub, or another."""
 
     def wait_held(self) -> None: ...
     def release(self) -> None: ...
 
 
 def before(replay: Replay, exchange: dict[str, Any], standing: Standing) -> None:
-    """What happened to the model server between the recorded requests."""
+    """Apply what happened to the model server between the recorded requests."""
     title = exchange["name"]
     if replay.capture["name"] == "05_upstream_down":
         replay.stub.down = not title.startswith(("message after", "setup"))
@@ -72,7 +72,7 @@ def before(replay: Replay, exchange: dict[str, Any], standing: Standing) -> None
 
 
 @pytest.mark.parametrize("name", [name for name in names() if name not in OWN])
-def test_scenario(name: str) -> None:
+def test_emulator_matches_the_recording(name: str) -> None:
     stub = Stub()
     server, clock = start(name, stub)
     with server:
@@ -83,7 +83,7 @@ def test_scenario(name: str) -> None:
 
 
 def play_all(replay: Replay, standing: Standing) -> None:
-    """Play a scenario; where two requests ran at once, one stands still meanwhile."""
+    """Play a scenario; of two concurrent requests, one pauses."""
     held = HELD.get(replay.name, {})
     server = replay.server
     running: dict[int, tuple[threading.Thread, list[tuple[Got, dict[str, Any]]]]] = {}
@@ -112,7 +112,7 @@ def play_all(replay: Replay, standing: Standing) -> None:
 
 
 def has_come(server: Emulator, tokens: int) -> bool:
-    """Whether a generation has got so many tokens from its model."""
+    """Whether a generation has received this many tokens from its model."""
     return any(generation.tokens == tokens for generation in tuple(server._service.generations))
 
 
@@ -127,8 +127,8 @@ def background(
 
 
 @pytest.mark.slow
-def test_keepalive() -> None:
-    """18: one connection for all, closed when idle, and ``Connection: close``."""
+def test_keepalive_recording() -> None:
+    """18: one connection for all requests, closed when idle, and ``Connection: close``."""
     name = "0.4/18_keepalive"
     stub = Stub()
     server, clock = start(name, stub, keep_alive=0.4)
@@ -139,7 +139,7 @@ def test_keepalive() -> None:
             for pair in headers:
                 if pair[0] == "Keep-Alive":
                     pair[1] = "timeout=0"
-        # The recorder lost the form that it sent; its length is known.
+        # The recording lacks the form that was sent; its length is known.
         form = load("0.4/01_happy_path")["exchanges"][0]["request"]["body"]
         replay.exchanges[0]["request"]["body"] = form
         idle = replay.index("after 6.5 s idle")
@@ -161,8 +161,8 @@ def test_keepalive() -> None:
         replay.compare_upstream()
 
 
-def test_race_after_stream() -> None:
-    """24: an answer is stored when its stream ends, or the next prompt would lack it."""
+def test_race_after_stream_recording() -> None:
+    """24: an answer is stored when its stream ends; otherwise the next prompt would lack it."""
     name = "0.4/24_race_after_stream"
     stub = Stub()
     server, clock = start(name, stub)
@@ -186,8 +186,8 @@ def test_race_after_stream() -> None:
         one.close()
 
 
-def test_removed_model() -> None:
-    """25: a conversation whose model is no longer served."""
+def test_removed_model_recording() -> None:
+    """25: a conversation whose model is no longer available."""
     name = "0.4/25_removed_model"
     stub = Stub()
     server, clock = start(name, stub, models=(*DEFAULT_MODELS, Model("gone/model")))
@@ -203,7 +203,7 @@ def test_removed_model() -> None:
 
 
 def test_every_scenario_is_played() -> None:
-    """Nothing is left out: the tests above play all captures."""
+    """The tests above play all captures."""
     assert set(HELD) <= set(names())
     assert set(names()) >= OWN
     assert len(names()) == 57 + 4

@@ -1,4 +1,4 @@
-"""The emulator answers as the real servers of 2025 were recorded to answer: all scenarios."""
+"""The emulator answers like the recorded real servers of 2025, in all scenarios."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from h2o_client.emulator import Emulator, Intervals
 VERSIONS = ("main-2026-08", "0.10")
 
 HELD = {
-    # scenario: {stream: (the exchange before which it starts, tokens before it stands still)}
+    # scenario: {stream: (the exchange before which it starts, tokens before it pauses)}
     "main-2026-08/04_stop": {2: (1, 9), 6: (5, 9), 10: (9, 0)},
     "main-2026-08/05_delete": {8: (7, 3)},
     "main-2026-08/18_parallel": {3: (1, 2)},
 }
-"""Where two requests ran at once.  A stream stands still while the other request is made."""
+"""Scenarios with two concurrent requests: one stream pauses while the other request is made."""
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    # The kept stop is noticed too late to end the quick answer that follows it.
+    # The pending stop takes effect too late to end the quick answer that follows it.
     "main-2026-08/04_stop": {"stop_poll": 0.3},
     "main-2026-08/30_rate_limit": {
         "rate_limit": 2,
@@ -38,11 +38,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "main-2026-08/31_login": {"login": "somebody"},
     "main-2026-08/32_cookie_flags": {"cookie_secure": False},
 }
-"""How the recorded servers were set up."""
+"""The configuration of the recorded servers."""
 
 
 @pytest.mark.parametrize("name", names(*VERSIONS))
-def test_scenario(name: str) -> None:
+def test_emulator_matches_the_2025_recording(name: str) -> None:
     capture = load(name)
     dates = [v for k, v in capture["exchanges"][0]["response"]["headers"] if k.lower() == "date"]
     clock = Clock(parsedate_to_datetime(dates[0]).timestamp() - 1)
@@ -64,7 +64,7 @@ def test_scenario(name: str) -> None:
 
 
 def play_all(replay: Replay2025) -> None:
-    """Play a scenario; where two requests ran at once, one stands still meanwhile."""
+    """Play a scenario; of two concurrent requests, one pauses."""
     server, held = replay.server, HELD.get(replay.name, {})
     running: dict[int, Callable[[], tuple[Got, dict[str, Any]]]] = {}
     for index, exchange in enumerate(replay.exchanges):
@@ -73,7 +73,7 @@ def play_all(replay: Replay2025) -> None:
                 replay.model.hold = tokens
                 running[later] = background(partial(replay.play, later))
                 server.wait_held()
-                if later == min(held):  # the others are in a conversation that has its title
+                if later == min(held):  # the other conversations already have a title
                     eventually(lambda: server.conversations[-1].title == TITLE)
         if index in running:
             if not replay.name.endswith("04_stop"):  # the stop ends them
@@ -96,7 +96,7 @@ def play_all(replay: Replay2025) -> None:
 
 
 def check_what_is_left(replay: Replay2025, index: int) -> None:
-    """What comes after a number is the end of what comes from the beginning on."""
+    """Check that the events after a number are the end of all events."""
     (left, _), (whole, _) = replay.play(index), replay.play(index + 1)
     assert left.body.startswith(b"id: 3\n")
     assert whole.body.endswith(left.body)
@@ -105,7 +105,7 @@ def check_what_is_left(replay: Replay2025, index: int) -> None:
 def background(
     play: Callable[[], tuple[Got, dict[str, Any]]],
 ) -> Callable[[], tuple[Got, dict[str, Any]]]:
-    """Play an exchange in a thread; returns what waits for the result."""
+    """Start an exchange in a thread; return a function that waits for its result."""
     result: list[tuple[Got, dict[str, Any]]] = []
     thread = threading.Thread(target=lambda: result.append(play()))
     thread.start()
@@ -118,14 +118,14 @@ def background(
 
 
 NOT_REPLAYED = {
-    *HELD,  # two requests ran at once
-    "main-2026-08/06_disconnect",  # the same
-    "main-2026-08/22_compression",  # in a way that Python cannot read
+    *HELD,  # two concurrent requests
+    "main-2026-08/06_disconnect",  # two concurrent requests
+    "main-2026-08/22_compression",  # in a compression that Python cannot read
 }
 
 
 @pytest.mark.parametrize("name", [name for name in names(*VERSIONS) if name not in NOT_REPLAYED])
-def test_a_capture_answers_its_own_requests(name: str, tmp_path: Path) -> None:
+def test_2025_capture_can_be_replayed(name: str, tmp_path: Path) -> None:
     version, _, scenario = name.partition("/")
     shutil.copy(CAPTURES / f"chat-ui-{version}" / f"{scenario}.json", tmp_path)
     with Emulator(dialect="chat-ui-2025", replay=tmp_path) as server:
@@ -135,6 +135,6 @@ def test_a_capture_answers_its_own_requests(name: str, tmp_path: Path) -> None:
 
 
 def test_every_scenario_is_played() -> None:
-    """Nothing is left out: the test above plays all captures."""
+    """The test above plays all captures."""
     assert {*HELD, *OPTIONS} <= set(names(*VERSIONS))
     assert len(names(*VERSIONS)) == 47 + 3

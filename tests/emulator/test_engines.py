@@ -1,4 +1,4 @@
-"""The engines that have a model server behind them, each driven by the SDK over sockets."""
+"""Engines with a model server behind them, each used by the SDK over sockets."""
 
 import http.client
 import json
@@ -54,14 +54,14 @@ def tgi() -> Iterator[tuple[Emulator, TgiStub, Server]]:
 
 
 def body(model_server: Server) -> dict[str, Any]:
-    """What the model server was asked last."""
+    """Return the last request to the model server."""
     return model_server.asked[-1].json()
 
 
-# Names of engines
+# Engine names
 
 
-def test_rote_is_the_default() -> None:
+def test_rote_is_the_default_engine() -> None:
     assert isinstance(engine_of(None), RoteEngine)
     assert isinstance(engine_of("rote"), RoteEngine)
     engine = RoteEngine()
@@ -99,13 +99,13 @@ def test_an_invalid_engine_name_is_rejected(spec: str) -> None:
         "http://user:sEcret@host",
     ],
 )
-def test_no_error_repeats_a_password(spec: str) -> None:
+def test_engine_errors_do_not_show_passwords(spec: str) -> None:
     with pytest.raises(EngineError) as caught:
         engine_of(spec)
     assert "sEcret" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_no_warning_repeats_a_secret_of_a_url(caplog: pytest.LogCaptureFixture) -> None:
+def test_engine_warnings_do_not_show_secrets(caplog: pytest.LogCaptureFixture) -> None:
     with running(TgiStub()) as gone:
         url = f"http://user:sEcret@{gone.url[7:]}/?key=sEcret"
     with (
@@ -127,7 +127,7 @@ TYPE = "Failed to deserialize the JSON body into the target type: parameters."
 
 @pytest.fixture(scope="module", params=["rote", "function", "scripted", "openai"])
 def answering(request: pytest.FixtureRequest) -> Iterator[tuple[Client, list[Asked]]]:
-    """A client of an emulator with each kind of engine, and what its model server was asked."""
+    """A client of an emulator with each kind of engine, and the requests to its model server."""
     with running(OpenAIStub(list(WHOLE))) as model_server:
         engine: EngineLike | str = lambda asked: f" {asked.model}"  # noqa: E731 -- an engine
         if request.param != "function":
@@ -155,7 +155,7 @@ def answering(request: pytest.FixtureRequest) -> Iterator[tuple[Client, list[Ask
         ("stop", ["x"] * 5, "`stop` supports up to 4 stop sequences. Given: 5"),
     ],
 )
-def test_a_value_out_of_range_is_refused(
+def test_value_out_of_range_is_rejected(
     answering: tuple[Client, list[Asked]], name: str, value: object, refusal: str
 ) -> None:
     client, asked = answering
@@ -185,7 +185,7 @@ def test_a_value_out_of_range_is_refused(
         ("details", None, "invalid type: null, expected a boolean"),
     ],
 )
-def test_a_value_of_another_type_is_refused(
+def test_value_of_a_wrong_type_is_rejected(
     answering: tuple[Client, list[Asked]], name: str, value: object, refusal: str
 ) -> None:
     client, asked = answering
@@ -195,8 +195,8 @@ def test_a_value_of_another_type_is_refused(
     assert asked == []
 
 
-def test_what_a_model_server_accepts_is_accepted(tmp_path: Path) -> None:
-    """Unknown names, null for what is optional, numbers as JavaScript writes them."""
+def test_values_accepted_by_model_servers_are_accepted(tmp_path: Path) -> None:
+    """Unknown names, null for optional values, numbers as JavaScript writes them."""
     # 08_parameters_upstream
     parameters = (
         '{"made_up": [1], "temperature": null, "max_new_tokens": 2.0, "seed": 7, "top_k": 5,'
@@ -224,7 +224,7 @@ def test_what_a_model_server_accepts_is_accepted(tmp_path: Path) -> None:
         ("stream", "yes", "a boolean"),
     ],
 )
-def test_the_fields_beside_the_parameters_are_checked_too(
+def test_other_fields_of_a_message_are_validated(
     answering: tuple[Client, list[Asked]], field: str, value: object, expected: str
 ) -> None:
     client, _ = answering
@@ -234,7 +234,7 @@ def test_the_fields_beside_the_parameters_are_checked_too(
     assert body.decode().endswith(f", expected {expected}")
 
 
-def test_the_manuals_engine_names_are_valid() -> None:
+def test_engine_names_in_the_manual_are_valid() -> None:
     page = (Path(__file__).parents[2] / "docs/manual/guides/models.md").read_text("utf-8")
     specs = re.findall(r"--engine ((?:openai|tgi):http[^`\s]*)", page)
     assert len(specs) >= 4
@@ -243,17 +243,17 @@ def test_the_manuals_engine_names_are_valid() -> None:
 
 
 @pytest.mark.parametrize("spec", ["transformers", "transformers:"])
-def test_a_model_in_this_process_needs_a_name(spec: str) -> None:
+def test_local_model_engine_requires_a_name(spec: str) -> None:
     with pytest.raises((EngineError, ImportError), match=r"name|local-model"):
         Emulator(engine=spec)
 
 
-# text-generation-inference, checked against what was recorded
+# text-generation-inference, compared with the recordings
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in names() if name not in OWN])
-def test_a_model_server_is_asked_and_passed_on_as_recorded(name: str) -> None:
+def test_tgi_exchange_matches_the_recording(name: str) -> None:
     tgi = TgiStub()
     with running(tgi) as model_server:
         server, clock = start(name, tgi.stub, engine=f"tgi:{model_server.url}/")
@@ -262,14 +262,14 @@ def test_a_model_server_is_asked_and_passed_on_as_recorded(name: str) -> None:
             play_all(replay, tgi)
             if name in NOT_COMPARED:
                 return
-            # To the byte, what was refused or met no model server included.
+            # Byte for byte, including rejected requests and those without a model server.
             down = replay.capture["name"] == "05_upstream_down"
             asked = [(item.path, item.body.decode()) for item in model_server.asked]
             told = [(item["path"], replay.ours(item["body"])) for item in load(name)["upstream"]]
             assert [item for item in asked if item in told or not down] == told
 
 
-def test_the_url_is_taken_as_given(tgi: tuple[Emulator, TgiStub, Server]) -> None:
+def test_tgi_url_is_used_unchanged(tgi: tuple[Emulator, TgiStub, Server]) -> None:
     _, _, model_server = tgi
     for path in ("/", "/generate_stream?a=b"):
         with (
@@ -282,8 +282,10 @@ def test_the_url_is_taken_as_given(tgi: tuple[Emulator, TgiStub, Server]) -> Non
         assert "cookie" not in model_server.asked[-1].headers
 
 
-def test_headers_of_one_client_do_not_reach_another(tgi: tuple[Emulator, TgiStub, Server]) -> None:
-    """A cookie of the model server is passed on, and not sent back to it."""
+def test_model_server_headers_do_not_leak_between_clients(
+    tgi: tuple[Emulator, TgiStub, Server],
+) -> None:
+    """A cookie of the model server is forwarded, and not sent back to it."""
     server, _, model_server = tgi
     with H2oClient(server.url) as client:
         client.chat("[[gzip-header]]")
@@ -301,11 +303,11 @@ def test_headers_of_one_client_do_not_reach_another(tgi: tuple[Emulator, TgiStub
     odd = {**headers, "Content-Type": "text/naïve", "Referer": f"{server.url}/"}
     body = json.dumps({"inputs": "Hi", "stream": True, "options": {}})
     connection.request("POST", f"/conversation/{made}", body, odd)
-    assert connection.getresponse().status == 415  # the model server's word
+    assert connection.getresponse().status == 415  # the model server's response
     connection.close()
 
 
-def test_history_is_cut_to_the_models_last_words(tgi: tuple[Emulator, TgiStub, Server]) -> None:
+def test_history_is_truncated_to_the_models_limit(tgi: tuple[Emulator, TgiStub, Server]) -> None:
     _, _, model_server = tgi
     models = (Model(DEFAULT_MODELS[0].name, truncate=4),)
     with (
@@ -316,7 +318,7 @@ def test_history_is_cut_to_the_models_last_words(tgi: tuple[Emulator, TgiStub, S
     assert body(model_server)["inputs"] == "two three four five</s><|answer|>"
 
 
-async def test_tgi_by_the_sdk(api: Api, tgi: tuple[Emulator, TgiStub, Server]) -> None:
+async def test_sdk_streams_from_tgi(api: Api, tgi: tuple[Emulator, TgiStub, Server]) -> None:
     server, stub, model_server = tgi
     async with api.client(server.url, retries=0) as client:
         reply = await client.chat("Hi", details=True)
@@ -343,7 +345,7 @@ async def test_tgi_by_the_sdk(api: Api, tgi: tuple[Emulator, TgiStub, Server]) -
             await client.chat("Hi")
 
 
-def test_a_tgi_that_cannot_be_reached() -> None:
+def test_unreachable_tgi_is_an_error() -> None:
     with running(TgiStub()) as gone:
         url = gone.url
     with Emulator(engine=f"tgi:{url}/") as server, H2oClient(server.url, retries=0) as client:
@@ -352,7 +354,7 @@ def test_a_tgi_that_cannot_be_reached() -> None:
         assert server.conversations == []
 
 
-def test_a_stop_reaches_the_tgi() -> None:
+def test_stop_disconnects_from_tgi() -> None:
     token = {"id": 5, "text": " on", "logprob": -0.5, "special": False}
     event = json.dumps({"token": token, "generated_text": None, "details": None})
 
@@ -378,8 +380,8 @@ def test_a_stop_reaches_the_tgi() -> None:
 
 
 @pytest.mark.parametrize(("start", "end"), [("data: ", "\n\n"), ("data:", "\r\n\r\n")])
-def test_a_newer_model_server_writes_differently(start: str, end: str) -> None:
-    """A space after the colon, more fields, other line ends: passed on, and stored."""
+def test_newer_tgi_format_is_accepted(start: str, end: str) -> None:
+    """A space after the colon, more fields, other line endings: forwarded, and stored."""
 
     def answer(_: Asked, handler: Handler) -> None:
         texts = [" Hello", " there", "</s>"]
@@ -407,8 +409,8 @@ def test_a_newer_model_server_writes_differently(start: str, end: str) -> None:
         assert [message.content for message in talk.history()] == ["Hi", " Hello there"]
 
 
-def test_a_stop_reaches_a_tgi_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even that there will be an answer."""
+def test_stop_disconnects_from_a_silent_tgi(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even a response head."""
     monkeypatch.setattr("h2o_client.emulator.chat_ui_2023.generation.STOP_PATIENCE", 0.02)
 
     def silent(_: Asked, handler: Handler) -> None:
@@ -439,7 +441,7 @@ def test_a_stop_reaches_a_tgi_that_says_nothing(monkeypatch: pytest.MonkeyPatch)
         assert client.stored() == [("user", "Hi"), ("assistant", "")]
 
 
-def test_a_redirect_is_passed_on_and_not_followed() -> None:
+def test_tgi_redirect_is_forwarded_and_not_followed() -> None:
     def elsewhere(_: Asked, handler: Handler) -> None:
         handler.whole(307, b"", "text/plain", ("location", "/astray"))
 
@@ -454,8 +456,8 @@ def test_a_redirect_is_passed_on_and_not_followed() -> None:
         assert [item.path for item in model_server.asked] == ["/"]
 
 
-def test_tokens_of_one_read_are_counted() -> None:
-    """A loss is scripted by tokens, also where another's events are passed on."""
+def test_cut_counts_tokens_of_forwarded_events() -> None:
+    """Cuts are counted in tokens, even where another server's events are forwarded."""
     with (
         running(TgiStub()) as model_server,
         Emulator(engine=f"tgi:{model_server.url}/") as server,
@@ -474,7 +476,7 @@ def engines(spec: str) -> dict[str, EngineLike | str]:
     return {"by/rote": "rote", "real": spec, "same": spec}
 
 
-def test_each_model_has_its_engine() -> None:
+def test_each_model_has_its_own_engine() -> None:
     stub = OpenAIStub(list(WHOLE))
     with (
         running(stub) as model_server,
@@ -487,21 +489,21 @@ def test_each_model_has_its_engine() -> None:
         assert client.chat("Hello", model="same").text == " Hello there"
         with client.conversation(model="real") as talk:
             talk.send("Hello")
-            assert talk.summarize() == "Hello"  # titles are the first model's business
+            assert talk.summarize() == "Hello"  # titles come from the first model
     assert len(model_server.asked) == 3
 
 
-def test_no_models() -> None:
+def test_empty_models_are_rejected() -> None:
     with pytest.raises(ValueError, match="no models"):
         Emulator(models={})
     with pytest.raises(ValueError, match="engine"):
         Emulator(models={"a": "rote"}, engine="rote")
 
 
-# Bounds and lives
+# Limits and lifetimes
 
 
-def test_generations_are_bounded() -> None:
+def test_concurrent_generations_are_limited() -> None:
     with Emulator(max_generations=2) as server, H2oClient(server.url, retries=0) as client:
         server.reply(*[Answer(" one two", hold_after=1)] * 2)
         with client.stream("Hi") as one, client.stream("Hi") as two:
@@ -517,7 +519,7 @@ def test_generations_are_bounded() -> None:
 
 
 class Slow(LiveEngine):
-    """An engine that takes its time to start, and counts its lives."""
+    """An engine that is slow to start, and records its starts and closes."""
 
     def __init__(self, *, fail: bool = False) -> None:
         self.fail = fail
@@ -541,7 +543,7 @@ class Slow(LiveEngine):
         yield f" {request.model}"
 
 
-def test_an_engine_is_started_and_closed_each_time() -> None:
+def test_engine_is_started_and_closed_with_the_emulator() -> None:
     said: list[str] = []
     engine = Slow()
     engine.go.set()
@@ -553,7 +555,7 @@ def test_an_engine_is_started_and_closed_each_time() -> None:
     assert said == ["loading"] * 2
 
 
-def test_an_engine_that_cannot_start() -> None:
+def test_engine_start_failure_is_raised_and_cleaned_up() -> None:
     engine = Slow(fail=True)
     engine.go.set()
     server = Emulator(engine=engine)
@@ -563,7 +565,7 @@ def test_an_engine_that_cannot_start() -> None:
     assert engine.lives == ["closed"] * 2
 
 
-def test_closing_while_an_engine_starts() -> None:
+def test_emulator_can_be_closed_while_an_engine_starts() -> None:
     engine = Slow()
     server = Emulator(engine=engine)
     starter = threading.Thread(target=server.start)

@@ -1,7 +1,7 @@
-"""A model in this process: tokens, stops, parameters and turns, against `model.generate` itself.
+"""A local model: tokens, stops, parameters and scheduling, compared with `model.generate` itself.
 
-The model is made here: random weights, and a tokenizer that learnt a few lines. They are saved to a
-folder and loaded as any other. It needs the extra `local-model`; `.ci/run full` installs it.
+The model is created here, with random weights and a tokenizer trained on a few lines, saved to a
+folder and loaded like any other. Requires the extra `local-model`; `.ci/run full` installs it.
 """
 
 import importlib
@@ -64,9 +64,9 @@ SIZES: dict[str, Any] = {
 OTHERS: dict[str, dict[str, Any]] = {
     "Mistral": {**SIZES, "sliding_window": 16},
     "GPT2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": CONTEXT},
-    "Mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8},  # has no such cache
+    "Mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8},  # has a different cache
 }
-"""Models of other kinds, and their sizes."""
+"""Other model architectures, and their sizes."""
 
 
 def make_model(folder: Path, *, template: str | None = TEMPLATE, kind: str = "Llama") -> None:
@@ -85,7 +85,7 @@ def make_model(folder: Path, *, template: str | None = TEMPLATE, kind: str = "Ll
     config = getattr(transformers, f"{kind}Config")(
         vocab_size=len(tokenizer),
         **OTHERS.get(kind, SIZES),
-        initializer_range=0.6,  # so that some tokens are likelier than others
+        initializer_range=0.6,  # makes some tokens likelier than others
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         tie_word_embeddings=False,
@@ -97,17 +97,17 @@ def make_model(folder: Path, *, template: str | None = TEMPLATE, kind: str = "Ll
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    importlib.import_module("torch").set_num_threads(1)  # it is small, and tests run at once
+    importlib.import_module("torch").set_num_threads(1)  # it is small, and tests run in parallel
     made = tmp_path_factory.mktemp("model")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what other packages warn of is not ours
+        warnings.simplefilter("ignore")  # warnings of other packages
         make_model(made)
     return made
 
 
 @pytest.fixture(scope="session")
 def running(folder: Path) -> Iterator[Emulator]:
-    """An emulator with the model; it is loaded once for all tests."""
+    """An emulator with the model, loaded once for all tests."""
     with Emulator(engine=f"transformers:{folder}", stop_poll=0.002) as emulator:
         yield emulator
 
@@ -124,7 +124,7 @@ def reference(folder: Path) -> "Reference":
 
 
 class Reference:
-    """The same model by the library alone."""
+    """The same model, used directly through the library."""
 
     def __init__(self, folder: Path) -> None:
         self.torch: Any = importlib.import_module("torch")
@@ -133,7 +133,7 @@ class Reference:
         self.model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
 
     def prompt(self, *texts: str) -> list[int]:
-        """The ids of a conversation: question, answer, question."""
+        """Return the token ids of a conversation: question, answer, question."""
         roles = ("user", "assistant")
         turns = [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
         text = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
@@ -143,7 +143,7 @@ class Reference:
     def generate(
         self, ids: list[int], *, seed: int | None = None, **parameters: Any
     ) -> tuple[list[int], list[float]]:
-        """What `model.generate` makes of them: ids and log-probabilities."""
+        """Run `model.generate`; return ids and log-probabilities."""
         parameters = {"top_k": 0, **parameters}
         if seed is not None:
             self.torch.manual_seed(seed)
@@ -164,7 +164,7 @@ class Reference:
 
 
 def tokens_of(server: Emulator, text: str, **parameters: Any) -> list[SdkToken]:
-    """The tokens of an answer, by the SDK."""
+    """Return the tokens of an answer, through the SDK."""
     defaults: dict[str, Any] = {"repetition_penalty": 1.0, "temperature": 1.0}
     with (
         H2oClient(server.url, retries=0) as client,
@@ -185,7 +185,7 @@ def same(tokens: list[SdkToken], expected: tuple[list[int], list[float]]) -> boo
 # Tokens and parameters
 
 
-def test_greedy(server: Emulator, reference: Reference) -> None:
+def test_greedy_tokens_match_the_library(server: Emulator, reference: Reference) -> None:
     tokens = tokens_of(server, "hello there", **GREEDY)
     assert same(tokens, reference.generate(reference.prompt("hello there"), **GREEDY))
 
@@ -203,13 +203,15 @@ def test_greedy(server: Emulator, reference: Reference) -> None:
         {"max_new_tokens": 1},
     ],
 )
-def test_parameters(server: Emulator, reference: Reference, parameters: dict[str, Any]) -> None:
+def test_sampled_tokens_match_the_library(
+    server: Emulator, reference: Reference, parameters: dict[str, Any]
+) -> None:
     given = {**GREEDY, **parameters}
     tokens = tokens_of(server, "what is your name", **given)
     assert same(tokens, reference.generate(reference.prompt("what is your name"), **given))
 
 
-def test_a_seed_repeats_and_another_differs(server: Emulator) -> None:
+def test_same_seed_repeats_the_answer(server: Emulator) -> None:
     def ids(seed: int | None) -> list[int | None]:
         more = {} if seed is None else {"seed": seed}
         return [t.id for t in tokens_of(server, "hi", do_sample=True, max_new_tokens=20, **more)]
@@ -220,7 +222,7 @@ def test_a_seed_repeats_and_another_differs(server: Emulator) -> None:
 
 
 def test_text_is_the_tokens_joined(server: Emulator, reference: Reference) -> None:
-    """Characters of several tokens come whole; the end token is not part of the text."""
+    """Multi-token characters arrive whole; the end token is not part of the text."""
     with H2oClient(server.url, retries=0) as client:
         for seed in range(8):
             given: dict[str, Any] = {"do_sample": True, "seed": seed, "max_new_tokens": 40}
@@ -236,8 +238,8 @@ def test_text_is_the_tokens_joined(server: Emulator, reference: Reference) -> No
             assert stream.reply.finish_reason == ("eos_token" if ended else "length")
 
 
-def test_the_end_token(server: Emulator, reference: Reference) -> None:
-    """Some seed comes to it; it is special and the last."""
+def test_end_token_is_special_and_last(server: Emulator, reference: Reference) -> None:
+    """Some seed produces it; it is special, and the last token."""
     ends = 0
     for seed in range(20):
         tokens = tokens_of(
@@ -258,7 +260,7 @@ def test_truncate_keeps_the_last_tokens(server: Emulator, reference: Reference) 
     assert same(tokens, reference.generate(ids[-6:], **GREEDY))
 
 
-def test_truncate_drops_whole_turns_first(server: Emulator, reference: Reference) -> None:
+def test_truncate_drops_complete_turns_first(server: Emulator, reference: Reference) -> None:
     given = {**GREEDY, "repetition_penalty": 1.0, "temperature": 1.0}
     with H2oClient(server.url) as client, client.conversation() as talk:
         talk.send("hello there", **given)
@@ -268,7 +270,7 @@ def test_truncate_drops_whole_turns_first(server: Emulator, reference: Reference
     assert same(tokens, reference.generate(reference.prompt("what is"), **GREEDY))
 
 
-def test_the_history_is_in_its_own_template(server: Emulator, reference: Reference) -> None:
+def test_history_uses_the_models_template(server: Emulator, reference: Reference) -> None:
     given = {**GREEDY, "repetition_penalty": 1.0, "temperature": 1.0}
     with H2oClient(server.url) as client, client.conversation() as talk:
         first = talk.send("hello there", **given)
@@ -279,7 +281,7 @@ def test_the_history_is_in_its_own_template(server: Emulator, reference: Referen
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_models_of_other_kinds(kind: str, tmp_path: Path) -> None:
+def test_other_architectures_match_the_library(kind: str, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         make_model(tmp_path, kind=kind)
@@ -291,8 +293,8 @@ def test_models_of_other_kinds(kind: str, tmp_path: Path) -> None:
         assert same(tokens, reference.generate(reference.prompt(text), **given))
 
 
-def test_without_do_sample_other_parameters_decide() -> None:
-    """As text-generation-inference has it."""
+def test_sampling_parameters_imply_do_sample() -> None:
+    """Same as text-generation-inference."""
     assert Options.of({}).do_sample is False
     assert Options.of({"repetition_penalty": 1.2}).do_sample is False
     assert Options.of({"temperature": 0.5}).do_sample is True
@@ -301,7 +303,7 @@ def test_without_do_sample_other_parameters_decide() -> None:
 
 
 def last_event(server: Emulator, text: str, **parameters: Any) -> tuple[dict[str, Any], str]:
-    """The last event of an answer, as it is sent, and what is stored of the answer."""
+    """Return the raw last event of an answer, and the stored answer."""
     client = Client(server)
     client.open()
     status, body, _ = client.say(text, parameters)
@@ -311,8 +313,8 @@ def last_event(server: Emulator, text: str, **parameters: Any) -> tuple[dict[str
     return events(body)[-1], stored
 
 
-def test_details_and_the_whole_text(server: Emulator) -> None:
-    """The seed is the one that was used; the prompt is the service's."""
+def test_details_and_full_text_are_returned(server: Emulator) -> None:
+    """The seed is the one used; the prompt is the service's."""
     given = {"details": True, "max_new_tokens": 3}
     last, _ = last_event(server, "hello", do_sample=True, seed=2**64 - 1, **given)
     assert last["details"]["finish_reason"] in {"length", "eos_token"}
@@ -327,8 +329,10 @@ def test_details_and_the_whole_text(server: Emulator) -> None:
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_half_a_character_at_the_end(server: Emulator, reference: Reference, full: bool) -> None:
-    """Its text is known when nothing more comes, and belongs to its own token."""
+def test_incomplete_character_at_the_end(
+    server: Emulator, reference: Reference, full: bool
+) -> None:
+    """Its text is known at the end of the answer, and belongs to its own token."""
     engine = engine_in(server)
     first, *_ = reference.tokenizer.encode("😀", add_special_tokens=False)
     hello = reference.tokenizer.encode("hello", add_special_tokens=False)
@@ -343,16 +347,18 @@ def test_half_a_character_at_the_end(server: Emulator, reference: Reference, ful
     assert made[-1].finish == ("length" if full else "eos_token")
 
 
-def test_old_turns_are_dropped_for_lack_of_room(server: Emulator) -> None:
-    """A conversation longer than what the model can see goes on."""
+def test_old_turns_are_dropped_when_the_context_is_full(server: Emulator) -> None:
+    """A conversation longer than the model's context goes on."""
     with H2oClient(server.url, retries=0) as client, client.conversation() as talk:
         for _ in range(6):
             talk.send("hello there what is your name " * 4, max_new_tokens=20, do_sample=False)
         assert len(talk.history()) == 12
 
 
-def test_a_model_that_fails(server: Emulator, caplog: pytest.LogCaptureFixture) -> None:
-    """It is an error event; nothing is stored, and the next one is answered."""
+def test_model_failure_is_an_error_event(
+    server: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client gets an error event, nothing is stored, and the next question is answered."""
     with H2oClient(server.url, retries=0) as client:
         with pytest.raises(GenerationError, match="Server error: probability"):
             client.chat("hello", temperature=1e-300, recover=False)
@@ -379,11 +385,11 @@ def test_a_model_that_fails(server: Emulator, caplog: pytest.LogCaptureFixture) 
     assert "CUDA out of memory" in caplog.text
 
 
-def test_stop_sequences(server: Emulator) -> None:
+def test_stop_sequences_end_the_answer(server: Emulator) -> None:
     free = tokens_of(server, "hello", **GREEDY)
     text = "".join(token.text for token in free)
     shown = [token.text for token in free if token.text]
-    stop = shown[4][-1] + shown[5][0]  # of two tokens
+    stop = shown[4][-1] + shown[5][0]  # spans two tokens
     with H2oClient(server.url) as client:
         given = {**GREEDY, "repetition_penalty": 1.0, "stop": [stop, ""], "details": True}
         reply = client.chat("hello", **given)
@@ -393,14 +399,14 @@ def test_stop_sequences(server: Emulator) -> None:
     assert text.startswith(reply.text)
 
 
-def test_an_answer_ends_where_the_model_does(server: Emulator) -> None:
+def test_answer_is_limited_by_the_context(server: Emulator) -> None:
     tokens = tokens_of(server, "hello", max_new_tokens=4000, do_sample=False)
     assert len(tokens) < CONTEXT
     with pytest.raises(InvalidRequestError, match=f"less than {CONTEXT} tokens"):
         tokens_of(server, "hello " * CONTEXT)
 
 
-def test_invalid_parameters_do_not_reach_it(server: Emulator) -> None:
+def test_invalid_parameters_do_not_reach_the_model(server: Emulator) -> None:
     client = Client(server)
     client.open()
     status, body, _ = client.say("Hi", {"temperature": -1})
@@ -412,26 +418,26 @@ def engine_in(server: Emulator) -> Any:
     return server._service.live_engines()[0]
 
 
-def test_what_a_search_found_is_in_the_question(server: Emulator) -> None:
-    """The template knows no system role, as that of the suggested model."""
+def test_search_results_are_part_of_the_question(server: Emulator) -> None:
+    """The template has no system role, like that of the suggested model."""
     server.search(WebSearch("Facts"))
     with H2oClient(server.url) as client, client.conversation() as talk:
         reply = talk.send("hello", web_search=True, **GREEDY)
     assert reply.generated_tokens == 12
 
 
-def test_turns_that_the_template_refuses(server: Emulator) -> None:
+def test_template_error_rejects_the_request(server: Emulator) -> None:
     request = GenerationRequest("m", "p", {}, (("system", "hi"),))
     with pytest.raises(Exception, match="422") as caught:
         engine_in(server)._begin(request)
     assert "no system role" in caught.value.body["error"]  # type: ignore[attr-defined]
 
 
-# Turns, stops and ends
+# Scheduling and stops
 
 
-async def test_streams_and_stops(api: Api) -> None:
-    """Tokens come as they are drawn, and a stop takes effect within a token."""
+async def test_streaming_and_stopping(api: Api) -> None:
+    """Tokens are sent as they are drawn, and a stop takes effect within one token."""
     engine = engine_in(api.server)
     async with (
         api.client() as client,
@@ -450,7 +456,7 @@ async def test_streams_and_stops(api: Api) -> None:
 
 
 class Steps:
-    """Counts an engine's steps, and makes them slow enough to be stopped between."""
+    """Counts an engine's steps, and slows them down so that a stop can come in between."""
 
     def __init__(self, engine: Any, pause: float = 0.01) -> None:
         self.engine = engine
@@ -474,7 +480,7 @@ class Steps:
         del self.engine._model.forward
 
 
-def test_a_stop_takes_effect_within_a_token(server: Emulator) -> None:
+def test_stop_takes_effect_within_a_token(server: Emulator) -> None:
     steps = Steps(engine_in(server))
     try:
         with H2oClient(server.url) as client, client.conversation() as talk:
@@ -490,7 +496,7 @@ def test_a_stop_takes_effect_within_a_token(server: Emulator) -> None:
         steps.remove()
 
 
-def test_conversations_go_on_side_by_side(server: Emulator, reference: Reference) -> None:
+def test_concurrent_conversations_alternate(server: Emulator, reference: Reference) -> None:
     steps = Steps(engine_in(server), pause=0.002)
     given = {**GREEDY, "max_new_tokens": 30}
     questions = ["hello there", "what is your name", "why", "The quick brown fox"]
@@ -511,10 +517,10 @@ def test_conversations_go_on_side_by_side(server: Emulator, reference: Reference
     for text in questions:
         assert same(answers[text], reference.generate(reference.prompt(text), **given))
     runs = sum(one != other for one, other in zip(steps.order, steps.order[1:], strict=False))
-    assert runs > len(steps.order) // 2  # the turn changes hands most of the time
+    assert runs > len(steps.order) // 2  # mostly alternates
 
 
-def test_closing_ends_an_answer_within_a_token(folder: Path) -> None:
+def test_close_ends_an_answer_within_a_token(folder: Path) -> None:
     with Emulator(engine=f"transformers:{folder}") as server:
         steps = Steps(engine_in(server))
         with H2oClient(server.url, retries=0) as client:
@@ -548,7 +554,7 @@ def test_progress_is_shown_while_it_loads(folder: Path, monkeypatch: pytest.Monk
     assert "million parameters, on " in said[-1]
 
 
-def test_missing_weights(tmp_path: Path) -> None:
+def test_missing_weights_are_reported(tmp_path: Path) -> None:
     server = Emulator(engine=f"transformers:{tmp_path}")
     with pytest.raises(EngineError, match="cannot load"):
         server.start()
@@ -557,12 +563,12 @@ def test_missing_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./nor/this", "~/nor/that", "a/b/c"])
-def test_a_missing_folder_is_not_looked_up_on_the_hub(name: str) -> None:
+def test_missing_folder_is_not_looked_up_on_the_hub(name: str) -> None:
     with pytest.raises(EngineError, match=f"cannot load {name}: the folder does not exist"):
         Emulator(engine=f"transformers:{name}").start()
 
 
-def test_a_folder_below_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_folder_is_expanded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder.parent))
     with Emulator(engine=f"transformers:~/{folder.name}") as server:
         assert tokens_of(server, "hello", **GREEDY)
@@ -578,7 +584,7 @@ def command(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
     )
 
 
-def test_a_name_on_the_hub_without_a_network(tmp_path: Path) -> None:
+def test_hub_name_without_a_network_is_an_error(tmp_path: Path) -> None:
     name = "h2oai/h2o-danube3-500m-chat"
     done = command(
         "serve", "--engine", f"transformers:{name}", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path)
@@ -591,8 +597,8 @@ def test_a_name_on_the_hub_without_a_network(tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
-def test_one_command(folder: Path) -> None:
-    """A model, a server and an answer."""
+def test_chat_with_a_local_model_is_one_command(folder: Path) -> None:
+    """Runs a model and a server for one answer."""
     done = command(
         *("chat", "--engine", f"transformers:{folder}", "--param", "do_sample=false"),
         *("--param", "max_new_tokens=9", "--json", "hello"),
@@ -605,7 +611,7 @@ def test_one_command(folder: Path) -> None:
 
 @needs.posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_answers(folder: Path, number: int) -> None:
+def test_signal_ends_answers_of_the_model(folder: Path, number: int) -> None:
     done = command("serve", "--engine", f"transformers:{folder}", "--port", "0")
     assert done.stdout is not None
     while not (found := re.search(r"H2O_CHAT_URL=(\S+)", done.stdout.readline())):
@@ -624,12 +630,12 @@ def test_a_signal_ends_the_answers(folder: Path, number: int) -> None:
     assert err.endswith("\nstopped\n")
 
 
-def test_its_template(folder: Path) -> None:
+def test_template_is_that_of_the_model(folder: Path) -> None:
     server = Emulator(engine=f"transformers:{folder}")
     assert engine_in(server).template() == TEMPLATE
 
 
-def test_without_a_template_it_gets_the_services_prompt(tmp_path: Path) -> None:
+def test_model_without_a_template_gets_the_services_prompt(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         make_model(tmp_path, template=None)
@@ -640,7 +646,7 @@ def test_without_a_template_it_gets_the_services_prompt(tmp_path: Path) -> None:
         assert engine_in(server).template() is None
 
 
-def test_the_sdk_with_its_defaults(server: Emulator) -> None:
+def test_sdk_defaults_work_with_a_local_model(server: Emulator) -> None:
     with H2oClient(server.url) as client:
         reply = client.chat("hello", max_new_tokens=20)
         assert reply.text

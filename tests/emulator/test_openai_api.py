@@ -1,4 +1,4 @@
-"""The face of OpenAI's API, asked over plain HTTP; `tests/integrations` has OpenAI's own client."""
+"""The emulator's OpenAI API, over plain HTTP; `tests/integrations` uses OpenAI's own client."""
 
 import json
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def error(response: httpx.Response) -> dict[str, Any]:
 
 
 def events(response: httpx.Response) -> list[Any]:
-    """The events of a stream; the last is "[DONE]" where it is whole."""
+    """Return the events of a stream; the last is "[DONE]" if it is complete."""
     assert response.headers["content-type"].startswith("text/event-stream")
     lines = response.text.split("\n\n")
     assert lines.pop() == ""
@@ -51,7 +51,7 @@ def texts(found: list[Any]) -> list[str]:
     return [delta["content"] for delta in deltas if "content" in delta]
 
 
-def test_the_models(http: httpx.Client) -> None:
+def test_models_are_listed(http: httpx.Client) -> None:
     listed = http.get("/models").json()
     assert listed["object"] == "list"
     assert listed["data"][0]["id"] == MODEL
@@ -60,7 +60,7 @@ def test_the_models(http: httpx.Client) -> None:
     assert error(http.get("/models/other"))["code"] == "model_not_found"
 
 
-def test_a_whole_answer(http: httpx.Client, server: Emulator) -> None:
+def test_answer_without_streaming(http: httpx.Client, server: Emulator) -> None:
     server.reply(" Hello there")
     answer = ask(http).json()
     (choice,) = answer["choices"]
@@ -69,7 +69,7 @@ def test_a_whole_answer(http: httpx.Client, server: Emulator) -> None:
     assert choice["finish_reason"] == "stop"
 
 
-def test_a_streamed_answer(http: httpx.Client, server: Emulator) -> None:
+def test_streamed_answer(http: httpx.Client, server: Emulator) -> None:
     server.reply(Answer(" Hello there, you", ending="length"))
     *found, done = events(ask(http, stream=True))
     assert done == "[DONE]"
@@ -80,7 +80,7 @@ def test_a_streamed_answer(http: httpx.Client, server: Emulator) -> None:
     assert [event["choices"][0]["finish_reason"] for event in found] == [None, None, None, "length"]
 
 
-def test_what_the_engine_is_asked() -> None:
+def test_request_is_translated_for_the_engine() -> None:
     asked: list[GenerationRequest] = []
 
     def engine(request: GenerationRequest) -> str:
@@ -111,7 +111,7 @@ def test_what_the_engine_is_asked() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_stop_text_is_no_part_of_the_answer(
+def test_stop_text_is_not_part_of_the_answer(
     http: httpx.Client, server: Emulator, stream: bool
 ) -> None:
     server.reply([" one", " two", "\nSt", "ill", "\nSto", "p", " not this"])
@@ -128,7 +128,7 @@ def test_a_stop_text_is_no_part_of_the_answer(
 
 
 @pytest.mark.parametrize("ending", ["cut", "clean", "midline", "error"])
-def test_an_answer_that_breaks_off(http: httpx.Client, server: Emulator, ending: Any) -> None:
+def test_interrupted_answer_is_an_error(http: httpx.Client, server: Emulator, ending: Any) -> None:
     server.reply(*[Answer(" Half an", ending=ending, error="boom")] * 2)
     *found, last = events(ask(http, stream=True))
     assert texts(found) == ["Half", " an"]
@@ -139,7 +139,7 @@ def test_an_answer_that_breaks_off(http: httpx.Client, server: Emulator, ending:
     assert error(whole) == last["error"]
 
 
-def test_what_the_model_server_refuses(http: httpx.Client, server: Emulator) -> None:
+def test_model_server_errors_are_forwarded(http: httpx.Client, server: Emulator) -> None:
     for status, answered, kind in (
         (422, 400, "invalid_request_error"),
         (424, 502, "server_error"),
@@ -180,7 +180,7 @@ def test_what_the_model_server_refuses(http: httpx.Client, server: Emulator) -> 
         ({"top_p": 2}, 400, None),
     ],
 )
-def test_what_is_not_valid(
+def test_invalid_values_are_rejected(
     http: httpx.Client, fields: dict[str, Any], status: int, param: str | None
 ) -> None:
     response = ask(http, **fields)
@@ -191,13 +191,13 @@ def test_what_is_not_valid(
     assert not param or param.partition("[")[0] in found["message"]
 
 
-def test_what_is_missing_is_said(http: httpx.Client) -> None:
+def test_missing_fields_are_named(http: httpx.Client) -> None:
     assert error(ask(http, model=None))["message"].startswith("model is missing; ")
     message = error(ask(http, messages=[{"content": "Hello"}]))["message"]
     assert message == "messages[0].role must be one of system, developer, user, assistant"
 
 
-def test_what_is_not_asked_as_it_should(http: httpx.Client) -> None:
+def test_malformed_requests_are_rejected(http: httpx.Client) -> None:
     path = "/chat/completions"
     assert error(http.post(path, content=b"{}"))["message"].startswith("the body must be JSON")
     headers = {"content-type": "application/json"}
@@ -207,7 +207,7 @@ def test_what_is_not_asked_as_it_should(http: httpx.Client) -> None:
     assert (http.get(path).status_code, http.get("/other").status_code) == (405, 404)
 
 
-def test_a_key() -> None:
+def test_api_key_is_required() -> None:
     with (
         Emulator(dialect="openai", token="s3cret") as server,
         httpx.Client(base_url=f"{server.url}/v1", trust_env=False) as http,
@@ -217,7 +217,7 @@ def test_a_key() -> None:
         assert http.get("/models", headers={"authorization": "Bearer s3cret"}).status_code == 200
 
 
-def test_faults_and_lost_clients(http: httpx.Client, server: Emulator) -> None:
+def test_scripted_faults_and_cuts(http: httpx.Client, server: Emulator) -> None:
     server.fault("message", Fault(status=503))
     assert error(ask(http))["type"] == "server_error"
     server.cut(after=1)
@@ -228,7 +228,7 @@ def test_faults_and_lost_clients(http: httpx.Client, server: Emulator) -> None:
         ask(http, stream=True)
 
 
-def test_an_engine_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+def test_engine_failure_is_a_server_error(caplog: pytest.LogCaptureFixture) -> None:
     def engine(_: GenerationRequest) -> str:
         raise LookupError("secret")
 
@@ -242,7 +242,7 @@ def test_an_engine_that_fails(caplog: pytest.LogCaptureFixture) -> None:
     assert "LookupError: secret" in caplog.text
 
 
-def test_a_full_server() -> None:
+def test_concurrent_generation_limit_is_a_429() -> None:
     with (
         Emulator(dialect="openai", max_generations=1) as server,
         httpx.Client(base_url=f"{server.url}/v1", trust_env=False) as http,
@@ -253,4 +253,4 @@ def test_a_full_server() -> None:
             server.wait_held()
             assert ask(http).status_code == 429
         server.wait_idle()
-        assert server.stops == 1  # nobody reads it, so it does not go on
+        assert server.stops == 1  # stopped, as its client is gone

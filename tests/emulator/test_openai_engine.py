@@ -1,4 +1,4 @@
-"""The engine that asks an OpenAI-compatible server, driven by the SDK over sockets."""
+"""The engine for OpenAI-compatible servers, used by the SDK over sockets."""
 
 import http.client
 import json
@@ -49,14 +49,14 @@ def server(model_server: Server) -> Iterator[Emulator]:
 
 
 def body(model_server: Server) -> dict[str, Any]:
-    """What the model server was asked last."""
+    """Return the last request to the model server."""
     return model_server.asked[-1].json()
 
 
 # Sync, asyncio and trio
 
 
-async def test_the_first_token_does_not_wait(api: Api, stub: OpenAIStub) -> None:
+async def test_first_token_arrives_before_the_rest(api: Api, stub: OpenAIStub) -> None:
     stub.events[1:1] = [HOLD]
     async with api.client() as client, client.stream("Hi") as stream:
         assert await anext(aiter(stream)) == " Hello"
@@ -67,7 +67,7 @@ async def test_the_first_token_does_not_wait(api: Api, stub: OpenAIStub) -> None
     await api.settled()
 
 
-async def test_a_stop_reaches_the_model_server(
+async def test_stop_disconnects_from_the_model_server(
     api: Api, stub: OpenAIStub, model_server: Server
 ) -> None:
     stub.events = [delta(" Hello"), HOLD, FLOOD]
@@ -80,7 +80,7 @@ async def test_a_stop_reaches_the_model_server(
     assert await api.wait(lambda: api.server.stops) == 1
 
 
-async def test_leaving_reaches_the_model_server(
+async def test_leaving_a_stream_disconnects_from_the_model_server(
     api: Api, stub: OpenAIStub, model_server: Server
 ) -> None:
     stub.events = [delta(" Hello"), FLOOD]
@@ -92,7 +92,7 @@ async def test_leaving_reaches_the_model_server(
     await api.settled()
 
 
-async def test_errors_of_every_kind(api: Api, stub: OpenAIStub) -> None:
+async def test_errors_before_and_during_an_answer(api: Api, stub: OpenAIStub) -> None:
     async with api.client(retries=0) as client:
         stub.refusals = [(400, {"error": {"message": "too long", "type": "x"}})]
         with pytest.raises(InvalidRequestError, match="too long"):
@@ -108,10 +108,10 @@ async def test_errors_of_every_kind(api: Api, stub: OpenAIStub) -> None:
     await api.wait(api.server.wait_idle)
 
 
-# What is sent to them
+# Requests to the model server
 
 
-def test_parameters_and_history(server: Emulator, model_server: Server) -> None:
+def test_parameters_and_history_are_translated(server: Emulator, model_server: Server) -> None:
     with H2oClient(server.url) as client, client.conversation() as talk:
         talk.send("One")
         talk.send("Two", temperature=0.7, max_new_tokens=5, stop=["#"], seed=3, top_k=9)
@@ -142,10 +142,10 @@ def test_greedy_is_temperature_zero(server: Emulator, model_server: Server) -> N
     assert body(model_server)["temperature"] == 0
 
 
-def test_what_a_server_does_not_know_is_left_out(
+def test_parameters_unknown_to_the_server_are_omitted(
     server: Emulator, stub: OpenAIStub, model_server: Server
 ) -> None:
-    """One name after the other, and nothing that was not named."""
+    """One name after another, and only those that the server names."""
     stub.refusals = [
         (400, {"error": {"message": "Unrecognized request argument: repetition_penalty"}}),
         (422, {"detail": [{"loc": ["body", "repeat_penalty"], "msg": "Extra inputs"}]}),
@@ -162,10 +162,10 @@ def test_what_a_server_does_not_know_is_left_out(
     ]
 
 
-def test_a_value_that_a_server_refuses_is_left_out_once(
+def test_rejected_value_is_omitted_only_once(
     server: Emulator, stub: OpenAIStub, model_server: Server
 ) -> None:
-    """It is one client's, and the next one's may be another."""
+    """The value is one client's; the next client's may be accepted."""
     stub.refusals = [(400, {"error": {"message": "top_k must be at most 20, got 50"}})]
     with H2oClient(server.url) as client:
         assert client.chat("Hi", top_k=50).text == " Hello there"
@@ -173,7 +173,7 @@ def test_a_value_that_a_server_refuses_is_left_out_once(
     assert [item.json().get("top_k") for item in model_server.asked] == [50, None, 5]
 
 
-def test_the_number_of_tokens_is_asked_for_with_the_details(
+def test_usage_is_requested_with_details(
     server: Emulator, stub: OpenAIStub, model_server: Server
 ) -> None:
     usage = {"choices": [], "usage": {"completion_tokens": 9}}
@@ -204,7 +204,7 @@ def test_details_show_the_seed_that_was_given(server: Emulator) -> None:
         ("/v1/chat/completions", "/v1/chat/completions"),
     ],
 )
-def test_addresses_and_the_first_model(
+def test_url_forms_and_the_default_model(
     stub: OpenAIStub, model_server: Server, path: str, posted: str
 ) -> None:
     with (
@@ -218,7 +218,9 @@ def test_addresses_and_the_first_model(
     assert body(model_server)["model"] == stub.models[0]
 
 
-def test_a_server_that_has_another_model_by_now(stub: OpenAIStub, model_server: Server) -> None:
+def test_default_model_is_updated_when_the_server_changes(
+    stub: OpenAIStub, model_server: Server
+) -> None:
     missing = {"error": {"message": "no such model"}}
     with (
         Emulator(engine=f"openai:{model_server.url}") as server,
@@ -232,7 +234,7 @@ def test_a_server_that_has_another_model_by_now(stub: OpenAIStub, model_server: 
     assert body(model_server)["model"] == "new-model"
 
 
-def test_a_server_without_models(stub: OpenAIStub, model_server: Server) -> None:
+def test_server_without_models_is_an_error(stub: OpenAIStub, model_server: Server) -> None:
     stub.models = []
     with (
         Emulator(engine=f"openai:{model_server.url}") as server,
@@ -242,7 +244,7 @@ def test_a_server_without_models(stub: OpenAIStub, model_server: Server) -> None
         client.chat("Hi")
 
 
-def test_the_key_comes_from_the_environment_and_is_not_shown(
+def test_key_comes_from_the_environment_and_is_not_shown(
     stub: OpenAIStub,
     model_server: Server,
     monkeypatch: pytest.MonkeyPatch,
@@ -270,7 +272,7 @@ def test_the_key_comes_from_the_environment_and_is_not_shown(
         Emulator(engine=f"openai:{model_server.url}#tiny")
 
 
-def test_what_a_search_found_and_long_histories() -> None:
+def test_search_results_and_truncation_in_messages() -> None:
     history = (("user", "a b c"), ("assistant", "d e"), ("user", "f"), ("assistant", "g"))
     request = GenerationRequest(
         "m", "", {"truncate": 4}, (*history, ("user", "h")), context="Facts"
@@ -284,7 +286,7 @@ def test_what_a_search_found_and_long_histories() -> None:
     assert chat_messages(alone) == [{"role": "user", "content": "a b c"}]
 
 
-# What comes of their answers
+# Responses of the model server
 
 
 @pytest.mark.parametrize(
@@ -302,7 +304,9 @@ def test_what_a_search_found_and_long_histories() -> None:
         ([b"data:[DONE]"], "eos_token"),
     ],
 )
-def test_finish_reasons(server: Emulator, stub: OpenAIStub, end: list[Any], reason: str) -> None:
+def test_finish_reasons_are_translated(
+    server: Emulator, stub: OpenAIStub, end: list[Any], reason: str
+) -> None:
     stub.events = [delta(" Hello"), delta(" there"), *end]
     with H2oClient(server.url) as client:
         reply = client.chat("Hi", details=True)
@@ -319,7 +323,7 @@ def test_tokens_have_no_invented_probability(server: Emulator) -> None:
     ]
 
 
-def test_bytes_cut_anywhere(server: Emulator, stub: OpenAIStub) -> None:
+def test_stream_can_be_split_anywhere(server: Emulator, stub: OpenAIStub) -> None:
     text = " naïve \u2028 世界 \x85 👋"
     data = f": hello\r\ndata: {json.dumps(delta(text), ensure_ascii=False)}\r\n\r\n".encode()
     stub.events = [data[i : i + 3] for i in range(0, len(data), 3)] + [DONE]
@@ -355,7 +359,7 @@ def test_events_without_text_are_skipped(server: Emulator, stub: OpenAIStub, noi
 
 
 @pytest.mark.parametrize("reason", ["content_filter", "abort", "error"])
-def test_an_answer_that_broke_off_is_not_complete(
+def test_abnormal_finish_reason_is_an_error(
     server: Emulator, stub: OpenAIStub, reason: str
 ) -> None:
     stub.events = [delta(" Hello"), delta(None, reason), DONE]
@@ -379,7 +383,7 @@ def test_an_answer_that_broke_off_is_not_complete(
     ],
     ids=["cut", "midline", "no events", "endless line", "garbage"],
 )
-def test_a_stream_that_breaks_off(server: Emulator, stub: OpenAIStub, end: list[Any]) -> None:
+def test_interrupted_stream_is_an_error(server: Emulator, stub: OpenAIStub, end: list[Any]) -> None:
     stub.events = [delta(" Hello"), *end]
     with H2oClient(server.url, retries=0) as client:
         with pytest.raises(IncompleteStreamError) as caught:
@@ -397,7 +401,7 @@ def test_a_stream_that_breaks_off(server: Emulator, stub: OpenAIStub, end: list[
         {"error": "too hot"},
     ],
 )
-def test_errors_in_the_stream(server: Emulator, stub: OpenAIStub, event: dict[str, Any]) -> None:
+def test_error_events_are_raised(server: Emulator, stub: OpenAIStub, event: dict[str, Any]) -> None:
     stub.events = [delta(" Hello"), event]
     with (
         H2oClient(server.url, retries=0) as client,
@@ -406,10 +410,10 @@ def test_errors_in_the_stream(server: Emulator, stub: OpenAIStub, event: dict[st
         client.chat("Hi", recover=False)
 
 
-def test_a_server_that_hangs(
+def test_hanging_server_times_out(
     stub: OpenAIStub, model_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is given up on at last."""
+    """The request finally times out."""
     monkeypatch.setattr("h2o_client.emulator.engines.http.SILENCE", 0.05)
     stub.events = [delta(" Hello"), LEFT]
     with (
@@ -423,14 +427,14 @@ def test_a_server_that_hangs(
 
 
 @pytest.mark.parametrize("said", [[delta(" Hello")], [delta(" Hello"), delta("")], []])
-def test_a_stop_reaches_a_server_that_says_nothing(
+def test_stop_disconnects_from_a_silent_server(
     server: Emulator,
     stub: OpenAIStub,
     model_server: Server,
     monkeypatch: pytest.MonkeyPatch,
     said: list[Any],
 ) -> None:
-    """Half way, and before the first token, when the response does not begin [28]."""
+    """During the answer, and before the first token, when the response has not started [28]."""
     monkeypatch.setattr("h2o_client.emulator.chat_ui_2023.generation.STOP_PATIENCE", 0.02)
     stub.events = [*said, LEFT]
     client = Client(server)
@@ -459,10 +463,10 @@ def test_a_stop_reaches_a_server_that_says_nothing(
 
 
 @pytest.mark.slow
-def test_a_server_slower_than_the_clients_limits(
+def test_client_timeout_disconnects_from_the_model_server(
     server: Emulator, stub: OpenAIStub, model_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client stops what it does not wait for, and the model server hears of it."""
+    """The client stops what it does not wait for, and the model server is disconnected."""
     monkeypatch.setattr("h2o_client.emulator.chat_ui_2023.generation.STOP_PATIENCE", 0.02)
     stub.events = [delta(" Hello"), LEFT]
     with H2oClient(server.url, retries=0, timeouts=1.5) as client:
@@ -473,8 +477,8 @@ def test_a_server_slower_than_the_clients_limits(
     server.wait_idle()
 
 
-def test_a_client_that_is_lost(server: Emulator, stub: OpenAIStub) -> None:
-    """The answer is made to its end, and stored [17_disconnect]."""
+def test_answer_of_a_lost_client_is_completed(server: Emulator, stub: OpenAIStub) -> None:
+    """The answer is completed and stored [17_disconnect]."""
     stub.events[1:1] = [HOLD]
     client = Client(server)
     client.open()
@@ -493,7 +497,7 @@ def test_a_client_that_is_lost(server: Emulator, stub: OpenAIStub) -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_a_redirect_is_not_followed(
+def test_redirect_of_the_model_server_is_not_followed(
     server: Emulator, stub: OpenAIStub, model_server: Server, status: int
 ) -> None:
     stub.refusals = [(status, b"")]
@@ -507,7 +511,7 @@ def test_a_redirect_is_not_followed(
 
 
 @pytest.mark.slow
-async def test_several_at_once(api: Api, stub: OpenAIStub) -> None:
+async def test_concurrent_answers(api: Api, stub: OpenAIStub) -> None:
     stub.events[1:1] = [HOLD]
     async with api.client() as client:
 
@@ -521,7 +525,7 @@ async def test_several_at_once(api: Api, stub: OpenAIStub) -> None:
     await api.settled()
 
 
-def test_a_server_that_does_not_stream(server: Emulator, stub: OpenAIStub) -> None:
+def test_response_without_streaming_is_accepted(server: Emulator, stub: OpenAIStub) -> None:
     choice = {"message": {"content": " All at once"}, "finish_reason": "length"}
     stub.whole = json.dumps({"choices": [choice]}).encode()
     with H2oClient(server.url, retries=0) as client:
@@ -535,7 +539,9 @@ def test_a_server_that_does_not_stream(server: Emulator, stub: OpenAIStub) -> No
             client.chat("Hi")
 
 
-def test_a_title(server: Emulator, stub: OpenAIStub, model_server: Server) -> None:
+def test_title_is_made_by_the_model(
+    server: Emulator, stub: OpenAIStub, model_server: Server
+) -> None:
     with H2oClient(server.url, retries=0) as client, client.conversation() as talk:
         talk.send("Hi")
         assert talk.summarize() == "Hello there"
@@ -556,7 +562,7 @@ def test_a_title(server: Emulator, stub: OpenAIStub, model_server: Server) -> No
         (503, 503, OverloadedError),
     ],
 )
-def test_statuses(
+def test_statuses_are_translated(
     server: Emulator, stub: OpenAIStub, status: int, becomes: int, error: type[H2oError]
 ) -> None:
     stub.refusals = [(status, {"error": {"message": "because"}})]
@@ -568,14 +574,14 @@ def test_statuses(
 @pytest.mark.parametrize(
     "text", [b"", b"x" * 2**20, b"no JSON", b'{"detail": [1]}', b'{"error": "because"}']
 )
-def test_any_error_body(server: Emulator, stub: OpenAIStub, text: bytes) -> None:
+def test_any_error_body_is_accepted(server: Emulator, stub: OpenAIStub, text: bytes) -> None:
     stub.refusals = [(500, text)]
     with H2oClient(server.url, retries=0) as client, pytest.raises(GenerationError) as found:
         client.chat("Hi")
     assert "answered 424" in str(found.value)
 
 
-def test_an_openai_server_that_cannot_be_reached(stub: OpenAIStub) -> None:
+def test_unreachable_openai_server_is_an_error(stub: OpenAIStub) -> None:
     with running(stub) as gone:
         url = gone.url
     with (
@@ -603,10 +609,10 @@ def test_failures_are_logged_for_the_operator(
     assert "http://127.0.0.1:1 does not answer" in caplog.text
 
 
-def test_a_password_in_the_address_is_sent_and_not_shown(
+def test_password_in_the_url_is_sent_and_not_shown(
     model_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO")  # httpx logs each address
+    caplog.set_level("INFO")  # httpx logs each URL
     with (
         Emulator(engine=f"openai:http://me:s%45cret@{model_server.url[7:]}#tiny") as server,
         H2oClient(server.url) as client,
@@ -619,7 +625,7 @@ def test_a_password_in_the_address_is_sent_and_not_shown(
 
 
 @pytest.mark.slow
-def test_closing_the_emulator_reaches_the_model_server(
+def test_closing_the_emulator_disconnects_from_the_model_server(
     server: Emulator, stub: OpenAIStub, model_server: Server
 ) -> None:
     stub.events = [delta(" Hello"), LEFT]
@@ -631,7 +637,7 @@ def test_closing_the_emulator_reaches_the_model_server(
             list(stream)
 
 
-def test_the_model_sets_the_pace(model_server: Server) -> None:
+def test_pace_does_not_delay_a_model_server(model_server: Server) -> None:
     begun = time.monotonic()
     with (
         Emulator(engine=f"openai:{model_server.url}#tiny", pace=60) as server,
@@ -641,7 +647,7 @@ def test_the_model_sets_the_pace(model_server: Server) -> None:
     assert time.monotonic() - begun < 30
 
 
-def test_a_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     engine = OpenAIEngine("http://127.0.0.1:1")
     assert "sk-secret" not in repr(engine)

@@ -1,4 +1,4 @@
-"""What was recorded is answered again, the same each time: own recordings, and the project's."""
+"""Recordings are replayed the same each time: new ones, and the captures of this project."""
 
 import http.client
 import json
@@ -28,7 +28,7 @@ def exchanges(folder: Path) -> list[dict[str, Any]]:
 
 
 async def program(api: Api) -> list[object]:
-    """Ask in many ways; what came of it, ids that are the client's own left out."""
+    """Use the client in many ways; return the results, without client-side ids."""
     seen: list[object] = []
     async with api.client(retries=0) as client:
         seen += [str(await client.chat("Hello")), [m.name for m in await client.models()]]
@@ -58,16 +58,16 @@ async def program(api: Api) -> list[object]:
 
 
 def script(server: Emulator) -> None:
-    """What goes wrong while the program is recorded."""
+    """Script the failures of the recorded run."""
     server.search(WebSearch("Facts", query="facts"))
     server.fault("message", *[Fault(delay=0)] * 5, Fault(status=503, body={"error": "no room"}))
 
 
-# One's own recordings
+# New recordings
 
 
 @pytest.mark.slow
-def test_a_program_sees_the_same_again(backend: str, tmp_path: Path) -> None:
+def test_replay_gives_the_same_results(backend: str, tmp_path: Path) -> None:
     with Emulator(record=tmp_path, stop_poll=0.002) as server:
         script(server)
         api = new_api(backend, server)
@@ -78,13 +78,13 @@ def test_a_program_sees_the_same_again(backend: str, tmp_path: Path) -> None:
     for _ in range(2):  # another run, another server
         with Emulator(replay=tmp_path) as server:
             api = new_api(backend, server)
-            for _ in range(2):  # and again on the same
+            for _ in range(2):  # and again on the same server
                 assert api.run(program(api)) == recorded
             assert server.generations == 0
     assert [path.read_bytes() for path in sorted(tmp_path.glob("*"))] == before
 
 
-def test_the_format_is_that_of_the_captures(
+def test_recordings_have_the_format_of_captures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("H2O_CHAT_TOKEN", "s3cret")
@@ -131,7 +131,9 @@ def test_the_format_is_that_of_the_captures(
         (Answer(ending="down"), "down"),
     ],
 )
-def test_outcomes(tmp_path: Path, answer: Answer, outcome: str) -> None:
+def test_failed_answers_are_recorded_and_replayed(
+    tmp_path: Path, answer: Answer, outcome: str
+) -> None:
     with Emulator(record=tmp_path) as server, H2oClient(server.url, retries=0) as client:
         server.reply(answer)
         with pytest.raises(H2oError) as caught:
@@ -144,7 +146,7 @@ def test_outcomes(tmp_path: Path, answer: Answer, outcome: str) -> None:
         assert again.value.partial == caught.value.partial
 
 
-def test_a_stop_and_a_client_that_left(tmp_path: Path) -> None:
+def test_stops_and_disconnects_are_replayed(tmp_path: Path) -> None:
     def run(server: Emulator, *, live: bool) -> list[str]:
         with H2oClient(server.url) as client, client.conversation() as talk:
             if live:
@@ -165,8 +167,8 @@ def test_a_stop_and_a_client_that_left(tmp_path: Path) -> None:
         assert run(server, live=False) == first
 
 
-def test_a_stop_in_another_connection_is_waited_for(tmp_path: Path) -> None:
-    """What a stop has ended is not ended before the stop."""
+def test_replay_waits_for_a_stop_on_another_connection(tmp_path: Path) -> None:
+    """An answer that a stop ended does not end before the stop arrives."""
     _one_file(tmp_path, "0.4/11_stop_generating")
     capture = load("0.4/11_stop_generating")
     stream = next(e for e in capture["exchanges"] if e["response"]["ended"] == "eof")
@@ -180,7 +182,7 @@ def test_a_stop_in_another_connection_is_waited_for(tmp_path: Path) -> None:
         got = b""
         while len(got) < len(stream["response"]["body_text"].encode()):
             got += answer.read1()
-        assert answer.fp is not None  # open still
+        assert answer.fp is not None  # still open
         two.request("POST", stop["request"]["path"])
         assert two.getresponse().read() == b""
         with pytest.raises(http.client.IncompleteRead):
@@ -189,7 +191,7 @@ def test_a_stop_in_another_connection_is_waited_for(tmp_path: Path) -> None:
         two.close()
 
 
-def test_what_was_asked_several_times_comes_in_order(tmp_path: Path) -> None:
+def test_repeated_requests_are_replayed_in_order(tmp_path: Path) -> None:
     with Emulator(record=tmp_path) as server, H2oClient(server.url) as client:
         server.reply(" one", " two", " three")
         for _ in range(3):
@@ -200,7 +202,7 @@ def test_what_was_asked_several_times_comes_in_order(tmp_path: Path) -> None:
     assert texts == [" one", " two", " three"] * 2
 
 
-def test_a_head_request(tmp_path: Path) -> None:
+def test_head_requests_are_replayed(tmp_path: Path) -> None:
     def ask(server: Emulator) -> tuple[int, bytes, str | None]:
         connection = http.client.HTTPConnection(server.url[7:], timeout=30)
         connection.request("HEAD", "/")
@@ -217,7 +219,7 @@ def test_a_head_request(tmp_path: Path) -> None:
         assert ask(server) == first
 
 
-def test_what_was_never_asked(tmp_path: Path) -> None:
+def test_unrecorded_request_is_an_error(tmp_path: Path) -> None:
     with Emulator(record=tmp_path) as server, H2oClient(server.url) as client:
         client.chat("Hi")
         server.wait_idle()
@@ -226,10 +228,10 @@ def test_what_was_never_asked(tmp_path: Path) -> None:
             client.chat("Something else")
         assert caught.value.status == 501
         with pytest.raises(StatusError, match="nothing was recorded"):
-            client.chat("Hi", temperature=0.1)  # another parameter is another question
+            client.chat("Hi", temperature=0.1)  # another parameter is another request
 
 
-def test_a_session_id_cannot_add_a_header(tmp_path: Path) -> None:
+def test_session_id_cannot_inject_a_header(tmp_path: Path) -> None:
     with Emulator(record=tmp_path) as server:
         Client(server).ask("GET", "/privacy")
         server.wait_idle()
@@ -249,7 +251,7 @@ def test_a_session_id_cannot_add_a_header(tmp_path: Path) -> None:
         ("multipart/form-data", "x"),
     ],
 )
-def test_an_unreadable_body_was_never_asked(
+def test_unreadable_body_is_an_unrecorded_request(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, content_type: str, body: str
 ) -> None:
     _one_file(tmp_path, "0.4/01_happy_path")
@@ -260,7 +262,7 @@ def test_an_unreadable_body_was_never_asked(
     assert caplog.text == ""
 
 
-def test_a_replay_requires_the_token_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replay_requires_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Emulator(record=tmp_path) as server, H2oClient(server.url) as client:
         client.chat("Hi")
         server.wait_idle()
@@ -273,7 +275,7 @@ def test_a_replay_requires_the_token_too(tmp_path: Path, monkeypatch: pytest.Mon
             assert client.chat("Hi").text
 
 
-def test_a_replay_can_be_paced_and_recorded(tmp_path: Path) -> None:
+def test_replay_can_be_paced_and_recorded(tmp_path: Path) -> None:
     with Emulator(record=tmp_path / "one") as server, H2oClient(server.url) as client:
         client.chat("Hi")
         server.wait_idle()
@@ -289,7 +291,7 @@ def test_a_replay_can_be_paced_and_recorded(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_files_are_bounded_and_none_is_overwritten(
+def test_recordings_are_limited_and_never_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("h2o_client.emulator.recording.PER_FILE", 3)
@@ -308,7 +310,7 @@ def test_files_are_bounded_and_none_is_overwritten(
 
 
 def test_secrets_are_not_recorded(tmp_path: Path) -> None:
-    """Neither what was sent, nor what a model server sets; a session has another id."""
+    """Sent secrets and those set by a model server are redacted; the session gets another id."""
 
     def ask(server: Emulator) -> tuple[int, list[str]]:
         connection = http.client.HTTPConnection(server.url[7:], timeout=30)
@@ -360,7 +362,7 @@ def test_secrets_are_not_recorded(tmp_path: Path) -> None:
         ("", ""),
     ],
 )
-def test_only_known_query_values_are_kept(url: str, shown: str | None) -> None:
+def test_unknown_query_values_are_redacted(url: str, shown: str | None) -> None:
     if shown is None:
         shown = "/?x-sveltekit-invalidated=01&key=left-out&empty=left-out"
     assert redacted(url) == shown
@@ -368,7 +370,7 @@ def test_only_known_query_values_are_kept(url: str, shown: str | None) -> None:
 
 @needs.posix
 @pytest.mark.parametrize("existing", [False, True])
-def test_only_their_owner_may_read_them(tmp_path: Path, existing: bool) -> None:
+def test_recordings_are_readable_only_by_their_owner(tmp_path: Path, existing: bool) -> None:
     folder = tmp_path / "new" / "folder"
     if existing:
         folder.mkdir(parents=True)
@@ -387,7 +389,7 @@ def test_only_their_owner_may_read_them(tmp_path: Path, existing: bool) -> None:
         assert made == [0o700, 0o700]
 
 
-def test_a_full_file_is_not_added_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_recording_is_not_extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("h2o_client.emulator.recording.FULL", 20_000)
     with Emulator(record=tmp_path) as server, H2oClient(server.url) as client:
         for _ in range(3):
@@ -397,7 +399,7 @@ def test_a_full_file_is_not_added_to(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(exchanges(tmp_path)) == 10
 
 
-def test_a_disk_that_is_full(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_full_disk_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "gone"
     with Emulator(record=folder) as server, H2oClient(server.url) as client:
         folder.rmdir()
@@ -406,8 +408,8 @@ def test_a_disk_that_is_full(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     assert "cannot record" in caplog.text
 
 
-def test_a_stop_counts_for_what_came_before_it(tmp_path: Path) -> None:
-    """One whose client has left is not what the next message is stopped by."""
+def test_replayed_stop_applies_only_to_earlier_messages(tmp_path: Path) -> None:
+    """A stop for a disconnected client does not stop the next message."""
     _one_file(tmp_path, "0.4/11_stop_generating")
     capture = load("0.4/11_stop_generating")
     stream = next(e for e in capture["exchanges"] if e["response"]["ended"] == "eof")
@@ -432,20 +434,20 @@ def test_a_stop_counts_for_what_came_before_it(tmp_path: Path) -> None:
         connection, answer = begin(server)
         connection.sock.settimeout(0.2)
         with pytest.raises(TimeoutError):
-            answer.read()  # it stands still until a stop of its own
+            answer.read()  # it pauses until its own stop
         answer.close()
         connection.close()
 
 
 @pytest.mark.parametrize("text", [None, "{}", "[]", "no JSON", '{"exchanges": [{}]}'])
-def test_nothing_to_replay(tmp_path: Path, text: str | None) -> None:
+def test_folder_without_recordings_is_rejected(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "one.json").write_text(text)
     with pytest.raises(ValueError, match="record"):
         Emulator(replay=tmp_path)
 
 
-# The project's
+# Captures of this project
 
 
 def _one_file(folder: Path, name: str) -> None:
@@ -454,7 +456,7 @@ def _one_file(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in names() if name not in HELD])
-def test_a_capture_answers_its_own_requests(name: str, tmp_path: Path) -> None:
+def test_capture_can_be_replayed(name: str, tmp_path: Path) -> None:
     _one_file(tmp_path, name)
     with Emulator(replay=tmp_path) as server:
         replay = Replay(name, server, Stub(), Clock(0))
@@ -468,7 +470,7 @@ def test_a_capture_answers_its_own_requests(name: str, tmp_path: Path) -> None:
             replay.compare(got, exchange)
 
 
-def test_the_sdk_with_a_capture(tmp_path: Path) -> None:
+def test_sdk_works_with_a_replayed_capture(tmp_path: Path) -> None:
     _one_file(tmp_path, "0.4/01_happy_path")
     capture = load("0.4/01_happy_path")
     asked = next(e for e in capture["exchanges"] if '"inputs"' in (e["request"]["body"] or ""))

@@ -1,4 +1,4 @@
-"""The recorder's text-generation-inference server (`replay.Stub`), put behind HTTP."""
+"""The recorder's text-generation-inference server (`replay.Stub`), over HTTP."""
 
 import threading
 from contextlib import suppress
@@ -15,11 +15,11 @@ from h2o_client.emulator.upstream import ask
 
 @dataclass
 class TgiStub:
-    """The recorder's model server: what it does is said by ``[[...]]`` in the last message.
+    """The recorder's model server, controlled by ``[[...]]`` marks in the last message.
 
     Attributes:
-        stub: What it says.
-        standing: One event for each answer that stands still; set, it goes on.
+        stub: What it answers.
+        standing: One event for each paused answer; setting it resumes the answer.
     """
 
     stub: Stub = field(default_factory=Stub)
@@ -27,19 +27,19 @@ class TgiStub:
     changes: threading.Condition = field(default_factory=threading.Condition)
 
     def wait_held(self) -> None:
-        """Wait until an answer stands still."""
+        """Wait until an answer is paused."""
         with self.changes:
             assert self.changes.wait_for(lambda: self.standing, 5)
 
     def release(self) -> None:
-        """Let go on what stands still."""
+        """Resume the paused answers."""
         with self.changes:
             for event in self.standing:
                 event.set()
             self.standing.clear()
 
     async def hold(self) -> None:
-        """Stand still."""
+        """Pause."""
         event = threading.Event()
         with self.changes:
             self.standing.append(event)

@@ -1,1 +1,1 @@
-"""Tests with other people's packages, in an environment of their own."""
+"""Tests with third-party packages, in an environment of their own."""

@@ -1,4 +1,4 @@
-"""What the tests with other people's packages share: a chat-ui server of each kind."""
+"""Shared fixtures for tests with third-party packages: a chat-ui server of each kind."""
 
 import gc
 import os
@@ -20,20 +20,20 @@ def dialect(request: pytest.FixtureRequest) -> Dialect:
 
 @pytest.fixture
 def server(dialect: Dialect, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """The configured server; whatever happens on it, nothing is left there."""
+    """The configured server; after each test, nothing may be left on it."""
     for name in os.environ:
         if name.startswith(OTHERS) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     with Emulator(dialect=dialect) as emulator:
         monkeypatch.setenv("H2O_CHAT_URL", emulator.url)
         yield emulator
-        gc.collect()  # where an object is all that holds a conversation
+        gc.collect()  # for conversations that only an object holds
         emulator.wait_idle()
         assert emulator.conversations == []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out the standard tests of what a test class says is unsupported: all would skip."""
+    """Deselect LangChain's standard tests of unsupported features, which would all skip."""
     items[:] = [
         item
         for item in items

@@ -1,5 +1,5 @@
 # pyright: reportMissingImports=false
-"""`ChatH2o`: LangChain's own suites at a server of each kind, and what they do not look at."""
+"""`ChatH2o`: LangChain's own test suites on each kind of server, and tests of what they omit."""
 
 import asyncio
 import json
@@ -93,7 +93,8 @@ class TestIntegration(ChatModelIntegrationTests):
 
     @property
     def standard_chat_model_params(self) -> dict[str, Any]:
-        """What the suite gives to each model; servers of 2025 take no generation options."""
+        """Parameters that the suite passes to each model; 2025 servers accept no generation
+        options."""
         params = super().standard_chat_model_params
         rejected = {"temperature", "max_tokens"} if self.server.dialect == "chat-ui-2025" else ()
         return {name: value for name, value in params.items() if name not in rejected}
@@ -116,7 +117,7 @@ class TestIntegration(ChatModelIntegrationTests):
 
 
 class Tokens(BaseCallbackHandler):
-    """Keeps what a callback is told."""
+    """Records the calls of a callback."""
 
     def __init__(self) -> None:
         self.tokens: list[Any] = []
@@ -129,7 +130,7 @@ class Tokens(BaseCallbackHandler):
         self.errors.append(error)
 
 
-def test_an_answer(server: Emulator) -> None:
+def test_invoke_returns_an_answer(server: Emulator) -> None:
     server.reply(" Hello, you")
     answer = ChatH2o().invoke("Hi")
     assert answer.text == "Hello, you"
@@ -138,7 +139,7 @@ def test_an_answer(server: Emulator) -> None:
     assert answer.response_metadata["model_name"].startswith("h2oai/")
 
 
-def test_a_history(server: Emulator) -> None:
+def test_history_is_sent(server: Emulator) -> None:
     messages: list[Any] = [
         SystemMessage("Be brief."),
         HumanMessage([{"type": "text", "text": "a"}]),
@@ -164,13 +165,13 @@ def test_a_history(server: Emulator) -> None:
         HumanMessage([{"type": "image", "url": "http://x/y.png"}]),
     ],
 )
-def test_what_cannot_be_sent(server: Emulator, message: BaseMessage) -> None:
+def test_unsupported_messages_are_rejected(server: Emulator, message: BaseMessage) -> None:
     with pytest.raises(ValueError, match=r"tools|only text"):
         ChatH2o().invoke([HumanMessage("a"), message, HumanMessage("b")])
     assert [request for request in server.requests if request.kind == "message"] == []
 
 
-async def test_a_cut_answer_is_an_error(server: Emulator) -> None:
+async def test_langchain_raises_for_a_cut_answer(server: Emulator) -> None:
     model = ChatH2o(max_retries=0)
     server.reply(*[CUT] * 6)
     handler = Tokens()
@@ -190,7 +191,7 @@ async def test_a_cut_answer_is_an_error(server: Emulator) -> None:
         await model.ainvoke("Hi", stop=["never"])
 
 
-async def test_callbacks(server: Emulator) -> None:
+async def test_callbacks_receive_tokens_and_errors(server: Emulator) -> None:
     model = ChatH2o(streaming=True)
     for use in ("invoke", "ainvoke", "stream", "astream"):
         server.reply(" Hello, you")
@@ -208,8 +209,8 @@ async def test_callbacks(server: Emulator) -> None:
         assert handler.tokens == ["Hello,", " you", ""], use
 
 
-async def test_a_stop_text(server: Emulator) -> None:
-    """It ends the answer on servers without that parameter, too."""
+async def test_stop_text_ends_the_answer(server: Emulator) -> None:
+    """Stops the answer even on servers without that parameter."""
     for use in ("invoke", "ainvoke", "stream", "astream"):
         server.reply(Answer([" one", " two", "\nSt", "ill", "\nSto", "p", " no"], hold_after=6))
         model = ChatH2o(stop=["\nStop", "never"])
@@ -236,7 +237,7 @@ def sum_of(chunks: list[AIMessageChunk]) -> AIMessageChunk:
     return add_ai_message_chunks(first, *rest)
 
 
-async def test_leaving(server: Emulator) -> None:
+async def test_leaving_a_langchain_stream_stops_the_answer(server: Emulator) -> None:
     server.reply(*[Answer(" one two", hold_after=1)] * 2)
     stream = ChatH2o().stream("Hi")
     assert next(stream).text == "one"
@@ -250,7 +251,7 @@ async def test_leaving(server: Emulator) -> None:
     assert (server.stops, server.conversations) == (2, [])
 
 
-def test_options(server: Emulator) -> None:
+def test_langchain_options_are_sent(server: Emulator) -> None:
     model = ChatH2o(temperature=0, max_tokens=7, options={"top_k": 3})
     if server.dialect == "chat-ui-2025":
         with pytest.raises(UnsupportedError, match="parameters"):
@@ -264,7 +265,7 @@ def test_options(server: Emulator) -> None:
         model.invoke("Hi", temprature=1)
 
 
-async def test_clients_of_your_own(server: Emulator) -> None:
+async def test_custom_clients_are_used(server: Emulator) -> None:
     with H2oClient() as client:
         model = ChatH2o(client=client)
         model.invoke("Hi")
@@ -275,16 +276,16 @@ async def test_clients_of_your_own(server: Emulator) -> None:
         await model.ainvoke("Hi")
         await async_client.chat("Hi")
     settings = [request for request in server.requests if request.kind == "settings"]
-    assert len(settings) == 2  # a session for each client
+    assert len(settings) == 2  # one session per client
 
 
-def test_no_password_is_shown(server: Emulator) -> None:
+def test_langchain_shows_no_password(server: Emulator) -> None:
     model = ChatH2o(base_url=server.url.replace("//", "//me:sEcret@"))
     assert model.invoke("Hi").text
     assert "sEcret" not in repr(model) + str(model) + json.dumps(model.asdict(), default=str)
 
 
-def test_an_answer_that_was_begun_again(server: Emulator) -> None:
+def test_langchain_raises_for_a_restarted_answer(server: Emulator) -> None:
     if server.dialect == "chat-ui-2023":
         return
     again = Answer(" Half an", ending="cut", again=" Whole")

@@ -1,5 +1,5 @@
 # pyright: reportMissingImports=false
-"""The plugin in the real `llm`: its command, its Python API, sync and async."""
+"""The plugin in the real `llm`: its command, and its sync and async Python API."""
 
 import gc
 import json
@@ -24,7 +24,7 @@ Command = Callable[..., click.testing.Result]
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Emulator) -> Path:  # noqa: ARG001 -- before it
-    """A folder for what `llm` keeps."""
+    """The folder of `llm`."""
     monkeypatch.setenv("LLM_USER_PATH", str(tmp_path))
     return tmp_path
 
@@ -52,7 +52,7 @@ def async_model(home: Path) -> llm.AsyncModel:  # noqa: ARG001 -- before it
 
 
 def prompts(server: Emulator) -> list[str]:
-    """What the model was asked, message by message."""
+    """Return the messages sent to the model."""
     found: list[str] = []
     for request in server.requests:
         if request.kind == "message":
@@ -65,10 +65,10 @@ def kinds(server: Emulator) -> list[str]:
     return [request.kind for request in server.requests]
 
 
-# The command
+# Command
 
 
-def test_as_a_person_runs_it(server: Emulator) -> None:
+def test_llm_command_answers_a_prompt(server: Emulator) -> None:
     asked = [sys.executable, "-m", "llm", "-m", "h2o-chat", "Hello"]
     done = subprocess.run(asked, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{GREETING}\n", "")
@@ -76,7 +76,7 @@ def test_as_a_person_runs_it(server: Emulator) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--no-stream",), ("--async",)])
-def test_a_prompt_and_the_next(
+def test_prompt_can_be_continued(
     server: Emulator, command: Command, options: tuple[str, ...]
 ) -> None:
     assert command("-m", "h2o-chat", "Hello", *options).output == f"{GREETING}\n"
@@ -87,7 +87,7 @@ def test_a_prompt_and_the_next(
     )
 
 
-def test_it_is_logged(server: Emulator, command: Command) -> None:
+def test_answer_is_logged(server: Emulator, command: Command) -> None:
     server.reply(" Hello")
     command("-m", "h2o-chat", "Hi")
     (logged,) = json.loads(command("logs", "--json").output)
@@ -96,7 +96,7 @@ def test_it_is_logged(server: Emulator, command: Command) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--no-stream",), ("--async",)])
-def test_a_cut_answer_is_an_error(
+def test_llm_reports_a_cut_answer(
     server: Emulator, command: Command, options: tuple[str, ...]
 ) -> None:
     server.reply(CUT)
@@ -106,7 +106,7 @@ def test_a_cut_answer_is_an_error(
     assert json.loads(command("logs", "--json").output) == []
 
 
-def test_a_chat_is_one_conversation(server: Emulator, command: Command) -> None:
+def test_llm_chat_is_one_conversation(server: Emulator, command: Command) -> None:
     shown = command("chat", "-m", "h2o-chat", given="Hello\nWhat did I ask first?\nexit\n")
     assert "You asked 1 before; the first was: Hello" in shown.output
     assert prompts(server) == ["Hello", "What did I ask first?"]
@@ -114,9 +114,9 @@ def test_a_chat_is_one_conversation(server: Emulator, command: Command) -> None:
     assert (kinds(server).count("create"), server.conversations) == (1, [])
 
 
-def test_the_models(server: Emulator, command: Command, home: Path) -> None:
+def test_llm_lists_models(server: Emulator, command: Command, home: Path) -> None:
     assert "h2o-chat/" not in command("models").output
-    assert server.requests == []  # nothing is asked before it must
+    assert server.requests == []  # no request until it is needed
     names = command("h2o-chat", "models").output.split()
     assert len(names) == 2
     assert all(name in command("models").output for name in names)
@@ -128,7 +128,7 @@ def test_the_models(server: Emulator, command: Command, home: Path) -> None:
     assert "h2o-chat/" not in command("models").output
 
 
-def test_no_password_is_kept(
+def test_llm_stores_no_password(
     server: Emulator, command: Command, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("H2O_CHAT_URL", server.url.replace("//", "//me:sEcret@"))
@@ -138,7 +138,9 @@ def test_no_password_is_kept(
     assert server.url in kept
 
 
-def test_a_server_that_is_not_there(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_llm_reports_an_unreachable_server(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("H2O_CHAT_URL", "http://127.0.0.1:1")
     asked = command("h2o-chat", "models")
     assert asked.exit_code == 1
@@ -146,10 +148,10 @@ def test_a_server_that_is_not_there(command: Command, monkeypatch: pytest.Monkey
     assert "127.0.0.1:1" in asked.output
 
 
-# Its Python API
+# Python API
 
 
-def test_a_conversation(server: Emulator, model: llm.Model) -> None:
+def test_llm_conversation_remembers(server: Emulator, model: llm.Model) -> None:
     server.reply(" One", " Two", " Three")
     conversation = model.conversation()
     assert [conversation.prompt(text).text() for text in "abc"] == ["One", "Two", "Three"]
@@ -160,7 +162,7 @@ def test_a_conversation(server: Emulator, model: llm.Model) -> None:
     assert server.conversations == []
 
 
-def test_a_conversation_after_an_error(server: Emulator, model: llm.Model) -> None:
+def test_llm_conversation_continues_after_an_error(server: Emulator, model: llm.Model) -> None:
     server.reply(" One", CUT, " Three")
     conversation = model.conversation()
     conversation.prompt("a").text()
@@ -173,17 +175,17 @@ def test_a_conversation_after_an_error(server: Emulator, model: llm.Model) -> No
     assert server.conversations == []
 
 
-def test_a_conversation_that_is_left(server: Emulator, model: llm.Model) -> None:
+def test_leaving_an_llm_response_stops_the_answer(server: Emulator, model: llm.Model) -> None:
     server.reply(Answer(" One two", hold_after=1))
     conversation = model.conversation()
     texts: Any = iter(conversation.prompt("a"))
     assert next(texts) == "One"
-    texts.close()  # as `break` and Ctrl-C do
+    texts.close()  # as with `break` and Ctrl-C
     server.wait_idle()
     assert server.stops == 1
 
 
-def test_a_system_prompt(server: Emulator, model: llm.Model) -> None:
+def test_system_prompt_is_sent(server: Emulator, model: llm.Model) -> None:
     server.reply(" One", " Two")
     conversation = model.conversation()
     conversation.prompt("a", system="Be brief.").text()
@@ -196,7 +198,7 @@ def test_a_system_prompt(server: Emulator, model: llm.Model) -> None:
         assert prompts(server)[-1] == "User: a\nAssistant: One\nUser: b\nAssistant:"
 
 
-def test_options(server: Emulator, model: llm.Model) -> None:
+def test_llm_options_are_sent(server: Emulator, model: llm.Model) -> None:
     given: dict[str, Any] = {
         "temperature": 0.5,
         "max_new_tokens": 7,
@@ -217,7 +219,7 @@ def test_options(server: Emulator, model: llm.Model) -> None:
         model.prompt("Hello", temprature=1)
 
 
-def test_attachments(server: Emulator, model: llm.Model) -> None:
+def test_attachments_are_sent_as_files(server: Emulator, model: llm.Model) -> None:
     attachment = llm.Attachment(type="text/plain", content=b"Noon.")
     asked = model.prompt("What is in it?", attachments=[attachment])
     if server.dialect == "chat-ui-2023":
@@ -233,7 +235,7 @@ def test_attachments(server: Emulator, model: llm.Model) -> None:
         model.prompt("And this?", attachments=[image]).text()
 
 
-async def test_async(server: Emulator, async_model: llm.AsyncModel) -> None:
+async def test_async_model_answers(server: Emulator, async_model: llm.AsyncModel) -> None:
     server.reply(" One", " Two")
     conversation = async_model.conversation()
     assert await conversation.prompt("a").text() == "One"
@@ -244,7 +246,9 @@ async def test_async(server: Emulator, async_model: llm.AsyncModel) -> None:
         await conversation.prompt("c").text()
 
 
-async def test_async_left(server: Emulator, async_model: llm.AsyncModel) -> None:
+async def test_leaving_an_async_response_stops_the_answer(
+    server: Emulator, async_model: llm.AsyncModel
+) -> None:
     server.reply(Answer(" One two", hold_after=1))
     events = async_model.prompt("a").astream_events()
     assert (await anext(events)).chunk == "One"
@@ -253,8 +257,8 @@ async def test_async_left(server: Emulator, async_model: llm.AsyncModel) -> None
     assert server.stops == 1
 
 
-def test_an_answer_that_was_begun_again(server: Emulator, model: llm.Model) -> None:
-    """What was shown of it cannot be taken back: an error, where 2023 has one anyway."""
+def test_llm_reports_a_restarted_answer(server: Emulator, model: llm.Model) -> None:
+    """Text already printed cannot be replaced, so this is an error, as on 2023 servers anyway."""
     if server.dialect == "chat-ui-2023":
         return
     server.reply(Answer(" Half an", ending="cut", again=" Whole"))

@@ -1,4 +1,4 @@
-"""OpenAI's own client, sync and async, at the bridge before a chat-ui server of each kind."""
+"""OpenAI's own client, sync and async, with the bridge to each kind of chat-ui server."""
 
 import subprocess
 import sys
@@ -47,20 +47,20 @@ def model(client: openai.OpenAI) -> str:
     return client.models.list().data[0].id
 
 
-def test_models(client: openai.OpenAI, model: str) -> None:
+def test_openai_client_lists_models(client: openai.OpenAI, model: str) -> None:
     assert client.models.retrieve(model).id == model
     with pytest.raises(openai.NotFoundError, match="does not exist"):
         client.models.retrieve("other/model")
 
 
-def test_an_answer(server: Emulator, client: openai.OpenAI, model: str) -> None:
+def test_openai_client_gets_an_answer(server: Emulator, client: openai.OpenAI, model: str) -> None:
     server.reply(" Hello, you")
     answer = client.chat.completions.create(model=model, messages=MESSAGES)
     assert answer.choices[0].message.content == "Hello, you"
     assert (answer.choices[0].finish_reason, answer.model) == ("stop", model)
 
 
-async def test_an_answer_async(
+async def test_async_openai_client_gets_an_answer(
     server: Emulator, async_client: openai.AsyncOpenAI, model: str
 ) -> None:
     server.reply(" Hello, you")
@@ -68,7 +68,7 @@ async def test_an_answer_async(
     assert answer.choices[0].message.content == "Hello, you"
 
 
-def test_a_stream(server: Emulator, client: openai.OpenAI, model: str) -> None:
+def test_openai_client_streams(server: Emulator, client: openai.OpenAI, model: str) -> None:
     server.reply(" Hello, you")
     with client.chat.completions.create(model=model, messages=MESSAGES, stream=True) as stream:
         choices = [event.choices[0] for event in stream]
@@ -77,7 +77,7 @@ def test_a_stream(server: Emulator, client: openai.OpenAI, model: str) -> None:
     assert choices[-1].finish_reason == "stop"
 
 
-async def test_a_stream_async(
+async def test_async_openai_client_streams(
     server: Emulator, async_client: openai.AsyncOpenAI, model: str
 ) -> None:
     server.reply(" Hello, you")
@@ -87,15 +87,15 @@ async def test_a_stream_async(
     assert "".join(texts) == "Hello, you"
 
 
-def test_the_helper_for_streams(server: Emulator, client: openai.OpenAI, model: str) -> None:
-    """It puts the events together by itself, and is strict about what they are."""
+def test_openai_stream_helper_works(server: Emulator, client: openai.OpenAI, model: str) -> None:
+    """It assembles the events itself, and validates them strictly."""
     server.reply(" Hello, you")
     with client.chat.completions.stream(model=model, messages=MESSAGES) as stream:
         answer = stream.get_final_completion()
     assert answer.choices[0].message.content == "Hello, you"
 
 
-def test_a_cut(server: Emulator, client: openai.OpenAI, model: str) -> None:
+def test_cut_answer_is_an_error(server: Emulator, client: openai.OpenAI, model: str) -> None:
     server.reply(CUT)
     with (
         client.chat.completions.create(model=model, messages=MESSAGES, stream=True) as stream,
@@ -109,7 +109,9 @@ def test_a_cut(server: Emulator, client: openai.OpenAI, model: str) -> None:
     assert failed.value.status_code == 502
 
 
-async def test_a_cut_async(server: Emulator, async_client: openai.AsyncOpenAI, model: str) -> None:
+async def test_cut_answer_is_an_error_async(
+    server: Emulator, async_client: openai.AsyncOpenAI, model: str
+) -> None:
     server.reply(CUT)
     create = async_client.chat.completions.create
     texts: list[str] = []
@@ -124,7 +126,9 @@ async def test_a_cut_async(server: Emulator, async_client: openai.AsyncOpenAI, m
     assert "".join(texts).startswith("Half an")
 
 
-def test_leaving(server: Emulator, client: openai.OpenAI, model: str) -> None:
+def test_leaving_an_openai_stream_stops_the_answer(
+    server: Emulator, client: openai.OpenAI, model: str
+) -> None:
     server.reply(Answer(" Hello, you", hold_after=1))
     with client.chat.completions.create(model=model, messages=MESSAGES, stream=True) as stream:
         assert next(stream).choices[0].delta.content == "Hello,"
@@ -133,7 +137,7 @@ def test_leaving(server: Emulator, client: openai.OpenAI, model: str) -> None:
     assert (server.stops, server.conversations) == (1, [])
 
 
-async def test_leaving_async(
+async def test_leaving_an_async_openai_stream_stops_the_answer(
     server: Emulator, async_client: openai.AsyncOpenAI, model: str
 ) -> None:
     server.reply(Answer(" Hello, you", hold_after=1))
@@ -145,7 +149,9 @@ async def test_leaving_async(
     assert (server.stops, server.conversations) == (1, [])
 
 
-def test_errors(server: Emulator, bridge: Emulator, client: openai.OpenAI, model: str) -> None:
+def test_errors_are_openai_errors(
+    server: Emulator, bridge: Emulator, client: openai.OpenAI, model: str
+) -> None:
     create = client.chat.completions.create
     server.fault("message", Fault(status=429, headers={"retry-after": "7"}))
     with pytest.raises(openai.RateLimitError):
@@ -163,7 +169,7 @@ def test_errors(server: Emulator, bridge: Emulator, client: openai.OpenAI, model
 
 
 @pytest.mark.parametrize("status", [429, 403])
-def test_a_message_is_not_sent_again(
+def test_message_is_not_retried(
     server: Emulator, bridge: Emulator, model: str, status: int
 ) -> None:
     """The client retries by default, and would get an answer."""
@@ -178,7 +184,7 @@ def test_a_message_is_not_sent_again(
     assert len(messages) == 1
 
 
-def test_the_example(server: Emulator) -> None:
+def test_openai_example_runs(server: Emulator) -> None:
     server.reply(" Hello, you")
     done = subprocess.run(
         [sys.executable, "-W", "error", str(EXAMPLE)],

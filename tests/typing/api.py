@@ -1,4 +1,4 @@
-"""The types that users see. Checked by mypy and pyright, never run."""
+"""The types that users see, checked by mypy and pyright, never run."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path

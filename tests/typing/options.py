@@ -1,7 +1,7 @@
 # pyright: reportUnnecessaryTypeIgnoreComment=true
-"""Generation options: misspelt names and wrong types are refused by mypy and by pyright.
+"""Generation options: mypy and pyright reject misspelt names and wrong types.
 
-Checked, never run: a comment that ignores nothing is an error for both.
+Checked, never run: both report an ignore comment that suppresses nothing.
 """
 
 from h2o_client import AsyncConversation, AsyncH2oClient, Conversation, GenerationOptions, H2oClient
