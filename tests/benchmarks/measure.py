@@ -254,8 +254,7 @@ class Bench:
 
 
 def _turned(names: list[str], turn: int) -> list[str]:
-    """Return the order of a round: each name comes first once, and every second round is
-    reversed."""
+    """Return the order of a round: each name is first once, and every second round is reversed."""
     start = turn % max(1, len(names))
     names = names[start:] + names[:start]
     return names[:: -1 if turn % 2 else 1]

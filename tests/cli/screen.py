@@ -50,8 +50,7 @@ class Screen:
 
     @property
     def count(self) -> int:
-        """The number of lines including blank ones, which shows how far the terminal has
-        scrolled."""
+        """The number of lines including blank ones, which shows how far it has scrolled."""
         return len(self._rows)
 
     @property

@@ -661,8 +661,7 @@ def test_custom_engine_answers_and_fails(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_emulator_does_not_import_the_client() -> None:
-    """Shared code would hide a mistake made in both; the emulator needs only httpx's
-    dependencies."""
+    """Shared code would hide mistakes; the emulator needs only the dependencies of httpx."""
     # The engines for model servers need a client, and are imported lazily. Hints on how to install
     # an extra do not concern the protocol.
     more = {"engines/http.py": {"httpx"}, "engines/local.py": {"h2o_client.extras"}}

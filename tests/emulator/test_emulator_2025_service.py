@@ -1,5 +1,4 @@
-"""Behaviour of 2025 servers that no recording shows: message tree, forms, files, limits,
-engines."""
+"""Behaviour of 2025 servers that no recording shows: tree, forms, files, limits, engines."""
 
 from __future__ import annotations
 

@@ -93,8 +93,7 @@ class TestIntegration(ChatModelIntegrationTests):
 
     @property
     def standard_chat_model_params(self) -> dict[str, Any]:
-        """Parameters that the suite passes to each model; 2025 servers accept no generation
-        options."""
+        """Parameters that the suite passes to each model; 2025 servers accept none of ours."""
         params = super().standard_chat_model_params
         rejected = {"temperature", "max_tokens"} if self.server.dialect == "chat-ui-2025" else ()
         return {name: value for name, value in params.items() if name not in rejected}

@@ -1,4 +1,4 @@
-"""The recorded exchanges, in the form in which the tests of the core want them."""
+"""The recorded exchanges, as the tests of the core use them."""
 
 import base64
 import json
@@ -15,16 +15,16 @@ HELLO = " Hello! I am a stub of h2oGPT, running on loopback. How can I help?"
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """One request and its response, as they were recorded.
+    """One recorded request and its response.
 
     Attributes:
         place: version, scenario and number.
-        name: what the recorder called it; some have the same.
+        name: the recorder's name for it, which may not be unique.
         status: None if there was no response.
-        body: all of it, as text that was encoded again.
-        chunks: the same as it came, if the recorder noted that.
-        ended: how the response did.
-        decoded: the readable view of a `__data.json` that the recorder made, else None.
+        body: the complete body, re-encoded from text.
+        chunks: the body as received, if the recorder noted the chunks.
+        ended: how the response ended.
+        decoded: the recorder's readable view of a `__data.json`, else None.
     """
 
     place: str
@@ -47,7 +47,7 @@ class Exchange:
 
     @property
     def request(self) -> Request:
-        """The request, as it would have been one of ours."""
+        """The request, as the core would build it."""
         host = dict(self.request_headers)["Host"]
         return Request(self.method, f"http://{host}{self.path}", (), None, "recorded")
 
@@ -68,7 +68,7 @@ def _chunk(entry: dict[str, Any]) -> bytes:
 
 @cache
 def scenario(name: str, version: str = "chat-ui-0.4") -> tuple[Exchange, ...]:
-    """All exchanges of a scenario, in the order in which they ended."""
+    """Return all exchanges of a scenario, in the order in which they ended."""
     loaded = json.loads((CAPTURES / version / f"{name}.json").read_text("utf-8"))
     exchanges = []
     for index, entry in enumerate(loaded["exchanges"]):
@@ -93,13 +93,13 @@ def scenario(name: str, version: str = "chat-ui-0.4") -> tuple[Exchange, ...]:
 
 
 def named(scenario_name: str, name: str, version: str = "chat-ui-0.4") -> Exchange:
-    """The last exchange of that name."""
+    """Return the last exchange with a name."""
     return [each for each in scenario(scenario_name, version) if each.name == name][-1]
 
 
 @cache
 def newer() -> tuple[Exchange, ...]:
-    """All exchanges of all scenarios of 2025."""
+    """Return all exchanges of all scenarios of 2025."""
     return tuple(
         exchange
         for version in ("chat-ui-main-2026-08", "chat-ui-0.10")
@@ -109,14 +109,14 @@ def newer() -> tuple[Exchange, ...]:
 
 
 def lines(exchange: Exchange) -> list[Any]:
-    """The events of a stream of 2025."""
+    """Yield the events of a 2025 stream."""
     body = exchange.body.decode()
     return [json.loads(line) for line in body.split("\n") if line.strip()]
 
 
 @cache
 def everything() -> tuple[Exchange, ...]:
-    """All exchanges of all scenarios of the servers of 2023."""
+    """Return all exchanges of all scenarios of 2023."""
     return tuple(
         exchange
         for path in sorted(CAPTURES.glob("chat-ui-0.[46]/*.json"))
@@ -126,7 +126,7 @@ def everything() -> tuple[Exchange, ...]:
 
 @cache
 def streams() -> tuple[Exchange, ...]:
-    """The message streams that differ from each other."""
+    """Return the message streams, without duplicates."""
     found: dict[bytes, Exchange] = {}
     for exchange in everything():
         if exchange.is_stream:

@@ -1,4 +1,4 @@
-"""The parser of answers of 2025, fed with recorded streams."""
+"""The parser of 2025 answers, fed with recorded streams."""
 
 import json
 from collections.abc import Iterable
@@ -54,7 +54,7 @@ def pieces(body: bytes, size: int) -> Iterable[bytes]:
 
 @pytest.mark.parametrize("exchange", STREAMS, ids=str)
 @pytest.mark.parametrize("size", [1, 7, 100, 10**6])
-def test_a_recorded_stream_is_read_however_it_is_cut(exchange: Exchange, size: int) -> None:
+def test_recorded_stream_is_read_however_it_is_split(exchange: Exchange, size: int) -> None:
     events = lines(exchange)
     answers = [each for each in events if each["type"] == "finalAnswer"]
     failed = [each for each in events if each.get("status") == "error"]
@@ -77,7 +77,7 @@ def test_a_recorded_stream_is_read_however_it_is_cut(exchange: Exchange, size: i
     assert parser.title == (titles[0] if titles else None)
 
 
-def test_a_second_try_inside_the_stream_is_a_revision() -> None:
+def test_second_attempt_in_a_stream_is_a_revision() -> None:
     exchange = named("07_upstream_cut_once_1", "message", MAIN)
     parser, tokens = read(exchange.body)
     assert parser.final is not None
@@ -99,7 +99,7 @@ def test_a_second_try_inside_the_stream_is_a_revision() -> None:
         ("07_upstream_error_429", RateLimitError),
     ],
 )
-def test_an_error_in_the_stream_has_its_class(scenario: str, error: type[H2oError]) -> None:
+def test_error_event_raises_its_class(scenario: str, error: type[H2oError]) -> None:
     parser, _ = read(named(scenario, "message", MAIN).body)
     assert type(parser.error) is error
     assert parser.final is None
@@ -108,7 +108,7 @@ def test_an_error_in_the_stream_has_its_class(scenario: str, error: type[H2oErro
 @pytest.mark.parametrize(
     "scenario", ["07_upstream_cut_clean", "07_upstream_no_finish", "07_upstream_filter"]
 )
-def test_finished_alone_is_not_whole(scenario: str) -> None:
+def test_finished_event_alone_does_not_complete_the_answer(scenario: str) -> None:
     parser, tokens = read(named(scenario, "message", MAIN).body)
     assert parser.final is None
     assert parser.error is None
@@ -116,24 +116,24 @@ def test_finished_alone_is_not_whole(scenario: str) -> None:
     assert tokens
 
 
-def test_an_empty_answer_is_whole_only_when_no_error_follows() -> None:
+def test_empty_answer_is_complete_unless_an_error_follows() -> None:
     parser, _ = read(stream(" "), final(""), event("status", status="error", message="No output"))
     assert parser.final is None
     assert isinstance(parser.error, GenerationError)
     parser, _ = read(stream(" "), final(""))
-    assert parser.final is None  # it may have been on its way
+    assert parser.final is None  # it may have been in transit
     parser, _ = read(final(""), FINISHED)
     assert parser.final is not None
 
 
-def test_an_answer_that_somebody_else_stopped_is_an_error() -> None:
+def test_answer_stopped_by_another_client_is_an_error() -> None:
     parser, _ = read(stream("a"), final("a", interrupted=True), FINISHED)
     assert parser.final is None
     assert isinstance(parser.error, GenerationError)
 
 
 @pytest.mark.parametrize("size", [1, 10**6])
-def test_halves_in_two_tokens_are_one_character(size: int) -> None:
+def test_surrogate_pair_split_over_tokens_is_joined(size: int) -> None:
     body = b"".join(
         b'{"type":"stream","token":"%s%s"}\n' % (half, rb"\u0000" * 15)
         for half in (rb"\ud83d", rb"\udc4b", rb"\ud83d", b"x")
@@ -142,18 +142,18 @@ def test_halves_in_two_tokens_are_one_character(size: int) -> None:
     assert shown_texts(tokens) == ["👋", "\ufffdx"]
 
 
-def test_padding_is_taken_off_and_other_nuls_stay() -> None:
+def test_padding_is_removed_and_other_nuls_are_kept() -> None:
     _, tokens = read(stream("a\0b"), stream(""), stream('"\\'), stream("x" * 20))
     assert shown_texts(tokens) == ["a\0b", '"\\', "x" * 20]
 
 
-def test_what_the_tokens_lacked_comes_with_the_final_answer() -> None:
+def test_final_answer_supplies_missing_text() -> None:
     parser, tokens = read(stream("ab"), final("abc"), FINISHED)
     assert shown_texts(tokens) == ["ab", "c"]
     assert not parser.revised
 
 
-def test_events_of_unknown_types_are_given_as_they_came() -> None:
+def test_unknown_events_are_returned_unchanged() -> None:
     tool = {"type": "tool", "subtype": "call", "call": {"name": "\ud83dx"}}
     _, tokens = read(stream("a"), json.dumps(tool).encode() + b"\n", stream("b"), final("ab"))
     assert [token for token in tokens if isinstance(token, Event)] == [tokens[1]]
@@ -175,19 +175,19 @@ def test_events_of_unknown_types_are_given_as_they_came() -> None:
         b"x" * (1024 * 1024 + 1),
     ],
 )
-def test_what_is_not_this_protocol_is_an_error(body: bytes) -> None:
+def test_invalid_event_is_a_protocol_error(body: bytes) -> None:
     parser, _ = read(stream("a"), body, final("a"))
     assert isinstance(parser.error, ProtocolError)
     assert parser.final is None
 
 
 @pytest.mark.slow
-def test_an_endless_answer_is_an_error() -> None:
+def test_endless_answer_is_an_error() -> None:
     parser, _ = read(stream("x" * (MAX_TEXT // 64)) * 65, stream("b") * 2)
     assert isinstance(parser.error, ProtocolError)
 
 
-def test_a_muted_parser_takes_nothing_more() -> None:
+def test_muted_parser_ignores_further_input() -> None:
     parser = AnswerParser(bytearray())
     parser.feed(stream("a"))
     parser.mute()
@@ -198,7 +198,7 @@ def test_a_muted_parser_takes_nothing_more() -> None:
 
 @pytest.mark.parametrize("given", range(0, 60, 7))
 @pytest.mark.parametrize("size", [1, 50, 10**6])
-def test_a_stream_that_is_read_again_goes_on_in_the_middle_of_a_word(given: int, size: int) -> None:
+def test_reattached_stream_continues_in_the_middle_of_a_word(given: int, size: int) -> None:
     exchange = next(
         each
         for each in newer()
@@ -214,7 +214,7 @@ def test_a_stream_that_is_read_again_goes_on_in_the_middle_of_a_word(given: int,
     assert not parser.revised
 
 
-def test_a_run_that_is_gone_has_no_answer() -> None:
+def test_expired_generation_has_no_answer() -> None:
     parser, tokens = read(
         named("06_disconnect", "reattach, unknown generationId", MAIN).body, again=True
     )

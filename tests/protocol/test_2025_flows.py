@@ -1,4 +1,4 @@
-"""Chats and conversations with a server of 2025, played by hand."""
+"""Chats and conversations with a simulated 2025 server."""
 
 import itertools
 from typing import Any
@@ -51,10 +51,10 @@ def fail(world: TreeWorld, flow: Any) -> H2oError:
     return caught.value
 
 
-# What is sent
+# Requests
 
 
-def test_a_message_is_a_form_whose_boundary_is_not_in_it() -> None:
+def test_message_is_a_form_with_an_unambiguous_boundary() -> None:
     world = TreeWorld()
     world.play(chat_of(world, "Hi\r\n--h2o 👋").run())
     request = world.requests[1]
@@ -73,7 +73,7 @@ def test_a_message_is_a_form_whose_boundary_is_not_in_it() -> None:
     assert "parameters" not in world.sent[0]
 
 
-def test_files_go_with_the_message() -> None:
+def test_files_are_part_of_the_message() -> None:
     world = TreeWorld(model="vision")
     files = (File('a;"b".txt', b"hello", "text/plain"), File("dot.png", b"\x89PNG", "image/png"))
     chat = chat_of(world, files=files)
@@ -89,14 +89,14 @@ def test_files_go_with_the_message() -> None:
 @pytest.mark.parametrize(
     ("kind", "model"), [("image/png", "first"), ("application/pdf", "vision"), ("", "vision")]
 )
-def test_a_file_that_the_model_does_not_take_is_not_sent(kind: str, model: str) -> None:
+def test_file_unsupported_by_the_model_is_not_sent(kind: str, model: str) -> None:
     world = TreeWorld(model=model)
     with pytest.raises(ValueError, match="does not accept the file 'x'"):
         world.play(chat_of(world, files=(File("x", b"x", kind),)).run())
     assert world.operations == ["models"]
 
 
-def test_a_system_message_is_the_preprompt() -> None:
+def test_system_message_becomes_the_preprompt() -> None:
     world = TreeWorld()
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
     world.play(chat_of(world, messages).run())
@@ -119,7 +119,7 @@ def test_messages_form_a_chain() -> None:
     assert talk.messages[0].id == "q1"
 
 
-def test_on_010_the_root_is_read() -> None:
+def test_root_message_is_fetched_on_010() -> None:
     world = TreeWorld(main=False)
     talk = talk_of(world)
     send(world, talk, "One")
@@ -127,7 +127,7 @@ def test_on_010_the_root_is_read() -> None:
     assert world.sent[0]["id"] == "root-f1"
 
 
-def test_a_retry_is_a_sibling() -> None:
+def test_retry_creates_a_sibling() -> None:
     world = TreeWorld()
     talk = talk_of(world)
     send(world, talk, "One")
@@ -140,7 +140,7 @@ def test_a_retry_is_a_sibling() -> None:
     assert [message.content for message in talk.messages] == ["One", " Hello"]
 
 
-def test_a_parent_begins_another_branch() -> None:
+def test_parent_starts_another_branch() -> None:
     world = TreeWorld()
     talk = talk_of(world)
     first = send(world, talk, "One")
@@ -154,7 +154,7 @@ def test_a_parent_begins_another_branch() -> None:
         send(world, talk, "x", parent="nope")
 
 
-def test_a_prompt_is_shown_of_a_reply() -> None:
+def test_prompt_of_a_reply_can_be_fetched() -> None:
     world = TreeWorld({"prompt": says({"prompt": "[USER]", "model": "m", "parameters": {}})})
     talk = talk_of(world)
     reply = send(world, talk, "One")
@@ -162,7 +162,7 @@ def test_a_prompt_is_shown_of_a_reply() -> None:
     assert world.requests[-1].url.endswith("/message/a2/prompt")
 
 
-# When an answer is whole
+# Complete answers
 
 RECORDED = [
     "01_happy_path", "03_retry", "07_upstream_cut", "07_upstream_cut_clean",
@@ -181,7 +181,7 @@ def recording(name: str) -> Exchange:
 
 
 def outcome(world: TreeWorld) -> tuple[Reply | None, str]:
-    """Play a chat; the reply, or the text that had arrived."""
+    """Play a chat; return the reply, or the text received before the error."""
     chat = chat_of(world)
     try:
         return world.play(chat.run()), ""
@@ -192,7 +192,7 @@ def outcome(world: TreeWorld) -> tuple[Reply | None, str]:
 
 
 def plain(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Events as they are stored: without padding and keep-alives."""
+    """Return events as stored, without padding and keep-alives."""
     kept = [event for event in events if event.get("status") != "keepAlive"]
     return [
         event | {"token": event["token"].rstrip("\0")} if event["type"] == "stream" else event
@@ -203,9 +203,7 @@ def plain(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("step", [37, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("main", [True, False], ids=["main", "0.10"])
 @pytest.mark.parametrize("name", RECORDED)
-def test_a_stream_that_is_cut_anywhere_is_right_or_an_error(
-    name: str, main: bool, step: int
-) -> None:
+def test_stream_cut_anywhere_is_correct_or_an_error(name: str, main: bool, step: int) -> None:
     exchange = recording(name)
     events = plain(lines(exchange))
     finals = [event["text"] for event in events if event["type"] == "finalAnswer"]
@@ -218,7 +216,7 @@ def test_a_stream_that_is_cut_anywhere_is_right_or_an_error(
     body = exchange.body
     for place in range(0, len(body) + 1, step):
         if body[place - 50 : place + 50] == b" " * 100 and place % 1000:
-            continue  # among the 4,096 spaces
+            continue  # within the 4,096 spaces
         world = TreeWorld(main=main, answers=[events], takes=0.2)
         head = Answer(200, (body[:place], cut()), exchange.headers)
         world.script["message"] = iter([head])
@@ -236,7 +234,7 @@ def test_a_stream_that_is_cut_anywhere_is_right_or_an_error(
         assert all(revision == text for revision in revisions)
 
 
-def test_a_lost_stream_goes_on_live_in_the_middle_of_a_word() -> None:
+def test_lost_stream_is_reattached_in_the_middle_of_a_word() -> None:
     words = said(*(f" w{n}" for n in range(20)))
     world = TreeWorld(answers=[words], takes=9.0)
     world.script["message"] = iter([streamed(words[:4], b'{"type":"stream","token":" w', cut())])
@@ -247,7 +245,7 @@ def test_a_lost_stream_goes_on_live_in_the_middle_of_a_word() -> None:
     assert not reply.revised
 
 
-def test_a_stream_that_is_read_on_has_the_same_limit_of_silence() -> None:
+def test_reattached_stream_has_the_same_idle_timeout() -> None:
     world = TreeWorld(answers=[HELLO], takes=1000.0, timeouts=Timeouts(idle=5.0, recovery=30.0))
     world.script["message"] = iter([streamed(HELLO[:2], cut())])
     error = fail(world, chat_of(world).run())
@@ -257,7 +255,7 @@ def test_a_stream_that_is_read_on_has_the_same_limit_of_silence() -> None:
     assert world.operations.count("reattach") == 1
 
 
-def test_where_it_cannot_be_read_on_the_history_has_it() -> None:
+def test_answer_is_recovered_from_the_history_without_reattaching() -> None:
     world = TreeWorld(main=False, answers=[said(" one", " two")], takes=3.0)
     world.script["message"] = iter([streamed(HELLO[:1], cut())])
     reply = world.play(chat_of(world).run())
@@ -268,7 +266,7 @@ def test_where_it_cannot_be_read_on_the_history_has_it() -> None:
 
 
 @pytest.mark.parametrize("main", [True, False])
-def test_a_message_that_never_arrived_is_sent_again(main: bool) -> None:
+def test_message_that_never_arrived_is_sent_again(main: bool) -> None:
     world = TreeWorld(main=main)
     world.script["message"] = iter([lambda _: lost()])
     assert world.play(chat_of(world).run()).text == " Hello"
@@ -277,7 +275,7 @@ def test_a_message_that_never_arrived_is_sent_again(main: bool) -> None:
     assert sum(world.slept) >= 1.0
 
 
-def test_each_loss_is_searched_for_anew_before_the_message_is_sent_again() -> None:
+def test_answer_is_searched_for_before_each_resend() -> None:
     world = TreeWorld(retries=3)
     world.script["message"] = iter([lambda _: lost(), lambda _: lost()])
     assert world.play(chat_of(world).run()).text == " Hello"
@@ -288,28 +286,28 @@ def test_each_loss_is_searched_for_anew_before_the_message_is_sent_again() -> No
     assert sum(world.slept) >= 2.0
 
 
-def test_an_answer_may_be_longer_than_a_line_of_a_stream_of_2023() -> None:
+def test_answer_may_exceed_the_line_limit_of_2023() -> None:
     token = "x" * 1000
     world = TreeWorld(answers=[said(*[token] * 1100)])
     assert world.play(chat_of(world).run()).text == token * 1100
 
 
-def test_a_message_that_was_overwritten_is_not_sent_again() -> None:
-    """The response had begun: the server had it."""
+def test_overwritten_message_is_not_sent_again() -> None:
+    """The response had started, so the server has the message."""
     world = TreeWorld()
     world.script["message"] = iter([lambda _: streamed(HELLO[:2], cut())])
     assert isinstance(fail(world, chat_of(world).run()), IncompleteStreamError)
     assert len(world.sent) == 1
 
 
-def test_a_failed_answer_is_not_asked_for_again() -> None:
+def test_failed_answer_is_not_requested_again() -> None:
     error = {"type": "status", "status": "error", "message": "503 x", "statusCode": 503}
     world = TreeWorld(answers=[[STARTED, error]])
     assert "the model server" in str(fail(world, chat_of(world).run()))
     assert len(world.sent) == 1
 
 
-def test_a_revision_is_told_and_the_reply_has_the_right_text() -> None:
+def test_revision_is_reported_and_the_reply_is_correct() -> None:
     exchange = recording("07_upstream_cut_once_1")
     world = TreeWorld(answers=[plain(lines(exchange))])
     reply = world.play(chat_of(world).run())
@@ -318,7 +316,7 @@ def test_a_revision_is_told_and_the_reply_has_the_right_text() -> None:
     assert reply.text.startswith("Hello! I am a stub of an")
 
 
-def test_unknown_events_are_given_and_the_title_is_known() -> None:
+def test_unknown_events_are_returned_and_the_title_is_stored() -> None:
     tool = {"type": "tool", "subtype": "eta", "eta": 1}
     title = {"type": "title", "title": "A title"}
     world = TreeWorld(answers=[[*HELLO[:-1], tool, title, FINISHED]])
@@ -330,10 +328,10 @@ def test_unknown_events_are_given_and_the_title_is_known() -> None:
     assert [token.data for token in world.tokens if isinstance(token, Event)] == [tool]
 
 
-# Time
+# Time limits
 
 
-def test_the_first_token_is_waited_for_though_the_headers_come_at_once() -> None:
+def test_first_token_timeout_applies_after_early_headers() -> None:
     beats: list[Part] = [part for _ in range(100) for part in (0.1, KEEP_ALIVE)]
     world = TreeWorld(timeouts=Timeouts(first_token=3.0, idle=60.0), takes=1000.0)
     world.script["message"] = iter([streamed(HELLO[:1], *beats)])
@@ -343,7 +341,7 @@ def test_the_first_token_is_waited_for_though_the_headers_come_at_once() -> None
     assert world.elapsed == pytest.approx(3.0, abs=0.2)
 
 
-def test_keep_alives_are_not_an_answer() -> None:
+def test_keep_alives_do_not_reset_the_timeout() -> None:
     beats: list[Part] = [part for _ in range(100) for part in (0.1, KEEP_ALIVE)]
     world = TreeWorld(timeouts=Timeouts(first_token=60.0, idle=3.0), takes=1000.0)
     world.script["message"] = iter([streamed(HELLO[:2], *beats)])
@@ -371,7 +369,7 @@ def stopped_after(world: TreeWorld, op: MessageOperation, count: int = 1) -> Rep
         world.on_emit = lambda: None
 
 
-def test_a_stop_cuts_the_answer_back_to_what_was_given() -> None:
+def test_stop_truncates_the_answer_to_the_returned_text() -> None:
     world = TreeWorld(answers=[said(" a👋", " b", " c")], takes=9.0)
     talk = talk_of(world)
     reply = stopped_after(world, operation(world, talk, "Hi"))
@@ -385,8 +383,8 @@ def test_a_stop_cuts_the_answer_back_to_what_was_given() -> None:
     assert world.slept == []
 
 
-def test_a_stop_that_came_too_late_does_not_end_the_next_answer() -> None:
-    world = TreeWorld(answers=[said(" a", " b")])  # the run is over before the stop arrives
+def test_late_stop_does_not_end_the_next_answer() -> None:
+    world = TreeWorld(answers=[said(" a", " b")])  # the generation ends before the stop arrives
     talk = talk_of(world)
     stopped_after(world, operation(world, talk, "Hi"))
     assert send(world, talk, "Next").text == " Hello"
@@ -395,7 +393,7 @@ def test_a_stop_that_came_too_late_does_not_end_the_next_answer() -> None:
     assert [message.content for message in talk.messages][:2] == ["Hi", " a b"]
 
 
-def test_two_who_stop_tell_the_server_once() -> None:
+def test_concurrent_stops_notify_the_server_once() -> None:
     world = TreeWorld(answers=[said(" a", " b")], takes=9.0)
     talk = talk_of(world)
     op = operation(world, talk, "Hi")
@@ -412,7 +410,7 @@ def test_two_who_stop_tell_the_server_once() -> None:
     assert world.operations.count("stop") == 1
 
 
-def test_another_sessions_conversation_is_not_there() -> None:
+def test_conversation_of_another_session_is_not_found() -> None:
     world = TreeWorld()
     talk = talk_of(world, id="6b019257c8e3ae6700d024d8")
     rejected = named("11_history", "another session", MAIN)
@@ -422,7 +420,7 @@ def test_another_sessions_conversation_is_not_there() -> None:
     assert "another session" in str(error)
 
 
-def test_leaving_stops_and_deletes() -> None:
+def test_leaving_stops_the_answer_and_deletes_the_conversation() -> None:
     world = TreeWorld(takes=9.0)
     chat = chat_of(world)
     player = Player(world)
@@ -440,8 +438,8 @@ def test_leaving_stops_and_deletes() -> None:
 # One message at a time
 
 
-def test_the_next_message_waits_until_the_title_has_come() -> None:
-    """The reply is given, the response is still open."""
+def test_next_message_waits_for_the_title() -> None:
+    """The reply is returned while the response is still open."""
     world = TreeWorld(takes=6.0)
     talk = talk_of(world)
     world.script["message"] = iter([streamed(HELLO[:-1], 6.0, line(FINISHED))])
@@ -453,7 +451,7 @@ def test_the_next_message_waits_until_the_title_has_come() -> None:
     assert world.play(talk.refresh())[0].content == "One"
 
 
-def test_a_message_is_not_sent_under_a_run_that_goes_on() -> None:
+def test_message_is_not_sent_while_the_answer_above_is_generated() -> None:
     world = TreeWorld(takes=500.0, timeouts=Timeouts(first_token=20.0, recovery=1.0))
     talk = talk_of(world)
     world.script["message"] = iter([streamed(HELLO[:2], cut())])
@@ -471,7 +469,7 @@ def test_a_message_is_not_sent_under_a_run_that_goes_on() -> None:
 
 
 def other_client(world: TreeWorld, talk: ConversationCore, takes: float) -> None:
-    """Let another client, of which ours does not know, ask something that takes so long."""
+    """Let an unrelated client send a message whose answer takes this long."""
     world.takes = takes
     other = ConversationCore(world.exchange, conversation=talk.id)
     other._turns = Turns()
@@ -482,7 +480,7 @@ def other_client(world: TreeWorld, talk: ConversationCore, takes: float) -> None
     world.takes = 0.0
 
 
-def test_a_message_waits_until_another_clients_answer_has_ended() -> None:
+def test_message_waits_for_the_answer_of_another_client() -> None:
     world = TreeWorld()
     talk = talk_of(world, keep=True)
     send(world, talk, "One")
@@ -494,7 +492,7 @@ def test_a_message_waits_until_another_clients_answer_has_ended() -> None:
     ]  # fmt: skip
 
 
-def test_a_message_is_not_sent_while_another_clients_answer_runs() -> None:
+def test_conversation_busy_with_another_client_is_an_error() -> None:
     world = TreeWorld(timeouts=Timeouts(total=10.0))
     talk = talk_of(world, keep=True)
     send(world, talk, "One")
@@ -504,27 +502,27 @@ def test_a_message_is_not_sent_while_another_clients_answer_runs() -> None:
     assert [each["inputs"] for each in world.sent] == ["One", "Other"]
 
 
-def test_an_answer_whose_server_died_is_not_waited_for_without_end() -> None:
+def test_waiting_for_an_answer_of_a_dead_server_ends() -> None:
     world = TreeWorld()
     talk = talk_of(world, keep=True)
     send(world, talk, "One")
     other_client(world, talk, takes=10**6)
     send(world, talk, "Two")
     assert 100 <= world.elapsed < 110
-    assert world.sent[-1]["id"] == "a4"  # under the answer that never ended
+    assert world.sent[-1]["id"] == "a4"  # below the answer that never ended
 
 
-def test_two_who_resumed_a_conversation_share_where_it_goes_on() -> None:
+def test_objects_of_one_conversation_share_its_last_message() -> None:
     world = TreeWorld()
     talk = talk_of(world, keep=True)
-    world.play(talk.rename("Mine"))  # it was made, and nothing said in it yet
+    world.play(talk.rename("Mine"))  # creates the conversation, without a message
     other = talk_of(world, id=talk.id)
     send(world, other, "One")
     send(world, talk, "Two")
     assert [each["id"] for each in world.sent] == ["root-f1", "a2"]
 
 
-def test_in_a_resumed_session_it_is_asked_what_the_server_can_do_before_it_matters() -> None:
+def test_resumed_session_detects_capabilities_before_they_matter() -> None:
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
     world = TreeWorld(dialect=None, session="resumed")
     world.play(chat_of(world, messages).run())
@@ -540,7 +538,7 @@ def test_in_a_resumed_session_it_is_asked_what_the_server_can_do_before_it_matte
     assert world.operations == ["models"]
 
 
-def test_a_server_that_fails_is_not_taken_for_one_of_2023() -> None:
+def test_failing_server_is_not_mistaken_for_2023() -> None:
     files = (File("notes.txt", b"Noon.", "text/plain"),)
     world = TreeWorld(dialect=None, session="resumed", retries=0)
     world.script["models"] = iter([says({"message": "busy"}, 503)])
@@ -548,7 +546,7 @@ def test_a_server_that_fails_is_not_taken_for_one_of_2023() -> None:
     assert world.play(chat_of(world, files=files).run()).text == " Hello"
 
 
-def test_renaming_waits_for_the_run() -> None:
+def test_rename_waits_for_the_answer() -> None:
     world = TreeWorld(takes=6.0)
     talk = talk_of(world)
     world.script["message"] = iter([streamed(HELLO[:-1], 6.0, line(FINISHED))])
@@ -558,7 +556,7 @@ def test_renaming_waits_for_the_run() -> None:
     assert talk.title == "Mine"
 
 
-def test_the_next_message_goes_under_a_failed_answer() -> None:
+def test_next_message_is_a_child_of_a_failed_answer() -> None:
     error = {"type": "status", "status": "error", "message": "x"}
     world = TreeWorld(answers=[[STARTED, {"type": "stream", "token": "half"}, error]])
     talk = talk_of(world)
@@ -569,7 +567,7 @@ def test_the_next_message_goes_under_a_failed_answer() -> None:
     assert world.sent[1]["id"] == "a2"
 
 
-def test_a_failed_answer_can_be_asked_for_again() -> None:
+def test_failed_answer_can_be_retried() -> None:
     error = {"type": "status", "status": "error", "message": "x"}
     world = TreeWorld(answers=[[STARTED, error]])
     talk = talk_of(world)
@@ -578,7 +576,7 @@ def test_a_failed_answer_can_be_asked_for_again() -> None:
     assert (world.sent[1]["id"], world.sent[1]["is_retry"]) == ("a2", True)
 
 
-def test_a_message_that_was_rejected_is_sent_as_a_new_one() -> None:
+def test_retry_of_a_rejected_message_sends_a_new_one() -> None:
     world = TreeWorld()
     talk = talk_of(world)
     world.script["message"] = iter([says({"message": "Message too long."}, 400)])
@@ -587,12 +585,12 @@ def test_a_message_that_was_rejected_is_sent_as_a_new_one() -> None:
     assert (world.sent[1]["id"], world.sent[1]["is_retry"]) == ("root-f1", False)
 
 
-def test_a_message_that_is_too_long_says_so() -> None:
+def test_message_that_is_too_long_is_an_error() -> None:
     world = TreeWorld({"message": says({"message": "Message too long."}, 400)})
     assert isinstance(fail(world, chat_of(world).run()), PromptTooLargeError)
 
 
-def test_a_conversation_that_is_gone_says_so() -> None:
+def test_deleted_conversation_is_not_found() -> None:
     world = TreeWorld()
     talk = talk_of(world)
     send(world, talk, "One")
@@ -600,7 +598,7 @@ def test_a_conversation_that_is_gone_says_so() -> None:
     assert isinstance(fail(world, operation(world, talk, "Two").run()), NotFoundError)
 
 
-def test_a_shared_conversation_has_a_url() -> None:
+def test_shared_conversation_has_a_url() -> None:
     world = TreeWorld({"share": says({"shareId": "VvyodcT"})}, well={})
     world.script["config"] = iter([says({"json": {"PUBLIC_SHARE_PREFIX": ""}})])
     assert world.play(talk_of(world).share()) == "https://host/chat/r/VvyodcT"
@@ -609,7 +607,7 @@ def test_a_shared_conversation_has_a_url() -> None:
     assert world.play(talk_of(world).share()) == "https://hf.co/chat/r/VvyodcT"
 
 
-def test_all_pages_of_the_list_are_read() -> None:
+def test_every_page_of_the_list_is_read() -> None:
     from h2o_client.protocol.queries import conversations
 
     def page(numbers: range, *, more: bool) -> Answer:

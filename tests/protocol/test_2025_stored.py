@@ -1,4 +1,4 @@
-"""What servers of 2025 have stored, read from recorded answers."""
+"""Data stored by 2025 servers, read from recorded responses."""
 
 import json
 from typing import Any
@@ -30,7 +30,7 @@ CONVERSATIONS = [
 
 
 @pytest.mark.parametrize("exchange", CONVERSATIONS, ids=str)
-def test_every_recorded_conversation_is_read(exchange: Exchange) -> None:
+def test_every_recorded_conversation_can_be_read(exchange: Exchange) -> None:
     raw = json.loads(exchange.body)["json"]
     found: StoredConversation = read(read_conversation, exchange)
     assert [message.id for message in found.tree] == [each["id"] for each in raw["messages"]]
@@ -46,7 +46,7 @@ def test_every_recorded_conversation_is_read(exchange: Exchange) -> None:
         assert after.id in before.children
 
 
-def test_the_newest_branch_is_the_history() -> None:
+def test_history_is_the_newest_branch() -> None:
     found: StoredConversation = read(
         read_conversation, named("03_retry", "history at the end", MAIN)
     )
@@ -69,21 +69,21 @@ def test_the_newest_branch_is_the_history() -> None:
         ("07_upstream_cut_once_1", Stage.WHOLE),
     ],
 )
-def test_updates_say_what_has_become_of_an_answer(name: str, stage: Stage) -> None:
+def test_updates_give_the_stage_of_an_answer(name: str, stage: Stage) -> None:
     found: StoredConversation = read(read_conversation, named(name, "stored after", MAIN))
     answer = found.answers[0]
     assert (answer.stage, answer.over) == (stage, True)
     assert answer.message.partial == (stage is not Stage.WHOLE)
 
 
-def test_an_answer_that_was_stopped_or_is_running_says_so() -> None:
+def test_stopped_and_running_answers_are_recognised() -> None:
     found = read(read_conversation, named("04_stop", "stored after the stop", MAIN))
     assert (found.answers[0].stage, found.answers[0].over) == (Stage.STOPPED, True)
     found = read(read_conversation, named("06_disconnect", "0.4 s after", MAIN))
     assert (found.answers[0].stage, found.answers[0].over) == (Stage.RUNNING, False)
 
 
-def test_a_new_conversation_tells_its_root_where_it_can() -> None:
+def test_new_conversation_has_its_root_if_the_server_sends_it() -> None:
     made = read(stored.read_created, scenario("01_happy_path", MAIN)[0])
     assert made.id == "6b019214c8e3ae6700d022de"
     assert made.tip == "c064560c-8711-497d-8471-e78596ed4a78"
@@ -92,7 +92,7 @@ def test_a_new_conversation_tells_its_root_where_it_can() -> None:
     assert (made.id, made.tip) == ("6b0198521ca7b74a68c4d05c", None)
 
 
-def test_models_settings_and_lists_are_read() -> None:
+def test_models_settings_and_lists_can_be_read() -> None:
     models = read(
         stored.reading_json(stored.read_models), named("15_detect", "GET /api/v2/models", MAIN)
     )
@@ -112,7 +112,7 @@ def test_models_settings_and_lists_are_read() -> None:
     assert read(stored.read_share, named("13_share", "POST share", MAIN)) == "/r/VvyodcT"
 
 
-def test_rejections_have_their_classes() -> None:
+def test_rejections_raise_their_classes() -> None:
     with pytest.raises(ForbiddenError, match="access"):
         read(read_conversation, named("11_history", "another session", MAIN))
     with pytest.raises(NotFoundError):
@@ -126,7 +126,7 @@ def test_rejections_have_their_classes() -> None:
     "value",
     [None, [], {"messages": 1}, {"messages": [1], "title": "x", "model": "m"}, {"messages": []}],
 )
-def test_what_is_not_a_conversation_is_an_error(value: object) -> None:
+def test_invalid_conversation_is_an_error(value: object) -> None:
     body = json.dumps({"json": value}).encode()
     with pytest.raises(ProtocolError, match="does not follow this protocol"):
         read_conversation(Head(200, ()), body, CONVERSATIONS[0].request)
@@ -136,7 +136,7 @@ def outgoing(**fields: Any) -> Outgoing:
     return Outgoing("First question", {}, "m", fields.pop("generation", "g"), **fields)
 
 
-def test_an_answer_is_found_by_its_generation() -> None:
+def test_answer_is_found_by_its_generation_id() -> None:
     found = read(read_conversation, named("06_disconnect", "0.4 s after", MAIN))
     dialect = Dialect2025.__new__(Dialect2025)
     generation = "84cd9ca1-d881-4dd3-9100-87597facfa63"
@@ -146,7 +146,7 @@ def test_an_answer_is_found_by_its_generation() -> None:
     assert dialect.find(found, outgoing()) is None
 
 
-def test_on_010_an_answer_is_found_by_its_question() -> None:
+def test_answer_is_found_by_its_question_on_010() -> None:
     found = read(read_conversation, named("02_two_turns", "history after turn 1", OLDER))
     dialect = Dialect2025.__new__(Dialect2025)
     answer = dialect.find(found, outgoing(parent=found.root))

@@ -28,7 +28,7 @@ from h2o_client.protocol.address import Address
         ("https://user:secret@host:8443/chat/", "https://host:8443/chat"),
     ],
 )
-def test_a_base_url_is_brought_into_one_form(given_url: str, url: str) -> None:
+def test_base_url_is_normalised(given_url: str, url: str) -> None:
     address = Address.parse(given_url)
     assert address.url == url
     assert address.referer == url + "/"
@@ -46,13 +46,13 @@ def test_a_base_url_is_brought_into_one_form(given_url: str, url: str) -> None:
         ("a@b:c", "a@b:c"),
     ],
 )
-def test_user_and_password_become_the_authorization(userinfo: str, pair: str) -> None:
+def test_user_and_password_become_the_authorization_header(userinfo: str, pair: str) -> None:
     address = Address.parse(f"https://{userinfo}@host")
     assert address.authorization == "Basic " + base64.b64encode(pair.encode()).decode()
     assert address.url == "https://host"
 
 
-def test_without_a_user_there_is_no_authorization() -> None:
+def test_url_without_a_user_has_no_authorization() -> None:
     assert Address.parse("https://host").authorization is None
 
 
@@ -87,13 +87,13 @@ def test_without_a_user_there_is_no_authorization() -> None:
         "http://user:\udcffsecret@host",
     ],
 )
-def test_what_is_no_base_url_is_refused(base_url: str) -> None:
+def test_invalid_base_url_is_rejected(base_url: str) -> None:
     with pytest.raises(ValueError, match=r"^base_url "):
         Address.parse(base_url)
 
 
 @pytest.mark.parametrize("base_url", [None, 7, b"http://host", object()])
-def test_what_is_no_text_is_refused(base_url: object) -> None:
+def test_base_url_of_a_wrong_type_is_rejected(base_url: object) -> None:
     with pytest.raises(TypeError, match="base_url must be a string"):
         Address.parse(cast("str", base_url))
 
@@ -109,23 +109,21 @@ def test_what_is_no_text_is_refused(base_url: object) -> None:
         "http://user:hunter2@host/a b",
     ],
 )
-def test_a_refusal_does_not_repeat_the_password(base_url: str) -> None:
+def test_error_does_not_show_the_password(base_url: str) -> None:
     with pytest.raises(ValueError, match="base_url") as caught:
         Address.parse(base_url)
     assert "hunter2" not in repr(caught.value)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
-def test_the_password_is_not_shown() -> None:
+def test_repr_does_not_show_the_password() -> None:
     address = Address.parse("https://user:hunter2@host")
     for shown in (repr(address), str(address), f"{address}", repr([address])):
         assert shown.strip("[]") == "Address('https://host')"
 
 
 @given(st.text(max_size=30), st.sampled_from(["", "http://", "https://", "http://host/"]))
-def test_any_text_is_an_address_that_could_be_sent_to_or_a_value_error(
-    text: str, start: str
-) -> None:
+def test_any_text_is_a_usable_address_or_a_value_error(text: str, start: str) -> None:
     try:
         address = Address.parse(start + text)
     except ValueError:

@@ -30,7 +30,7 @@ END = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that a stream comes to."""
+    """The result of reading a stream."""
 
     tokens: tuple[Token, ...]
     final: Final | None
@@ -69,7 +69,7 @@ def event(text: str = "a", **more: object) -> bytes:
     return b"data:" + text.encode() + b"\n\n"
 
 
-# The captured streams.
+# Captured streams.
 
 ENDINGS = {
     "01_happy_path:2": (HELLO, "eos", None),
@@ -104,7 +104,7 @@ ENDINGS = {
 
 
 @pytest.mark.parametrize("place", ENDINGS)
-def test_a_captured_stream_comes_to_the_captured_text_and_ending(place: str) -> None:
+def test_captured_stream_gives_its_text_and_ending(place: str) -> None:
     text, final, error = ENDINGS[place]
     name, index = place.split(":")
 
@@ -127,7 +127,7 @@ def test_a_captured_stream_comes_to_the_captured_text_and_ending(place: str) -> 
         }.get(error, GenerationError)
 
 
-def test_the_captured_chunks_give_what_their_bytes_give() -> None:
+def test_captured_chunks_and_single_bytes_give_the_same() -> None:
     exchange = scenario("05_upstream_unicode")[2]
     assert len(exchange.chunks) > 1
     assert b"".join(exchange.chunks) == exchange.body
@@ -136,7 +136,7 @@ def test_the_captured_chunks_give_what_their_bytes_give() -> None:
 
 
 @pytest.mark.parametrize("stream", streams(), ids=str)
-def test_each_captured_token_is_given_verbatim(stream: Exchange) -> None:
+def test_captured_tokens_are_returned_unchanged(stream: Exchange) -> None:
     expected = []
     for line in stream.body.decode().split("\n"):
         if line.startswith("data:") and line.endswith("}"):
@@ -149,7 +149,7 @@ def test_each_captured_token_is_given_verbatim(stream: Exchange) -> None:
     assert list(read(stream.body).tokens) == expected
 
 
-def test_details_come_with_the_final_event_where_they_were_asked_for() -> None:
+def test_requested_details_come_with_the_final_event() -> None:
     final = read(scenario("05_upstream_details")[2].body).final
     assert final is not None
     assert final.details == {"finish_reason": "eos_token", "generated_tokens": 22, "seed": 42}
@@ -159,11 +159,11 @@ def test_details_come_with_the_final_event_where_they_were_asked_for() -> None:
     assert final.details == {}
 
 
-# Cut anywhere.
+# Split input.
 
 
 @pytest.mark.parametrize("stream", [s for s in streams() if len(s.body) < 1500], ids=str)
-def test_a_stream_cut_at_any_byte_comes_to_the_same(stream: Exchange) -> None:
+def test_stream_split_at_any_byte_gives_the_same(stream: Exchange) -> None:
     data = stream.body
     whole = read(data)
     for place in range(len(data) + 1):
@@ -171,11 +171,11 @@ def test_a_stream_cut_at_any_byte_comes_to_the_same(stream: Exchange) -> None:
 
 
 @pytest.mark.parametrize("stream", streams(), ids=str)
-def test_a_stream_fed_byte_by_byte_comes_to_the_same(stream: Exchange) -> None:
+def test_stream_fed_byte_by_byte_gives_the_same(stream: Exchange) -> None:
     assert read(*bytewise(stream.body)) == read(stream.body)
 
 
-# What a proxy may make of a stream.
+# Transformations by proxies.
 
 DISGUISES: dict[str, Callable[[bytes], bytes]] = {
     "CRLF": lambda data: data.replace(b"\n", b"\r\n"),
@@ -198,7 +198,7 @@ DISGUISES: dict[str, Callable[[bytes], bytes]] = {
     "name",
     ["01_happy_path", "05_upstream_newlines", "05_upstream_empty", "05_upstream_midstream_error"],
 )
-def test_a_stream_means_the_same_in_any_disguise(name: str, disguise: str) -> None:
+def test_stream_transformed_by_a_proxy_gives_the_same(name: str, disguise: str) -> None:
     data = scenario(name)[2].body
     disguised = DISGUISES[disguise](data)
     assert disguised != data
@@ -212,7 +212,7 @@ def test_a_stream_means_the_same_in_any_disguise(name: str, disguise: str) -> No
     disguises=st.lists(st.sampled_from(sorted(DISGUISES)), max_size=3, unique=True),
     places=st.lists(st.integers(0, 10_000), max_size=12),
 )
-def test_a_disguised_stream_may_be_cut_anywhere(
+def test_transformed_stream_may_be_split_anywhere(
     stream: Exchange, disguises: list[str], places: list[int]
 ) -> None:
     data = stream.body
@@ -224,7 +224,8 @@ def test_a_disguised_stream_may_be_cut_anywhere(
 
 @pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
 def test_only_cr_and_lf_end_a_line(mark: str) -> None:
-    # Control characters below U+0020 must be escaped in JSON: there the line is whole, but no JSON.
+    # JSON requires control characters below U+0020 to be escaped: the line is complete, but
+    # invalid.
     outcome = read(event(f"a{mark}b").replace(json.dumps(mark)[1:-1].encode(), mark.encode()), END)
     if mark >= " ":
         assert outcome.text == f"a{mark}b"
@@ -234,36 +235,36 @@ def test_only_cr_and_lf_end_a_line(mark: str) -> None:
         assert repr(mark)[1:-1] in outcome.error[1]
 
 
-def test_a_byte_order_mark_split_over_chunks_is_one() -> None:
+def test_byte_order_mark_split_over_chunks_is_ignored() -> None:
     assert read(b"\xef", b"\xbb", b"\xbf" + event("x"), END).text == "x"
 
 
-def test_a_byte_order_mark_in_the_midst_is_none() -> None:
-    # The line is then of a field that means nothing here.
+def test_byte_order_mark_counts_only_at_the_start() -> None:
+    # The line then belongs to an unknown field.
     assert read(event("x") + b"\xef\xbb\xbf" + event("y") + END).text == "x"
 
 
-# The end.
+# The end of a stream.
 
 
-def test_what_follows_the_final_event_is_not_part_of_the_answer() -> None:
+def test_data_after_the_final_event_is_ignored() -> None:
     whole = event("x") + END
     for tail in (event("y"), END, b'data:{"error":"late"}\n\n', b"data:rubbish\n\n", b"\xff" * 99):
         assert read(whole + tail) == read(whole)
         assert read(whole, tail) == read(whole)
 
 
-def test_a_final_event_needs_no_newline() -> None:
+def test_final_event_needs_no_newline() -> None:
     assert read((event("x") + END).rstrip(b"\n")).final is not None
 
 
-def test_the_final_event_may_be_an_ordinary_token_whose_text_counts() -> None:
+def test_final_event_may_contain_an_ordinary_token() -> None:
     outcome = read(event(" a"), event("b", generated_text=" ab"))
     assert outcome.text == " ab"
     assert outcome.final == Final(Token(5, "b", -0.5, False), {})
 
 
-def test_a_stream_is_whole_only_with_a_final_event() -> None:
+def test_stream_without_a_final_event_is_incomplete() -> None:
     for data in (b"", b"\n\n", b": only a comment\n\n", event("x")):
         outcome = read(data)
         assert outcome.final is None
@@ -280,7 +281,7 @@ def test_nothing_is_read_after_an_error() -> None:
     assert parser.final is None
 
 
-def test_half_a_line_at_the_end_is_a_cut_and_no_breach_of_the_protocol() -> None:
+def test_incomplete_last_line_is_a_cut_not_a_protocol_error() -> None:
     for length in range(1, len(event("y")) - 3):
         outcome = read(event("x") + event("y")[:length])
         assert (outcome.text, outcome.final, outcome.error) == ("x", None, None), length
@@ -323,9 +324,7 @@ def test_half_a_line_at_the_end_is_a_cut_and_no_breach_of_the_protocol() -> None
     ],
     ids=lambda value: repr(value[:40]),
 )
-def test_a_line_that_is_no_event_is_a_protocol_error_that_shows_its_beginning(
-    line: bytes, words: str
-) -> None:
+def test_invalid_line_is_a_protocol_error_with_an_excerpt(line: bytes, words: str) -> None:
     outcome = read(event("x") + line + b"\n\n" + END)
 
     assert outcome.text == "x"
@@ -338,25 +337,25 @@ def test_a_line_that_is_no_event_is_a_protocol_error_that_shows_its_beginning(
     assert len(text) < 400
 
 
-def test_a_token_may_lack_what_it_need_not_have() -> None:
+def test_token_may_lack_optional_fields() -> None:
     outcome = read(b'data:{"token":{"id":1,"text":"a"}}\n' + END)
     assert outcome.tokens[0] == Token(1, "a", None, False)
     assert outcome.error is None
 
 
-def test_a_logprob_may_be_a_whole_number() -> None:
+def test_logprob_may_be_an_integer() -> None:
     assert read(b'data:{"token":{"id":1,"text":"a","logprob":0}}\n').tokens[0].logprob == 0
 
 
 @pytest.mark.parametrize("depth", [10, 500, 900, *range(960, 1000), 5000])
-def test_an_error_event_may_be_nested_as_deeply_as_it_likes(depth: int) -> None:
-    # Near the limit of recursion it can be read, and not be written again.
+def test_error_event_may_be_nested_deeply(depth: int) -> None:
+    # Near the recursion limit, it can be decoded but not encoded again.
     outcome = read(b'data:{"error":' + b"[" * depth + b"]" * depth + b"}\n")
     assert outcome.error is not None
     assert outcome.error[0] in (GenerationError, ProtocolError)
 
 
-def test_an_error_event_says_what_the_model_server_said_and_what_to_do() -> None:
+def test_error_event_has_the_servers_message_and_a_hint() -> None:
     outcome = read(scenario("05_upstream_sse_validation")[2].body)
     assert outcome.error is not None
     assert "`inputs` tokens + `max_new_tokens` must be <= 2048" in outcome.error[1]
@@ -364,25 +363,25 @@ def test_an_error_event_says_what_the_model_server_said_and_what_to_do() -> None
 
 
 @pytest.mark.parametrize("kind", [b"7", b"null", b'"unheard-of"', b"{}"])
-def test_an_error_event_of_an_unknown_kind_is_one_all_the_same(kind: bytes) -> None:
+def test_unknown_error_event_is_an_error(kind: bytes) -> None:
     outcome = read(b'data:{"error":"x","error_type":' + kind + b"}\n")
     assert outcome.error is not None
     assert outcome.error[0] is GenerationError
 
 
-def test_the_text_of_an_error_event_is_bounded() -> None:
+def test_error_event_message_is_truncated() -> None:
     outcome = read(b'data:{"error":"' + b"x" * 100_000 + b'"}\n')
     assert outcome.error is not None
     assert len(outcome.error[1]) < 1000
 
 
-# The limit on lines.
+# The line limit.
 
 
 @pytest.mark.parametrize("step", [1, 7, 50, 99, 100, 101, 10_000])
 @pytest.mark.parametrize("excess", [-1, 0, 1, 2, 50, 150])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
-def test_a_line_over_the_limit_is_an_error_however_it_is_cut(
+def test_line_over_the_limit_is_an_error_however_it_is_split(
     step: int, excess: int, end: bytes
 ) -> None:
     short = b'data:{"token":{"id":1,"text":"x"}}'
@@ -395,7 +394,7 @@ def test_a_line_over_the_limit_is_an_error_however_it_is_cut(
     tokens += parser.finish()
 
     if excess > 0:
-        assert [token.text for token in tokens] == ["x"]  # what came before it is not lost
+        assert [token.text for token in tokens] == ["x"]  # earlier tokens are not lost
         assert isinstance(parser.error, ProtocolError)
         assert "longer than 100 bytes" in str(parser.error)
     else:
@@ -403,19 +402,19 @@ def test_a_line_over_the_limit_is_an_error_however_it_is_cut(
         assert parser.error is None
 
 
-def test_a_final_event_stands_whatever_follows_in_the_same_chunk() -> None:
+def test_final_event_is_valid_whatever_follows_in_its_chunk() -> None:
     outcome = read(END + b"x" * 1000, limit=200)
     assert outcome.final is not None
     assert outcome.error is None
 
 
-def test_the_default_limit_is_one_mebibyte() -> None:
+def test_default_line_limit_is_one_mebibyte() -> None:
     assert MAX_LINE == 2**20
     assert read(b":" + b"x" * (MAX_LINE - 1) + b"\n").error is None
     assert read(b":" + b"x" * MAX_LINE + b"\n").error is not None
 
 
-def test_a_line_without_an_end_takes_no_memory() -> None:
+def test_endless_line_uses_limited_memory() -> None:
     parser = AnswerParser()
     tracemalloc.start()
     try:
@@ -429,7 +428,7 @@ def test_a_line_without_an_end_takes_no_memory() -> None:
     assert peak < 4 * MAX_LINE  # of 16 MiB
 
 
-# Anything at all.
+# Arbitrary input.
 
 FRAGMENTS = st.one_of(
     st.binary(max_size=12),
@@ -469,20 +468,18 @@ FRAGMENTS = st.one_of(
 @pytest.mark.slow
 @given(pieces=st.lists(FRAGMENTS, max_size=20), limit=st.sampled_from([16, 120, MAX_LINE]))
 @example(pieces=[b"data:", b"\xef\xbb\xbf", b"\r", b"\n"], limit=16)
-def test_any_bytes_come_to_tokens_or_a_typed_error_however_they_are_cut(
-    pieces: list[bytes], limit: int
-) -> None:
+def test_any_bytes_give_tokens_or_a_typed_error(pieces: list[bytes], limit: int) -> None:
     data = b"".join(pieces)
     outcome = read(data, limit=limit)
 
     assert outcome.error is None or outcome.error[0] in (GenerationError, ProtocolError)
     assert outcome.final is None or outcome.error is None
-    assert repr(read(*pieces, limit=limit)) == repr(outcome)  # NaN is not equal to itself
+    assert repr(read(*pieces, limit=limit)) == repr(outcome)  # compare the repr, as NaN != NaN
     assert repr(read(*bytewise(data), limit=limit)) == repr(outcome)
 
 
 @given(data=st.binary(max_size=60), places=st.lists(st.integers(0, 60), max_size=6))
-def test_lines_are_those_of_the_rules_however_they_are_cut(data: bytes, places: list[int]) -> None:
+def test_lines_are_split_by_the_rules_in_any_chunks(data: bytes, places: list[int]) -> None:
     splitter = LineSplitter()
     lines = [line for chunk in cut(data, places) for line in splitter.feed(chunk)]
     rest = splitter.finish()
@@ -490,7 +487,7 @@ def test_lines_are_those_of_the_rules_however_they_are_cut(data: bytes, places: 
     assert [*lines, rest] == data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
 
 
-def test_an_excerpt_is_short_and_printable() -> None:
+def test_excerpt_is_short_and_printable() -> None:
     assert excerpt(b"abc") == "'abc'"
     assert excerpt(b"\xff\n") == repr("\\xff\n")
     assert excerpt(b"x" * 201) == repr("x" * 200) + "…"
@@ -510,13 +507,13 @@ USUAL = (
         (" wörd 🙂\u2028\u0085".encode(), b"-1.1920929e-7"),
         (rb"\n\t\"\\\/\u00e9", b"-0.5"),
         (rb"\ud83d\ude42", b"-0.5"),
-        (rb"\ud83d", b"-0.5"),  # half a character: JSON allows it
+        (rb"\ud83d", b"-0.5"),  # a lone surrogate, which JSON allows
         (rb"\x41", b"-0.5"),
         (rb"\u12", b"-0.5"),
         (b"a\tb", b"-0.5"),
         (b"\xff\xfe", b"-0.5"),
         (b"\\\xff", b"-0.5"),
-        (b"\xed\xa0\xbd", b"-0.5"),  # the same half, which UTF-8 does not allow
+        (b"\xed\xa0\xbd", b"-0.5"),  # the same surrogate, which UTF-8 does not allow
         (b'"', b"-0.5"),
         (b"a", b"-00.5"),
         (b"a", b"-0."),
@@ -527,13 +524,11 @@ USUAL = (
         (b'a","text":"b', b"-0.5"),
     ],
 )
-def test_an_event_in_the_usual_form_means_what_it_would_in_another(
-    text: bytes, logprob: bytes
-) -> None:
+def test_fast_path_gives_the_same_as_the_slow_path(text: bytes, logprob: bytes) -> None:
     first, odd = event("first"), USUAL % (text, logprob)
     last = event("last", generated_text="")
     usual = read(first, odd, odd + odd, last)
-    # In pieces nothing is whole at once, so that it goes the common way.
+    # Split input never contains a complete event, so it takes the slow path.
     assert usual == read(*bytewise(first + odd + odd + odd + last))
     assert usual == read(first + odd + odd + odd + last)
     decoded = AnswerParser()
@@ -544,14 +539,14 @@ def test_an_event_in_the_usual_form_means_what_it_would_in_another(
 
 
 @pytest.mark.parametrize("first", [b"", b"\n", b"\r\n\r\n", b": comment\n\n", event("a")])
-def test_a_mark_of_the_order_of_bytes_counts_at_the_beginning_only(first: bytes) -> None:
+def test_fast_path_skips_a_byte_order_mark_only_at_the_start(first: bytes) -> None:
     mark = b"\xef\xbb\xbf"
     for pieces in ([first, mark + event("b"), event("c")], [first, event("b"), mark + event("c")]):
         data = b"".join(pieces)
         assert read(*pieces) == read(data) == read(*bytewise(data))
 
 
-def test_limits_hold_for_events_in_the_usual_form() -> None:
+def test_fast_path_enforces_the_limits() -> None:
     odd = USUAL % (b"1234", b"-0.5")
     parser = AnswerParser(limit=len(odd) - 3)
     assert parser.feed(b": comment\n") == parser.feed(odd) == []
@@ -566,7 +561,7 @@ def special(text: str) -> bytes:
     return event(token={"id": 6, "text": text, "logprob": -0.5, "special": True})
 
 
-def test_reading_on_gives_texts_until_the_flow_must_look() -> None:
+def test_read_on_returns_texts_until_the_flow_is_needed() -> None:
     parser = AnswerParser()
     assert parser.read_on(event("a")) == ["a"]
     assert parser.tokens() == [Token(5, "a", -0.5)]
@@ -579,7 +574,7 @@ def test_reading_on_gives_texts_until_the_flow_must_look() -> None:
     assert [token.text for token in parser.tokens()] == ["d"]
     assert parser.read_on(event("e")) == ["e"]
     assert parser.read_on(b"") == []
-    assert parser.tokens() == []  # not those of the read before
+    assert parser.tokens() == []  # not those of the previous read
     assert parser.read_on(event("f") + event("g", generated_text="abc")) == []
     assert [token.text for token in parser.tokens()] == ["f", "g"]
     assert parser.final is not None
@@ -587,14 +582,14 @@ def test_reading_on_gives_texts_until_the_flow_must_look() -> None:
     assert parser.tokens() == []
 
 
-def test_what_ends_without_a_line_s_end_comes_once() -> None:
+def test_unterminated_last_event_is_returned_once() -> None:
     parser = AnswerParser()
     assert parser.read_on(event("a") + event("b").rstrip()) == ["a"]
     assert [token.text for token in parser.finish()] == ["b"]
-    assert parser.tokens() == []  # not "a", whose text was given out
+    assert parser.tokens() == []  # not "a", whose text was already returned
 
 
-def test_reading_on_tells_the_flow_of_an_error() -> None:
+def test_read_on_leaves_errors_to_the_flow() -> None:
     parser = AnswerParser()
     assert parser.read_on(event("a")) == ["a"]
     assert parser.read_on(event("b") + b"data:nonsense\n\n") == []
@@ -602,7 +597,7 @@ def test_reading_on_tells_the_flow_of_an_error() -> None:
     assert isinstance(parser.error, ProtocolError)
 
 
-def test_of_a_read_that_cuts_events_the_whole_ones_are_read_in_the_usual_way(
+def test_fast_path_reads_complete_events_of_a_split_chunk(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     decoded: list[str] = []
@@ -624,11 +619,11 @@ def test_of_a_read_that_cuts_events_the_whole_ones_are_read_in_the_usual_way(
     assert len(decoded) <= len(answer) // 5000 + 2
 
 
-# Halves of surrogate pairs.
+# Lone surrogates.
 
 
 def written(*texts: str, last: str | None = None, special: bool = True) -> list[bytes]:
-    """Events of these texts, halves of a pair as escapes, and the final one."""
+    """Build events of these texts, with surrogates as escapes, and a final event."""
     events = [ESCAPED % json.dumps(text).encode() for text in texts]
     token = {"id": 7, "text": "</s>" if last is None else last, "logprob": -0.5, "special": special}
     final = {"token": token, "generated_text": "", "details": None}
@@ -655,7 +650,7 @@ ESCAPED = (
         (["a", "\ud83d\ude00\ud83d"], ["a", "😀", "\ufffd"]),
     ],
 )
-def test_halves_of_a_character_in_two_tokens_become_one(
+def test_surrogates_in_two_tokens_become_one_character(
     texts: list[str], expected: list[str]
 ) -> None:
     data = b"".join(written(*texts))
@@ -665,10 +660,12 @@ def test_halves_of_a_character_in_two_tokens_become_one(
         assert [token.text for token in tokens if not token.special] == expected
         assert parser.text.decode() == "".join(expected)
         assert parser.final is not None
-        assert parser.count == len(texts) + 1  # what stands for a lone half was not generated
+        assert (
+            parser.count == len(texts) + 1
+        )  # a replacement for a lone surrogate is not a generated token
 
 
-def test_reading_on_joins_halves_as_well() -> None:
+def test_read_on_joins_surrogates() -> None:
     parser = AnswerParser()
     parser.feed(event("first"))
     texts = [
@@ -684,19 +681,19 @@ def test_reading_on_joins_halves_as_well() -> None:
     ("first", "last", "joined"),
     [("\ud83d", "\ude00", "😀"), ("\ud83d", "x", "\ufffdx"), ("", "\ud83d", "\ufffd")],
 )
-def test_the_last_token_may_end_with_a_half(first: str, last: str, joined: str) -> None:
+def test_last_token_may_end_with_a_lone_surrogate(first: str, last: str, joined: str) -> None:
     tokens = read(*written(first, last=last, special=False)).tokens
     assert [token.text for token in tokens] == ["", joined]
 
 
-def test_half_a_character_at_a_cut_is_left_out() -> None:
+def test_lone_surrogate_before_a_cut_is_omitted() -> None:
     parser = AnswerParser()
     parser.feed(written("a\ud83d")[0])
     parser.finish()
     assert parser.text == b"a"
 
 
-def test_no_text_of_a_stream_holds_half_a_character() -> None:
+def test_no_text_contains_a_lone_surrogate() -> None:
     outcome = read(*written("a", last="</s>\ud83d"))
     assert outcome.tokens[-1] == Token(7, "</s>\ufffd", -0.5, special=True)
     outcome = read(b'data:{"error":"no \\ud83d","error_type":"generation"}\n\n')

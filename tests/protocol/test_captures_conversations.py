@@ -1,7 +1,7 @@
-"""The recorded conversations, answered to the flows of the core that would have asked.
+"""The recorded conversations, played against the flows that would have made their requests.
 
-Each response of these scenarios goes to the flow that makes such a request: what it asks for must
-be what was recorded, and what it makes of the response too.
+Each response of these scenarios goes to the flow for its request: the flow's request must equal the
+recorded one, and its result must match the recorded response.
 """
 
 import contextlib
@@ -65,19 +65,19 @@ OPERATIONS = (
     *("rename", "share", "vote", "prompt", "search", "delete_all"),
 )
 
-# Requests that the core never makes, by what they are.
+# Kinds of request that the core never makes.
 FOREIGN = re.compile(
     r"GET /conversation|GET /conversation/[^/]+(/summarize)?|PUT .*|OPTIONS .*|HEAD .*"
     r"|GET /search/.*|GET /|GET /\?.*|GET /__data\.json\?.*|GET /nope.*|GET /r/[^/]+"
     r"|GET /r/.*/prompt|GET /(privacy|login|healthcheck)|POST /conversation/|POST /conversations"
 )
-# Arguments that the core refuses itself, before anything is sent.
+# Arguments that the core rejects before sending anything.
 REFUSED = {
     ("09_summarize_and_title", "PATCH empty title"),
     ("09_summarize_and_title", "PATCH title 101 chars"),
     ("12_vote_and_prompt", "vote 2"),
 }
-# Bodies that are not in the form that the core sends; the answers to them are read all the same.
+# Bodies in another form than the core's; their responses are read all the same.
 OTHER_BODIES = {
     "missing model",
     "malformed JSON",
@@ -95,11 +95,11 @@ OTHER_BODIES = {
 
 
 def outcome(exchange: Exchange) -> Answer:
-    """The recorded response."""
+    """Return the recorded response."""
     if exchange.status is None:
         return lost()
     whole = b"".join(exchange.chunks) == exchange.body and exchange.body
-    # A cut chunk stands as b"", which would be the end.
+    # A truncated chunk is recorded as b"", which would mean the end.
     pieces: list[Part] = [c for c in exchange.chunks if c] if whole else [exchange.body]
     pieces = [piece for piece in pieces if piece]
     if exchange.ended in ("eof", "client-closed"):
@@ -110,7 +110,7 @@ def outcome(exchange: Exchange) -> Answer:
 
 
 def made(client: Client, sent: dict[str, Any], call: Call) -> Flow[str]:
-    """Make a conversation as it was made, and return its id."""
+    """Create a conversation as recorded, and return its id."""
     ids: list[str] = []
     model, share = sent.get("model", DEFAULT_MODEL), sent.get("fromShare")
     yield from conversations.create(client, model, call, ids.append, from_share=share)
@@ -118,21 +118,21 @@ def made(client: Client, sent: dict[str, Any], call: Call) -> Flow[str]:
 
 
 def overview(client: Client) -> Flow[Any]:
-    """Read all that stands in `/__data.json`."""
+    """Read everything in `/__data.json`."""
     models = yield from queries.models(client)
     settings = yield from queries.settings(client)
     return models, settings, (yield from queries.conversations(client))
 
 
 def stop(client: Client, conversation: str, deadline: Deadline) -> Flow[None]:
-    """Stop what is generated, as a turn does."""
+    """Stop the generation, as a turn does."""
     with contextlib.suppress(NotFoundError):
         query = client.dialect.stop(conversation, "", "")
         yield from client.attempt(query, deadline, deadline)
 
 
 def sent_json(exchange: Exchange) -> dict[str, Any]:
-    """The recorded request's body, {} if it is no JSON object."""
+    """Return the recorded request's body, or {} if it is not a JSON object."""
     try:
         value = json.loads(exchange.request_body or "")
     except ValueError:
@@ -141,7 +141,7 @@ def sent_json(exchange: Exchange) -> dict[str, Any]:
 
 
 class Replay:
-    """One exchange, and the flow that asks for it."""
+    """One exchange, and the flow for it."""
 
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
@@ -149,7 +149,7 @@ class Replay:
         options = self.sent.get("options") or {}
         ids = [options.get("id", SESSION), options.get("response_id", SESSION)]
         if options.get("is_retry"):
-            ids = ids[1:]  # the message's own is known
+            ids = ids[1:]  # the message's own id is known
         answers: dict[str, Reaction] = dict.fromkeys(OPERATIONS, self.answer)
         self.world = World(
             {**answers, "root": self.root if exchange.path != "/__data.json" else self.answer},
@@ -165,14 +165,14 @@ class Replay:
         self.asked = 0
 
     def root(self, _: Request) -> Answer:
-        """Looked at for the names of the models after a 500; it was not recorded there."""
+        """Fetched for the names of the models after a 500, which was not recorded."""
         return lost()
 
     def answer(self, request: Request) -> Answer:
-        """Check the request against the recorded one, and answer as the server did."""
+        """Check the request against the recorded one, and respond as the server did."""
         recorded = self.exchange
         if request.operation == "settings" and recorded.path != "/settings":
-            return lost()  # the session is opened again, which is another exchange
+            return lost()  # the session is opened again, in another exchange
         assert request.method == recorded.method
         url = urlsplit(request.url)
         ours, theirs = url._replace(scheme="", netloc=""), urlsplit(recorded.path)
@@ -199,7 +199,7 @@ class Replay:
             assert text == ""
 
     def flow(self) -> Flow[Any]:
-        """The flow that makes such a request."""
+        """Yield the flow that makes this request."""
         client, sent = self.client, self.sent
         line = f"{self.exchange.method} {self.exchange.path}"
         call = client.call()
@@ -255,7 +255,7 @@ class Replay:
         return turn
 
     def search(self, talk: ConversationCore) -> Flow[Any]:
-        """Only the search of a message."""
+        """Run only the search of a message."""
         query = dict(parse_qsl(urlsplit(self.exchange.path).query)).get("prompt", "x")
         ask = new_ask(talk, query, web_search=True)
         return search_only(self, ask, talk, query)
@@ -305,7 +305,7 @@ SENT = [
 
 
 def node_error(exchange: Exchange) -> tuple[int, str] | None:
-    """The refusal that stands inside a 200."""
+    """Return the error inside a 200 response."""
     if "__data.json" not in exchange.path or exchange.status != 200:
         return None
     for node in json.loads(exchange.body).get("nodes", []):
@@ -329,7 +329,7 @@ def error_class(status: int, text: str) -> type[H2oError]:
 
 
 def failure(exchange: Exchange) -> type[H2oError] | None:
-    """The error that a response is, if it is one."""
+    """Return the error of a response, if it is one."""
     node = node_error(exchange)
     if node is not None:
         return error_class(*node)
@@ -341,17 +341,17 @@ def failure(exchange: Exchange) -> type[H2oError] | None:
         gone = exchange.status == 404
         quiet = exchange.method == "DELETE" or exchange.path.endswith("/stop-generating")
         if gone and quiet:
-            return None  # what is gone need not be deleted or stopped
+            return None  # a missing conversation counts as deleted or stopped
         return error_class(exchange.status, exchange.body.decode())
     return None
 
 
 @pytest.mark.parametrize("exchange", SENT, ids=str)
-def test_each_response_is_read_as_it_was_recorded(exchange: Exchange) -> None:
+def test_recorded_response_is_read(exchange: Exchange) -> None:
     replay = Replay(exchange)
     error = failure(exchange)
     if error is not None:
-        # A session that is not known is opened again, which no recording follows here.
+        # An unknown session is opened again, which no recording includes here.
         again = error is TermsNotAcceptedError
         with pytest.raises(H2oError) as caught:
             replay.world.play(replay.flow())
@@ -366,12 +366,12 @@ def test_each_response_is_read_as_it_was_recorded(exchange: Exchange) -> None:
             assert replay.world.operations[1] == "settings"
     else:
         check(exchange, replay.world.play(replay.flow()))
-    # What stands in `/__data.json` is asked for in three requests.
+    # The client reads `/__data.json` in three requests.
     assert replay.asked == (3 if exchange.path == "/__data.json" else 1)
 
 
 def streamed(exchange: Exchange) -> str:
-    """The text of the recorded tokens."""
+    """Return the text of the recorded tokens."""
     events = [
         json.loads(line[5:]) for line in exchange.body.split(b"\n") if line.startswith(b"data:")
     ]
@@ -379,7 +379,7 @@ def streamed(exchange: Exchange) -> str:
 
 
 def check(exchange: Exchange, value: Any) -> None:
-    """Check the value that a flow made of a successful response."""
+    """Check the result of a flow for a successful response."""
     path = urlsplit(exchange.path).path
     answer = exchange.decoded
     if exchange.is_stream:
@@ -391,7 +391,7 @@ def check(exchange: Exchange, value: Any) -> None:
     elif path == "/conversation":
         assert value == json.loads(exchange.body)["conversationId"]
     elif path == "/__data.json":
-        root = answer[0]  # the view keeps one of the fields where only that mattered
+        root = answer[0]  # the view has only one field here
         models, settings, listed = value
         assert [c.id for c in listed] == [c["id"] for c in root["conversations"]]
         assert DEFAULT_MODEL in [model.id for model in models]
@@ -433,11 +433,11 @@ def check(exchange: Exchange, value: Any) -> None:
         assert exchange.status in (200, 303, 404)
 
 
-def test_what_is_replayed_is_nearly_all() -> None:
+def test_nearly_all_recordings_are_replayed() -> None:
     foreign = [
         exchange.place for name in SCENARIOS for exchange in scenario(name) if not ours(exchange)
     ]
-    assert len(foreign) == 31  # pages, and methods that there are not
+    assert len(foreign) == 31  # pages, and unsupported methods
     assert len(EXCHANGES) - len(SENT) == len(REFUSED)
     assert len(SENT) >= 130
 
@@ -445,7 +445,7 @@ def test_what_is_replayed_is_nearly_all() -> None:
 @pytest.mark.parametrize(
     "exchange", [exchange for exchange in EXCHANGES if exchange not in SENT], ids=str
 )
-def test_what_the_server_refused_as_an_argument_is_refused_here(exchange: Exchange) -> None:
+def test_arguments_rejected_by_the_server_are_rejected_locally(exchange: Exchange) -> None:
     assert exchange.status == 500
     replay = Replay(exchange)
     with pytest.raises(ValueError, match=r"title|score"):
@@ -453,13 +453,13 @@ def test_what_the_server_refused_as_an_argument_is_refused_here(exchange: Exchan
     assert replay.world.requests == []
 
 
-# What several of them say together
+# Several exchanges together
 
 
 def talk_of(
     name: str, answers: dict[str, Any], ids: list[str], **options: Any
 ) -> tuple[World, ConversationCore]:
-    """A conversation resumed as it was recorded."""
+    """Return a conversation resumed as recorded."""
     world = World(answers, ids=ids, **options)
     number = scenario(name)[1].body
     conversation = json.loads(number)["conversationId"]
@@ -478,7 +478,7 @@ def play(world: World, talk: ConversationCore, prompt: str | None, **options: An
 
 
 @pytest.mark.parametrize("name", ["07_two_turns_and_retry", "07b_no_pause_between_turns"])
-def test_two_turns_are_what_the_server_has_of_them(name: str) -> None:
+def test_two_turns_match_the_stored_history(name: str) -> None:
     _, _, first, second, stored, *_ = scenario(name)
     world, talk = talk_of(
         name,
@@ -494,7 +494,7 @@ def test_two_turns_are_what_the_server_has_of_them(name: str) -> None:
     assert world.bodies("message") == [sent_json(first), sent_json(second)]
 
 
-def test_a_stopped_answer_is_stored_a_token_longer_and_the_next_message_waits_for_it() -> None:
+def test_next_message_waits_for_a_stopped_answer_to_be_stored() -> None:
     _, _, stop, slow, stored, *_ = scenario("11_stop_generating")
     following = scenario("11_stop_generating")[9]
     world, talk = talk_of(
@@ -517,7 +517,7 @@ def test_a_stopped_answer_is_stored_a_token_longer_and_the_next_message_waits_fo
     assert talk.messages[1].partial
 
 
-def test_a_stop_before_the_first_token_closes_without_a_response() -> None:
+def test_stop_before_the_first_token_ends_without_a_response() -> None:
     _, _, stop, silent, stored, *_ = scenario("28_stop_variants")
     world, talk = talk_of(
         "28_stop_variants",
@@ -533,12 +533,12 @@ def test_a_stop_before_the_first_token_closes_without_a_response() -> None:
     reply = world.play(ask.run())
     assert (reply.text, reply.finish_reason) == ("", "stopped")
     assert world.operations == ["message", "stop"]
-    # It is in the data all the same: the next message finds it there at once.
+    # It is stored all the same: the next message finds it immediately.
     history = world.play(talk.refresh())
     assert history[-1].id == reply.response_id
 
 
-def test_an_answer_whose_client_left_is_recovered() -> None:
+def test_answer_after_a_disconnect_is_recovered() -> None:
     _, _, slow, early, late, *_ = scenario("17_disconnect")
     world, talk = talk_of(
         "17_disconnect",
@@ -551,7 +551,7 @@ def test_an_answer_whose_client_left_is_recovered() -> None:
     assert world.operations == ["message", *["data"] * 4]
 
 
-def test_a_web_search_and_its_message() -> None:
+def test_web_search_precedes_its_message() -> None:
     _, _, search, *_ = scenario("16_web_search")
     message, stored = scenario("16_web_search")[7:9]
     world, talk = talk_of(
@@ -566,7 +566,7 @@ def test_a_web_search_and_its_message() -> None:
     assert talk.messages[-1].web_search_id == world.play(talk.refresh())[-1].web_search_id
 
 
-def test_a_shared_conversation_is_copied_with_its_own_model() -> None:
+def test_copy_of_a_shared_conversation_keeps_its_model() -> None:
     exchanges = scenario("10_share")
     share, copied, copy = exchanges[3], exchanges[12], exchanges[13]
     url = json.loads(share.body)["url"]
@@ -575,5 +575,5 @@ def test_a_shared_conversation_is_copied_with_its_own_model() -> None:
     history = world.play(talk.refresh())
     assert world.bodies("create")[0]["fromShare"] == sent_json(copied)["fromShare"]
     assert [message.content for message in history] == ["Share this 👋", HELLO]
-    # Another was named; the copy has the model that it had.
+    # Another model was requested; the copy keeps the original's.
     assert sent_json(copied)["model"] != talk.model == DEFAULT_MODEL

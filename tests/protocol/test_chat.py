@@ -65,7 +65,7 @@ BUSY_503 = says({"error": "unhealthy"}, 503)
 # One chat.
 
 
-def test_one_chat_effect_by_effect() -> None:
+def test_effects_of_one_chat() -> None:
     scene = Scene()
     reply = scene.run()
 
@@ -94,7 +94,7 @@ def test_one_chat_effect_by_effect() -> None:
     assert scene.abandon() == []
 
 
-def test_the_captured_chat_is_repeated_request_by_request() -> None:
+def test_requests_match_the_captured_chat() -> None:
     exchanges = scenario("01_happy_path")
     answers = {
         operation: [
@@ -112,26 +112,26 @@ def test_the_captured_chat_is_repeated_request_by_request() -> None:
     assert reply.generated_tokens == 22
 
 
-def test_a_chunk_of_many_events_is_one_emit() -> None:
+def test_chunk_of_many_events_is_one_emit() -> None:
     scene = Scene({"message": [streams(b"".join(HELLO))]})
     assert scene.run().text == " Hello"
     assert [word for word in scene.log if word.startswith("emit")] == ["emit  Hello<|endoftext|>"]
 
 
-def test_the_settings_are_posted_once_a_session_and_not_once_a_chat() -> None:
+def test_settings_are_posted_once_per_session() -> None:
     scene = Scene()
     for _ in range(3):
         scene.play(chat_of(scene).run())
     assert scene.operations == [*WHOLE_CHAT, *WHOLE_CHAT[1:], *WHOLE_CHAT[1:]]
 
 
-def test_a_session_taken_up_is_not_opened() -> None:
+def test_resumed_session_is_not_opened() -> None:
     scene = Scene(session="taken-up")
     scene.run()
     assert scene.operations == WHOLE_CHAT[1:]
 
 
-def test_every_chat_has_ids_of_its_own() -> None:
+def test_every_chat_has_its_own_ids() -> None:
     scene = Scene()
     first = scene.run()
     second = scene.play(chat_of(scene).run())
@@ -155,7 +155,7 @@ def test_every_chat_has_ids_of_its_own() -> None:
         ((token("a", final="a", finish_reason=7, generated_tokens="x"),), {}, "length", 1),
     ],
 )
-def test_why_an_answer_ended_is_told_or_concluded(
+def test_finish_reason_is_read_or_inferred(
     parts: Sequence[bytes], keywords: dict[str, Any], reason: str | None, count: int
 ) -> None:
     world = World({"message": [streams(*parts)]})
@@ -173,7 +173,7 @@ def test_why_an_answer_ended_is_told_or_concluded(
         {"seed": float("nan")},
     ],
 )
-def test_a_wrong_argument_is_refused_before_anything_is_sent(arguments: dict[str, Any]) -> None:
+def test_invalid_argument_is_rejected_before_sending(arguments: dict[str, Any]) -> None:
     world = World()
     with pytest.raises((TypeError, ValueError)):
         chat_of(world, **arguments)
@@ -184,7 +184,7 @@ def test_a_wrong_argument_is_refused_before_anything_is_sent(arguments: dict[str
 
 
 def interleave(scene: Scene, count: int, turns: Sequence[int] = ()) -> list[Reply | H2oError]:
-    """Play several chats of one service at once, a step of each in turn."""
+    """Play several chats of one service concurrently, a step of each in turn."""
     flows = [Player(scene).drive(chat_of(scene).run()) for _ in range(count)]
     ended: dict[int, Reply | H2oError] = {}
     order = [*turns, *(index for _ in range(500) for index in range(count))]
@@ -202,7 +202,7 @@ def interleave(scene: Scene, count: int, turns: Sequence[int] = ()) -> list[Repl
 
 @pytest.mark.slow
 @given(turns=st.lists(st.integers(0, 4), max_size=60))
-def test_chats_that_begin_at_once_open_one_session(turns: list[int]) -> None:
+def test_concurrent_chats_open_one_session(turns: list[int]) -> None:
     scene = Scene()
     replies = interleave(scene, 5, turns)
 
@@ -212,7 +212,7 @@ def test_chats_that_begin_at_once_open_one_session(turns: list[int]) -> None:
     assert len({request.headers for request in scene.requests if not request.content}) == 1
 
 
-def test_chats_that_begin_at_once_share_the_failure_of_the_session() -> None:
+def test_concurrent_chats_share_a_failure_to_open_the_session() -> None:
     scene = Scene({"settings": [says({"message": "no"}, 401)]})
     errors = interleave(scene, 4)
 
@@ -224,7 +224,7 @@ def test_chats_that_begin_at_once_share_the_failure_of_the_session() -> None:
     assert later.text == " Hello"
 
 
-def test_terms_that_are_forgotten_under_many_chats_are_accepted_again_once() -> None:
+def test_concurrent_chats_accept_forgotten_terms_once() -> None:
     scene = Scene({"create": [MODAL_405] * 3}, session="taken-up")
     replies = interleave(scene, 3)
 
@@ -232,11 +232,11 @@ def test_terms_that_are_forgotten_under_many_chats_are_accepted_again_once() -> 
     assert scene.operations.count("settings") == 1
 
 
-# The terms.
+# Terms.
 
 
 @pytest.mark.parametrize("operation", ["create", "message", "delete"])
-def test_terms_that_were_forgotten_in_mid_life_are_accepted_again(operation: str) -> None:
+def test_forgotten_terms_are_accepted_again(operation: str) -> None:
     scene = Scene({operation: [MODAL_405]}, session="taken-up")
     assert scene.run().text == " Hello"
 
@@ -248,20 +248,20 @@ def test_terms_that_were_forgotten_in_mid_life_are_accepted_again(operation: str
 
 
 @pytest.mark.parametrize("operation", ["create", "message"])
-def test_terms_that_do_not_stay_accepted_are_an_error_at_the_second_time(operation: str) -> None:
+def test_terms_forgotten_twice_are_an_error(operation: str) -> None:
     scene = Scene({operation: [MODAL_405] * 5})
     assert type(scene.fail()) is TermsNotAcceptedError
     assert scene.operations.count("settings") == 2
     assert scene.operations.count(operation) == 2
 
 
-def test_settings_that_want_the_terms_accepted_are_an_error() -> None:
+def test_settings_that_require_accepted_terms_are_an_error() -> None:
     scene = Scene({"settings": [MODAL_405] * 5})
     assert type(scene.fail()) is TermsNotAcceptedError
     assert scene.operations == ["settings"]
 
 
-def test_a_session_that_is_renamed_when_it_is_opened_keeps_its_new_name() -> None:
+def test_session_renamed_by_the_server_keeps_the_new_name() -> None:
     scene = Scene(session=None)
     ours = scene.exchange.session.value
     scene.script["settings"] = iter(
@@ -302,7 +302,7 @@ NEVER_REPEATED = {
         *((operation, name) for operation in WHOLE_CHAT for name in REPEATED_WHERE_HARMLESS),
     ],
 )
-def test_what_is_repeated(operation: str, answer: str) -> None:
+def test_transient_failure_is_retried(operation: str, answer: str) -> None:
     refusal = (REPEATED | REPEATED_WHERE_HARMLESS)[answer]
     scene = Scene({operation: [refusal] * 2})
     slept = [f"sleep {seconds}" for seconds in ("0.5", "1")]
@@ -318,14 +318,14 @@ def test_what_is_repeated(operation: str, answer: str) -> None:
 
 @pytest.mark.parametrize("operation", ["settings", "create", "message"])
 @pytest.mark.parametrize("answer", NEVER_REPEATED)
-def test_what_is_never_repeated(operation: str, answer: str) -> None:
+def test_other_failure_is_not_retried(operation: str, answer: str) -> None:
     scene = Scene({operation: [NEVER_REPEATED[answer]] * 2})
     scene.fail()
     assert scene.operations.count(operation) == 1
     assert not [word for word in scene.log if word.startswith("sleep")]
 
 
-def test_an_overloaded_model_server_is_asked_again_where_it_says_so_in_the_stream() -> None:
+def test_overload_reported_in_the_stream_is_retried() -> None:
     scene = Scene({"message": [streams(OVERLOADED_EVENT)]})
     assert scene.run().text == " Hello"
     bodies = [r.content for r in scene.requests if r.operation == "message"]
@@ -333,13 +333,13 @@ def test_an_overloaded_model_server_is_asked_again_where_it_says_so_in_the_strea
     assert bodies[0] == bodies[1]
 
 
-def test_after_the_first_token_nothing_is_asked_again() -> None:
+def test_nothing_is_retried_after_the_first_token() -> None:
     scene = Scene({"message": [streams(token("a"), OVERLOADED_EVENT)]})
     assert type(scene.fail()) is OverloadedError
     assert scene.operations.count("message") == 1
 
 
-def test_all_requests_of_a_call_draw_on_one_count() -> None:
+def test_requests_of_a_call_share_the_retry_count() -> None:
     scene = Scene({"settings": [lost()], "create": [lost()], "message": [BUSY_503] * 9})
     assert type(scene.fail()) is OverloadedError
     assert scene.operations == ["settings"] * 2 + ["create"] * 2 + ["message"] * 3
@@ -351,13 +351,13 @@ def test_all_requests_of_a_call_draw_on_one_count() -> None:
     ]
 
 
-def test_no_retries_are_none() -> None:
+def test_retries_can_be_disabled() -> None:
     scene = Scene({"settings": [lost(sent=False)]}, retries=0)
     assert type(scene.fail()) is TransportError
     assert scene.log == ["exclusive", "fetch settings"]
 
 
-def test_what_the_server_asks_for_is_waited_up_to_the_budget() -> None:
+def test_retry_after_is_limited_by_the_budget() -> None:
     scene = Scene({"create": [says({}, 503, retry_after="20"), says({}, 503, retry_after="20")]})
     error = scene.fail()
     assert isinstance(error, OverloadedError)
@@ -365,12 +365,12 @@ def test_what_the_server_asks_for_is_waited_up_to_the_budget() -> None:
     assert [word for word in scene.log if word.startswith("sleep")] == ["sleep 20"]
 
 
-# Errors, at each place: what they are, what had arrived, what the server is told afterwards.
+# Errors, at each place: their class, the partial text, and the clean-up requests.
 
 INTERNAL = says({"message": "Internal Error"}, 500)
 TOLD_ALL = ["stop", "delete"]
 
-# An answer that is lost under way. The server goes on generating; with `recover` it is looked for.
+# An answer lost in transit. The server goes on generating; with `recover`, it is searched for.
 LOST_ANSWERS: dict[str, tuple[Answer, type[H2oError], str]] = {
     "no response": (lost(), IncompleteStreamError, ""),
     "cut before a token": (streams(cut()), IncompleteStreamError, ""),
@@ -438,7 +438,7 @@ PLACES: dict[str, tuple[str, Answer, type[H2oError], str, list[str]]] = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_an_error_says_what_it_is_and_what_had_arrived_and_the_server_is_told(place: str) -> None:
+def test_error_has_its_class_and_partial_text_and_cleans_up(place: str) -> None:
     operation, answer, cls, partial, told = PLACES[place]
     scene = Scene({operation: [answer]}, retries=0)
 
@@ -452,7 +452,7 @@ def test_an_error_says_what_it_is_and_what_had_arrived_and_the_server_is_told(pl
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_an_error_shows_no_other_and_no_session(place: str) -> None:
+def test_error_has_no_cause_and_shows_no_session(place: str) -> None:
     operation, answer, *_ = PLACES[place]
     scene = Scene({operation: [answer]}, retries=0)
     error = scene.fail()
@@ -462,13 +462,13 @@ def test_an_error_shows_no_other_and_no_session(place: str) -> None:
     assert scene.exchange.session.value not in shown
 
 
-def test_a_page_instead_of_a_stream_is_shown_with_its_content_type() -> None:
+def test_page_instead_of_a_stream_is_described() -> None:
     error = Scene({"message": [HTML]}).fail()
     assert "text/html" in str(error)
     assert "<html>a page" in str(error)
 
 
-def test_no_more_than_the_beginning_is_read_of_what_is_no_stream() -> None:
+def test_only_the_start_of_a_page_is_read() -> None:
     page = Answer(200, (b"x" * 600,) * 100, HTML.headers)
     scene = Scene({"message": [page]})
     assert type(scene.fail()) is ProtocolError
@@ -476,7 +476,7 @@ def test_no_more_than_the_beginning_is_read_of_what_is_no_stream() -> None:
 
 
 @pytest.mark.parametrize("status", [500, 200])
-def test_a_body_without_an_end_is_cut(status: int) -> None:
+def test_endless_body_is_cut(status: int) -> None:
     body = (b"x" * 2**20,) * 100
     scene = Scene({"create": [Answer(status, body, HTML.headers)]})
     error = scene.fail()
@@ -486,11 +486,11 @@ def test_a_body_without_an_end_is_cut(status: int) -> None:
 
 
 @pytest.mark.parametrize("operation", ["settings", "create", "message", "delete"])
-def test_a_response_that_is_compressed_is_refused_and_released(operation: str) -> None:
+def test_compressed_response_is_rejected_and_released(operation: str) -> None:
     compressed = Answer(200, (b"\x1f\x8b",), (*STREAM, ("content-encoding", "gzip")))
     scene = Scene({operation: [compressed]})
     if operation == "delete":
-        assert scene.run().text == " Hello"  # the answer is whole; see leave_behind()
+        assert scene.run().text == " Hello"  # the answer is complete; see leave_behind()
     else:
         assert "compressed" in str(scene.fail())
     assert not scene.player.is_open
@@ -510,7 +510,7 @@ def test_a_response_that_is_compressed_is_refused_and_released(operation: str) -
     ],
     ids=["end", "cut", "newline, cut", "rubbish", "error", "more", "silence", "flood"],
 )
-def test_what_follows_the_final_event_cannot_spoil_a_whole_answer(
+def test_failure_after_the_final_event_is_ignored(
     end: tuple[bytes | H2oError | float, ...],
 ) -> None:
     scene = Scene({"message": [streams(*HELLO, *end)]})
@@ -520,14 +520,14 @@ def test_what_follows_the_final_event_cannot_spoil_a_whole_answer(
     assert scene.log.count("read") < 12
 
 
-def test_a_response_that_drips_on_after_the_final_event_is_not_waited_for() -> None:
+def test_slow_data_after_the_final_event_is_not_awaited() -> None:
     drops = (0.9, b"\n") * 100
     scene = Scene({"message": [streams(*HELLO, *drops)]})
     assert scene.run().text == " Hello"
     assert scene.elapsed < 5.0
 
 
-# Broken off anywhere.
+# Interruptions.
 
 
 def positions() -> int:
@@ -537,7 +537,7 @@ def positions() -> int:
 
 
 @pytest.mark.parametrize("position", range(positions() + 1))
-def test_a_chat_may_be_broken_off_at_any_effect_and_the_server_is_told(position: int) -> None:
+def test_chat_interrupted_at_any_effect_cleans_up(position: int) -> None:
     scene = Scene()
     steps = scene.player.drive(scene.chat.run())
     for _ in range(position):
@@ -545,7 +545,7 @@ def test_a_chat_may_be_broken_off_at_any_effect_and_the_server_is_told(position:
     steps.close()
     scene.player.release()
 
-    # Broken off while it is sent, it may have arrived as well.
+    # If interrupted while it is sent, the message may have arrived.
     message_sent = "send message" in scene.log
     final_seen = "emit <|endoftext|>" in scene.log
     told = scene.abandon()
@@ -558,7 +558,7 @@ def test_a_chat_may_be_broken_off_at_any_effect_and_the_server_is_told(position:
     assert scene.warnings == []
 
 
-def test_a_creation_that_was_under_way_comes_to_its_end_so_that_it_can_be_deleted() -> None:
+def test_interrupted_creation_is_completed_and_deleted() -> None:
     scene = Scene()
     steps = scene.player.drive(scene.chat.run())
     while next(steps) != "fetch create":
@@ -568,11 +568,11 @@ def test_a_creation_that_was_under_way_comes_to_its_end_so_that_it_can_be_delete
     assert scene.abandon() == ["delete"]
 
 
-def test_a_chat_that_was_never_begun_has_nothing_to_tell() -> None:
+def test_chat_that_never_started_sends_no_clean_up() -> None:
     assert Scene().abandon() == []
 
 
-def test_a_clean_up_that_fails_can_be_played_again_and_goes_on_where_it_failed() -> None:
+def test_failed_clean_up_can_be_resumed() -> None:
     scene = Scene({"message": [streams(token("a"), cut())], "stop": [lost()], "delete": [lost()]})
     scene.fail()
     with pytest.raises(TransportError):
@@ -583,7 +583,7 @@ def test_a_clean_up_that_fails_can_be_played_again_and_goes_on_where_it_failed()
     assert scene.abandon() == []
 
 
-def test_what_was_told_is_not_told_again_when_a_clean_up_is_played_again() -> None:
+def test_repeated_clean_up_does_not_notify_twice() -> None:
     scene = Scene({"message": [streams(token("a"), cut())], "delete": [lost()]})
     scene.fail()
     with pytest.raises(TransportError):
@@ -591,8 +591,8 @@ def test_what_was_told_is_not_told_again_when_a_clean_up_is_played_again() -> No
     assert scene.abandon() == ["delete"]
 
 
-def test_a_conversation_whose_stop_is_refused_is_deleted_at_the_second_attempt() -> None:
-    # What is deleted cannot be stopped any more.
+def test_rejected_stop_does_not_prevent_a_later_deletion() -> None:
+    # A deleted conversation cannot be stopped.
     scene = Scene({"message": [streams(token("a"), cut())], "stop": [says({}, 500)] * 9})
     scene.fail()
     with pytest.raises(ServerError):
@@ -604,14 +604,14 @@ def test_a_conversation_whose_stop_is_refused_is_deleted_at_the_second_attempt()
 
 
 @pytest.mark.parametrize("operation", ["stop", "delete"])
-def test_a_conversation_that_is_gone_already_is_no_error(operation: str) -> None:
+def test_clean_up_ignores_a_missing_conversation(operation: str) -> None:
     scene = Scene({operation: [says({}, 404)], "message": [streams(token("a"), cut())]})
     scene.fail()
     assert scene.abandon() == ["stop", "delete"]
     assert scene.abandon() == []
 
 
-def test_the_clean_up_is_tried_once_and_opens_no_session() -> None:
+def test_clean_up_is_tried_once_and_opens_no_session() -> None:
     scene = Scene({"message": [streams(token("a"), cut())], "stop": [MODAL_405]})
     scene.fail()
     with pytest.raises(TermsNotAcceptedError):
@@ -620,10 +620,10 @@ def test_the_clean_up_is_tried_once_and_opens_no_session() -> None:
     assert scene.operations.count("stop") == 1
 
 
-# Left behind.
+# Conversations left on the server.
 
 
-def test_a_deletion_that_fails_spoils_no_answer_and_is_tried_again_by_the_sweep() -> None:
+def test_failed_deletion_is_retried_by_the_sweep() -> None:
     scene = Scene({"delete": [says({}, 500)]})
     assert scene.run().text == " Hello"
     assert scene.conversations == {CONVERSATION}
@@ -637,7 +637,7 @@ def test_a_deletion_that_fails_spoils_no_answer_and_is_tried_again_by_the_sweep(
     assert len(scene.requests) == before
 
 
-def test_what_the_sweep_cannot_clean_up_is_given_up_with_a_warning_and_the_rest_is_not() -> None:
+def test_sweep_warns_of_a_failure_and_deletes_the_rest() -> None:
     scene = Scene({"delete": [says({}, 403)] * 3}, retries=0)
     for _ in range(2):
         scene.play(chat_of(scene).run())
@@ -649,7 +649,7 @@ def test_what_the_sweep_cannot_clean_up_is_given_up_with_a_warning_and_the_rest_
 
 
 @pytest.mark.parametrize("failure", [says({}, 500), says({}, 503), lost(), lost(sent=False)])
-def test_the_sweep_tries_again_for_as_long_as_a_clean_up_may_take(failure: Answer) -> None:
+def test_sweep_retries_within_the_cleanup_timeout(failure: Answer) -> None:
     scene = Scene({"delete": [failure] * 4}, retries=0)
     scene.play(chat_of(scene).run())
     scene.play(conversations.sweep(scene.exchange, scene.exchange.cleanup()))
@@ -658,7 +658,7 @@ def test_the_sweep_tries_again_for_as_long_as_a_clean_up_may_take(failure: Answe
     assert 0 < scene.elapsed < 1
 
 
-def test_the_sweep_gives_up_when_the_time_of_a_clean_up_is_over() -> None:
+def test_sweep_ends_after_the_cleanup_timeout() -> None:
     scene = Scene({"delete": says({}, 500)}, retries=0, timeouts=Timeouts(cleanup=3))
     scene.play(chat_of(scene).run())
     begun = scene.elapsed
@@ -667,7 +667,7 @@ def test_the_sweep_gives_up_when_the_time_of_a_clean_up_is_over() -> None:
     assert "may be left on the server" in scene.warnings[-1]
 
 
-def test_the_sweep_waits_for_a_conversation_that_is_being_created() -> None:
+def test_sweep_waits_for_a_conversation_being_created() -> None:
     scene = Scene()
     steps = scene.player.drive(scene.chat.run())
     while next(steps) != "fetch create":
@@ -700,11 +700,11 @@ def test_warnings_show_no_session_and_no_prompt() -> None:
     assert "hunter" not in repr((world.warnings, world.exchange, chat))
 
 
-# Stopping.
+# Stops.
 
 
 def rest_of(steps: Generator[str, None, Reply]) -> Reply:
-    """Play what is left of a chat."""
+    """Play the rest of a chat."""
     while True:
         try:
             next(steps)
@@ -713,7 +713,7 @@ def rest_of(steps: Generator[str, None, Reply]) -> Reply:
             return reply
 
 
-def test_a_chat_that_is_stopped_before_it_begins_sends_nothing() -> None:
+def test_chat_stopped_before_it_starts_sends_nothing() -> None:
     scene = Scene()
     assert scene.stop() == []
     reply = scene.run()
@@ -722,7 +722,7 @@ def test_a_chat_that_is_stopped_before_it_begins_sends_nothing() -> None:
 
 
 @pytest.mark.parametrize("position", range(positions() + 1))
-def test_a_chat_may_be_stopped_at_any_effect(position: int) -> None:
+def test_chat_can_be_stopped_at_any_effect(position: int) -> None:
     scene = Scene()
     steps = scene.player.drive(scene.chat.run())
     for _ in range(position):
@@ -741,7 +741,7 @@ def test_a_chat_may_be_stopped_at_any_effect(position: int) -> None:
     assert scene.abandon() == []
 
 
-def test_a_stop_between_two_tokens_ends_the_answer_with_what_is_there() -> None:
+def test_stop_between_tokens_ends_with_the_partial_text() -> None:
     scene = Scene()
     steps = scene.player.drive(scene.chat.run())
     while next(steps) != "emit  Hel":
@@ -754,13 +754,13 @@ def test_a_stop_between_two_tokens_ends_the_answer_with_what_is_there() -> None:
 
 
 @pytest.mark.parametrize("answer", [lost(), streams(cut()), streams()], ids=["no", "cut", "end"])
-def test_a_connection_that_ends_because_of_the_stop_is_no_error(answer: Answer) -> None:
-    # Stopped before its first token, the response never begins [28_stop_variants].
+def test_connection_closed_by_a_stop_is_not_an_error(answer: Answer) -> None:
+    # Stopped before its first token, the response never starts [28_stop_variants].
     scene = Scene({"message": [answer]})
     steps = scene.player.drive(scene.chat.run())
     while next(steps) != "send message":
         pass
-    # Another thread stops while this one waits: the server was asked already.
+    # Another thread stops while this one waits, after the server has received the request.
     scene.chat._turn.fate = Fate.RUNNING
     assert scene.stop() == ["stop"]
     reply = rest_of(steps)
@@ -768,14 +768,14 @@ def test_a_connection_that_ends_because_of_the_stop_is_no_error(answer: Answer) 
     assert scene.operations.count("stop") == 1
 
 
-def test_a_stop_after_the_end_changes_nothing() -> None:
+def test_stop_after_the_end_has_no_effect() -> None:
     scene = Scene()
     reply = scene.run()
     assert scene.stop() == []
     assert reply.finish_reason == "eos_token"
 
 
-def test_a_stop_that_cannot_be_told_is_a_warning() -> None:
+def test_failed_stop_is_a_warning() -> None:
     scene = Scene({"stop": [says({}, 500)] * 2})
     steps = scene.player.drive(scene.chat.run())
     while next(steps) != "emit  Hel":
@@ -786,7 +786,7 @@ def test_a_stop_that_cannot_be_told_is_a_warning() -> None:
     assert any("could not be told to stop" in warning for warning in scene.warnings)
 
 
-# Time.
+# Time limits.
 
 
 def limit_of(scene: Scene) -> str:
@@ -814,7 +814,7 @@ def limit_of(scene: Scene) -> str:
         (Timeouts(total=90, idle=5), streams(*((2.0, b":\n") * 9)), "idle", 5.0),
     ],
 )
-def test_a_time_limit_strikes(timeouts: Timeouts, answer: Answer, limit: str, now: float) -> None:
+def test_timeout_is_raised(timeouts: Timeouts, answer: Answer, limit: str, now: float) -> None:
     scene = Scene({"message": [answer]}, timeouts=timeouts)
     assert limit_of(scene) == limit
     assert now <= scene.elapsed <= now + 1.0
@@ -832,14 +832,14 @@ def test_a_time_limit_strikes(timeouts: Timeouts, answer: Answer, limit: str, no
         (Timeouts(total=5), streams(1.0, token("a"), 1.0, END)),
     ],
 )
-def test_a_time_limit_does_not_strike_before_its_time(timeouts: Timeouts, answer: Answer) -> None:
+def test_timeout_is_not_raised_early(timeouts: Timeouts, answer: Answer) -> None:
     scene = Scene({"message": [answer]}, timeouts=timeouts)
     assert scene.run().finish_reason == "eos_token"
 
 
 @pytest.mark.parametrize("total", [None, 10_000.0])
 @pytest.mark.parametrize("between", [(), (b": comment\n\n",)], ids=["tokens", "comments"])
-def test_a_caller_that_takes_its_time_is_no_silence_of_the_server(
+def test_slow_caller_does_not_cause_a_timeout(
     total: float | None, between: tuple[bytes, ...]
 ) -> None:
     answer = streams(token("a"), *between, token("b"), *between, END)
@@ -848,7 +848,7 @@ def test_a_caller_that_takes_its_time_is_no_silence_of_the_server(
     assert scene.run().text == "ab"
 
 
-def test_an_answer_is_whole_even_if_the_shell_could_not_say_that_it_read_its_end() -> None:
+def test_answer_is_complete_if_the_shell_missed_the_final_tokens() -> None:
     scene = Scene({"message": [streams(token("a"), whole("b"))]})
     pump = scene.player._pump
 
@@ -863,20 +863,20 @@ def test_an_answer_is_whole_even_if_the_shell_could_not_say_that_it_read_its_end
 
 
 @pytest.mark.parametrize("status", [504, 422])
-def test_an_error_that_comes_late_is_that_error_and_no_time_limit(status: int) -> None:
+def test_late_error_response_is_not_a_timeout(status: int) -> None:
     answer = says({"error": "late"}, status, delay=100.0)
     error = Scene({"message": [answer]}, timeouts=Timeouts(first_token=120, idle=60)).fail()
     assert isinstance(error, StatusError)
     assert error.status == status
 
 
-def test_a_body_that_drips_is_given_up_after_the_idle_limit() -> None:
+def test_slow_body_ends_after_the_idle_timeout() -> None:
     scene = Scene({"create": [Answer(200, (2.0, b" ") * 50)]}, timeouts=Timeouts(idle=5))
     assert limit_of(scene) == "idle"
     assert scene.elapsed < 10.0
 
 
-def test_the_total_counts_from_the_beginning_of_the_call() -> None:
+def test_total_timeout_starts_with_the_call() -> None:
     settings_ = says({"type": "redirect"}, delay=3.0)
     answer = streams(*((1.0, token("a")) * 9), END)
     scene = Scene({"settings": [settings_], "message": [answer]}, timeouts=Timeouts(total=5))
@@ -884,21 +884,21 @@ def test_the_total_counts_from_the_beginning_of_the_call() -> None:
     assert scene.elapsed <= 6.0
 
 
-def test_a_total_that_has_passed_while_a_retry_was_waited_for_is_a_time_limit() -> None:
+def test_total_timeout_during_a_retry_wait() -> None:
     refusal = says({}, 503, retry_after="6")
     scene = Scene({"message": [refusal] * 2}, timeouts=Timeouts(total=5))
-    # Either the error that there is no time left to repeat after, or the limit.
+    # Either the last error, as no time is left to retry, or the time limit.
     error = scene.fail()
     assert isinstance(error, OverloadedError | TransportTimeoutError)
     assert scene.elapsed <= 6.0
 
 
-def test_a_total_that_passes_just_as_the_head_arrives_is_a_time_limit() -> None:
+def test_total_timeout_as_the_head_arrives() -> None:
     scene = Scene({"message": [streams(*HELLO, delay=5.0)]}, timeouts=Timeouts(total=5))
     assert limit_of(scene) == "total"
 
 
-# Anything at all.
+# Arbitrary input.
 
 FAULTS = st.sampled_from(
     [
@@ -963,7 +963,7 @@ SCRIPTS = st.fixed_dictionaries(
     stops=st.none() | st.integers(0, 30),
     recover=st.booleans(),
 )
-def test_any_answers_come_to_a_reply_or_an_error_of_ours_and_nothing_is_left_to_tell(
+def test_any_responses_give_a_reply_or_typed_error_and_clean_up(
     script: dict[str, list[Answer]], breaks: int | None, stops: int | None, recover: bool
 ) -> None:
     scene = Scene(script, recover=recover)

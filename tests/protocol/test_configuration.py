@@ -13,7 +13,7 @@ def exchange_of(**arguments: Any) -> Exchange:
     return World(**{"session": None, **arguments}).exchange
 
 
-def test_none_is_the_default_everywhere() -> None:
+def test_none_means_the_default() -> None:
     exchange = exchange_of(base_url=None)
     assert exchange.configuration.address.url == DEFAULT_BASE_URL == "https://gpt-gm.h2o.ai"
     assert exchange.model == DEFAULT_MODEL == "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-40b-v1"
@@ -24,7 +24,7 @@ def test_none_is_the_default_everywhere() -> None:
     assert "Authorization" not in names
 
 
-def test_the_environment_stands_in_for_what_was_not_given() -> None:
+def test_environment_supplies_missing_arguments() -> None:
     environ = {
         "H2O_CHAT_URL": "https://env/chat",
         "H2O_CHAT_MODEL": "env-model",
@@ -41,7 +41,7 @@ def test_the_environment_stands_in_for_what_was_not_given() -> None:
     assert exchange.configuration.model == "own-model"
 
 
-def test_an_empty_variable_is_none() -> None:
+def test_empty_variable_is_ignored() -> None:
     environ = {"H2O_CHAT_URL": "", "H2O_CHAT_MODEL": "", "H2O_CHAT_TOKEN": ""}
     exchange = exchange_of(base_url=None, environ=environ)
     assert exchange.configuration.address.url == DEFAULT_BASE_URL
@@ -50,26 +50,26 @@ def test_an_empty_variable_is_none() -> None:
 
 
 @pytest.mark.parametrize("around", ["%s ", " %s", "%s\n", "\t%s\r\n"])
-def test_blanks_around_the_token_are_not_of_it(around: str) -> None:
+def test_token_is_stripped(around: str) -> None:
     environ = {"H2O_CHAT_TOKEN": around % "hunter2"}
     request = exchange_of(environ=environ).dialect.create(model="m").request
     assert ("Authorization", "Bearer hunter2") in request.headers
 
 
 @pytest.mark.parametrize("token", [" ", "\n", "\t "])
-def test_a_blank_token_is_none(token: str) -> None:
+def test_blank_token_is_ignored(token: str) -> None:
     exchange = exchange_of(environ={"H2O_CHAT_TOKEN": token})
     assert "Authorization" not in dict(exchange.dialect.create(model="m").request.headers)
 
 
 @pytest.mark.parametrize("token", ["hunter2\x00", "hunter2\r\nX: y", "hunter2ü", "hunter2\x7f"])
-def test_a_token_that_cannot_be_sent_is_refused_and_not_repeated(token: str) -> None:
+def test_invalid_token_is_rejected_and_not_shown(token: str) -> None:
     with pytest.raises(ValueError, match="H2O_CHAT_TOKEN") as caught:
         exchange_of(environ={"H2O_CHAT_TOKEN": token})
     assert "hunter2" not in repr(caught.value)
 
 
-def test_a_session_taken_up_is_opened_only_when_a_choice_was_passed() -> None:
+def test_resumed_session_is_opened_only_to_turn_off_sharing() -> None:
     assert exchange_of(session="abc").session.accepted
     assert exchange_of(session="abc", share_conversations=True).session.accepted
     assert not exchange_of(session="abc", share_conversations=False).session.accepted
@@ -80,7 +80,7 @@ def test_a_session_taken_up_is_opened_only_when_a_choice_was_passed() -> None:
     [
         ({"base_url": "ftp://host"}, ValueError, "base_url"),
         ({"base_url": 7}, TypeError, "base_url"),
-        # Only None is the default: what is empty or false was meant to be something.
+        # Only None means the default: empty and false values are deliberate.
         ({"base_url": ""}, ValueError, "base_url"),
         ({"base_url": False}, TypeError, "base_url"),
         ({"base_url": "", "environ": {"H2O_CHAT_URL": "https://env"}}, ValueError, "base_url"),
@@ -119,7 +119,7 @@ def test_a_session_taken_up_is_opened_only_when_a_choice_was_passed() -> None:
         ({"environ": {"H2O_CHAT_TOKEN": "ü"}}, ValueError, "H2O_CHAT_TOKEN"),
     ],
 )
-def test_a_wrong_argument_is_refused(
+def test_invalid_client_argument_is_rejected(
     arguments: dict[str, Any], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
@@ -136,9 +136,7 @@ def test_a_wrong_argument_is_refused(
         (Timeouts(total=1), Timeouts(total=1)),
     ],
 )
-def test_a_number_is_a_short_form_of_the_time_limits(
-    value: Timeouts | float | None, timeouts: Timeouts
-) -> None:
+def test_timeouts_may_be_a_number(value: Timeouts | float | None, timeouts: Timeouts) -> None:
     assert as_timeouts(value) == timeouts
 
 
@@ -153,7 +151,7 @@ def test_a_number_is_a_short_form_of_the_time_limits(
         ((1, 2), TypeError),
     ],
 )
-def test_time_limits_that_cannot_be_meant_are_refused(value: Any, error: type[Exception]) -> None:
+def test_invalid_timeouts_are_rejected(value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="timeouts"):
         as_timeouts(value)
 
@@ -167,9 +165,7 @@ def test_time_limits_that_cannot_be_meant_are_refused(value: Any, error: type[Ex
         (Retries(cap=1), Retries(cap=1)),
     ],
 )
-def test_a_number_is_a_short_form_of_the_retries(
-    value: Retries | int | None, retries: Retries
-) -> None:
+def test_retries_may_be_a_number(value: Retries | int | None, retries: Retries) -> None:
     assert as_retries(value) == retries
 
 
@@ -179,34 +175,35 @@ def test_a_number_is_a_short_form_of_the_retries(
         ("X-Key", "hunter2\r\nX: y"),
         ("X-Key", "hunter2\x00"),
         ("X-Key", "hunter2\x7f"),
-        ("X-Key", "hunter2 ü"),  # httpx writes ASCII, and would fail when it is too late
+        ("X-Key", "hunter2 ü"),  # httpx encodes ASCII, and would fail too late
         ("X-Key", "hunter2\u2028"),
-        ("X-Key", "hunter2 "),  # a blank at an end is none of the value, says HTTP: h11 refuses
+        (
+            "X-Key",
+            "hunter2 ",
+        ),  # trailing spaces are not part of the value in HTTP, and h11 rejects them
         ("X-Key", " hunter2"),
         ("X-Key", "hunter2\t"),
         ("X-Key", "hunter2\n"),
     ],
 )
-def test_a_header_that_cannot_be_sent_is_refused_and_its_value_not_repeated(
-    name: str, value: str
-) -> None:
+def test_invalid_header_is_rejected_and_not_shown(name: str, value: str) -> None:
     with pytest.raises(ValueError, match=name) as caught:
         check_headers({name: value})
     assert "hunter2" not in repr(caught.value)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a:b", "ü", "a\n", "(a)"])
-def test_a_header_name_that_is_none_is_refused(name: str) -> None:
+def test_invalid_header_name_is_rejected(name: str) -> None:
     with pytest.raises(ValueError, match="header"):
         check_headers({name: "x"})
 
 
-def test_headers_that_can_be_sent_are_taken_as_they_are() -> None:
+def test_valid_headers_are_kept_unchanged() -> None:
     headers = {"X-Key": "a\tb c~", "x_y": ""}
     assert check_headers(headers) == headers
 
 
-def test_nothing_secret_is_shown() -> None:
+def test_repr_shows_no_secrets() -> None:
     exchange = exchange_of(
         base_url="https://user:hunter2@host",
         session="hunter3",

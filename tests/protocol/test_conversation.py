@@ -1,4 +1,4 @@
-"""A conversation in the core: turns, what is remembered of them, and what is refused."""
+"""Conversations in the core: turns, the remembered messages, and rejected calls."""
 
 import json
 from collections.abc import Callable
@@ -50,7 +50,7 @@ Play = Callable[[ConversationCore], Any]
 ANSWER = streams(whole(" Hello"))
 ERROR_EVENT = b'data:{"error":"CUDA out of memory","error_type":"generation"}\n\n'
 INTERNAL = says({"message": "Internal Error"}, 500)
-# 02_settings_variants: in the answer to a form.
+# 02_settings_variants: in the response to a form.
 FORM_INTERNAL = says({"type": "error", "error": {"message": "Internal Error"}}, 500)
 LOST_ID = says({"message": "Conversation not found"}, 404)
 
@@ -108,7 +108,7 @@ def test_only_the_new_message_is_sent() -> None:
     ]
 
 
-def test_what_was_said_is_in_the_form_that_chat_takes() -> None:
+def test_messages_can_be_passed_to_chat() -> None:
     world = new_world()
     talk = open_talk(world)
     send(world, talk)
@@ -117,7 +117,7 @@ def test_what_was_said_is_in_the_form_that_chat_takes() -> None:
     assert build_prompt(save(talk)["messages"]) == prompt
 
 
-def test_a_second_message_is_refused_before_anything_is_sent() -> None:
+def test_concurrent_message_is_rejected_before_sending() -> None:
     world = new_world()
     talk = open_talk(world)
 
@@ -135,7 +135,7 @@ def test_a_second_message_is_refused_before_anything_is_sent() -> None:
 
 
 @pytest.mark.parametrize("operation", ["create", "message", "data"])
-def test_it_is_busy_from_the_first_request_on(operation: str) -> None:
+def test_conversation_is_busy_from_the_first_request(operation: str) -> None:
     answers = {
         "create": says({"conversationId": CONVERSATION}),
         "message": streams(token(" Hel"), cut()),
@@ -165,10 +165,10 @@ def test_it_is_busy_from_the_first_request_on(operation: str) -> None:
         (streams(token(" One"), cut()), IncompleteStreamError, " One"),
     ],
 )
-def test_an_answer_interrupted_by_an_error_stays_marked_as_partial(
+def test_answer_interrupted_by_an_error_is_marked_partial(
     answer: Answer, error: type[H2oError], partial: str
 ) -> None:
-    # What the server had of a turn that may run is looked at before the next message.
+    # The stored state of a turn that may be running is polled before the next message.
     stored = says(data(("assistant", " One two", RESPONSE)))
     world = new_world({"message": [answer, ANSWER], "data": stored})
     talk = open_talk(world)
@@ -183,7 +183,7 @@ def test_an_answer_interrupted_by_an_error_stays_marked_as_partial(
 
 
 @pytest.mark.parametrize("answer", [INTERNAL, lost(sent=False), says({"error": "x"}, 422)])
-def test_a_message_that_was_rejected_leaves_nothing(answer: Answer) -> None:
+def test_rejected_message_is_not_remembered(answer: Answer) -> None:
     world = new_world({"message": answer}, retries=0)
     talk = open_talk(world)
     with pytest.raises(H2oError):
@@ -194,11 +194,11 @@ def test_a_message_that_was_rejected_leaves_nothing(answer: Answer) -> None:
     with pytest.raises(H2oError):
         send(world, talk)
     assert send(world, talk).text == " Hello"
-    assert world.operations == ["message", "message"]  # nothing is waited for between them
+    assert world.operations == ["message", "message"]  # no wait in between
 
 
-def test_a_message_refused_after_another_is_what_retry_asks() -> None:
-    # The last message is the one that the caller sent last.
+def test_retry_repeats_a_rejected_message() -> None:
+    # `retry()` repeats the last message that the caller sent.
     world = new_world({"message": [ANSWER, INTERNAL, streams(whole(" Second"))]}, retries=0)
     talk = open_talk(world)
     send(world, talk, "First")
@@ -210,11 +210,11 @@ def test_a_message_refused_after_another_is_what_retry_asks() -> None:
 
 
 @pytest.mark.parametrize("answer", [INTERNAL, lost(sent=False), LOST_ID])
-def test_a_conversation_that_could_not_be_made_can_be_tried_again(answer: Answer) -> None:
+def test_failed_creation_can_be_tried_again(answer: Answer) -> None:
     world = new_world({"create": [answer, says({"conversationId": OTHER})]}, retries=0)
     world.exchange.session.accepted = True
     talk = open_talk(world)
-    if answer is INTERNAL:  # the client looks whether it is the model
+    if answer is INTERNAL:  # the client checks whether the model is the cause
         world.script["root"] = iter([lost()])
     with pytest.raises(H2oError):
         send(world, talk)
@@ -222,10 +222,10 @@ def test_a_conversation_that_could_not_be_made_can_be_tried_again(answer: Answer
     assert send(world, talk).conversation_id == OTHER
 
 
-# Again
+# Retries
 
 
-def test_retry_replaces_the_answer_in_its_place() -> None:
+def test_retry_replaces_the_answer() -> None:
     world = new_world({"message": [ANSWER, ANSWER, streams(whole(" Better"))]})
     talk = open_talk(world)
     send(world, talk, "First")
@@ -242,7 +242,7 @@ def test_retry_replaces_the_answer_in_its_place() -> None:
     assert len(talk.messages) == 4
 
 
-def test_retry_after_an_error_takes_the_partial_answers_place() -> None:
+def test_retry_replaces_a_partial_answer() -> None:
     world = new_world({"message": [streams(token(" One"), ERROR_EVENT), ANSWER]})
     talk = open_talk(world)
     with pytest.raises(GenerationError):
@@ -251,7 +251,7 @@ def test_retry_after_an_error_takes_the_partial_answers_place() -> None:
     assert said(talk) == [("user", "Hi", False), ("assistant", " Hello", False)]
 
 
-def test_retry_of_a_conversation_taken_up_asks_the_server_what_was_last() -> None:
+def test_retry_in_a_resumed_conversation_fetches_the_last_message() -> None:
     stored = data(
         ("user", "First", "a"),
         ("assistant", " One", "b"),
@@ -276,7 +276,7 @@ def test_retry_of_a_shared_conversation_copies_it_first() -> None:
 
 
 @pytest.mark.parametrize("taken_up", [True, False])
-def test_retry_where_nothing_was_sent_yet(taken_up: bool) -> None:
+def test_retry_without_a_message_is_an_error(taken_up: bool) -> None:
     world = new_world({"data": says(data())})
     talk = open_talk(world, id=CONVERSATION if taken_up else None)
     with pytest.raises(ValueError, match="does not have a message to retry"):
@@ -285,13 +285,13 @@ def test_retry_where_nothing_was_sent_yet(taken_up: bool) -> None:
     assert send(world, talk).text == " Hello"  # it is not busy
 
 
-def test_retry_of_a_conversation_that_is_gone() -> None:
+def test_retry_in_a_deleted_conversation_is_an_error() -> None:
     world = new_world({"data": says(GONE)})
     with pytest.raises(NotFoundError, match="no longer has this conversation"):
         send(world, open_talk(world, id=CONVERSATION), None)
 
 
-# A turn that was stopped or left
+# Stopped and abandoned turns
 
 
 def stopped(world: World, talk: ConversationCore) -> Reply:
@@ -307,7 +307,7 @@ def stopped(world: World, talk: ConversationCore) -> Reply:
 STOPPED = [streams(token(" One"), cut()), ANSWER]
 
 
-def test_a_stop_keeps_the_partial_answer() -> None:
+def test_stop_keeps_the_partial_answer() -> None:
     world = new_world({"message": STOPPED})
     talk = open_talk(world)
     reply = stopped(world, talk)
@@ -316,7 +316,7 @@ def test_a_stop_keeps_the_partial_answer() -> None:
     assert world.operations == ["create", "message", "stop"]
 
 
-def test_the_next_message_waits_until_the_stopped_turn_is_stored() -> None:
+def test_next_message_waits_until_the_stopped_turn_is_stored() -> None:
     nothing, there = says(data()), says(data(("assistant", " One two", RESPONSE)))
     looks = [nothing, lost(), says(b"<html>"), nothing, there]
     world = new_world({"message": STOPPED, "data": looks})
@@ -340,7 +340,7 @@ def test_the_next_message_waits_until_the_stopped_turn_is_stored() -> None:
     ],
 )
 @pytest.mark.parametrize("answer", [says(data()), lost(), Answer(delay=100.0)])
-def test_a_message_is_not_sent_while_the_previous_turn_may_be_generated(
+def test_message_is_not_sent_while_the_last_turn_may_be_running(
     timeouts: Timeouts, seconds: float, answer: Answer
 ) -> None:
     world = new_world({"message": STOPPED, "data": answer}, timeouts=timeouts)
@@ -353,7 +353,7 @@ def test_a_message_is_not_sent_while_the_previous_turn_may_be_generated(
     assert max(world.slept, default=0.0) <= 1.0
     assert world.operations.count("message") == 1
     assert said(talk) == [("user", "Hi", False), ("assistant", " One", True)]
-    # What the caller is told to do.
+    # The advice to the caller.
     world.script["data"] = iter([says(data(("assistant", " One two", RESPONSE)))])
     assert send(world, talk, "Next").text == " Hello"
 
@@ -369,8 +369,8 @@ def test_a_message_is_not_sent_while_the_previous_turn_may_be_generated(
     ],
     ids=["refresh", "vote", "prompt", "share", "summarize"],
 )
-def test_what_reads_or_changes_the_messages_waits_as_well(play: Play) -> None:
-    # 60 s, `Timeouts.idle`: as long as a small operation may take.
+def test_other_operations_wait_for_the_stopped_turn(play: Play) -> None:
+    # 60 s, `Timeouts.idle`: the limit of a small operation.
     world = new_world({"message": STOPPED, "data": says(data())})
     talk = open_talk(world)
     stopped(world, talk)
@@ -381,7 +381,7 @@ def test_what_reads_or_changes_the_messages_waits_as_well(play: Play) -> None:
     assert set(world.operations[3:]) == {"data"}
 
 
-def test_a_vote_waits_for_the_answer_that_was_stopped() -> None:
+def test_vote_waits_for_the_stopped_answer() -> None:
     there = says(data(("assistant", " One two", RESPONSE)))
     world = new_world({"message": STOPPED, "data": [says(data()), there], "vote": says(b"")})
     talk = open_talk(world)
@@ -391,7 +391,7 @@ def test_a_vote_waits_for_the_answer_that_was_stopped() -> None:
 
 
 def left_before_the_first_token(world: World, talk: ConversationCore) -> None:
-    """Cancel a call whose answer has not begun; the server is told to stop."""
+    """Cancel a call before its answer starts; the server is told to stop."""
     question = ask(talk)
     steps = Player(world).drive(question.run())
     while next(steps) != "read" or "message" not in world.operations:
@@ -401,7 +401,7 @@ def left_before_the_first_token(world: World, talk: ConversationCore) -> None:
 
 
 def stopped_in_vain(world: World, talk: ConversationCore) -> None:
-    """Stop twice within a minute: the second time the server generates to the end [11b]."""
+    """Stop twice within a minute: the second time, the server generates to the end [11b]."""
     world.script["message"] = iter([STOPPED[0], STOPPED[0]])
     stopped(world, talk)
     world.store(CONVERSATION, " One")
@@ -409,7 +409,7 @@ def stopped_in_vain(world: World, talk: ConversationCore) -> None:
 
 
 def timed_out(world: World, talk: ConversationCore) -> None:
-    """Lose patience with a model that is silent."""
+    """Hit a time limit while the model is silent."""
     world.script["message"] = iter([Answer(delay=45.0)])
     question = ask(talk)
     with pytest.raises(TransportTimeoutError):
@@ -418,7 +418,7 @@ def timed_out(world: World, talk: ConversationCore) -> None:
 
 
 def lost_unrecovered(world: World, talk: ConversationCore) -> None:
-    """Lose the connection, and look for nothing."""
+    """Lose the connection, without recovery."""
     world.script["message"] = iter([streams(token(" One"), cut())])
     question = ask(talk, recover=False)
     with pytest.raises(IncompleteStreamError):
@@ -427,7 +427,7 @@ def lost_unrecovered(world: World, talk: ConversationCore) -> None:
 
 
 def lost_with_a_server_that_cannot_be_told(world: World, talk: ConversationCore) -> None:
-    """Lose the connection, look for the answer in vain, and fail to tell the server to stop."""
+    """Lose the connection, fail to recover, and fail to tell the server to stop."""
     world.script["message"] = iter([streams(token(" One"), cut())])
     world.script["stop"] = iter([INTERNAL])
     question = ask(talk)
@@ -449,7 +449,7 @@ LEAVE: list[Leave] = [
 
 @pytest.mark.parametrize("leave", LEAVE)
 @pytest.mark.parametrize("prompt", ["Next", None])
-def test_the_generation_that_was_left_overwrites_nothing(leave: Leave, prompt: str | None) -> None:
+def test_abandoned_generation_overwrites_nothing(leave: Leave, prompt: str | None) -> None:
     world = World(timeouts=Timeouts(first_token=3.0))
     talk = open_talk(world)
     leave(world, talk)
@@ -463,7 +463,7 @@ def test_the_generation_that_was_left_overwrites_nothing(leave: Leave, prompt: s
 
 
 @pytest.mark.parametrize("leave", LEAVE)
-def test_a_generation_that_never_stores_anything_blocks_nothing_for_ever(leave: Leave) -> None:
+def test_generation_that_is_never_stored_does_not_block_forever(leave: Leave) -> None:
     world = World(timeouts=Timeouts(first_token=3.0))
     talk = open_talk(world)
     leave(world, talk)
@@ -475,7 +475,7 @@ def test_a_generation_that_never_stores_anything_blocks_nothing_for_ever(leave: 
 @pytest.mark.parametrize(
     "answer", [streams(token(" One"), ERROR_EVENT), says({"error": "x"}, 424), INTERNAL, LOST_ID]
 )
-def test_a_turn_that_failed_is_not_waited_for(answer: Answer) -> None:
+def test_failed_turn_is_not_waited_for(answer: Answer) -> None:
     world = new_world({"message": [answer, ANSWER]}, retries=0)
     talk = open_talk(world)
     with pytest.raises(H2oError):
@@ -484,8 +484,8 @@ def test_a_turn_that_failed_is_not_waited_for(answer: Answer) -> None:
     assert world.operations == ["create", "message", "message"]
 
 
-def test_what_was_looked_for_in_vain_is_not_waited_for_again() -> None:
-    # The model server has died. A stop that comes too late takes its second, and no more.
+def test_unrecovered_answer_is_not_waited_for_again() -> None:
+    # The model server has died. A late stop costs its second, and no more.
     world = World({"message": [streams(token(" One"), cut()), ANSWER]}, retries=0)
     talk = open_talk(world)
     question = ask(talk)
@@ -501,7 +501,7 @@ def test_what_was_looked_for_in_vain_is_not_waited_for_again() -> None:
     ]
 
 
-def test_another_object_of_the_conversation_waits_as_well() -> None:
+def test_another_object_of_the_conversation_waits_too() -> None:
     world = new_world({"message": STOPPED, "data": says(data())}, timeouts=Timeouts(total=10.0))
     talk = open_talk(world)
     stopped(world, talk)
@@ -510,10 +510,10 @@ def test_another_object_of_the_conversation_waits_as_well() -> None:
     assert world.operations.count("message") == 1
 
 
-# A turn that was answered
+# Answered turns
 
 
-def test_the_next_message_looks_first_whether_the_last_answer_is_stored() -> None:
+def test_next_message_checks_that_the_last_answer_is_stored() -> None:
     world = World()
     talk = open_talk(world)
     send(world, talk)
@@ -525,7 +525,7 @@ def test_the_next_message_looks_first_whether_the_last_answer_is_stored() -> Non
     assert world.slept == [0.05]
 
 
-def test_the_history_is_never_short() -> None:
+def test_refresh_waits_until_the_last_answer_is_stored() -> None:
     world = World()
     talk = open_talk(world)
     send(world, talk)
@@ -538,7 +538,7 @@ def test_the_history_is_never_short() -> None:
     assert world.operations[4:] == ["data"]
 
 
-def test_a_whole_answer_that_is_not_stored_is_told_once() -> None:
+def test_unstored_answer_is_logged_once() -> None:
     world = new_world({"data": says(data())})
     talk = open_talk(world)
     send(world, talk)
@@ -550,7 +550,7 @@ def test_a_whole_answer_that_is_not_stored_is_told_once() -> None:
     assert send(world, talk, "Next").text == " Hello"
 
 
-def test_where_nothing_can_be_read_a_whole_answer_is_trusted() -> None:
+def test_unreadable_history_does_not_block_the_next_message() -> None:
     world = new_world({"data": says(b"<html>")})
     talk = open_talk(world)
     send(world, talk)
@@ -559,8 +559,8 @@ def test_where_nothing_can_be_read_a_whole_answer_is_trusted() -> None:
     assert world.now - begun == pytest.approx(5.0)
 
 
-def test_messages_are_what_the_history_will_say() -> None:
-    # The server trims as JavaScript does: a line separator goes, a unit separator stays.
+def test_messages_equal_the_stored_history() -> None:
+    # The server strips like JavaScript: a line separator is removed, a unit separator is kept.
     text = " One \x1f\n\u2028 "
     world = World({"message": streams(whole(text))})
     talk = open_talk(world)
@@ -570,7 +570,7 @@ def test_messages_are_what_the_history_will_say() -> None:
     assert contents == ["Hi \x1f", " One \x1f"]
 
 
-def test_messages_of_a_stopped_turn_are_what_is_stored_once_that_was_seen() -> None:
+def test_messages_of_a_stopped_turn_are_updated_from_the_store() -> None:
     world = new_world({"message": STOPPED, "data": says(data(("assistant", " One two", RESPONSE)))})
     talk = open_talk(world)
     stopped(world, talk)
@@ -580,10 +580,10 @@ def test_messages_of_a_stopped_turn_are_what_is_stored_once_that_was_seen() -> N
 
 
 class LeftError(Exception):
-    """What a caller raises."""
+    """The error raised by a caller."""
 
 
-def test_a_turn_that_was_left_is_waited_for_too() -> None:
+def test_abandoned_turn_is_waited_for() -> None:
     world = new_world({"message": STOPPED, "data": says(data(("assistant", " One", RESPONSE)))})
     talk = open_talk(world)
     question = ask(talk)
@@ -603,9 +603,9 @@ def test_a_turn_that_was_left_is_waited_for_too() -> None:
     assert world.operations == ["create", "message", "stop", "data", "message"]
 
 
-def test_an_answer_that_the_model_server_broke_off_is_not_waited_for() -> None:
-    # Its response came to a regular end: nothing is generated, nothing will be stored
-    # [05_upstream_truncate_clean], and the looking for it is over.
+def test_answer_aborted_by_the_model_server_is_not_waited_for() -> None:
+    # Its response ended regularly: nothing is being generated or will be stored
+    # [05_upstream_truncate_clean], and the search for it is over.
     world = new_world({"message": [streams(token(" One")), ANSWER], "data": says(data())})
     talk = open_talk(world)
     question = ask(talk)
@@ -617,7 +617,7 @@ def test_an_answer_that_the_model_server_broke_off_is_not_waited_for() -> None:
     assert world.elapsed == pytest.approx(2.0)
 
 
-def test_an_answer_that_was_broken_off_and_not_looked_for_is_given_5_seconds() -> None:
+def test_unrecovered_cut_answer_is_waited_for_5_seconds() -> None:
     world = new_world({"message": [streams(token(" One")), ANSWER], "data": says(data())})
     talk = open_talk(world)
     with pytest.raises(IncompleteStreamError):
@@ -626,7 +626,7 @@ def test_an_answer_that_was_broken_off_and_not_looked_for_is_given_5_seconds() -
     assert world.elapsed == pytest.approx(5.0)
 
 
-def test_a_conversation_gone_while_the_stopped_turn_is_waited_for() -> None:
+def test_conversation_deleted_while_waiting_is_an_error() -> None:
     world = new_world({"message": STOPPED, "data": says(GONE)})
     talk = open_talk(world)
     stopped(world, talk)
@@ -634,7 +634,7 @@ def test_a_conversation_gone_while_the_stopped_turn_is_waited_for() -> None:
         send(world, talk, "Next")
 
 
-def test_a_stop_while_the_stopped_turn_is_waited_for() -> None:
+def test_stop_while_waiting_for_the_stopped_turn() -> None:
     world = new_world({"message": STOPPED, "data": says(data())})
     talk = open_talk(world)
     stopped(world, talk)
@@ -649,11 +649,11 @@ def test_a_stop_while_the_stopped_turn_is_waited_for() -> None:
     assert (reply.text, reply.finish_reason) == ("", "stopped")
     assert world.now - begun <= 1.0
     assert world.operations.count("message") == 1
-    # What was not asked is not remembered.
+    # An unsent message is not remembered.
     assert said(talk) == [("user", "Hi", False), ("assistant", " One", True)]
 
 
-def test_a_stop_before_anything_was_sent_sends_nothing() -> None:
+def test_stop_before_sending_sends_nothing() -> None:
     world = new_world()
     talk = open_talk(world)
     question = ask(talk)
@@ -664,7 +664,7 @@ def test_a_stop_before_anything_was_sent_sends_nothing() -> None:
     assert talk.messages == []
 
 
-def test_a_stop_while_the_conversation_is_made_sends_no_message() -> None:
+def test_stop_during_creation_sends_no_message() -> None:
     def made(_: object) -> Answer:
         world.play(question.stop())
         return says({"conversationId": CONVERSATION})
@@ -677,7 +677,7 @@ def test_a_stop_while_the_conversation_is_made_sends_no_message() -> None:
     assert (talk.messages, talk.id) == ([], CONVERSATION)
 
 
-def test_a_stop_before_the_first_token_is_remembered_as_an_empty_answer() -> None:
+def test_stop_before_the_first_token_leaves_an_empty_answer() -> None:
     def asked(_: object) -> Answer:
         world.play(question.stop())
         return lost()  # [28_stop_variants]
@@ -690,14 +690,14 @@ def test_a_stop_before_the_first_token_is_remembered_as_an_empty_answer() -> Non
     assert said(talk) == [("user", "Hi", False), ("assistant", "", True)]
 
 
-def test_a_stop_that_cannot_be_told_is_logged() -> None:
+def test_failed_stop_is_logged() -> None:
     world = new_world({"message": STOPPED, "stop": INTERNAL})
     talk = open_talk(world)
     assert stopped(world, talk).finish_reason == "stopped"
     assert any("could not be told to stop" in warning for warning in world.warnings)
 
 
-# Whether it is deleted at the end
+# Deletion at the end
 
 
 @pytest.mark.parametrize(
@@ -720,7 +720,7 @@ def test_a_stop_that_cannot_be_told_is_logged() -> None:
     ],
 )
 @pytest.mark.parametrize("used", [True, False])
-def test_what_is_deleted_at_the_end(
+def test_only_own_conversations_are_deleted_at_the_end(
     taken: str, keep: bool | None, deleted: bool, used: bool
 ) -> None:
     world = new_world()
@@ -751,7 +751,7 @@ def test_what_is_deleted_at_the_end(
     assert not talk.to_be_deleted
 
 
-def test_delete_deletes_what_would_be_kept_and_only_once() -> None:
+def test_delete_works_once_even_with_keep() -> None:
     world = new_world()
     talk = open_talk(world, id=CONVERSATION)
     world.play(talk.delete())
@@ -762,14 +762,14 @@ def test_delete_deletes_what_would_be_kept_and_only_once() -> None:
     assert world.operations == ["delete"]
 
 
-def test_one_that_is_gone_already_counts_as_deleted() -> None:
+def test_missing_conversation_counts_as_deleted() -> None:
     world = new_world({"delete": LOST_ID})
     talk = open_talk(world, id=CONVERSATION, keep=False)
     world.play(talk.abandon(world.exchange.cleanup()))
     assert not talk.to_be_deleted
 
 
-def test_a_deletion_that_failed_is_still_to_be_done() -> None:
+def test_failed_deletion_can_be_repeated() -> None:
     world = new_world({"delete": [INTERNAL, says(b"")]})
     talk = open_talk(world, id=CONVERSATION, keep=False)
     with pytest.raises(ServerError):
@@ -799,7 +799,7 @@ def test_a_deletion_that_failed_is_still_to_be_done() -> None:
         ({"from_share": 7}, TypeError, "URL"),
     ],
 )
-def test_arguments_that_cannot_be_meant(
+def test_invalid_conversation_arguments_are_rejected(
     options: dict[str, Any], error: type[Exception], text: str
 ) -> None:
     with pytest.raises(error, match=text):
@@ -817,7 +817,7 @@ def test_arguments_that_cannot_be_meant(
         "/r/PMvsTaJ",
     ],
 )
-def test_a_share_is_known_by_its_url_or_its_id(share: str) -> None:
+def test_share_is_accepted_as_url_or_id(share: str) -> None:
     assert queries.parse_share(share) == "PMvsTaJ"
     world = new_world()
     send(world, open_talk(world, from_share=share))
@@ -825,7 +825,7 @@ def test_a_share_is_known_by_its_url_or_its_id(share: str) -> None:
 
 
 @pytest.mark.parametrize("share", ["", "/", "a b", "https://h/r/", "https://h/r/a/b", "x" * 65])
-def test_what_is_no_share(share: str) -> None:
+def test_invalid_share_is_rejected(share: str) -> None:
     with pytest.raises(ValueError, match="not a share link"):
         queries.parse_share(share)
 
@@ -845,14 +845,14 @@ def test_what_is_no_share(share: str) -> None:
         ("Hi", {"retries": -1}, ValueError),
     ],
 )
-def test_a_message_that_cannot_be_sent_is_refused_at_once(
+def test_invalid_message_is_rejected_immediately(
     prompt: Any, options: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
         ask(open_talk(new_world()), prompt, **options)
 
 
-def test_a_message_with_half_a_surrogate_pair_is_refused_before_it_is_sent() -> None:
+def test_message_with_a_lone_surrogate_is_rejected_before_sending() -> None:
     world = new_world()
     talk = open_talk(world)
     with pytest.raises(ValueError, match="surrogate"):
@@ -860,7 +860,7 @@ def test_a_message_with_half_a_surrogate_pair_is_refused_before_it_is_sent() -> 
     assert world.requests == []
 
 
-def test_the_parameters_of_client_and_call_are_joined() -> None:
+def test_parameters_of_client_and_call_are_merged() -> None:
     world = new_world(parameters={"top_p": 0.5, "seed": 1})
     send(world, open_talk(world), parameters={"seed": 2}, keywords={"temperature": 0.1})
     (sent,) = world.bodies("message")
@@ -869,7 +869,7 @@ def test_the_parameters_of_client_and_call_are_joined() -> None:
     assert sent["parameters"]["max_new_tokens"] == 1024
 
 
-# The rest of what a conversation can do
+# Other operations
 
 
 @pytest.mark.parametrize(
@@ -891,7 +891,7 @@ def test_the_parameters_of_client_and_call_are_joined() -> None:
         (lambda talk: talk.prompt(None), TypeError),
     ],
 )
-def test_wrong_arguments_send_nothing(play: Play, error: type[Exception]) -> None:
+def test_invalid_arguments_of_operations_send_nothing(play: Play, error: type[Exception]) -> None:
     world = new_world()
     with pytest.raises(error):
         world.play(play(open_talk(world)))
@@ -899,7 +899,7 @@ def test_wrong_arguments_send_nothing(play: Play, error: type[Exception]) -> Non
 
 
 @pytest.mark.parametrize("title", ["x", "x" * 100, "👋" * 50, "  Names \n"])
-def test_rename(title: str) -> None:
+def test_rename_strips_the_title(title: str) -> None:
     world = new_world({"rename": says(b"")})
     talk = open_talk(world, id=CONVERSATION)
     world.play(talk.rename(title))
@@ -907,13 +907,13 @@ def test_rename(title: str) -> None:
     assert talk.title == title.strip()
 
 
-def test_summarize_takes_the_models_leading_space_off() -> None:
+def test_summarize_strips_the_title() -> None:
     world = new_world({"summarize": says({"title": " Stub chat title"})})
     talk = open_talk(world, id=CONVERSATION)
     assert world.play(talk.summarize()) == talk.title == "Stub chat title"
 
 
-def test_vote_prompt_and_share_say_what_they_are_about() -> None:
+def test_vote_prompt_and_share_name_their_target() -> None:
     preview = {"note": "", "prompt": "<|prompt|>Hi", "model": "m", "parameters": {"truncate": 1}}
     world = new_world(
         {"vote": says(b""), "prompt": says(preview), "share": says({"url": "http://x/r/abc1234"})}
@@ -929,7 +929,7 @@ def test_vote_prompt_and_share_say_what_they_are_about() -> None:
     assert world.play(talk.share()) == "http://x/r/abc1234"
 
 
-def test_refresh_reads_title_model_and_messages() -> None:
+def test_refresh_updates_title_model_and_messages() -> None:
     stored = data(("user", "Hi", "a"), ("assistant", " Hello", "b"), title=" Names", model="m7")
     world = new_world({"data": says(stored)})
     talk = open_talk(world, id=CONVERSATION)
@@ -943,7 +943,7 @@ def test_refresh_reads_title_model_and_messages() -> None:
     assert talk.messages == []
 
 
-def test_history_of_one_that_there_is_not_yet_sends_nothing() -> None:
+def test_history_of_an_uncreated_conversation_sends_nothing() -> None:
     world = new_world()
     assert world.play(open_talk(world).refresh()) == []
     assert world.requests == []
@@ -962,7 +962,7 @@ def test_history_of_one_that_there_is_not_yet_sends_nothing() -> None:
         ("search", lambda talk: ask(talk, web_search=True).run()),
     ],
 )
-def test_a_conversation_that_the_server_no_longer_has(operation: str, play: Play) -> None:
+def test_missing_conversation_is_an_error(operation: str, play: Play) -> None:
     gone = says(GONE) if operation == "data" else LOST_ID
     world = new_world({operation: gone})
     talk = open_talk(world, id=CONVERSATION)
@@ -973,16 +973,16 @@ def test_a_conversation_that_the_server_no_longer_has(operation: str, play: Play
     assert caught.value.message.startswith("Conversation not found")
 
 
-def test_a_message_that_there_is_not_is_no_lost_conversation() -> None:
+def test_missing_message_is_not_a_missing_conversation() -> None:
     world = new_world({"vote": says({"message": "Message not found"}, 404)})
     with pytest.raises(NotFoundError, match="Message not found"):
         world.play(open_talk(world, id=CONVERSATION).vote("m", 1))
 
 
-# Saved and resumed
+# Saving and resuming
 
 
-def test_a_conversation_comes_back_as_it_was_saved() -> None:
+def test_saved_conversation_is_restored() -> None:
     world = new_world({"message": [ANSWER, streams(token(" One"), ERROR_EVENT)]})
     talk = open_talk(world)
     send(world, talk)
@@ -998,7 +998,7 @@ def test_a_conversation_comes_back_as_it_was_saved() -> None:
     assert save(again) == saved
 
 
-def test_a_conversation_saved_before_its_first_use_is_made_then() -> None:
+def test_conversation_saved_before_use_is_created_later() -> None:
     world = new_world()
     saved = save(open_talk(world, model="m7"))
     talk = resume(world.exchange, saved, keep=None)
@@ -1006,7 +1006,7 @@ def test_a_conversation_saved_before_its_first_use_is_made_then() -> None:
     assert world.bodies("create") == [{"model": "m7"}]
 
 
-def test_one_saved_before_its_first_use_of_a_share_is_still_of_that_share() -> None:
+def test_conversation_saved_before_use_keeps_its_share() -> None:
     world = new_world()
     saved = json.loads(json.dumps(save(open_talk(world, from_share="PMvsTaJ"))))
     send(world, resume(world.exchange, saved, keep=None))
@@ -1022,7 +1022,7 @@ SAVED: dict[str, Any] = {
 }
 
 
-def test_retry_of_a_saved_conversation_knows_its_last_message() -> None:
+def test_retry_in_a_saved_conversation_knows_the_last_message() -> None:
     world = new_world()
     send(world, resume(world.exchange, SAVED, keep=None), None)
     assert world.operations == ["message"]
@@ -1056,7 +1056,7 @@ def test_retry_of_a_saved_conversation_knows_its_last_message() -> None:
         ({**SAVED, "messages": [{"role": "user", "content": "Hi", "id": 7}]}, ValueError),
     ],
 )
-def test_what_is_no_saved_conversation(saved: Any, error: type[Exception]) -> None:
+def test_invalid_saved_conversation_is_rejected(saved: Any, error: type[Exception]) -> None:
     with pytest.raises(
         error, match=r"saved conversation|not a valid conversation id|not a share link"
     ):
@@ -1067,7 +1067,7 @@ def test_what_is_no_saved_conversation(saved: Any, error: type[Exception]) -> No
 
 
 def searched(*lists: list[dict[str, Any]], tail: tuple[Any, ...] = ()) -> Answer:
-    """Answer with the list so far, again and again, and no end [16_web_search]."""
+    """Send the list so far again and again, without an end [16_web_search]."""
     pieces = [json.dumps({"messages": each}).encode() for each in lists]
     return Answer(200, (*pieces, *tail), JSON)
 
@@ -1078,7 +1078,7 @@ RESULT = {"type": "result", "id": "6b007ca61090eb6ec94d784e"}
 NEVER = 1e9
 
 
-def test_a_web_search_goes_before_the_message() -> None:
+def test_web_search_runs_before_the_message() -> None:
     search = searched([UPDATE], [UPDATE, RESULT], tail=(NEVER,))
     world = new_world({"search": search})
     talk = open_talk(world)
@@ -1102,7 +1102,7 @@ def test_a_web_search_goes_before_the_message() -> None:
         ({"on_web_search": lambda entry: entry}, 1),
     ],
 )
-def test_whether_the_web_is_searched(options: dict[str, Any], searches: int) -> None:
+def test_web_search_option_of_call_and_client(options: dict[str, Any], searches: int) -> None:
     world = new_world({"search": searched([RESULT], tail=(NEVER,))})
     reply = send(world, open_talk(world), **options)
     assert world.operations.count("search") == searches
@@ -1112,7 +1112,7 @@ def test_whether_the_web_is_searched(options: dict[str, Any], searches: int) -> 
     )
 
 
-def test_an_error_entry_fails_nothing() -> None:
+def test_search_error_entry_does_not_fail_the_call() -> None:
     world = new_world({"search": searched([UPDATE], [UPDATE, FAILED, RESULT], tail=(NEVER,))})
     reply = send(world, open_talk(world), web_search=True)
     assert reply.text == " Hello"
@@ -1135,7 +1135,7 @@ def test_an_error_entry_fails_nothing() -> None:
         (says(b"", 204), ProtocolError),
     ],
 )
-def test_a_search_that_fails_leaves_the_conversation_as_it_was(
+def test_failed_search_leaves_the_conversation_unchanged(
     search: Answer, error: type[H2oError]
 ) -> None:
     world = new_world({"search": [search, searched([RESULT], tail=(NEVER,))]})
@@ -1161,7 +1161,7 @@ def test_a_search_that_fails_leaves_the_conversation_as_it_was(
     ],
     ids=repr,
 )
-def test_a_search_that_told_nothing_yet_is_repeated(failure: Answer) -> None:
+def test_search_without_entries_is_retried(failure: Answer) -> None:
     world = new_world({"search": [failure, searched([RESULT], tail=(NEVER,))]})
     entries: list[WebSearchEntry] = []
     reply = send(world, open_talk(world), on_web_search=entries.append)
@@ -1171,21 +1171,21 @@ def test_a_search_that_told_nothing_yet_is_repeated(failure: Answer) -> None:
     assert world.operations.count("settings") == (failure.status == 405)
 
 
-def test_a_search_is_repeated_as_often_as_the_call_allows() -> None:
+def test_search_is_retried_as_often_as_the_call_allows() -> None:
     world = new_world({"search": Answer(503)})
     with pytest.raises(OverloadedError):
         send(world, open_talk(world), web_search=True, retries=2)
     assert world.operations.count("search") == 3
 
 
-def test_a_session_that_is_forgotten_again_ends_the_search() -> None:
+def test_session_forgotten_twice_ends_the_search() -> None:
     world = new_world({"search": says({"message": MODAL}, 405)})
     with pytest.raises(TermsNotAcceptedError):
         send(world, open_talk(world), web_search=True)
     assert world.operations == ["create", "search", "settings", "search"]
 
 
-def test_a_search_whose_end_is_its_stop_is_no_error() -> None:
+def test_search_ended_by_a_stop_is_not_an_error() -> None:
     def stop() -> bytes:
         world.play(question.stop())
         return b""
@@ -1195,7 +1195,7 @@ def test_a_search_whose_end_is_its_stop_is_no_error() -> None:
     assert world.play(question.run()).finish_reason == "stopped"
 
 
-def test_a_stop_of_what_never_began_does_not_mind_another_message() -> None:
+def test_stop_of_an_unsent_message_does_not_affect_another() -> None:
     world = new_world()
     talk = open_talk(world)
     running = Player(world).drive(ask(talk).run())
@@ -1209,7 +1209,7 @@ def test_a_stop_of_what_never_began_does_not_mind_another_message() -> None:
 
 
 @pytest.mark.parametrize("woken", ["goes on", "is interrupted"])
-def test_a_stop_in_a_web_search_sends_no_message(woken: str) -> None:
+def test_stop_during_a_web_search_sends_no_message(woken: str) -> None:
     def stop() -> bytes | H2oError:
         world.play(question.stop())
         return cut() if woken == "is interrupted" else json.dumps({"messages": []}).encode()
@@ -1224,7 +1224,7 @@ def test_a_stop_in_a_web_search_sends_no_message(woken: str) -> None:
     assert talk.messages == []
 
 
-def test_what_the_callers_function_raises_ends_the_call() -> None:
+def test_error_in_a_callback_ends_the_call() -> None:
     world = new_world({"search": searched([UPDATE, RESULT], tail=(NEVER,))})
     talk = open_talk(world)
 
@@ -1237,7 +1237,7 @@ def test_what_the_callers_function_raises_ends_the_call() -> None:
     assert send(world, talk).text == " Hello"
 
 
-# A model that there is not
+# Unknown models
 
 
 def models(*names: str) -> Answer:
@@ -1250,7 +1250,7 @@ def models(*names: str) -> Answer:
     return says({"type": "data", "nodes": [{"type": "data", "data": flat}]})
 
 
-def test_an_unknown_model_names_the_models_that_there_are() -> None:
+def test_unknown_model_error_lists_the_models() -> None:
     world = new_world({"create": INTERNAL, "root": models("one/a", "two/b")})
     with pytest.raises(ModelUnavailableError) as caught:
         send(world, open_talk(world, model="nope/nope"))
@@ -1259,7 +1259,7 @@ def test_an_unknown_model_names_the_models_that_there_are() -> None:
     assert world.operations == ["create", "root"]
 
 
-def test_an_unknown_model_of_the_client_is_told_with_the_settings() -> None:
+def test_unknown_model_of_the_client_is_an_error_at_the_settings() -> None:
     world = new_world(
         {"settings": FORM_INTERNAL, "root": models("one/a")}, session=None, model="nope/nope"
     )
@@ -1269,7 +1269,7 @@ def test_an_unknown_model_of_the_client_is_told_with_the_settings() -> None:
 
 
 @pytest.mark.parametrize("root", [models(DEFAULT_MODEL), lost(), says(b"<html>"), INTERNAL])
-def test_where_it_is_not_the_model_the_servers_own_error_stands(root: Answer) -> None:
+def test_server_error_is_kept_if_the_model_is_not_the_cause(root: Answer) -> None:
     world = new_world({"create": INTERNAL, "root": root})
     with pytest.raises(ServerError, match="Internal Error"):
         send(world, open_talk(world))
@@ -1278,24 +1278,24 @@ def test_where_it_is_not_the_model_the_servers_own_error_stands(root: Answer) ->
 @pytest.mark.parametrize(
     "answer", [says({"message": "Bad"}, 500), says(b"<html>", 500), says({"error": "x"}, 422)]
 )
-def test_other_failures_are_not_looked_into(answer: Answer) -> None:
+def test_models_are_not_fetched_after_other_failures(answer: Answer) -> None:
     world = new_world({"create": answer})
     with pytest.raises(H2oError):
         send(world, open_talk(world))
     assert world.operations == ["create"]
 
 
-def test_a_model_no_longer_served() -> None:
+def test_removed_model_is_an_error() -> None:
     # [25_removed_model]
     world = new_world({"message": says({"message": "Model not available anymore"}, 410)})
     with pytest.raises(ModelUnavailableError, match="choose another model"):
         send(world, open_talk(world))
 
 
-# The small operations of a client
+# Operations of a client
 
 
-def test_models_settings_and_conversations_are_read_from_the_root() -> None:
+def test_models_settings_and_conversations_come_from_the_root() -> None:
     world = new_world({"root": models("one/a")})
     assert [model.id for model in world.play(queries.models(world.exchange))] == ["one/a"]
     assert world.play(queries.settings(world.exchange)).active_model == "m"
@@ -1303,14 +1303,14 @@ def test_models_settings_and_conversations_are_read_from_the_root() -> None:
     assert world.operations == ["root"] * 3
 
 
-def test_deleting_all_opens_the_session_first() -> None:
+def test_delete_all_opens_the_session_first() -> None:
     done = says({"type": "redirect", "status": 303, "location": "/"})
     world = new_world({"delete_all": done}, session=None)
     world.play(queries.delete_conversations(world.exchange))
     assert world.operations == ["settings", "delete_all"]
 
 
-def test_a_shared_conversation_is_read_without_a_session() -> None:
+def test_shared_conversation_is_read_without_a_session() -> None:
     stored = data(("user", "Hi", "a"), ("assistant", " Hello", "b"), title="Names", model="m7")
     world = new_world({"shared": says(stored)}, session=None)
     found = world.play(queries.shared(world.exchange, "https://x/r/PMvsTaJ"))
@@ -1320,13 +1320,13 @@ def test_a_shared_conversation_is_read_without_a_session() -> None:
     assert world.requests[0].url.endswith("/r/PMvsTaJ/__data.json")
 
 
-def test_a_share_that_there_is_not() -> None:
+def test_missing_share_is_an_error() -> None:
     world = new_world({"shared": says(refused(404, "Conversation not found"))})
     with pytest.raises(NotFoundError):
         world.play(queries.shared(world.exchange, "zzzzzzz"))
 
 
-def test_a_share_that_is_none_sends_nothing() -> None:
+def test_invalid_share_sends_nothing() -> None:
     world = new_world()
     with pytest.raises(ValueError, match="not a share link"):
         world.play(queries.shared(world.exchange, "https://x/conversation/1"))

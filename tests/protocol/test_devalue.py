@@ -36,13 +36,13 @@ def read(text: str) -> Any:
         ),
     ],
 )
-def test_forms(text: str, value: object) -> None:
+def test_every_form_is_decoded(text: str, value: object) -> None:
     found = read(text)
     assert found == value
     assert type(found) is type(value)
 
 
-def test_payload_is_not_changed() -> None:
+def test_payload_is_not_modified() -> None:
     values = json.loads('[{"a":1,"b":3},[2,2],"x",["Date","2026-11-20T17:00:06.835Z"]]')
     before = json.dumps(values)
     unflatten(values)
@@ -62,7 +62,7 @@ def test_payload_is_not_changed() -> None:
         '[["Date","\\u0662026-11-20T17:00:06.835Z"]]',
     ],
 )  # fmt: skip
-def test_garbage(text: str) -> None:
+def test_invalid_payload_is_a_protocol_error(text: str) -> None:
     with pytest.raises(ProtocolError):
         read(text)
 
@@ -80,7 +80,7 @@ def test_garbage(text: str) -> None:
         ("[[-7,1,0,1],2]", "out of range for 2 entries"),
     ],
 )
-def test_what_this_protocol_never_sends_is_named(text: str, named: str) -> None:
+def test_unsupported_type_is_named(text: str, named: str) -> None:
     with pytest.raises(ProtocolError, match=named):
         read(text)
 
@@ -96,19 +96,19 @@ def test_what_this_protocol_never_sends_is_named(text: str, named: str) -> None:
         [[1] * 1000, [2] * 1000, [3] * 1000, []],
     ],
 )
-def test_cycles_depth_and_repetition_are_bounded(values: list[Any]) -> None:
+def test_cycles_depth_and_repetition_are_limited(values: list[Any]) -> None:
     with pytest.raises(ProtocolError, match="refers to itself"):
         unflatten(values)
 
 
-def test_a_long_conversation_is_within_the_bounds() -> None:
+def test_long_conversation_is_within_the_limits() -> None:
     count = 20_000
     messages: list[object] = [{"from": count + 1, "content": count + 2}] * count
     found = cast("list[Any]", unflatten([[n + 1 for n in range(count)], *messages, "user", "Hi"]))
     assert found == [{"from": "user", "content": "Hi"}] * count
 
 
-def test_errors_hold_places_not_contents() -> None:
+def test_errors_name_positions_not_contents() -> None:
     with pytest.raises(ProtocolError) as caught:
         unflatten([{"a": "my secret prompt"}])
     assert "secret" not in str(caught.value)
@@ -117,7 +117,7 @@ def test_errors_hold_places_not_contents() -> None:
     assert "secret" not in str(caught.value)
 
 
-# A writer of our own: it shares no code with the reader.
+# A separate writer, which shares no code with the reader.
 
 
 def flatten(value: object) -> object:
@@ -153,7 +153,7 @@ leaves = (
     st.none()
     | st.booleans()
     | st.integers(-(2**53), 2**53)
-    | st.floats(-9, 9).map(lambda number: number + 0.0)  # -0.0 is not sent as a number
+    | st.floats(-9, 9).map(lambda number: number + 0.0)  # -0.0 is not encoded as a number
     | st.text(max_size=8)
     | st.datetimes(timezones=st.just(UTC)).map(
         lambda moment: moment.replace(microsecond=moment.microsecond // 1000 * 1000, fold=0)
@@ -170,9 +170,9 @@ values_ = st.recursive(
 
 @pytest.mark.slow
 @given(values_)
-def test_what_is_written_is_read(value: object) -> None:
+def test_written_values_are_read_back(value: object) -> None:
     found = unflatten(json.loads(json.dumps(flatten(value))))
-    assert repr(found) == repr(value)  # which tells 1, 1.0 and True apart
+    assert repr(found) == repr(value)  # distinguishes 1, 1.0 and True
 
 
 json_values = st.recursive(
@@ -199,6 +199,6 @@ entries_ = (
 
 @pytest.mark.slow
 @given(json_values | st.lists(json_values, max_size=8) | st.lists(entries_, max_size=12))
-def test_anything_is_a_value_or_a_protocol_error(payload: object) -> None:
+def test_any_payload_is_a_value_or_a_protocol_error(payload: object) -> None:
     with contextlib.suppress(ProtocolError):
         unflatten(payload)

@@ -44,7 +44,7 @@ def flow() -> Flow[str]:
     return repr(answers)
 
 
-def test_a_flow_is_stepped_from_effect_to_effect_to_its_result() -> None:
+def test_stepper_runs_a_flow_to_its_result() -> None:
     steps = Stepper(flow())
     assert steps.step() == Read(SOON)
     assert not steps.returned
@@ -57,7 +57,7 @@ def test_a_flow_is_stepped_from_effect_to_effect_to_its_result() -> None:
     assert steps.step() is None
 
 
-def test_an_error_of_ours_is_thrown_in() -> None:
+def test_typed_error_is_thrown_into_the_flow() -> None:
     steps = Stepper(flow())
     steps.step()
     assert steps.step(IncompleteStreamError("cut")) == Sleep(2.0)
@@ -66,7 +66,7 @@ def test_an_error_of_ours_is_thrown_in() -> None:
     assert steps.result == "[IncompleteStreamError('cut'), None]"
 
 
-def test_an_error_that_the_flow_does_not_want_ends_it() -> None:
+def test_unhandled_error_ends_the_flow() -> None:
     steps = Stepper(flow())
     steps.step()
     with pytest.raises(H2oError, match="other"):
@@ -76,14 +76,14 @@ def test_an_error_that_the_flow_does_not_want_ends_it() -> None:
     assert steps.step() is None
 
 
-def test_without_a_result_there_is_none() -> None:
+def test_unfinished_flow_has_no_result() -> None:
     steps = Stepper(flow())
     with pytest.raises(RuntimeError, match="not returned a result"):
         _ = steps.result
 
 
 @pytest.mark.parametrize("begun", [0, 1, 2, 3, 4])
-def test_a_flow_may_be_closed_anywhere_and_twice(begun: int) -> None:
+def test_flow_can_be_closed_anywhere_and_twice(begun: int) -> None:
     steps = Stepper(flow())
     for _ in range(begun):
         steps.step()
@@ -93,20 +93,20 @@ def test_a_flow_may_be_closed_anywhere_and_twice(begun: int) -> None:
     assert steps.step() is None
 
 
-def test_a_second_reader_is_refused() -> None:
+def test_second_reader_is_rejected() -> None:
     steps = Stepper(flow())
     with steps:
         assert not steps.acquire()
         with pytest.raises(RuntimeError, match="another thread or task"), steps:
             pass
-        assert not steps.acquire()  # the one that was refused has freed nothing
+        assert not steps.acquire()  # the rejected reader has released nothing
     assert steps.acquire()
     steps.release()
     with steps:
         pass
 
 
-def test_ctrl_c_as_a_lock_is_acquired_leaves_it_free() -> None:
+def test_ctrl_c_while_acquiring_a_lock_leaves_it_free() -> None:
     lock = Lock()
     permit = lock.permit = Permit([True])
     lock.release = partial(permit.append, True)
@@ -116,7 +116,7 @@ def test_ctrl_c_as_a_lock_is_acquired_leaves_it_free() -> None:
     assert permit == [True]
 
 
-def test_an_error_is_not_kept_alive_by_the_stepper() -> None:
+def test_stepper_does_not_keep_an_error_alive() -> None:
     class KeptError(H2oError):
         pass
 
@@ -137,7 +137,7 @@ def test_an_error_is_not_kept_alive_by_the_stepper() -> None:
         gc.enable()
 
 
-def test_a_head_gives_the_first_header_of_a_name() -> None:
+def test_head_returns_the_first_header_of_a_name() -> None:
     head = Head(200, (("set-cookie", "a=1"), ("set-cookie", "b=2")))
     assert head.get("set-cookie") == "a=1"
     assert head.get("date") == ""

@@ -1,4 +1,4 @@
-"""What the calls of one client share: how their session is opened, and what was lost on the way."""
+"""State shared by the calls of a client: opening the session, and conversations with lost ids."""
 
 from collections import deque
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def chat(world: World, **options: Any) -> Flow[Reply]:
 
 
 def at_once(world: World, *flows: Flow[Reply]) -> list[Reply | H2oError]:
-    """Play flows side by side, an effect of each in turn."""
+    """Play flows concurrently, an effect of each in turn."""
     under_way = {index: Player(world).drive(flow) for index, flow in enumerate(flows)}
     ended: dict[int, Reply | H2oError] = {}
     while under_way:
@@ -58,7 +58,7 @@ def at_once(world: World, *flows: Flow[Reply]) -> list[Reply | H2oError]:
 @pytest.mark.parametrize(
     "patient", [Retries(attempts=1, base=0.0), Retries(attempts=0, budget=60.0)], ids=repr
 )
-def test_who_has_more_patience_than_the_one_who_failed_tries_itself(patient: Retries) -> None:
+def test_call_with_more_retries_left_does_not_share_a_failure(patient: Retries) -> None:
     world = World({"settings": [BUSY]}, session=None)
     first, second = at_once(world, chat(world, retries=0), chat(world, retries=patient))
     assert isinstance(first, OverloadedError)
@@ -66,19 +66,19 @@ def test_who_has_more_patience_than_the_one_who_failed_tries_itself(patient: Ret
 
 
 @pytest.mark.parametrize("other", [Retries(attempts=0), Retries(attempts=1, budget=1.0)], ids=repr)
-def test_who_has_no_more_shares_the_failure(other: Retries) -> None:
+def test_call_without_more_retries_shares_the_failure(other: Retries) -> None:
     world = World({"settings": [BUSY]}, session=None)
     errors = at_once(world, chat(world, retries=0), chat(world, retries=other))
     assert [type(error) for error in errors] == [OverloadedError] * 2
     assert world.operations == ["settings"]
 
 
-def test_the_time_limit_of_one_call_is_no_failure_of_another() -> None:
+def test_timeout_of_one_call_is_not_shared() -> None:
     world = World({"settings": [Answer(delay=1000.0)]}, session=None, timeouts=Timeouts(total=5.0))
     first, second = at_once(world, chat(world), chat(world))
     assert isinstance(first, TransportTimeoutError)
     assert first.limit == "total"
-    # It had begun as early as the first.
+    # It had started at the same time.
     assert isinstance(second, TransportTimeoutError)
     assert world.operations == ["settings"]
     assert isinstance(world.play(chat(world)), Reply)
@@ -88,26 +88,26 @@ def test_the_time_limit_of_one_call_is_no_failure_of_another() -> None:
     ("patience", "settled"),
     [((0, 30.0), True), ((0, 3.0), True), ((1, 3.0), True), ((1, 30.0), False), ((0, 31.0), False)],
 )
-def test_what_counts_is_what_was_left_to_the_one_who_failed(
+def test_failure_applies_to_calls_with_no_more_retries_left(
     patience: Patience, settled: bool
 ) -> None:
     failure = Failure(OverloadedError("x", status=503), "m", (0, 30.0))
     assert failure.applies_to("m", patience) == settled
 
 
-def test_what_a_call_has_left_is_what_it_has_not_used() -> None:
+def test_used_retries_reduce_what_is_left() -> None:
     world = World({"create": [BUSY]})
     retries = world.exchange.call(Retries(attempts=2, base=4.0))
     world.play(conversations.create(world.exchange, "m", retries, lambda _: None))
     assert retries.patience == (1, 26.0)
 
 
-def test_a_total_settles_nothing_for_others() -> None:
+def test_total_timeout_does_not_apply_to_other_calls() -> None:
     failure = Failure(TransportTimeoutError.exceeded("total", None), "m", (0, 30.0))
     assert not failure.applies_to("m", (0, 30.0))
 
 
-def test_what_on_retry_raised_is_not_shared() -> None:
+def test_error_raised_by_on_retry_is_not_shared() -> None:
     def refuse(retry: Retry) -> None:
         raise retry.error
 
@@ -117,8 +117,8 @@ def test_what_on_retry_raised_is_not_shared() -> None:
     assert isinstance(second, Reply)
 
 
-def test_a_wait_before_another_attempt_to_make_one_can_be_broken_off() -> None:
-    """What is on its way is finished; nobody waits for what is not."""
+def test_wait_before_a_creation_retry_can_be_interrupted() -> None:
+    """A request in progress is completed; a pending attempt is not awaited."""
     world = World({"create": [BUSY]})
     steps = Player(world).drive(chat(world, retries=Retries(base=9.0)))
     for word in steps:
@@ -131,7 +131,7 @@ def test_a_wait_before_another_attempt_to_make_one_can_be_broken_off() -> None:
     assert len(world.requests) == before
 
 
-def test_the_wait_for_the_one_who_opens_the_session_is_within_the_total() -> None:
+def test_waiting_for_the_session_counts_towards_the_total() -> None:
     world = World(session=None, timeouts=Timeouts(total=5.0))
     effects = world.exchange.open_session(world.exchange.call())
     exclusive = next(effects)
@@ -141,7 +141,7 @@ def test_the_wait_for_the_one_who_opens_the_session_is_within_the_total() -> Non
 
 
 def refusing(*models: str) -> Callable[[Request], Answer]:
-    """Settings that are refused with these models."""
+    """Settings that are rejected with these models."""
 
     def settings(request: Request) -> Answer:
         chosen = parse_qs((request.content or b"").decode())["activeModel"][0]
@@ -150,7 +150,7 @@ def refusing(*models: str) -> Callable[[Request], Answer]:
     return settings
 
 
-def test_where_the_server_has_not_the_clients_model_the_call_has_its_own() -> None:
+def test_call_can_use_its_own_model_if_the_clients_is_unknown() -> None:
     world = World({"settings": refusing(DEFAULT_MODEL), "root": listing()}, session=None)
     assert world.play(chat(world, model="mine")).model == "mine"
     assert world.operations[:4] == ["settings", "root", "settings", "create"]
@@ -158,7 +158,7 @@ def test_where_the_server_has_not_the_clients_model_the_call_has_its_own() -> No
     assert world.operations.count("settings") == 2
 
 
-def test_another_call_may_have_a_model_that_there_is() -> None:
+def test_unknown_model_of_one_call_does_not_fail_another() -> None:
     world = World({"settings": refusing(DEFAULT_MODEL, "nope"), "root": listing()}, session=None)
     none, other, mine = at_once(
         world, chat(world), chat(world, model="nope"), chat(world, model="mine")
@@ -169,10 +169,10 @@ def test_another_call_may_have_a_model_that_there_is() -> None:
     assert isinstance(mine, Reply)
 
 
-# Two objects of one conversation
+# Several objects of one conversation
 
 
-def test_all_who_took_up_a_conversation_take_turns() -> None:
+def test_resumed_objects_of_a_conversation_take_turns() -> None:
     world = World()
     one, other = resumed(world), resumed(world)
     ask = MessageOperation(
@@ -187,7 +187,7 @@ def test_all_who_took_up_a_conversation_take_turns() -> None:
     other.begin()
 
 
-def test_a_conversation_that_was_made_is_held_apart_from_one_resumed() -> None:
+def test_created_and_resumed_objects_take_turns() -> None:
     world = World()
     made = new_conversation(world.exchange, model=None, keep=True, id=None, from_share=None)
     world.play(made.open(world.exchange.call()))
@@ -200,7 +200,7 @@ def resumed(world: World) -> ConversationCore:
     return new_conversation(world.exchange, model=None, keep=None, id=CONVERSATION, from_share=None)
 
 
-# Conversations whose ids were lost
+# Conversations with lost ids
 
 MADE, OTHER = (f"6b007c3d1090eb6ec94d78{number}" for number in ("01", "02"))
 
@@ -219,7 +219,7 @@ def listing(*numbers: str) -> Answer:
 @pytest.mark.parametrize(
     "failure", [lost(), Answer(504, (b"",)), says({"conversationId": "../x"})], ids=repr
 )
-def test_a_conversation_whose_creation_was_lost_is_deleted_at_the_end(failure: Answer) -> None:
+def test_conversation_with_a_lost_id_is_deleted_at_the_end(failure: Answer) -> None:
     world = World({"create": [failure], "root": listing(MADE, CONVERSATION, OTHER)}, session=None)
     talk = new_conversation(world.exchange, model=None, keep=True, id=None, from_share=None)
     for _ in range(2):
@@ -235,7 +235,7 @@ def test_a_conversation_whose_creation_was_lost_is_deleted_at_the_end(failure: A
     assert len(world.requests) == before + 3
 
 
-def test_one_that_is_known_is_not_looked_at() -> None:
+def test_known_conversation_is_not_deleted_as_an_orphan() -> None:
     world = World({"create": [lost()], "root": listing(CONVERSATION)}, session=None)
     talk = new_conversation(world.exchange, model=None, keep=True, id=None, from_share=None)
     world.play(talk.open(world.exchange.call()))
@@ -245,7 +245,7 @@ def test_one_that_is_known_is_not_looked_at() -> None:
 
 
 @pytest.mark.parametrize("how", ["resumed", "exported", "forked"])
-def test_a_session_that_somebody_else_may_have_is_let_be(how: str) -> None:
+def test_orphans_of_a_shared_session_are_not_searched_for(how: str) -> None:
     world = World({"create": [lost()]}, session="resumed" if how == "resumed" else None)
     world.play(chat(world))
     if how == "exported":
@@ -260,7 +260,7 @@ def test_a_session_that_somebody_else_may_have_is_let_be(how: str) -> None:
 @pytest.mark.parametrize(
     "answer", [BUSY, lost(sent=False), says({"message": MODAL}, 405)], ids=repr
 )
-def test_where_none_can_have_been_made_nothing_is_asked(answer: Answer) -> None:
+def test_orphans_are_not_searched_for_after_a_rejected_creation(answer: Answer) -> None:
     world = World({"create": [answer]}, session=None)
     world.play(chat(world, retries=Retries(base=0.0)))
     before = len(world.requests)
@@ -268,7 +268,7 @@ def test_where_none_can_have_been_made_nothing_is_asked(answer: Answer) -> None:
     assert len(world.requests) == before
 
 
-def test_a_creation_that_was_broken_off_is_looked_for() -> None:
+def test_orphan_of_an_interrupted_creation_is_searched_for() -> None:
     world = World({"root": listing()}, session=None)
     flow = conversations.create(world.exchange, "m", world.exchange.call(), lambda _: None)
     assert isinstance(next(flow), Finish)
@@ -277,7 +277,7 @@ def test_a_creation_that_was_broken_off_is_looked_for() -> None:
     assert world.operations == ["root"]
 
 
-def test_an_orphan_is_not_looked_for_while_another_conversation_is_created() -> None:
+def test_orphan_search_waits_for_other_creations() -> None:
     world = World({"root": listing()}, session=None)
     broken_off = conversations.create(world.exchange, "m", world.exchange.call(), lambda _: None)
     next(broken_off)
@@ -294,7 +294,7 @@ def test_an_orphan_is_not_looked_for_while_another_conversation_is_created() -> 
     assert not world.exchange.session.has_orphans
 
 
-def test_a_sweep_stops_an_answer_before_it_deletes_its_conversation() -> None:
+def test_sweep_stops_an_answer_before_deleting_it() -> None:
     world = World(session=None)
     talk = new_conversation(world.exchange, model=None, keep=None, id=None, from_share=None)
 
@@ -314,14 +314,14 @@ def test_a_sweep_stops_an_answer_before_it_deletes_its_conversation() -> None:
     assert world.operations[before:] == ["stop", "delete"]
 
 
-def test_a_server_that_does_not_tell_is_given_up_with_a_warning() -> None:
+def test_failed_orphan_search_is_a_warning() -> None:
     world = World({"create": [lost()], "root": BUSY}, session=None)
     world.play(chat(world))
     world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
     assert "may be left on the server" in world.warnings[-1]
 
 
-def test_an_unknown_model_is_told_in_time() -> None:
+def test_model_lookup_after_an_error_is_limited_in_time() -> None:
     world = World(
         {"settings": INTERNAL, "root": Answer(delay=1000.0)},
         session=None,

@@ -1,7 +1,7 @@
-"""Anything at all, on each parser and on flows; and the command that does so for longer.
+"""Arbitrary input for each parser and flow, and tests of the fuzzing command.
 
-What must hold is written once, as the targets of `tests/fuzz.py`. Here Hypothesis feeds them, which
-shrinks what it finds; `python -m tests.fuzz` feeds the same with a coverage-guided fuzzer.
+The invariants are the targets of `tests/fuzz.py`. Here, Hypothesis generates their input and
+shrinks failures; `python -m tests.fuzz` runs the same targets with a coverage-guided fuzzer.
 """
 
 import json
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def inputs(name: str) -> st.SearchStrategy[bytes]:
-    """Bytes from nowhere, and recorded ones that were changed here and there."""
+    """Return arbitrary bytes, and mutated recordings."""
     known = [seed for seed in seeds(name) if len(seed) < 1500] or seeds(name)
     mutated = st.builds(
         lambda draw, seed: mutate(random.Random(draw), seed, known),
@@ -43,7 +43,7 @@ def inputs(name: str) -> st.SearchStrategy[bytes]:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_what_must_hold_holds_for_anything(name: str) -> None:
+def test_invariants_hold_for_any_input(name: str) -> None:
     @given(inputs(name))
     def check(content: bytes) -> None:
         TARGETS[name](content)
@@ -53,7 +53,7 @@ def test_what_must_hold_holds_for_anything(name: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", TARGETS)
-def test_what_must_hold_holds_for_much_more(name: str) -> None:
+def test_invariants_hold_for_many_more_inputs(name: str) -> None:
     @LONG
     @given(inputs(name))
     def check(content: bytes) -> None:
@@ -63,15 +63,15 @@ def test_what_must_hold_holds_for_much_more(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_the_recordings_are_read_by_their_targets(name: str) -> None:
+def test_targets_accept_the_recordings(name: str) -> None:
     for seed in seeds(name):
         TARGETS[name](seed)
 
 
-# What the fuzzer cannot see: it knows no clock, and its inputs are small.
+# Beyond the fuzzer, which has no clock and small inputs.
 
 
-def test_an_error_keeps_little_of_a_long_answer() -> None:
+def test_error_of_a_long_answer_uses_little_memory() -> None:
     long = "x" * 1_000_000
     request = Request("POST", "https://host/settings", (), None, "settings")
     body = json.dumps({"type": "error", "status": 10**4000, "error": {"message": long}}).encode()
@@ -90,7 +90,7 @@ def test_an_error_keeps_little_of_a_long_answer() -> None:
     assert len(str(error)) < fuzz.LONGEST_TEXT
 
 
-def test_an_answer_without_end_is_an_error() -> None:
+def test_endless_answer_is_an_error_in_a_flow() -> None:
     event = b'data:{"token":{"id":5,"text":"1234","special":false},"generated_text":null}\n\n'
     parser = AnswerParser(longest=40)
     assert len(parser.feed(event * 11)) == 10
@@ -100,7 +100,7 @@ def test_an_answer_without_end_is_an_error() -> None:
     assert parser.error is None
 
 
-def test_a_cookie_for_a_whole_domain_is_not_the_session() -> None:
+def test_cookie_of_a_parent_domain_is_not_the_session() -> None:
     session = Session(None, "8f865e55-c1d9-405d-860b-4b2de8fb56a0")
     before = session.cookie
     foreign = "sso=99999999-8888-4777-8666-555555555555; HttpOnly"
@@ -110,7 +110,7 @@ def test_a_cookie_for_a_whole_domain_is_not_the_session() -> None:
     assert session.cookie != before
 
 
-# The command.
+# Command.
 
 
 @given(st.binary(max_size=40), st.binary(max_size=40))
@@ -119,9 +119,7 @@ def test_cuts_lose_nothing(head: bytes, content: bytes) -> None:
 
 
 @pytest.mark.slow
-def test_a_target_tells_of_a_parser_that_breaks_its_rules(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_target_detects_a_broken_parser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = AnswerParser.read_on
     monkeypatch.setattr(AnswerParser, "read_on", lambda self, data: whole(self, data.strip()))
     tally = fuzz.Tally("answer", tmp_path)
@@ -130,7 +128,7 @@ def test_a_target_tells_of_a_parser_that_breaks_its_rules(
 
 
 @pytest.mark.slow
-def test_the_command_without_atheris(tmp_path: Path) -> None:
+def test_command_works_without_atheris(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.fuzz", "--runs", "30", "--crashes", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     rows = done.stdout.splitlines()
@@ -140,7 +138,7 @@ def test_the_command_without_atheris(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_keeps_what_it_finds(
+def test_command_saves_crashing_inputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fragile(content: bytes) -> None:
@@ -158,7 +156,7 @@ def test_the_command_keeps_what_it_finds(
     assert main([*arguments, "--replay", str(found)]) == 0
 
 
-def test_a_run_from_the_same_seed_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_same_seed_repeats_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bytes] = []
     monkeypatch.setitem(fuzz.TARGETS, "lines", seen.append)
     for seed in ("1", "1", "2"):

@@ -51,7 +51,7 @@ def outgoing(prompt: str = "x", parameters: Any = None, **options: Any) -> Outgo
 
 
 def all_requests(spoken: Dialect2023) -> list[Request]:
-    """One request of every kind."""
+    """Return one request of every kind."""
     queries: list[Query[Any]] = [
         spoken.accept_terms(model=MODEL, share=True),
         spoken.create(model=MODEL),
@@ -78,7 +78,7 @@ def all_requests(spoken: Dialect2023) -> list[Request]:
 
 
 def pairs(text: str | bytes) -> Any:
-    """JSON as nested lists of pairs: what is equal is so in its order too."""
+    """Parse JSON as nested lists of pairs, which preserve order when compared."""
     return json.loads(text, object_pairs_hook=OrderedDict)
 
 
@@ -106,29 +106,29 @@ def captured_message() -> Request:
     return dialect().message(CONVERSATION, message)
 
 
-def test_the_settings_are_the_captured_ones_byte_for_byte() -> None:
+def test_settings_match_the_capture_byte_for_byte() -> None:
     _, body = captured(0)
     request = dialect().accept_terms(model=MODEL, share=True).request
     assert request.content == body.encode()
 
 
-def test_the_new_conversation_is_the_captured_one() -> None:
+def test_create_matches_the_capture() -> None:
     _, body = captured(1)
     request = dialect().create(model=MODEL).request
     assert request.content is not None
     assert pairs(request.content) == pairs(body)
 
 
-def test_the_message_is_the_captured_one_key_by_key_in_its_order() -> None:
+def test_message_matches_the_capture_including_order() -> None:
     _, body = captured(2)
     request = captured_message()
     assert request.content is not None
     assert pairs(request.content) == pairs(body)
-    # The order is compared, and types too: 0.4 is no string, true is no 1.
+    # The order is compared, and types, too: 0.4 is not a string, true is not 1.
     assert json.dumps(pairs(request.content)) == json.dumps(pairs(body))
 
 
-def test_the_deletion_has_no_body() -> None:
+def test_delete_has_no_body() -> None:
     request = dialect().delete(CONVERSATION).request
     assert captured(3)[0].request_body is None
     assert request.content is None
@@ -144,7 +144,7 @@ def test_the_deletion_has_no_body() -> None:
     ],
     ids=["settings", "create", "message", "delete"],
 )
-def test_method_path_and_headers_are_the_captured_ones(index: int, request_: Request) -> None:
+def test_method_path_and_headers_match_the_capture(index: int, request_: Request) -> None:
     exchange, _ = captured(index)
     assert request_.method == exchange.method
     assert request_.url == BASE + exchange.path
@@ -158,7 +158,7 @@ def test_method_path_and_headers_are_the_captured_ones(index: int, request_: Req
     assert ours["user-agent"] == "tests/1"
 
 
-def test_the_stop_is_the_captured_one() -> None:
+def test_stop_matches_the_capture() -> None:
     (exchange, *_) = (e for e in everything() if e.path.endswith("/stop-generating"))
     request = dialect().stop(CONVERSATION).request
     assert request.method == exchange.method == "POST"
@@ -167,7 +167,7 @@ def test_the_stop_is_the_captured_one() -> None:
     assert not exchange.request_body
 
 
-def test_a_retry_says_so_and_a_search_is_named() -> None:
+def test_message_can_be_a_retry_or_name_a_search() -> None:
     message = outgoing(is_retry=True, web_search_id="s")
     body = dialect().message(CONVERSATION, message).content
     assert json.loads(body or b"")["options"] == {
@@ -179,8 +179,8 @@ def test_a_retry_says_so_and_a_search_is_named() -> None:
     }
 
 
-def test_to_opt_out_of_sharing_the_field_is_left_out() -> None:
-    # The text "false" is read as yes, and an empty value is a 500 on 0.6 [02b_settings_stored].
+def test_opting_out_of_sharing_omits_the_field() -> None:
+    # The text "false" counts as true, and an empty value is a 500 on 0.6 [02b_settings_stored].
     content = dialect().accept_terms(model="a b/ü", share=False).request.content
     assert content is not None
     assert parse_qsl(content.decode(), keep_blank_values=True) == [
@@ -191,7 +191,7 @@ def test_to_opt_out_of_sharing_the_field_is_left_out() -> None:
     ]
 
 
-# What each request carries.
+# Parts of every request.
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_to_opt_out_of_sharing_the_field_is_left_out() -> None:
         ("https://user:hunter2@host:8443/a/b", "https://host:8443/a/b", "https://host:8443/a/b/"),
     ],
 )
-def test_every_request_stays_under_the_base_url_and_says_where_it_comes_from(
+def test_requests_are_under_the_base_url_and_have_a_referer(
     base_url: str, root: str, referer: str
 ) -> None:
     for request in all_requests(dialect(base_url)):
@@ -217,7 +217,7 @@ def test_every_request_stays_under_the_base_url_and_says_where_it_comes_from(
         assert (headers.get("authorization") is not None) == ("hunter2" in base_url)
 
 
-def test_what_can_hold_anything_is_quoted_into_the_path() -> None:
+def test_path_segments_are_quoted() -> None:
     spoken = dialect()
     url = spoken.web_search("c", "a&b=ü#?").url
     assert url.removeprefix(BASE) == ("/conversation/c/web-search?prompt=a%26b%3D%C3%BC%23%3F")
@@ -227,7 +227,7 @@ def test_what_can_hold_anything_is_quoted_into_the_path() -> None:
     )
 
 
-def test_the_cookie_is_read_anew_for_each_request() -> None:
+def test_each_request_uses_the_current_cookie() -> None:
     session = Session(None, SESSION)
     spoken = dialect(session=session)
     assert headers_of(spoken.create(model=MODEL).request)["cookie"] == f"hf-chat={SESSION}"
@@ -247,14 +247,14 @@ def test_the_cookie_is_read_anew_for_each_request() -> None:
         ("http://u:p@h", "t", {"AUTHORIZATION": "Own x"}, "Own x"),
     ],
 )
-def test_the_authorization_is_the_headers_then_the_base_urls_then_the_token(
+def test_authorization_precedence_is_header_base_url_token(
     base_url: str, token: str | None, headers: dict[str, str], authorization: str | None
 ) -> None:
     for request in all_requests(dialect(base_url, token=token, headers=headers)):
         assert headers_of(request).get("authorization") == authorization
 
 
-def test_headers_are_added_or_replace_ours() -> None:
+def test_custom_headers_are_added_or_replace_ours() -> None:
     given = {"X-Proxy": "1", "user-agent": "mine", "REFERER": "https://elsewhere/"}
     for request in all_requests(dialect(headers=given)):
         headers = headers_of(request)
@@ -263,7 +263,7 @@ def test_headers_are_added_or_replace_ours() -> None:
         assert headers["referer"] == "https://elsewhere/"
 
 
-def test_a_cookie_among_the_headers_stands_beside_the_session() -> None:
+def test_custom_cookie_is_added_to_the_session() -> None:
     request = dialect(headers={"cookie": "proxy=1"}).create(model=MODEL).request
     assert headers_of(request)["cookie"] == f"hf-chat={SESSION}; proxy=1"
 
@@ -279,7 +279,7 @@ def test_requests_show_no_session_token_password_or_prompt() -> None:
 # Parameters.
 
 
-def test_the_defaults_stand_in_the_captured_order() -> None:
+def test_defaults_are_in_the_captured_order() -> None:
     assert list(DEFAULT_PARAMETERS.items()) == [
         ("temperature", 0.4),
         ("truncate", 2048),
@@ -290,7 +290,7 @@ def test_the_defaults_stand_in_the_captured_order() -> None:
     ]
 
 
-def test_what_is_nearer_to_the_call_wins_and_the_order_stays() -> None:
+def test_parameters_of_the_call_win_and_keep_the_order() -> None:
     merged = merge_parameters(
         {"temperature": 0.1, "truncate": 1, "seed": 1},
         {"truncate": 2, "seed": 2, "top_p": 0.5},
@@ -319,7 +319,7 @@ def test_what_is_nearer_to_the_call_wins_and_the_order_stays() -> None:
     ]
 
 
-def test_none_is_the_default_as_a_keyword_and_null_in_a_mapping() -> None:
+def test_none_means_default_as_keyword_and_null_in_a_mapping() -> None:
     keywords: dict[str, Any] = dict.fromkeys([*DEFAULT_PARAMETERS, "details", "seed"])
     assert merge_parameters({}, None, keywords) == {}
     sent = json.loads(dialect().message("c", outgoing()).content or b"")["parameters"]
@@ -327,14 +327,14 @@ def test_none_is_the_default_as_a_keyword_and_null_in_a_mapping() -> None:
     assert merge_parameters({}, {"temperature": None}, {})["temperature"] is None
 
 
-def test_the_defaults_are_not_changed_by_a_call() -> None:
+def test_defaults_are_not_changed_by_a_call() -> None:
     before = dict(DEFAULT_PARAMETERS)
     merge_parameters({}, {"temperature": 9}, {"seed": 1})["truncate"] = 0
     assert before == DEFAULT_PARAMETERS
 
 
 @pytest.mark.parametrize("name", ["foo", "tfs", "guidance_scale", "x" * 100])
-def test_an_unknown_name_goes_in_the_mapping(name: str) -> None:
+def test_unknown_parameter_needs_the_mapping(name: str) -> None:
     with pytest.raises(TypeError, match=re.escape("pass anything else in parameters={…}")):
         merge_parameters({}, None, {name: {"a": [1]}})
     assert merge_parameters({}, {name: {"a": [1]}}, {})[name] == {"a": [1]}
@@ -385,7 +385,7 @@ def test_an_unknown_name_goes_in_the_mapping(name: str) -> None:
     ],
 )
 @pytest.mark.parametrize("value", [None, 1])
-def test_a_habit_or_a_misspelt_name_is_a_type_error_with_a_hint(
+def test_common_or_misspelt_name_is_a_type_error_with_a_hint(
     name: str, hint: str, value: int | None
 ) -> None:
     with pytest.raises(TypeError, match=hint) as caught:
@@ -403,19 +403,19 @@ METHODS: dict[str, Callable[..., object]] = {
 
 
 def names_of(call: Callable[..., object]) -> set[str]:
-    """The names that a signature has, not what it passes on."""
+    """Return the names in a signature, without those it forwards."""
     parameters = inspect.signature(call).parameters.values()
     return {item.name for item in parameters if item.kind is not item.VAR_KEYWORD} - {"self"}
 
 
 def our_names() -> set[str]:
-    """All names of arguments that this package has."""
+    """Return the names of all arguments in this package."""
     calls: list[Callable[..., object]] = [H2oClient, H2oClient.conversation, *METHODS.values()]
     return {name for call in calls for name in names_of(call)}
 
 
 def elsewhere() -> list[tuple[str, str]]:
-    """Each method with each name that is an argument of another; `retry()` names few of its own."""
+    """Yield each method with each argument name of another; `retry()` lists only some."""
     return [
         (method, name)
         for method, call in METHODS.items()
@@ -425,7 +425,7 @@ def elsewhere() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("value", [None, "x"])
 @pytest.mark.parametrize(("method", "name"), elsewhere())
-def test_an_argument_of_another_method_is_a_type_error_with_a_hint(
+def test_argument_of_another_method_is_a_type_error_with_a_hint(
     method: str, name: str, value: str | None
 ) -> None:
     with H2oClient("http://127.0.0.1:9") as client, client.conversation() as talk:
@@ -439,7 +439,7 @@ def test_an_argument_of_another_method_is_a_type_error_with_a_hint(
 
 @pytest.mark.parametrize("method", ["chat", "stream"])
 @pytest.mark.parametrize("name", sorted(names_of(H2oClient.batch) - names_of(H2oClient.chat)))
-def test_an_argument_of_a_batch_is_one_of_no_call(method: str, name: str) -> None:
+def test_batch_argument_is_rejected_by_other_calls(method: str, name: str) -> None:
     with (
         H2oClient("http://127.0.0.1:9", retries=0) as client,
         pytest.raises(TypeError, match=f"unexpected keyword argument '{name}': ."),
@@ -447,14 +447,14 @@ def test_an_argument_of_a_batch_is_one_of_no_call(method: str, name: str) -> Non
         getattr(client, method)("Hi", **{name: 1})
 
 
-def test_what_is_an_argument_elsewhere_was_found() -> None:
+def test_arguments_of_other_methods_are_collected() -> None:
     found = set(elsewhere())
     assert {("chat", "web_search"), ("send", "model"), ("retry", "message")} <= found
     assert {("stream", "http_client"), ("talk.stream", "from_share")} <= found
     assert not any(name in names_of(METHODS[method]) for method, name in found)
 
 
-def test_the_mapping_passes_any_name_on() -> None:
+def test_mapping_accepts_any_name() -> None:
     merged = merge_parameters({}, {"temprature": 1, "stream": True}, {})
     assert merged["temprature"] == 1
     assert merged["stream"] is True
@@ -478,14 +478,14 @@ def test_the_mapping_passes_any_name_on() -> None:
         ("return_full_text", 0, TypeError),
     ],
 )
-def test_a_known_keyword_of_the_wrong_type_is_refused(
+def test_keyword_of_the_wrong_type_is_rejected(
     name: str, value: object, error: type[Exception]
 ) -> None:
     with pytest.raises(error, match=name):
         merge_parameters({}, None, {name: value})
 
 
-def test_a_whole_number_is_a_number() -> None:
+def test_integer_is_accepted_as_a_number() -> None:
     assert merge_parameters({}, None, {"temperature": 1})["temperature"] == 1
 
 
@@ -518,7 +518,7 @@ def deep() -> list[Any]:
         ({(1, 2): 3}, TypeError),
     ],
 )
-def test_what_json_cannot_say_is_refused_before_anything_is_sent(
+def test_value_outside_json_is_rejected_before_sending(
     value: object, error: type[Exception]
 ) -> None:
     with pytest.raises(error, match="a parameter "):
@@ -530,7 +530,7 @@ def test_what_json_cannot_say_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("parameters", [[], "temperature", 7, {1: 2}, {None: 1}, [("a", 1)]])
-def test_parameters_are_a_mapping_of_names(parameters: object) -> None:
+def test_parameters_must_be_a_mapping_of_names(parameters: object) -> None:
     with pytest.raises(TypeError, match="parameters must be a mapping"):
         check_parameters(parameters)
 
@@ -539,7 +539,7 @@ def test_json_is_compact_utf_8() -> None:
     assert encode({"a": [1, "ü\u2028"], "b": None}) == '{"a":[1,"ü\u2028"],"b":null}'.encode()
 
 
-def test_the_prompt_is_sent_verbatim() -> None:
+def test_prompt_is_sent_verbatim() -> None:
     prompt = ' "quoted"\n\\ \u2028 👋 \x00 '
     body = dialect().message(CONVERSATION, outgoing(prompt)).content
     assert json.loads(body or b"")["inputs"] == prompt

@@ -38,7 +38,7 @@ def user(content: Any) -> dict[str, Any]:
         ([UserDict(user("a"))], "a"),
     ],
 )
-def test_messages_become_the_prompt(messages: Messages, prompt: str) -> None:
+def test_messages_are_flattened_to_a_prompt(messages: Messages, prompt: str) -> None:
     assert build_prompt(messages) == prompt
 
 
@@ -80,7 +80,7 @@ def a_generator() -> Iterator[dict[str, str]]:
         (a_generator(), TypeError, "not generator"),
     ],
 )
-def test_what_are_no_messages_is_refused(
+def test_invalid_messages_raise_an_error(
     messages: object, error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
@@ -88,14 +88,14 @@ def test_what_are_no_messages_is_refused(
 
 
 @pytest.mark.parametrize("secret", ["hunter2 \ud800"])
-def test_a_refusal_does_not_repeat_the_prompt(secret: str) -> None:
+def test_error_does_not_show_the_prompt(secret: str) -> None:
     with pytest.raises(ValueError, match="surrogate") as caught:
         check_prompt(secret)
     assert "hunter2" not in repr(caught.value)
 
 
 @given(st.lists(st.fixed_dictionaries({"role": st.text(), "content": st.text()}), max_size=4))
-def test_any_text_makes_a_prompt_or_a_value_error(messages: list[dict[str, str]]) -> None:
+def test_any_messages_give_a_prompt_or_a_value_error(messages: list[dict[str, str]]) -> None:
     try:
         prompt = build_prompt(messages)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Which dialect a server speaks, and what that costs."""
+"""Detecting a server's dialect, and the requests that this takes."""
 
 import json
 from typing import Any
@@ -28,31 +28,31 @@ MAIN = "chat-ui-main-2026-08"
 
 
 def unknown(**options: Any) -> TreeWorld:
-    """A server of 2025 whose client knows nothing of it."""
+    """Return the world of a 2025 server that its client has not detected yet."""
     return TreeWorld(**{"dialect": None, "model": None, "session": None, **options})
 
 
 def ask(world: World, prompt: str = "Hi") -> list[str]:
-    """Play a chat; return what was sent."""
+    """Play a chat; return the operations."""
     before = len(world.requests)
     world.play(chat_of(world, prompt).run())
     return world.operations[before:]
 
 
-def test_a_server_of_2023_takes_no_additional_request() -> None:
+def test_detecting_2023_needs_no_extra_request() -> None:
     world = World(session=None)
     assert ask(world) == ["settings", "create", "message", "delete"]
     assert ask(world) == ["create", "message", "delete"]
     assert (world.exchange.dialect.name, world.exchange.recognised) == ("chat-ui-2023", True)
 
 
-def test_a_resumed_session_of_2023_takes_no_additional_request() -> None:
+def test_resumed_2023_session_needs_no_extra_request() -> None:
     world = World()
     assert ask(world) == ["create", "message", "delete"]
     assert world.exchange.recognised
 
 
-def test_a_server_of_2025_takes_two_more_requests_once() -> None:
+def test_detecting_2025_needs_two_extra_requests_once() -> None:
     world = unknown()
     assert ask(world) == ["settings", "models", "create", "message", "delete"]
     assert ask(world) == ["create", "message", "delete"]
@@ -61,26 +61,26 @@ def test_a_server_of_2025_takes_two_more_requests_once() -> None:
     assert world.bodies("create")[0] == {"model": "first"}
 
 
-def test_a_dialect_that_is_given_takes_no_additional_request() -> None:
+def test_explicit_dialect_needs_no_extra_request() -> None:
     world = TreeWorld(session=None)
     assert ask(world) == ["create", "message", "delete"]
 
 
-def test_without_a_model_the_first_of_the_list_answers() -> None:
+def test_default_model_is_the_first_of_the_list() -> None:
     world = TreeWorld(session=None, model=None)
     assert ask(world) == ["models", "create", "message", "delete"]
     assert ask(world) == ["create", "message", "delete"]
     assert world.exchange.model == "first"
 
 
-def test_a_resumed_session_is_recognised_by_what_is_created() -> None:
-    """The main branch tells more than any server of 2023."""
+def test_resumed_session_is_detected_by_its_creation() -> None:
+    """The main branch returns more than any server of 2023."""
     world = unknown(session="abc", model="m")
     assert ask(world) == ["create", "message", "delete"]
     assert world.exchange.dialect.name == "chat-ui-2025"
 
 
-def test_a_resumed_session_on_010_is_recognised_by_the_rejected_message() -> None:
+def test_resumed_session_on_010_is_detected_by_a_rejected_message() -> None:
     world = unknown(session="abc", model="m", main=False)
     rejected = named("16_old_client", "POST /conversation/{id}", MAIN)
     assert rejected.status == 500
@@ -89,7 +89,7 @@ def test_a_resumed_session_on_010_is_recognised_by_the_rejected_message() -> Non
     assert not world.trees
 
 
-def test_a_resumed_session_without_a_model_is_recognised_by_the_unknown_one() -> None:
+def test_resumed_session_is_detected_by_an_unknown_model() -> None:
     world = unknown(session="abc")
     world.script["create"] = iter([says({"message": "Invalid request"}, 400)])
     assert ask(world) == ["create", "models", "create", "message", "delete"]
@@ -97,7 +97,7 @@ def test_a_resumed_session_without_a_model_is_recognised_by_the_unknown_one() ->
 
 
 @pytest.mark.parametrize("session", [None, "abc"])
-def test_a_conversation_and_a_list_are_recognised_too(session: str | None) -> None:
+def test_other_operations_detect_the_dialect(session: str | None) -> None:
     page = named("11_history", "GET /__data.json", MAIN)
     world = unknown(session=session)
     world.script["root"] = iter([Answer(200, (page.body,), page.headers)])
@@ -105,7 +105,7 @@ def test_a_conversation_and_a_list_are_recognised_too(session: str | None) -> No
     assert world.exchange.dialect.name == "chat-ui-2025"
 
 
-def test_what_is_not_sent_to_a_server_that_turns_out_to_be_newer() -> None:
+def test_parameters_are_rejected_once_2025_is_detected() -> None:
     world = unknown()
     with pytest.raises(UnsupportedError, match="generation parameters"):
         world.play(chat_of(world, temperature=0.5).run())
@@ -126,7 +126,7 @@ def conversation(world: World, **options: Any) -> MessageOperation:
 @pytest.mark.parametrize(
     "options", [{"web_search": True}, {"keywords": {"seed": 1}}, {"parameters": {"x": 1}}]
 )
-def test_what_a_server_of_2025_cannot_do_is_not_sent(options: dict[str, Any]) -> None:
+def test_options_unsupported_by_2025_are_not_sent(options: dict[str, Any]) -> None:
     world = TreeWorld(session=None)
     with pytest.raises(UnsupportedError, match="this kind of server cannot"):
         world.play(conversation(world, **options).run())
@@ -134,7 +134,7 @@ def test_what_a_server_of_2025_cannot_do_is_not_sent(options: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize("name", ["vote", "summarize"])
-def test_what_is_gone_is_not_sent(name: str) -> None:
+def test_operations_unsupported_by_2025_are_not_sent(name: str) -> None:
     world = TreeWorld(session=None)
     core = new_conversation(world.exchange, model=None, keep=None, id=None, from_share=None)
     flow = core.summarize() if name == "summarize" else core.vote("x", 1)
@@ -144,11 +144,11 @@ def test_what_is_gone_is_not_sent(name: str) -> None:
 
 
 @pytest.mark.parametrize("options", [{"parent": "x"}])
-def test_what_a_server_of_2023_cannot_do_is_not_sent(options: dict[str, Any]) -> None:
+def test_options_unsupported_by_2023_are_not_sent(options: dict[str, Any]) -> None:
     world = World()
     with pytest.raises(UnsupportedError, match="follow any message but the last"):
         world.play(conversation(world, **options).run())
-    assert world.operations == ["models"]  # asked, as it depends on the kind of server
+    assert world.operations == ["models"]  # requested, as the answer depends on the kind of server
 
 
 def recorded(version: str, name: str, operation: str) -> tuple[str, Answer]:
@@ -158,7 +158,7 @@ def recorded(version: str, name: str, operation: str) -> tuple[str, Answer]:
 
 
 @pytest.mark.parametrize("version", ["chat-ui-0.9.5", "chat-ui-0.8.4"])
-def test_a_version_between_is_not_supported(version: str) -> None:
+def test_intermediate_version_is_unsupported(version: str) -> None:
     _, form = recorded(version, "16_old_client", "POST /settings")
     _, page = recorded(version, "15_detect", "GET /api/v2/user")
     world = World({"settings": form, "models": page}, session=None)
@@ -168,7 +168,7 @@ def test_a_version_between_is_not_supported(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["chat-ui-0.9.5", "chat-ui-0.8.4"])
-def test_a_version_between_is_not_supported_in_a_resumed_session(version: str) -> None:
+def test_intermediate_version_is_unsupported_in_a_resumed_session(version: str) -> None:
     _, message = recorded(version, "16_old_client", "POST /conversation/{id}")
     _, page = recorded(version, "15_detect", "GET /api/v2/user")
     assert message.status == 500
@@ -177,7 +177,7 @@ def test_a_version_between_is_not_supported_in_a_resumed_session(version: str) -
         ask(world)
 
 
-def test_version_07_is_not_supported() -> None:
+def test_version_07_is_unsupported() -> None:
     world = World({"settings": says({"message": "Internal Error"}, 500)}, session=None)
     with pytest.raises(UnsupportedServerError, match=r"0\.7"):
         ask(world)
@@ -189,16 +189,16 @@ LOGIN = {"type": "redirect", "status": 302, **dict(PROVIDER)}
 
 @pytest.mark.parametrize("form", [says(LOGIN), Answer(302, (), PROVIDER)], ids=["200", "302"])
 @pytest.mark.parametrize("everything", [False, True])
-def test_a_login_says_what_to_do(form: Answer, everything: bool) -> None:
+def test_required_login_is_an_error_with_advice(form: Answer, everything: bool) -> None:
     world = unknown(script={"settings": form})
-    if everything:  # the list of the models is behind the login, too
+    if everything:  # the list of models requires a login, too
         world.script["models"] = iter([Answer(302, (), PROVIDER)])
     with pytest.raises(LoginRequiredError, match="session"):
         ask(world)
     assert world.operations == ["settings", "models"]
 
 
-def test_a_login_is_told_of_a_dialect_that_was_given() -> None:
+def test_required_login_is_an_error_with_an_explicit_dialect() -> None:
     redirect = named("31_login", "POST /conversation, accept */*", MAIN)
     world = TreeWorld({"create": Answer(302, (), redirect.headers)}, session=None)
     with pytest.raises(LoginRequiredError, match="cookie_name"):
@@ -216,7 +216,7 @@ def test_a_login_is_told_of_a_dialect_that_was_given() -> None:
     ],
     ids=["page", "404", "405", "501"],
 )
-def test_a_site_that_is_neither_says_so(form: Answer) -> None:
+def test_other_site_is_an_unsupported_server(form: Answer) -> None:
     world = World({"settings": form}, session=None)
     with pytest.raises(H2oError, match="not a chat-ui") as caught:
         ask(world)
@@ -225,7 +225,7 @@ def test_a_site_that_is_neither_says_so(form: Answer) -> None:
 
 
 @pytest.mark.parametrize("status", [502, 503, 504, 429])
-def test_a_server_that_is_just_not_well_is_not_asked_what_it_is(status: int) -> None:
+def test_failing_server_is_not_probed(status: int) -> None:
     world = World({"settings": says({"message": "x"}, status)}, session=None, retries=0)
     with pytest.raises(StatusError):
         ask(world)
@@ -233,20 +233,20 @@ def test_a_server_that_is_just_not_well_is_not_asked_what_it_is(status: int) -> 
 
 
 @pytest.mark.parametrize("broken", [lost(), says({"message": "x"}, 502)])
-def test_what_was_not_learned_is_asked_again(broken: Answer) -> None:
+def test_failed_detection_is_retried(broken: Answer) -> None:
     world = unknown()
     world.script["models"] = iter([broken])
     assert ask(world)[:3] == ["settings", "models", "models"]
     assert world.exchange.dialect.name == "chat-ui-2025"
 
 
-def test_without_retries_it_is_the_error_of_the_question() -> None:
+def test_failed_detection_raises_without_retries() -> None:
     world = unknown(script={"models": lost()}, retries=0)
     with pytest.raises(TransportError):
         ask(world)
 
 
-def test_a_stop_while_it_is_asked_is_not_an_error() -> None:
+def test_stop_during_detection_is_not_an_error() -> None:
     world = unknown()
     chat = chat_of(world)
 
@@ -259,7 +259,7 @@ def test_a_stop_while_it_is_asked_is_not_an_error() -> None:
     assert world.operations == ["settings", "models"]
 
 
-def test_an_unknown_model_of_2023_is_not_a_sign() -> None:
+def test_unknown_model_on_2023_is_not_detected_as_2025() -> None:
     error = says({"type": "error", "error": {"message": "Internal Error"}}, 500)
     world = World({"settings": error, "root": says(b"", 500)}, session=None)
     with pytest.raises(ServerError):
@@ -267,7 +267,7 @@ def test_an_unknown_model_of_2023_is_not_a_sign() -> None:
     assert world.operations == ["settings", "root"]
 
 
-def test_sharing_is_turned_off_before_anything_is_said() -> None:
+def test_sharing_is_turned_off_before_the_first_message() -> None:
     world = unknown(share_conversations=False)
     assert ask(world)[:4] == ["settings", "models", "settings", "create"]
     body = json.loads(world.requests[2].content or b"")
@@ -275,7 +275,7 @@ def test_sharing_is_turned_off_before_anything_is_said() -> None:
     assert "settings" not in ask(world)
 
 
-def test_sharing_is_turned_off_and_the_other_settings_of_a_session_stay() -> None:
+def test_turning_sharing_off_keeps_other_settings() -> None:
     world = TreeWorld(session="abc", share_conversations=False)
     assert ask(world)[:3] == ["settings", "settings", "create"]
     body = json.loads(world.requests[1].content or b"")
@@ -285,7 +285,7 @@ def test_sharing_is_turned_off_and_the_other_settings_of_a_session_stay() -> Non
 
 
 @pytest.mark.parametrize("limit", ["create", "message"])
-def test_nothing_repeats_a_message_that_was_too_many(limit: str) -> None:
+def test_rate_limited_message_is_not_retried(limit: str) -> None:
     words = "You have reached the maximum number of conversations. Delete some to continue."
     if limit == "message":
         words = "You are sending too many messages. Try again later."

@@ -1,4 +1,4 @@
-"""An answer whose connection is lost: the core looks for it, and gives out what is missing."""
+"""Recovery of an answer after a lost connection: the core finds and returns the missing text."""
 
 import json
 from itertools import chain, repeat
@@ -62,17 +62,17 @@ def play(world: World, **options: Any) -> Reply:
     return play_turn(world, new_turn(world, **options))
 
 
-# The recorded answers, cut at every byte.
+# Recorded answers, cut at every byte.
 
 
 class Recording:
-    """An answer as it was recorded, and the data that the server had of it afterwards."""
+    """A recorded answer, and the data that the server stored for it."""
 
     def __init__(self, name: str, stored: int | None = 3) -> None:
         self.name = name
         exchanges = scenario(name)
         self.body = exchanges[2].body
-        if stored is None:  # nobody looked; the answer is that of 07
+        if stored is None:  # not fetched; the answer is that of 07
             exchanges, stored = scenario("07_two_turns_and_retry"), 4
         self.data = exchanges[stored].body
         options = json.loads(exchanges[2].request_body or "")["options"]
@@ -88,7 +88,7 @@ class Recording:
         self.full = text if final else self.stored
 
     def lines(self, size: int) -> list[bytes]:
-        """The events that are whole within the first bytes."""
+        """Return the complete events within the first bytes."""
         return [line for line in self.body[:size].split(b"\n")[:-1] if line.startswith(b"data:")]
 
     def __str__(self) -> str:
@@ -96,7 +96,7 @@ class Recording:
 
 
 def received(lines: list[bytes]) -> tuple[str, bool]:
-    """The text of these events, and whether the final one is among them."""
+    """Return the text of these events, and whether the final one is among them."""
     events = [json.loads(line[5:]) for line in lines]
     text = "".join(e["token"]["text"] for e in events if not e["token"]["special"])
     return text, any(e["generated_text"] is not None for e in events)
@@ -123,7 +123,7 @@ RECORDINGS = [
     ],
     ids=str,
 )
-def test_cut_at_every_byte_the_whole_text_comes_exactly_once(recording: Recording) -> None:
+def test_answer_cut_at_any_byte_is_recovered_exactly_once(recording: Recording) -> None:
     for size in range(len(recording.body) + 1):
         world = World(
             {"message": streams(recording.body[:size], cut()), "data": says(recording.data)},
@@ -149,21 +149,21 @@ def test_cut_at_every_byte_the_whole_text_comes_exactly_once(recording: Recordin
 
 
 @pytest.mark.parametrize("recording", RECORDINGS, ids=str)
-def test_cut_at_every_byte_with_an_end_as_it_should_be(recording: Recording) -> None:
+def test_answer_ended_early_at_any_byte_is_recovered(recording: Recording) -> None:
     for size in range(0, len(recording.body) + 1, 29):
         world = World(
             {"message": streams(recording.body[:size]), "data": says(recording.data)},
             ids=[recording.message, recording.response],
         )
         reply = play(world)
-        # The last line may lack its end then, and is read if it is JSON.
+        # The last line may then lack its end, and is read if it is JSON.
         assert reply.text.rstrip() == recording.full.rstrip()
         assert world.text == reply.text
         assert world.operations.count("message") == 1
         assert reply.recovered == ("data" in world.operations)
 
 
-def test_the_recovered_token_has_no_id_and_is_shown() -> None:
+def test_recovered_token_has_no_id_and_is_shown() -> None:
     world = World({"message": streams(token(" One"), cut()), "data": STORED})
     reply = play(world)
     assert [(t.id, t.text, t.logprob, t.special) for t in world.tokens[1:]] == [
@@ -177,7 +177,7 @@ def test_the_recovered_token_has_no_id_and_is_shown() -> None:
     )
 
 
-def test_where_nothing_is_missing_nothing_is_given_out() -> None:
+def test_recovery_returns_nothing_if_nothing_is_missing() -> None:
     world = World(
         {"message": streams(token(" One two three"), cut()), "data": STORED},
     )
@@ -198,7 +198,7 @@ def test_where_nothing_is_missing_nothing_is_given_out() -> None:
     ],
 )
 @pytest.mark.parametrize("looks", [0, 1, 3])
-def test_what_loses_an_answer(answer: Answer, looks: int) -> None:
+def test_lost_answer_is_recovered(answer: Answer, looks: int) -> None:
     world = World({"message": answer, "data": [*[NOTHING] * looks, STORED]})
     reply = play(world)
     assert (reply.text, reply.recovered) == (" One two three", True)
@@ -215,7 +215,7 @@ def test_what_loses_an_answer(answer: Answer, looks: int) -> None:
         (Answer(delay=121.0), "", "first_token"),
     ],
 )
-def test_after_a_time_limit_it_is_looked_for_once(answer: Answer, partial: str, limit: str) -> None:
+def test_store_is_polled_once_after_a_timeout(answer: Answer, partial: str, limit: str) -> None:
     world = World({"message": answer, "data": STORED})
     assert play(world).text == world.text == " One two three"
     assert world.operations == ["message", "data"]
@@ -243,7 +243,7 @@ def test_after_a_time_limit_it_is_looked_for_once(answer: Answer, partial: str, 
         pytest.param(streams(token(" One"), b"data:{no JSON}\n\n"), H2oError, 1, id="garbage"),
     ],
 )
-def test_what_the_server_did_not_store_is_not_looked_for(
+def test_answer_that_is_not_stored_is_not_searched_for(
     answer: Answer, error: type[H2oError], times: int
 ) -> None:
     world = World({"message": answer})
@@ -262,7 +262,7 @@ def test_what_the_server_did_not_store_is_not_looked_for(
         (says({"message": "Bad Gateway"}, 502), StatusError, ""),
     ],
 )
-def test_without_recovery_nothing_is_looked_for(
+def test_nothing_is_searched_for_without_recovery(
     answer: Answer, error: type[H2oError], partial: str
 ) -> None:
     world = World({"message": answer})
@@ -273,13 +273,13 @@ def test_without_recovery_nothing_is_looked_for(
     assert world.operations == ["message"]
 
 
-# How long it is looked for.
+# Duration of the search.
 
-LOOKS = [0.1, 0.2, 0.4, 0.8, 1.6]  # and 2 s each from then on
+LOOKS = [0.1, 0.2, 0.4, 0.8, 1.6]  # and 2 s each after that
 
 
 def looks(seconds: float) -> list[float]:
-    """The sleeps between the looks of so many seconds."""
+    """Return the sleeps between the polls during this many seconds."""
     sleeps: list[float] = []
     while (left := seconds - sum(sleeps)) > 1e-9:
         sleeps.append(min(LOOKS[len(sleeps)] if len(sleeps) < len(LOOKS) else 2.0, left))
@@ -297,7 +297,7 @@ def looks(seconds: float) -> list[float]:
         ((token(" One"),), 0.5, 0.5),
     ],
 )
-def test_it_is_looked_for_as_long_as_it_had_been_going_and_the_limit_on_top(
+def test_search_lasts_as_long_as_the_answer_plus_the_limit(
     pieces: tuple[Part, ...], recovery: float, seconds: float
 ) -> None:
     world = World(
@@ -312,7 +312,7 @@ def test_it_is_looked_for_as_long_as_it_had_been_going_and_the_limit_on_top(
     assert world.operations == ["message", *["data"] * (len(world.slept) + 1)]
 
 
-def test_the_time_before_the_first_token_counts_too() -> None:
+def test_time_before_the_first_token_extends_the_search() -> None:
     late = streams(cut(), delay=20.0)
     world = World({"message": late, "data": NOTHING}, timeouts=Timeouts(recovery=1.0), retries=0)
     with pytest.raises(IncompleteStreamError):
@@ -320,7 +320,7 @@ def test_the_time_before_the_first_token_counts_too() -> None:
     assert sum(world.slept) == pytest.approx(21.0)
 
 
-def test_whenever_the_server_shows_more_the_time_begins_anew() -> None:
+def test_new_stored_text_restarts_the_search_time() -> None:
     first = says(data(("user", "Hi", "x")))
     second = says(data(("user", "Hi", "x"), ("assistant", " Hello", "y")))
     world = World(
@@ -330,13 +330,13 @@ def test_whenever_the_server_shows_more_the_time_begins_anew() -> None:
     )
     with pytest.raises(IncompleteStreamError):
         play(world)
-    # The 4th look, after 0.7 s, has more, and the 7th, after 5.1 s: before that the time is not up.
+    # The 4th poll, after 0.7 s, has more text, and so has the 7th, after 5.1 s.
     assert sum(world.slept[:3]) == pytest.approx(0.7)
     assert sum(world.slept[:6]) == pytest.approx(5.1)
     assert sum(world.slept) == pytest.approx(5.1 + 5.0)
 
 
-def test_the_first_look_at_another_turn_is_no_sign_of_this_one() -> None:
+def test_stored_text_of_another_turn_does_not_extend_the_search() -> None:
     other = says(data(("user", "Hi", "x"), ("assistant", " Hello", "y")))
     world = World(
         {"message": streams(cut()), "data": chain([says(b"nonsense")], repeat(other))},
@@ -348,7 +348,7 @@ def test_the_first_look_at_another_turn_is_no_sign_of_this_one() -> None:
     assert sum(world.slept) == pytest.approx(2.0)
 
 
-def test_an_answer_stored_at_the_last_look_is_found() -> None:
+def test_answer_stored_at_the_last_poll_is_found() -> None:
     world = World(
         {"message": streams(token(" One"), cut()), "data": [*[NOTHING] * 2, STORED]},
         timeouts=Timeouts(recovery=0.15),
@@ -370,7 +370,7 @@ def test_an_answer_stored_at_the_last_look_is_found() -> None:
         Answer(200, (b"{", cut()), JSON),
     ],
 )
-def test_a_look_that_fails_is_taken_again(failure: Answer) -> None:
+def test_failed_poll_is_repeated(failure: Answer) -> None:
     world = World(
         {"message": streams(token(" One"), cut()), "data": [failure, failure, STORED]},
         timeouts=Timeouts(recovery=300.0),
@@ -380,7 +380,7 @@ def test_a_look_that_fails_is_taken_again(failure: Answer) -> None:
 
 
 @pytest.mark.parametrize("gone", [says(GONE), says({"message": "Conversation not found"}, 404)])
-def test_a_conversation_that_is_gone_is_not_looked_at_again(gone: Answer) -> None:
+def test_missing_conversation_is_not_polled_again(gone: Answer) -> None:
     world = World({"message": streams(token(" One"), cut()), "data": [NOTHING, gone]})
     with pytest.raises(IncompleteStreamError) as caught:
         play(world)
@@ -388,7 +388,7 @@ def test_a_conversation_that_is_gone_is_not_looked_at_again(gone: Answer) -> Non
     assert world.operations == ["message", "data", "data"]
 
 
-def test_another_session_s_conversation_ends_with_the_streams_error() -> None:
+def test_forbidden_poll_raises_the_error_of_the_stream() -> None:
     world = World(
         {"message": streams(cut()), "data": says(refused(403, "no"))},
         timeouts=Timeouts(recovery=1.0),
@@ -400,7 +400,7 @@ def test_another_session_s_conversation_ends_with_the_streams_error() -> None:
 
 
 @pytest.mark.parametrize("data", [NOTHING, Answer(delay=1000.0)], ids=["nothing", "hanging"])
-def test_the_total_limit_bounds_the_looking(data: Answer) -> None:
+def test_total_timeout_limits_the_search(data: Answer) -> None:
     world = World(
         {"message": streams(4.0, token(" One"), cut()), "data": data},
         timeouts=Timeouts(total=10.0),
@@ -412,8 +412,8 @@ def test_the_total_limit_bounds_the_looking(data: Answer) -> None:
     assert isinstance(caught.value.__cause__, IncompleteStreamError)
 
 
-def test_a_look_that_hangs_is_given_up_for_another() -> None:
-    """It is a second client's request, so to speak: not what `idle` was set for."""
+def test_hanging_poll_is_replaced() -> None:
+    """It counts as a separate request, to which `idle` does not apply."""
     world = World(
         {"message": streams(token(" One"), cut()), "data": [Answer(delay=1000.0), STORED]},
         timeouts=Timeouts(idle=500.0),
@@ -423,7 +423,7 @@ def test_a_look_that_hangs_is_given_up_for_another() -> None:
     assert world.elapsed == pytest.approx(5.1)
 
 
-def test_after_a_time_limit_one_look_is_bounded_too() -> None:
+def test_poll_after_a_timeout_is_limited() -> None:
     world = World(
         {"message": Answer(delay=1000.0), "data": Answer(delay=1000.0)},
         timeouts=Timeouts(first_token=200.0, idle=500.0),
@@ -435,7 +435,7 @@ def test_after_a_time_limit_one_look_is_bounded_too() -> None:
     assert world.operations.count("message") == 1
 
 
-def test_no_time_is_left_to_ask_again() -> None:
+def test_message_is_not_resent_without_time_left() -> None:
     world = World({"message": lost(), "data": NOTHING}, timeouts=Timeouts(recovery=1.0, total=2.5))
     with pytest.raises(IncompleteStreamError):
         world.play(chat_of(world).run())
@@ -443,7 +443,7 @@ def test_no_time_is_left_to_ask_again() -> None:
     assert world.elapsed < 2.5
 
 
-def test_a_total_limit_that_struck_is_not_recovered() -> None:
+def test_total_timeout_is_not_recovered() -> None:
     world = World({"message": streams(token(" One"), 11.0)}, timeouts=Timeouts(total=10.0))
     with pytest.raises(TransportTimeoutError) as caught:
         world.play(chat_of(world).run())
@@ -451,20 +451,20 @@ def test_a_total_limit_that_struck_is_not_recovered() -> None:
     assert world.operations == ["create", "message"]
 
 
-# Asked again, where nothing had arrived and the server shows nothing.
+# Sending again, if nothing had arrived and the server has nothing.
 
 
 @pytest.mark.parametrize(
     "answer", [lost(), streams(cut()), says({"message": "Bad Gateway"}, 502)], ids=repr
 )
-def test_where_nothing_had_arrived_the_message_is_asked_again_in_its_place(answer: Answer) -> None:
+def test_message_without_any_answer_is_resent_in_its_place(answer: Answer) -> None:
     world = World(
         {"message": [answer, streams(whole(" New"))], "data": NOTHING},
         timeouts=Timeouts(recovery=0.05),
     )
     assert play(world).text == world.text == " New"
     assert world.operations == ["message", "data", "data", "stop", "message"]
-    # The stop is given the time that it takes, before there is a second generation.
+    # The stop may take its time before a second generation starts.
     assert world.slept[-2] >= 2.0
     first, second = world.bodies("message")
     assert (first["options"]["is_retry"], second["options"]["is_retry"]) == (False, True)
@@ -472,7 +472,7 @@ def test_where_nothing_had_arrived_the_message_is_asked_again_in_its_place(answe
 
 
 @pytest.mark.parametrize("pieces", [(token(" One"), cut()), (token(" One"),), ()])
-def test_where_something_had_arrived_or_the_response_ended_it_is_not_asked_again(
+def test_message_with_a_partial_or_ended_answer_is_not_resent(
     pieces: tuple[Part, ...],
 ) -> None:
     world = World({"message": streams(*pieces), "data": NOTHING}, timeouts=Timeouts(recovery=0.05))
@@ -481,7 +481,7 @@ def test_where_something_had_arrived_or_the_response_ended_it_is_not_asked_again
     assert world.operations.count("message") == 1
 
 
-def test_where_the_server_cannot_be_told_to_stop_it_is_not_asked_again() -> None:
+def test_message_is_not_resent_after_a_failed_stop() -> None:
     world = World(
         {"message": lost(), "data": NOTHING, "stop": lost()}, timeouts=Timeouts(recovery=0.05)
     )
@@ -490,7 +490,7 @@ def test_where_the_server_cannot_be_told_to_stop_it_is_not_asked_again() -> None
     assert world.operations.count("message") == 1
 
 
-# What the server has stored.
+# Stored text.
 
 
 @pytest.mark.parametrize(
@@ -510,7 +510,7 @@ def test_where_the_server_cannot_be_told_to_stop_it_is_not_asked_again() -> None
         (" e\u0301", " e\u0301t", " e\u0301t"),
     ],
 )
-def test_stored_text_that_goes_on(got: str, stored: str, text: str) -> None:
+def test_stored_text_continues_the_received_text(got: str, stored: str, text: str) -> None:
     pieces: list[Part] = [token(got)] if got else []
     world = World(
         {
@@ -535,7 +535,7 @@ def test_stored_text_that_goes_on(got: str, stored: str, text: str) -> None:
         (" \u00e9t", " e\u0301tait"),
     ],
 )
-def test_stored_text_that_does_not_begin_with_what_was_received(got: str, stored: str) -> None:
+def test_different_stored_text_is_an_error(got: str, stored: str) -> None:
     world = World(
         {
             "message": streams(token(got), cut()),
@@ -548,7 +548,7 @@ def test_stored_text_that_does_not_begin_with_what_was_received(got: str, stored
     assert world.operations == ["message", "data"]
 
 
-def test_the_answer_is_known_by_its_id_not_by_its_place() -> None:
+def test_answer_is_found_by_its_id_not_by_its_position() -> None:
     stored = data(
         ("user", "Hi", MESSAGE),
         ("assistant", " One two", RESPONSE),
@@ -559,10 +559,10 @@ def test_the_answer_is_known_by_its_id_not_by_its_place() -> None:
     assert play(world).text == " One two"
 
 
-# Who asks to stop meanwhile, and what the server is told in the end.
+# Concurrent stops, and the final clean-up.
 
 
-def test_stop_in_a_look() -> None:
+def test_stop_during_a_poll() -> None:
     world = World({"message": streams(token(" One"), cut()), "data": lambda _: look()})
     turn = new_turn(world)
 
@@ -575,7 +575,7 @@ def test_stop_in_a_look() -> None:
     assert world.operations == ["message", "data", "stop"]
 
 
-def test_stop_in_a_look_that_is_interrupted_by_it() -> None:
+def test_stop_that_interrupts_a_poll() -> None:
     world = World({"message": streams(token(" One"), cut()), "data": lambda _: look()})
     turn = new_turn(world)
 
@@ -588,7 +588,7 @@ def test_stop_in_a_look_that_is_interrupted_by_it() -> None:
     assert world.operations == ["message", "data", "stop"]
 
 
-def test_stop_between_two_looks() -> None:
+def test_stop_between_polls() -> None:
     world = World({"message": streams(token(" One"), cut()), "data": NOTHING})
     turn = new_turn(world)
 
@@ -601,7 +601,7 @@ def test_stop_between_two_looks() -> None:
     assert world.operations == ["message", "data", "stop"]
 
 
-def test_a_stream_that_was_stopped_is_not_recovered() -> None:
+def test_stopped_stream_is_not_recovered() -> None:
     world = World({"message": streams(token(" One"), cut())})
     turn = new_turn(world)
     world.on_emit = lambda: world.play(turn.stop())
@@ -610,7 +610,7 @@ def test_a_stream_that_was_stopped_is_not_recovered() -> None:
     assert world.operations == ["message", "stop"]
 
 
-def test_a_stop_before_the_first_token_is_not_recovered_nor_retried() -> None:
+def test_stop_before_the_first_token_is_not_recovered_or_retried() -> None:
     # The server closes the connection without a response [28_stop_variants].
     world = World({"message": lambda _: stop()})
     turn = new_turn(world)
@@ -624,8 +624,8 @@ def test_a_stop_before_the_first_token_is_not_recovered_nor_retried() -> None:
     assert world.operations == ["message", "stop"]
 
 
-def test_a_reader_that_deletes_has_told_the_server_to_stop_before() -> None:
-    # Another thread's stop is under way, and has not arrived, when the next token comes.
+def test_reader_notifies_the_server_before_deleting() -> None:
+    # Another thread's stop is in progress, but has not arrived, when the next token comes.
     world = World({"message": streams(token(" One"), token(" two"))})
     operation = chat_of(world)
     stopping: list[Flow[None]] = []
@@ -640,7 +640,7 @@ def test_a_reader_that_deletes_has_told_the_server_to_stop_before() -> None:
     stopping[0].close()
 
 
-def test_a_chat_whose_answer_was_recovered_is_deleted_and_not_stopped() -> None:
+def test_recovered_chat_is_deleted_without_a_stop() -> None:
     world = World({"message": streams(token(" One"), cut()), "data": STORED})
     operation = chat_of(world)
     assert world.play(operation.run()).text == " One two three"
@@ -648,7 +648,7 @@ def test_a_chat_whose_answer_was_recovered_is_deleted_and_not_stopped() -> None:
     assert world.operations == ["create", "message", "data", "delete"]
 
 
-def test_a_chat_whose_answer_was_not_found_is_stopped_and_deleted() -> None:
+def test_unrecovered_chat_is_stopped_and_deleted() -> None:
     world = World(
         {"message": streams(token(" One"), cut()), "data": NOTHING},
         timeouts=Timeouts(recovery=0.05),
@@ -664,7 +664,7 @@ def test_a_chat_whose_answer_was_not_found_is_stopped_and_deleted() -> None:
     ("client", "call", "recovered"),
     [(None, None, True), (True, False, False), (False, None, False), (False, True, True)],
 )
-def test_the_calls_word_counts_before_the_clients(
+def test_recover_of_the_call_overrides_the_client(
     client: bool | None, call: bool | None, recovered: bool
 ) -> None:
     world = World({"message": streams(token(" One"), cut()), "data": STORED}, recover=client)
@@ -676,8 +676,8 @@ def test_the_calls_word_counts_before_the_clients(
     assert world.operations.count("message") == 1
 
 
-def test_a_session_forgotten_meanwhile_does_not_ask_again() -> None:
-    # The data of a session that the server does not know is refused in its node [13_data_json].
+def test_forgotten_session_does_not_prevent_recovery() -> None:
+    # For an unknown session, the response is a 200 with an error in a node [13_data_json].
     world = World(
         {
             "message": streams(token(" One"), cut()),
@@ -688,11 +688,11 @@ def test_a_session_forgotten_meanwhile_does_not_ask_again() -> None:
     assert world.operations == ["message", "data", "data"]
 
 
-def test_a_whole_answer_needs_no_recovery_whatever_becomes_of_its_connection() -> None:
+def test_complete_answer_is_not_recovered() -> None:
     world = World({"message": streams(whole(" One", " two"), cut())})
     reply = play(world)
     assert (reply.text, reply.recovered, reply.finish_reason) == (" One two", False, "eos_token")
 
 
-def test_hello_is_what_the_recordings_say() -> None:
+def test_hello_matches_the_recordings() -> None:
     assert RECORDINGS[0].full == RECORDINGS[0].stored == HELLO

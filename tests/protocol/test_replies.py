@@ -57,12 +57,12 @@ def failure(head: Head, body: bytes, request: Request = CREATE) -> StatusError:
     return caught.value
 
 
-# Every error that was captured.
+# Every captured error.
 
 FAILED = "Request failed during generation: Server error: boom"
 REFUSALS = [e for e in everything() if e.status is not None and e.status >= 400 and e.status != 424]
 
-# By status, and where that is not enough by the beginning of the message.
+# By status, and if needed by the start of the message.
 CAPTURED: dict[tuple[int, str], type[StatusError]] = {
     (403, "Non-JSON form requests need to have a referer"): ForbiddenError,
     (403, "Invalid referer for POST request"): ForbiddenError,
@@ -97,7 +97,7 @@ CAPTURED: dict[tuple[int, str], type[StatusError]] = {
 
 
 @pytest.mark.parametrize("exchange", REFUSALS, ids=str)
-def test_a_captured_refusal_gets_its_class_and_the_servers_words(exchange: Exchange) -> None:
+def test_captured_rejection_has_its_class_and_message(exchange: Exchange) -> None:
     error = failure(exchange.head, exchange.body, exchange.request)
 
     assert type(error) is CAPTURED[exchange.head.status, error.message]
@@ -108,7 +108,7 @@ def test_a_captured_refusal_gets_its_class_and_the_servers_words(exchange: Excha
     assert error.retry_after is None
 
 
-def test_a_captured_failure_of_the_model_server_is_a_generation_error() -> None:
+def test_captured_model_server_failure_is_a_generation_error() -> None:
     for exchange in everything():
         if exchange.status == 424:
             with pytest.raises(GenerationError, match=f"answered 424: {FAILED}") as caught:
@@ -126,17 +126,17 @@ def test_a_captured_failure_of_the_model_server_is_a_generation_error() -> None:
         (400, "validation", InvalidRequestError),
     ],
 )
-def test_the_kind_of_a_failure_decides(status: int, kind: str, cls: type[H2oError]) -> None:
+def test_error_class_depends_on_the_error_type(status: int, kind: str, cls: type[H2oError]) -> None:
     assert type(status_error(status, "x", kind=kind)) is cls
 
 
-def test_every_kind_of_refusal_was_captured() -> None:
+def test_every_kind_of_rejection_is_captured() -> None:
     found = {(e.status, error_message(e.body)[0]) for e in REFUSALS}
     assert found == set(CAPTURED)
 
 
 @pytest.mark.parametrize("exchange", [e for e in everything() if e.status in (302, 308)], ids=str)
-def test_a_captured_redirect_where_none_belongs_is_an_error(exchange: Exchange) -> None:
+def test_captured_unexpected_redirect_is_an_error(exchange: Exchange) -> None:
     with pytest.raises(RedirectError) as caught:
         check_status(exchange.head, exchange.body, exchange.request)
     assert caught.value.status == exchange.status
@@ -145,7 +145,7 @@ def test_a_captured_redirect_where_none_belongs_is_an_error(exchange: Exchange) 
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 299])
-def test_a_success_is_none(status: int) -> None:
+def test_success_status_raises_nothing(status: int) -> None:
     check_status(Head(status, ()), b"", CREATE)
 
 
@@ -173,7 +173,7 @@ def test_a_success_is_none(status: int) -> None:
     ],
 )
 @pytest.mark.parametrize("body", [b"", b"words", b"<!doctype html><html>", b"\xff\xfe"])
-def test_the_status_alone_decides_where_the_body_says_nothing(
+def test_status_decides_if_the_body_has_no_message(
     status: int, cls: type[StatusError], body: bytes
 ) -> None:
     error = failure(Head(status, ()), body)
@@ -206,13 +206,11 @@ def test_the_status_alone_decides_where_the_body_says_nothing(
         (b"\xff", "\ufffd", ""),
     ],
 )
-def test_the_message_is_found_in_each_of_the_six_shapes_and_in_none(
-    body: bytes, message: str, kind: str
-) -> None:
+def test_message_is_found_in_each_body_format(body: bytes, message: str, kind: str) -> None:
     assert error_message(body) == (message, kind)
 
 
-def test_an_endless_message_is_cut_in_the_text_of_an_error() -> None:
+def test_long_message_is_truncated_in_the_error() -> None:
     for body in (b"x" * 60_000, json.dumps({"error": "x" * 60_000}).encode(), b"[" * 60_000):
         assert len(str(failure(Head(500, ()), body))) < 700
 
@@ -235,11 +233,11 @@ def test_an_endless_message_is_cut_in_the_text_of_an_error() -> None:
         (405, b"", "base URL"),
     ],
 )
-def test_an_error_says_what_to_do_next(status: int, body: bytes, words: str) -> None:
+def test_error_gives_advice(status: int, body: bytes, words: str) -> None:
     assert words in str(failure(Head(status, ()), body))
 
 
-def test_the_modals_words_mean_the_modal_at_405_only() -> None:
+def test_terms_message_counts_only_with_status_405() -> None:
     assert type(failure(Head(405, ()), MODAL.encode())) is TermsNotAcceptedError
     assert type(failure(Head(403, ()), MODAL.encode())) is ForbiddenError
 
@@ -270,19 +268,19 @@ def test_the_modals_words_mean_the_modal_at_405_only() -> None:
         ("Fri, 20 Nov 2026 16:59:14 +99999999999999999999", None),
     ],
 )
-def test_retry_after_is_seconds_or_a_date(value: str, seconds: float | None) -> None:
+def test_retry_after_may_be_seconds_or_a_date(value: str, seconds: float | None) -> None:
     head = Head(429, (("date", "Fri, 20 Nov 2026 16:58:14 GMT"), ("retry-after", value)))
     assert retry_after(head) == seconds
     assert failure(head, b"").retry_after == seconds
 
 
-def test_an_endless_retry_after_is_a_number_all_the_same() -> None:
+def test_very_long_retry_after_is_a_number() -> None:
     seconds = retry_after(Head(429, (("retry-after", "9" * 10_000),)))
     assert seconds is not None
     assert seconds > 10**8
 
 
-def test_a_date_without_a_date_to_measure_it_by_says_nothing() -> None:
+def test_retry_after_date_needs_a_date_header() -> None:
     assert retry_after(Head(429, (("retry-after", "Fri, 20 Nov 2026 16:59:14 GMT"),))) is None
 
 
@@ -295,7 +293,7 @@ def test_a_date_without_a_date_to_measure_it_by_says_nothing() -> None:
         ).map("".join),
     )
 )
-def test_any_retry_after_is_seconds_or_nothing(value: str) -> None:
+def test_any_retry_after_is_seconds_or_none(value: str) -> None:
     head = Head(503, (("date", "Fri, 20 Nov 2026 16:58:14 GMT"), ("retry-after", value)))
     seconds = retry_after(head)
     assert seconds is None or seconds >= 0
@@ -324,7 +322,7 @@ def test_any_retry_after_is_seconds_or_nothing(value: str) -> None:
         (SETTINGS, "", None),
     ],
 )
-def test_a_redirect_suggests_the_base_url_that_it_leads_to(
+def test_redirect_error_suggests_the_base_url(
     request_: Request, location: str, base_url: str | None
 ) -> None:
     assert other_base_url(location, request_) == base_url
@@ -337,7 +335,7 @@ def test_a_redirect_suggests_the_base_url_that_it_leads_to(
         assert f"use the base URL {base_url}" in str(caught.value)
 
 
-# The settings.
+# Settings.
 
 
 @pytest.mark.parametrize(
@@ -349,7 +347,7 @@ def test_a_redirect_suggests_the_base_url_that_it_leads_to(
     ],
     ids=str,
 )
-def test_captured_settings_that_were_taken(exchange: Exchange) -> None:
+def test_captured_accepted_settings(exchange: Exchange) -> None:
     read_settings(exchange.head, exchange.body, exchange.request)
 
 
@@ -358,13 +356,13 @@ def test_captured_settings_that_were_taken(exchange: Exchange) -> None:
     [e for e in REFUSALS if e.path == "/settings" and e.method == "POST"],
     ids=str,
 )
-def test_captured_settings_that_were_refused(exchange: Exchange) -> None:
+def test_captured_rejected_settings(exchange: Exchange) -> None:
     with pytest.raises(StatusError):
         read_settings(exchange.head, exchange.body, exchange.request)
 
 
 @pytest.mark.parametrize("location", ["https://host/chat/", "/chat/", "", "//host/x"])
-def test_a_303_to_our_own_origin_is_success(location: str) -> None:
+def test_303_to_our_own_origin_is_success(location: str) -> None:
     read_settings(Head(303, (("location", location),)), b"", SETTINGS)
 
 
@@ -382,7 +380,7 @@ def test_a_303_to_our_own_origin_is_success(location: str) -> None:
         (308, "https://host/chat/settings"),
     ],
 )
-def test_any_other_redirect_of_the_settings_is_an_error(status: int, location: str) -> None:
+def test_other_redirects_of_the_settings_are_errors(status: int, location: str) -> None:
     with pytest.raises(RedirectError) as caught:
         read_settings(Head(status, (("location", location),)), b"", SETTINGS)
     assert caught.value.location == location
@@ -399,7 +397,7 @@ def test_any_other_redirect_of_the_settings_is_an_error(status: int, location: s
         ({"type": "error", "status": True}, 500, ServerError),
     ],
 )
-def test_an_error_inside_a_200_is_an_error(
+def test_error_inside_a_200_is_raised(
     value: dict[str, Any], status: int, cls: type[StatusError]
 ) -> None:
     with pytest.raises(cls) as caught:
@@ -410,15 +408,15 @@ def test_an_error_inside_a_200_is_an_error(
 @pytest.mark.parametrize(
     "body", [b"", b"<html>", b"[]", b"{}", b'{"type":7}', b'{"type":"data"}', b"\xff", b"[" * 9999]
 )
-def test_settings_that_are_answered_with_something_else_are_a_protocol_error(body: bytes) -> None:
+def test_unexpected_reply_to_settings_is_a_protocol_error(body: bytes) -> None:
     with pytest.raises(ProtocolError, match="status 200, text/x"):
         read_settings(Head(200, (("content-type", "text/x"),)), body, SETTINGS)
 
 
-# A new conversation.
+# New conversations.
 
 
-def test_the_captured_id_is_read() -> None:
+def test_captured_conversation_id_is_read() -> None:
     exchange = scenario("01_happy_path")[1]
     found = read_created(exchange.head, exchange.body, exchange.request).id
     assert found == "6b007c261090eb6ec94d77d0"
@@ -449,40 +447,40 @@ def test_the_captured_id_is_read() -> None:
         {"a": 1},
     ],
 )
-def test_an_id_that_could_lead_elsewhere_is_refused(hostile: object) -> None:
+def test_unsafe_conversation_id_is_rejected(hostile: object) -> None:
     with pytest.raises(ProtocolError, match="new conversation"):
         read_created(*answer({"conversationId": hostile}), CREATE)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'"6b007c"', b"\xff"])
-def test_a_success_without_an_id_is_a_protocol_error(body: bytes) -> None:
+def test_success_without_an_id_is_a_protocol_error(body: bytes) -> None:
     with pytest.raises(ProtocolError, match="no content type"):
         read_created(Head(200, ()), body, CREATE)
 
 
-def test_a_refused_conversation_is_the_status_error() -> None:
+def test_rejected_creation_is_a_status_error() -> None:
     with pytest.raises(TermsNotAcceptedError):
         read_created(*answer({"error": MODAL}, 405), CREATE)
 
 
-# The rest.
+# Other replies.
 
 
-def test_an_answer_without_content_may_hold_anything() -> None:
+def test_body_of_an_empty_reply_is_ignored() -> None:
     check_status(Head(200, ()), b"<html>", DELETE)
     with pytest.raises(NotFoundError):
         check_status(Head(404, ()), b"", DELETE)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "GZIP", "deflate, gzip", "x" * 9999])
-def test_a_compressed_answer_is_refused(encoding: str) -> None:
+def test_compressed_reply_is_rejected(encoding: str) -> None:
     with pytest.raises(ProtocolError, match="compressed") as caught:
         is_plain(Head(200, (("content-encoding", encoding),)))
     assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize("encoding", ["", "identity", " Identity "])
-def test_an_answer_that_is_not_compressed_is_taken(encoding: str) -> None:
+def test_identity_encoding_is_accepted(encoding: str) -> None:
     assert is_plain(Head(200, (("content-encoding", encoding),)))
     assert is_plain(Head(200, ()))
 
@@ -505,7 +503,7 @@ JSON = st.recursive(
     body=st.binary(max_size=30) | JSON.map(lambda value: json.dumps(value).encode()),
     location=st.text(max_size=20) | st.sampled_from(["//[", "https://h/settings", "http://:x"]),
 )
-def test_any_answer_is_read_or_an_error_of_ours(status: int, body: bytes, location: str) -> None:
+def test_any_reply_is_read_or_a_typed_error(status: int, body: bytes, location: str) -> None:
     head = Head(status, (("location", location), ("retry-after", location)))
     for request, reader in (
         (SETTINGS, read_settings),

@@ -30,7 +30,7 @@ from h2o_client.protocol.retries import (
 )
 
 
-def test_the_defaults() -> None:
+def test_default_retries() -> None:
     assert Retries() == Retries(attempts=4, budget=30.0, base=0.5, cap=8.0)
 
 
@@ -51,16 +51,14 @@ def test_the_defaults() -> None:
         (0, 1.0, 60.0, 60.0),
     ],
 )
-def test_the_delay_doubles_up_to_a_cap_and_is_not_less_than_what_the_server_asks(
+def test_delay_doubles_up_to_a_cap_and_respects_retry_after(
     attempt: int, draw: float, retry_after: float | None, delay: float
 ) -> None:
     assert Retries().delay(attempt, draw, retry_after) == delay
 
 
 @given(st.integers(0, 100), st.floats(0, 1), st.none() | st.floats(0, 1e9))
-def test_the_delay_is_within_its_bounds(
-    attempt: int, draw: float, retry_after: float | None
-) -> None:
+def test_delay_is_within_its_limits(attempt: int, draw: float, retry_after: float | None) -> None:
     delay = Retries().delay(attempt, draw, retry_after)
     assert (retry_after or 0.0) <= delay <= max(8.0, retry_after or 0.0)
 
@@ -82,7 +80,7 @@ def test_the_delay_is_within_its_bounds(
         ({"cap": float("nan")}, ValueError),
     ],
 )
-def test_what_cannot_be_meant_is_refused(arguments: dict[str, Any], error: type[Exception]) -> None:
+def test_invalid_retries_are_rejected(arguments: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         Retries(**arguments)
 
@@ -99,29 +97,29 @@ def failure(retry_after: float | None = None) -> StatusError:
     return OverloadedError("x", status=503, retry_after=retry_after)
 
 
-def test_the_attempts_are_counted() -> None:
+def test_attempts_are_counted() -> None:
     state = state_of(Retries(attempts=2))
     assert [state.next_delay(failure()) for _ in range(4)] == [0.5, 1.0, None, None]
 
 
-def test_the_defaults_survive_a_restart_of_three_seconds_whatever_is_drawn() -> None:
+def test_defaults_survive_a_restart_of_three_seconds() -> None:
     rejected = TransportError("x", sent=False)
     least, most = state_of(Retries(), draw=0.0), state_of(Retries(), draw=1.0)
     assert sum(iter(lambda: least.next_delay(rejected) or 0.0, 0.0)) > 3.0
     assert sum(iter(lambda: most.next_delay(rejected) or 0.0, 0.0)) < 10.0
 
 
-def test_no_attempts_are_no_retries() -> None:
+def test_zero_attempts_disable_retries() -> None:
     assert state_of(Retries(attempts=0)).next_delay(failure()) is None
 
 
-def test_the_time_waited_is_bounded_by_the_budget() -> None:
+def test_budget_limits_the_total_wait() -> None:
     state = state_of(Retries(attempts=100, budget=5.0))
     assert [state.next_delay(failure()) for _ in range(4)] == [0.5, 1.0, 2.0, None]
     assert state.patience == (97, 1.5)
 
 
-def test_where_the_server_asks_for_more_than_the_budget_the_error_is_raised_at_once() -> None:
+def test_retry_after_beyond_the_budget_raises_immediately() -> None:
     state = state_of(Retries())
     assert state.next_delay(failure(30.5)) is None
     assert state.next_delay(failure(30.0)) == 30.0
@@ -132,7 +130,7 @@ def own_limit(retry_after: float | None = None) -> RateLimitError:
     return RateLimitError("x", status=429, message=OWN_LIMIT, retry_after=retry_after)
 
 
-def test_the_services_own_limit_is_waited_out_once_where_the_budget_allows_it() -> None:
+def test_own_rate_limit_is_waited_for_once_within_the_budget() -> None:
     assert state_of(Retries()).next_delay(own_limit()) is None
 
     state = state_of(Retries(budget=500.0))
@@ -143,7 +141,7 @@ def test_the_services_own_limit_is_waited_out_once_where_the_budget_allows_it() 
     assert state_of(Retries(budget=500.0)).next_delay(own_limit(150.0)) == 150.0
 
 
-def test_the_caller_is_told_before_each_wait() -> None:
+def test_on_retry_is_called_before_each_wait() -> None:
     told: list[Retry] = []
     notes: list[str] = []
     state = state_of(Retries(attempts=2, on_retry=told.append), notes)
@@ -186,11 +184,11 @@ def test_the_caller_is_told_before_each_wait() -> None:
     ],
     ids=lambda value: repr(value) if isinstance(value, H2oError) else str(value),
 )
-def test_what_a_failed_request_may_have_done(error: H2oError, outcome: Outcome) -> None:
+def test_outcome_of_a_failed_request(error: H2oError, outcome: Outcome) -> None:
     assert outcome_of(error) is outcome
 
 
-def test_the_services_own_limit_is_known_by_its_words() -> None:
+def test_own_rate_limit_is_recognised_by_its_message() -> None:
     assert is_own_limit(own_limit())
     assert not is_own_limit(RateLimitError("x", status=429, message="slow down"))
     assert not is_own_limit(failure())

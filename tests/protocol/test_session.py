@@ -12,14 +12,14 @@ OURS = "8f865e55-c1d9-405d-860b-4b2de8fb56a0"
 OTHER = "11111111-2222-4333-8444-555555555555"
 
 
-def test_a_new_session_has_the_value_that_was_chosen_for_it() -> None:
+def test_new_session_has_the_chosen_value() -> None:
     session = Session(None, OURS)
     assert session.cookie == f"hf-chat={OURS}"
     assert session.export() == OURS
     assert not session.accepted
 
 
-def test_a_session_taken_up_counts_as_accepted() -> None:
+def test_resumed_session_counts_as_accepted() -> None:
     session = Session(OTHER, OURS)
     assert session.cookie == f"hf-chat={OTHER}"
     assert session.accepted
@@ -36,14 +36,14 @@ def test_a_session_taken_up_counts_as_accepted() -> None:
         ("x" * 512, "hf-chat", "x" * 512),
     ],
 )
-def test_a_session_can_be_taken_up_as_it_was_given(text: str, name: str, value: str) -> None:
+def test_session_can_be_resumed_from_any_form(text: str, name: str, value: str) -> None:
     assert parse_session(text) == (name, value)
     again = Session(Session(text, OURS).export(), OURS)
     assert (again.name, again.value) == (name, value)
 
 
 @given(st.text(alphabet='ab="; ,\\\x00é-', max_size=12))
-def test_a_session_that_is_taken_comes_back_the_same(text: str) -> None:
+def test_exported_session_can_be_resumed(text: str) -> None:
     try:
         session = Session(text, OURS)
     except ValueError:
@@ -69,25 +69,25 @@ def test_a_session_that_is_taken_comes_back_the_same(text: str) -> None:
         "secret" + "x" * 512,
     ],
 )
-def test_what_can_be_no_cookie_is_refused_and_not_repeated(text: str) -> None:
+def test_invalid_session_is_rejected_and_not_shown(text: str) -> None:
     with pytest.raises(ValueError, match="session is not valid") as caught:
         Session(text, OURS)
     assert "ecret" not in repr(caught.value)
 
 
 @pytest.mark.parametrize("text", [7, b"secret", OURS.encode()])
-def test_what_is_no_text_is_refused_and_not_repeated(text: object) -> None:
+def test_session_of_a_wrong_type_is_rejected_and_not_shown(text: object) -> None:
     with pytest.raises(TypeError, match="session must be a string") as caught:
         Session(cast("str", text), OURS)
     assert "secret" not in repr(caught.value)
 
 
-def test_the_session_id_is_not_shown() -> None:
+def test_repr_does_not_show_the_session_id() -> None:
     session = Session(OURS, OTHER)
     assert repr(session) == str(session) == "<Session accepted=True>"
 
 
-# What Set-Cookie says of it.
+# The session in Set-Cookie.
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_the_session_id_is_not_shown() -> None:
         ([f"na me={OTHER}; HttpOnly", f"na\r\nme={OURS}"], f"hf-chat={OURS}"),
     ],
 )
-def test_the_session_is_the_cookie_that_echoes_ours_else_the_http_only_uuid(
+def test_session_is_the_echoed_cookie_or_the_http_only_uuid(
     set_cookies: list[str], cookie: str
 ) -> None:
     session = Session(None, OURS)
@@ -117,7 +117,7 @@ def test_the_session_is_the_cookie_that_echoes_ours_else_the_http_only_uuid(
 
 
 @pytest.mark.parametrize("name", ["01_happy_path", "21_cookie", "26_own_cookie"])
-def test_the_captured_cookie_is_adopted(name: str) -> None:
+def test_captured_cookie_is_adopted(name: str) -> None:
     (found, *_) = (
         value
         for exchange in scenario(name)
@@ -130,7 +130,7 @@ def test_the_captured_cookie_is_adopted(name: str) -> None:
     assert session.cookie == found.partition(";")[0]
 
 
-def test_the_model_servers_own_cookie_is_not_the_session() -> None:
+def test_cookie_of_the_model_server_is_not_the_session() -> None:
     cookies = [
         value
         for key, value in scenario("05_upstream_gzip_header")[2].headers

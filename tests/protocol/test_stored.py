@@ -34,7 +34,7 @@ FALCON_7B = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-7b-v3"
 
 
 def body(scenario: str, name: str) -> bytes:
-    """The body of the last exchange of that name."""
+    """Return the body of the last exchange with a name."""
     return named(scenario, name).body
 
 
@@ -49,7 +49,7 @@ def page(*nodes: Any) -> bytes:
 
 
 def flat(value: Any) -> dict[str, Any]:
-    """A node of this value, as plain as the form allows: nothing is shared."""
+    """Encode a value as a node in the simplest form, without sharing."""
     entries: list[Any] = []
 
     def add(thing: Any) -> int:
@@ -67,7 +67,7 @@ def flat(value: Any) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """A value as the captures' readable view has it."""
+    """Convert a value to the form of the captures' readable view."""
     if isinstance(value, datetime):
         return {"$Date": [value.isoformat(timespec="milliseconds").replace("+00:00", "Z")]}
     if isinstance(value, dict):
@@ -77,7 +77,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def test_captured_bodies_are_read_as_their_readable_view() -> None:
+def test_captured_bodies_match_their_readable_view() -> None:
     seen = 0
     for exchange in everything():
         if not isinstance(exchange.decoded, list):
@@ -88,7 +88,7 @@ def test_captured_bodies_are_read_as_their_readable_view() -> None:
         except StatusError:
             assert "error" in json.dumps(view)
             continue
-        # Some views leave out nodes that loaded nothing, or fields of no interest there.
+        # Some views omit nodes without data, or irrelevant fields.
         view = [node for node in view if node and node != {"type": "skip"}]
         found = plain([node for node in nodes if node is not None])
         for part, whole in zip(view, found, strict=True):
@@ -97,7 +97,7 @@ def test_captured_bodies_are_read_as_their_readable_view() -> None:
     assert seen > 50
 
 
-def test_captured_bodies_are_pages_or_refusals() -> None:
+def test_captured_bodies_are_pages_or_errors() -> None:
     kinds: dict[str, int] = {}
     for name, content in bodies():
         reader = read_root if '"messages":' not in content.decode() else read_conversation
@@ -111,7 +111,7 @@ def test_captured_bodies_are_pages_or_refusals() -> None:
     assert {"ServerError", "RedirectError"} <= set(kinds)
 
 
-def test_root() -> None:
+def test_root_is_read() -> None:
     root = read_root(body("13_data_json", "GET /__data.json"))
     assert [model.id for model in root.models] == [FALCON_40B, FALCON_7B]
     model = root.models[0]
@@ -150,12 +150,12 @@ def test_root_without_session() -> None:
     assert root.settings.terms_accepted_at is None
 
 
-def test_root_whose_page_was_skipped() -> None:
+def test_root_with_a_skipped_page() -> None:
     root = read_root(body("13_data_json", "GET /__data.json?x-sveltekit-invalidated=10"))
     assert len(root.models) == 2
 
 
-def test_settings_stored() -> None:
+def test_stored_settings_are_read() -> None:
     def share(name: str) -> bool:
         content = body("02b_settings_stored", f"{name}: GET /__data.json")
         return read_root(content).settings.share_conversations
@@ -164,7 +164,7 @@ def test_settings_stored() -> None:
     assert not share("share absent")
 
 
-def test_conversation() -> None:
+def test_conversation_is_read() -> None:
     found = read_conversation(body("13_data_json", "GET conversation __data.json"))
     asked = datetime(2026, 11, 20, 17, 0, 6, 851000, tzinfo=UTC)
     answered = datetime(2026, 11, 20, 17, 0, 7, 70000, tzinfo=UTC)
@@ -201,18 +201,18 @@ def test_conversation_of_a_removed_model() -> None:
 
 
 @pytest.mark.parametrize(("vote", "score"), [("1", 1), ("-1", -1), ("0", None)])
-def test_votes(vote: str, score: int | None) -> None:
+def test_votes_are_read(vote: str, score: int | None) -> None:
     found = read_conversation(body("12_vote_and_prompt", f"data after vote {vote}"))
     assert [message.score for message in found.messages] == [None, score]
 
 
-def test_web_search_id() -> None:
+def test_web_search_id_is_read() -> None:
     found = read_conversation(body("16_web_search", "GET conversation __data.json"))
     ids = [message.web_search_id for message in found.messages]
     assert ids == [None, "6b007ca61090eb6ec94d784e"]
 
 
-def test_stopped_answer() -> None:
+def test_stopped_answer_is_read() -> None:
     found = read_conversation(body("28_stop_variants", "stored"))
     assert found.messages[1].content == " Hello"
     assert not found.messages[1].partial
@@ -225,13 +225,13 @@ def test_disconnected_answer_is_stored_later() -> None:
     assert later.messages[1].content.endswith(" slow59")
 
 
-def test_shared() -> None:
+def test_shared_conversation_is_read() -> None:
     found = read_conversation(body("10_share", "GET /r/{id}/__data.json, no cookie"))
     assert found.title == "Untitled 1"
     assert [str(message) for message in found.messages] == ["Share this 👋", HELLO]
 
 
-def test_unknown_share() -> None:
+def test_unknown_share_is_an_error() -> None:
     with pytest.raises(NotFoundError) as caught:
         read_conversation(body("10_share", "GET /r/unknown/__data.json"))
     assert caught.value.message == "Conversation not found"
@@ -245,24 +245,26 @@ def test_unknown_share() -> None:
         ("no cookie", ForbiddenError, 403, "You don't have access to this conversation."),
     ],
 )
-def test_refusals(name: str, error: type[StatusError], status: int, message: str) -> None:
+def test_error_nodes_are_raised(
+    name: str, error: type[StatusError], status: int, message: str
+) -> None:
     with pytest.raises(error) as caught:
         read_conversation(body("13_data_json", name))
     assert caught.value.status == status
     assert caught.value.message.startswith(message)
     assert message in caught.value.body
-    # The layout's data, other conversations' titles in it, is none of the error's business.
+    # The layout's data, with titles of other conversations, must not appear in the error.
     assert "conversations" not in caught.value.body
 
 
-def test_redirect() -> None:
+def test_redirect_is_an_error() -> None:
     with pytest.raises(RedirectError) as caught:
         read_root(body("13_data_json", "GET /__data.json?model="))
     assert caught.value.location == "/"
     assert 300 <= caught.value.status < 400
 
 
-def test_redirect_with_a_status() -> None:
+def test_redirect_with_a_status_is_an_error() -> None:
     with pytest.raises(RedirectError) as caught:
         read_root(b'{"type":"redirect","status":307,"location":"/login"}')
     assert caught.value.status == 307
@@ -278,7 +280,7 @@ def test_redirect_with_a_status() -> None:
         (page({"bad": 1}, {"type": "error", "error": {"message": "y"}, "status": 410}), 410, "y"),
     ],
 )
-def test_errors_in_other_places(content: bytes, status: int, message: str) -> None:
+def test_error_in_any_node_is_raised(content: bytes, status: int, message: str) -> None:
     with pytest.raises(StatusError) as caught:
         read_nodes(content)
     assert caught.value.status == status
@@ -302,7 +304,7 @@ CONVERSATION: dict[str, Any] = {
 
 
 def changed(value: Any, path: str, new: Any) -> Any:
-    """A deep copy with one part replaced; ... removes it."""
+    """Return a deep copy with one part replaced; `...` removes it."""
     result = copy.deepcopy(value)
     *parents, last = [int(p) if p.isdigit() else p for p in path.split(".")]
     part = result
@@ -315,7 +317,7 @@ def changed(value: Any, path: str, new: Any) -> Any:
     return result
 
 
-def test_least_root() -> None:
+def test_minimal_root_is_read() -> None:
     root = read_root(page(flat(ROOT)))
     assert root.models[0].display_name == "m"
     assert root.models[0].description is None
@@ -323,7 +325,7 @@ def test_least_root() -> None:
     assert root.settings.search_enabled is False
 
 
-def test_least_conversation() -> None:
+def test_minimal_conversation_is_read() -> None:
     found = read_conversation(page(None, flat(CONVERSATION)))
     assert found.messages == (Message(role="user", content="hi"),)
 
@@ -344,7 +346,7 @@ def test_unknown_fields_and_nodes_are_ignored() -> None:
         "conversations.0", "conversations.0.id", "conversations.0.title", "conversations.0.model",
     ],
 )  # fmt: skip
-def test_wrong_root(path: str, new: Any) -> None:
+def test_invalid_root_is_a_protocol_error(path: str, new: Any) -> None:
     good: dict[str, tuple[type, ...]] = {
         "models": (list,),
         "conversations": (list,),
@@ -380,7 +382,7 @@ def test_wrong_root(path: str, new: Any) -> None:
         ("settings.searchEnabled", "false"),
     ],
 )
-def test_wrong_optional_fields_of_root(path: str, new: Any) -> None:
+def test_invalid_optional_fields_of_root_are_ignored(path: str, new: Any) -> None:
     with pytest.raises(ProtocolError):
         read_root(page(flat(changed(ROOT, path, new))))
 
@@ -408,7 +410,7 @@ def test_wrong_optional_fields_of_root(path: str, new: Any) -> None:
         ("messages.0.webSearchId", 5),
     ],
 )
-def test_wrong_conversation(path: str, new: Any) -> None:
+def test_invalid_stored_conversation_is_a_protocol_error(path: str, new: Any) -> None:
     with pytest.raises(ProtocolError) as caught:
         read_conversation(page(flat(ROOT), flat(changed(CONVERSATION, path, new))))
     assert "this protocol" in str(caught.value)
@@ -444,7 +446,7 @@ def test_wrong_conversation(path: str, new: Any) -> None:
         b"9" * 5000,
     ],
 )
-def test_no_data_json(content: bytes) -> None:
+def test_other_content_is_a_protocol_error(content: bytes) -> None:
     for reader in (read_root, read_conversation, read_conversation):
         with pytest.raises(ProtocolError) as caught:
             reader(content)
@@ -476,7 +478,7 @@ nodes = st.fixed_dictionaries(
     json_values
     | st.lists(nodes | json_values, max_size=3).map(lambda n: {"type": "data", "nodes": n})
 )
-def test_anything_is_read_or_one_of_our_errors(value: Any) -> None:
+def test_any_content_is_read_or_a_typed_error(value: Any) -> None:
     content = json.dumps(value).encode()
     for reader in (read_root, read_conversation):
         with contextlib.suppress(ProtocolError, StatusError):
@@ -484,14 +486,14 @@ def test_anything_is_read_or_one_of_our_errors(value: Any) -> None:
 
 
 @given(st.integers(0, 3000))
-def test_cut_bodies(length: int) -> None:
+def test_truncated_body_is_an_error(length: int) -> None:
     whole = body("13_data_json", "GET conversation __data.json").rstrip()
     if length < len(whole):
         with pytest.raises(ProtocolError):
             read_conversation(whole[:length])
 
 
-def test_values_pickle_copy_and_hash() -> None:
+def test_values_can_be_pickled_copied_and_hashed() -> None:
     root = read_root(body("13_data_json", "GET /__data.json"))
     assert pickle.loads(pickle.dumps(root)) == root
     assert copy.deepcopy(root) == root

@@ -1,4 +1,4 @@
-"""What has come may be taken as texts and as tokens, in turn: none is lost, none comes twice."""
+"""Received text can be read as texts and as tokens alternately, without loss or repetition."""
 
 import itertools
 import json
@@ -24,7 +24,7 @@ def event(token: Token) -> bytes:
 
 
 class Shell:
-    """Takes from what has arrived, and reads a chunk where there is nothing left."""
+    """Takes what has arrived, and reads a chunk when nothing is left."""
 
     def __init__(self, chunks: list[bytes], *, pumps: bool) -> None:
         self._chunks = iter(chunks)
@@ -69,7 +69,7 @@ class Shell:
 )
 @example([SHOWN] * 6, [1, 2, 3] * 4, [True, True, False, True, False, False] * 3, True)
 @example([SHOWN, SPECIAL, SHOWN, EMPTY, SPECIAL, SHOWN], [5] * 12, [True, False] * 7, False)
-def test_texts_and_tokens_in_turn(
+def test_texts_and_tokens_can_be_read_alternately(
     kinds: list[str], sizes: list[int], as_text: list[bool], pumps: bool
 ) -> None:
     tokens = [token_of(number, kind) for number, kind in enumerate(kinds)]
@@ -84,7 +84,7 @@ def test_texts_and_tokens_in_turn(
             assert shell.token() == next(left, None)
 
 
-def test_what_is_shown() -> None:
+def test_special_and_empty_tokens_are_not_shown() -> None:
     assert is_shown(Token(1, " "))
     assert not is_shown(Token(1, ""))
     assert not is_shown(Token(1, "</s>", special=True))

@@ -32,7 +32,7 @@ def read(data: bytes, cuts: list[int] | None = None) -> tuple[list[WebSearchEntr
     return entries, parser.result
 
 
-def test_captured_chunks() -> None:
+def test_captured_search_is_read() -> None:
     parser = WebSearchParser()
     chunks = CAPTURED.chunks
     assert parser.feed(chunks[0]) == [QUERY]
@@ -54,19 +54,19 @@ def test_captured_chunks() -> None:
     parser.finish()
 
 
-def test_captured_failure_of_the_model_server() -> None:
+def test_captured_model_server_failure_is_read() -> None:
     entries, result = read(named("16_web_search", "web-search, model server down").body)
     assert [entry.type for entry in entries] == ["update", "error", "result"]
     assert result == "6b007cb21090eb6ec94d7853"
 
 
 @given(st.lists(st.integers(0, 10_000), max_size=20))
-def test_captured_stream_cut_anywhere(cuts: list[int]) -> None:
+def test_captured_search_may_be_split_anywhere(cuts: list[int]) -> None:
     data = CAPTURED.body
     assert read(data, cuts) == read(data)
 
 
-def test_captured_stream_byte_by_byte() -> None:
+def test_captured_search_byte_by_byte() -> None:
     assert read(CAPTURED.body, list(range(len(CAPTURED.body)))) == read(CAPTURED.body)
 
 
@@ -84,7 +84,7 @@ steps = st.lists(
 
 @pytest.mark.slow
 @given(steps, st.lists(st.integers(0, 10_000), max_size=12), st.booleans())
-def test_any_stream_cut_anywhere(items: list[Any], cuts: list[int], whole: bool) -> None:
+def test_any_search_may_be_split_anywhere(items: list[Any], cuts: list[int], whole: bool) -> None:
     grown = [items[: n + 1] for n in range(len(items))]
     if whole:
         grown.append([*items, {"type": "result", "id": "42"}])
@@ -96,7 +96,7 @@ def test_any_stream_cut_anywhere(items: list[Any], cuts: list[int], whole: bool)
 
 
 @given(st.binary(max_size=60) | st.text('{}[]":\\, messagtyp1', max_size=40).map(str.encode))
-def test_anything_is_read_or_a_protocol_error(data: bytes) -> None:
+def test_any_bytes_are_read_or_a_protocol_error(data: bytes) -> None:
     parser = WebSearchParser()
     try:
         parser.feed(data)
@@ -105,7 +105,7 @@ def test_anything_is_read_or_a_protocol_error(data: bytes) -> None:
         assert parser.result is None
 
 
-def test_what_follows_the_result_is_ignored() -> None:
+def test_data_after_the_result_is_ignored() -> None:
     data = stream([{"type": "result", "id": "1"}, {"type": "update"}], [])
     parser = WebSearchParser()
     assert parser.feed(data + b"<html>") == [WebSearchEntry("result")]
@@ -113,7 +113,7 @@ def test_what_follows_the_result_is_ignored() -> None:
     assert parser.result == "1"
 
 
-def test_sources() -> None:
+def test_sources_are_read() -> None:
     page = {"title": "Ann won", "link": "https://a.example/x", "hostname": "a.example"}
     entries, result = read(
         stream([{"type": "sources", "sources": [page, {**page, "title": None, "more": 1}]}])
@@ -130,18 +130,18 @@ def test_sources() -> None:
     assert result is None
 
 
-def test_half_a_character_becomes_a_replacement_character() -> None:
+def test_lone_surrogate_becomes_a_replacement_character() -> None:
     entries, _ = read(rb'{"messages":[{"type":"update","message":"a\ud83d","args":["\ude00"]}]}')
     assert entries == [WebSearchEntry("update", "a\ufffd", ("\ufffd",))]
 
 
-def test_white_space_between_objects() -> None:
+def test_whitespace_between_objects_is_ignored() -> None:
     entries, result = read(b'\n{"messages":[]}\r\n \t{"messages":[{"type":"result","id":"1"}]}\n')
     assert entries == [WebSearchEntry("result")]
     assert result == "1"
 
 
-def test_shrunk_list_gives_nothing_new() -> None:
+def test_shorter_list_gives_nothing_new() -> None:
     first: list[Any] = [{"type": "update", "message": "a"}, {"type": "update", "message": "b"}]
     entries, _ = read(stream(first, first[:1], [*first, {"type": "new", "message": "c"}]))
     assert [entry.message for entry in entries] == ["a", "b", "c"]
@@ -176,14 +176,14 @@ def test_shrunk_list_gives_nothing_new() -> None:
         b'{"messages":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
     ],
 )
-def test_garbage(data: bytes) -> None:
+def test_invalid_search_is_a_protocol_error(data: bytes) -> None:
     with pytest.raises(ProtocolError) as caught:
         read(data)
     assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_objects_have_a_limit(size: int) -> None:
+def test_object_size_is_limited(size: int) -> None:
     data = stream([{"type": "update", "message": "x" * 100}])
     exact = WebSearchParser(limit=len(data))
     assert sum(len(exact.feed(data[n : n + size])) for n in range(0, len(data), size)) == 1
@@ -192,7 +192,7 @@ def test_objects_have_a_limit(size: int) -> None:
         collections.deque(small.feed(data[n : n + size]) for n in range(0, len(data), size))
 
 
-def test_limit_is_of_one_object_not_of_the_stream() -> None:
+def test_limit_applies_to_each_object() -> None:
     data = stream([{"type": "update", "message": "x" * 100}])
     parser = WebSearchParser(limit=len(data))
     assert len(parser.feed(data * 50)) == 1
@@ -200,7 +200,7 @@ def test_limit_is_of_one_object_not_of_the_stream() -> None:
 
 @pytest.mark.slow
 def test_work_is_linear() -> None:
-    # Decoding after each byte would look at 5 * 10**10 bytes here.
+    # Decoding after each byte would process 5 * 10**10 bytes here.
     data = stream([{"type": "update", "message": "x{[\\" * 60_000}])
     parser = WebSearchParser()
     entries = [entry for n in range(len(data)) for entry in parser.feed(data[n : n + 1])]
@@ -208,7 +208,7 @@ def test_work_is_linear() -> None:
 
 
 @pytest.mark.slow
-def test_work_is_bounded_where_each_byte_could_be_the_end() -> None:
+def test_decoding_work_is_limited() -> None:
     data = stream([{"type": "update", "message": "}" * 60_000}])
     parser = WebSearchParser()
     with pytest.raises(ProtocolError):

@@ -1,8 +1,8 @@
-"""A world whose server is one of 2025: it keeps a tree, and runs go on without their clients.
+"""A world with a 2025 server: it stores a message tree, and answers continue without their clients.
 
-A `TreeWorld` is a `World` (see there) with such a server. Its model answers each message with
-what `answers` says, or else " Hello"; a run takes `takes` seconds, whatever becomes of the
-response. What the server stores, how it stops and where it reattaches is as measured.
+A `TreeWorld` is a `World` (see there) with such a server. Its model answers each message with the
+next item of `answers`, or else " Hello"; a generation takes `takes` seconds, whatever happens to
+the response. Storing, stopping and reattaching work as measured on the real servers.
 """
 
 import json
@@ -28,7 +28,7 @@ FINISHED = {"type": "status", "status": "finished"}
 
 
 def line(event: dict[str, Any]) -> bytes:
-    """An event as a stream has it."""
+    """Encode an event as a line of a stream."""
     if event["type"] == "stream":
         event = {**event, "token": event["token"].ljust(16, "\0")}
     spaces = b" " * 4096 if event["type"] == "finalAnswer" else b""
@@ -39,7 +39,7 @@ KEEP_ALIVE = line({"type": "status", "status": "keepAlive"})
 
 
 def said(*tokens: str, final: str | None = None, interrupted: bool = False) -> list[dict[str, Any]]:
-    """The events of an answer."""
+    """Return the events of an answer."""
     text = "".join(tokens).rstrip() if final is None else final
     return [
         STARTED,
@@ -50,7 +50,7 @@ def said(*tokens: str, final: str | None = None, interrupted: bool = False) -> l
 
 
 def streamed(events: Iterable[dict[str, Any]], *more: Part) -> Answer:
-    """The response that such events make, each a read of its own."""
+    """Return the response of these events, each one a separate read."""
     return Answer(200, (*map(line, events), *more), JSONL)
 
 
@@ -59,12 +59,12 @@ HELLO = said(" Hel", "lo")
 
 @dataclass
 class Run:
-    """A run of the model.
+    """A generation.
 
     Attributes:
         answer: the message that it writes.
-        events: all that it will say.
-        over: when it will have done so.
+        events: all events that it will send.
+        over: the time at which it ends.
         kept: how much of its text is kept, if it was stopped.
     """
 
@@ -86,19 +86,19 @@ class Tree:
 
 
 class TreeWorld(World):
-    """A world whose server is one of 2025.
+    """A world with a 2025 server.
 
     Args:
         script: as for `World`.
         main: whether it is the main branch, not 0.10.
-        answers: the events of each answer, in order; then " Hello".
-        takes: seconds that a run takes.
+        answers: the events of each answer, in order; " Hello" after that.
+        takes: seconds that a generation takes.
         options: as for `World`.
 
     Attributes:
         trees: the conversations.
-        takes: seconds that a run takes from now on.
-        killed: how many answers a kept stop has ended.
+        takes: seconds that a generation takes from now on.
+        killed: how many answers a pending stop has ended.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class TreeWorld(World):
         self._numbers = iter(range(1, 10**6))
 
     def fields(self, request: Request) -> dict[str, Any]:
-        """What a message says."""
+        """Return the fields of a message."""
         found = re.search(rb'name="data"\r\n\r\n(.*?)\r\n--', request.content or b"", re.DOTALL)
         assert found is not None
         fields: dict[str, Any] = json.loads(found[1])
@@ -132,10 +132,10 @@ class TreeWorld(World):
         return [self.fields(each) for each in self.requests if each.operation == "message"]
 
     def _keep_account(self, request: Request, answer: Answer) -> None:
-        """What the server does is done where it answers."""
+        """Do nothing: the server acts when it answers."""
 
     def answer(self, request: Request) -> Answer:
-        """Answer as the script says, or as a server that is well, which acts in any case."""
+        """Respond as the script says, or as a healthy server, which acts in any case."""
         self.requests.append(request)
         origin = dict(request.headers).get("Origin")
         if request.operation != "settings" or request.method != "POST":
@@ -246,7 +246,7 @@ class TreeWorld(World):
         return Answer(200, (*parts, b'event: end\ndata: {"status":"completed"}\n\n'), STREAM)
 
     def _show(self, tree: Tree) -> dict[str, Any]:
-        """What is stored of a conversation now."""
+        """Return the stored state of a conversation."""
         for run in tree.runs:
             text = "".join(event.get("token", "") for event in run.events)
             if run.kept is not None:

@@ -1,21 +1,20 @@
-"""A world for the core: a clock that goes when told, a server that is a table, and no I/O.
+"""A world for the core: a manual clock, a server defined by a table, and no I/O.
 
-A `World` is both ends of a test. It has the service whose flows are played, answers what they
-send, and writes down what was sent, slept and given out. `World.play()` plays a flow as a shell
-does, through a `Player`; `Player.drive()` does so effect by effect, for a test that breaks off or
-does something else in between. A `Scene` is a world with one chat.
+A `World` is both ends of a test. It has the service whose flows are played, answers their requests,
+and records what was sent, slept and emitted. `World.play()` plays a flow as a shell does, through a
+`Player`; `Player.drive()` does so effect by effect, for tests that interrupt it or act in between.
+A `Scene` is a world with one chat.
 
-What a request is answered with is looked up by its operation ("settings", "message", "data", …):
+The response to a request is looked up by its operation ("settings", "message", "data", …):
 
-    World({"message": streams(token("a"), cut())})     # this one, whenever it is asked
-    World({"message": [lost(), BUSY]})                 # each once, then as a server that is well
-    World({"data": chain([NOTHING] * 3, repeat(STORED))})   # each once, of which the last for ever
-    World({"stop": lambda request: …})                 # whatever that makes of the request
+    World({"message": streams(token("a"), cut())})     # always this one
+    World({"message": [lost(), BUSY]})                 # each once, then as a healthy server
+    World({"data": chain([NOTHING] * 3, repeat(STORED))})   # each once, the last one forever
+    World({"stop": lambda request: …})                 # the result of a function
 
-A server that is well opens sessions, makes conversations, says " Hello", stores what it has said
-whole, stops and deletes. It keeps account of the conversations that it has and of the answers that
-it is at work on, so that a test can ask what it was not told. What it was not expected to be asked
-fails the test.
+A healthy server opens sessions, creates conversations, says " Hello", stores complete answers,
+stops and deletes. It keeps track of its conversations and running generations, so that a test can
+check what it was not told. An unexpected request fails the test.
 """
 
 import copy
@@ -55,22 +54,22 @@ T = TypeVar("T")
 
 
 def uuid(number: int) -> str:
-    """The uuids of a world in order, from 1 on; its session has one of its own."""
+    """Return the uuids of a world in order, from 1; its session has a separate one."""
     return f"00000000-0000-4000-8000-{number:012}"
 
 
 BASE_URL = "https://host/chat"
 SESSION = "8f865e55-c1d9-405d-860b-4b2de8fb56a0"
-CONVERSATION = "6b007c3d1090eb6ec94d77f1"  # the first that is made
+CONVERSATION = "6b007c3d1090eb6ec94d77f1"  # the first one created
 MESSAGE, RESPONSE = uuid(1), uuid(2)  # of the first turn
 STREAM = (("content-type", "text/event-stream"),)
 JSON = (("content-type", "application/json"),)
 
 
-# What the server says.
+# Responses of the server.
 
 Part: TypeAlias = bytes | float | H2oError | Callable[[], "bytes | H2oError"]
-"""A part of a body: bytes, seconds of silence, a failure, or what a function returns."""
+"""A part of a body: bytes, seconds of silence, a failure, or a function that returns one."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class Answer:
         status: its HTTP status.
         body: its parts, in order.
         headers: names in lower case, and values.
-        fault: comes in the head's place.
+        fault: raised instead of the head.
         delay: seconds until its head, or the fault.
     """
 
@@ -96,31 +95,31 @@ Reaction: TypeAlias = Answer | Callable[[Request], Answer]
 
 
 def says(value: object, status: int = 200, *, delay: float = 0.0, **headers: str) -> Answer:
-    """A response of bytes, or of JSON."""
+    """Return a response of bytes, or of JSON."""
     body = value if isinstance(value, bytes) else json.dumps(value).encode()
     more = tuple((name.replace("_", "-"), text) for name, text in headers.items())
     return Answer(status, (body,) if body else (), JSON + more, delay=delay)
 
 
 def streams(*parts: Part, delay: float = 0.0) -> Answer:
-    """An answer as it streams in."""
+    """Return an answer as a stream."""
     return Answer(200, parts, STREAM, delay=delay)
 
 
 def lost(*, sent: bool = True) -> Answer:
-    """No response: the connection was lost, or none was made."""
+    """Return a missing response: the connection was lost, or could not be opened."""
     return Answer(fault=TransportError("the connection was lost: test", sent=sent))
 
 
 def cut() -> H2oError:
-    """The connection breaks under a body."""
+    """Return an error that breaks the connection during a body."""
     return TransportError("the connection was lost: test")
 
 
 def token(
     text: str, *, number: int = 100, final: str | None = None, special: bool = False, **details: Any
 ) -> bytes:
-    """One event, as the service writes it [01_happy_path]."""
+    """Return one event, in the service's format [01_happy_path]."""
     value = {
         "token": {"id": number, "text": text, "logprob": -0.05, "special": special},
         "generated_text": final,
@@ -130,12 +129,12 @@ def token(
 
 
 def end(text: str = "") -> bytes:
-    """The final event, with the whole text."""
+    """Return the final event, with the complete text."""
     return token("<|endoftext|>", number=11, final=text, special=True)
 
 
 def whole(*texts: str) -> bytes:
-    """A whole answer in one chunk."""
+    """Return a complete answer in one chunk."""
     return b"".join([token(text) for text in texts]) + end("".join(texts))
 
 
@@ -144,7 +143,7 @@ HELLO = (token(" Hel"), token("lo"), end(" Hello"))
 
 
 def data(*messages: tuple[str, str, str], title: str = "Untitled 1", model: str = "m") -> bytes:
-    """A conversation's data: (role, content, id) of each message [13_data_json]."""
+    """Return a conversation's data: (role, content, id) of each message [13_data_json]."""
     flat: list[Any] = [{"messages": 1, "title": 2, "model": 3}, [], title, model]
     for role, content, number in messages:
         flat[1].append(len(flat))
@@ -155,7 +154,7 @@ def data(*messages: tuple[str, str, str], title: str = "Untitled 1", model: str 
 
 
 def refused(status: int, message: str) -> bytes:
-    """Data that is a refusal: it comes with 200 [13_data_json]."""
+    """Return data with an error, which comes with status 200 [13_data_json]."""
     node = {"type": "error", "error": {"message": message}, "status": status}
     return json.dumps({"type": "data", "nodes": [None, node]}).encode()
 
@@ -166,30 +165,30 @@ OWN_LIMIT = "You are sending too many messages. Try again later."
 
 
 class World:
-    """Clock, ids, server, and the service that knows them.
+    """Clock, ids, server, and the service that uses them.
 
     Args:
-        script: what is answered, by operation; see the module's text.
-        well: what else a server that is well answers, by operation.
-        ids: what `uuid4()` gives after the session's; else `uuid(1)`, `uuid(2)`, …
+        script: the responses, by operation; see the module docstring.
+        well: additional responses of a healthy server, by operation.
+        ids: what `uuid4()` returns after the session's; by default `uuid(1)`, `uuid(2)`, …
         base_url: of the service.
-        session: of the service; None is a new one, and must be opened.
+        session: of the service; None for a new one, which must be opened.
         environ: the environment.
         options: of `configure()`, each None unless given.
 
     Attributes:
-        exchange: what flows are made with.
-        script: what is left of it, by operation.
+        exchange: used to create flows.
+        script: the remaining responses, by operation.
         now: the time.
-        requests: what was sent.
+        requests: the requests sent.
         slept: the sleeps, in seconds.
-        tokens: what was given out.
-        log: every effect, as a word or two.
-        warnings: what was logged of problems.
-        notes: what was logged beside them.
-        conversations: those that the server has made and that were not deleted.
-        generating: the conversations in which it is at work on an answer.
-        stored: the messages that it has stored of each conversation, as `data()` takes them.
+        tokens: the tokens emitted.
+        log: every effect, in a word or two.
+        warnings: the logged problems.
+        notes: the other log messages.
+        conversations: those that the server has created and not deleted.
+        generating: the conversations in which an answer is being generated.
+        stored: the stored messages of each conversation, as `data()` takes them.
         busy: whether an exclusive flow is being played.
         on_sleep: called in each sleep.
         on_emit: called after each emission.
@@ -252,21 +251,21 @@ class World:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the beginning."""
+        """Seconds since the start."""
         return self.now - self.begun
 
     @property
     def operations(self) -> list[str]:
-        """The operations of what was sent, in order."""
+        """The operations of the requests, in order."""
         return [request.operation for request in self.requests]
 
     @property
     def text(self) -> str:
-        """The text that was given out."""
+        """The emitted text."""
         return "".join(token.text for token in self.tokens if not token.special)
 
     def bodies(self, operation: str) -> list[dict[str, Any]]:
-        """The bodies of the requests of an operation."""
+        """Return the bodies of the requests of an operation."""
         return [
             json.loads(request.content or b"{}")
             for request in self.requests
@@ -282,11 +281,11 @@ class World:
         self.now += seconds
 
     def recover(self) -> None:
-        """Let the server be well from now on."""
+        """Make the server healthy from now on."""
         self.script.clear()
 
     def answer(self, request: Request) -> Answer:
-        """Answer as the script says, or as one that is well."""
+        """Respond as the script says, or as a healthy server."""
         self.requests.append(request)
         assert request.url.startswith(self._base_url + "/")
         names = {name.lower() for name, _ in request.headers}
@@ -301,7 +300,7 @@ class World:
         return answer
 
     def conversation_of(self, request: Request) -> str:
-        """The conversation that a request is about, or ""."""
+        """Return the conversation of a request, or ""."""
         parts = request.url.removeprefix(self._base_url + "/").split("/")
         return parts[1] if len(parts) > 1 else ""
 
@@ -350,7 +349,7 @@ class World:
 
 
 class Player:
-    """Performs the effects of a call; holds at most one open response, as a shell does."""
+    """Performs the effects of a call; like a shell, it holds at most one open response."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -379,9 +378,9 @@ class Player:
             assert word != "wait", "it waits for what goes on only after it"
 
     def drive(self, flow: Flow[T]) -> Generator[str, None, T]:
-        """Play a flow; every effect is told before it is performed, and the rest is optional.
+        """Play a flow; yield a word for each effect before performing it.
 
-        It is "wait" while another exclusive flow is under way.
+        The caller may stop anywhere. The word is "wait" while another exclusive flow is running.
         """
         steps = Stepper(flow)
         try:
@@ -479,7 +478,7 @@ class Player:
         self._world.on_emit()
 
     def _pump(self, effect: Pump) -> float:
-        """Read without the flow while texts come; return when the read began that had none."""
+        """Read without the flow while texts arrive; return when the first read without one started."""
         stops = self._world.operations.count("stop")
         while self._world.operations.count("stop") == stops:
             begun = self._world.now
@@ -548,7 +547,7 @@ def chat_of(
     files: tuple[File, ...] = (),
     **keywords: Any,
 ) -> ChatOperation:
-    """A chat in a world."""
+    """Return a chat in a world."""
     return ChatOperation(
         world.exchange,
         messages,
@@ -562,9 +561,9 @@ def chat_of(
 
 
 class Scene(World):
-    """A world with one chat of a new session, which recovers nothing unless it is told to.
+    """A world with one chat of a new session, without recovery by default.
 
-    The server has stored nothing, and has no models to show. Otherwise like `World`.
+    The server has nothing stored and lists no models. Otherwise like `World`.
 
     Attributes:
         chat: the chat.
@@ -591,7 +590,7 @@ class Scene(World):
         return self.player.play(self.chat.run())
 
     def fail(self) -> H2oError:
-        """Play the chat to the error that it ends with."""
+        """Play the chat, and return the error that it raises."""
         try:
             reply = self.run()
         except H2oError as error:
@@ -599,11 +598,11 @@ class Scene(World):
         raise AssertionError(f"that is no error: {reply!r}")
 
     def abandon(self) -> list[str]:
-        """Play the clean-up; return what the server was asked for in it."""
+        """Play the clean-up; return the operations of its requests."""
         return self._asked_for(self.chat.abandon(self.exchange.cleanup()))
 
     def stop(self) -> list[str]:
-        """Play what a caller's stop does; return what the server was asked for in it."""
+        """Play a caller's stop; return the operations of its requests."""
         return self._asked_for(self.chat.stop())
 
     def _asked_for(self, flow: Flow[None]) -> list[str]:
