@@ -109,7 +109,7 @@ class Stream:
         return self.begun + self.sent * self._plan.interval
 
     def one(self) -> bytes:
-        """Return the next token; as in the service, the first includes the head, the last the end."""
+        """Return the next token; as in the service, the first includes the head."""
         texts = self._texts
         if self._plan.dated:
             date = texts.date(self.due())

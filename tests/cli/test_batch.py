@@ -105,7 +105,7 @@ def asked(server: Emulator) -> list[str]:
 
 
 def deleted(server: Emulator, times: int) -> Callable[[], bool]:
-    """Return a check that this many conversations, whose answers are in the journal, are deleted."""
+    """Return a check that this many conversations are deleted, hence their answers saved."""
     return lambda: kinds(server).count("delete") >= times
 
 

@@ -478,7 +478,7 @@ class Player:
         self._world.on_emit()
 
     def _pump(self, effect: Pump) -> float:
-        """Read without the flow while texts arrive; return when the first read without one started."""
+        """Read without the flow while texts arrive; return when the last read began."""
         stops = self._world.operations.count("stop")
         while self._world.operations.count("stop") == stops:
             begun = self._world.now

@@ -1,4 +1,4 @@
-"""Servers of 2025, over real sockets: what they do in another way, or alone."""
+"""2025 servers, over real sockets: what they do differently, and what only they do."""
 
 import json
 import pickle
@@ -49,7 +49,7 @@ def version(request: pytest.FixtureRequest) -> str:
 
 
 def sent(server: Emulator, kind: str = "message") -> list[dict[str, Any]]:
-    """What the messages say."""
+    """Return the fields of the messages."""
     found = [request for request in server.requests if request.kind == kind]
     return [
         json.loads(next(part.value for part in request.parts() if part.name == "data"))
@@ -57,10 +57,10 @@ def sent(server: Emulator, kind: str = "message") -> list[dict[str, Any]]:
     ]
 
 
-# Recognition
+# Detection
 
 
-async def test_it_is_recognised_with_two_requests_more(api: Api, server: Emulator) -> None:
+async def test_detection_needs_two_extra_requests(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         assert (client.dialect, client.capabilities) == (None, frozenset())
         await client.chat("Hi")
@@ -72,7 +72,7 @@ async def test_it_is_recognised_with_two_requests_more(api: Api, server: Emulato
     await api.settled()
 
 
-async def test_many_at_once_are_recognised_once(api: Api, server: Emulator) -> None:
+async def test_concurrent_calls_detect_the_server_once(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         replies = await api.concurrently([lambda: client.chat("Hi")] * 5)
     assert len(replies) == 5
@@ -80,7 +80,7 @@ async def test_many_at_once_are_recognised_once(api: Api, server: Emulator) -> N
     await api.settled()
 
 
-def test_a_pickle_knows_the_server() -> None:
+def test_pickled_client_knows_the_dialect() -> None:
     with emulator() as server:
         with H2oClient(server.url) as client:
             client.chat("Hi")
@@ -92,14 +92,14 @@ def test_a_pickle_knows_the_server() -> None:
         assert kinds(server)[before:] == ["create", "message", "delete"]
 
 
-async def test_a_dialect_can_be_given(api: Api, server: Emulator) -> None:
+async def test_dialect_can_be_given(api: Api, server: Emulator) -> None:
     async with api.client(dialect=NEW, model=DEFAULT_MODEL) as client:
         assert client.dialect == NEW
         await client.chat("Hi")
     assert kinds(server) == ["create", "message", "delete"]
 
 
-async def test_without_a_model_the_servers_first_answers(api: Api) -> None:
+async def test_default_model_is_the_servers_first(api: Api) -> None:
     models = [Model("one/a", "one/a"), Model("two/b", "two/b")]
     with emulator(models=models) as server:
         async with api.client(server.url) as client:
@@ -112,7 +112,7 @@ async def test_without_a_model_the_servers_first_answers(api: Api) -> None:
                 assert talk.model == "one/a"
 
 
-async def test_a_login_is_told_and_a_browsers_session_works(api: Api) -> None:
+async def test_login_is_required_and_a_browser_session_works(api: Api) -> None:
     with emulator(login="secret-of-the-browser", cookie_name="chat-session") as server:
         async with api.client(server.url, **ONCE) as client:
             with pytest.raises(LoginRequiredError, match="cookie_name"):
@@ -123,7 +123,7 @@ async def test_a_login_is_told_and_a_browsers_session_works(api: Api) -> None:
             assert (await client.chat("Hi")).text
 
 
-async def test_a_renamed_cookie_is_found_out(api: Api) -> None:
+async def test_renamed_cookie_is_detected(api: Api) -> None:
     with emulator(cookie_name="chat-session") as server:
         async with api.client(server.url) as client:
             async with client.conversation() as talk:
@@ -134,18 +134,20 @@ async def test_a_renamed_cookie_is_found_out(api: Api) -> None:
         assert server.conversations == []
 
 
-async def test_sharing_is_off_before_anything_is_said(api: Api, server: Emulator) -> None:
+async def test_sharing_is_off_before_the_first_message(api: Api, server: Emulator) -> None:
     async with api.client(share_conversations=False) as client:
         await client.chat("Hi")
         assert kinds(server)[:4] == ["settings", "models", "settings", "create"]
         assert (await client.settings()).share_conversations is False
 
 
-# What it can and cannot do
+# Capabilities
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0.5}, {"parameters": {"x": 1}}])
-async def test_parameters_are_not_sent(api: Api, server: Emulator, options: dict[str, Any]) -> None:
+async def test_unsupported_parameters_are_rejected_before_sending(
+    api: Api, server: Emulator, options: dict[str, Any]
+) -> None:
     async with api.client() as client:
         with pytest.raises(UnsupportedError, match="generation parameters"):
             await client.chat("Hi", **options)
@@ -161,7 +163,7 @@ async def test_parameters_are_not_sent(api: Api, server: Emulator, options: dict
     assert kinds(server) == ["settings", "models"]
 
 
-async def test_what_a_server_of_2023_cannot_do(api: Api) -> None:
+async def test_features_missing_on_2023_are_rejected(api: Api) -> None:
     with Emulator() as server:
         async with api.client(server.url) as client:
             with pytest.raises(UnsupportedError, match="files"):
@@ -175,9 +177,7 @@ async def test_what_a_server_of_2023_cannot_do(api: Api) -> None:
 
 
 @pytest.mark.slow
-async def test_a_conversation_from_its_first_message_to_its_end(
-    api: Api, version: str, tmp_path: Path
-) -> None:
+async def test_whole_life_of_a_conversation(api: Api, version: str, tmp_path: Path) -> None:
     path = tmp_path / "note.txt"
     path.write_text("hello")
     with emulator(version=version) as server:
@@ -232,14 +232,16 @@ async def test_a_conversation_from_its_first_message_to_its_end(
     ],
     ids=["type", "empty", "size"],
 )
-async def test_files_are_checked(api: Api, server: Emulator, file: File, error: str) -> None:
+async def test_invalid_files_of_a_message_are_rejected(
+    api: Api, server: Emulator, file: File, error: str
+) -> None:
     async with api.client() as client:
         with pytest.raises(ValueError, match=error):
             await client.chat("Hi", files=[file])
     assert "message" not in kinds(server)
 
 
-async def test_a_system_message_is_the_preprompt(api: Api, server: Emulator) -> None:
+async def test_system_message_is_sent_as_the_preprompt(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         await client.chat(
             [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
@@ -249,7 +251,7 @@ async def test_a_system_message_is_the_preprompt(api: Api, server: Emulator) -> 
     assert sent(server)[0]["inputs"] == "Hi"
 
 
-async def test_reasoning_is_split_off(api: Api, server: Emulator) -> None:
+async def test_reasoning_is_separated_from_the_answer(api: Api, server: Emulator) -> None:
     server.reply(Answer(["<think>Let me", " see.", "</think>", "\n\nFour", "."]))
     async with api.client() as client:
         reply = await client.chat("2+2?")
@@ -257,14 +259,14 @@ async def test_reasoning_is_split_off(api: Api, server: Emulator) -> None:
     assert (reply.reasoning, reply.answer) == ("Let me see.", "Four.")
 
 
-# Whole, or an error
+# Complete answers and errors
 
 
 @pytest.mark.parametrize(
     ("ending", "error"),
     [("clean", IncompleteStreamError), ("cut", GenerationError), ("error", GenerationError)],
 )
-async def test_what_is_not_whole_is_an_error(
+async def test_incomplete_answer_is_an_error(
     api: Api, server: Emulator, ending: Any, error: type[Exception]
 ) -> None:
     server.reply(Answer(WORDS, ending=ending))
@@ -276,7 +278,7 @@ async def test_what_is_not_whole_is_an_error(
     await api.settled()
 
 
-async def test_an_answer_that_was_generated_again_is_revised(api: Api, server: Emulator) -> None:
+async def test_regenerated_answer_is_a_revision(api: Api, server: Emulator) -> None:
     server.reply(Answer(WORDS[:2], ending="cut", again=Answer(WORDS)))
     async with api.client() as client, client.stream("Hi") as stream:
         tokens = [token async for token in stream.events()]
@@ -287,7 +289,7 @@ async def test_an_answer_that_was_generated_again_is_revised(api: Api, server: E
     assert not any(isinstance(token, Event) for token in tokens)
 
 
-async def test_too_many_messages_are_told_and_not_repeated(api: Api) -> None:
+async def test_rate_limit_is_raised_and_not_retried(api: Api) -> None:
     with emulator(rate_limit=1) as server:
         async with api.client(server.url, retries=5) as client:
             await client.chat("Hi")
@@ -301,7 +303,7 @@ async def test_too_many_messages_are_told_and_not_repeated(api: Api) -> None:
 
 
 @pytest.mark.parametrize("after", [0, 200, 333, 420, 500, 900, 4000])
-async def test_a_connection_that_is_cut_is_recovered(api: Api, version: str, after: int) -> None:
+async def test_cut_connection_is_recovered(api: Api, version: str, after: int) -> None:
     with emulator(version=version) as server:
         server.reply(Answer(WORDS, drop_after_bytes=after, pace=0.01))
         async with api.client(server.url) as client, client.stream("Hi") as stream:
@@ -312,7 +314,7 @@ async def test_a_connection_that_is_cut_is_recovered(api: Api, version: str, aft
         assert server.conversations == []
 
 
-async def test_a_lost_answer_goes_on_live(api: Api, server: Emulator) -> None:
+async def test_lost_answer_continues_live(api: Api, server: Emulator) -> None:
     server.reply(Answer(tokens=(*WORDS, " e"), drop_after=2, hold_after=4))
     async with api.client() as client, client.stream("Hi") as stream:
         texts = [await anext(stream) for _ in range(3)]
@@ -326,7 +328,7 @@ async def test_a_lost_answer_goes_on_live(api: Api, server: Emulator) -> None:
 
 
 @pytest.mark.slow
-async def test_a_message_that_did_not_arrive_is_sent_again(api: Api, server: Emulator) -> None:
+async def test_message_that_did_not_arrive_is_sent_again(api: Api, server: Emulator) -> None:
     server.fault("message", Fault(disconnect=True))
     async with api.client() as client:
         assert (await client.chat("Hi")).text
@@ -335,7 +337,7 @@ async def test_a_message_that_did_not_arrive_is_sent_again(api: Api, server: Emu
 
 
 @pytest.mark.slow
-async def test_keep_alives_do_not_count_as_an_answer(api: Api, server: Emulator) -> None:
+async def test_keep_alives_do_not_satisfy_the_timeout(api: Api, server: Emulator) -> None:
     server.reply(endless(" a", held=0))
     limits = Timeouts(first_token=0.5, recovery=0.1)
     async with api.client(timeouts=limits, **ONCE) as client:
@@ -347,7 +349,7 @@ async def test_keep_alives_do_not_count_as_an_answer(api: Api, server: Emulator)
 # Stopping, leaving, waiting
 
 
-async def test_a_stopped_answer_is_stored_as_it_was_given(api: Api, server: Emulator) -> None:
+async def test_stopped_answer_is_stored_as_returned(api: Api, server: Emulator) -> None:
     server.reply(endless(*WORDS))
     async with api.client() as client, client.conversation() as talk:
         async with talk.stream("Hi") as stream:
@@ -366,7 +368,7 @@ async def test_a_stopped_answer_is_stored_as_it_was_given(api: Api, server: Emul
 
 
 @pytest.mark.slow
-async def test_a_stop_that_comes_too_late_does_not_hurt_the_next(api: Api) -> None:
+async def test_late_stop_does_not_affect_the_next_answer(api: Api) -> None:
     with emulator(stop_lifetime=0.3) as server:
         async with api.client(server.url) as client, client.conversation() as talk:
             async with talk.stream("Hi") as stream:
@@ -379,7 +381,7 @@ async def test_a_stop_that_comes_too_late_does_not_hurt_the_next(api: Api) -> No
 
 
 @pytest.mark.parametrize("form", ["stream", "conversation"])
-async def test_leaving_stops_and_deletes(api: Api, server: Emulator, form: str) -> None:
+async def test_leaving_stops_and_deletes_on_2025(api: Api, server: Emulator, form: str) -> None:
     server.reply(endless(*WORDS))
     async with api.client() as client:
         if form == "stream":
@@ -394,7 +396,7 @@ async def test_leaving_stops_and_deletes(api: Api, server: Emulator, form: str) 
 
 
 @pytest.mark.slow
-async def test_the_reply_is_there_before_the_title(api: Api, server: Emulator) -> None:
+async def test_reply_is_returned_before_the_title_arrives(api: Api, server: Emulator) -> None:
     server.reply(Answer(WORDS, hold_title=True), "Second")
     async with api.client() as client, client.conversation() as talk:
         assert (await talk.send("One")).text == " a b c d"
@@ -411,13 +413,11 @@ async def test_the_reply_is_there_before_the_title(api: Api, server: Emulator) -
         assert talk.title
 
 
-# Behind a message that failed, and in branches
+# Failed messages and branches
 
 
-async def test_after_an_answer_that_was_cut_short_nothing_is_stopped(
-    api: Api, server: Emulator
-) -> None:
-    """A stop that comes when the response has closed is kept, and would end the next answer."""
+async def test_no_stop_is_sent_after_an_incomplete_answer(api: Api, server: Emulator) -> None:
+    """A stop after the end of the response is stored, and would end the next answer."""
     server.reply("One", Answer(" One two", ending="clean"), Answer(WORDS, pace=0.02))
     async with api.client(**ONCE) as client, client.conversation() as talk:
         await talk.send("First")
@@ -427,7 +427,7 @@ async def test_after_an_answer_that_was_cut_short_nothing_is_stopped(
     assert "stop" not in kinds(server)
 
 
-async def test_sharing_is_refused_before_a_resumed_conversation_goes_on(
+async def test_sharing_is_off_before_a_resumed_conversation_continues(
     api: Api, server: Emulator
 ) -> None:
     async with api.client() as client:
@@ -446,7 +446,7 @@ async def test_sharing_is_refused_before_a_resumed_conversation_goes_on(
 
 
 @pytest.mark.slow
-async def test_a_message_waits_for_the_answer_of_another_client(api: Api, server: Emulator) -> None:
+async def test_message_waits_for_another_clients_answer(api: Api, server: Emulator) -> None:
     server.reply(Answer(WORDS, hold_after=1), "Second")
     async with (
         api.client() as one,
@@ -468,7 +468,7 @@ async def test_a_message_waits_for_the_answer_of_another_client(api: Api, server
         assert [message.content for message in await talk.history()][::2] == ["One", "Two"]
 
 
-async def test_a_conversation_that_is_gone_is_asked_for_once(api: Api, server: Emulator) -> None:
+async def test_missing_conversation_is_requested_once(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         await client.chat("Hi")
         server.clear()
@@ -477,7 +477,7 @@ async def test_a_conversation_that_is_gone_is_asked_for_once(api: Api, server: E
     assert kinds(server) == ["data"]
 
 
-async def test_a_retry_of_a_prompt_with_other_line_ends_is_a_sibling(api: Api) -> None:
+async def test_retry_of_a_prompt_with_other_line_endings_is_a_sibling(api: Api) -> None:
     async with api.client() as client, client.conversation() as talk:
         await talk.send("a\r\nb")
         await talk.retry()
@@ -485,9 +485,7 @@ async def test_a_retry_of_a_prompt_with_other_line_ends_is_a_sibling(api: Api) -
         assert len(talk.messages) == 2
 
 
-async def test_a_retry_of_what_was_never_taken_keeps_its_files_and_the_rest(
-    api: Api, server: Emulator
-) -> None:
+async def test_retry_of_a_rejected_message_keeps_its_files(api: Api, server: Emulator) -> None:
     async with api.client(**ONCE) as client, client.conversation() as talk:
         await talk.send("One")
         server.fault("message", Fault(429, body={"message": "too many"}))
@@ -499,7 +497,7 @@ async def test_a_retry_of_what_was_never_taken_keeps_its_files_and_the_rest(
     assert b"notes.txt" in [each for each in server.requests if each.kind == "message"][-1].body
 
 
-async def test_messages_are_those_of_the_branch(api: Api) -> None:
+async def test_messages_belong_to_the_current_branch(api: Api) -> None:
     async with api.client() as client, client.conversation() as talk:
         for prompt in ("One", "Two"):
             await talk.send(prompt)

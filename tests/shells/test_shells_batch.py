@@ -1,4 +1,4 @@
-"""Many prompts: results as they finish, one failure is one failure, and leaving leaves nothing."""
+"""Batches: results in the order of completion, independent failures, and a clean exit."""
 
 import asyncio
 import contextlib
@@ -40,7 +40,7 @@ from h2o_client.emulator import Answer, Emulator, Fault, GenerationRequest
 
 
 class BatchAsIfAsync(AsIfAsync):
-    """A `Batch` that can be used as an `AsyncBatch` is."""
+    """A `Batch` that can be used like an `AsyncBatch`."""
 
     def __init__(self, thing: Any) -> None:
         self._thing = thing
@@ -48,13 +48,13 @@ class BatchAsIfAsync(AsIfAsync):
 
 
 def many(client: AsyncH2oClient, prompts: Any, **options: Any) -> AsyncBatch:
-    """Make a batch in the backend of the client."""
+    """Create a batch on the client's backend."""
     made: Any = client.batch(prompts, **options)
     return made if isinstance(made, AsyncBatch) else cast("AsyncBatch", BatchAsIfAsync(made))
 
 
 async def everything(results: AsyncBatch) -> list[BatchResult]:
-    """Read a batch to its end, and put the results in order."""
+    """Read a batch to its end, and sort the results."""
     async with results:
         return sorted([result async for result in results], key=lambda result: result.index)
 
@@ -71,12 +71,12 @@ def server() -> Iterator[Emulator]:
 
 
 def messages(server: Emulator) -> list[dict[str, Any]]:
-    """The messages that arrived, in the order of their prompts."""
+    """Return the messages received, in the order of their prompts."""
     return sorted(bodies(server), key=lambda body: str(body["inputs"]))
 
 
 def wait_until_nothing_is_sent(server: Emulator) -> None:
-    """Wait until nothing more is asked: what runs has nowhere to put its results."""
+    """Wait until no more prompts are sent, as running calls have nowhere to put their results."""
     before = -1
     while before != (before := len(server.requests)):
         server.wait_idle()
@@ -94,7 +94,7 @@ def no_threads_left() -> Iterator[None]:
 
 
 class OwnError(Exception):
-    """What a caller raises."""
+    """The error raised by a caller."""
 
 
 # Results
@@ -111,13 +111,13 @@ async def test_all_prompts_are_answered(api: Api, server: Emulator) -> None:
     await api.settled()
 
 
-async def test_no_prompts(api: Api, server: Emulator) -> None:
+async def test_empty_batch_gives_no_results(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         assert await everything(many(client, [])) == []
     assert server.requests == []
 
 
-async def test_results_come_as_they_finish(api: Api, server: Emulator) -> None:
+async def test_results_arrive_as_they_finish(api: Api, server: Emulator) -> None:
     server.reply(Answer(" late", hold_after=0))
     async with api.client() as client, many(client, ["a", "b", "c"], concurrency=2) as results:
         first = [await anext(results), await anext(results)]
@@ -131,7 +131,7 @@ async def test_results_come_as_they_finish(api: Api, server: Emulator) -> None:
     await api.settled()
 
 
-async def test_so_many_at_a_time(api: Api, server: Emulator) -> None:
+async def test_concurrency_is_limited(api: Api, server: Emulator) -> None:
     server.reply(*[Answer(" x", hold_after=0)] * 3)
     async with api.client() as client, many(client, ["p"] * 5, concurrency=3) as results:
         async with api.in_background(lambda: anext(results)):
@@ -141,7 +141,7 @@ async def test_so_many_at_a_time(api: Api, server: Emulator) -> None:
         assert len([result async for result in results]) == 4
 
 
-async def test_one_failure_is_one_failure(api: Api, server: Emulator) -> None:
+async def test_failure_affects_only_its_prompt(api: Api, server: Emulator) -> None:
     server.reply(" 0", Answer(" half a", ending="error", error="out of memory"), " 2", Answer())
     server.fault("message", Fault(), Fault(), Fault(), Fault(status=500))
     async with api.client() as client:
@@ -156,7 +156,7 @@ async def test_one_failure_is_one_failure(api: Api, server: Emulator) -> None:
     await api.settled()
 
 
-async def test_bad_input_is_the_error_of_its_prompt(api: Api) -> None:
+async def test_invalid_prompt_is_the_error_of_its_result(api: Api) -> None:
     prompts: list[Any] = [
         "good",
         "  ",
@@ -183,7 +183,7 @@ async def test_bad_input_is_the_error_of_its_prompt(api: Api) -> None:
     await api.settled()
 
 
-async def test_forms_of_prompts(api: Api, server: Emulator) -> None:
+async def test_prompts_may_be_texts_messages_or_mappings(api: Api, server: Emulator) -> None:
     conversation = [Message(role="user", content="b1"), {"role": "assistant", "content": "b2"}]
     other = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-7b-v3"
     prompts: list[Any] = [
@@ -227,7 +227,7 @@ async def test_forms_of_prompts(api: Api, server: Emulator) -> None:
         (["p"], {"model": ""}),
     ],
 )
-async def test_wrong_use_is_raised_at_once(
+async def test_invalid_usage_raises_immediately(
     api: Api, server: Emulator, prompts: Any, options: dict[str, Any]
 ) -> None:
     async with api.client() as client:
@@ -236,7 +236,7 @@ async def test_wrong_use_is_raised_at_once(
     assert server.requests == []
 
 
-async def test_only_in_a_block(api: Api, server: Emulator) -> None:
+async def test_batch_needs_a_with_block(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         results = many(client, ["p"])
         assert "new" in repr(results)
@@ -264,7 +264,7 @@ def test_results_are_values() -> None:
         result.index = 2  # type: ignore[misc]
 
 
-async def test_a_result_gives_its_reply_or_raises(api: Api, server: Emulator) -> None:
+async def test_unwrap_returns_the_reply_or_raises(api: Api, server: Emulator) -> None:
     server.reply(" Fine.")
     async with api.client(**ONCE) as client:
         answered, failed = await everything(many(client, ["p", ""]))
@@ -277,11 +277,11 @@ async def test_a_result_gives_its_reply_or_raises(api: Api, server: Emulator) ->
     assert caught.value is failed.error
 
 
-# Where the prompts come from
+# Sources of prompts
 
 
 @pytest.mark.slow
-async def test_prompts_are_pulled_as_there_is_room(api: Api, server: Emulator) -> None:
+async def test_prompts_are_read_lazily(api: Api, server: Emulator) -> None:
     pulled: list[int] = []
 
     def prompts() -> Iterator[str]:
@@ -299,7 +299,7 @@ async def test_prompts_are_pulled_as_there_is_room(api: Api, server: Emulator) -
     assert kinds(server).count("message") <= 40
 
 
-async def test_a_reader_that_is_slow(api: Api, server: Emulator) -> None:
+async def test_slow_reader_pauses_the_batch(api: Api, server: Emulator) -> None:
     async with api.client() as client, many(client, ["p"] * 100, concurrency=2) as results:
         await anext(results)
         await api.wait(lambda: wait_until_nothing_is_sent(server))
@@ -309,7 +309,7 @@ async def test_a_reader_that_is_slow(api: Api, server: Emulator) -> None:
 
 @pytest.mark.slow
 @only(*ASYNC)
-async def test_async_prompts(api: Api, server: Emulator) -> None:
+async def test_prompts_may_be_an_async_iterable(api: Api, server: Emulator) -> None:
     closed: list[bool] = []
 
     async def prompts() -> AsyncIterator[str]:
@@ -347,7 +347,7 @@ async def test_results_do_not_wait_for_prompts(api: Api) -> None:
         assert (await anext(results)).index == 1
 
 
-async def test_prompts_that_break_off(api: Api) -> None:
+async def test_error_in_the_prompts_is_raised(api: Api) -> None:
     def prompts() -> Iterator[str]:
         yield "one"
         yield "two"
@@ -365,7 +365,7 @@ async def test_prompts_that_break_off(api: Api) -> None:
 # Leaving early
 
 
-async def test_break_stops_what_runs(api: Api, server: Emulator) -> None:
+async def test_break_stops_running_answers(api: Api, server: Emulator) -> None:
     server.reply(*[endless(" One", " two")] * 3)
     async with api.client() as client:
         async with many(client, ["a", "b", "c", "d", "e"], concurrency=4) as results:
@@ -379,7 +379,7 @@ async def test_break_stops_what_runs(api: Api, server: Emulator) -> None:
         assert (await client.chat("on it goes")).text == " on it goes"
 
 
-async def test_leaving_before_the_first_token(api: Api, server: Emulator) -> None:
+async def test_leaving_before_the_first_token_leaves_nothing(api: Api, server: Emulator) -> None:
     server.reply(*[Answer(" One", hold_after=0)] * 3)
     async with api.client() as client:
         with pytest.raises(OwnError) as caught:  # noqa: PT012 -- the caller leaves the block by it
@@ -392,7 +392,7 @@ async def test_leaving_before_the_first_token(api: Api, server: Emulator) -> Non
         await api.settled()
 
 
-async def test_keyboard_interrupt_in_the_loop(api: Api, server: Emulator) -> None:
+async def test_keyboard_interrupt_in_the_loop_leaves_nothing(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"), endless(" One"))
     async with api.client() as client:
         with pytest.raises(KeyboardInterrupt):  # noqa: PT012 -- the caller leaves the block by it
@@ -403,10 +403,10 @@ async def test_keyboard_interrupt_in_the_loop(api: Api, server: Emulator) -> Non
         await api.settled()
 
 
-# Not on trio, where httpx leaves the generator of a request's body to the garbage collector if it
-# is cancelled while it sends.
+# Not on trio, where httpx leaves the generator of a request's body to the garbage collector if
+# cancelled while sending.
 @only("sync", "asyncio")
-async def test_leaving_at_any_moment(api: Api, server: Emulator) -> None:
+async def test_leaving_at_any_moment_leaves_nothing(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         async with many(client, ["a"] * 50, concurrency=2) as results:
             await anext(results)
@@ -415,7 +415,7 @@ async def test_leaving_at_any_moment(api: Api, server: Emulator) -> None:
 
 
 @only(*ASYNC)
-async def test_cancelled(api: Api, server: Emulator) -> None:
+async def test_cancelled_batch_leaves_nothing(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"), endless(" One"))
     async with api.client() as client:
         with anyio.CancelScope() as scope:
@@ -429,7 +429,7 @@ async def test_cancelled(api: Api, server: Emulator) -> None:
 
 
 @only("asyncio")
-async def test_cancelled_natively(api: Api, server: Emulator) -> None:
+async def test_natively_cancelled_batch_leaves_nothing(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"), endless(" One"))
     async with api.client() as client:
         task = asyncio.create_task(everything(many(client, ["a", "b"])))
@@ -447,7 +447,7 @@ async def test_cancelled_natively(api: Api, server: Emulator) -> None:
 
 
 @only("sync")
-async def test_context_of_the_caller(api: Api) -> None:
+async def test_workers_see_the_callers_context(api: Api) -> None:
     variable = contextvars.ContextVar("variable", default="unset")
     seen: list[str] = []
 
@@ -473,7 +473,7 @@ with H2oClient(sys.argv[1]) as client, client.batch(["a", "b", "c"]) as results:
 
 @pytest.mark.slow
 @needs.posix
-def test_ctrl_c(server: Emulator) -> None:
+def test_ctrl_c_stops_the_batch(server: Emulator) -> None:
     server.reply(*[endless(" One")] * 3)
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", SCRIPT, server.url]
     with subprocess.Popen(
@@ -488,9 +488,7 @@ def test_ctrl_c(server: Emulator) -> None:
     assert server.stops == 3
 
 
-def test_ctrl_c_while_a_thread_is_started(
-    server: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_while_starting_a_thread(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     start = threading.Thread.start
 
     def interrupted(thread: threading.Thread) -> None:
@@ -507,11 +505,11 @@ def test_ctrl_c_while_a_thread_is_started(
         next(results)
 
 
-# The service's limit
+# Rate limit
 
 
 @pytest.mark.slow
-async def test_all_pause_for_the_limit(
+async def test_rate_limit_pauses_every_worker(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch, "WINDOW", 0.3)
@@ -543,16 +541,16 @@ async def test_all_pause_for_the_limit(
     assert len(refusals) == 3
     after = [when - refusals[-1] for when in begun if when > refusals[-1]]
     assert len(after) >= 3  # every worker
-    assert min(after) > 0.25  # the window was counted from a little before
+    assert min(after) > 0.25  # the pause started slightly earlier
     await api.settled()
 
 
 @pytest.mark.parametrize("by", ["call", "client"])
 @pytest.mark.parametrize("on", ["create", "message"])
-async def test_no_call_waits_for_the_limit_by_itself(
+async def test_calls_of_a_batch_do_not_wait_for_the_limit_themselves(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch, on: str, by: str
 ) -> None:
-    """The budget of a call allows for the window of two minutes, which none is to wait here."""
+    """The budget of a call would allow the window of two minutes, but the batch waits instead."""
     monkeypatch.setattr(batch, "WINDOW", 0.02)
     limited = Fault(status=429, body={"message": "You are sending too many messages. Wait."})
     own = Fault(status=429, body={"message": "Wait."}, headers={"Retry-After": "60"})
@@ -561,7 +559,7 @@ async def test_no_call_waits_for_the_limit_by_itself(
     told: list[Retry] = []
     pauses: list[float] = []
     monkeypatch.setattr(batch._Common, "pausing", lambda _, seconds: pauses.append(seconds))
-    monkeypatch.setattr(RateLimit, "rejected", in_no_time(RateLimit.rejected))
+    monkeypatch.setattr(RateLimit, "rejected", without_waiting(RateLimit.rejected))
     retries = Retries(attempts=3, budget=600, base=0.001, on_retry=told.append)
     of_client: dict[str, Any] = {"retries": retries} if by == "client" else {}
     of_call: dict[str, Any] = {} if of_client else {"retries": retries}
@@ -575,10 +573,10 @@ async def test_no_call_waits_for_the_limit_by_itself(
     assert server.conversations == []
 
 
-def in_no_time(
+def without_waiting(
     refused: Callable[[RateLimit, RateLimitError], bool],
 ) -> Callable[[RateLimit, RateLimitError], bool]:
-    """Make every limit as short as a test can wait for."""
+    """Ignore the length of each limit, so that a test can wait for it."""
 
     def noted(self: RateLimit, error: RateLimitError) -> bool:
         error.retry_after = None
@@ -588,7 +586,7 @@ def in_no_time(
 
 
 @pytest.mark.slow
-async def test_a_pause_is_in_the_log(
+async def test_pause_is_logged(
     api: Api,
     server: Emulator,
     monkeypatch: pytest.MonkeyPatch,
@@ -602,7 +600,7 @@ async def test_a_pause_is_in_the_log(
     assert caplog.messages.count("too many messages: all prompts pause for 1 s") == 1
 
 
-def test_a_pause_is_told_once_and_again_when_it_becomes_longer() -> None:
+def test_pause_is_reported_again_only_if_it_gets_longer() -> None:
     told: list[float] = []
     limit = RateLimit(600.0, told.append)
     refusals = [RateLimitError("wait"), RateLimitError("wait")]
@@ -613,9 +611,11 @@ def test_a_pause_is_told_once_and_again_when_it_becomes_longer() -> None:
 
 
 @pytest.mark.slow
-async def test_the_service_that_limits(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_batch_completes_despite_the_services_limit(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(batch, "WINDOW", 0.02)
-    now = [0.0]  # each refusal lets the server's time pass
+    now = [0.0]  # each rejection advances the server's clock
 
     def clock() -> float:
         now[0] += 0.01
@@ -631,7 +631,7 @@ async def test_the_service_that_limits(api: Api, monkeypatch: pytest.MonkeyPatch
         assert limited.conversations == []
 
 
-async def test_the_budget_of_the_limit(
+async def test_limit_wait_bounds_the_pauses(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch, "WINDOW", 0.01)
@@ -642,14 +642,14 @@ async def test_the_budget_of_the_limit(
     assert 2 <= kinds(server).count("message") <= 8
 
 
-async def test_no_wait_for_the_limit(api: Api, server: Emulator) -> None:
+async def test_zero_limit_wait_fails_immediately(api: Api, server: Emulator) -> None:
     server.fail(429, message="You are sending too many messages.")
     async with api.client() as client:
         results = await everything(many(client, ["a", "b"], concurrency=1, limit_wait=0))
     assert [type(result.error) for result in results] == [RateLimitError, type(None)]
 
 
-async def test_leaving_in_the_pause(api: Api, server: Emulator) -> None:
+async def test_leaving_during_a_pause(api: Api, server: Emulator) -> None:
     server.fault("message", Fault(), Fault(status=429, headers={"Retry-After": "60"}))
     async with api.client() as client:
         begun = time.monotonic()
@@ -665,13 +665,13 @@ def refusal(retry_after: float | None = None) -> RateLimitError:
     return RateLimitError("too many", status=429, retry_after=retry_after)
 
 
-def test_rate_limit() -> None:
+def test_rate_limit_delays() -> None:
     now = 0.0
     limit = RateLimit(budget=300.0, tell=lambda _seconds: None, clock=lambda: now)
     assert limit.delay() == 0.0
     assert limit.rejected(refusal())
     assert limit.delay() == 120.0
-    now = 5.0  # another that was on its way: one pause, that ends a window after it
+    now = 5.0  # a concurrent rejection: a single pause, which ends a window after it
     assert limit.rejected(refusal())
     assert limit.delay() == 120.0
     assert limit.rejected(refusal(10.0))
@@ -691,7 +691,7 @@ def test_rate_limit() -> None:
     assert limit.delay() == 1.0
 
 
-# Any client will do
+# Other clients
 
 
 class Canned:
@@ -706,7 +706,7 @@ class Canned:
         return self._text
 
     def close(self) -> None:
-        """Nothing runs."""
+        """Do nothing: nothing is running."""
 
 
 class CannedClient:
@@ -717,7 +717,7 @@ class CannedClient:
         return Canned(messages)
 
 
-def test_any_client() -> None:
+def test_batch_works_with_any_client() -> None:
     with Batch(CannedClient(), iter(["a", "bad", "c"]), temperature=1) as results:
         found: Mapping[int, Any] = {result.index: result for result in results}
     assert found[0].reply == "a"
@@ -725,7 +725,7 @@ def test_any_client() -> None:
     assert found[2].reply == "c"
 
 
-def test_nothing_is_held(server: Emulator) -> None:
+def test_finished_batch_leaves_no_threads(server: Emulator) -> None:
     with H2oClient(server.url) as client, client.batch(["a", "b"]) as results:
         assert len(list(results)) == 2
         assert len(threads()) <= 2

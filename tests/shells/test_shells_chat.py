@@ -1,4 +1,4 @@
-"""A chat and a stream as they go when nothing goes wrong: texts, replies, requests, arguments."""
+"""Successful chats and streams: texts, replies, requests, arguments."""
 
 import json
 from typing import Any
@@ -33,7 +33,7 @@ KINDS = ["settings", "create", "message", "delete"]
 # Texts and replies
 
 
-async def test_chat_with_a_string(api: Api, server: Emulator) -> None:
+async def test_chat_accepts_a_string(api: Api, server: Emulator) -> None:
     server.reply(" Hello there, you!")
     async with api.client() as client:
         reply = await client.chat("Hello!")
@@ -51,7 +51,7 @@ async def test_chat_with_a_string(api: Api, server: Emulator) -> None:
     await api.settled()
 
 
-async def test_chat_with_messages(api: Api, server: Emulator) -> None:
+async def test_chat_accepts_messages(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         await client.chat(
             [
@@ -79,7 +79,7 @@ async def test_chat_with_messages(api: Api, server: Emulator) -> None:
         (Answer(" a b", ending="eos_in_text"), {}, "eos_token", 3),
     ],
 )
-async def test_why_an_answer_ended(
+async def test_finish_reason_is_returned(
     api: Api,
     server: Emulator,
     answer: Answer,
@@ -93,7 +93,7 @@ async def test_why_an_answer_ended(
     assert (reply.text, reply.finish_reason, reply.generated_tokens) == (" a b", reason, count)
 
 
-async def test_an_empty_answer_is_whole(api: Api, server: Emulator) -> None:
+async def test_empty_answer_is_complete(api: Api, server: Emulator) -> None:
     server.reply(Answer(tokens=()))
     async with api.client() as client:
         reply = await client.chat("Hi")
@@ -101,7 +101,7 @@ async def test_an_empty_answer_is_whole(api: Api, server: Emulator) -> None:
     await api.settled()
 
 
-async def test_stream_gives_the_texts_of_the_tokens(api: Api, server: Emulator) -> None:
+async def test_stream_yields_the_texts_of_the_tokens(api: Api, server: Emulator) -> None:
     server.reply([" One", "", " two", "\u2028three"])
     async with api.client() as client, client.stream("Count") as stream:
         texts = [text async for text in stream]
@@ -113,7 +113,7 @@ async def test_stream_gives_the_texts_of_the_tokens(api: Api, server: Emulator) 
     assert kinds(server) == KINDS
 
 
-async def test_a_stream_needs_no_with(api: Api, server: Emulator) -> None:
+async def test_stream_works_without_a_with_block(api: Api, server: Emulator) -> None:
     server.reply(" One two")
     client = api.client()
     assert [text async for text in client.stream("Count")] == [" One", " two"]
@@ -121,7 +121,7 @@ async def test_a_stream_needs_no_with(api: Api, server: Emulator) -> None:
     await client.aclose()
 
 
-async def test_events_give_tokens_the_special_ones_too(api: Api, server: Emulator) -> None:
+async def test_events_include_special_tokens(api: Api, server: Emulator) -> None:
     server.reply(" One two")
     async with api.client() as client, client.stream("Count") as stream:
         tokens = [token async for token in stream.events()]
@@ -135,7 +135,7 @@ async def test_events_give_tokens_the_special_ones_too(api: Api, server: Emulato
     assert tokens[0].logprob == -0.05
 
 
-async def test_text_and_reply_before_the_end(api: Api, server: Emulator) -> None:
+async def test_text_and_reply_during_a_stream(api: Api, server: Emulator) -> None:
     server.reply(endless(" One", " two"))
     async with api.client() as client, client.stream("Count") as stream:
         assert stream.text == ""
@@ -157,7 +157,7 @@ async def test_text_and_reply_before_the_end(api: Api, server: Emulator) -> None
 
 
 @pytest.mark.parametrize("split", [1, 2, 3, 7, 50])
-async def test_bytes_cut_anywhere(api: Api, server: Emulator, split: int) -> None:
+async def test_response_may_be_split_anywhere(api: Api, server: Emulator, split: int) -> None:
     text = " Grüße \U0001f600\u2028 und \u0085\u2029 wieder"
     server.reply(Answer(text, split=split, join=2, comments=(0, 2)))
     async with api.client() as client:
@@ -165,7 +165,7 @@ async def test_bytes_cut_anywhere(api: Api, server: Emulator, split: int) -> Non
     assert reply.text == text
 
 
-async def test_a_stream_as_a_proxy_may_leave_it(api: Api, server: Emulator) -> None:
+async def test_stream_reformatted_by_a_proxy_is_read(api: Api, server: Emulator) -> None:
     first = '{"token":{"id":1,"text":" a","logprob":-1,"special":false},"generated_text":null}'
     last = '{"token":{"id":2,"text":" b","logprob":-1,"special":false},"generated_text":" a b"}'
     raw = f"\ufeff: hi\r\nevent: message\rid: 7\nnew: x\r\ndata: {first}\r\n\r\ndata:{last}"
@@ -178,7 +178,7 @@ async def test_a_stream_as_a_proxy_may_leave_it(api: Api, server: Emulator) -> N
 # Requests
 
 
-async def test_exact_requests_of_two_chats(api: Api, server: Emulator) -> None:
+async def test_requests_of_two_chats_are_exact(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         await client.chat("One")
         async with client.stream("Two", temperature=0.7, seed=1) as stream:
@@ -229,7 +229,7 @@ async def test_requests_reuse_one_connection(api: Api, server: Emulator) -> None
     await api.wait(server.wait_idle)
 
 
-async def test_base_url_with_a_path_and_a_password(api: Api) -> None:
+async def test_base_url_may_have_a_path_and_a_password(api: Api) -> None:
     with Emulator(base_path="/chat") as other:
         url = other.url.replace("http://", "http://ann:s%3Acret@") + "/"
         async with api.client(url) as client:
@@ -243,7 +243,9 @@ async def test_base_url_with_a_path_and_a_password(api: Api) -> None:
         assert other.conversations == []
 
 
-async def test_the_environment(api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_environment_configures_the_client(
+    api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = DEFAULT_MODELS[1].name
     monkeypatch.setenv("H2O_CHAT_URL", server.url)
     monkeypatch.setenv("H2O_CHAT_MODEL", model)
@@ -256,7 +258,7 @@ async def test_the_environment(api: Api, server: Emulator, monkeypatch: pytest.M
     assert server.requests[1].json() == {"model": model}
 
 
-async def test_headers_of_the_caller_go_before_ours(
+async def test_custom_headers_replace_ours(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("H2O_CHAT_TOKEN", "t0ken")
@@ -271,7 +273,7 @@ async def test_headers_of_the_caller_go_before_ours(
         assert request.header("cookie") == f"hf-chat={session}; gate=open"
 
 
-async def test_defaults_without_anything(api: Api) -> None:
+async def test_default_client_configuration(api: Api) -> None:
     async with api.client_of_environment(
         model=None, session=None, timeouts=None, retries=None, parameters=None, headers=None
     ) as client:
@@ -280,7 +282,7 @@ async def test_defaults_without_anything(api: Api) -> None:
         assert client.session
 
 
-async def test_parameters_of_client_call_and_keyword(api: Api, server: Emulator) -> None:
+async def test_parameters_of_client_and_call_are_sent(api: Api, server: Emulator) -> None:
     async with api.client(parameters={"top_p": 0.5, "temperature": 0.1, "seed": 1}) as client:
         await client.chat("Hi", parameters={"seed": 2, "anything": [1]}, temperature=0.9)
         await client.chat("Hi", temperature=None)
@@ -290,7 +292,7 @@ async def test_parameters_of_client_call_and_keyword(api: Api, server: Emulator)
     assert list(one)[:6] == list(PARAMETERS)
 
 
-async def test_another_model_for_one_call(api: Api, server: Emulator) -> None:
+async def test_model_can_be_set_per_call(api: Api, server: Emulator) -> None:
     model = DEFAULT_MODELS[1].name
     async with api.client() as client:
         reply = await client.chat("Hi", model=model)
@@ -300,7 +302,7 @@ async def test_another_model_for_one_call(api: Api, server: Emulator) -> None:
     assert server.requests[1].json() == {"model": model}
 
 
-# Wrong arguments
+# Invalid arguments
 
 
 @pytest.mark.parametrize(
@@ -327,7 +329,7 @@ async def test_another_model_for_one_call(api: Api, server: Emulator) -> None:
     ],
 )
 @only("sync", "asyncio")
-async def test_wrong_arguments_of_a_call(
+async def test_invalid_arguments_of_a_call_are_rejected(
     api: Api,
     server: Emulator,
     messages: Any,
@@ -368,7 +370,7 @@ async def test_wrong_arguments_of_a_call(
     ],
 )
 @only("sync", "asyncio")
-async def test_wrong_arguments_of_a_client(
+async def test_invalid_arguments_of_a_client_are_rejected(
     api: Api, options: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error) as caught:
@@ -376,7 +378,7 @@ async def test_wrong_arguments_of_a_client(
     assert "hunter2" not in str(caught.value)
 
 
-async def test_the_short_forms_of_limits_and_retries(api: Api, server: Emulator) -> None:
+async def test_timeouts_and_retries_accept_numbers(api: Api, server: Emulator) -> None:
     server.fail(503, on="settings", times=2)
     quick = Retries(attempts=2, base=0.001)
     short: list[dict[str, Any]] = [
@@ -389,10 +391,10 @@ async def test_the_short_forms_of_limits_and_retries(api: Api, server: Emulator)
     assert Timeouts() == Timeouts(connect=10, first_token=120, idle=60, total=None, cleanup=5)
 
 
-# Over a mock: what a socket does not show
+# With a mock: what a socket does not show
 
 
-def test_limits_that_httpx_is_given(httpx_mock: HTTPXMock) -> None:
+def test_timeouts_are_passed_to_httpx(httpx_mock: HTTPXMock) -> None:
     httpx_mock.add_response(url="http://h/settings", status_code=303, headers={"location": "/"})
     httpx_mock.add_response(url="http://h/conversation", json={"conversationId": "a" * 24})
     token = {"id": 1, "text": " a", "logprob": 0, "special": True}
@@ -407,12 +409,12 @@ def test_limits_that_httpx_is_given(httpx_mock: HTTPXMock) -> None:
         assert client.chat("Hi").text == ""
     sent = httpx_mock.get_requests()
     limits = [request.extensions["timeout"] for request in sent]
-    # What is left of each limit when its request is sent.
+    # The rest of each limit at the time of its request.
     assert [limit["connect"] for limit in limits] == pytest.approx([1, 1, 1, 1], rel=0.5)
     assert all(request.headers["accept-encoding"] == "identity" for request in sent)
 
 
-async def test_halves_of_a_character_in_two_tokens(api: Api, server: Emulator) -> None:
+async def test_surrogates_in_two_tokens_are_joined(api: Api, server: Emulator) -> None:
     tokens = ("a\ud83d", "\ude00b", " c\ud83d", " d", "\ude00", "\ud83d")
     expected = "a😀b c\ufffd d\ufffd\ufffd"
     server.reply(Answer(tokens=tokens), Answer(tokens=tokens), Answer(tokens=tokens))
@@ -432,7 +434,7 @@ async def test_halves_of_a_character_in_two_tokens(api: Api, server: Emulator) -
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
-async def test_halves_of_a_character_where_the_connection_is_lost(
+async def test_surrogates_are_joined_across_a_lost_connection(
     api: Api, server: Emulator, after: int
 ) -> None:
     server.reply(Answer(tokens=("a\ud83d", "\ude00b", " c\ud83d", " d"), drop_after=after))

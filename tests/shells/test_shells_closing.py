@@ -1,4 +1,5 @@
-"""Whoever closes waits for those who are leaving, and closes once: in time, and completely."""
+"""Closing waits for calls that are being left, happens once, takes limited time, and is
+complete."""
 
 import asyncio
 import gc
@@ -31,30 +32,31 @@ Call = Callable[[], Awaitable[Any]]
 
 
 def check_told(server: Emulator) -> None:
-    """Check that nothing is left to tell the server, now; its model may take notice later."""
+    """Check that the server has been told everything; its model may notice later."""
     assert server.conversations == []
 
 
 def check_asked(api: Api, server: Emulator, *last: str) -> None:
-    """Check what the server was asked after the message."""
+    """Check the requests after the message."""
     asked = kinds(server)[3:]
     if api.backend == "sync":
-        # Who closes cannot reach a thread that waits for a response, and tells the server too.
+        # Closing cannot interrupt a thread that waits for a response, so it notifies the server,
+        # too.
         asked = list(dict.fromkeys(asked))
     assert asked == [*last]
 
 
 def collect_unraisable(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Collect what is raised where nobody can catch it, by name.
+    """Collect the names of exceptions that nobody can catch.
 
-    Call it in the test itself: before a test begins, some versions of pytest set a hook too.
+    Call it within the test: some versions of pytest set a hook before the test begins, too.
     """
     found: list[str] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda args: found.append(args.exc_type.__name__))
     return found
 
 
-# While somebody is leaving
+# During clean-up
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ def collect_unraisable(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ("conversation", "stop"),
     ],
 )
-async def test_closing_waits_for_a_stream_that_is_being_left(
+async def test_close_waits_for_a_stream_being_left(
     api: Api, server: Emulator, what: str, on: str
 ) -> None:
     server.reply(endless(" One"))
@@ -92,9 +94,7 @@ async def test_closing_waits_for_a_stream_that_is_being_left(
     await api.settled()
 
 
-async def test_closing_the_client_waits_for_a_conversation_that_is_being_closed(
-    api: Api, server: Emulator
-) -> None:
+async def test_close_waits_for_a_conversation_being_closed(api: Api, server: Emulator) -> None:
     server.fault("delete", Fault(delay=0.05))
     client = api.client()
     talk = client.conversation()
@@ -107,7 +107,7 @@ async def test_closing_the_client_waits_for_a_conversation_that_is_being_closed(
 
 
 @pytest.mark.parametrize("what", ["client", "stream"])
-async def test_closing_during_the_last_request_leaves_a_whole_answer_whole(
+async def test_close_during_the_last_request_keeps_a_complete_answer(
     api: Api, server: Emulator, what: str
 ) -> None:
     server.reply(" One two")
@@ -124,14 +124,14 @@ async def test_closing_during_the_last_request_leaves_a_whole_answer_whole(
     await client.aclose()
 
 
-# In time
+# Time limits
 
 
 READERS = 10
 
 
 @pytest.mark.slow
-async def test_closing_takes_one_time_limit_however_many_wait_for_their_first_token(
+async def test_close_takes_one_time_limit_for_any_number_of_streams(
     api: Api, server: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.reply(*[endless(held=0) for _ in range(READERS)])
@@ -146,7 +146,7 @@ async def test_closing_takes_one_time_limit_however_many_wait_for_their_first_to
         begun = time.monotonic()
         await client.aclose()
         took.append(time.monotonic() - begun)
-        await api.wait(server.release)  # a sync reader sleeps until the server says something
+        await api.wait(server.release)  # a sync reader sleeps until the server sends something
 
     async def read(stream: AsyncChatStream) -> None:
         with pytest.raises(IncompleteStreamError):
@@ -156,16 +156,16 @@ async def test_closing_takes_one_time_limit_however_many_wait_for_their_first_to
         return lambda: read(stream)
 
     await api.concurrently([*map(reading, streams), close])
-    # One for the streams and one for what they left behind; one for each would be ten seconds.
+    # One limit for the streams, one for their leftovers; one for each would be ten seconds.
     assert took[0] < 0.7 * READERS
     if api.backend == "sync":
-        # The first uses the time up, and the others try no more; so again when all is tried again.
-        # What comes later is each reader's own, when it wakes.
+        # The first uses up the time, so the others make no attempt; the same happens in the second
+        # round. Later requests come from the readers, as they wake up.
         assert kinds(server).count("delete") == 0
         assert "could not be cleaned up" in caplog.text
 
 
-async def test_closing_twice_at_once_closes_once(api: Api, server: Emulator) -> None:
+async def test_concurrent_closes_close_once(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     client = api.client()
     stream = client.stream("Hi")
@@ -175,12 +175,12 @@ async def test_closing_twice_at_once_closes_once(api: Api, server: Emulator) -> 
     assert kinds(server)[-2:] == ["stop", "delete"]
 
 
-# Completely
+# Complete clean-up
 
 
 @pytest.mark.parametrize("cancellations", [1, 2])
 @only("asyncio")
-async def test_a_closing_that_is_natively_cancelled_tells_the_server_all(
+async def test_natively_cancelled_close_cleans_up(
     api: Api, server: Emulator, caplog: pytest.LogCaptureFixture, cancellations: int
 ) -> None:
     server.reply(*[endless(" One") for _ in range(3)])
@@ -215,7 +215,7 @@ async def drop_conversation(client: AsyncH2oClient) -> None:
 
 
 @pytest.mark.parametrize("drop", [drop_stream, drop_conversation])
-async def test_what_is_dropped_where_a_warning_is_an_error_is_cleaned_up_at_close(
+async def test_object_dropped_with_warnings_as_errors_is_cleaned_up_at_close(
     api: Api,
     server: Emulator,
     monkeypatch: pytest.MonkeyPatch,
@@ -240,7 +240,7 @@ async def drop_two(client: AsyncH2oClient, server: Emulator) -> None:
         await drop_stream(client)
 
 
-async def test_an_interruption_while_a_dropped_response_is_released_loses_nothing(
+async def test_interrupted_release_of_a_dropped_response_is_completed(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interruptions: Iterator[BaseException] = iter([KeyboardInterrupt()])
@@ -272,7 +272,7 @@ async def test_an_interruption_while_a_dropped_response_is_released_loses_nothin
 
 @pytest.mark.slow
 @only(*ASYNC)
-async def test_cancelled_at_any_moment_nothing_is_left(
+async def test_cancellation_at_any_moment_leaves_nothing(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unraisable = collect_unraisable(monkeypatch)
@@ -292,14 +292,14 @@ async def test_cancelled_at_any_moment_nothing_is_left(
     assert unraisable == []
 
 
-# What closing looks at
+# Tracking of open objects
 
 
 class Thing:
-    """What can be held weakly."""
+    """An object that can be weakly referenced."""
 
 
-def test_what_is_open_may_be_looked_at_while_threads_add_and_drop() -> None:
+def test_open_objects_can_be_listed_while_threads_add_and_drop() -> None:
     things: WeakValueDictionary[int, Thing] = WeakValueDictionary()
     start = threading.Barrier(9)
     errors: list[BaseException] = []
@@ -332,7 +332,7 @@ def test_what_is_open_may_be_looked_at_while_threads_add_and_drop() -> None:
     assert alive(things) == []
 
 
-# The time limit of small operations
+# Time limit of small operations
 
 
 def rename(client: AsyncH2oClient) -> Awaitable[object]:
@@ -351,7 +351,7 @@ SMALL: dict[str, Callable[[AsyncH2oClient], Awaitable[object]]] = {
 
 
 @pytest.mark.parametrize("on", SMALL)
-async def test_the_total_bounds_a_small_operation(api: Api, server: Emulator, on: str) -> None:
+async def test_total_timeout_limits_a_small_operation(api: Api, server: Emulator, on: str) -> None:
     server.fault(on, Fault(hang=True))
     async with api.client(timeouts=Timeouts(total=0.05, idle=PATIENCE)) as client:
         with pytest.raises(TransportTimeoutError, match=r"Timeouts\.total") as caught:
@@ -360,7 +360,7 @@ async def test_the_total_bounds_a_small_operation(api: Api, server: Emulator, on
 
 
 @pytest.mark.parametrize("on", SMALL)
-async def test_the_total_bounds_the_attempts_of_a_small_operation(
+async def test_total_timeout_limits_the_attempts_of_a_small_operation(
     api: Api, server: Emulator, on: str
 ) -> None:
     server.fault(on, *[Fault(503, headers={"Retry-After": "3"})] * 9)

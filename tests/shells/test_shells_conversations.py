@@ -1,4 +1,4 @@
-"""Conversations over real sockets: history, stop, retry, keep, what becomes of them."""
+"""Conversations over real sockets: history, stop, retry, keep, deletion."""
 
 import gc
 import json
@@ -29,19 +29,19 @@ def said(talk: AsyncConversation) -> list[tuple[str, bool]]:
 
 
 async def there(api: Api, server: Emulator) -> list[str]:
-    """The ids of the conversations that the server has."""
+    """Return the ids of the conversations on the server."""
     await api.wait(server.wait_idle)
     return [conversation.id for conversation in await api.wait(lambda: server.conversations)]
 
 
 class OwnError(Exception):
-    """What a caller raises."""
+    """The error raised by a caller."""
 
 
 # Turns
 
 
-async def test_a_conversation(api: Api, server: Emulator) -> None:
+async def test_conversation_keeps_its_history(api: Api, server: Emulator) -> None:
     server.reply(" Hello Ann.", " Ann.", " Ann, you said.")
     async with api.client() as client, client.conversation() as talk:
         assert (talk.id, talk.title, talk.model) == (None, None, DEFAULT_MODEL)
@@ -65,19 +65,19 @@ async def test_a_conversation(api: Api, server: Emulator) -> None:
         ]
         assert all(message.updated_at is not None for message in history)
         assert await api.wait(lambda: len(server.conversations)) == 1
-    # Only the new message was sent; the server made the history of it.
+    # Only the new message is sent; the server combines it with the history.
     assert [body["inputs"] for body in bodies(server)] == [
         "My name is Ann.",
         "What is my name?",
         "What is my name?",
     ]
     assert [body["options"]["is_retry"] for body in bodies(server)] == [False, False, True]
-    # Each message, and the history, looks first whether the answer before it is stored.
+    # Each message, and the history, first checks that the answer before it is stored.
     assert kinds(server) == ["settings", "create", *["message", "data"] * 3, "delete"]
     await api.settled()
 
 
-async def test_retry_as_a_stream(api: Api, server: Emulator) -> None:
+async def test_retry_can_be_streamed(api: Api, server: Emulator) -> None:
     server.reply(" Hello.", " Good day.")
     async with api.client() as client, client.conversation() as talk:
         first = await talk.send("Hi")
@@ -90,7 +90,7 @@ async def test_retry_as_a_stream(api: Api, server: Emulator) -> None:
         assert (last["parameters"]["temperature"], last["parameters"]["seed"]) == (0.9, 7)
 
 
-async def test_two_objects_of_one_conversation_take_turns(api: Api, server: Emulator) -> None:
+async def test_objects_of_one_conversation_take_turns(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     async with (
         api.client() as client,
@@ -105,16 +105,14 @@ async def test_two_objects_of_one_conversation_take_turns(api: Api, server: Emul
         assert kinds(server).count("message") == 1
 
 
-async def test_the_server_remembers(api: Api) -> None:
+async def test_server_remembers_the_conversation(api: Api) -> None:
     async with api.client() as client, client.conversation() as talk:
         await talk.send("My name is Ann.")
         reply = await talk.send("What did I say first?")
         assert "the first was: My name is Ann." in reply.text
 
 
-async def test_a_second_message_meanwhile_is_refused_and_not_sent(
-    api: Api, server: Emulator
-) -> None:
+async def test_concurrent_message_is_rejected_and_not_sent(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"), " Two")
     async with api.client() as client, client.conversation() as talk:
         async with talk.stream("First") as stream:
@@ -128,13 +126,13 @@ async def test_a_second_message_meanwhile_is_refused_and_not_sent(
                 async with talk.stream("Second") as other:
                     await other.read()
             assert len(server.requests) == before
-            await talk.stop()  # ends the first, not one that was refused
+            await talk.stop()  # stops the first message, not a rejected one
             assert stream.reply.finish_reason == "stopped"
         assert (await talk.send("Third")).text == " Two"
     await api.settled()
 
 
-async def test_another_conversation_meanwhile_is_not_refused(api: Api, server: Emulator) -> None:
+async def test_concurrent_conversations_are_allowed(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"), " Two")
     async with (
         api.client() as client,
@@ -147,9 +145,7 @@ async def test_another_conversation_meanwhile_is_not_refused(api: Api, server: E
     await api.settled()
 
 
-async def test_a_stream_that_was_never_read_does_not_stand_in_the_way(
-    api: Api, server: Emulator
-) -> None:
+async def test_unread_stream_does_not_block_the_conversation(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     async with api.client() as client, client.conversation() as talk:
         unread = talk.stream("Never")
@@ -177,7 +173,7 @@ async def test_stop_in_the_reading_thread_or_task(api: Api, server: Emulator) ->
         assert texts == [" One", " two"]
         assert (stream.reply.text, stream.reply.finish_reason) == (" One two", "stopped")
         assert said(talk) == [("Hi", False), (" One two", True)]
-        # The next message knows of the turn, of which more is stored than was received.
+        # The next message knows the turn, of which more is stored than was received.
         assert (await talk.send("Next")).text == " Next"
         assert [m.content for m in await talk.history()] == [
             "Hi",
@@ -207,14 +203,14 @@ async def test_stop_from_another_thread_or_task(
         assert said(talk) == [("Hi", False), ("".join(tokens), True)]
         assert (await talk.send("Next")).text == " Next"
         assert len(await talk.history()) == 4
-    # Told by the one that stops; where the reader is quicker, by that one too.
+    # Sent by the thread that stops, and by a reader that is faster.
     assert kinds(server).count("stop") in (1, 2)
     assert server.generations == 2
     assert server.stops == 1
     await api.settled()
 
 
-async def test_stop_of_a_plain_stream(api: Api, server: Emulator) -> None:
+async def test_stop_of_a_single_stream(api: Api, server: Emulator) -> None:
     server.reply(endless(), endless(" One"))
     async with api.client() as client:
         for text in ("", " One"):
@@ -228,7 +224,7 @@ async def test_stop_of_a_plain_stream(api: Api, server: Emulator) -> None:
     assert server.generations == 2
 
 
-async def test_stop_where_nothing_runs(api: Api, server: Emulator) -> None:
+async def test_stop_without_a_running_answer_sends_nothing(api: Api, server: Emulator) -> None:
     async with api.client() as client, client.conversation() as talk:
         await talk.stop()
         reply = await talk.send("Hi")
@@ -237,9 +233,7 @@ async def test_stop_where_nothing_runs(api: Api, server: Emulator) -> None:
     assert "stop" not in kinds(server)
 
 
-async def test_stop_of_a_stream_that_has_not_begun_sends_nothing(
-    api: Api, server: Emulator
-) -> None:
+async def test_stop_of_an_unstarted_stream_sends_nothing(api: Api, server: Emulator) -> None:
     async with api.client() as client, client.conversation() as talk:
         stream = talk.stream("Hi")
         await stream.stop()
@@ -248,13 +242,13 @@ async def test_stop_of_a_stream_that_has_not_begun_sends_nothing(
     assert server.requests == []
 
 
-async def test_stop_while_a_stopped_turn_is_waited_for(api: Api, server: Emulator) -> None:
+async def test_stop_during_the_wait_for_a_stopped_turn(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     async with api.client() as client, client.conversation() as talk:
         async with talk.stream("Hi") as stream:
             await anext(stream)
             await stream.stop()
-        # As if the server took long to store it.
+        # Simulates a server that is slow to store it.
         server.fault("data", *[Fault(status=503)] * 40)
         following = talk.stream("Next")
         async with api.in_background(following.read) as reading:
@@ -267,9 +261,7 @@ async def test_stop_while_a_stopped_turn_is_waited_for(api: Api, server: Emulato
     await api.settled()
 
 
-async def test_leaving_a_stream_stops_it_and_the_conversation_goes_on(
-    api: Api, server: Emulator
-) -> None:
+async def test_conversation_continues_after_leaving_a_stream(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"), " Next")
     async with api.client() as client, client.conversation() as talk:
         async with talk.stream("Hi") as stream:
@@ -285,9 +277,7 @@ async def test_leaving_a_stream_stops_it_and_the_conversation_goes_on(
 # Errors
 
 
-async def test_an_answer_interrupted_by_an_error_stays_as_partial(
-    api: Api, server: Emulator
-) -> None:
+async def test_answer_interrupted_by_an_error_stays_partial(api: Api, server: Emulator) -> None:
     server.reply(Answer(" One two", ending="error"), " Fine.", " Better.")
     async with api.client() as client, client.conversation() as talk:
         with pytest.raises(GenerationError) as caught:
@@ -301,7 +291,7 @@ async def test_an_answer_interrupted_by_an_error_stays_as_partial(
     await api.settled()
 
 
-async def test_the_server_no_longer_has_it(api: Api) -> None:
+async def test_deleted_conversation_raises_not_found(api: Api) -> None:
     async with api.client() as client, client.conversation() as talk:
         await talk.send("Hi")
         await client.delete_conversations()
@@ -314,12 +304,12 @@ async def test_the_server_no_longer_has_it(api: Api) -> None:
                 await call()
         with pytest.raises(NotFoundError, match="no longer has"):
             await talk.rename("x")
-        # What was seen of it can go on in another.
+        # The known part can continue in another conversation.
         reply = await client.chat([*talk.messages, Message(role="user", content="And now?")])
         assert "turn 2" in reply.text
 
 
-async def test_one_of_another_session_is_not_there(api: Api) -> None:
+async def test_conversation_of_another_session_raises_not_found(api: Api) -> None:
     async with api.client() as mine, api.client() as yours, mine.conversation() as talk:
         await talk.send("Hi")
         await yours.chat("Hi")
@@ -328,7 +318,7 @@ async def test_one_of_another_session_is_not_there(api: Api) -> None:
             await taken.send("Hi")
 
 
-async def test_what_cannot_be_sent_is_refused_at_once(api: Api, server: Emulator) -> None:
+async def test_unsendable_message_is_rejected_immediately(api: Api, server: Emulator) -> None:
     async with api.client() as client, client.conversation() as talk:
         with pytest.raises(ValueError, match="blank"):
             await talk.send(" ")
@@ -349,12 +339,14 @@ async def test_what_cannot_be_sent_is_refused_at_once(api: Api, server: Emulator
     assert "message" not in kinds(server)
 
 
-# What is deleted at the end
+# Deletion at the end
 
 
 @pytest.mark.parametrize("keep", [None, True, False])
 @pytest.mark.parametrize("taken", ["made", "id", "saved", "share"])
-async def test_keep(api: Api, server: Emulator, taken: str, keep: bool | None) -> None:
+async def test_keep_controls_deletion(
+    api: Api, server: Emulator, taken: str, keep: bool | None
+) -> None:
     async with api.client() as client:
         async with client.conversation(keep=True) as first:
             await first.send("Hi")
@@ -378,7 +370,7 @@ async def test_keep(api: Api, server: Emulator, taken: str, keep: bool | None) -
         assert (talk.id == original) == (taken in ("id", "saved"))
 
 
-async def test_it_is_deleted_on_an_exception(api: Api, server: Emulator) -> None:
+async def test_conversation_is_deleted_on_an_exception(api: Api, server: Emulator) -> None:
     async with api.client() as client:
 
         async def converse() -> None:
@@ -392,7 +384,7 @@ async def test_it_is_deleted_on_an_exception(api: Api, server: Emulator) -> None
         assert await there(api, server) == []
 
 
-async def test_it_is_deleted_on_break_and_on_an_exception_in_a_stream(
+async def test_conversation_is_deleted_on_break_and_exception_in_a_stream(
     api: Api, server: Emulator
 ) -> None:
     server.reply(endless(" One"), endless(" One"))
@@ -414,7 +406,7 @@ async def test_it_is_deleted_on_break_and_on_an_exception_in_a_stream(
         assert server.stops == 2
 
 
-async def test_closing_it_ends_the_stream_that_runs(api: Api, server: Emulator) -> None:
+async def test_closing_the_conversation_ends_its_stream(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     async with api.client() as client:
         async with client.conversation() as talk:
@@ -435,7 +427,7 @@ async def test_closing_it_ends_the_stream_that_runs(api: Api, server: Emulator) 
 
 @only(*ASYNC)
 @pytest.mark.parametrize("tokens", [(" One",), ()], ids=["after a token", "before the first"])
-async def test_it_is_deleted_on_cancellation(
+async def test_conversation_is_deleted_on_cancellation(
     api: Api, server: Emulator, tokens: tuple[str, ...]
 ) -> None:
     server.reply(endless(*tokens))
@@ -457,7 +449,9 @@ async def test_it_is_deleted_on_cancellation(
 
 @pytest.mark.slow
 @only(*ASYNC)
-async def test_it_is_deleted_on_cancellation_while_it_is_made(api: Api, server: Emulator) -> None:
+async def test_conversation_is_deleted_on_cancellation_during_creation(
+    api: Api, server: Emulator
+) -> None:
     server.fault("create", Fault(delay=1))
     async with api.client() as client:
 
@@ -473,7 +467,7 @@ async def test_it_is_deleted_on_cancellation_while_it_is_made(api: Api, server: 
         assert kinds(server)[-1] == "delete"
 
 
-async def test_delete_now(api: Api, server: Emulator) -> None:
+async def test_conversation_can_be_deleted_explicitly(api: Api, server: Emulator) -> None:
     async with api.client() as client, client.conversation(keep=True) as talk:
         await talk.send("Hi")
         await talk.delete()
@@ -484,7 +478,7 @@ async def test_delete_now(api: Api, server: Emulator) -> None:
     assert kinds(server).count("delete") == 1
 
 
-async def test_a_deletion_that_fails_is_tried_again_when_the_client_closes(
+async def test_failed_deletion_is_retried_when_the_client_closes(
     api: Api, server: Emulator
 ) -> None:
     server.fail(500, on="delete")
@@ -513,7 +507,7 @@ async def test_closing_the_client_closes_its_conversations(api: Api, server: Emu
     await talks[0].aclose()
 
 
-async def test_one_that_was_never_used_leaves_nothing(api: Api, server: Emulator) -> None:
+async def test_unused_conversation_leaves_nothing(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         async with client.conversation():
             pass
@@ -522,9 +516,7 @@ async def test_one_that_was_never_used_leaves_nothing(api: Api, server: Emulator
     assert server.requests == []
 
 
-async def test_one_that_is_dropped_unclosed_warns_and_is_deleted_soon(
-    api: Api, server: Emulator
-) -> None:
+async def test_dropped_conversation_warns_and_is_deleted(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         talk = client.conversation()
         await talk.send("Hi")
@@ -539,7 +531,7 @@ async def test_one_that_is_dropped_unclosed_warns_and_is_deleted_soon(
         await api.wait(lambda: eventually(lambda: not server.conversations))
 
 
-async def test_one_dropped_with_a_running_answer_is_stopped_and_deleted(
+async def test_conversation_dropped_during_an_answer_is_stopped_and_deleted(
     api: Api, server: Emulator
 ) -> None:
     server.reply(endless(" One"))
@@ -556,7 +548,7 @@ async def test_one_dropped_with_a_running_answer_is_stopped_and_deleted(
     assert server.stops == 1
 
 
-async def test_one_that_is_kept_may_be_dropped(api: Api, server: Emulator) -> None:
+async def test_kept_conversation_may_be_dropped(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         talk = client.conversation(keep=True)
         await talk.send("Hi")
@@ -565,11 +557,11 @@ async def test_one_that_is_kept_may_be_dropped(api: Api, server: Emulator) -> No
     assert len(await there(api, server)) == 1
 
 
-# Taken up again
+# Resuming
 
 
 @pytest.mark.slow
-async def test_save_and_load(api: Api, server: Emulator) -> None:
+async def test_conversation_can_be_saved_and_loaded(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         async with client.conversation(keep=True) as talk:
             await talk.send("My name is Ann.")
@@ -585,7 +577,7 @@ async def test_save_and_load(api: Api, server: Emulator) -> None:
             assert "My name is Ann." in reply.text
             assert (await again.retry()).message_id == reply.message_id
         assert await there(api, server) == [talk.id]
-        # Its messages go into a chat as well.
+        # Its messages are accepted by a chat, too.
         await client.chat([*json.loads(text)["messages"], {"role": "user", "content": "Hi"}])
     async with api.client() as stranger:
         await stranger.chat("Hi")
@@ -595,13 +587,13 @@ async def test_save_and_load(api: Api, server: Emulator) -> None:
 
 
 @pytest.mark.parametrize("saved", [{}, {"format": 2}, {"format": 1, "id": "../x"}])
-async def test_what_was_not_saved_here_is_refused(api: Api, saved: dict[str, Any]) -> None:
+async def test_invalid_saved_data_is_rejected(api: Api, saved: dict[str, Any]) -> None:
     async with api.client() as client:
         with pytest.raises(ValueError, match=r"saved|id"):
             client.conversation_from(saved)
 
 
-async def test_a_session_is_kept_across_clients(api: Api, server: Emulator) -> None:
+async def test_session_can_be_used_by_another_client(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         async with client.conversation(keep=True) as talk:
             await talk.send("Hi")
@@ -615,13 +607,15 @@ async def test_a_session_is_kept_across_clients(api: Api, server: Emulator) -> N
             assert [m.content for m in again.messages][:1] == ["Hi"]
             await again.refresh()
             assert (again.model, again.title) == (DEFAULT_MODEL, "Untitled 1")
-    # Its settings are left as they are.
+    # Its settings are not changed.
     assert "settings" not in kinds(server)
     assert bodies(server)[0]["options"]["is_retry"] is True
     assert [len(c.messages) for c in await api.wait(lambda: server.conversations)] == [2]
 
 
-async def test_a_session_that_the_server_forgot_is_opened_again(api: Api, server: Emulator) -> None:
+async def test_resumed_session_forgotten_by_the_server_is_reopened(
+    api: Api, server: Emulator
+) -> None:
     async with api.client() as client, client.conversation() as talk:
         await talk.send("Hi")
         await api.wait(server.forget_sessions)
@@ -631,7 +625,7 @@ async def test_a_session_that_the_server_forgot_is_opened_again(api: Api, server
     await api.settled()
 
 
-def test_a_saved_conversation_is_a_plain_dict(server: Emulator) -> None:
+def test_saved_conversation_is_a_plain_dict(server: Emulator) -> None:
     with H2oClient(server.url) as client, client.conversation() as talk:
         talk.send("Hi")
         saved = talk.to_dict()
@@ -643,14 +637,14 @@ def test_a_saved_conversation_is_a_plain_dict(server: Emulator) -> None:
         }
 
 
-def test_the_async_twin_saves_the_same(server: Emulator) -> None:
+def test_sync_and_async_save_the_same(server: Emulator) -> None:
     saved: dict[str, Any] = {"format": 1, "id": None, "title": None, "model": "m", "messages": []}
     with H2oClient(server.url) as client:
         assert client.conversation_from(saved).to_dict() == saved
     assert AsyncH2oClient(server.url).conversation_from(saved).to_dict() == saved
 
 
-async def test_many_first_uses_at_once_make_one_conversation(api: Api, server: Emulator) -> None:
+async def test_concurrent_first_uses_create_one_conversation(api: Api, server: Emulator) -> None:
     async with api.client() as client, client.conversation() as talk:
         await api.concurrently(
             [lambda: talk.rename("Names"), lambda: talk.share(), lambda: talk.summarize()]
@@ -659,9 +653,7 @@ async def test_many_first_uses_at_once_make_one_conversation(api: Api, server: E
     await api.settled()
 
 
-async def test_a_conversation_with_a_running_answer_is_not_deleted(
-    api: Api, server: Emulator
-) -> None:
+async def test_delete_during_an_answer_is_rejected(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     async with api.client() as client, client.conversation() as talk:
         async with talk.stream("Hi") as stream:
@@ -673,7 +665,7 @@ async def test_a_conversation_with_a_running_answer_is_not_deleted(
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.02])
-async def test_a_stop_from_elsewhere_while_the_reader_is_between_two_tokens(
+async def test_stop_from_another_thread_between_two_tokens(
     api: Api, server: Emulator, delay: float
 ) -> None:
     server.reply(endless(" One"))

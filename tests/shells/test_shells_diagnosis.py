@@ -1,4 +1,4 @@
-"""Errors on the way to a server name the cause and the way out, in the words of `doctor`."""
+"""Connection errors name the cause and the remedy, in the words of `doctor`."""
 
 import contextlib
 import re
@@ -29,7 +29,7 @@ CLIENTS = [H2oClient, AsyncH2oClient]
 
 @pytest.fixture
 def unused() -> Iterator[str]:
-    """Host and port at which nothing listens."""
+    """A host and port without a listener."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{listener.getsockname()[1]}"
@@ -37,7 +37,7 @@ def unused() -> Iterator[str]:
 
 @contextlib.contextmanager
 def serving(answer: bytes, context: ssl.SSLContext | None = None) -> Generator[str]:
-    """Answer every request with these bytes; the address is given."""
+    """Answer every request with these bytes; yield the address."""
     listener = socket.create_server(("127.0.0.1", 0))
     ended = threading.Event()
 
@@ -77,7 +77,7 @@ async def failure(api: Api, url: str, **options: Any) -> H2oError:
 # Connections
 
 
-async def test_nobody_listens(api: Api, unused: str) -> None:
+async def test_refused_connection_is_explained(api: Api, unused: str) -> None:
     error = await failure(api, f"http://ann:s3cret@{unused}/chat")
     assert str(error) == (
         f"POST http://{unused}/chat/settings: could not connect to {unused}: Connection refused "
@@ -87,7 +87,7 @@ async def test_nobody_listens(api: Api, unused: str) -> None:
     assert not error.sent
 
 
-async def test_a_proxy_of_the_environment_that_is_closed(
+async def test_unreachable_proxy_from_the_environment_is_named(
     api: Api, unused: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", f"http://ann:s3cret@{unused}")
@@ -100,7 +100,7 @@ async def test_a_proxy_of_the_environment_that_is_closed(
     )
 
 
-async def test_a_proxy_of_the_caller_that_is_closed(
+async def test_unreachable_explicit_proxy_is_named(
     api: Api, unused: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
@@ -108,7 +108,7 @@ async def test_a_proxy_of_the_caller_that_is_closed(
     assert f"the proxy http://{unused} (from the argument `proxy`)" in str(error)
 
 
-async def test_a_client_of_the_callers_own_has_its_own_proxies(api: Api, unused: str) -> None:
+async def test_proxies_of_a_custom_http_client_are_not_guessed(api: Api, unused: str) -> None:
     own = api.http_client(proxy=f"http://{unused}")
     error = await failure(api, "http://chat.example", http_client=own)
     await api.close_http(own)
@@ -120,7 +120,7 @@ async def test_a_client_of_the_callers_own_has_its_own_proxies(api: Api, unused:
     ("status", "advice"),
     [(407, "http://user:password@proxy:port"), (502, "the proxy cannot reach chat.example")],
 )
-async def test_a_tunnel_that_is_refused(
+async def test_rejected_tunnel_is_explained(
     api: Api, monkeypatch: pytest.MonkeyPatch, status: int, advice: str
 ) -> None:
     with serving(response(f"{status} No")) as place:
@@ -131,7 +131,7 @@ async def test_a_tunnel_that_is_refused(
     assert "s3cret" not in str(error)
 
 
-async def test_https_to_a_port_for_http(api: Api, server: Emulator) -> None:
+async def test_https_to_an_http_port_is_explained(api: Api, server: Emulator) -> None:
     error = await failure(api, server.url.replace("http:", "https:"))
     assert str(error).startswith(f"POST {server.url.replace('http:', 'https:')}/settings: no TLS")
     assert "try http:// instead of https://" in str(error)
@@ -140,7 +140,7 @@ async def test_https_to_a_port_for_http(api: Api, server: Emulator) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        b"\x15\x03\x03\x00\x02\x02\x46",  # an alert of TLS
+        b"\x15\x03\x03\x00\x02\x02\x46",  # a TLS alert
         b"",
         response(
             "400 Bad Request", "Client sent an HTTP request to an HTTPS server.", "text/plain"
@@ -148,14 +148,14 @@ async def test_https_to_a_port_for_http(api: Api, server: Emulator) -> None:
         response("400 Bad Request", "<h1>The plain HTTP request was sent to HTTPS port</h1>"),
     ],
 )
-async def test_http_to_a_port_for_https(api: Api, answer: bytes) -> None:
+async def test_http_to_an_https_port_is_explained(api: Api, answer: bytes) -> None:
     with serving(answer) as place:
         error = await failure(api, f"http://{place}")
     assert f"POST http://{place}/settings: " in str(error)
     assert re.search(r"or https://\?|use https:// instead of http://", str(error))
 
 
-async def test_a_certificate_that_is_not_trusted(api: Api) -> None:
+async def test_untrusted_certificate_is_explained(api: Api) -> None:
     trustme = pytest.importorskip("trustme")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
@@ -171,7 +171,7 @@ async def test_a_certificate_that_is_not_trusted(api: Api) -> None:
 
 
 @pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed", "200 OK"])
-async def test_a_base_url_that_ends_in_v1(api: Api, status: str) -> None:
+async def test_base_url_ending_in_v1_is_explained(api: Api, status: str) -> None:
     with serving(response(status, '{"detail":"Not Found"}', "application/json")) as place:
         error = await failure(api, f"http://{place}/v1")
     assert type(error) is UnsupportedServerError
@@ -179,7 +179,7 @@ async def test_a_base_url_that_ends_in_v1(api: Api, status: str) -> None:
     assert "ends in /v1 is for OpenAI's API" in str(error)
 
 
-async def test_an_api_that_wants_a_key(api: Api) -> None:
+async def test_api_that_requires_a_key_is_explained(api: Api) -> None:
     with serving(response("401 Unauthorized", "{}", "application/json")) as place:
         error = await failure(api, f"http://{place}/v1/")
     assert type(error) is LoginRequiredError
@@ -194,7 +194,7 @@ async def test_an_api_that_wants_a_key(api: Api) -> None:
         ("501 Unsupported method", "or another web site"),
     ],
 )
-async def test_another_web_application(api: Api, status: str, advice: str) -> None:
+async def test_other_web_application_is_explained(api: Api, status: str, advice: str) -> None:
     with serving(response(status, "<html>Welcome")) as place:
         error = await failure(api, f"http://{place}")
     assert type(error) is UnsupportedServerError
@@ -202,7 +202,7 @@ async def test_another_web_application(api: Api, status: str, advice: str) -> No
     assert advice in str(error)
 
 
-async def test_a_query_is_not_shown(api: Api, server: Emulator) -> None:
+async def test_query_is_not_shown(api: Api, server: Emulator) -> None:
     server.fail(500, on="search")
     async with api.client(**ONCE) as client, client.conversation() as talk:
         with pytest.raises(H2oError) as caught:
@@ -216,7 +216,7 @@ async def test_a_query_is_not_shown(api: Api, server: Emulator) -> None:
     ("value", "shown"),
     [("localhost:3000", "'localhost:3000'"), ("ann:s3cret@host/?token=s3cret", "'…@host/?…'")],
 )
-def test_the_variable_of_the_base_url_is_named(
+def test_environment_variable_of_an_invalid_url_is_named(
     kind: Any, monkeypatch: pytest.MonkeyPatch, value: str, shown: str
 ) -> None:
     monkeypatch.setenv("H2O_CHAT_URL", value)
@@ -227,12 +227,14 @@ def test_the_variable_of_the_base_url_is_named(
     )
 
 
-# Time
+# Timeouts
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("on", ["settings", "create"])
-async def test_silence_from_the_start(api: Api, server: Emulator, on: str) -> None:
+async def test_timeout_before_any_response_is_explained(
+    api: Api, server: Emulator, on: str
+) -> None:
     server.fault(on, Fault(hang=True))
     error = await failure(api, server.url, timeouts=Timeouts(idle=1))
     path = {"settings": "settings", "create": "conversation"}[on]
@@ -242,14 +244,14 @@ async def test_silence_from_the_start(api: Api, server: Emulator, on: str) -> No
 
 
 @pytest.mark.slow
-async def test_silence_after_a_beginning(api: Api, server: Emulator) -> None:
+async def test_timeout_after_partial_text_is_explained(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     error = await failure(api, server.url, timeouts=Timeouts(idle=1))
     assert isinstance(error, TransportTimeoutError)
     assert str(error) == "nothing more arrived within 1 second (Timeouts.idle)"
 
 
-# Wrong arguments
+# Invalid arguments
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
@@ -266,21 +268,21 @@ async def test_silence_after_a_beginning(api: Api, server: Emulator) -> None:
         ("time_outs", "did you mean 'timeouts'?"),
     ],
 )
-def test_a_constructor_says_what_to_use_instead(kind: Any, name: str, hint: str) -> None:
+def test_constructor_suggests_the_right_argument(kind: Any, name: str, hint: str) -> None:
     with pytest.raises(TypeError, match=f"^unexpected keyword argument '{name}': ") as caught:
         kind("http://127.0.0.1:9", **{name: 1})
     assert hint in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
-def test_an_argument_that_resembles_nothing(kind: Any) -> None:
+def test_unknown_argument_without_a_suggestion(kind: Any) -> None:
     with pytest.raises(TypeError, match=r"^unexpected keyword argument 'zzz'$"):
         kind("http://127.0.0.1:9", zzz=1)
 
 
 @only(*ASYNC)
 @pytest.mark.parametrize("use", ["read", "stop"])
-def test_a_stream_of_another_event_loop(backend: str, server: Emulator, use: str) -> None:
+def test_stream_of_another_event_loop_is_rejected(backend: str, server: Emulator, use: str) -> None:
     server.reply(endless(" One"))
     client = AsyncH2oClient(server.url)
     stream = client.stream("Hi")

@@ -1,4 +1,4 @@
-"""What can go wrong: each error has its class, text and `partial`, and leaves nothing behind."""
+"""Failures: each error has its class, message and `partial`, and nothing is left on the server."""
 
 import copy
 import pickle
@@ -58,8 +58,8 @@ def is_theirs(item: object) -> bool:
 
 
 def check_whole(error: H2oError) -> None:
-    """Check that an error holds nothing of httpx, and can be sent to another process."""
-    # Their errors hold the request, and that the session; trackers of errors show such frames.
+    """Check that an error holds no httpx objects, and can be pickled."""
+    # httpx's errors hold the request, and with it the session; error trackers show such frames.
     for frame, _ in traceback.walk_tb(error.__traceback__):
         for name, value in frame.f_locals.items():
             assert not (isinstance(value, BaseException) and is_theirs(value)), (frame, name)
@@ -76,7 +76,7 @@ def check_whole(error: H2oError) -> None:
 
 
 async def fails(api: Api, **options: Any) -> H2oError:
-    """Return what a chat fails with; nothing is left on the server then, nor when it closed."""
+    """Return the error of a chat; nothing may be left on the server, before and after closing."""
     async with api.client(**{**ONCE, **options}) as client:
         with pytest.raises(H2oError) as caught:
             await client.chat("Hi")
@@ -90,11 +90,16 @@ async def fails(api: Api, **options: Any) -> H2oError:
 
 
 @pytest.mark.parametrize(("status", "kind"), STATUSES)
-async def test_a_status(api: Api, server: Emulator, status: int, kind: type[StatusError]) -> None:
+async def test_error_status_raises_its_class(
+    api: Api, server: Emulator, status: int, kind: type[StatusError]
+) -> None:
     for on in ("settings", "create", "message"):
         server.fail(status, on=on)
         error = await fails(api)
-        if (status, on) in ((404, "settings"), (501, "settings")):  # every chat-ui has them
+        if (status, on) in (
+            (404, "settings"),
+            (501, "settings"),
+        ):  # every chat-ui has these endpoints
             assert type(error) is UnsupportedServerError
             continue
         assert type(error) is kind
@@ -105,7 +110,7 @@ async def test_a_status(api: Api, server: Emulator, status: int, kind: type[Stat
 
 
 @pytest.mark.parametrize("status", [302, 404, 405, 429, 500, 503])
-async def test_a_status_at_the_deletion_spoils_no_answer(
+async def test_error_status_of_the_deletion_does_not_affect_the_answer(
     api: Api, server: Emulator, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.reply(" Whole", " too")
@@ -122,7 +127,7 @@ async def test_a_status_at_the_deletion_spoils_no_answer(
     await api.settled()
 
 
-async def test_405_is_the_modal_or_a_wrong_method(api: Api, server: Emulator) -> None:
+async def test_405_means_terms_or_a_wrong_method(api: Api, server: Emulator) -> None:
     server.fault("settings", Fault(405), Fault(405, body="Method Not Allowed"))
     assert type(await fails(api)) is TermsNotAcceptedError
     error = await fails(api)
@@ -131,9 +136,7 @@ async def test_405_is_the_modal_or_a_wrong_method(api: Api, server: Emulator) ->
 
 
 @pytest.mark.parametrize("on", ["create", "message"])
-async def test_a_session_that_was_forgotten_is_opened_again(
-    api: Api, server: Emulator, on: str
-) -> None:
+async def test_forgotten_session_is_opened_again(api: Api, server: Emulator, on: str) -> None:
     server.fault(on, Fault(405))
     server.reply(" Hello")
     async with api.client(**ONCE) as client:
@@ -143,7 +146,7 @@ async def test_a_session_that_was_forgotten_is_opened_again(
     await api.settled()
 
 
-async def test_a_session_that_is_forgotten_again_and_again(api: Api, server: Emulator) -> None:
+async def test_session_forgotten_repeatedly_is_an_error(api: Api, server: Emulator) -> None:
     server.fault("message", *[Fault(405)] * 5)
     assert type(await fails(api)) is TermsNotAcceptedError
 
@@ -160,7 +163,9 @@ async def test_a_session_that_is_forgotten_again_and_again(api: Api, server: Emu
         (b"\xff\xfe\x00", "\ufffd\ufffd\x00"),
     ],
 )
-async def test_the_shapes_of_an_error(api: Api, server: Emulator, body: Any, message: str) -> None:
+async def test_message_is_found_in_every_form_of_error(
+    api: Api, server: Emulator, body: Any, message: str
+) -> None:
     server.fault("message", Fault(500, body=body))
     error = await fails(api)
     assert isinstance(error, ServerError)
@@ -168,14 +173,12 @@ async def test_the_shapes_of_an_error(api: Api, server: Emulator, body: Any, mes
     assert error.body
 
 
-async def test_tgis_overloaded_is_overloaded_whatever_the_status(
-    api: Api, server: Emulator
-) -> None:
+async def test_tgi_overload_is_recognised_with_any_status(api: Api, server: Emulator) -> None:
     server.reply(Answer(status=429, body={"error": "Full", "error_type": "overloaded"}))
     assert type(await fails(api)) is OverloadedError
 
 
-async def test_a_redirect_is_not_followed(api: Api, server: Emulator) -> None:
+async def test_redirect_is_not_followed(api: Api, server: Emulator) -> None:
     with Emulator() as other:
         for on, path in (("settings", "/settings"), ("create", "/conversation")):
             location = f"{other.url}/chat{path}"
@@ -188,21 +191,21 @@ async def test_a_redirect_is_not_followed(api: Api, server: Emulator) -> None:
         assert other.requests == []
 
 
-async def test_settings_that_redirect_elsewhere(api: Api, server: Emulator) -> None:
+async def test_settings_redirect_to_another_site_is_an_error(api: Api, server: Emulator) -> None:
     server.fault("settings", Fault(303, headers={"location": "https://login.test/"}, body=""))
     error = await fails(api)
     assert isinstance(error, RedirectError)
     assert error.location == "https://login.test/"
 
 
-async def test_a_limit_with_its_time(api: Api, server: Emulator) -> None:
+async def test_rate_limit_has_its_retry_after(api: Api, server: Emulator) -> None:
     server.fault("message", Fault(429, body="Slow", headers={"Retry-After": "7"}))
     error = await fails(api)
     assert isinstance(error, RateLimitError)
     assert error.retry_after == 7
 
 
-# Answers that are none
+# Unexpected responses
 
 
 @pytest.mark.parametrize(
@@ -219,10 +222,12 @@ async def test_a_limit_with_its_time(api: Api, server: Emulator) -> None:
         ("message", b""),
     ],
 )
-async def test_a_200_of_another_kind(api: Api, server: Emulator, on: str, body: Any) -> None:
+async def test_unexpected_200_response_is_an_error(
+    api: Api, server: Emulator, on: str, body: Any
+) -> None:
     server.fault(on, Fault(200, body=body))
     error = await fails(api)
-    # The first request of a session tells whether this is a server of that kind at all.
+    # The first request of a session detects the kind of server.
     assert type(error) is (UnsupportedServerError if on == "settings" else ProtocolError)
     assert "200" in str(error)
     if isinstance(body, str):
@@ -240,7 +245,7 @@ async def test_a_200_of_another_kind(api: Api, server: Emulator, on: str, body: 
         b"data:" + b"x" * (1 << 21),
     ],
 )
-async def test_a_line_that_is_no_event(api: Api, server: Emulator, raw: bytes) -> None:
+async def test_malformed_event_is_a_protocol_error(api: Api, server: Emulator, raw: bytes) -> None:
     server.reply(Answer(raw=raw))
     error = await fails(api)
     assert type(error) is ProtocolError
@@ -251,7 +256,9 @@ async def test_a_line_that_is_no_event(api: Api, server: Emulator, raw: bytes) -
 
 
 @pytest.mark.parametrize("on", ["settings", "create"])
-async def test_a_connection_lost_before_the_message(api: Api, server: Emulator, on: str) -> None:
+async def test_connection_lost_before_the_message_is_an_error(
+    api: Api, server: Emulator, on: str
+) -> None:
     server.fault(on, Fault(disconnect=True))
     error = await fails(api)
     assert type(error) is TransportError
@@ -259,7 +266,7 @@ async def test_a_connection_lost_before_the_message(api: Api, server: Emulator, 
 
 
 @pytest.mark.parametrize("on", ["settings", "create"])
-async def test_lost_connections_and_gateways_are_tried_again(
+async def test_lost_connections_and_gateway_errors_are_retried(
     api: Api, server: Emulator, on: str
 ) -> None:
     server.fault(on, Fault(disconnect=True), Fault(502), Fault(503))
@@ -268,14 +275,14 @@ async def test_lost_connections_and_gateways_are_tried_again(
     await api.settled()
 
 
-async def test_a_lost_deletion_is_tried_again_at_once(api: Api, server: Emulator) -> None:
+async def test_lost_deletion_is_retried_immediately(api: Api, server: Emulator) -> None:
     server.fault("delete", Fault(disconnect=True))
     async with api.client(retries=Retries(base=0.001)) as client:
         assert (await client.chat("Hi")).text
         await api.settled()
 
 
-async def test_a_message_that_did_not_get_in_is_sent_again(api: Api, server: Emulator) -> None:
+async def test_rejected_message_is_sent_again(api: Api, server: Emulator) -> None:
     server.fail(503, times=2)
     async with api.client(retries=Retries(base=0.001), recover=False) as client:
         assert (await client.chat("Hi")).text
@@ -283,13 +290,13 @@ async def test_a_message_that_did_not_get_in_is_sent_again(api: Api, server: Emu
     await api.settled()
 
 
-async def test_a_message_lost_without_a_word(api: Api, server: Emulator) -> None:
+async def test_message_lost_without_a_response_is_an_error(api: Api, server: Emulator) -> None:
     server.fault("message", Fault(disconnect=True))
     error = await fails(api)
     assert type(error) is IncompleteStreamError
 
 
-async def test_nobody_is_there(api: Api) -> None:
+async def test_refused_connection_is_a_transport_error(api: Api) -> None:
     with Emulator() as other:
         url = other.url
     async with api.client(url.replace("http://", "http://ann:hunter2@"), **ONCE) as client:
@@ -302,7 +309,7 @@ async def test_nobody_is_there(api: Api) -> None:
 
 
 @pytest.mark.parametrize("after", [0, 1, 3])
-async def test_a_stream_cut(api: Api, server: Emulator, after: int) -> None:
+async def test_cut_stream_is_an_error(api: Api, server: Emulator, after: int) -> None:
     server.reply(Answer(" One two three four", drop_after=after))
     error = await fails(api)
     assert type(error) is IncompleteStreamError
@@ -310,7 +317,7 @@ async def test_a_stream_cut(api: Api, server: Emulator, after: int) -> None:
 
 
 @pytest.mark.parametrize("ending", ["clean", "cut"])
-async def test_a_stream_that_ends_early(api: Api, server: Emulator, ending: Any) -> None:
+async def test_stream_that_ends_early_is_an_error(api: Api, server: Emulator, ending: Any) -> None:
     server.reply(Answer(" One two", ending=ending))
     error = await fails(api)
     assert type(error) is IncompleteStreamError
@@ -319,14 +326,14 @@ async def test_a_stream_that_ends_early(api: Api, server: Emulator, ending: Any)
     assert type(await fails(api)) is IncompleteStreamError
 
 
-async def test_a_stream_that_ends_in_a_line(api: Api, server: Emulator) -> None:
+async def test_stream_that_ends_within_a_line_is_an_error(api: Api, server: Emulator) -> None:
     server.reply(Answer(" One", ending="midline"))
     error = await fails(api)
     assert isinstance(error, IncompleteStreamError | ProtocolError)
     assert error.partial == " One"
 
 
-async def test_a_connection_lost_after_the_final_event(api: Api, server: Emulator) -> None:
+async def test_connection_lost_after_the_final_event_is_ignored(api: Api, server: Emulator) -> None:
     final = '{"token":{"id":2,"text":"x","logprob":0,"special":true},"generated_text":""}'
     server.reply(Answer(raw=f"data:{final}\n\n".encode(), ending="cut"))
     async with api.client(**ONCE) as client:
@@ -342,7 +349,7 @@ async def test_a_connection_lost_after_the_final_event(api: Api, server: Emulato
         ("overloaded", OverloadedError),
     ],
 )
-async def test_an_error_event(
+async def test_error_event_raises_its_error(
     api: Api, server: Emulator, kind: str, expected: type[H2oError]
 ) -> None:
     server.reply(Answer(" One two", ending="error", error="It broke", error_type=kind))
@@ -352,7 +359,7 @@ async def test_an_error_event(
     assert "It broke" in str(error)
 
 
-async def test_the_tokens_before_an_error_come_out_first(api: Api, server: Emulator) -> None:
+async def test_tokens_before_an_error_are_returned_first(api: Api, server: Emulator) -> None:
     server.reply(Answer(" One two", ending="error", join=3))
     texts = []
     async with api.client(**ONCE) as client, client.stream("Hi") as stream:
@@ -368,11 +375,11 @@ async def test_the_tokens_before_an_error_come_out_first(api: Api, server: Emula
     await api.settled()
 
 
-# Silence
+# Timeouts
 
 
 @pytest.mark.parametrize("on", ["settings", "create"])
-async def test_silence_before_the_message(api: Api, server: Emulator, on: str) -> None:
+async def test_silence_before_the_message_times_out(api: Api, server: Emulator, on: str) -> None:
     server.fault(on, Fault(hang=True))
     error = await fails(api, timeouts=Timeouts(idle=0.05))
     assert isinstance(error, TransportTimeoutError)
@@ -380,7 +387,7 @@ async def test_silence_before_the_message(api: Api, server: Emulator, on: str) -
     assert error.limit == "idle"
 
 
-async def test_silence_before_the_first_token(api: Api, server: Emulator) -> None:
+async def test_silence_before_the_first_token_times_out(api: Api, server: Emulator) -> None:
     server.reply(endless(held=0))
     error = await fails(api, timeouts=Timeouts(first_token=0.05))
     assert isinstance(error, TransportTimeoutError)
@@ -388,21 +395,21 @@ async def test_silence_before_the_first_token(api: Api, server: Emulator) -> Non
 
 
 @pytest.mark.slow
-async def test_silence_between_tokens(api: Api, server: Emulator) -> None:
+async def test_silence_between_tokens_times_out(api: Api, server: Emulator) -> None:
     server.reply(endless(" One", " two"))
     error = await fails(api, timeouts=Timeouts(idle=1))
     assert isinstance(error, TransportTimeoutError)
     assert (error.limit, error.partial) == ("idle", " One two")
 
 
-async def test_comments_are_no_tokens(api: Api, server: Emulator) -> None:
+async def test_comments_are_not_tokens(api: Api, server: Emulator) -> None:
     server.reply(Answer([" One", *[""] * 3], pace=0.03, comments=[1] * 3), endless(" One"))
     async with api.client(timeouts=Timeouts(idle=2), **ONCE) as client:
         assert (await client.chat("Hi")).text == " One"
 
 
 @pytest.mark.slow
-async def test_the_total_of_a_call(api: Api, server: Emulator) -> None:
+async def test_total_timeout_limits_a_call(api: Api, server: Emulator) -> None:
     server.reply(Answer([" x"] * 1000, pace=0.01))
     error = await fails(api, timeouts=Timeouts(total=1.5))
     assert isinstance(error, TransportTimeoutError)
@@ -410,10 +417,10 @@ async def test_the_total_of_a_call(api: Api, server: Emulator) -> None:
     assert error.partial.startswith(" x")
 
 
-# Errors of the caller's own client
+# Errors of a custom httpx client
 
 
-async def test_an_error_of_a_hook_holds_no_httpx(api: Api, server: Emulator) -> None:
+async def test_error_in_a_hook_holds_no_httpx_objects(api: Api, server: Emulator) -> None:
     def check(response: httpx.Response) -> None:
         response.raise_for_status()
 
@@ -422,7 +429,8 @@ async def test_an_error_of_a_hook_holds_no_httpx(api: Api, server: Emulator) -> 
 
     server.fail(404, on="create")
     hook = check if api.backend == "sync" else check_async
-    # 3xx raises as well, and the settings are one where HTML is accepted: not here.
+    # 3xx raises, too, and settings are redirected if HTML is accepted, so they are not checked
+    # here.
     http = api.http_client(event_hooks={"response": [hook]})
     try:
         error = await fails(api, http_client=http)

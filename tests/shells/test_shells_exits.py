@@ -1,12 +1,12 @@
-"""The matrix of exits: every way to leave, in every form of a call, in every backend.
+"""The exit matrix: every way to leave a call, in every form, on every backend.
 
-After each the server was told all that the client could know: it holds no conversation of ours
-but those to be kept, it generates nothing, the pool has no busy connection, and neither Python
-nor our own log had anything to warn of. The default run has each way in each form, in a backend
-that goes in turn with the version of Python; the marker `long` adds the others, recovery, kept
-conversations, and the exits at other requests.
+After each, the server has been told everything that the client could know: it has no conversations
+of ours except kept ones, it generates nothing, the pool has no busy connection, and neither Python
+nor our log had anything to warn about. The default run has each way in each form, on a backend that
+depends on the version of Python; the marker `long` adds the others, recovery, kept conversations,
+and the exits at other requests.
 
-What makes no sense is left out by `WHY_NOT`, a rule with its reason, and by nothing else.
+Combinations that make no sense are excluded only by `WHY_NOT`, rules with reasons.
 """
 
 import asyncio
@@ -46,18 +46,18 @@ FORMS = ("chat", "stream", "conversation")
 REQUESTS = ("settings", "create", "message", "delete")
 SOON = Timeouts(recovery=0.02)
 DELAY = 0.05
-"""Seconds for which the server delays the request at which an exit strikes."""
+"""Seconds by which the server delays the request at which the exit happens."""
 
 
 class OwnError(Exception):
-    """What a caller raises."""
+    """The error raised by a caller."""
 
 
-# The forms of a call
+# Forms of a call
 
 
 class Call:
-    """One call in one of the forms; a context manager as its form is."""
+    """One call in one of the forms; a context manager, if its form is one."""
 
     def __init__(self, client: AsyncH2oClient, form: str, *, keep: bool) -> None:
         self._client = client
@@ -77,7 +77,7 @@ class Call:
             await self.close()
 
     async def read(self) -> Reply:
-        """Ask, and wait for the whole answer."""
+        """Ask, and wait for the complete answer."""
         if self.talk is not None:
             return await self.talk.send("Hi")
         if self.stream is not None:
@@ -85,14 +85,14 @@ class Call:
         return await self._client.chat("Hi")
 
     def open(self) -> AsyncChatStream:
-        """Return what the caller loops over."""
+        """Return the object that the caller iterates over."""
         if self.talk is not None:
             return self.talk.stream("Hi")
         assert self.stream is not None
         return self.stream
 
     async def close(self) -> None:
-        """Close what the form gives to close: a chat has only its client."""
+        """Close what the form returns; a chat has only its client."""
         if self.talk is not None:
             await self.talk.aclose()
         elif self.stream is not None:
@@ -103,7 +103,7 @@ class Call:
 
 @dataclass
 class Scene:
-    """One combination, while it is played."""
+    """One combination while it runs."""
 
     api: Api
     server: Emulator
@@ -113,19 +113,19 @@ class Scene:
     call: Call
 
     async def read(self) -> Reply:
-        """Play the whole call as a caller writes it."""
+        """Make the whole call as a caller would write it."""
         async with self.call as call:
             return await call.read()
 
     async def reached(self, at: str) -> None:
-        """Wait until the call stands at a request, or at the answer's `head` or `body`."""
+        """Wait until the call has reached a request, or the answer's `head` or `body`."""
         if at in ("head", "body"):
             await self.api.held()
         else:
             await self.api.wait(lambda: requested(self.server, at))
 
 
-# The ways to leave
+# Ways to leave
 
 
 async def reads(scene: Scene) -> None:
@@ -178,7 +178,7 @@ def is_cancelled(at: str) -> "Play":
                 tasks.start_soon(scene.read)
                 await scene.reached(at)
                 scope.cancel()
-        # A clean-up that had begun came to its end, and nothing was left to be cancelled.
+        # A clean-up in progress was completed, and nothing was left to cancel.
         assert scope.cancelled_caught or at == "delete"
 
     return play
@@ -241,7 +241,7 @@ anyio.run(main, backend=sys.argv[4])
 
 
 def is_interrupted(at: str) -> "Play":
-    """Press Ctrl-C in a process of its own."""
+    """Press Ctrl-C in a separate process."""
 
     async def play(scene: Scene) -> None:
         backend = scene.api.backend
@@ -271,16 +271,16 @@ class Way:
     """A way to leave.
 
     Attributes:
-        name: what it is called.
-        play: does it.
-        answers: what the model server says.
-        faults: what the requests meet.
-        raises: what the caller gets.
-        recovers: whether recovery makes a whole answer of it.
-        needs: what it takes: "loop", "tasks", "asyncio", "delete", "stop".
-        warns: whether our own log may say so, because the server is told only later.
+        name: its name.
+        play: performs it.
+        answers: the model server's answers.
+        faults: the faults of the requests.
+        raises: the error that the caller gets.
+        recovers: whether recovery completes the answer.
+        needs: its requirements: "loop", "tasks", "asyncio", "delete", "stop".
+        warns: whether our log may contain a warning, as the server is told only later.
         timeouts: the client's.
-        long: whether only the long run has it.
+        long: whether only the long run includes it.
     """
 
     name: str
@@ -296,7 +296,7 @@ class Way:
 
 
 def at_request(at: str) -> dict[str, Any]:
-    """Return what makes the server stand still where an exit shall strike."""
+    """Return the options that pause the server at the point of the exit."""
     if at in ("head", "body"):
         return {"answers": (endless(" One") if at == "body" else endless(held=0),)}
     needs = {"needs": frozenset({"delete"})} if at == "delete" else {}
@@ -315,7 +315,7 @@ EXITS: list[Way] = [
         Way(
             f"HTTP error at {on}",
             faults=((on, Fault(500)),),
-            # The answer is there already: what fails after it is no error, and tried again.
+            # The answer has arrived: a later failure is not an error, and is retried.
             raises=None if on == "delete" else ServerError,
             warns=on == "delete",
             needs=frozenset({"delete"} if on == "delete" else ()),
@@ -417,7 +417,7 @@ EXITS: list[Way] = [
 ]
 
 
-# The table
+# Table
 
 
 @dataclass(frozen=True)
@@ -477,14 +477,14 @@ ALL = [
 
 
 def why_not(case: Case) -> list[str]:
-    """Return the reasons for which a combination is left out."""
+    """Return the reasons for excluding a combination."""
     return [reason for reason, applies in WHY_NOT if applies(case)]
 
 
 TABLE = [case for case in ALL if not why_not(case)]
 
 
-def test_nothing_is_left_out_silently() -> None:
+def test_every_combination_is_played_or_excluded_with_a_reason() -> None:
     for reason, applies in WHY_NOT:
         assert any(map(applies, ALL)), f"a rule that leaves nothing out: {reason}"
     played = {(case.way.name, case.form) for case in TABLE if not case.long}
@@ -497,10 +497,10 @@ def test_nothing_is_left_out_silently() -> None:
 
 
 def played() -> list[Any]:
-    """Return the cases with servers of both kinds; the default run has a fifth of the newer ones.
+    """Return the cases for both kinds of server; the default run has a fifth of the newer ones.
 
-    An error of a newer server's own at the first request says what it is, and ends nothing; an
-    answer that was cut is read on there, for as long as one that was not.
+    A newer server describes its own error at the first request, which ends nothing; a cut answer is
+    reattached there, for as long as an uncut one.
     """
     newer = [
         case
@@ -547,7 +547,7 @@ async def test_an_exit(
     async with client:
         with contextlib.nullcontext() if expected is None else pytest.raises(expected):
             await way.play(scene)
-        if not way.warns:  # what could not be told then is told when the client closes
+        if not way.warns:  # what could not be sent then is sent when the client closes
             await check_told(scene)
         responses.check()
     await check_told(scene)
@@ -556,7 +556,7 @@ async def test_an_exit(
 
 
 async def check_told(scene: Scene) -> None:
-    """Check that the server generates nothing, and has only what was to be kept."""
+    """Check that the server generates nothing, and has only the conversations to keep."""
     await scene.api.wait(scene.server.wait_idle)
     assert await scene.api.wait(lambda: scene.server.generating) == 0
     left = [item.id for item in await scene.api.wait(lambda: scene.server.conversations)]
@@ -565,15 +565,15 @@ async def check_told(scene: Scene) -> None:
     elif scene.call.talk is not None and scene.call.talk.id is not None:
         assert left == [scene.call.talk.id]
     else:
-        assert len(left) <= 1  # made in another process
+        assert len(left) <= 1  # created in another process
 
 
-# The clean-up itself
+# Clean-up
 
 
 @pytest.mark.parametrize("form", ["stream", "conversation"])
 @pytest.mark.parametrize("on", ["stop", "delete"])
-async def test_a_clean_up_at_which_the_server_hangs_is_bounded(
+async def test_clean_up_of_a_hanging_server_is_limited(
     api: Api, server: Emulator, caplog: pytest.LogCaptureFixture, form: str, on: str
 ) -> None:
     server.reply(endless(" One"))
@@ -584,7 +584,7 @@ async def test_a_clean_up_at_which_the_server_hangs_is_bounded(
         async with Call(client, form, keep=False) as call, call.open() as stream:
             assert await anext(stream) == " One"
         took = time.monotonic() - begun
-    # The stream, the conversation and the client have a clean-up each.
+    # The stream, the conversation and the client each have a clean-up.
     assert 0.1 <= took < PATIENCE / 2
     assert time.monotonic() - begun < PATIENCE / 2
     assert "could not be cleaned up" in caplog.text
@@ -593,11 +593,11 @@ async def test_a_clean_up_at_which_the_server_hangs_is_bounded(
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("leave", ["success", "error", "left"])
-async def test_a_clean_up_finds_a_connection_where_the_pool_has_one(
+async def test_clean_up_works_with_a_pool_of_one_connection(
     api: Api, server: Emulator, responses: OpenResponses, form: str, leave: str
 ) -> None:
     if form == "chat" and leave == "left":
-        leave = "error"  # it gives nothing to leave
+        leave = "error"  # a chat returns nothing to leave
     answers = {"success": Answer(" One"), "error": GOES_ON, "left": endless(" One")}
     server.reply(answers[leave])
     options: dict[str, Any] = {"limits": httpx.Limits(max_connections=1), "timeout": None}
@@ -615,16 +615,16 @@ async def test_a_clean_up_finds_a_connection_where_the_pool_has_one(
                     await call.read()
         await api.settled()
         responses.check()
-        assert (await client.chat("Hi")).text  # the one connection is free again
+        assert (await client.chat("Hi")).text  # the only connection is free again
     await api.settled()
     await api.close_http(http)
 
 
 @pytest.mark.slow
-async def test_a_clean_up_that_finds_no_connection_is_done_later(
+async def test_clean_up_without_a_free_connection_is_done_later(
     api: Api, server: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Two conversations share a pool of two; one leaves while both connections are taken."""
+    """Two conversations share a pool of two; one leaves while both connections are busy."""
     server.reply(endless(" One"), endless(" Two"))
     options: dict[str, Any] = {"limits": httpx.Limits(max_connections=2), "timeout": None}
     http = api.http_client(**options)
@@ -637,7 +637,7 @@ async def test_a_clean_up_that_finds_no_connection_is_done_later(
         two = client.stream("Hi")
         assert await anext(two) == " Two"
         begun = time.monotonic()
-        await client.conversation().aclose()  # there is nothing to tell: it needs none
+        await client.conversation().aclose()  # nothing to clean up, so it needs no connection
         with pytest.raises(TransportTimeoutError) as caught:
             await client.models()
         assert caught.value.limit == "connect"
@@ -650,7 +650,7 @@ async def test_a_clean_up_that_finds_no_connection_is_done_later(
     await api.close_http(http)
 
 
-def test_what_runs_where() -> None:
-    """The table's backends are those of the harness."""
+def test_table_covers_every_backend() -> None:
+    """The table has the backends of the test harness."""
     assert {case.backend for case in TABLE} == set(BACKENDS)
     assert {case.backend for case in TABLE if "tasks" in case.way.needs} == set(ASYNC)

@@ -1,4 +1,4 @@
-"""The chunks of a body, and the end of a head, as the fast transport finds them."""
+"""The fast transport's parser of chunked bodies, and its detection of the end of a head."""
 
 from collections.abc import Iterable
 from itertools import pairwise
@@ -20,7 +20,7 @@ def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
 
 
 def decoded(pieces: Iterable[bytes]) -> tuple[bytes, bool, bytes]:
-    """The body, whether it ended, and what followed."""
+    """Return the body, whether it ended, and the remaining bytes."""
     chunks = Dechunker()
     body = b""
     rest = b""
@@ -34,7 +34,7 @@ def decoded(pieces: Iterable[bytes]) -> tuple[bytes, bool, bytes]:
 
 
 def by_h11(data: bytes) -> tuple[bytes, bool, bytes]:
-    """The same by h11."""
+    """Return the same as parsed by h11."""
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method="GET", target="/", headers=[("Host", "x")]))
     client.send(h11.EndOfMessage())
@@ -54,7 +54,7 @@ TRAILERS = st.sampled_from([b"", b"A: b\r\n", b"A: b\r\nC: d\r\n"])
 
 @pytest.mark.slow
 @given(CHUNKS, TRAILERS, st.booleans(), st.sampled_from([b"", b"HTTP"]), st.lists(st.integers(0)))
-def test_what_is_in_chunks_is_what_h11_finds(
+def test_chunks_are_parsed_like_h11_does(
     chunks: list[tuple[bytes, str]], trailers: bytes, ended: bool, rest: bytes, places: list[int]
 ) -> None:
     body = b"".join((size % len(data)).encode() + b"\r\n" + data + b"\r\n" for data, size in chunks)
@@ -82,7 +82,7 @@ def test_what_is_in_chunks_is_what_h11_finds(
         (b"1\r\na\r\nHTTP/1.1 200 OK\r\n", b"a"),
     ],
 )
-def test_chunks_that_break_the_rules(body: bytes, good: bytes) -> None:
+def test_invalid_chunks_are_rejected(body: bytes, good: bytes) -> None:
     chunks = Dechunker()
     assert chunks.feed(body) == good
     assert chunks.error
@@ -97,7 +97,7 @@ def test_chunks_that_break_the_rules(body: bytes, good: bytes) -> None:
 
 @pytest.mark.parametrize("size", [1, 1000])
 @pytest.mark.parametrize("start", [b"", b"1;", b"0\r\nA: "])
-def test_lines_without_end_are_not_kept(size: int, start: bytes) -> None:
+def test_endless_chunk_line_is_not_stored(size: int, start: bytes) -> None:
     chunks = Dechunker()
     chunks.feed(start)
     for _ in range((framing.MAX_LINE - 9) // size):
@@ -107,7 +107,7 @@ def test_lines_without_end_are_not_kept(size: int, start: bytes) -> None:
     assert chunks.error
 
 
-def test_there_are_only_so_many_trailers() -> None:
+def test_number_of_trailers_is_limited() -> None:
     chunks = Dechunker()
     chunks.feed(b"0\r\n")
     for _ in range(framing.MAX_TRAILERS // 4):
@@ -118,7 +118,7 @@ def test_there_are_only_so_many_trailers() -> None:
 
 
 def heads(*pieces: bytes) -> tuple[bytes, bool, bytes]:
-    """What is given out, whether a body was found, and what is held back of it."""
+    """Return the bytes passed on, whether a body was found, and the bytes held back."""
     watch = HeadWatch()
     watch.sent()
     given = b""
@@ -130,7 +130,7 @@ def heads(*pieces: bytes) -> tuple[bytes, bool, bytes]:
 
 
 @pytest.mark.parametrize("blank", [b"\r\n\r\n", b"\n\n", b"\n\r\n"])
-def test_a_head_ends_where_h11_has_it_end(blank: bytes) -> None:
+def test_head_ends_where_h11_ends_it(blank: bytes) -> None:
     head = b"HTTP/1.1 200 OK\r\nA: b" + blank
     for body in (b"", b"1\r\na", blank):
         data = head + body
@@ -153,12 +153,12 @@ def test_a_head_ends_where_h11_has_it_end(blank: bytes) -> None:
         b"",
     ],
 )
-def test_what_is_no_such_head_goes_by(data: bytes) -> None:
+def test_other_heads_are_passed_on(data: bytes) -> None:
     assert heads(data) == (data, False, b"")
     assert heads(data[:1], data[1:]) == (data, False, b"")
 
 
-def test_a_head_without_end_is_not_kept() -> None:
+def test_endless_head_is_not_stored() -> None:
     watch = HeadWatch()
     watch.sent()
     line = b"A: " + b"b" * 1000 + b"\r\n"
@@ -169,12 +169,12 @@ def test_a_head_without_end_is_not_kept() -> None:
     assert not watch.at_body
 
 
-def test_bytes_that_answer_nothing_go_by() -> None:
+def test_unsolicited_bytes_are_passed_on() -> None:
     watch = HeadWatch()
     assert watch.received(HEAD) == HEAD
     watch.sent()
     assert watch.received(HEAD + b"x") == HEAD
-    watch.sent()  # what is held is not read yet: nothing is waited for
+    watch.sent()  # held bytes are unread: no response is expected
     assert watch.take() == b"x"
     assert watch.received(HEAD) == HEAD
     assert not watch.at_body

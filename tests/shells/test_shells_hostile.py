@@ -1,8 +1,8 @@
-"""Servers that mean harm: whatever they send, it ends, in bounded memory and in an error of ours.
+"""Malicious servers: whatever they send, calls end in limited memory with one of our errors.
 
-Each chat here carries a session and a prompt, and there is a second server beside, which redirects
-and cookies point at: nothing ever comes there. What a server can send before the client hangs up
-is counted, which bounds what the client can have taken.
+Each chat has a session and a prompt, and there is a second server, to which redirects and cookies
+point and which must receive nothing. The bytes that a server can send before the client hangs up
+are counted, which limits what the client can have read.
 """
 
 import re
@@ -65,7 +65,7 @@ Operation = Literal["settings", "create", "message", "delete"]
 
 @pytest.fixture
 def server() -> Emulator:
-    """The one that `api` wants, never started: every test here has a server of its own."""
+    """Replaces the server of `api`, never started: every test here has a server of its own."""
     return Emulator()
 
 
@@ -77,7 +77,7 @@ def hostile() -> Iterator[Hostile]:
 
 @pytest.fixture
 def elsewhere() -> Iterator[Hostile]:
-    """Where nothing may ever come."""
+    """A server that must receive nothing."""
     with Hostile() as running:
         yield running
         assert running.accepted == 0
@@ -85,7 +85,7 @@ def elsewhere() -> Iterator[Hostile]:
 
 @dataclass
 class Outcome:
-    """What a chat ended with."""
+    """The result of a chat."""
 
     reply: Reply | None
     error: H2oError | None
@@ -99,10 +99,10 @@ class Outcome:
 async def chat(
     api: Api, hostile: Hostile, *, own: dict[str, Any] | None = None, **options: Any
 ) -> Outcome:
-    """Have one chat, and check what holds for all of them; `own`: through an own httpx client."""
+    """Have one chat, and check the common invariants; `own`: through a custom httpx client."""
     outcome = Outcome(None, None, "")
     options = {"session": SESSION, "share_conversations": False, **ONCE, **options}
-    # What cannot be cleaned up is tried again for as long as that.
+    # Failed clean-ups are retried for this long.
     limits = options.get("timeouts", Timeouts())
     options["timeouts"] = replace(limits, cleanup=min(limits.cleanup, 0.3))
     if own is not None:
@@ -124,7 +124,7 @@ async def chat(
 
 
 def check_requests(heard: list[Heard]) -> None:
-    """Check that all that was sent is what a chat sends, under one cookie."""
+    """Check that only the requests of a chat were sent, with one cookie."""
     assert heard
     for request in heard:
         assert request.operation != "?", request.target
@@ -136,7 +136,7 @@ def check_requests(heard: list[Heard]) -> None:
 
 
 def stream(body: bytes) -> bytes:
-    """Write a whole stream as the service does: in chunks."""
+    """Build a complete stream in chunks, like the service."""
     return Whole(head(EVENTS, CHUNKED) + chunk(body) + chunk(b""))
 
 
@@ -152,7 +152,7 @@ def stream(body: bytes) -> bytes:
         "true", '["abc"]', '{"id":"abc"}',
     ],
 )  # fmt: skip
-async def test_an_id_that_could_not_stand_in_a_path(
+async def test_unsafe_conversation_id_is_never_used(
     api: Api, hostile: Hostile, elsewhere: Hostile, number: str
 ) -> None:
     number = number.replace("127.0.0.1", elsewhere.origin)
@@ -167,7 +167,7 @@ async def test_an_id_that_could_not_stand_in_a_path(
 @pytest.mark.slow
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("own", [None, {"follow_redirects": True, "verify": False}])
-async def test_a_redirect_to_another_origin_is_not_followed(
+async def test_redirect_to_another_origin_is_not_followed(
     api: Api, hostile: Hostile, elsewhere: Hostile, operation: Operation, own: Any
 ) -> None:
     for status in (301, 302, 303, 307, 308):
@@ -185,7 +185,7 @@ async def test_a_redirect_to_another_origin_is_not_followed(
 
 
 @pytest.mark.parametrize("status", [200, 201, 401, 503])
-async def test_a_location_is_none_without_a_redirect(
+async def test_location_header_without_a_redirect_is_ignored(
     api: Api, hostile: Hostile, elsewhere: Hostile, status: int
 ) -> None:
     headers = [f"Location: {elsewhere.url}/", f"Refresh: 0; url={elsewhere.url}/", HTML]
@@ -194,7 +194,9 @@ async def test_a_location_is_none_without_a_redirect(
     assert outcome.kind is not Reply
 
 
-async def test_data_that_redirect(api: Api, hostile: Hostile, elsewhere: Hostile) -> None:
+async def test_redirect_in_data_is_not_followed(
+    api: Api, hostile: Hostile, elsewhere: Hostile
+) -> None:
     hostile.on("message", head(EVENTS) + event(" Hel"))
     body = f'{{"type":"redirect","location":"{elsewhere.url}/"}}'
     hostile.on("data", answer(body.encode(), JSON))
@@ -204,7 +206,7 @@ async def test_data_that_redirect(api: Api, hostile: Hostile, elsewhere: Hostile
 
 
 @pytest.mark.parametrize("ending", ["\r", "\n", "%0d%0a", "%E5%98%8A%E5%98%8D"])
-async def test_a_location_that_would_split_the_response(
+async def test_location_with_line_breaks_is_harmless(
     api: Api, hostile: Hostile, elsewhere: Hostile, ending: str
 ) -> None:
     injected = f"{ending}Set-Cookie: hf-chat={FOREIGN}; HttpOnly{ending}{ending}HTTP/1.1 200 OK"
@@ -234,7 +236,7 @@ async def test_a_location_that_would_split_the_response(
         ["", ";", "=", ";;;=;HttpOnly", "; HttpOnly" * 1000],
     ],
 )  # fmt: skip
-async def test_cookies_that_are_not_the_session(
+async def test_foreign_cookies_are_not_adopted(
     api: Api, hostile: Hostile, cookies: list[str]
 ) -> None:
     headers = [f"Set-Cookie: {cookie}" for cookie in cookies]
@@ -248,7 +250,7 @@ async def test_cookies_that_are_not_the_session(
     }
 
 
-async def test_cookies_of_later_answers_are_nothing_to_us(api: Api, hostile: Hostile) -> None:
+async def test_cookies_of_later_responses_are_ignored(api: Api, hostile: Hostile) -> None:
     cookie = f"Set-Cookie: hf-chat={FOREIGN}; HttpOnly; Path=/"
     hostile.on("create", answer(b'{"conversationId":"abc"}', JSON, cookie))
     hostile.on("message", answer(HELLO, EVENTS, cookie))
@@ -256,7 +258,7 @@ async def test_cookies_of_later_answers_are_nothing_to_us(api: Api, hostile: Hos
     assert hostile.heard[-1].cookies == [f"hf-chat={SESSION}"]
 
 
-# Without end
+# Endless data
 
 ENDLESS_HEADS: dict[str, Pieces] = {
     "headers": Endless(head()[:-2], b"X-More: " + b"x" * 1000 + b"\r\n"),
@@ -272,21 +274,21 @@ ENDLESS_HEADS: dict[str, Pieces] = {
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("kind", ENDLESS_HEADS)
-async def test_a_head_without_end(
+async def test_endless_head_is_an_error(
     api: Api, hostile: Hostile, operation: Operation, kind: str
 ) -> None:
     hostile.on(operation, ENDLESS_HEADS[kind])
     outcome = await chat(api, hostile)
     expected = {"message": IncompleteStreamError, "delete": Reply}.get(operation, TransportError)
     if operation == "message" and kind.startswith(("chunk", "trailers")):
-        expected = ProtocolError  # it is refused for its type, before the rest of it
+        expected = ProtocolError  # rejected for its content type, before the rest is read
     assert outcome.kind in (expected, IncompleteStreamError)
     assert hostile.sent[operation] < IN_FLIGHT * hostile.operations.count(operation)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("status", [400, 503])
-async def test_an_error_body_without_end(
+async def test_endless_error_body_is_an_error(
     api: Api, hostile: Hostile, operation: Operation, status: int
 ) -> None:
     hostile.on(operation, Endless(head(status=f"{status} Oh"), BLOCK))
@@ -300,14 +302,14 @@ async def test_an_error_body_without_end(
 
 
 @pytest.mark.parametrize("start", [b'{"conversationId":"', b"[" * 1000, b"<html>"])
-async def test_json_without_end(api: Api, hostile: Hostile, start: bytes) -> None:
+async def test_endless_json_is_an_error(api: Api, hostile: Hostile, start: bytes) -> None:
     hostile.on("create", Endless(head(JSON) + start, b"x" * MIB))
     assert (await chat(api, hostile)).kind is ProtocolError
     assert hostile.sent["create"] < 64 * MIB + IN_FLIGHT + 2 * MIB
 
 
 @pytest.mark.parametrize("kind", [HTML, JSON, "X-Type: none"])
-async def test_an_answer_without_end_that_is_no_stream(
+async def test_endless_page_instead_of_a_stream_is_an_error(
     api: Api, hostile: Hostile, kind: str
 ) -> None:
     hostile.on("message", Endless(head(kind), BLOCK))
@@ -316,7 +318,7 @@ async def test_an_answer_without_end_that_is_no_stream(
 
 
 @pytest.mark.parametrize("start", [b"data:", b'data:{"token":{"text":"', b":", b"\xff"])
-async def test_a_line_without_end(api: Api, hostile: Hostile, start: bytes) -> None:
+async def test_endless_line_is_an_error(api: Api, hostile: Hostile, start: bytes) -> None:
     hostile.on("message", Endless(head(EVENTS) + event(" Hel") + start, BLOCK))
     outcome = await chat(api, hostile)
     assert outcome.kind is ProtocolError
@@ -326,7 +328,7 @@ async def test_a_line_without_end(api: Api, hostile: Hostile, start: bytes) -> N
 
 
 @pytest.mark.slow
-async def test_an_answer_without_end(api: Api, hostile: Hostile) -> None:
+async def test_endless_answer_from_a_server_is_an_error(api: Api, hostile: Hostile) -> None:
     hostile.on("message", Endless(head(EVENTS), event("x" * (MIB - 200))))
     outcome = await chat(api, hostile)
     assert outcome.kind is ProtocolError
@@ -339,7 +341,9 @@ async def test_an_answer_without_end(api: Api, hostile: Hostile) -> None:
     [b": ping\n" * 10_000, b"\n" * 65536, b"\r" * 65536, b"event: x\nid: 7\n\n" * 5000],
     ids=["comments", "empty lines", "CR", "fields"],
 )
-async def test_what_says_nothing_is_no_answer(api: Api, hostile: Hostile, more: bytes) -> None:
+async def test_empty_events_do_not_reset_the_timeout(
+    api: Api, hostile: Hostile, more: bytes
+) -> None:
     pieces: Pieces = [head(EVENTS) + event(" Hel"), *(more, 0.005) * 200, HELLO]
     hostile.on("message", pieces)
     outcome = await chat(api, hostile, timeouts=Timeouts(idle=0.5))
@@ -348,7 +352,7 @@ async def test_what_says_nothing_is_no_answer(api: Api, hostile: Hostile, more: 
     assert outcome.error.partial == " Hel"
 
 
-async def test_a_tail_without_end(api: Api, hostile: Hostile) -> None:
+async def test_endless_data_after_the_answer_is_ignored(api: Api, hostile: Hostile) -> None:
     hostile.on("message", Endless(head(EVENTS) + HELLO, BLOCK))
     outcome = await chat(api, hostile)
     assert outcome.reply is not None
@@ -357,8 +361,8 @@ async def test_a_tail_without_end(api: Api, hostile: Hostile) -> None:
 
 
 @pytest.mark.slow
-async def test_memory_under_what_has_no_end(api: Api, hostile: Hostile) -> None:
-    await chat(api, hostile)  # so that what is made once is there
+async def test_endless_data_uses_limited_memory(api: Api, hostile: Hostile) -> None:
+    await chat(api, hostile)  # so that one-time allocations are made
     tracemalloc.start()
     try:
         for operation, pieces in (
@@ -381,7 +385,7 @@ async def test_memory_under_what_has_no_end(api: Api, hostile: Hostile) -> None:
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("status", ["200 OK", "500 Oh"])
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip, deflate"])
-async def test_a_bomb_is_not_unpacked(
+async def test_compression_bomb_is_not_unpacked(
     api: Api, hostile: Hostile, operation: Operation, status: str, encoding: str
 ) -> None:
     body = b"".join(bombs(50))
@@ -401,7 +405,7 @@ async def test_a_bomb_is_not_unpacked(
         assert b"accept-encoding: identity\r\n" in heard.raw.lower()
 
 
-async def test_an_unnamed_bomb_is_only_bytes(api: Api, hostile: Hostile) -> None:
+async def test_undeclared_compression_is_not_unpacked(api: Api, hostile: Hostile) -> None:
     hostile.on("create", answer(b"".join(bombs(50)), JSON))
     assert (await chat(api, hostile)).kind is ProtocolError
 
@@ -426,17 +430,17 @@ async def test_an_unnamed_bomb_is_only_bytes(api: Api, hostile: Hostile) -> None
         (b"\xff\xfe" + HELLO.decode().encode("utf-16-le"), IncompleteStreamError),
     ],
 )
-async def test_bytes_that_are_no_answer(
+async def test_invalid_stream_bytes_are_an_error(
     api: Api, hostile: Hostile, body: bytes, kind: type[H2oError]
 ) -> None:
     hostile.on("message", stream(body))
     outcome = await chat(api, hostile)
     if body == b"\0":
-        kind = IncompleteStreamError  # a field that says nothing, and then the end
+        kind = IncompleteStreamError  # an empty field, then the end
     assert outcome.kind is kind
 
 
-async def test_characters_that_are_written_out_are_text(api: Api, hostile: Hostile) -> None:
+async def test_escaped_characters_are_text(api: Api, hostile: Hostile) -> None:
     text = "\\u0000\\r\\n\\u2028\\u202e\\u001b[31m"
     hostile.on("message", stream(event(text) + END))
     outcome = await chat(api, hostile)
@@ -449,7 +453,7 @@ async def test_characters_that_are_written_out_are_text(api: Api, hostile: Hosti
     "body",
     [b"\0", b"\xff\xfe\xfd", b'{"conversationId":"\xff"}', b"[" * 200_000, b"9" * 10_000, b"NaN"],
 )
-async def test_bytes_that_are_no_json(
+async def test_invalid_json_bytes_are_an_error(
     api: Api, hostile: Hostile, operation: Operation, body: bytes
 ) -> None:
     hostile.on(operation, answer(body, JSON))
@@ -459,7 +463,7 @@ async def test_bytes_that_are_no_json(
 
 
 @pytest.mark.parametrize("value", ["a\0b", "\x01", "\x7f", "\xff\xfe", "\u00e9"])
-async def test_bytes_in_headers(api: Api, hostile: Hostile, value: str) -> None:
+async def test_binary_headers_are_harmless(api: Api, hostile: Hostile, value: str) -> None:
     headers = [f"X-Odd: {value}", f"Retry-After: {value}", f"Content-Type: {value}"]
     hostile.on("message", answer(b"?", *headers))
     assert (await chat(api, hostile)).kind in (ProtocolError, IncompleteStreamError)
@@ -467,7 +471,7 @@ async def test_bytes_in_headers(api: Api, hostile: Hostile, value: str) -> None:
     assert (await chat(api, hostile)).kind in (OverloadedError, IncompleteStreamError)
 
 
-# Answers that say too much
+# Excess data
 
 SECOND = event(" More") + event("</s>", '" More"', special="true")
 
@@ -485,7 +489,7 @@ SECOND = event(" More") + event("</s>", '" More"', special="true")
         b": ping\n\n",
     ],
 )
-async def test_what_follows_the_final_event_is_nothing(
+async def test_excess_data_after_the_final_event_is_ignored(
     api: Api, hostile: Hostile, more: bytes
 ) -> None:
     for play in (
@@ -506,7 +510,7 @@ SMUGGLED = answer(b'{"error":"smuggled"}', JSON, status="403 Forbidden")
 
 
 @pytest.mark.parametrize("more", [SMUGGLED, b"rubbish", b"\r\n\r\n", b"\0", WELL["create"]])
-async def test_data_after_the_response(api: Api, hostile: Hostile, more: bytes) -> None:
+async def test_data_after_the_response_is_ignored(api: Api, hostile: Hostile, more: bytes) -> None:
     plays: list[Pieces] = [
         [stream(HELLO) + more],
         [stream(HELLO), more],
@@ -524,7 +528,9 @@ async def test_data_after_the_response(api: Api, hostile: Hostile, more: bytes) 
 
 
 @pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1"])
-async def test_responses_without_a_length(api: Api, hostile: Hostile, version: str) -> None:
+async def test_responses_without_a_length_are_read(
+    api: Api, hostile: Hostile, version: str
+) -> None:
     hostile.on("settings", head(JSON, version=version) + b'{"type":"success"}')
     hostile.on("create", head(JSON, version=version) + b'{"conversationId":"abc"}')
     hostile.on("message", head(EVENTS, version=version) + HELLO)
@@ -550,7 +556,7 @@ async def test_responses_without_a_length(api: Api, hostile: Hostile, version: s
         head(status="100 Continue") * 1000,
     ],
 )
-async def test_interim_responses(api: Api, hostile: Hostile, before: bytes) -> None:
+async def test_interim_responses_are_skipped(api: Api, hostile: Hostile, before: bytes) -> None:
     for operation in OPERATIONS:
         hostile.on(operation, Play([before + WELL[operation]], keep=True))
     outcome = await chat(api, hostile)
@@ -596,7 +602,7 @@ async def test_interim_responses(api: Api, hostile: Hostile, before: bytes) -> N
         head("X-A: 1", " folded: 2"),
     ],
 )  # fmt: skip
-async def test_what_is_no_http(api: Api, hostile: Hostile, start: bytes) -> None:
+async def test_invalid_http_is_an_error(api: Api, hostile: Hostile, start: bytes) -> None:
     for operation in ("settings", "create", "message"):
         hostile.on(operation, start)
         outcome = await chat(api, hostile)
@@ -607,7 +613,7 @@ async def test_what_is_no_http(api: Api, hostile: Hostile, start: bytes) -> None
 
 
 @pytest.mark.parametrize("status", [201, 202, 204, 205, 206, 226, 304, 306, 418, 600, 999])
-async def test_odd_statuses(api: Api, hostile: Hostile, status: int) -> None:
+async def test_unusual_statuses_are_errors(api: Api, hostile: Hostile, status: int) -> None:
     for operation in ("settings", "create", "message"):
         hostile.on(operation, answer(b"", status=f"{status} Odd"))
         outcome = await chat(api, hostile)
@@ -618,7 +624,7 @@ async def test_odd_statuses(api: Api, hostile: Hostile, status: int) -> None:
 
 
 @pytest.mark.parametrize("length", ["5", "5, 5"])
-async def test_a_length_that_says_the_same_twice(api: Api, hostile: Hostile, length: str) -> None:
+async def test_repeated_content_length(api: Api, hostile: Hostile, length: str) -> None:
     headers = [EVENTS, *[f"Content-Length: {length.replace('5', str(len(HELLO)))}"] * 2]
     hostile.on("message", head(*headers) + HELLO)
     assert (await chat(api, hostile)).kind is Reply
@@ -626,7 +632,7 @@ async def test_a_length_that_says_the_same_twice(api: Api, hostile: Hostile, len
 
 @pytest.mark.parametrize("at", [0.0, 0.3, 0.6, 0.9])
 @pytest.mark.parametrize("operation", OPERATIONS)
-async def test_a_response_cut_anywhere(
+async def test_response_cut_anywhere_is_an_error(
     api: Api, hostile: Hostile, operation: Operation, at: float
 ) -> None:
     whole = stream(HELLO) if operation == "message" else WELL[operation]
@@ -636,16 +642,16 @@ async def test_a_response_cut_anywhere(
     assert outcome.kind is expected.get(operation, TransportError)
 
 
-# Patience
+# Slow data
 
 SECONDS = 1.0
-DROPS = 1000  # of 5 ms each: some times the limit
+DROPS = 1000  # of 5 ms each: several times the limit
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("operation", ["settings", "create"])
 @pytest.mark.parametrize("status", ["200 OK", "500 Oh"])
-async def test_a_small_answer_that_drips(
+async def test_slow_small_response_times_out(
     api: Api, hostile: Hostile, operation: Operation, status: str
 ) -> None:
     body = WELL[operation].partition(b"\r\n\r\n")[2].rjust(DROPS)
@@ -658,19 +664,19 @@ async def test_a_small_answer_that_drips(
 @pytest.mark.slow
 @pytest.mark.parametrize("status", ["200 OK", "500 Oh"])
 @pytest.mark.parametrize("limit", ["idle", "total"])
-async def test_an_answer_that_is_no_stream_and_drips(
+async def test_slow_page_instead_of_a_stream_is_an_error(
     api: Api, hostile: Hostile, status: str, limit: str
 ) -> None:
     hostile.on("message", Dripping(head(HTML, status=status), b"x" * DROPS))
     limits = {"first_token": SECONDS, limit: SECONDS}
     outcome = await chat(api, hostile, timeouts=Timeouts(**limits))
-    # What is wrong with a page is that it came, not that it took its time.
+    # The page itself is the error, not its slowness.
     assert isinstance(outcome.error, ProtocolError if status == "200 OK" else TransportTimeoutError)
     assert hostile.sent["message"] < DROPS
 
 
 @pytest.mark.slow
-async def test_an_answer_that_drips_within_a_line(api: Api, hostile: Hostile) -> None:
+async def test_slow_line_times_out(api: Api, hostile: Hostile) -> None:
     line = event("x" * DROPS)
     hostile.on("message", Dripping(head(EVENTS) + event(" Hel"), line + END))
     outcome = await chat(api, hostile, timeouts=Timeouts(idle=SECONDS))
@@ -679,7 +685,7 @@ async def test_an_answer_that_drips_within_a_line(api: Api, hostile: Hostile) ->
 
 
 @pytest.mark.slow
-async def test_a_deletion_that_drips(api: Api, hostile: Hostile) -> None:
+async def test_slow_deletion_times_out(api: Api, hostile: Hostile) -> None:
     hostile.on("delete", Dripping(head(), b"x" * DROPS))
     outcome = await chat(api, hostile, timeouts=Timeouts(idle=SECONDS, cleanup=SECONDS))
     assert outcome.kind is Reply
@@ -688,7 +694,7 @@ async def test_a_deletion_that_drips(api: Api, hostile: Hostile) -> None:
 
 
 @pytest.mark.slow
-async def test_a_web_search_that_drips(api: Api, hostile: Hostile) -> None:
+async def test_slow_web_search_times_out(api: Api, hostile: Hostile) -> None:
     body = b'{"messages":[{"type":"result","id":"abc"}]}'
     again: Pieces = [head(JSON), *(b'{"messages":[]}', 0.005) * DROPS, body]
     for pieces in (Dripping(head(JSON), body.rjust(DROPS)), again):
@@ -703,7 +709,7 @@ async def test_a_web_search_that_drips(api: Api, hostile: Hostile) -> None:
     await api.wait(hostile.settled)
 
 
-async def test_a_web_search_without_end(api: Api, hostile: Hostile) -> None:
+async def test_endless_web_search_is_an_error(api: Api, hostile: Hostile) -> None:
     for start, again in ((b'{"messages":["', BLOCK), (b"[", BLOCK), (b"<html>", BLOCK)):
         pieces = Endless(head(JSON) + start, again)
         hostile.on("search", pieces)
@@ -726,7 +732,7 @@ async def test_a_web_search_without_end(api: Api, hostile: Hostile) -> None:
 )
 @pytest.mark.parametrize("operation", ["settings", "create", "message"])
 @pytest.mark.parametrize("status", ["429 Slow", "503 Full"])
-async def test_a_wait_without_measure_is_not_waited(
+async def test_excessive_retry_after_is_not_waited_for(
     api: Api, hostile: Hostile, operation: Operation, wait: str, status: str
 ) -> None:
     date = "Date: Fri, 20 Nov 2026 16:58:14 GMT"
@@ -739,14 +745,14 @@ async def test_a_wait_without_measure_is_not_waited(
 
 
 @pytest.mark.parametrize("wait", ["-1", "1e9", "inf", "nan", "0x10", "\u00b2", "soon", "Fri, 99"])
-async def test_a_wait_that_is_none(api: Api, hostile: Hostile, wait: str) -> None:
+async def test_invalid_retry_after_is_ignored(api: Api, hostile: Hostile, wait: str) -> None:
     hostile.on("create", answer(b"{}", JSON, f"Retry-After: {wait}", status="503 Full"))
     outcome = await chat(api, hostile)
     assert isinstance(outcome.error, OverloadedError)
     assert outcome.error.retry_after is None
 
 
-async def test_terms_that_are_never_accepted(api: Api, hostile: Hostile) -> None:
+async def test_terms_never_accepted_are_an_error(api: Api, hostile: Hostile) -> None:
     modal = b'{"error":"You need to accept the welcome modal first"}'
     for operation in ("create", "message"):
         hostile.on(operation, answer(modal, JSON, status="405 Modal"))
@@ -770,7 +776,9 @@ async def test_terms_that_are_never_accepted(api: Api, hostile: Hostile) -> None
         b'{"type":"data","nodes":[null,{"type":"error","status":500,"error":{"message":7}}]}',
     ],
 )
-async def test_data_that_are_none(api: Api, hostile: Hostile, body: bytes) -> None:
+async def test_invalid_data_during_recovery_is_an_error(
+    api: Api, hostile: Hostile, body: bytes
+) -> None:
     hostile.on("message", head(EVENTS) + event(" Hel"))
     hostile.on("data", answer(body, JSON))
     outcome = await chat(api, hostile, recover=True, timeouts=Timeouts(recovery=0.01))
@@ -781,7 +789,7 @@ async def test_data_that_are_none(api: Api, hostile: Hostile, body: bytes) -> No
 
 
 @pytest.mark.slow
-async def test_data_without_end(api: Api, hostile: Hostile) -> None:
+async def test_endless_data_during_recovery_is_an_error(api: Api, hostile: Hostile) -> None:
     hostile.on("message", head(EVENTS) + event(" Hel"))
     hostile.on("data", Endless(head(JSON), b"[" * MIB))
     outcome = await chat(api, hostile, recover=True, timeouts=Timeouts(recovery=0.01))
@@ -799,7 +807,7 @@ def secure() -> Iterator[Hostile]:
         yield running
 
 
-async def test_a_certificate_that_nobody_vouches_for(api: Api, secure: Hostile) -> None:
+async def test_self_signed_certificate_is_rejected(api: Api, secure: Hostile) -> None:
     async with api.client(secure.url, session=SESSION, retries=3) as client:
         with pytest.raises(
             TransportError, match=re.compile("certificate", re.IGNORECASE)
@@ -808,19 +816,19 @@ async def test_a_certificate_that_nobody_vouches_for(api: Api, secure: Hostile) 
     assert not caught.value.sent
     assert not caught.value.transient
     await api.wait(secure.settled)
-    assert secure.accepted == 1  # and not tried again
+    assert secure.accepted == 1  # not retried
     assert secure.heard == []
 
 
-async def test_a_certificate_that_the_callers_own_client_trusts(api: Api, secure: Hostile) -> None:
+async def test_custom_http_client_may_trust_a_certificate(api: Api, secure: Hostile) -> None:
     own = {"verify": ssl.create_default_context(cadata=CERTIFICATE)}
     assert (await chat(api, secure, own=own)).kind is Reply
     assert secure.operations == ["root", *OPERATIONS]
 
 
-async def test_plain_http_where_tls_was_meant(api: Api, hostile: Hostile) -> None:
+async def test_plain_http_on_a_tls_url_is_an_error(api: Api, hostile: Hostile) -> None:
     url = hostile.url.replace("http:", "https:")
-    limits = Timeouts(connect=0.1)  # some wait for the other side to speak first
+    limits = Timeouts(connect=0.1)  # some implementations wait for the other side to send first
     async with api.client(url, session=SESSION, timeouts=limits, **ONCE) as client:
         with pytest.raises(TransportError) as caught:
             await client.chat(PROMPT)
@@ -828,7 +836,7 @@ async def test_plain_http_where_tls_was_meant(api: Api, hostile: Hostile) -> Non
     assert hostile.heard == []
 
 
-async def test_what_a_chat_asks_for(api: Api, hostile: Hostile) -> None:
+async def test_chat_requests_only_known_paths(api: Api, hostile: Hostile) -> None:
     await chat(api, hostile)
     assert {heard.target for heard in hostile.heard} == {
         "/__data.json",

@@ -1,4 +1,4 @@
-"""The httpx client below: the caller's own, proxies, cookies, redirects, connections."""
+"""The httpx client below: custom clients, proxies, cookies, redirects, connections."""
 
 import contextlib
 import http.server
@@ -15,7 +15,7 @@ from h2o_client import AsyncH2oClient, H2oClient, RedirectError, TransportError
 from h2o_client.emulator import Answer, Emulator, Fault
 
 
-async def test_an_own_client_is_used_and_not_closed(api: Api, server: Emulator) -> None:
+async def test_custom_client_is_used_and_not_closed(api: Api, server: Emulator) -> None:
     seen: list[str] = []
 
     def note(request: httpx.Request) -> None:
@@ -50,8 +50,8 @@ async def test_an_own_client_is_used_and_not_closed(api: Api, server: Emulator) 
     await api.close_http(own)
 
 
-async def test_a_mock_in_the_place_of_the_server(api: Api) -> None:
-    """As a user's own tests have it, who know httpx and not this package's emulator."""
+async def test_client_works_with_a_mock_transport(api: Api) -> None:
+    """As in tests of users who know httpx, but not this package's emulator."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         match request.method, request.url.path.count("/"):
@@ -70,7 +70,7 @@ async def test_a_mock_in_the_place_of_the_server(api: Api) -> None:
     await api.close_http(http)
 
 
-async def test_a_hook_that_reads_the_responses(api: Api, server: Emulator) -> None:
+async def test_hook_may_read_the_responses(api: Api, server: Emulator) -> None:
     read: list[bytes] = []
 
     async def hook(response: httpx.Response) -> None:
@@ -89,7 +89,7 @@ async def test_a_hook_that_reads_the_responses(api: Api, server: Emulator) -> No
     await api.settled()
 
 
-async def test_cookies_of_the_server_are_not_kept(api: Api, server: Emulator) -> None:
+async def test_server_cookies_are_not_stored(api: Api, server: Emulator) -> None:
     server.reply(Answer(" One", headers=[("set-cookie", "upstream=1; Path=/")]))
     async with api.client() as client:
         await client.chat("Hi")
@@ -98,7 +98,7 @@ async def test_cookies_of_the_server_are_not_kept(api: Api, server: Emulator) ->
     assert {request.header("cookie") for request in server.requests} == {f"hf-chat={session}"}
 
 
-async def test_an_own_client_of_the_wrong_kind(api: Api) -> None:
+async def test_custom_client_of_the_wrong_kind_is_rejected(api: Api) -> None:
     wrong = httpx.AsyncClient if api.backend == "sync" else httpx.Client
     with pytest.raises(TypeError, match="http_client must be an httpx"):
         api.client(http_client=wrong())
@@ -109,7 +109,7 @@ async def test_an_own_client_of_the_wrong_kind(api: Api) -> None:
 
 
 class Proxy(http.server.BaseHTTPRequestHandler):
-    """Passes requests on, one connection each."""
+    """Forwards requests, each on a new connection."""
 
     protocol_version = "HTTP/1.1"
 
@@ -137,7 +137,7 @@ class Proxy(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def proxy() -> Iterator[tuple[str, list[Any]]]:
-    """A forwarding proxy: its URL, and what it has seen."""
+    """A forwarding proxy: its URL, and the requests it received."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as running:
         seen: list[Any] = []
         vars(running)["seen"] = seen
@@ -149,7 +149,9 @@ def proxy() -> Iterator[tuple[str, list[Any]]]:
 
 
 @pytest.mark.slow
-async def test_a_proxy(api: Api, server: Emulator, proxy: tuple[str, list[Any]]) -> None:
+async def test_proxy_is_used_for_every_request(
+    api: Api, server: Emulator, proxy: tuple[str, list[Any]]
+) -> None:
     place, seen = proxy
     server.reply(" Hello", " again")
     async with api.client(proxy=f"http://ann:secret@{place}") as client:
@@ -166,7 +168,7 @@ async def test_a_proxy(api: Api, server: Emulator, proxy: tuple[str, list[Any]])
 
 
 @pytest.mark.slow
-async def test_a_proxy_of_the_environment(
+async def test_proxy_of_the_environment_is_used(
     api: Api, proxy: tuple[str, list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place, seen = proxy
@@ -176,7 +178,7 @@ async def test_a_proxy_of_the_environment(
     assert len(seen) == 4
 
 
-async def test_a_proxy_that_is_not_there(api: Api, server: Emulator) -> None:
+async def test_unreachable_proxy_is_an_error(api: Api, server: Emulator) -> None:
     with Emulator() as other:
         place = other.url.removeprefix("http://")
     async with api.client(proxy=f"http://ann:secret@{place}", retries=0) as client:
@@ -187,7 +189,7 @@ async def test_a_proxy_that_is_not_there(api: Api, server: Emulator) -> None:
     assert server.requests == []
 
 
-async def test_a_connection_that_the_server_closed_meanwhile(api: Api, server: Emulator) -> None:
+async def test_connection_closed_by_the_server_is_replaced(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         await client.chat("Hi")
         await api.wait(server.disconnect_all)
@@ -196,7 +198,7 @@ async def test_a_connection_that_the_server_closed_meanwhile(api: Api, server: E
 
 
 @pytest.mark.slow
-def test_importing_a_client_does_not_import_the_other() -> None:
+def test_sync_and_async_clients_are_imported_separately() -> None:
     import subprocess
     import sys
 
@@ -210,7 +212,7 @@ def test_importing_a_client_does_not_import_the_other() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
 
 
-def test_a_client_made_and_dropped_leaves_nothing() -> None:
+def test_unused_dropped_client_leaves_nothing() -> None:
     H2oClient("http://127.0.0.1:1").close()
     H2oClient("http://127.0.0.1:1")
     AsyncH2oClient("http://127.0.0.1:1")
@@ -219,7 +221,7 @@ def test_a_client_made_and_dropped_leaves_nothing() -> None:
 
 
 @pytest.mark.parametrize("kind", [H2oClient, AsyncH2oClient])
-def test_a_refused_argument_leaves_nothing(kind: Any) -> None:
+def test_rejected_argument_leaves_nothing(kind: Any) -> None:
     with pytest.raises(TypeError):
         kind("http://127.0.0.1:1", nonsense=1)
     with pytest.raises(TypeError):

@@ -1,4 +1,4 @@
-"""Ids that would lead elsewhere: a server that lists them gets no request outside of its path."""
+"""Malicious ids: a server that sends them gets no request outside of its base path."""
 
 import json
 import re
@@ -17,13 +17,13 @@ IDS = [EVIL, "..", "a/b", "a?b", "a#b", "a%2e", "", "a" * 65, 7, None]
 
 
 class Server:
-    """A server of one page, at `/chat`.
+    """A server with a single page, at `/chat`.
 
     Attributes:
-        made: the id of the conversation that it makes; None: the answer is lost on the way.
+        made: the id of the conversation that it creates; if None, the response is lost.
         listed: the id of the conversation that it lists.
         message: the id of the message that it has stored.
-        url: where it says that a conversation was shared.
+        url: the URL that it returns for a share.
         lines: the requests, as a server reads them.
     """
 
@@ -60,7 +60,7 @@ class Server:
 
 
 def page(value: Any) -> httpx.Response:
-    """`__data.json` of one node."""
+    """Return a `__data.json` with one node."""
     entries: list[Any] = []
 
     def place_of(item: Any) -> int:
@@ -82,7 +82,7 @@ def page(value: Any) -> httpx.Response:
 async def play(
     api: Api, server: Server, scenario: Callable[[AsyncH2oClient], Awaitable[object]]
 ) -> None:
-    """Play a scenario, and look at what the server was sent."""
+    """Play a scenario, and check the requests to the server."""
     http = api.http_client(transport=httpx.MockTransport(server))
     async with api.client("http://host/chat", http_client=http, retries=0) as client:
         await scenario(client)
@@ -93,7 +93,7 @@ async def play(
 
 
 @pytest.mark.parametrize("number", IDS)
-async def test_a_listed_id_is_checked(api: Api, number: Any) -> None:
+async def test_id_of_a_listed_conversation_is_validated(api: Api, number: Any) -> None:
     async def scenario(client: AsyncH2oClient) -> None:
         with pytest.raises(ProtocolError, match=r"conversations\[0\]\.id"):
             await client.conversations()
@@ -102,7 +102,7 @@ async def test_a_listed_id_is_checked(api: Api, number: Any) -> None:
 
 
 @pytest.mark.parametrize("number", IDS)
-async def test_the_id_of_a_new_conversation_is_checked(api: Api, number: Any) -> None:
+async def test_id_of_a_new_conversation_is_validated(api: Api, number: Any) -> None:
     async def scenario(client: AsyncH2oClient) -> None:
         with pytest.raises(ProtocolError):
             await client.conversation().rename("t")
@@ -112,7 +112,7 @@ async def test_the_id_of_a_new_conversation_is_checked(api: Api, number: Any) ->
     assert not any(line.startswith("DELETE") for line in server.lines)
 
 
-async def test_an_orphan_with_an_id_that_leads_elsewhere_is_not_deleted(
+async def test_orphan_with_an_unsafe_id_is_not_deleted(
     api: Api, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario(client: AsyncH2oClient) -> None:
@@ -125,7 +125,7 @@ async def test_an_orphan_with_an_id_that_leads_elsewhere_is_not_deleted(
     assert "may be left on the server, because the clean-up failed: ProtocolError" in caplog.text
 
 
-async def test_the_ids_of_stored_messages_are_checked(api: Api) -> None:
+async def test_ids_of_stored_messages_are_validated(api: Api) -> None:
     async def history(client: AsyncH2oClient) -> None:
         with pytest.raises(ProtocolError, match=r"messages\[0\]\.id is not a valid id"):
             await client.conversation(id=GOOD).history()
@@ -142,7 +142,7 @@ async def test_the_ids_of_stored_messages_are_checked(api: Api) -> None:
         await play(api, Server(message=EVIL), scenario)
 
 
-async def test_the_url_of_a_shared_conversation_is_checked(api: Api) -> None:
+async def test_url_of_a_shared_conversation_is_validated(api: Api) -> None:
     async def scenario(client: AsyncH2oClient) -> None:
         with pytest.raises(ProtocolError):
             await client.conversation(id=GOOD).share()
@@ -151,7 +151,7 @@ async def test_the_url_of_a_shared_conversation_is_checked(api: Api) -> None:
 
 
 @pytest.mark.parametrize("number", [EVIL, "..", "a/b", "", "a" * 65])
-async def test_ids_of_the_caller_are_checked(api: Api, number: str) -> None:
+async def test_ids_from_the_caller_are_validated(api: Api, number: str) -> None:
     async def scenario(client: AsyncH2oClient) -> None:
         talk = client.conversation(id=GOOD)
         saved = {**talk.to_dict(), "messages": [{"role": "user", "content": "x", "id": number}]}

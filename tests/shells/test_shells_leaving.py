@@ -1,4 +1,4 @@
-"""However a stream is left, the server is told, and nothing is left behind."""
+"""However a stream is left, the server is told, and nothing is left on it."""
 
 import asyncio
 import contextlib
@@ -42,13 +42,13 @@ async def texts(stream: AsyncChatStream) -> list[str]:
 
 
 class OwnError(Exception):
-    """What a caller raises."""
+    """The error raised by a caller."""
 
 
-# In the thread or task that reads
+# In the reading thread or task
 
 
-async def test_read_to_the_end(api: Api, server: Emulator) -> None:
+async def test_stream_read_to_the_end_leaves_nothing(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         async with client.stream("Hi") as stream:
             await texts(stream)
@@ -57,7 +57,7 @@ async def test_read_to_the_end(api: Api, server: Emulator) -> None:
 
 
 @pytest.mark.parametrize("read", [1, 2])
-async def test_break(api: Api, server: Emulator, read: int) -> None:
+async def test_break_stops_the_answer(api: Api, server: Emulator, read: int) -> None:
     server.reply(endless(" One", " two"))
     async with api.client() as client:
         got = 0
@@ -71,7 +71,7 @@ async def test_break(api: Api, server: Emulator, read: int) -> None:
         assert server.stops == 1
 
 
-async def test_the_callers_exception(api: Api, server: Emulator) -> None:
+async def test_exception_in_the_loop_stops_the_answer(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     async with api.client() as client:
         with pytest.raises(OwnError) as caught:  # noqa: PT012 -- the caller leaves the block by it
@@ -82,7 +82,7 @@ async def test_the_callers_exception(api: Api, server: Emulator) -> None:
         await api.settled()
 
 
-async def test_keyboard_interrupt_in_the_loop(api: Api, server: Emulator) -> None:
+async def test_keyboard_interrupt_in_the_loop_stops_the_answer(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     async with api.client() as client:
         with pytest.raises(KeyboardInterrupt):  # noqa: PT012 -- the caller leaves the block by it
@@ -92,7 +92,7 @@ async def test_keyboard_interrupt_in_the_loop(api: Api, server: Emulator) -> Non
         await api.settled()
 
 
-async def test_close_twice_before_between_and_after(api: Api, server: Emulator) -> None:
+async def test_close_is_idempotent_at_any_time(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"), " Whole")
     async with api.client() as client:
         unread = client.stream("Hi")
@@ -115,7 +115,7 @@ async def test_close_twice_before_between_and_after(api: Api, server: Emulator) 
     assert kinds(server).count("delete") == 2
 
 
-async def test_closing_the_client_closes_its_streams(api: Api, server: Emulator) -> None:
+async def test_closing_the_client_closes_its_streams_too(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"), endless(" One"))
     client = api.client()
     streams = [client.stream("Hi") for _ in range(2)]
@@ -133,7 +133,7 @@ async def test_closing_the_client_closes_its_streams(api: Api, server: Emulator)
     await client.aclose()
 
 
-async def test_no_connection_is_left(api: Api, server: Emulator) -> None:
+async def test_no_connection_is_left_busy(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"), Answer(" One", ending="cut"), " One")
     async with api.client(**ONCE) as client:
         async with client.stream("Hi") as stream:
@@ -148,7 +148,7 @@ async def test_no_connection_is_left(api: Api, server: Emulator) -> None:
 # From another thread or task
 
 
-async def test_close_while_the_body_is_awaited(api: Api, server: Emulator) -> None:
+async def test_close_while_waiting_for_the_body(api: Api, server: Emulator) -> None:
     server.reply(endless(" One", " two"))
     async with api.client() as client:
         stream = client.stream("Hi")
@@ -163,12 +163,12 @@ async def test_close_while_the_body_is_awaited(api: Api, server: Emulator) -> No
 
 
 async def arrived(api: Api, stream: AsyncChatStream, text: str) -> None:
-    """Wait until the reader, who runs beside, has the text."""
+    """Wait until the concurrent reader has the text."""
     await api.wait(lambda: eventually(lambda: stream.text == text))
 
 
-async def test_close_by_one_who_has_read_before(api: Api, server: Emulator) -> None:
-    """The server does not end it: who reads now is woken all the same."""
+async def test_close_wakes_a_reader_in_another_thread(api: Api, server: Emulator) -> None:
+    """The server does not end the answer: the reader is woken all the same."""
     server.reply(endless(" One", " two"))
     server.fault("stop", *[Fault(500)] * 9)
     begun = time.monotonic()
@@ -176,14 +176,14 @@ async def test_close_by_one_who_has_read_before(api: Api, server: Emulator) -> N
         stream = client.stream("Hi")
         assert await anext(stream) == " One"
         async with api.in_background(stream.read) as done:
-            await api.wait(lambda: time.sleep(0.05))  # until it waits for the third
+            await api.wait(lambda: time.sleep(0.05))  # until it waits for the third token
             await stream.aclose()
         with pytest.raises(IncompleteStreamError):
             done.result()
     assert time.monotonic() - begun < PATIENCE / 2
 
 
-async def test_close_while_the_headers_are_awaited(api: Api, server: Emulator) -> None:
+async def test_close_while_waiting_for_the_headers(api: Api, server: Emulator) -> None:
     server.reply(endless(held=0))
     async with api.client() as client:
         stream = client.stream("Hi")
@@ -208,7 +208,7 @@ async def test_close_before_the_message_is_sent(api: Api, server: Emulator, on: 
         assert kinds(server).count("delete") == (on == "create")
 
 
-async def test_close_of_the_client_from_elsewhere(api: Api, server: Emulator) -> None:
+async def test_closing_the_client_from_another_thread(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     client = api.client()
     stream = client.stream("Hi")
@@ -220,7 +220,7 @@ async def test_close_of_the_client_from_elsewhere(api: Api, server: Emulator) ->
     assert type(reader.error) is IncompleteStreamError
 
 
-async def test_a_second_reader_is_refused(api: Api, server: Emulator) -> None:
+async def test_concurrent_reader_is_rejected(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     async with api.client() as client:
         stream = client.stream("Hi")
@@ -236,7 +236,7 @@ async def test_a_second_reader_is_refused(api: Api, server: Emulator) -> None:
 
 
 @only("sync")
-async def test_a_reader_who_comes_between_a_closer_and_its_lock_waits_for_it(
+async def test_reader_waits_for_a_close_in_progress(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take, wait = Lock.acquire, ChatStream._wait_for_end
@@ -256,7 +256,7 @@ async def test_a_reader_who_comes_between_a_closer_and_its_lock_waits_for_it(
             readers.append(threading.Thread(target=read))
             readers[0].start()
             assert waits.wait(PATIENCE)
-            readers[0].join(0.02)  # it is told of another reader at once, if at all
+            readers[0].join(0.02)  # it would get a busy error immediately, if at all
         return mine
 
     def note_and_wait(stream: ChatStream) -> bool:
@@ -276,7 +276,7 @@ async def test_a_reader_who_comes_between_a_closer_and_its_lock_waits_for_it(
 
 
 @only("sync")
-async def test_who_reads_after_a_stop_that_another_reader_has_not_noticed_is_told_at_once(
+async def test_second_reader_after_an_unnoticed_stop_is_rejected(
     api: Api, server: Emulator
 ) -> None:
     """Nothing wakes a sync reader that waits for the head of a response."""
@@ -296,7 +296,7 @@ async def test_who_reads_after_a_stop_that_another_reader_has_not_noticed_is_tol
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["texts", "tokens", "read"])
 @pytest.mark.parametrize("way", ["stop", "aclose"])
-async def test_ended_from_elsewhere_at_any_moment(
+async def test_stream_ended_by_another_thread_at_any_moment(
     api: Api, server: Emulator, way: str, form: str
 ) -> None:
     moments = random.Random(f"{way} {form}")
@@ -320,7 +320,7 @@ async def test_ended_from_elsewhere_at_any_moment(
 
 
 async def note_texts(stream: AsyncChatStream, form: str, got: list[str]) -> None:
-    """Read a stream, and note what it gave."""
+    """Read a stream, and record its texts."""
     if form == "texts":
         async for text in stream:
             got.append(text)  # noqa: PERF401 -- what came before an error counts
@@ -333,7 +333,7 @@ async def note_texts(stream: AsyncChatStream, form: str, got: list[str]) -> None
 
 
 def check_ended(stream: AsyncChatStream, reader: Background[None], got: list[str]) -> None:
-    """Check that a reader got what came, in order, and was told how it ended."""
+    """Check that a reader received the text in order, and the right ending."""
     text = "".join(got)
     whole = " a b" * 40
     assert whole.startswith(stream.text)
@@ -344,7 +344,7 @@ def check_ended(stream: AsyncChatStream, reader: Background[None], got: list[str
         assert stream.reply.finish_reason == "stopped" or stream.text == whole
     elif isinstance(reader.error, IncompleteStreamError):
         assert reader.error.partial == stream.text
-    else:  # it was closed before the reader came, or between two of its reads
+    else:  # closed before the reader started, or between two of its reads
         assert type(reader.error) is RuntimeError
         assert str(reader.error) == "the stream is closed"
 
@@ -352,7 +352,7 @@ def check_ended(stream: AsyncChatStream, reader: Background[None], got: list[str
 # Stopping
 
 
-async def test_stop_in_the_loop(api: Api, server: Emulator) -> None:
+async def test_stop_in_the_loop_ends_the_stream(api: Api, server: Emulator) -> None:
     server.reply(endless(" One", " two"))
     async with api.client() as client, client.stream("Hi") as stream:
         got = []
@@ -372,7 +372,7 @@ def check_stopped(reply: Reply, text: str) -> None:
     assert (reply.finish_reason, reply.text) == ("stopped", text)
 
 
-async def test_stop_from_elsewhere(api: Api, server: Emulator) -> None:
+async def test_stop_from_another_thread(api: Api, server: Emulator) -> None:
     server.reply(endless(" One", " two"))
     async with api.client() as client, client.stream("Hi") as stream:
         async with api.in_background(lambda: texts(stream)) as reader:
@@ -384,8 +384,10 @@ async def test_stop_from_elsewhere(api: Api, server: Emulator) -> None:
         await api.settled()
 
 
-async def test_stop_from_elsewhere_does_not_need_the_server(api: Api, server: Emulator) -> None:
-    """It refuses, and the answer goes on in silence: the stream ends at once all the same."""
+async def test_stop_from_another_thread_does_not_need_the_server(
+    api: Api, server: Emulator
+) -> None:
+    """Even if it rejects the request and the answer continues silently, the stream ends at once."""
     server.reply(endless(" One"))
     server.fault("stop", *[Fault(500)] * 9)
     begun = time.monotonic()
@@ -420,7 +422,7 @@ async def test_stop_before_the_message(api: Api, server: Emulator, on: str) -> N
     assert "message" not in kinds(server)
 
 
-async def test_stop_before_anything(api: Api, server: Emulator) -> None:
+async def test_stop_before_any_request_sends_nothing(api: Api, server: Emulator) -> None:
     async with api.client() as client, client.stream("Hi") as stream:
         await stream.stop()
         assert await texts(stream) == []
@@ -429,7 +431,7 @@ async def test_stop_before_anything(api: Api, server: Emulator) -> None:
     await api.settled()
 
 
-async def test_stop_after_the_end_is_nothing(api: Api, server: Emulator) -> None:
+async def test_stop_after_the_end_does_nothing(api: Api, server: Emulator) -> None:
     async with api.client() as client, client.stream("Hi") as stream:
         reply = await stream.read()
         await stream.stop()
@@ -438,11 +440,11 @@ async def test_stop_after_the_end_is_nothing(api: Api, server: Emulator) -> None
     assert "stop" not in kinds(server)
 
 
-# A clean-up that fails
+# Failing clean-up
 
 
 @pytest.mark.parametrize("on", ["stop", "delete"])
-async def test_a_failed_clean_up_replaces_no_exception(
+async def test_failed_clean_up_does_not_replace_the_callers_exception(
     api: Api, server: Emulator, caplog: pytest.LogCaptureFixture, on: str
 ) -> None:
     server.reply(endless(" One"))
@@ -457,7 +459,7 @@ async def test_a_failed_clean_up_replaces_no_exception(
     assert kinds(server).count(on) == 2
 
 
-async def test_a_failed_clean_up_replaces_no_error(
+async def test_failed_clean_up_does_not_replace_the_error(
     api: Api, server: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.fault("message", Fault(422))
@@ -470,7 +472,7 @@ async def test_a_failed_clean_up_replaces_no_error(
     await api.settled()
 
 
-async def test_a_server_that_hangs_at_the_clean_up(
+async def test_hanging_clean_up_is_limited(
     api: Api, server: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.reply(endless(" One"))
@@ -488,11 +490,12 @@ async def test_a_server_that_hangs_at_the_clean_up(
 @pytest.mark.parametrize("conversation", [False, True])
 @pytest.mark.parametrize("how", ["read", "stopped"])
 @pytest.mark.parametrize("on", ["stop", "delete"])
-async def test_a_whole_or_stopped_answer_does_not_wait_for_a_server_that_hangs(
+async def test_finished_answer_does_not_wait_for_a_hanging_server(
     api: Api, server: Emulator, caplog: pytest.LogCaptureFixture, on: str, how: str,
     conversation: bool,
 ) -> None:  # fmt: skip
-    """`idle` and `first_token` are for the answer; what follows it has the time of a clean-up."""
+    """`idle` and `first_token` apply to the answer; what follows has the time limit of a clean-
+    up."""
     server.reply(endless(" One") if how == "stopped" else " One")
     server.fault(on, *[Fault(hang=True)] * 3)
     begun = time.monotonic()
@@ -513,7 +516,7 @@ async def test_a_whole_or_stopped_answer_does_not_wait_for_a_server_that_hangs(
 
 
 @pytest.mark.slow
-async def test_a_server_that_is_gone_at_the_clean_up(
+async def test_clean_up_of_an_unreachable_server_is_logged(
     api: Api, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Emulator() as other:
@@ -526,7 +529,7 @@ async def test_a_server_that_is_gone_at_the_clean_up(
     assert "could not be cleaned up" in caplog.text
 
 
-# Dropped
+# Dropped streams
 
 
 async def begin_and_drop(client: AsyncH2oClient) -> None:
@@ -542,10 +545,10 @@ async def begin_and_drop(client: AsyncH2oClient) -> None:
     assert not any(item.category is not ResourceWarning for item in caught)
 
 
-async def test_a_dropped_stream_is_freed_without_the_garbage_collector(
+async def test_dropped_stream_is_freed_without_the_garbage_collector(
     api: Api, server: Emulator
 ) -> None:
-    """Else it would be collected together with what it reads from, in any order."""
+    """Otherwise, it would be collected together with its source, in any order."""
     server.reply(endless(" One"))
     async with api.client() as client:
         gc.collect()
@@ -563,7 +566,7 @@ async def test_a_dropped_stream_is_freed_without_the_garbage_collector(
         await api.settled()
 
 
-async def test_a_dropped_stream_is_cleaned_up_soon(api: Api, server: Emulator) -> None:
+async def test_dropped_stream_is_cleaned_up(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"), " Two")
     async with api.client() as client:
         await begin_and_drop(client)
@@ -572,9 +575,7 @@ async def test_a_dropped_stream_is_cleaned_up_soon(api: Api, server: Emulator) -
         await api.settled()
 
 
-async def test_closing_waits_for_the_clean_up_of_a_dropped_stream(
-    api: Api, server: Emulator
-) -> None:
+async def test_close_waits_for_the_clean_up_of_a_dropped_stream(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     server.fault("stop", Fault(delay=0.05))
     async with api.client() as client:
@@ -583,7 +584,7 @@ async def test_closing_waits_for_the_clean_up_of_a_dropped_stream(
     await api.settled()
 
 
-async def test_a_conversation_is_not_dropped_before_its_stream(api: Api, server: Emulator) -> None:
+async def test_stream_keeps_its_conversation_alive(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         conversation = client.conversation()
         await conversation.send("Hi")
@@ -598,14 +599,14 @@ async def test_a_conversation_is_not_dropped_before_its_stream(api: Api, server:
     await api.settled()
 
 
-async def test_a_stream_that_was_not_begun_may_be_dropped(api: Api, server: Emulator) -> None:
+async def test_unstarted_stream_may_be_dropped(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         client.stream("Hi")
         gc.collect()
     assert server.requests == []
 
 
-async def test_a_stream_read_to_its_end_may_be_dropped(api: Api) -> None:
+async def test_finished_stream_may_be_dropped(api: Api) -> None:
     async with api.client() as client:
         async for _ in client.stream("Hi"):
             pass
@@ -613,7 +614,7 @@ async def test_a_stream_read_to_its_end_may_be_dropped(api: Api) -> None:
     await api.settled()
 
 
-def test_a_sync_client_may_be_dropped(server: Emulator) -> None:
+def test_sync_client_may_be_dropped(server: Emulator) -> None:
     client = H2oClient(server.url)
     client.chat("Hi")
     del client
@@ -622,12 +623,14 @@ def test_a_sync_client_may_be_dropped(server: Emulator) -> None:
 
 
 @only("asyncio", "trio")
-async def test_an_async_client_may_not_be_dropped(api: Api) -> None:
+async def test_dropping_an_async_client_warns(api: Api) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         client = api.client()
         await client.chat("Hi")
-        http = client._http  # its sockets would warn too; the client's own warning is looked for
+        http = (
+            client._http
+        )  # its sockets would warn, too; this test checks the client's own warning
         del client
         gc.collect()
     assert http is not None
@@ -639,11 +642,11 @@ async def test_an_async_client_may_not_be_dropped(api: Api) -> None:
 
 
 def interrupt_main_thread(server: Emulator, stop: threading.Event) -> threading.Thread:
-    """Press Ctrl-C as soon as the server stands still."""
+    """Press Ctrl-C once the server pauses."""
 
     def press() -> None:
         server.wait_held()
-        if not stop.wait(0.05):  # for the main thread to be in the socket again
+        if not stop.wait(0.05):  # time for the main thread to get back into the socket
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     thread = threading.Thread(target=press)
@@ -653,7 +656,9 @@ def interrupt_main_thread(server: Emulator, stop: threading.Event) -> threading.
 
 @pytest.mark.parametrize("tokens", [(), (" One",)])
 @only("sync")
-async def test_ctrl_c_in_the_socket(api: Api, server: Emulator, tokens: tuple[str, ...]) -> None:
+async def test_ctrl_c_while_reading_the_socket(
+    api: Api, server: Emulator, tokens: tuple[str, ...]
+) -> None:
     server.reply(endless(*tokens))
     done = threading.Event()
     thread = interrupt_main_thread(server, done)
@@ -669,7 +674,7 @@ async def test_ctrl_c_in_the_socket(api: Api, server: Emulator, tokens: tuple[st
 
 
 @only("sync")
-async def test_ctrl_c_while_the_conversation_is_made(api: Api, server: Emulator) -> None:
+async def test_ctrl_c_during_creation(api: Api, server: Emulator) -> None:
     server.fault("create", Fault(delay=0.1))
 
     def press() -> None:
@@ -689,7 +694,7 @@ async def test_ctrl_c_while_the_conversation_is_made(api: Api, server: Emulator)
 
 
 @only("sync")
-async def test_ctrl_c_as_the_conversation_begins_to_be_made(
+async def test_ctrl_c_at_the_start_of_creation(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.fault("create", Fault(delay=0.1))
@@ -729,11 +734,11 @@ anyio.run(main, backend=sys.argv[2])
 
 
 @pytest.mark.slow
-def test_ctrl_c_in_a_process_of_its_own(backend: str, server: Emulator, tmp_path: Path) -> None:
+def test_ctrl_c_in_a_separate_process(backend: str, server: Emulator, tmp_path: Path) -> None:
     server.reply(endless(" One"))
     script = tmp_path / "script.py"
     script.write_text(CHILD["sync" if backend == "sync" else "async"])
-    # Ctrl-C between two steps of httpcore's own generator leaves it to trio, which says so.
+    # Ctrl-C between two steps of httpcore's generator leaves it to trio, which reports that.
     warnings = ["-W", "error", "-W", "ignore:Async generator 'httpcore"]
     command = [sys.executable, *warnings, str(script), server.url, backend]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -756,7 +761,7 @@ def test_ctrl_c_in_a_process_of_its_own(backend: str, server: Emulator, tmp_path
 
 @pytest.mark.parametrize("on", ["settings", "create"])
 @only("asyncio", "trio")
-async def test_cancelled_before_the_message(api: Api, server: Emulator, on: str) -> None:
+async def test_cancellation_before_the_message(api: Api, server: Emulator, on: str) -> None:
     server.fault(on, Fault(delay=0.05))
     async with api.client() as client:
         with anyio.CancelScope() as scope:
@@ -771,9 +776,7 @@ async def test_cancelled_before_the_message(api: Api, server: Emulator, on: str)
 
 
 @only("asyncio", "trio")
-async def test_cancelled_while_a_server_hangs_that_makes_a_conversation(
-    api: Api, server: Emulator
-) -> None:
+async def test_cancellation_while_creation_hangs(api: Api, server: Emulator) -> None:
     server.fault("create", Fault(hang=True))
     async with api.client(timeouts=Timeouts(cleanup=0.05)) as client:
         begun = time.monotonic()
@@ -785,7 +788,7 @@ async def test_cancelled_while_a_server_hangs_that_makes_a_conversation(
 
 @pytest.mark.parametrize("tokens", [(), (" One",)])
 @only("asyncio", "trio")
-async def test_cancelled_while_the_server_is_silent(
+async def test_cancellation_while_the_server_is_silent(
     api: Api, server: Emulator, tokens: tuple[str, ...]
 ) -> None:
     server.reply(endless(*tokens), " Next")
@@ -800,7 +803,7 @@ async def test_cancelled_while_the_server_is_silent(
 
 
 @only("asyncio", "trio")
-async def test_a_deadline(api: Api, server: Emulator) -> None:
+async def test_deadline_of_the_caller_stops_the_answer(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     async with api.client() as client, client.stream("Hi") as stream:
         assert await anext(stream) == " One"
@@ -812,7 +815,7 @@ async def test_a_deadline(api: Api, server: Emulator) -> None:
 
 
 @only("asyncio", "trio")
-async def test_a_cancelled_with_block(api: Api, server: Emulator) -> None:
+async def test_cancellation_in_a_with_block(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     with anyio.CancelScope() as scope:
         async with api.client() as client, client.stream("Hi") as stream:
@@ -824,7 +827,7 @@ async def test_a_cancelled_with_block(api: Api, server: Emulator) -> None:
 
 
 @only("asyncio")
-async def test_a_native_cancellation(api: Api, server: Emulator) -> None:
+async def test_native_cancellation(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     async with api.client() as client:
         task = asyncio.create_task(client.chat("Hi"))
@@ -837,7 +840,7 @@ async def test_a_native_cancellation(api: Api, server: Emulator) -> None:
 
 @pytest.mark.parametrize("on", ["stop", "delete"])
 @only("asyncio")
-async def test_a_second_native_cancellation_during_the_clean_up(
+async def test_second_native_cancellation_during_clean_up(
     api: Api, server: Emulator, on: str
 ) -> None:
     server.reply(endless(" One"))
@@ -854,9 +857,7 @@ async def test_a_second_native_cancellation_during_the_clean_up(
 
 
 @only("asyncio")
-async def test_a_native_cancellation_while_the_conversation_is_made(
-    api: Api, server: Emulator
-) -> None:
+async def test_native_cancellation_during_creation(api: Api, server: Emulator) -> None:
     server.fault("create", Fault(delay=0.05))
     async with api.client() as client:
         task = asyncio.create_task(client.chat("Hi"))
@@ -869,16 +870,14 @@ async def test_a_native_cancellation_while_the_conversation_is_made(
 
 
 @only("asyncio", "trio")
-async def test_a_cancellation_of_the_reader_while_another_closes(
-    api: Api, server: Emulator
-) -> None:
+async def test_cancellation_of_the_reader_during_a_close(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     server.fault("stop", Fault(delay=0.05))
     async with api.client() as client:
         stream = client.stream("Hi")
 
         async def read() -> None:
-            # The close can reach it before the cancellation, and is an error to the reader.
+            # The close may arrive before the cancellation, and is an error for the reader.
             with contextlib.suppress(IncompleteStreamError):
                 await texts(stream)
 
@@ -891,7 +890,7 @@ async def test_a_cancellation_of_the_reader_while_another_closes(
         await api.settled()
 
 
-async def test_the_pool_of_one_connection(api: Api, server: Emulator) -> None:
+async def test_pool_of_one_connection_is_released(api: Api, server: Emulator) -> None:
     options: dict[str, Any] = {"limits": httpx.Limits(max_connections=1), "timeout": None}
     http = api.http_client(**options)
     server.reply(endless(" One"), Answer(" One", drop_after=1), " One")

@@ -1,6 +1,6 @@
-"""The four time limits: which of them strikes, when, and with what had arrived.
+"""The four time limits: which one is exceeded, when, and the partial text.
 
-Where a limit must not strike before something else is done, it is long enough for a busy machine.
+A limit that must not be exceeded early is long enough for a busy machine.
 """
 
 import contextlib
@@ -27,11 +27,11 @@ from h2o_client._client.watchdog import Watchdog
 from h2o_client.emulator import Answer, Emulator, Fault
 
 SLACK = 4.0
-"""Seconds that a busy machine may be late; what else could strike in its place is longer."""
+"""Seconds that a busy machine may be late; the other limits are longer than that."""
 
 
 async def strikes(api: Api, timeouts: Timeouts | float, url: str | None = None) -> Any:
-    """Return the limit that ends a chat, and its error, and check that the server was told."""
+    """Return the timeout error that ends a chat, after checking that the server was told."""
     async with api.client(url, timeouts=timeouts, retries=0, recover=False) as client:
         with pytest.raises(TransportTimeoutError) as caught:
             await client.chat("Hi")
@@ -41,7 +41,7 @@ async def strikes(api: Api, timeouts: Timeouts | float, url: str | None = None) 
     return caught.value
 
 
-# Which one strikes
+# Which limit is exceeded
 
 SLOW = {"settings": Fault(delay=0.2), "create": Fault(delay=0.2), "message": Fault(delay=1.3)}
 
@@ -59,9 +59,9 @@ SLOW = {"settings": Fault(delay=0.2), "create": Fault(delay=0.2), "message": Fau
         (Timeouts(total=1.5), {}, endless(" One"), "total", " One"),
         (Timeouts(total=0.15), {"settings": Fault(hang=True)}, " x", "total", ""),
         (Timeouts(total=0.15), {"create": Fault(hang=True)}, " x", "total", ""),
-        # Each request is well within any limit of its own; together they take too long.
+        # Each request is well within its own limits; together they take too long.
         (Timeouts(total=1.5), SLOW, " x", "total", ""),
-        # Of two the shorter one.
+        # The shorter of two.
         (Timeouts(total=1.5, idle=5), {}, endless(" One"), "total", " One"),
         (Timeouts(total=9, idle=1), {}, endless(" One"), "idle", " One"),
         (Timeouts(total=5, first_token=0.05), {}, endless(held=0), "first_token", ""),
@@ -69,7 +69,7 @@ SLOW = {"settings": Fault(delay=0.2), "create": Fault(delay=0.2), "message": Fau
         (1.0, {}, endless(" One"), "idle", " One"),
     ],
 )  # fmt: skip
-async def test_the_limit_that_strikes(
+async def test_expected_limit_is_exceeded(
     api: Api,
     server: Emulator,
     timeouts: Timeouts | float,
@@ -89,7 +89,7 @@ async def test_the_limit_that_strikes(
 
 
 @pytest.mark.slow
-async def test_a_conversation_keeps_what_had_arrived(api: Api, server: Emulator) -> None:
+async def test_conversation_keeps_the_partial_answer(api: Api, server: Emulator) -> None:
     server.reply(endless(" One", " two"), " Fine.")
     async with (
         api.client(timeouts=Timeouts(idle=1), retries=0, recover=False) as client,
@@ -111,7 +111,7 @@ async def test_a_conversation_keeps_what_had_arrived(api: Api, server: Emulator)
 
 @pytest.fixture
 def full() -> Iterator[str]:
-    """The URL of a server that is there, and takes no connection any more."""
+    """The URL of a server that accepts no further connections."""
     with socket.socket() as listener, contextlib.ExitStack() as stack:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -123,7 +123,7 @@ def full() -> Iterator[str]:
         yield f"http://127.0.0.1:{address[1]}"
 
 
-async def test_the_limit_of_connecting(api: Api, full: str) -> None:
+async def test_connect_timeout_applies_to_connecting(api: Api, full: str) -> None:
     begun = time.monotonic()
     error = await strikes(api, Timeouts(connect=0.1, idle=9, first_token=9), full)
     assert (error.limit, error.sent, error.partial) == ("connect", False, "")
@@ -131,8 +131,8 @@ async def test_the_limit_of_connecting(api: Api, full: str) -> None:
     assert 0.1 <= time.monotonic() - begun < 0.1 + SLACK
 
 
-async def test_the_total_bounds_connecting_too(api: Api, full: str) -> None:
-    """What remains of a call's total is less than the limit of connecting."""
+async def test_total_timeout_applies_to_connecting(api: Api, full: str) -> None:
+    """The rest of a call's total is less than the connect limit."""
     begun = time.monotonic()
     error = await strikes(api, Timeouts(connect=9, total=0.1), full)
     assert error.limit in ("connect", "total")
@@ -140,7 +140,7 @@ async def test_the_total_bounds_connecting_too(api: Api, full: str) -> None:
 
 
 @pytest.mark.slow
-async def test_a_full_pool_is_a_connection_that_is_not_made(api: Api, server: Emulator) -> None:
+async def test_full_pool_is_a_connect_timeout(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     options: dict[str, Any] = {"limits": httpx.Limits(max_connections=1), "timeout": None}
     http = api.http_client(**options)
@@ -157,11 +157,11 @@ async def test_a_full_pool_is_a_connection_that_is_not_made(api: Api, server: Em
     await api.close_http(http)
 
 
-# Time that is not the server's
+# Time spent elsewhere
 
 
 @pytest.mark.slow
-async def test_the_callers_own_time_is_not_idle(api: Api, server: Emulator) -> None:
+async def test_callers_own_time_is_not_idle(api: Api, server: Emulator) -> None:
     server.reply(Answer([" One", " two"]))
     async with (
         api.client(timeouts=Timeouts(idle=1), retries=0, recover=False) as client,
@@ -173,7 +173,7 @@ async def test_the_callers_own_time_is_not_idle(api: Api, server: Emulator) -> N
 
 
 @pytest.mark.slow
-async def test_the_callers_own_time_is_part_of_the_total(api: Api, server: Emulator) -> None:
+async def test_callers_own_time_is_part_of_the_total(api: Api, server: Emulator) -> None:
     server.reply(Answer([" One", " two", " three"], pace=0.02))
     timeouts = Timeouts(total=1.5, idle=5)
     async with (
@@ -189,8 +189,8 @@ async def test_the_callers_own_time_is_part_of_the_total(api: Api, server: Emula
 
 
 @pytest.mark.slow
-async def test_a_whole_answer_is_not_spoilt_by_the_total(api: Api, server: Emulator) -> None:
-    """The deletion after it is the clean-up, which has its own limit."""
+async def test_total_timeout_does_not_affect_a_complete_answer(api: Api, server: Emulator) -> None:
+    """The deletion after it is clean-up, which has its own limit."""
     server.reply(" One")
     server.fault("delete", Fault(delay=1.6))
     async with api.client(timeouts=Timeouts(total=1.5), retries=0) as client:
@@ -199,15 +199,13 @@ async def test_a_whole_answer_is_not_spoilt_by_the_total(api: Api, server: Emula
 
 
 @pytest.mark.slow
-async def test_slow_tokens_are_not_silence(api: Api, server: Emulator) -> None:
+async def test_slow_tokens_do_not_time_out(api: Api, server: Emulator) -> None:
     server.reply(Answer([" x"] * 8, pace=0.15))
     async with api.client(timeouts=Timeouts(idle=1, first_token=1), retries=0) as client:
         assert (await client.chat("Hi")).text == " x" * 8
 
 
-async def test_a_wait_for_another_attempt_that_exceeds_the_total_is_not_begun(
-    api: Api, server: Emulator
-) -> None:
+async def test_retry_wait_beyond_the_total_is_not_started(api: Api, server: Emulator) -> None:
     server.fault("create", *[Fault(503, headers={"Retry-After": "9"})] * 2)
     begun = time.monotonic()
     async with api.client(timeouts=Timeouts(total=5), retries=Retries(base=0)) as client:
@@ -218,7 +216,7 @@ async def test_a_wait_for_another_attempt_that_exceeds_the_total_is_not_begun(
 
 
 @pytest.mark.slow
-async def test_each_call_has_a_total_of_its_own(api: Api, server: Emulator) -> None:
+async def test_each_call_has_its_own_total(api: Api, server: Emulator) -> None:
     server.reply(*[Answer(" x", first=0.7)] * 3)
     async with (
         api.client(timeouts=Timeouts(total=2), retries=0) as client,
@@ -232,13 +230,13 @@ async def test_each_call_has_a_total_of_its_own(api: Api, server: Emulator) -> N
 
 
 def drips(tokens: bytes = event(" One"), drop: bytes = b":\n\n") -> Endless:
-    """An answer of tokens, and comments from then on."""
+    """Return an answer of tokens, followed by endless comments."""
     return Endless(head(EVENTS) + tokens, drop, pause=0.01)
 
 
 @pytest.fixture
 def dripping() -> Iterator[Hostile]:
-    """A server that answers a message with one token, and with comments from then on."""
+    """A server that answers a message with one token, followed by endless comments."""
     with Hostile() as server:
         server.on("message", drips())
         yield server
@@ -264,7 +262,7 @@ def dripping() -> Iterator[Hostile]:
         (Timeouts(idle=None, total=1), "total", 1),
     ],
 )
-async def test_comments_feed_no_limit(
+async def test_comments_do_not_extend_any_limit(
     api: Api, dripping: Hostile, timeouts: Timeouts, limit: str, after: float, drop: bytes
 ) -> None:
     dripping.on("message", drips(drop=drop))
@@ -278,10 +276,10 @@ async def test_comments_feed_no_limit(
 @pytest.mark.slow
 @only("sync")
 @pytest.mark.parametrize("limit", ["idle", "total"])
-async def test_a_thread_is_watched_no_longer_than_its_limit(
+async def test_watchdog_is_armed_no_longer_than_the_limit(
     api: Api, dripping: Hostile, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    """How late it wakes is the machine's affair, and no proof of what it was told."""
+    """How late it wakes depends on the machine, and proves nothing."""
     watched: list[float] = []
     arm = Watchdog.arm
 
@@ -296,8 +294,8 @@ async def test_a_thread_is_watched_no_longer_than_its_limit(
     assert watched[0] < 1
 
 
-async def test_comments_before_the_first_token(api: Api, dripping: Hostile) -> None:
-    """The headers have come, so `first_token` is met; from then on `idle` counts."""
+async def test_comments_before_the_first_token_time_out(api: Api, dripping: Hostile) -> None:
+    """The headers have arrived, so `first_token` is met; from then on, `idle` applies."""
     dripping.on("message", drips(b""))
     begun = time.monotonic()
     error = await strikes(api, Timeouts(first_token=5, idle=0.15), dripping.url)
@@ -306,9 +304,7 @@ async def test_comments_before_the_first_token(api: Api, dripping: Hostile) -> N
 
 
 @pytest.mark.slow
-async def test_many_under_one_watch_are_struck_each_at_its_time(
-    api: Api, dripping: Hostile
-) -> None:
+async def test_concurrent_calls_time_out_individually(api: Api, dripping: Hostile) -> None:
     async with api.client(
         dripping.url, timeouts=Timeouts(idle=1), retries=0, recover=False
     ) as client:
@@ -324,7 +320,7 @@ async def test_many_under_one_watch_are_struck_each_at_its_time(
     assert all(1 <= took < 1 + SLACK for took in times), times
 
 
-async def test_no_watch_is_left(api: Api, dripping: Hostile) -> None:
+async def test_no_watchdog_is_left_armed(api: Api, dripping: Hostile) -> None:
     await strikes(api, Timeouts(idle=0.1), dripping.url)
 
     def no_watch() -> bool:
@@ -333,7 +329,7 @@ async def test_no_watch_is_left(api: Api, dripping: Hostile) -> None:
     await api.wait(lambda: eventually(no_watch))
 
 
-async def test_closing_ends_it_however_busy_the_line_is(api: Api, dripping: Hostile) -> None:
+async def test_close_ends_a_stream_of_endless_comments(api: Api, dripping: Hostile) -> None:
     timeouts = Timeouts(idle=None, cleanup=1)
     async with api.client(dripping.url, timeouts=timeouts, retries=0, recover=False) as client:
         stream = client.stream("Hi")

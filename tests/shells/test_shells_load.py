@@ -1,7 +1,7 @@
-"""Many at once, and much: one client shared by threads and tasks, and a million tokens.
+"""Load: one client shared by many threads and tasks, and a million tokens.
 
-With a thousand chats at once the emulator, in the same process, is what takes the time: the
-default run has 60 tasks, the marker `long` 1,000, and so with tokens, streams and threads.
+With a thousand concurrent chats, most time is spent in the emulator, in the same process: the
+default run has 60 tasks, the marker `long` 1,000, and likewise for tokens, streams and threads.
 """
 
 import gc
@@ -24,12 +24,12 @@ from h2o_client.emulator import Answer, Emulator
 from h2o_client.emulator.engine import GenerationRequest
 
 PATIENT = Timeouts(connect=60, first_token=60, idle=60, cleanup=60)
-"""The emulator shares its two processors with all that it serves here."""
+"""The emulator shares its two processors with all clients here."""
 
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These scenarios may take longer than others."""
+    """Allow these scenarios more time."""
     monkeypatch.setattr(backends, "PATIENCE", 150.0)
 
 
@@ -52,14 +52,14 @@ def right(number: int) -> str:
     return f" {marker(number)} and so on and on"
 
 
-# Many at once
+# Concurrency
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("threads", "calls"), [(16, 1), pytest.param(64, 3, marks=pytest.mark.long)]
 )
-def test_threads_that_share_a_client(
+def test_threads_can_share_a_client(
     server: Emulator, responses: OpenResponses, threads: int, calls: int
 ) -> None:
     with H2oClient(server.url, timeouts=PATIENT) as client:
@@ -88,7 +88,7 @@ def test_threads_that_share_a_client(
 @pytest.mark.slow
 @pytest.mark.parametrize("tasks", [60, pytest.param(1000, marks=pytest.mark.long)])
 @only(*ASYNC)
-async def test_tasks_that_share_a_client(api: Api, server: Emulator, tasks: int) -> None:
+async def test_tasks_can_share_a_client(api: Api, server: Emulator, tasks: int) -> None:
     async with api.client(timeouts=PATIENT) as client:
 
         def ask(number: int) -> Callable[[], Awaitable[str]]:
@@ -116,8 +116,10 @@ async def test_tasks_that_share_a_client(api: Api, server: Emulator, tasks: int)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("streams", [120, pytest.param(400, marks=pytest.mark.long)])
-async def test_streams_that_stand_starve_nobody(api: Api, server: Emulator, streams: int) -> None:
-    """Each holds a connection; with httpx's default of 100 the rest would wait, and time out."""
+async def test_many_open_streams_do_not_block_a_chat(
+    api: Api, server: Emulator, streams: int
+) -> None:
+    """Each holds a connection; with httpx's default of 100, the others would wait and time out."""
     server.reply(*[endless(" One")] * streams)
     async with api.client(timeouts=PATIENT) as client:
         held = [client.stream("Hi") for _ in range(streams)]
@@ -136,21 +138,21 @@ async def test_streams_that_stand_starve_nobody(api: Api, server: Emulator, stre
 # Idle connections
 
 
-async def test_connections_are_used_again(api: Api, server: Emulator) -> None:
+async def test_connections_are_reused(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         for number in range(5):
             assert (await client.chat(marker(number))).text == right(number)
         assert server.accepted == 1
 
 
-def test_idle_connections_are_kept_for_less_than_the_server_keeps_them() -> None:
+def test_idle_connections_expire_before_the_server_closes_them() -> None:
     limits = http.client_options(None)["limits"]
     assert isinstance(limits, httpx.Limits)
     assert limits.keepalive_expiry == 4
     assert limits.max_connections is None
 
 
-async def test_a_connection_that_was_idle_too_long_is_not_used_again(
+async def test_expired_connection_is_not_reused(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http, "_KEEPALIVE", 0.05)
@@ -163,11 +165,11 @@ async def test_a_connection_that_was_idle_too_long_is_not_used_again(
         assert server.accepted == 2
 
 
-# Much
+# Long answers
 
 
 def much(tokens: int) -> Answer:
-    """Return a long answer whose bytes are made beforehand, so that they take no time."""
+    """Return a long answer whose bytes are built in advance, so that they take no time."""
     token = {"id": 7, "text": " abcdefg", "logprob": -0.5, "special": False}
     each = f"data:{json.dumps({'token': token, 'generated_text': None})}\n\n"
     end = {"id": 11, "text": "", "logprob": 0, "special": True}
@@ -177,10 +179,10 @@ def much(tokens: int) -> Answer:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tokens", [20_000, pytest.param(1_000_000, marks=pytest.mark.long)])
-async def test_memory_is_flat_however_much_is_streamed(
+async def test_memory_does_not_grow_with_streamed_tokens(
     api: Api, server: Emulator, tokens: int
 ) -> None:
-    """What grows is the text, which the reply is to have; beside it there is next to nothing."""
+    """Only the text grows, which the reply must contain; everything else is negligible."""
     answers, size = 10, tokens // 10
     answer = much(size)
     async with api.client(timeouts=PATIENT) as client:
@@ -205,13 +207,13 @@ async def test_memory_is_flat_however_much_is_streamed(
                 grown.append(tracemalloc.get_traced_memory()[0])
         finally:
             tracemalloc.stop()
-    # The texts are gone with their streams; what is left is not a byte a token.
+    # The texts are freed with their streams; less than a byte per token remains.
     assert grown[-1] - grown[1] < max(tokens // 2, 200_000), grown
 
 
 @pytest.mark.slow
-async def test_memory_within_one_answer_is_that_of_its_text(api: Api, server: Emulator) -> None:
-    """Its tokens are given out as they come, and not kept."""
+async def test_memory_of_one_answer_is_that_of_its_text(api: Api, server: Emulator) -> None:
+    """Tokens are returned on arrival, and not stored."""
     size = 20_000
     server.reply(*[much(size)] * 2)
     async with api.client(timeouts=PATIENT) as client:

@@ -1,4 +1,4 @@
-"""The log: quiet by default, and with `H2O_CHAT_LOG` each request, redacted."""
+"""The log: quiet by default; with `H2O_CHAT_LOG`, it has each request, redacted."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ LINE = re.compile(
 
 @pytest.fixture(autouse=True)
 def logger() -> Iterator[logging.Logger]:
-    """Our logger; what a test switched on is switched off again."""
+    """Our logger; changes by a test are undone."""
     logger = logging.getLogger("h2o_client")
     before, level = list(logger.handlers), logger.level
     yield logger
@@ -32,7 +32,7 @@ def logger() -> Iterator[logging.Logger]:
 
 
 def requests_in(lines: list[str]) -> list[tuple[str, str]]:
-    """The methods and statuses that the log tells of, in order."""
+    """Return the methods and statuses in the log, in order."""
     found = [LINE.search(line) for line in lines]
     return [(match.group(2), match.group(3)) for match in found if match is not None]
 
@@ -40,18 +40,18 @@ def requests_in(lines: list[str]) -> list[tuple[str, str]]:
 # On and off
 
 
-async def test_quiet_by_default(api: Api, server: Emulator, capfd: Any) -> None:
+async def test_log_is_quiet_by_default(api: Api, server: Emulator, capfd: Any) -> None:
     server.reply(" One", Answer(" One two", drop_after=1))
     server.fault("settings", Fault(503))
     server.fault("delete", Fault(500))
     async with api.client(retries=Retries(base=0)) as client:
-        await client.chat(PROMPT)  # there is a retry in it, and a clean-up that fails
+        await client.chat(PROMPT)  # includes a retry and a failing clean-up
         assert (await client.chat(PROMPT)).recovered
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "DEBUG", "Info"])
-async def test_each_request_with_its_status_and_time(
+async def test_each_request_is_logged_with_status_and_time(
     api: Api,
     server: Emulator,
     capfd: Any,
@@ -75,7 +75,7 @@ async def test_each_request_with_its_status_and_time(
     assert out == ""
 
 
-async def test_retries_and_recovery_are_told(
+async def test_retries_and_recovery_are_logged(
     api: Api, server: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "h2o_client")
@@ -91,7 +91,7 @@ async def test_retries_and_recovery_are_told(
     }
 
 
-async def test_what_could_not_be_cleaned_up_is_a_warning(
+async def test_failed_clean_up_is_a_warning(
     api: Api, server: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.fault("delete", Fault(500))
@@ -101,7 +101,7 @@ async def test_what_could_not_be_cleaned_up_is_a_warning(
     assert (record.name, record.levelname) == ("h2o_client", "WARNING")
 
 
-def test_one_handler_however_many_clients(
+def test_clients_share_one_handler(
     logger: logging.Logger, server: Emulator, capfd: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("H2O_CHAT_LOG", "info")
@@ -113,7 +113,7 @@ def test_one_handler_however_many_clients(
 
 
 @pytest.mark.parametrize("level", ["", None])
-def test_no_level_is_no_log(
+def test_log_is_off_without_a_level(
     logger: logging.Logger, monkeypatch: pytest.MonkeyPatch, level: str | None
 ) -> None:
     if level is not None:
@@ -124,15 +124,15 @@ def test_no_level_is_no_log(
 
 
 @pytest.mark.parametrize("level", ["1", "true", "warning", "verbose", "debug,info"])
-def test_a_wrong_level(api: Api, monkeypatch: pytest.MonkeyPatch, level: str) -> None:
+def test_invalid_level_is_rejected(api: Api, monkeypatch: pytest.MonkeyPatch, level: str) -> None:
     monkeypatch.setenv("H2O_CHAT_LOG", level)
     with pytest.raises(ValueError, match=f"H2O_CHAT_LOG must be info or debug, not '{level}'"):
         api.client()
 
 
 @pytest.mark.slow
-def test_a_script(server: Emulator) -> None:
-    """As a user meets it: a process of its own, and nothing configured in it."""
+def test_script_logs_to_stderr(server: Emulator) -> None:
+    """As a user sees it: in a separate process, without configuration."""
     script = "import sys, h2o_client\nwith h2o_client.H2oClient(sys.argv[1]) as c: c.chat('Hi')"
     for level, count in (("", 0), ("info", 4), ("debug", 4)):
         done = subprocess.run(
@@ -147,11 +147,11 @@ def test_a_script(server: Emulator) -> None:
         assert done.stdout == ""
 
 
-# What it does not say
+# Redaction
 
 
 @pytest.mark.slow
-async def test_nothing_secret_is_in_it(
+async def test_log_contains_no_secrets(
     api: Api, server: Emulator, capfd: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("H2O_CHAT_LOG", "debug")
@@ -187,6 +187,6 @@ async def test_nothing_secret_is_in_it(
         told.append(err)
         assert conversation not in err
     for text in told:
-        # A body is nowhere, not even an error's; nor any header.
+        # No body is logged, not even an error's; nor any header.
         for secret in (*SECRETS, "Basic", "Bearer", "hf-"):
             assert secret not in text, text

@@ -1,7 +1,7 @@
-"""Neither logs nor reprs nor errors show the session, the prompt, a password or a token.
+"""Logs, reprs and errors do not show the session, the prompt, a password or a token.
 
-httpx and httpcore have loggers of their own; httpx's shows URLs at INFO, without user and
-password, and httpcore's shows request headers at DEBUG, which is documented.
+httpx and httpcore have loggers of their own: httpx's shows URLs at INFO, without user and password;
+httpcore's shows request headers at DEBUG, as the manual says.
 """
 
 import logging
@@ -16,7 +16,7 @@ from h2o_client import H2oError, TransportError
 from h2o_client.emulator import Answer, Emulator, Fault
 
 
-async def test_logs_and_reprs_keep_secrets(
+async def test_logs_and_reprs_show_no_secrets(
     api: Api,
     server: Emulator,
     caplog: pytest.LogCaptureFixture,
@@ -52,7 +52,7 @@ async def test_logs_and_reprs_keep_secrets(
         Fault(307, headers={"location": "https://elsewhere.test/"}, body=""),
     ],
 )
-async def test_errors_keep_secrets(
+async def test_errors_show_no_secrets(
     api: Api,
     server: Emulator,
     caplog: pytest.LogCaptureFixture,
@@ -76,7 +76,7 @@ async def test_errors_keep_secrets(
     check_kept(*[record.getMessage() for record in caplog.records])
 
 
-async def test_a_token_with_a_blank_behind_it_is_sent_without(
+async def test_trailing_space_of_a_token_is_not_sent(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("H2O_CHAT_TOKEN", f"{TOKEN} ")
@@ -87,18 +87,16 @@ async def test_a_token_with_a_blank_behind_it_is_sent_without(
 
 
 @pytest.mark.parametrize("value", [f"{TOKEN} ", f" {TOKEN}", f"{TOKEN}\n", f"{TOKEN}\x00"])
-async def test_a_header_that_cannot_be_sent_is_an_error_without_its_value(
-    api: Api, value: str
-) -> None:
+async def test_invalid_header_is_an_error_without_its_value(api: Api, value: str) -> None:
     with pytest.raises(ValueError, match="'X-Key'") as caught:
         api.client(headers={"X-Key": value})
     check_kept(caught.value, *caught.value.args, caught.value.__context__, caught.value.__cause__)
 
 
-async def test_what_httpx_says_of_our_own_request_is_not_repeated(
+async def test_httpx_error_text_about_our_request_is_not_shown(
     api: Api, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It quotes the header that breaks the rules."""
+    """The error quotes the invalid header."""
 
     def refuse(request: httpx.Request) -> httpx.Response:
         raise httpx.LocalProtocolError(f"Illegal header value b'{TOKEN} '", request=request)

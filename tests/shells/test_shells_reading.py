@@ -1,4 +1,4 @@
-"""What a shell reads by itself while tokens come: it must end as soon as anything else is due."""
+"""The shell reads tokens without the flow, until any other event needs handling."""
 
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -21,7 +21,7 @@ EVENT = b'data:{"token":{"id":1,"text":" Hi","logprob":-0.1,"special":false}}\n\
 
 async def test_stop_does_not_wait_for_the_next_token(api: Api, server: Emulator) -> None:
     server.reply(endless(*TOKENS))
-    server.fault("stop", Fault(500))  # so the answer stands still where it is
+    server.fault("stop", Fault(500))  # the answer stays paused
     begun = time.monotonic()
     async with api.client(retries=0) as client, client.stream("Hi") as stream:
         for token in TOKENS:
@@ -33,7 +33,7 @@ async def test_stop_does_not_wait_for_the_next_token(api: Api, server: Emulator)
 
 
 @pytest.mark.parametrize("join", [1, 2, 3, 20])
-async def test_texts_and_tokens_in_turn(api: Api, server: Emulator, join: int) -> None:
+async def test_texts_and_tokens_can_alternate(api: Api, server: Emulator, join: int) -> None:
     server.reply(Answer(tokens=TOKENS, join=join))
     async with api.client() as client, client.stream("Hi") as stream:
         events = stream.events()
@@ -51,9 +51,7 @@ async def test_texts_and_tokens_in_turn(api: Api, server: Emulator, join: int) -
 
 @only(*ASYNC)
 @pytest.mark.parametrize("way", ["stop", "close", "cancel"])
-async def test_a_transport_that_does_not_show_its_socket(
-    api: Api, server: Emulator, way: str
-) -> None:
+async def test_transport_without_a_visible_socket(api: Api, server: Emulator, way: str) -> None:
     server.reply(endless(*TOKENS))
     http = httpx.AsyncClient(transport=Veiled(), timeout=None)
     texts: list[str] = []
@@ -86,7 +84,7 @@ async def test_a_transport_that_does_not_show_its_socket(
 
 
 class Veiled(httpx.AsyncHTTPTransport):
-    """Hides the network stream, as transports over other libraries do."""
+    """Hides the network stream, like transports over other libraries."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await super().handle_async_request(request)
@@ -94,7 +92,7 @@ class Veiled(httpx.AsyncHTTPTransport):
         return response
 
 
-async def test_an_end_without_the_final_event(api: Api, server: Emulator) -> None:
+async def test_stream_without_a_final_event_is_an_error(api: Api, server: Emulator) -> None:
     server.reply(Answer(tokens=TOKENS, ending="clean"))
     async with api.client(recover=False) as client, client.stream("Hi") as stream:
         for token in TOKENS:
@@ -105,9 +103,7 @@ async def test_an_end_without_the_final_event(api: Api, server: Emulator) -> Non
 
 
 @pytest.mark.slow
-async def test_the_time_that_the_caller_takes_is_not_the_servers(
-    api: Api, server: Emulator
-) -> None:
+async def test_callers_time_does_not_count_as_silence(api: Api, server: Emulator) -> None:
     server.reply(Answer(tokens=TOKENS, pace=0.02, comments=range(len(TOKENS))))
     limits = Timeouts(idle=1)
     async with api.client(timeouts=limits, recover=False) as client, client.stream("Hi") as stream:
@@ -118,7 +114,7 @@ async def test_the_time_that_the_caller_takes_is_not_the_servers(
         assert (await stream.read()).text == "".join(TOKENS)
 
 
-async def test_ctrl_c_as_a_read_begins_locks_nobody_out(
+async def test_ctrl_c_at_the_start_of_a_read_releases_the_lock(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def make(lock: Lock) -> None:
@@ -139,7 +135,7 @@ async def test_ctrl_c_as_a_read_begins_locks_nobody_out(
 
 
 class Interrupted(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A body in which Ctrl-C comes."""
+    """A body interrupted by Ctrl-C."""
 
     closed = False
 
@@ -157,7 +153,7 @@ class Interrupted(httpx.SyncByteStream, httpx.AsyncByteStream):
 
 
 class InterruptedAfterOne(Interrupted):
-    """A body in which Ctrl-C comes when more is read of it than the first event."""
+    """A body interrupted by Ctrl-C after its first event."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield EVENT
@@ -167,7 +163,7 @@ class InterruptedAfterOne(Interrupted):
 def answering(
     message: Interrupted | httpx.ByteStream, *stops: Interrupted | httpx.ByteStream
 ) -> httpx.MockTransport:
-    """Return a service that answers a message, and the first stops, with these bodies."""
+    """Return a service that answers a message, and the first stop, with these bodies."""
     left = list(stops)
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -182,7 +178,7 @@ def answering(
     return httpx.MockTransport(answer)
 
 
-async def test_ctrl_c_while_the_server_is_told_to_stop_leaves_no_response_open(api: Api) -> None:
+async def test_ctrl_c_during_a_stop_leaves_no_response_open(api: Api) -> None:
     stop = Interrupted()
     http = api.http_client(transport=answering(httpx.ByteStream(EVENT), stop))
     async with api.client("http://host", http_client=http) as client, client.stream("Hi") as stream:
@@ -194,7 +190,7 @@ async def test_ctrl_c_while_the_server_is_told_to_stop_leaves_no_response_open(a
 
 
 @only(*ASYNC)
-async def test_ctrl_c_while_a_body_is_brought_to_its_end_leaves_no_response_open(api: Api) -> None:
+async def test_ctrl_c_while_finishing_a_body_leaves_no_response_open(api: Api) -> None:
     body = InterruptedAfterOne()
     http = api.http_client(transport=answering(body))
     async with api.client("http://host", http_client=http) as client:

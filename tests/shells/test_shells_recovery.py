@@ -1,4 +1,4 @@
-"""A connection that breaks under an answer: the rest is got from the server, over real sockets."""
+"""Answers whose connection breaks: the rest is fetched from the server, over real sockets."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
@@ -47,7 +47,9 @@ CALLS = [chat, stream, send, talk_stream]
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("offset", [0, 1, 4, 5, 60, 61, 131, 260, 333, 500, 700, 850, 900])
-async def test_cut_at_a_byte(api: Api, server: Emulator, call: Call, offset: int) -> None:
+async def test_answer_cut_at_a_byte_is_recovered(
+    api: Api, server: Emulator, call: Call, offset: int
+) -> None:
     server.reply(Answer(tokens=TOKENS, drop_after_bytes=offset))
     async with api.client() as client:
         reply = await call(client)
@@ -59,7 +61,9 @@ async def test_cut_at_a_byte(api: Api, server: Emulator, call: Call, offset: int
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("after", [0, 1, 2, 6, 7])
-async def test_cut_after_tokens(api: Api, server: Emulator, call: Call, after: int) -> None:
+async def test_answer_cut_after_tokens_is_recovered(
+    api: Api, server: Emulator, call: Call, after: int
+) -> None:
     server.cut(after)
     server.reply(Answer(tokens=TOKENS))
     async with api.client() as client:
@@ -69,7 +73,7 @@ async def test_cut_after_tokens(api: Api, server: Emulator, call: Call, after: i
     await api.settled()
 
 
-async def test_the_missing_text_is_one_token_without_a_number(api: Api, server: Emulator) -> None:
+async def test_missing_text_is_one_token_without_an_id(api: Api, server: Emulator) -> None:
     server.reply(Answer(tokens=TOKENS, drop_after=2))
     async with api.client() as client, client.stream("Hi") as stream:
         tokens = [token async for token in stream.events()]
@@ -77,7 +81,7 @@ async def test_the_missing_text_is_one_token_without_a_number(api: Api, server: 
     assert tokens[2:] == [Token(None, "".join(TOKENS[2:]))]
 
 
-async def test_an_answer_that_is_still_generated_is_waited_for(api: Api, server: Emulator) -> None:
+async def test_recovery_waits_for_a_running_generation(api: Api, server: Emulator) -> None:
     server.reply(Answer(tokens=TOKENS, drop_after=2, hold_after=4))
     async with api.client() as client, api.in_background(lambda: chat(client)) as done:
         await api.held()
@@ -90,7 +94,7 @@ async def test_an_answer_that_is_still_generated_is_waited_for(api: Api, server:
     await api.settled()
 
 
-async def test_a_gateway_error_is_recovered(api: Api, server: Emulator) -> None:
+async def test_gateway_error_is_recovered(api: Api, server: Emulator) -> None:
     server.reply(Answer(tokens=TOKENS))
     server.fault("message", Fault(status=504, processed=True))
     async with api.client() as client:
@@ -99,7 +103,7 @@ async def test_a_gateway_error_is_recovered(api: Api, server: Emulator) -> None:
     await api.settled()
 
 
-async def test_a_time_limit_is_recovered_if_the_answer_is_there(api: Api, server: Emulator) -> None:
+async def test_timeout_is_recovered_if_the_answer_is_stored(api: Api, server: Emulator) -> None:
     server.reply(Answer(tokens=TOKENS))
     server.fault("message", Fault(hang=True, processed=True))
     async with api.client(timeouts=Timeouts(first_token=0.1)) as client:
@@ -109,7 +113,7 @@ async def test_a_time_limit_is_recovered_if_the_answer_is_there(api: Api, server
 
 @pytest.mark.parametrize("where", ["client", "call"])
 @pytest.mark.parametrize("call", ["chat", "stream", "send", "retry"])
-async def test_recover_false(api: Api, server: Emulator, where: str, call: str) -> None:
+async def test_recovery_can_be_disabled(api: Api, server: Emulator, where: str, call: str) -> None:
     option: dict[str, Any] = {"recover": False} if where == "call" else {}
     async with (
         api.client(recover=where == "call") as client,
@@ -132,7 +136,7 @@ async def test_recover_false(api: Api, server: Emulator, where: str, call: str) 
         with pytest.raises(IncompleteStreamError) as caught:
             await calls[call]()
         assert caught.value.partial == "".join(TOKENS[:2])
-        # Nothing but what the message of `retry()` waited for.
+        # Only the polls before the message of `retry()`.
         assert kinds(server).count("data") == (call == "retry")
         if call in ("send", "retry"):
             partial = ("assistant", caught.value.partial, True)
@@ -140,7 +144,7 @@ async def test_recover_false(api: Api, server: Emulator, where: str, call: str) 
     await api.settled()
 
 
-async def test_recover_true_on_the_call_of_a_client_without(api: Api, server: Emulator) -> None:
+async def test_recovery_can_be_enabled_per_call(api: Api, server: Emulator) -> None:
     server.reply(Answer(tokens=TOKENS, drop_after=2))
     async with api.client(recover=False) as client:
         assert (await client.chat("Hi", recover=True)).recovered
@@ -148,7 +152,7 @@ async def test_recover_true_on_the_call_of_a_client_without(api: Api, server: Em
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("ending", ["cut", "midline", "clean"])
-async def test_where_the_server_has_nothing_the_wait_is_bounded(
+async def test_recovery_is_limited_if_nothing_is_stored(
     api: Api, server: Emulator, call: Call, ending: Literal["cut", "midline", "clean"]
 ) -> None:
     server.reply(Answer(tokens=TOKENS[:2], ending=ending))
@@ -161,9 +165,7 @@ async def test_where_the_server_has_nothing_the_wait_is_bounded(
     await api.settled()
 
 
-async def test_after_an_answer_that_was_lost_the_conversation_goes_on(
-    api: Api, server: Emulator
-) -> None:
+async def test_conversation_continues_after_a_lost_answer(api: Api, server: Emulator) -> None:
     server.reply(Answer(tokens=TOKENS, drop_after=2, hold_after=4), " Fine.")
     async with api.client(recover=False) as client, client.conversation() as talk:
         with pytest.raises(IncompleteStreamError):
@@ -182,7 +184,7 @@ async def test_after_an_answer_that_was_lost_the_conversation_goes_on(
     await api.settled()
 
 
-async def test_stored_text_that_is_another_is_no_answer(api: Api, server: Emulator) -> None:
+async def test_different_stored_text_is_not_used(api: Api, server: Emulator) -> None:
     server.reply(Answer(tokens=TOKENS, generated_text=" Quite another", drop_after=2))
     async with api.client() as client:
         with pytest.raises(IncompleteStreamError) as caught:
@@ -191,9 +193,7 @@ async def test_stored_text_that_is_another_is_no_answer(api: Api, server: Emulat
     await api.settled()
 
 
-async def test_white_space_that_was_received_is_not_lost_nor_doubled(
-    api: Api, server: Emulator
-) -> None:
+async def test_received_whitespace_is_neither_lost_nor_doubled(api: Api, server: Emulator) -> None:
     tokens = (" One", " \n", "\ufeff\xa0\u2028")
     server.reply(Answer(tokens=tokens, drop_after=2), Answer(tokens=tokens, drop_after=3))
     async with api.client() as client:
@@ -201,7 +201,7 @@ async def test_white_space_that_was_received_is_not_lost_nor_doubled(
         assert (await client.chat("Hi")).text == " One \n\ufeff\xa0\u2028"
 
 
-async def test_looks_that_fail_are_taken_again(api: Api, server: Emulator) -> None:
+async def test_failed_polls_are_repeated(api: Api, server: Emulator) -> None:
     server.reply(Answer(tokens=TOKENS, drop_after=2))
     server.fault("data", Fault(status=503), Fault(disconnect=True))
     async with api.client() as client:
@@ -209,7 +209,7 @@ async def test_looks_that_fail_are_taken_again(api: Api, server: Emulator) -> No
     assert kinds(server).count("data") == 3
 
 
-async def test_a_conversation_that_is_gone_is_not_recovered(api: Api, server: Emulator) -> None:
+async def test_deleted_conversation_is_not_recovered(api: Api, server: Emulator) -> None:
     server.reply(Answer(tokens=TOKENS, drop_after=2, hold_after=4))
     async with api.client() as client, client.conversation() as talk:
 
@@ -225,9 +225,7 @@ async def test_a_conversation_that_is_gone_is_not_recovered(api: Api, server: Em
 
 
 @pytest.mark.parametrize("beside", [False, True])
-async def test_stop_while_the_answer_is_looked_for(
-    api: Api, server: Emulator, beside: bool
-) -> None:
+async def test_stop_during_recovery(api: Api, server: Emulator, beside: bool) -> None:
     server.reply(Answer(tokens=TOKENS, drop_after=2, hold_after=4))
     async with api.client() as client, client.conversation() as talk:
 
@@ -249,7 +247,7 @@ async def test_stop_while_the_answer_is_looked_for(
 
 
 @only(*ASYNC)
-async def test_leaving_while_the_answer_is_looked_for(api: Api, server: Emulator) -> None:
+async def test_leaving_during_recovery(api: Api, server: Emulator) -> None:
     server.reply(Answer(tokens=TOKENS, drop_after=2, hold_after=4))
     async with api.client() as client:
         stream = client.stream("Hi")
@@ -260,9 +258,7 @@ async def test_leaving_while_the_answer_is_looked_for(api: Api, server: Emulator
 
 
 @pytest.mark.parametrize("retries", [0, 3])
-async def test_an_error_of_the_server_is_not_looked_for(
-    api: Api, server: Emulator, retries: int
-) -> None:
+async def test_server_error_is_not_recovered(api: Api, server: Emulator, retries: int) -> None:
     server.fail(500)
     async with api.client(retries=retries) as client:
         with pytest.raises(ServerError):
@@ -270,7 +266,7 @@ async def test_an_error_of_the_server_is_not_looked_for(
     assert kinds(server) == ["settings", "create", "message", "delete"]
 
 
-async def test_a_stop_is_not_recovered(api: Api, server: Emulator) -> None:
+async def test_stopped_answer_is_not_recovered(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     async with api.client() as client, client.stream("Hi") as stream:
         assert await anext(stream) == " One"

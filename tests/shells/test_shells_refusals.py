@@ -1,4 +1,4 @@
-"""Refusals that look like lost connections: a body that is refused early, a bad redirect."""
+"""Rejections that look like lost connections: early rejection of a body, an invalid redirect."""
 
 import json
 import socketserver
@@ -29,7 +29,7 @@ REFUSAL = b"Invalid request body"
 
 
 class Handler(socketserver.BaseRequestHandler):
-    """Refuses what is too large once its head has come, and closes, as the real server does."""
+    """Rejects a large request after its head, and closes the connection, like the real server."""
 
     @property
     def owner(self) -> "Server":
@@ -81,14 +81,14 @@ def serving() -> Generator[Server]:
             thread.join()
 
 
-# Recovery would take the whole of its limit, and with it the test.
+# Recovery would use up its limit, and the test's.
 PATIENT = Timeouts(recovery=600.0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("transport", [None, "fast"])
 @pytest.mark.parametrize("size", [600_000, 6_000_000])
-async def test_a_prompt_that_is_refused_while_it_is_sent(
+async def test_prompt_rejected_while_sending_is_a_status_error(
     api: Api, transport: str | None, size: int
 ) -> None:
     api.transport = transport
@@ -101,7 +101,7 @@ async def test_a_prompt_that_is_refused_while_it_is_sent(
 
 
 @pytest.mark.slow
-async def test_a_prompt_whose_connection_is_closed_without_a_word(api: Api) -> None:
+async def test_connection_closed_while_sending_is_an_error(api: Api) -> None:
     with serving() as server:
         server.answers = False
         async with api.client(server.url, timeouts=PATIENT) as client:
@@ -110,7 +110,7 @@ async def test_a_prompt_whose_connection_is_closed_without_a_word(api: Api) -> N
 
 
 @pytest.mark.parametrize("location", [b"http://[::1", b"http://host:port/", b"http://a\x01b/"])
-async def test_a_redirect_whose_location_is_not_a_url(api: Api, location: bytes) -> None:
+async def test_redirect_with_an_invalid_location_is_an_error(api: Api, location: bytes) -> None:
     with serving() as server:
         server.location = location
         async with api.client(server.url) as client:
@@ -120,7 +120,7 @@ async def test_a_redirect_whose_location_is_not_a_url(api: Api, location: bytes)
 
 @pytest.mark.parametrize("port", ["0", "65536", "99999", "-1"])
 @pytest.mark.parametrize("transport", [None, "fast"])
-async def test_a_proxy_with_a_port_that_does_not_exist(
+async def test_proxy_with_an_invalid_port_is_rejected(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch, transport: str | None, port: str
 ) -> None:
     api.transport = transport
@@ -132,7 +132,7 @@ async def test_a_proxy_with_a_port_that_does_not_exist(
     assert server.requests == []
 
 
-# What the model server reports has one class, by its status or inside the answer.
+# A model server error has one class, whether from its status or from an event.
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ async def test_a_proxy_with_a_port_that_does_not_exist(
         (422, "validation", InvalidRequestError),
     ],
 )
-async def test_one_cause_has_one_class(
+async def test_error_class_is_the_same_as_status_and_as_event(
     api: Api, server: Emulator, status: int, kind: str, expected: type[Exception]
 ) -> None:
     server.reply(
@@ -161,9 +161,7 @@ async def test_one_cause_has_one_class(
 
 
 @only("sync")
-async def test_an_answer_that_began_is_not_asked_again_for_an_overload(
-    api: Api, server: Emulator
-) -> None:
+async def test_overload_during_an_answer_is_not_retried(api: Api, server: Emulator) -> None:
     server.reply(Answer(" one", ending="error", error="full", error_type="overloaded"))
     async with api.client() as client:
         with pytest.raises(OverloadedError) as caught:

@@ -1,6 +1,6 @@
-"""What is sent again, how often and when, over real sockets.
+"""Retries over real sockets: what is sent again, how often, and when.
 
-The waits are those of `Retries(base=0.001)`, so that only what the server asks for takes time.
+Waits are those of `Retries(base=0.001)`, so that only waits requested by the server take time.
 """
 
 import threading
@@ -42,19 +42,19 @@ TAKEN = Fault(disconnect=True, processed=True)
 
 
 def options(server: Emulator) -> list[dict[str, Any]]:
-    """The options of the messages that came."""
+    """Return the options of the messages received."""
     return [body["options"] for body in bodies(server)]
 
 
 class EnoughError(Exception):
-    """Instead of a wait."""
+    """Raised instead of waiting."""
 
 
 class Told:
-    """Retries that note what they are told.
+    """Retries that record their notifications.
 
     Args:
-        waits: whether it is waited; else the first wait is an `EnoughError`.
+        waits: whether to wait; if not, the first wait raises `EnoughError`.
         settings: of the retries.
     """
 
@@ -75,14 +75,14 @@ class Told:
 
 @pytest.fixture
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stop is given no time to take effect before a message is asked again."""
+    """Send a message again without giving a stop time to take effect."""
     monkeypatch.setattr(turn, "_STOPPING", 0.0)
 
 
-# Nobody is there
+# No server
 
 
-async def test_a_server_that_comes_up(api: Api) -> None:
+async def test_client_waits_for_a_starting_server(api: Api) -> None:
     with Emulator() as gone:
         port = int(gone.url.rpartition(":")[2])
     late = Emulator(port=port)
@@ -104,8 +104,8 @@ async def test_a_server_that_comes_up(api: Api) -> None:
         late.close()
 
 
-async def test_a_server_that_goes_and_comes_between_two_messages(api: Api) -> None:
-    """The message itself meets a port without a server: it never left, and is sent again."""
+async def test_server_restart_between_two_messages(api: Api) -> None:
+    """The message itself finds no server: it never left, and is sent again."""
     first = Emulator().start()
     port = int(first.url.rpartition(":")[2])
     second = Emulator(port=port)
@@ -121,7 +121,7 @@ async def test_a_server_that_goes_and_comes_between_two_messages(api: Api) -> No
         async with api.client(first.url, retries=retries) as client:
             await client.chat("Hi")
             await api.wait(first.close)
-            assert (await client.chat("Hi")).text  # its session is opened anew
+            assert (await client.chat("Hi")).text  # opens its session anew
         assert kinds(second).count("settings") == kinds(second).count("message") == 1
         assert second.conversations == []
         assert told.seen
@@ -130,7 +130,7 @@ async def test_a_server_that_goes_and_comes_between_two_messages(api: Api) -> No
         second.close()
 
 
-async def test_nobody_ever_comes(api: Api) -> None:
+async def test_unreachable_server_is_an_error_after_all_attempts(api: Api) -> None:
     with Emulator() as gone:
         url = gone.url
     told = Told(attempts=2)
@@ -141,7 +141,7 @@ async def test_nobody_ever_comes(api: Api) -> None:
     assert [retry.attempt for retry in told.seen] == [1, 2]
 
 
-# No room
+# Overload
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ async def test_nobody_ever_comes(api: Api) -> None:
         ([Fault(429, body="Slow", headers={"Retry-After": "0"})], RateLimitError),
     ],
 )
-async def test_a_message_that_was_refused_for_want_of_room(
+async def test_overload_before_the_answer_is_retried(
     api: Api, server: Emulator, faults: list[Fault], error: type[Exception]
 ) -> None:
     told = Told()
@@ -160,14 +160,14 @@ async def test_a_message_that_was_refused_for_want_of_room(
     async with api.client(retries=told.retries) as client:
         reply = await client.chat("Hi")
     first, second = options(server)
-    assert first == second  # the first did nothing, so that this is the same message
+    assert first == second  # the first had no effect, so this is the same message
     assert (second["id"], second["is_retry"]) == (reply.message_id, False)
     assert told.errors == [error]
     assert "data" not in kinds(server)
     await api.settled()
 
 
-async def test_overloaded_as_an_event_before_any_token(api: Api, server: Emulator) -> None:
+async def test_overload_event_before_any_token_is_retried(api: Api, server: Emulator) -> None:
     told = Told()
     full = Answer("", ending="error", error="Model is overloaded", error_type="overloaded")
     server.reply(full, full, " One")
@@ -182,7 +182,7 @@ async def test_overloaded_as_an_event_before_any_token(api: Api, server: Emulato
 @pytest.mark.parametrize(
     ("text", "kind", "error"),
     [
-        (" One", "overloaded", OverloadedError),  # it had begun
+        (" One", "overloaded", OverloadedError),  # it had started
         ("", "generation", GenerationError),
         ("", "validation", InvalidRequestError),
     ],
@@ -210,7 +210,7 @@ async def test_other_statuses_are_raised(
     assert kinds(server).count("message") == 1
 
 
-# Requests that do no harm twice
+# Idempotent requests
 
 Ask = Callable[[AsyncH2oClient], Awaitable[object]]
 
@@ -218,7 +218,7 @@ Ask = Callable[[AsyncH2oClient], Awaitable[object]]
 async def reads(client: AsyncH2oClient, fail_data: Callable[[], None] = lambda: None) -> object:
     async with client.conversation() as talk:
         await talk.send("Hi")
-        assert await talk.history()  # looks first whether the turn is stored
+        assert await talk.history()  # first checks that the turn is stored
         fail_data()
         assert await talk.history()
     return await client.models()
@@ -230,9 +230,7 @@ async def reads(client: AsyncH2oClient, fail_data: Callable[[], None] = lambda: 
     [LOST, Fault(502), Fault(503), Fault(504), Fault(429, body="Slow down")],
     ids=["lost", "502", "503", "504", "429"],
 )
-async def test_a_small_request_is_sent_again(
-    api: Api, server: Emulator, on: str, fault: Fault
-) -> None:
+async def test_small_request_is_retried(api: Api, server: Emulator, on: str, fault: Fault) -> None:
     told = Told()
 
     def fail() -> None:
@@ -252,9 +250,7 @@ async def test_a_small_request_is_sent_again(
 
 
 @pytest.mark.parametrize("on", ["settings", "create", "data", "root"])
-async def test_a_small_request_is_sent_again_only_so_often(
-    api: Api, server: Emulator, on: str
-) -> None:
+async def test_retries_of_a_small_request_are_limited(api: Api, server: Emulator, on: str) -> None:
     def fail() -> None:
         server.clear()
         server.fault(on, *[Fault(503)] * 10)
@@ -270,7 +266,7 @@ async def test_a_small_request_is_sent_again_only_so_often(
 
 @pytest.mark.parametrize("on", ["settings", "create"])
 @pytest.mark.parametrize("status", [500, 404, 422])
-async def test_what_does_not_pass_is_not_sent_again(
+async def test_permanent_error_is_not_retried(
     api: Api, server: Emulator, on: str, status: int
 ) -> None:
     server.fault(on, *[Fault(status, body={"message": "no"})] * 3)
@@ -280,7 +276,7 @@ async def test_what_does_not_pass_is_not_sent_again(
     assert kinds(server).count(on) == 1
 
 
-# How long
+# Waits
 
 
 @pytest.mark.slow
@@ -297,7 +293,7 @@ async def test_retry_after_in_seconds(api: Api, server: Emulator) -> None:
 
 
 async def test_retry_after_as_a_date(api: Api, server: Emulator) -> None:
-    """It is measured by the server's clock, whatever ours says."""
+    """The date is compared with the server's clock, not ours."""
     told = Told(waits=False)
     dates = {
         "Date": "Tue, 01 Aug 2023 23:59:58 GMT",
@@ -312,7 +308,9 @@ async def test_retry_after_as_a_date(api: Api, server: Emulator) -> None:
 
 
 @pytest.mark.parametrize("on", ["settings", "create", "message"])
-async def test_more_than_the_budget_is_raised_at_once(api: Api, server: Emulator, on: str) -> None:
+async def test_wait_beyond_the_budget_raises_immediately(
+    api: Api, server: Emulator, on: str
+) -> None:
     server.fault(on, Fault(503, headers={"Retry-After": "31"}))
     begun = time.monotonic()
     async with api.client(retries=QUICK) as client:
@@ -324,8 +322,8 @@ async def test_more_than_the_budget_is_raised_at_once(api: Api, server: Emulator
     await api.settled()
 
 
-async def test_the_budget_is_that_of_the_call(api: Api, server: Emulator) -> None:
-    """Two waits that are each within the budget are not, together."""
+async def test_budget_applies_to_the_whole_call(api: Api, server: Emulator) -> None:
+    """Two waits that are each within the budget exceed it together."""
     told = Told(budget=2)
     server.fault("settings", Fault(503))
     server.fault("create", Fault(503, headers={"Retry-After": "2"}))
@@ -341,7 +339,7 @@ async def test_the_budget_is_that_of_the_call(api: Api, server: Emulator) -> Non
 
 
 @pytest.mark.parametrize("on", ["message", "create"])
-async def test_the_services_own_limit_is_not_hammered(api: Api, server: Emulator, on: str) -> None:
+async def test_services_own_limit_is_not_retried(api: Api, server: Emulator, on: str) -> None:
     server.fault(on, *[Fault(429, body={"message": OWN_LIMIT})] * 5)
     async with api.client(retries=QUICK) as client:
         with pytest.raises(RateLimitError, match="too many messages"):
@@ -350,7 +348,7 @@ async def test_the_services_own_limit_is_not_hammered(api: Api, server: Emulator
     await api.settled()
 
 
-async def test_a_server_that_limits(api: Api) -> None:
+async def test_rate_limited_server_gets_one_request_per_message(api: Api) -> None:
     with Emulator(rate_limit=1) as limited:
         async with api.client(limited.url, retries=QUICK) as client:
             await client.chat("Hi")
@@ -361,7 +359,7 @@ async def test_a_server_that_limits(api: Api) -> None:
         assert limited.conversations == []
 
 
-async def test_where_the_budget_allows_one_whole_window_is_waited_for(
+async def test_rate_limit_window_is_waited_for_within_the_budget(
     api: Api, server: Emulator
 ) -> None:
     told = Told(waits=False, budget=600)
@@ -373,14 +371,14 @@ async def test_where_the_budget_allows_one_whole_window_is_waited_for(
     assert told.seen[0].delay >= 120
 
 
-# A message that is lost before any token
+# Messages lost before any token
 
 SHORT = Timeouts(recovery=0.02)
 
 
 @pytest.mark.usefixtures("no_pause")
 @pytest.mark.parametrize("fault", [LOST, Fault(502), Fault(504)], ids=["lost", "502", "504"])
-async def test_a_lost_message_is_asked_again_in_its_place(
+async def test_lost_message_is_sent_again_in_its_place(
     api: Api, server: Emulator, fault: Fault
 ) -> None:
     told = Told()
@@ -394,7 +392,7 @@ async def test_a_lost_message_is_asked_again_in_its_place(
     assert server.generations == 1
     assert not reply.recovered
     assert len(told.seen) == 1
-    # First it was looked for, and the server was told to stop, should it be generating after all.
+    # The answer was searched for, and the server told to stop, in case it is generating after all.
     between = kinds(server)[3:-2]
     assert set(between) == {"data", "stop"}
     assert between[-1] == "stop"
@@ -405,7 +403,7 @@ async def test_a_lost_message_is_asked_again_in_its_place(
 @pytest.mark.parametrize(
     "fault", [TAKEN, Fault(502, processed=True), Fault(504, processed=True)], ids=str
 )
-async def test_a_message_that_was_taken_is_recovered_and_not_asked_again(
+async def test_processed_message_is_recovered_and_not_sent_again(
     api: Api, server: Emulator, fault: Fault
 ) -> None:
     told = Told()
@@ -418,10 +416,10 @@ async def test_a_message_that_was_taken_is_recovered_and_not_asked_again(
     await api.settled()
 
 
-async def test_one_that_still_generates_is_stopped_before_it_is_asked_again(
+async def test_running_generation_is_stopped_before_sending_again(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is never a second generation beside the first: one of the answers would be lost."""
+    """Never are there two generations at a time, as one answer would be lost."""
     monkeypatch.setattr(turn, "_STOPPING", 0.15)  # the emulator notices a stop after 0.02 s
     server.reply(Answer(" One two", drop_after=0, hold_after=1), " Whole")
     async with api.client(retries=QUICK, timeouts=SHORT) as client, client.conversation() as talk:
@@ -435,8 +433,8 @@ async def test_one_that_still_generates_is_stopped_before_it_is_asked_again(
 
 
 @pytest.mark.usefixtures("no_pause")
-async def test_a_lost_message_is_asked_again_once(api: Api, server: Emulator) -> None:
-    # What is found after a second loss could be what the first generation was stopped at.
+async def test_lost_message_is_sent_again_only_once(api: Api, server: Emulator) -> None:
+    # An answer found after a second loss could be the stopped part of the first generation.
     server.fault("message", *[LOST] * 10)
     async with api.client(retries=Retries(attempts=2, base=0), timeouts=SHORT) as client:
         with pytest.raises(IncompleteStreamError):
@@ -446,7 +444,7 @@ async def test_a_lost_message_is_asked_again_once(api: Api, server: Emulator) ->
 
 
 @pytest.mark.parametrize("lost", [1, 2])
-async def test_an_answer_that_had_begun_is_not_asked_again(
+async def test_message_with_a_partial_answer_is_not_sent_again(
     api: Api, server: Emulator, lost: int
 ) -> None:
     server.reply(Answer(" One two three", drop_after=lost, hold_after=lost + 1))
@@ -458,9 +456,7 @@ async def test_an_answer_that_had_begun_is_not_asked_again(
     await api.settled()
 
 
-async def test_without_recovery_a_lost_message_is_not_asked_again(
-    api: Api, server: Emulator
-) -> None:
+async def test_lost_message_is_not_sent_again_without_recovery(api: Api, server: Emulator) -> None:
     server.fault("message", LOST)
     async with api.client(retries=QUICK, recover=False) as client:
         with pytest.raises(IncompleteStreamError):
@@ -468,10 +464,10 @@ async def test_without_recovery_a_lost_message_is_not_asked_again(
     assert kinds(server) == ["settings", "create", "message", "stop", "delete"]
 
 
-# The session in mid-life
+# Forgotten sessions
 
 
-async def test_a_forgotten_session_is_opened_again_once(api: Api, server: Emulator) -> None:
+async def test_forgotten_session_is_opened_again_once(api: Api, server: Emulator) -> None:
     async with api.client(retries=0) as client, client.conversation() as talk:
         await talk.send("Hi")
         await api.wait(server.forget_sessions)
@@ -486,11 +482,11 @@ async def test_a_forgotten_session_is_opened_again_once(api: Api, server: Emulat
     await api.settled()
 
 
-# Whose retries
+# Retries of client and call
 
 
-async def test_nothing_multiplies(api: Api, server: Emulator) -> None:
-    """Settings, creation, message and deletion draw on one count."""
+async def test_requests_of_a_call_share_one_retry_count(api: Api, server: Emulator) -> None:
+    """Settings, creation, message and deletion share one count."""
     for on in ("settings", "create", "message", "delete"):
         server.fault(on, *[Fault(503)] * 9)
     told = Told(attempts=5)
@@ -513,7 +509,7 @@ async def test_nothing_multiplies(api: Api, server: Emulator) -> None:
 
 @pytest.mark.parametrize("form", ["chat", "stream", "conversation", "retry"])
 @pytest.mark.parametrize("own", [0, Retries(attempts=2, base=0)], ids=["0", "Retries"])
-async def test_the_retries_of_a_call(
+async def test_retries_can_be_set_per_call(
     api: Api, server: Emulator, form: str, own: Retries | int
 ) -> None:
     async with (
@@ -542,7 +538,7 @@ async def test_the_retries_of_a_call(
     await api.settled()
 
 
-async def test_what_on_retry_raises_ends_the_call(api: Api, server: Emulator) -> None:
+async def test_error_raised_by_on_retry_ends_the_call(api: Api, server: Emulator) -> None:
     def refuse(_: Retry) -> None:
         raise KeyError("enough")
 
@@ -554,9 +550,7 @@ async def test_what_on_retry_raises_ends_the_call(api: Api, server: Emulator) ->
     assert kinds(server).count("message") == 1
 
 
-async def test_a_conversation_that_a_failed_attempt_left_is_deleted(
-    api: Api, server: Emulator
-) -> None:
+async def test_conversation_of_a_failed_attempt_is_deleted(api: Api, server: Emulator) -> None:
     server.fault("message", *[Fault(503)] * 9)
     async with api.client(retries=QUICK) as client:
         with pytest.raises(OverloadedError):
@@ -565,8 +559,8 @@ async def test_a_conversation_that_a_failed_attempt_left_is_deleted(
     assert kinds(server).count("create") == kinds(server).count("delete") == 1
 
 
-def test_who_is_told_may_use_the_client_itself(server: Emulator) -> None:
-    """A sync client, that is: the async one's methods are to be awaited, and `on_retry` is not."""
+def test_on_retry_may_use_the_client(server: Emulator) -> None:
+    """Only with a sync client: `on_retry` is not awaited, so it cannot call async methods."""
     models: list[Model] = []
     told: list[Retry] = []
 
@@ -583,7 +577,7 @@ def test_who_is_told_may_use_the_client_itself(server: Emulator) -> None:
 
 
 @pytest.mark.parametrize("on", ["settings", "create", "message"])
-def test_who_is_told_may_close_the_client(server: Emulator, on: str) -> None:
+def test_on_retry_may_close_the_client(server: Emulator, on: str) -> None:
     server.fault(on, Fault(503))
     retries = Retries(base=0.001, on_retry=lambda _: client.close())
     client = H2oClient(server.url, timeouts=PATIENCE, retries=retries)
@@ -596,7 +590,7 @@ def test_who_is_told_may_close_the_client(server: Emulator, on: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["stop", "aclose"])
-async def test_a_wait_before_a_creation_is_ended_from_elsewhere(
+async def test_wait_before_a_creation_can_be_ended_by_another_thread(
     api: Api, server: Emulator, how: str
 ) -> None:
     server.fault("create", Fault(503, headers={"Retry-After": "9"}))

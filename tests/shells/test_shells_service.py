@@ -1,4 +1,4 @@
-"""The rest of the service over real sockets: models, shares, votes, titles, web search."""
+"""Other operations over real sockets: models, shares, votes, titles, web search."""
 
 from datetime import UTC, datetime
 
@@ -26,10 +26,10 @@ from h2o_client.emulator import DEFAULT_MODELS, Emulator, Fault, WebSearch
 OTHER_MODEL = DEFAULT_MODELS[1].name
 
 
-# What the client tells
+# Operations of a client
 
 
-async def test_models(api: Api, server: Emulator) -> None:
+async def test_client_lists_models(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         models = await client.models()
     assert [model.id for model in models] == [DEFAULT_MODEL, OTHER_MODEL]
@@ -41,7 +41,7 @@ async def test_models(api: Api, server: Emulator) -> None:
     assert kinds(server) == ["root"]
 
 
-async def test_settings(api: Api) -> None:
+async def test_client_reads_settings(api: Api) -> None:
     async with api.client(model=OTHER_MODEL) as client:
         before = await client.settings()
         assert before.terms_accepted_at is None
@@ -53,13 +53,13 @@ async def test_settings(api: Api) -> None:
         assert abs((datetime.now(UTC) - settings.terms_accepted_at).total_seconds()) < 60
 
 
-async def test_the_choice_not_to_share_is_stored(api: Api) -> None:
+async def test_opting_out_of_sharing_is_stored(api: Api) -> None:
     async with api.client(share_conversations=False) as client:
         await client.chat("Hi")
         assert (await client.settings()).share_conversations is False
 
 
-async def test_conversations_and_deleting_them_all(api: Api, server: Emulator) -> None:
+async def test_conversations_can_be_listed_and_deleted(api: Api, server: Emulator) -> None:
     async with api.client() as client, api.client() as stranger:
         assert await client.conversations() == []
         for model in (DEFAULT_MODEL, OTHER_MODEL):
@@ -81,16 +81,16 @@ async def test_conversations_and_deleting_them_all(api: Api, server: Emulator) -
     await api.settled()
 
 
-async def test_deleting_all_in_a_new_session_opens_it(api: Api, server: Emulator) -> None:
+async def test_deleting_all_opens_a_new_session(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         await client.delete_conversations()
     assert kinds(server) == ["settings", "delete_all"]
 
 
-# What a conversation can do
+# Operations of a conversation
 
 
-async def test_titles(api: Api, server: Emulator) -> None:
+async def test_conversation_can_be_renamed_and_summarized(api: Api, server: Emulator) -> None:
     async with api.client() as client, client.conversation() as talk:
         assert talk.title is None
         await talk.send("What is the capital of France?")
@@ -105,7 +105,7 @@ async def test_titles(api: Api, server: Emulator) -> None:
     assert bodies(server, "rename") == [{"title": "Names"}]
 
 
-async def test_votes(api: Api) -> None:
+async def test_answer_can_be_voted_on(api: Api) -> None:
     async with api.client() as client, client.conversation() as talk:
         reply = await talk.send("Rate me")
         for score in (1, -1, 0):
@@ -117,7 +117,7 @@ async def test_votes(api: Api) -> None:
             await talk.vote("11111111-1111-4111-8111-111111111111", 1)
 
 
-async def test_prompt_preview(api: Api) -> None:
+async def test_prompt_of_an_answer_can_be_read(api: Api) -> None:
     async with api.client() as client, client.conversation() as talk:
         reply = await talk.send("Rate me")
         preview = await talk.prompt(reply.message_id)
@@ -138,7 +138,7 @@ async def test_history_of_a_new_conversation_is_empty(api: Api, server: Emulator
     assert server.requests == []
 
 
-async def test_sharing(api: Api, server: Emulator) -> None:
+async def test_conversation_can_be_shared_and_copied(api: Api, server: Emulator) -> None:
     async with api.client() as client, client.conversation(model=OTHER_MODEL) as talk:
         await talk.send("Share this 👋")
         await talk.rename("Names")
@@ -170,7 +170,7 @@ async def test_sharing(api: Api, server: Emulator) -> None:
     await api.settled()
 
 
-async def test_retry_of_a_fresh_copy_asks_its_last_message(api: Api, server: Emulator) -> None:
+async def test_retry_in_a_new_copy_repeats_the_last_message(api: Api, server: Emulator) -> None:
     async with api.client() as client, client.conversation() as talk:
         first = await talk.send("Share this")
         url = await talk.share()
@@ -181,7 +181,7 @@ async def test_retry_of_a_fresh_copy_asks_its_last_message(api: Api, server: Emu
     assert [body["inputs"] for body in bodies(server)] == ["Share this"] * 2
 
 
-async def test_a_share_that_there_is_not(api: Api, server: Emulator) -> None:
+async def test_unknown_share_is_not_found(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         with pytest.raises(NotFoundError):
             await client.shared(f"{server.url}/r/zzzzzzz")
@@ -194,10 +194,10 @@ async def test_a_share_that_there_is_not(api: Api, server: Emulator) -> None:
     await api.settled()
 
 
-# Models that there are not
+# Unknown models
 
 
-async def test_an_unknown_model_of_the_client(api: Api, server: Emulator) -> None:
+async def test_unknown_model_of_the_client_is_an_error(api: Api, server: Emulator) -> None:
     async with api.client(model="nope/nope") as client:
         with pytest.raises(ModelUnavailableError) as caught:
             await client.chat("Hi")
@@ -206,7 +206,7 @@ async def test_an_unknown_model_of_the_client(api: Api, server: Emulator) -> Non
 
 
 @pytest.mark.parametrize("call", ["chat", "stream", "conversation"])
-async def test_an_unknown_model_of_a_call(api: Api, server: Emulator, call: str) -> None:
+async def test_unknown_model_of_a_call_is_an_error(api: Api, server: Emulator, call: str) -> None:
     async with api.client() as client:
 
         async def ask() -> Reply:
@@ -226,30 +226,28 @@ async def test_an_unknown_model_of_a_call(api: Api, server: Emulator, call: str)
     assert kinds(server)[:3] == ["settings", "create", "root"]
 
 
-async def test_where_the_models_cannot_be_read_the_first_error_stands(
-    api: Api, server: Emulator
-) -> None:
+async def test_first_error_is_raised_if_models_cannot_be_read(api: Api, server: Emulator) -> None:
     server.fault("root", Fault(status=503))
     async with api.client() as client:
         with pytest.raises(ServerError, match="Internal Error"):
             await client.chat("Hi", model="nope/nope")
 
 
-async def test_a_model_that_is_no_longer_served(api: Api, server: Emulator) -> None:
+async def test_retired_model_raises_model_unavailable(api: Api, server: Emulator) -> None:
     async with api.client() as client, client.conversation(model=OTHER_MODEL) as talk:
         await talk.send("Hi")
         await api.wait(lambda: server.retire(OTHER_MODEL))
         with pytest.raises(ModelUnavailableError, match="Model not available anymore"):
             await talk.send("Again")
-        # What was said can still be read [25_removed_model].
+        # Earlier messages can still be read [25_removed_model].
         assert len(await talk.history()) == 2
     await api.settled()
 
 
-# Searching the web
+# Web search
 
 
-async def test_web_search(api: Api, server: Emulator) -> None:
+async def test_web_search_precedes_the_answer(api: Api, server: Emulator) -> None:
     server.search(WebSearch("Ann won the cup.", query="cup winner", links=("https://a.example/",)))
     entries: list[WebSearchEntry] = []
     async with api.client() as client, client.conversation() as talk:
@@ -269,14 +267,14 @@ async def test_web_search(api: Api, server: Emulator) -> None:
         number = body["options"]["web_search_id"]
         assert number
         assert history[1].web_search_id == talk.messages[1].web_search_id == number
-        # The next message searches nothing.
+        # The next message does not search.
         assert (await talk.send("And before?")).web_search == ()
         assert bodies(server)[1]["options"]["web_search_id"] == ""
     assert kinds(server).count("search") == 1
     await api.settled()
 
 
-async def test_the_sources_of_a_web_search(api: Api) -> None:
+async def test_web_search_has_sources(api: Api) -> None:
     with Emulator(version="0.6") as server:
         server.search(WebSearch("Ann won.", query="cup", links=("https://a.example/x",)))
         async with api.client(server.url) as client, client.conversation() as talk:
@@ -288,7 +286,7 @@ async def test_the_sources_of_a_web_search(api: Api) -> None:
         assert [entry.sources for entry in reply.web_search if entry is not found] == [()] * 6
 
 
-async def test_a_web_search_that_fails_fails_nothing(api: Api, server: Emulator) -> None:
+async def test_failed_web_search_does_not_fail_the_message(api: Api, server: Emulator) -> None:
     async with api.client() as client, client.conversation() as talk:
         async with talk.stream("Who won the cup? é&", web_search=True) as stream:
             assert "".join([text async for text in stream]) == stream.reply.text
@@ -311,7 +309,7 @@ async def test_a_web_search_that_fails_fails_nothing(api: Api, server: Emulator)
         (Fault(hang=True), TransportTimeoutError),
     ],
 )
-async def test_a_web_search_that_cannot_be_read_is_an_error_and_sends_no_message(
+async def test_unreadable_web_search_is_an_error_and_sends_no_message(
     api: Api, server: Emulator, fault: Fault, error: type[Exception]
 ) -> None:
     server.fault("search", fault)
@@ -324,7 +322,7 @@ async def test_a_web_search_that_cannot_be_read_is_an_error_and_sends_no_message
     await api.settled()
 
 
-async def test_stop_during_a_web_search(api: Api, server: Emulator) -> None:
+async def test_stop_during_a_web_search_ends_the_call(api: Api, server: Emulator) -> None:
     server.fault("search", Fault(hang=True))
     async with api.client() as client, client.conversation() as talk:
         stream = talk.stream("Hi", web_search=True)
@@ -332,7 +330,7 @@ async def test_stop_during_a_web_search(api: Api, server: Emulator) -> None:
             while "search" not in kinds(server):
                 await api.wait(lambda: None)
             await talk.stop()
-            # A server that says nothing cannot be interrupted from another thread: it is left.
+            # A silent server cannot be interrupted from another thread, so the call is left.
             if api.backend == "sync":
                 await api.wait(server.disconnect_all)
         reply = reading.result()
@@ -343,7 +341,7 @@ async def test_stop_during_a_web_search(api: Api, server: Emulator) -> None:
     await api.settled()
 
 
-async def test_what_the_callers_function_raises_ends_the_call(api: Api, server: Emulator) -> None:
+async def test_error_in_the_search_callback_ends_the_call(api: Api, server: Emulator) -> None:
     async with api.client() as client, client.conversation() as talk:
         seen: list[str] = []
 
@@ -360,10 +358,10 @@ async def test_what_the_callers_function_raises_ends_the_call(api: Api, server: 
     await api.settled()
 
 
-# When the client is closed
+# After closing
 
 
-async def test_a_closed_client_refuses_everything(api: Api, server: Emulator) -> None:
+async def test_closed_client_rejects_every_call(api: Api, server: Emulator) -> None:
     client = api.client()
     talk = client.conversation(id="64c8f0e1a2b3c4d5e6f70819")
     await client.aclose()

@@ -1,4 +1,4 @@
-"""One client is one session, however many use it; and what it is told about sharing."""
+"""One client has one session for any number of concurrent calls; and its sharing option."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -22,7 +22,7 @@ MANY = 12
 
 
 @pytest.mark.slow
-async def test_many_on_a_fresh_client_open_one_session(api: Api, server: Emulator) -> None:
+async def test_concurrent_calls_open_one_session(api: Api, server: Emulator) -> None:
     server.fault("settings", Fault(delay=0.02))
     async with api.client() as client:
         session = client.session
@@ -40,7 +40,9 @@ async def test_many_on_a_fresh_client_open_one_session(api: Api, server: Emulato
     assert kinds(server).count("create") == kinds(server).count("delete") == MANY
 
 
-async def test_many_share_the_failure_to_open_it(api: Api, server: Emulator) -> None:
+async def test_concurrent_calls_share_a_failure_to_open_the_session(
+    api: Api, server: Emulator
+) -> None:
     server.fault("settings", Fault(500, delay=0.2), *[Fault(500)] * MANY)
     async with api.client(retries=0) as client:
 
@@ -50,7 +52,7 @@ async def test_many_share_the_failure_to_open_it(api: Api, server: Emulator) -> 
             return caught.value
 
         errors = await api.concurrently([chat] * MANY)
-        # Each has an error of its own: what is written on one is not read on another.
+        # Each call has an error object of its own, which the others do not change.
         assert len({id(error) for error in errors}) == MANY
         assert kinds(server).count("settings") == 1
         assert "create" not in kinds(server)
@@ -59,7 +61,7 @@ async def test_many_share_the_failure_to_open_it(api: Api, server: Emulator) -> 
 
 
 @pytest.mark.slow
-async def test_many_find_the_session_forgotten(api: Api, server: Emulator) -> None:
+async def test_concurrent_calls_reopen_a_forgotten_session_once(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         await client.chat("Hi")
         await api.wait(server.forget_sessions)
@@ -71,7 +73,9 @@ async def test_many_find_the_session_forgotten(api: Api, server: Emulator) -> No
 
 
 @only("asyncio", "trio")
-async def test_the_one_who_opens_it_is_cancelled(api: Api, server: Emulator) -> None:
+async def test_cancelling_the_opening_call_does_not_fail_another(
+    api: Api, server: Emulator
+) -> None:
     server.fault("settings", Fault(hang=True))
     async with api.client(retries=0) as client, anyio.create_task_group() as tasks:
         first = anyio.CancelScope()
@@ -89,7 +93,7 @@ async def test_the_one_who_opens_it_is_cancelled(api: Api, server: Emulator) -> 
     assert kinds(server).count("settings") == 2
 
 
-async def test_the_one_who_opens_it_closes(api: Api, server: Emulator) -> None:
+async def test_closing_the_opening_stream_does_not_fail_another(api: Api, server: Emulator) -> None:
     server.fault("settings", Fault(delay=0.1))
     async with api.client(retries=0) as client:
         stream = client.stream("Hi")
@@ -102,7 +106,9 @@ async def test_the_one_who_opens_it_closes(api: Api, server: Emulator) -> None:
         await api.settled()
 
 
-async def test_the_one_who_opens_it_stops(api: Api, server: Emulator) -> None:
+async def test_stopping_the_opening_stream_does_not_fail_another(
+    api: Api, server: Emulator
+) -> None:
     server.fault("settings", Fault(delay=0.1))
     async with api.client(retries=0) as client, client.stream("Hi") as stream:
         async with api.in_background(stream.read) as first:
@@ -114,7 +120,7 @@ async def test_the_one_who_opens_it_stops(api: Api, server: Emulator) -> None:
         await api.settled()
 
 
-async def test_a_stop_ends_the_wait_for_the_one_who_opens_it(api: Api, server: Emulator) -> None:
+async def test_stop_ends_the_wait_for_the_opening_call(api: Api, server: Emulator) -> None:
     server.fault("settings", Fault(delay=0.3))
     ended: list[str] = []
     async with (
@@ -141,9 +147,7 @@ async def test_a_stop_ends_the_wait_for_the_one_who_opens_it(api: Api, server: E
     assert kinds(server) == ["settings", "create", "message", "delete"]
 
 
-async def test_a_conversation_whose_id_was_lost_is_deleted_at_close(
-    api: Api, server: Emulator
-) -> None:
+async def test_conversation_with_a_lost_id_is_deleted_at_close(api: Api, server: Emulator) -> None:
     server.fault("create", Fault(disconnect=True, processed=True))
     async with api.client(retries=Retries(base=0.001)) as client:
         async with client.conversation(keep=True) as talk:
@@ -153,7 +157,7 @@ async def test_a_conversation_whose_id_was_lost_is_deleted_at_close(
     assert await api.wait(lambda: [c.title for c in server.conversations]) == ["Kept"]
 
 
-async def test_a_server_without_the_default_model(api: Api) -> None:
+async def test_server_without_the_default_model(api: Api) -> None:
     with Emulator(models=[Model("mine", "mine")]) as other:
         async with api.client(other.url) as client:
             assert (await client.chat("Hi", model="mine")).model == "mine"
@@ -163,7 +167,7 @@ async def test_a_server_without_the_default_model(api: Api) -> None:
                 await client.chat("Hi")
 
 
-async def test_a_session_is_taken_up(api: Api, server: Emulator) -> None:
+async def test_session_can_be_resumed(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         await client.chat("Hi")
         session = client.session
@@ -175,7 +179,7 @@ async def test_a_session_is_taken_up(api: Api, server: Emulator) -> None:
     assert {request.cookie("hf-chat") for request in server.requests} == {session}
 
 
-async def test_a_session_that_is_taken_up_was_forgotten(api: Api, server: Emulator) -> None:
+async def test_resumed_session_that_was_forgotten_is_reopened(api: Api, server: Emulator) -> None:
     session = "11111111-2222-4333-8444-555555555555"
     async with api.client(session=session) as client:
         await client.chat("Hi")
@@ -184,7 +188,7 @@ async def test_a_session_that_is_taken_up_was_forgotten(api: Api, server: Emulat
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.6"])
-async def test_opting_out_of_sharing(api: Api, version: Any) -> None:
+async def test_sharing_can_be_turned_off(api: Api, version: Any) -> None:
     with Emulator(version=version) as other:
         async with api.client(other.url, share_conversations=False) as client:
             await client.chat("Hi")
@@ -193,14 +197,14 @@ async def test_opting_out_of_sharing(api: Api, version: Any) -> None:
         assert "shareConversationsWithModelAuthors" not in form
         assert form["ethicsModalAccepted"] == "true"
         other.clear()
-        # The choice is told to a session that is resumed as well, once its settings are read.
+        # A resumed session is told the choice, too, after reading its settings.
         async with api.client(other.url, session=session, share_conversations=False) as client:
             await client.chat("Hi")
         assert kinds(other)[:2] == ["root", "settings"]
 
 
 @pytest.mark.parametrize("session", [None, "my-own", "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee"])
-async def test_a_cookie_of_another_name(api: Api, session: str | None) -> None:
+async def test_session_cookie_may_have_another_name(api: Api, session: str | None) -> None:
     with Emulator(cookie_name="gpt-session") as other:
         async with api.client(other.url, session=session) as client:
             assert (await client.chat("Hi")).text
@@ -216,7 +220,7 @@ async def test_a_cookie_of_another_name(api: Api, session: str | None) -> None:
 
 
 @pytest.mark.slow
-async def test_a_server_that_answers_slowly_to_settings(api: Api, server: Emulator) -> None:
+async def test_slow_settings_are_waited_for(api: Api, server: Emulator) -> None:
     server.fault("settings", Fault(hang=True))
     async with api.client(timeouts=1.0, retries=0) as client:
         with pytest.raises(TransportTimeoutError):

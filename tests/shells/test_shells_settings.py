@@ -1,4 +1,4 @@
-"""What opening a session does to the server's settings, and which page it says to come from."""
+"""The effect of opening a session on the server's settings, and the referer of requests."""
 
 from urllib.parse import parse_qs, urlencode
 
@@ -22,10 +22,10 @@ def settings(server: Emulator) -> list[Request]:
     return [request for request in server.requests if request.kind == "settings"]
 
 
-# A server that was not told its own URL
+# A server with a wrong public URL
 
 
-async def test_a_server_that_takes_itself_for_https(api: Api) -> None:
+async def test_server_that_expects_https_is_supported(api: Api) -> None:
     with Emulator(public_scheme="https") as server:
         async with api.client(server.url) as client:
             assert await client.chat("Hi")
@@ -35,12 +35,12 @@ async def test_a_server_that_takes_itself_for_https(api: Api) -> None:
             await client.delete_conversations()
             server.forget_sessions()
             assert await client.chat("Hi")
-        # It is remembered: the second opening needs one request.
+        # The client remembers it: the second opening needs one request.
         assert referers(server, "settings")[2:] == [f"https{own}/"]
         assert referers(server, "delete_all") == [f"https{own}/"]
 
 
-async def test_delete_conversations_of_a_resumed_session(api: Api) -> None:
+async def test_delete_conversations_in_a_resumed_session(api: Api) -> None:
     with Emulator(public_scheme="https") as server:
         async with api.client(server.url) as client:
             talk = client.conversation(keep=True)
@@ -52,13 +52,13 @@ async def test_delete_conversations_of_a_resumed_session(api: Api) -> None:
         assert len(referers(server, "delete_all")) == 2
 
 
-async def test_a_server_that_accepts_the_referer_is_asked_once(api: Api, server: Emulator) -> None:
+async def test_accepted_referer_needs_one_request(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         assert await client.chat("Hi")
     assert len(settings(server)) == 1
 
 
-async def test_a_server_that_accepts_neither(api: Api, server: Emulator) -> None:
+async def test_server_that_rejects_both_referers_is_an_error(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         for _ in range(2):
             server.clear()
@@ -72,7 +72,7 @@ async def test_a_server_that_accepts_neither(api: Api, server: Emulator) -> None
     assert referers(server, "settings") == [f"{server.url}/"]
 
 
-async def test_a_referer_of_the_caller_is_left_alone(api: Api) -> None:
+async def test_custom_referer_is_kept(api: Api) -> None:
     with Emulator(public_scheme="https") as server:
         async with api.client(server.url, headers={"referer": server.url}) as client:
             with pytest.raises(ForbiddenError):
@@ -80,11 +80,11 @@ async def test_a_referer_of_the_caller_is_left_alone(api: Api) -> None:
         assert referers(server, "settings") == [server.url]
 
 
-# A session that somebody has used before
+# A session with earlier settings
 
 
 def use_before(server: Emulator) -> None:
-    """Choose settings as the service's own page does."""
+    """Set settings like the service's own page."""
     form = {
         "ethicsModalAccepted": "true",
         "shareConversationsWithModelAuthors": "true",
@@ -110,7 +110,7 @@ PROMPTS = {DEFAULT_MODEL: "Be short: é & 😀"}
 
 
 @pytest.mark.parametrize("share", [None, False])
-async def test_what_was_chosen_in_a_resumed_session_is_kept(api: Api, share: bool | None) -> None:
+async def test_settings_of_a_resumed_session_are_kept(api: Api, share: bool | None) -> None:
     with Emulator(version="0.6") as server:
         use_before(server)
         async with api.client(
@@ -123,7 +123,7 @@ async def test_what_was_chosen_in_a_resumed_session_is_kept(api: Api, share: boo
         assert kinds(server).count("root") == 1 + (share is False)
 
 
-async def test_a_new_session_needs_no_look_at_the_settings(api: Api) -> None:
+async def test_new_session_does_not_read_the_settings(api: Api) -> None:
     with Emulator(version="0.6") as server:
         async with api.client(server.url, share_conversations=False) as client:
             assert await client.chat("Hi")

@@ -1,4 +1,4 @@
-"""The transports: their choice, proxies, TLS, pools, and what a server may send."""
+"""Transports: selection, proxies, TLS, pools, and unusual responses."""
 
 import asyncio
 import contextlib
@@ -51,11 +51,11 @@ from h2o_client.emulator import Emulator
 FAST: Any = {"transport": "fast"}
 
 
-# The choice
+# Selection
 
 
 @pytest.mark.parametrize("kind", [H2oClient, AsyncH2oClient])
-def test_the_choice_of_a_transport(kind: Any) -> None:
+def test_invalid_transport_is_rejected(kind: Any) -> None:
     with pytest.raises(ValueError, match="'quick'"):
         kind("http://127.0.0.1:1", transport="quick")
     with pytest.raises(TypeError, match="HTTPTransport"):
@@ -67,7 +67,7 @@ def test_the_choice_of_a_transport(kind: Any) -> None:
         kind("http://127.0.0.1:1", http_client=own, **FAST)
 
 
-async def test_a_pickled_client_has_the_transport(api: Api, server: Emulator) -> None:
+async def test_pickled_client_keeps_the_transport(api: Api, server: Emulator) -> None:
     kind: Any = H2oClient if api.backend == "sync" else AsyncH2oClient
     first = kind(server.url, **FAST)
     copy = pickle.loads(pickle.dumps(first))
@@ -80,7 +80,7 @@ async def test_a_pickled_client_has_the_transport(api: Api, server: Emulator) ->
 
 
 @pytest.mark.slow
-def test_a_package_that_is_missing_is_named() -> None:
+def test_missing_package_is_named() -> None:
     script = (
         "import sys; sys.modules['aiohappyeyeballs'] = None\n"
         "from h2o_client import H2oClient\n"
@@ -97,7 +97,7 @@ def test_a_package_that_is_missing_is_named() -> None:
     )
 
 
-# What a server may send
+# Responses
 
 
 def chunked(*pieces: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
@@ -120,7 +120,7 @@ WHOLE = {
 
 @pytest.mark.parametrize("dripping", [False, True], ids=["", "dripping"])
 @pytest.mark.parametrize("what", WHOLE)
-async def test_a_response_that_is_whole(api: Api, what: str, dripping: bool) -> None:
+async def test_complete_response_keeps_the_connection(api: Api, what: str, dripping: bool) -> None:
     body = WHOLE[what]
     pieces = Dripping(body[:5], body[5:], 0.0) if dripping else [body]
     with Hostile() as hostile:
@@ -130,7 +130,7 @@ async def test_a_response_that_is_whole(api: Api, what: str, dripping: bool) -> 
                 hostile.on("message", Play(pieces, keep=True))
                 assert (await client.chat("Hi")).text == " Hello"
         await api.wait(hostile.settled)
-        assert hostile.accepted == 1  # the connection was used again
+        assert hostile.accepted == 1  # the connection was reused
 
 
 @pytest.mark.parametrize(
@@ -139,12 +139,12 @@ async def test_a_response_that_is_whole(api: Api, what: str, dripping: bool) -> 
         head(EVENTS, "Connection: close") + HELLO,
         head(EVENTS, version="HTTP/1.0") + HELLO,
         head(EVENTS, CHUNKED, "Connection: close") + chunk(HELLO) + b"0\r\n\r\n",
-        chunked(HELLO) + b"HTTP/1.1 200 OK\r\n\r\n",  # nobody asked for that
+        chunked(HELLO) + b"HTTP/1.1 200 OK\r\n\r\n",  # unsolicited
         chunked(HELLO, end=b""),
         chunked(HELLO, end=b"x\r\n"),
     ],
 )
-async def test_a_response_whose_connection_cannot_be_used_again(api: Api, body: bytes) -> None:
+async def test_response_with_excess_data_closes_the_connection(api: Api, body: bytes) -> None:
     with Hostile() as hostile:
         hostile.on("message", body)
         async with api.client(hostile.url) as client:
@@ -153,8 +153,8 @@ async def test_a_response_whose_connection_cannot_be_used_again(api: Api, body: 
         assert hostile.accepted == 2
 
 
-async def test_what_follows_a_body_is_no_response(api: Api) -> None:
-    """httpcore alone would take it for the answer to the next request."""
+async def test_data_after_a_body_is_not_a_response(api: Api) -> None:
+    """httpcore alone would use it as the response to the next request."""
     forged = chunked(event(" forged"), END)
     with Hostile() as hostile:
         hostile.on("message", Play([chunked(HELLO) + forged], keep=True))
@@ -162,14 +162,14 @@ async def test_what_follows_a_body_is_no_response(api: Api) -> None:
             for _ in range(2):
                 assert (await client.chat("Hi")).text == " Hello"
         await api.wait(hostile.settled)
-        assert hostile.accepted == 3  # one for what came after each answer
+        assert hostile.accepted == 3  # a new one after each response with excess data
 
 
 @pytest.mark.parametrize(
     "end",
     [b"", b"5", b"5\r\nda", b"x\r\n", b"\r\n", b"1\r\nab\r\n", b"2\r\na\r\n0\r\n\r\n", b"0\r\n"],
 )
-async def test_a_body_that_breaks_off(api: Api, end: bytes) -> None:
+async def test_incomplete_body_is_an_error(api: Api, end: bytes) -> None:
     with Hostile() as hostile:
         hostile.on("message", chunked(event(" Hel"), end=end))
         async with api.client(hostile.url, retries=0, recover=False) as client:
@@ -189,7 +189,7 @@ async def test_a_body_that_breaks_off(api: Api, end: bytes) -> None:
         (b"HTTP/1.1 200 OK\r\n", b"A: b\r\n" * 1000),
     ],
 )
-async def test_what_has_no_end_is_not_kept(api: Api, start: bytes, again: bytes) -> None:
+async def test_endless_data_is_not_stored(api: Api, start: bytes, again: bytes) -> None:
     with Hostile() as hostile:
         hostile.on("message", Endless(start, again))
         async with api.client(hostile.url, retries=0, recover=False) as client:
@@ -204,7 +204,7 @@ async def test_what_has_no_end_is_not_kept(api: Api, start: bytes, again: bytes)
 
 @pytest.fixture
 def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The environment names the certificate as one to trust."""
+    """Set the environment to trust the test certificate."""
     path = tmp_path / "ca.pem"
     path.write_text(CERTIFICATE)
     monkeypatch.setenv("SSL_CERT_FILE", str(path))
@@ -230,7 +230,7 @@ async def two_chats(api: Api, server: Hostile, **options: Any) -> None:
 
 
 @pytest.mark.usefixtures("trusted")
-async def test_tls(api: Api, secure: Hostile) -> None:
+async def test_chat_over_tls(api: Api, secure: Hostile) -> None:
     await two_chats(api, secure)
 
 
@@ -250,7 +250,7 @@ async def test_stop_over_tls(api: Api, secure: Hostile) -> None:
         assert time.monotonic() - begun < 4
 
 
-async def test_a_certificate_that_is_not_trusted_is_told_at_once(api: Api, secure: Hostile) -> None:
+async def test_untrusted_certificate_is_an_immediate_error(api: Api, secure: Hostile) -> None:
     begun = time.monotonic()
     async with api.client(secure.url, retries=0) as client:
         with pytest.raises(TransportError, match="certificate"):
@@ -260,8 +260,8 @@ async def test_a_certificate_that_is_not_trusted_is_told_at_once(api: Api, secur
 
 @pytest.mark.usefixtures("trusted")
 @pytest.mark.parametrize("kind", [None, "fast"])
-def test_nobody_reads_on_without_tls(secure: Hostile, kind: Literal["fast"] | None) -> None:
-    """A thread that reads just as another ends its connection gets no raw records for a body."""
+def test_reader_gets_no_raw_tls_records(secure: Hostile, kind: Literal["fast"] | None) -> None:
+    """A thread reading while another ends its connection gets no raw TLS records as a body."""
     begun = head(EVENTS, CHUNKED) + b"ffff\r\n" + b"B" * 100
     pieces: list[bytes | float] = [begun, 0.05, b"C" * 100, b"D" * 100, 1.0]
     secure.on("message", Play(pieces))
@@ -270,7 +270,7 @@ def test_nobody_reads_on_without_tls(secure: Hostile, kind: Literal["fast"] | No
     response = http.send(http.build_request("POST", url), stream=True)
     body = iter(client_http.unread_body(response))
     found = next(body)
-    time.sleep(0.1)  # until there is more
+    time.sleep(0.1)  # until more has arrived
     assert client_http.shut_down(response)
     with contextlib.suppress(httpx.HTTPError):
         for piece in body:
@@ -280,7 +280,7 @@ def test_nobody_reads_on_without_tls(secure: Hostile, kind: Literal["fast"] | No
     http.close()
 
 
-def test_an_idle_connection_that_ended_is_known_before_the_event_loop_looks() -> None:
+def test_closed_idle_connection_is_detected_without_the_event_loop() -> None:
     async def scenario() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             stream = await AsyncioBackend().connect_tcp("127.0.0.1", listener.getsockname()[1])
@@ -294,7 +294,7 @@ def test_an_idle_connection_that_ended_is_known_before_the_event_loop_looks() ->
     asyncio.run(scenario())
 
 
-def test_the_context_is_shared(trusted: None) -> None:
+def test_tls_context_is_shared(trusted: None) -> None:
     assert trusted is None
     context = client_http.tls_context()
     assert isinstance(context, ssl.SSLContext)
@@ -303,7 +303,7 @@ def test_the_context_is_shared(trusted: None) -> None:
 
 @pytest.mark.usefixtures("trusted")
 @pytest.mark.parametrize("by", ["argument", "https_proxy", "all_proxy"])
-async def test_a_tunnel_through_a_proxy(
+async def test_https_proxy_is_tunnelled(
     api: Api, secure: Hostile, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     with Tunnel() as tunnel:
@@ -319,7 +319,7 @@ async def test_a_tunnel_through_a_proxy(
 @pytest.mark.parametrize(
     "bypass", ["127.0.0.1", "*", "example.com, 127.0.0.1", "https://127.0.0.1"]
 )
-async def test_a_host_that_needs_no_proxy(
+async def test_no_proxy_host_bypasses_the_proxy(
     api: Api, secure: Hostile, monkeypatch: pytest.MonkeyPatch, bypass: str
 ) -> None:
     with Tunnel() as tunnel:
@@ -329,7 +329,7 @@ async def test_a_host_that_needs_no_proxy(
     assert tunnel.seen == []
 
 
-async def test_a_proxy_that_refuses(api: Api, secure: Hostile) -> None:
+async def test_rejecting_proxy_is_an_error(api: Api, secure: Hostile) -> None:
     with Tunnel(refuse=True) as tunnel:
         proxy = f"http://{tunnel.origin}"
         async with api.client(secure.url, retries=0, proxy=proxy) as client:
@@ -349,7 +349,7 @@ async def test_a_proxy_that_refuses(api: Api, secure: Hostile) -> None:
         (".example.com", "https://example.com", True),
         ("localhost", "https://localhost:1", False),
         ("127.0.0.1", "https://127.0.0.1:1", False),
-        ("127.0.0.1/8", "https://127.0.0.2", True),  # httpx takes it for an address
+        ("127.0.0.1/8", "https://127.0.0.2", True),  # httpx treats it as an address
         ("::1", "https://[::1]:1", False),
         ("http://example.com", "https://example.com", True),
         ("https://example.com:8", "https://example.com:8", False),
@@ -357,10 +357,10 @@ async def test_a_proxy_that_refuses(api: Api, secure: Hostile) -> None:
         ("", "https://example.com", True),
     ],
 )
-def test_proxies_of_the_environment_are_httpxs(
+def test_environment_proxies_match_httpx(
     monkeypatch: pytest.MonkeyPatch, name: str, host: str, proxied: bool
 ) -> None:
-    """The same as httpx by itself makes of it: nothing listens where the proxy is."""
+    """Compared with httpx itself: the proxy's address has no listener."""
     monkeypatch.setenv("all_proxy", "http://proxy.invalid")
     monkeypatch.setenv("no_proxy", name)
 
@@ -383,7 +383,9 @@ def test_proxies_of_the_environment_are_httpxs(
 
 
 @pytest.mark.parametrize("url", ["nonsense://x", "http://127.0.0.1:port"])
-async def test_a_proxy_that_is_none(api: Api, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+async def test_invalid_proxy_is_rejected(
+    api: Api, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
     with pytest.raises(ValueError, match="proxy must be a URL"):
         api.client(proxy=url)
     monkeypatch.setenv("all_proxy", url)
@@ -391,7 +393,7 @@ async def test_a_proxy_that_is_none(api: Api, monkeypatch: pytest.MonkeyPatch, u
         api.client()
 
 
-async def test_a_socks_proxy_takes_a_package(api: Api) -> None:
+async def test_socks_proxy_needs_a_package(api: Api) -> None:
     if importlib.util.find_spec("socksio") is None:
         with pytest.raises(ImportError, match=r"httpx\[socks\]"):
             api.client(proxy="socks5://127.0.0.1:1")
@@ -402,10 +404,10 @@ async def test_a_socks_proxy_takes_a_package(api: Api) -> None:
 
 
 class Tunnel:
-    """A proxy for CONNECT.
+    """A CONNECT proxy.
 
     Attributes:
-        seen: where to, and with which `Proxy-Authorization`.
+        seen: the targets, and each `Proxy-Authorization`.
     """
 
     def __init__(self, *, refuse: bool = False) -> None:
@@ -460,12 +462,12 @@ class Tunnel:
 
 
 def pump(source: socket.socket, sink: socket.socket) -> None:
-    """Pass on what comes, till its end."""
+    """Forward bytes until the source ends."""
     try:
         while data := source.recv(65536):
             sink.sendall(data)
     except OSError:
-        pass  # the other side is gone
+        pass  # the other side has disconnected
     for side in (source, sink):
         try:
             side.shutdown(socket.SHUT_RDWR)
@@ -476,7 +478,7 @@ def pump(source: socket.socket, sink: socket.socket) -> None:
 # Pools
 
 
-async def test_an_idle_connection_is_given_up_before_the_server_does(
+async def test_idle_connection_is_closed_before_the_server_does(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_http, "_KEEPALIVE", 0.05)
@@ -490,7 +492,7 @@ async def test_an_idle_connection_is_given_up_before_the_server_does(
 
 @pytest.mark.long
 @only(*ASYNC)
-async def test_no_stream_waits_for_another(api: Api, server: Emulator) -> None:
+async def test_streams_do_not_wait_for_each_other(api: Api, server: Emulator) -> None:
     count = 110  # httpx's own pool has 100
     server.reply(*[endless(" One") for _ in range(count)])
     async with api.client() as client:
@@ -504,7 +506,9 @@ async def test_no_stream_waits_for_another(api: Api, server: Emulator) -> None:
 
 
 @pytest.mark.parametrize("loops", [("asyncio", "asyncio", "trio"), ("trio", "asyncio")])
-def test_a_second_event_loop(server: Emulator, loops: tuple[str, ...]) -> None:
+def test_fast_transport_works_on_a_second_event_loop(
+    server: Emulator, loops: tuple[str, ...]
+) -> None:
     client = AsyncH2oClient(server.url, transport="fast")
 
     async def ask(last: bool) -> str:
@@ -518,7 +522,7 @@ def test_a_second_event_loop(server: Emulator, loops: tuple[str, ...]) -> None:
 
 
 @needs.posix
-def test_a_fork(server: Emulator) -> None:
+def test_fast_transport_works_in_a_fork(server: Emulator) -> None:
     with H2oClient(server.url, transport="fast") as client:
         assert client.chat("Hi").text
         child = os.fork()

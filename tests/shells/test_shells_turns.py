@@ -1,4 +1,4 @@
-"""Turns over real sockets: no message is sent before the fate of the one before it is known."""
+"""Turns over real sockets: a message is sent only once the previous turn's outcome is known."""
 
 import contextlib
 
@@ -18,23 +18,23 @@ from h2o_client.emulator import Answer, Emulator, Fault
 
 
 async def contents(talk: AsyncConversation) -> list[str]:
-    """What the server has stored, at this very moment."""
+    """Return what the server has stored right now."""
     return [message.content for message in await talk.history()]
 
 
 async def sent_when_free(talk: AsyncConversation, prompt: str) -> str:
-    """Send a message as the error advises: again, as often as the conversation is busy."""
+    """Send a message as the error advises: retry while the conversation is busy."""
     for _ in range(20):
         with contextlib.suppress(ConversationBusyError):
             return (await talk.send(prompt)).text
     raise AssertionError("it is busy for good")
 
 
-# A server that stores late
+# Slow storage
 
 
 async def converse(client: AsyncH2oClient, turns: int) -> None:
-    """Send one message after the other; not one may be lost, and no history be short."""
+    """Send messages in sequence; none may be lost, and the history must be complete."""
     async with client.conversation() as talk:
         for number in range(turns):
             await talk.send(f"Message {number}")
@@ -46,14 +46,14 @@ async def converse(client: AsyncH2oClient, turns: int) -> None:
 
 
 @pytest.mark.slow
-async def test_no_turn_is_lost_where_answers_are_stored_late(api: Api) -> None:
+async def test_no_turn_is_lost_with_slow_storage(api: Api) -> None:
     with Emulator(store_delay=0.2) as slow:
         async with api.client(slow.url) as client:
             await converse(client, 20)
         assert slow.generations == 20
 
 
-async def test_who_resumes_a_conversation_by_its_id_waits_for_its_last_turn(api: Api) -> None:
+async def test_resumed_conversation_waits_for_its_last_turn(api: Api) -> None:
     with Emulator(store_delay=0.2) as slow:
         async with api.client(slow.url) as client:
             first = await client.conversation(keep=True).send("first")
@@ -64,7 +64,7 @@ async def test_who_resumes_a_conversation_by_its_id_waits_for_its_last_turn(api:
 
 
 @pytest.mark.long
-def test_none_of_2000_turns_is_lost_where_answers_are_stored_late() -> None:
+def test_none_of_2000_turns_is_lost_with_slow_storage() -> None:
     async def scenario() -> None:
         async with AsyncH2oClient(slow.url) as client, anyio.create_task_group() as tasks:
             for _ in range(20):
@@ -76,7 +76,7 @@ def test_none_of_2000_turns_is_lost_where_answers_are_stored_late() -> None:
 
 
 @pytest.mark.slow
-async def test_after_a_stop_history_and_vote_wait_until_the_turn_is_stored(
+async def test_history_and_vote_wait_until_a_stopped_turn_is_stored(
     api: Api, server: Emulator
 ) -> None:
     answer = Answer(tokens=(" One", " two\n", " "), hold_after=1, store_delay=0.3)
@@ -91,7 +91,7 @@ async def test_after_a_stop_history_and_vote_wait_until_the_turn_is_stored(
                 history = await talk.history()
                 assert [m.score for m in history] == [None, 1 if vote else None]
                 assert [m.content for m in history] == ["Hi", " One two"]
-                # More was stored than received; `messages` says so once that is known.
+                # More was stored than received; `messages` contains it once known.
                 assert [(m.content, m.partial) for m in talk.messages] == [
                     ("Hi", False),
                     (" One two", True),
@@ -100,14 +100,12 @@ async def test_after_a_stop_history_and_vote_wait_until_the_turn_is_stored(
     await api.settled()
 
 
-# A generation that runs on
+# Generations that continue
 
 
 @pytest.mark.slow
-async def test_after_two_stops_in_a_row_the_third_message_is_not_overwritten(
-    api: Api, server: Emulator
-) -> None:
-    # The server ignores the second stop [11b_stop_again_later]: what it generates runs to its end.
+async def test_message_after_two_stops_is_not_overwritten(api: Api, server: Emulator) -> None:
+    # The server ignores the second stop [11b_stop_again_later] and generates to the end.
     server.reply(endless(" One"), Answer(tokens=[f" {n}" for n in range(20)], pace=0.05), " Third")
     async with api.client() as client, client.conversation() as talk:
         for prompt in ("First", "Second"):
@@ -123,7 +121,7 @@ async def test_after_two_stops_in_a_row_the_third_message_is_not_overwritten(
 
 
 @pytest.mark.slow
-async def test_a_message_after_a_time_limit_is_not_overwritten(api: Api, server: Emulator) -> None:
+async def test_message_after_a_timeout_is_not_overwritten(api: Api, server: Emulator) -> None:
     server.reply(Answer(" Late", first=4), " Next")
     async with (
         api.client(timeouts=Timeouts(first_token=1)) as client,
@@ -140,9 +138,7 @@ async def test_a_message_after_a_time_limit_is_not_overwritten(api: Api, server:
 
 @pytest.mark.slow
 @only(*ASYNC)
-async def test_a_message_after_a_cancellation_is_not_overwritten(
-    api: Api, server: Emulator
-) -> None:
+async def test_message_after_a_cancellation_is_not_overwritten(api: Api, server: Emulator) -> None:
     server.reply(Answer(" Late", first=1.0), " Next")
     async with api.client() as client, client.conversation() as talk:
         async with anyio.create_task_group() as tasks:
@@ -157,7 +153,7 @@ async def test_a_message_after_a_cancellation_is_not_overwritten(
 
 
 @pytest.mark.slow
-async def test_while_a_generation_runs_nothing_is_sent(api: Api, server: Emulator) -> None:
+async def test_nothing_is_sent_during_a_generation(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"), " Next")
     server.fault("stop", *[Fault(status=500)] * 2)
     async with (
