@@ -29,7 +29,7 @@ def eventually(condition: Callable[[], object]) -> None:
     """Wait until a condition holds."""
     until = time.monotonic() + backends.PATIENCE
     while not condition():
-        assert time.monotonic() < until, "what was waited for did not come"
+        assert time.monotonic() < until, "the condition did not become true"
         time.sleep(0.001)
 
 

@@ -124,7 +124,7 @@ def nothing_left_at_the_end() -> Iterator[None]:
     yield
     gc.unfreeze()
     gc.collect()
-    assert not children_left(), "processes that a test began are still running"
+    assert not children_left(), "processes started by a test are still running"
 
 
 def children_left() -> list[str]:

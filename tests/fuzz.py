@@ -361,7 +361,7 @@ def flow(content: bytes) -> None:
     scene.player.release()
     scene.recover()
     told = scene.abandon()
-    assert len(told) == len(set(told)), "something was told twice"
+    assert len(told) == len(set(told)), "the server was notified twice"
     assert set(told) <= {"stop", "delete"}
     assert scene.conversations == set()
     assert scene.abandon() == []
@@ -575,7 +575,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="in all (default: 60)")
     parser.add_argument("--runs", type=int, help="of each target at most; implies --blind")
     parser.add_argument("--seed", type=int, default=0, help="of a blind run (default: 0)")
-    parser.add_argument("--blind", action="store_true", help="do without atheris")
+    parser.add_argument("--blind", action="store_true", help="run without atheris")
     parser.add_argument("--crashes", type=Path, default=Path(tempfile.gettempdir()) / "h2o-fuzz")
     parser.add_argument("--replay", type=Path, help="run the target on this file, once")
     options = parser.parse_args(arguments)

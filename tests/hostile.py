@@ -285,7 +285,7 @@ class Hostile:
                 continue
             connection.sendall(piece)
             self.sent[operation] += len(piece)
-            assert self.sent[operation] < PLENTY, f"{operation}: the client takes anything"
+            assert self.sent[operation] < PLENTY, f"{operation}: the client reads without limit"
         if not play.keep:
             _hang_up(connection)
         return play.keep

@@ -117,7 +117,7 @@ class Model:
 
 @dataclass
 class Budget:
-    """How long the run goes on."""
+    """How long the run continues."""
 
     until: float
     streams: int | None
@@ -322,7 +322,7 @@ def run(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run as a command; return the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.soak", description="A long run against faults."
+        prog="python -m tests.soak", description="A long run with faults."
     )
     parser.add_argument("--seconds", type=float, default=60.0, help="of each backend (60)")
     parser.add_argument("--streams", type=int, help="of each backend, instead of --seconds")

@@ -304,7 +304,7 @@ def test_every_error_is_exported() -> None:
     found = {name for name, value in vars(errors).items() if isinstance(value, type)}
     assert found <= set(h2o_client.__all__)
     for name in found:
-        assert name in (errors.__doc__ or ""), f"{name} is not in the tree at the top"
+        assert name in (errors.__doc__ or ""), f"{name} is missing from the exception tree"
 
 
 def test_type_checking_imports_match_exports() -> None:

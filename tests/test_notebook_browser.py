@@ -148,7 +148,7 @@ def browser(tmp_path: Path) -> Iterator[Any]:
     pytest.importorskip("selenium")
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
-        pytest.skip("it needs Chromium and its driver")
+        pytest.skip("requires Chromium and its driver")
     chrome = import_module("selenium.webdriver.chrome.webdriver")
     options = import_module("selenium.webdriver.chrome.options").Options()
     service = import_module("selenium.webdriver.chrome.service").Service(driver)

@@ -477,7 +477,7 @@ def test_ten_event_loops_leave_nothing_open(server: Emulator, form: str, backend
 def test_stream_abandoned_by_another_event_loop_is_stopped_at_close(
     server: Emulator, backend: str
 ) -> None:
-    """It cannot be stopped any more; the client goes on, and stops it when it closes."""
+    """It cannot be stopped then; the client still works, and stops it when it closes."""
     server.reply(endless(" One"))
     client = AsyncH2oClient(server.url, timeouts=PATIENCE)
 

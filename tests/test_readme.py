@@ -1,4 +1,4 @@
-"""The README is short, in a fixed order, and its commands are those used elsewhere.
+"""The README is short, in a fixed order, and its commands match CI and each other.
 
 Its blocks run in `test_documents.py`.
 """

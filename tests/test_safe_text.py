@@ -59,7 +59,7 @@ class Seen(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        assert self.open, "text outside of the division in which TeX is ignored"
+        assert self.open, "text outside of the element that MathJax ignores"
         self.text += data
 
     def handle_comment(self, data: str) -> None:

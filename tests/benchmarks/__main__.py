@@ -13,12 +13,12 @@ def main() -> None:
     """Measure, print and write the results."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks",
-        description="This client beside its peers. `pip install -e '.[bench]'` installs those.",
-        epilog="It takes about 20 minutes; run it on a machine that does nothing else.",
+        description="Compare this client with its peers (install them with `pip install -e '.[bench]'`).",
+        epilog="Takes about 20 minutes; run it on an otherwise idle machine.",
     )
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--quick", action="store_true", help="small counts: noisy figures")
-    sizes.add_argument("--smoke", action="store_true", help="tiny counts: figures of no meaning")
+    sizes.add_argument("--smoke", action="store_true", help="tiny counts: meaningless figures")
     parser.add_argument(
         "--only",
         nargs="+",
@@ -29,7 +29,9 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write a chart")
-    parser.add_argument("--load", type=Path, metavar="FILE", help="measure nothing: read a --json")
+    parser.add_argument(
+        "--load", type=Path, metavar="FILE", help="measure nothing: load a --json file"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="print each run's figures")
     args = parser.parse_args()
 

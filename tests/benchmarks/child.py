@@ -89,7 +89,7 @@ def long(client: str, url: str, tokens: int, chat: bool) -> dict[str, float]:
         gc.collect()
         after = memory()
     if text != expected:
-        raise AssertionError("this is not the text that was sent")
+        raise AssertionError("the text differs from what was sent")
     return {"text": size, "growth": after - before, "peak": _peak() - before}
 
 

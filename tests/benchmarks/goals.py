@@ -111,7 +111,7 @@ def _last(results: Results, section: str, name: str) -> Figures | None:
 
 
 def _starved(results: Results, section: str, name: str) -> Goal:
-    text = f"{section}: {name}, nobody starved (fewest tokens of a stream ≥ 0.8 x most)"
+    text = f"{section}: {name}, no stream starved (fewest tokens of a stream ≥ 0.8 x most)"
     got = _last(results, section, name)
     if got is None:
         return Goal(text)

@@ -80,7 +80,7 @@ class Meter:
         for tape in self._tapes:
             tape.check()
         if self._begun is None or self._ended is None:
-            raise RuntimeError("a stream had ended before all had begun: give them more tokens")
+            raise RuntimeError("a stream ended before all had started: use more tokens")
         tokens = self._ended[2] - self._begun[2]
         figures = {
             "tokens": tokens,
@@ -161,7 +161,7 @@ class Tape:
     def check(self) -> None:
         """Compare the recorded texts with what was sent."""
         if "".join(self.texts) != whole_text(self._last) or len(self.texts) != self._last:
-            raise AssertionError("this is not the text that was sent")
+            raise AssertionError("the text differs from what was sent")
 
     def delays(self, since: float, until: float) -> list[float]:
         """Return the delay in seconds of each token in a period."""
@@ -187,7 +187,7 @@ class DatedTape(Tape):
         dues = [int(text) for text in self.texts]
         steps = {after - before for before, after in itertools.pairwise(dues)}
         if len(dues) != self._last or (steps and max(steps) - min(steps) > 2):
-            raise AssertionError("this is not the text that was sent")
+            raise AssertionError("the text differs from what was sent")
 
     def delays(self, since: float, until: float) -> list[float]:
         return [
@@ -217,7 +217,7 @@ class LongTape(Tape):
     def add(self, text: str) -> None:
         self._count += 1
         if text != next(self._words):
-            raise AssertionError("this is not the text that was sent")
+            raise AssertionError("the text differs from what was sent")
         if self._count == max(1, self._last // 10):
             gc.collect()
             self.early = memory()
@@ -227,4 +227,4 @@ class LongTape(Tape):
 
     def check(self) -> None:
         if self._count != self._last:
-            raise AssertionError("this is not the text that was sent")
+            raise AssertionError("the text differs from what was sent")

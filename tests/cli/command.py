@@ -127,7 +127,7 @@ def read(started: "subprocess.Popen[bytes]", until: str) -> str:
     found = b""
     while until.encode() not in found:
         chunk = os.read(started.stdout.fileno(), 4096)
-        assert chunk, f"it ended with {found!r}"
+        assert chunk, f"the process exited with {found!r}"
         found += chunk
     return found.decode()
 

@@ -72,7 +72,9 @@ class Session:
         while wanted not in self.text[self._seen :]:
             assert time.monotonic() < deadline, f"no {wanted!r} in {self.text[self._seen :]!r}"
             if not self._read(deadline):
-                raise AssertionError(f"it ended without {wanted!r}: {self.text[self._seen :]!r}")
+                raise AssertionError(
+                    f"the process exited without {wanted!r}: {self.text[self._seen :]!r}"
+                )
         end = self.text.index(wanted, self._seen) + len(wanted)
         found, self._seen = self.text[self._seen : end], end
         return found
@@ -84,7 +86,9 @@ class Session:
         """Read to the end; return the exit status."""
         deadline = time.monotonic() + PATIENCE
         while self._read(deadline):
-            assert time.monotonic() < deadline, f"it does not end: {self.text[self._seen :]!r}"
+            assert time.monotonic() < deadline, (
+                f"the process does not exit: {self.text[self._seen :]!r}"
+            )
         return self.process.wait(PATIENCE)
 
     def _read(self, deadline: float) -> bool:

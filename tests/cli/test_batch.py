@@ -310,7 +310,7 @@ def test_killed_run_resumes_without_sending_twice(run: Run, server: Emulator) ->
     assert len(before) == 8
 
     assert run("--concurrency", "3") == 0
-    assert asked(server) == sorted(prompts), "something was asked twice"
+    assert asked(server) == sorted(prompts), "a prompt was sent twice"
     assert sorted(map(str, run.texts())) == sorted(
         ["early"] * 5 + ["in flight"] * 3 + [p for p in prompts if p not in before]
     )
@@ -448,7 +448,7 @@ def test_signal_stops_the_run_and_keeps_answers(
     assert run() == 0
     texts = run.texts()
     assert texts.count("early") == 1
-    assert "cut off" not in texts, "an answer that was stopped passed for a whole one"
+    assert "cut off" not in texts, "a stopped answer was reported as complete"
     assert sorted(map(str, texts))[1:] == ["early"] or None not in texts
     assert len(asked(server)) == 6
 
@@ -458,8 +458,8 @@ def test_signal_stops_the_run_and_keeps_answers(
 @pytest.mark.parametrize(
     "failed",
     [
-        pytest.param(False, marks=pytest.mark.long, id="no answer awaited"),
-        pytest.param(True, id="an answer awaited"),
+        pytest.param(False, marks=pytest.mark.long, id="no pending answer"),
+        pytest.param(True, id="a pending answer"),
     ],
 )
 def test_run_killed_before_sending_deletes_its_conversations(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 if sys.platform == "win32":
-    pytest.skip("pseudo-terminals are POSIX's", allow_module_level=True)
+    pytest.skip("pseudo-terminals require POSIX", allow_module_level=True)
 
 from command import InTerminal
 from test_chat_session import LARGE, SMALL, check_order, home, terminal

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 if sys.platform == "win32":
-    pytest.skip("pseudo-terminals are POSIX's", allow_module_level=True)
+    pytest.skip("pseudo-terminals require POSIX", allow_module_level=True)
 
 from asked import requested
 from command import Command, InTerminal, script
@@ -551,7 +551,7 @@ def test_invalid_state_file_is_ignored(server: Emulator, home: Path, text: str) 
 # For scripts
 
 
-def test_json_output_of_chat(chat: Command, server: Emulator) -> None:
+def test_json_output_describes_the_answer(chat: Command, server: Emulator) -> None:
     server.reply(" naïve", Answer(" One", ending="error", error="out of memory"))
     assert chat("Hello", "--json") == 0
     found = json.loads(chat.out)

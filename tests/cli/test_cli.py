@@ -389,7 +389,9 @@ def test_binary_stdin_is_an_error_in_the_c_locale() -> None:
         pytest.param("2>&-", 0, "", marks=pytest.mark.long),
     ],
 )
-def test_closed_standard_streams(served: Emulator, closed: str, status: int, told: str) -> None:
+def test_closed_standard_streams_cause_no_traceback(
+    served: Emulator, closed: str, status: int, told: str
+) -> None:
     prompt = "" if "<" in closed else "Hello"
     shell = ("sh", "-c", f'"$@" chat {prompt} {closed}', "sh")
     found, _, err = run(program=(*shell, *COMMAND))

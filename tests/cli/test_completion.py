@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 if sys.platform == "win32":
-    pytest.skip("these shells and pseudo-terminals are POSIX's", allow_module_level=True)
+    pytest.skip("these shells and pseudo-terminals require POSIX", allow_module_level=True)
 
 from command import Command
 from pseudo_terminal import CTRL_D, PROMPT, TAB, session

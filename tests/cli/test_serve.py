@@ -247,7 +247,7 @@ def test_chat_with_an_engine_is_one_command(command: Command) -> None:
         assert model_server.asked[-1].json()["messages"] == [{"role": "user", "content": "Hi"}]
 
 
-def test_engine_option_of_other_commands(command: Command) -> None:
+def test_engine_option_works_for_other_commands(command: Command) -> None:
     assert command("models", "--engine", "rote") == 0
     assert "falcon" in command.out
     assert command("chat", "Hi", "--engine", "rot") == 2

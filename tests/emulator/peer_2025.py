@@ -94,7 +94,7 @@ class Stream:
             read += line
             if text.encode() in line:
                 return read
-        raise AssertionError(f"{text!r} did not come: {read!r}")
+        raise AssertionError(f"{text!r} did not arrive: {read!r}")
 
     def rest(self) -> Got:
         """Read what is left, within `PATIENCE`, as keep-alives could go on forever."""

@@ -198,7 +198,7 @@ class Replay2025(Replay):
 
 
 def images(chats: object) -> str:
-    """Return chats as text; the real server encodes images anew."""
+    """Return chats as text; the real server re-encodes images."""
     return DATA_URL.sub("<image>", json.dumps(chats, ensure_ascii=False, sort_keys=True))
 
 

@@ -205,7 +205,9 @@ def test_model_server_failure_cuts_the_stream(
     assert client.stored() == []
 
 
-def test_model_server_failure_before_the_first_token(server: Emulator, client: Client) -> None:
+def test_model_server_failure_before_the_first_token_is_an_error(
+    server: Emulator, client: Client
+) -> None:
     server.reply(Answer(ending="down"), Answer(ending="cut"))
     assert client.say()[:2] == (500, b'{"message":"Internal Error"}')
     with pytest.raises(http.client.RemoteDisconnected):
@@ -225,7 +227,7 @@ def test_cut_disconnects_the_client_and_stores_the_answer(server: Emulator, clie
     assert client.stored()[-1] == ("assistant", " a b c d e f")
 
 
-def test_cut_before_the_headers(server: Emulator, client: Client) -> None:
+def test_cut_before_the_headers_stores_the_answer(server: Emulator, client: Client) -> None:
     server.reply(Answer(" a b", drop_after=0))
     with pytest.raises(http.client.RemoteDisconnected):
         client.say()
@@ -233,7 +235,7 @@ def test_cut_before_the_headers(server: Emulator, client: Client) -> None:
     assert client.stored()[-1] == ("assistant", " a b")
 
 
-def test_cut_after_bytes(server: Emulator, client: Client) -> None:
+def test_cut_after_bytes_stores_the_answer(server: Emulator, client: Client) -> None:
     server.reply(Answer(" a b", drop_after_bytes=20))
     with pytest.raises(http.client.IncompleteRead) as caught:
         client.say()
@@ -386,7 +388,7 @@ def test_reason_phrases_do_not_depend_on_the_python_version(
         assert connection.getresponse().reason == reason
 
 
-def test_disconnect_before_and_after_processing(server: Emulator, client: Client) -> None:
+def test_disconnect_can_be_before_or_after_processing(server: Emulator, client: Client) -> None:
     server.fault("create", Fault(disconnect=True), Fault(disconnect=True, processed=True))
     for expected in (1, 2):
         with pytest.raises(http.client.RemoteDisconnected):
@@ -723,7 +725,7 @@ def test_port_in_use_is_an_error(server: Emulator) -> None:
 
 
 @pytest.mark.slow
-def test_many_concurrent_streams(server: Emulator, client: Client) -> None:
+def test_many_streams_can_run_concurrently(server: Emulator, client: Client) -> None:
     count = 200
     server.reply(*[Answer(" a b", hold_after=1)] * count)
     body = json.dumps({"inputs": "x", "stream": True, "options": {}})

@@ -348,7 +348,7 @@ def test_incomplete_character_at_the_end(
 
 
 def test_old_turns_are_dropped_when_the_context_is_full(server: Emulator) -> None:
-    """A conversation longer than the model's context goes on."""
+    """A conversation longer than the model's context continues."""
     with H2oClient(server.url, retries=0) as client, client.conversation() as talk:
         for _ in range(6):
             talk.send("hello there what is your name " * 4, max_new_tokens=20, do_sample=False)

@@ -204,7 +204,7 @@ def test_details_show_the_seed_that_was_given(server: Emulator) -> None:
         ("/v1/chat/completions", "/v1/chat/completions"),
     ],
 )
-def test_url_forms_and_the_default_model(
+def test_url_forms_are_accepted_and_the_first_model_is_the_default(
     stub: OpenAIStub, model_server: Server, path: str, posted: str
 ) -> None:
     with (
@@ -272,7 +272,7 @@ def test_key_comes_from_the_environment_and_is_not_shown(
         Emulator(engine=f"openai:{model_server.url}#tiny")
 
 
-def test_search_results_and_truncation_in_messages() -> None:
+def test_messages_include_search_results_and_are_truncated() -> None:
     history = (("user", "a b c"), ("assistant", "d e"), ("user", "f"), ("assistant", "g"))
     request = GenerationRequest(
         "m", "", {"truncate": 4}, (*history, ("user", "h")), context="Facts"
@@ -511,7 +511,7 @@ def test_redirect_of_the_model_server_is_not_followed(
 
 
 @pytest.mark.slow
-async def test_concurrent_answers(api: Api, stub: OpenAIStub) -> None:
+async def test_answers_are_generated_concurrently(api: Api, stub: OpenAIStub) -> None:
     stub.events[1:1] = [HOLD]
     async with api.client() as client:
 

@@ -355,7 +355,7 @@ def test_keep_alives_do_not_reset_the_timeout() -> None:
 
 
 def stopped_after(world: TreeWorld, op: MessageOperation, count: int = 1) -> Reply:
-    """Play an operation that is stopped once so many texts have come."""
+    """Play an operation that is stopped after this many texts."""
     seen = itertools.count(1)
 
     def stop() -> None:

@@ -183,7 +183,7 @@ DISGUISES: dict[str, Callable[[bytes], bytes]] = {
     "CR and LF mixed": lambda data: data.replace(b"\n\n", b"\r\n\n"),
     "a byte order mark": lambda data: b"\xef\xbb\xbf" + data,
     "a space after the colon": lambda data: data.replace(b"data:{", b"data: {"),
-    "spaces at the ends": lambda data: data.replace(b"}\n", b"} \t\n"),
+    "trailing spaces": lambda data: data.replace(b"}\n", b"} \t\n"),
     "comments": lambda data: data.replace(b"data:{", b": ping\n:\n\ndata:{"),
     "other fields": lambda data: data.replace(
         b"data:{", b"event: message\nid: 7\nretry: 10\nfoo\nData:x\ndata: {"

@@ -237,7 +237,7 @@ class Replay:
             found = re.fullmatch(pattern, line)
             if found is not None:
                 return make(found.groupdict())
-        raise AssertionError(f"nobody asks {line}")
+        raise AssertionError(f"no flow for {line}")
 
     def turn(self) -> Turn:
         sent = self.sent

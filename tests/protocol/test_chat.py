@@ -65,7 +65,7 @@ BUSY_503 = says({"error": "unhealthy"}, 503)
 # One chat.
 
 
-def test_effects_of_one_chat() -> None:
+def test_chat_yields_the_expected_effects() -> None:
     scene = Scene()
     reply = scene.run()
 
@@ -370,7 +370,7 @@ def test_retry_after_is_limited_by_the_budget() -> None:
 INTERNAL = says({"message": "Internal Error"}, 500)
 TOLD_ALL = ["stop", "delete"]
 
-# An answer lost in transit. The server goes on generating; with `recover`, it is searched for.
+# An answer lost in transit. The server keeps generating; with `recover`, it is searched for.
 LOST_ANSWERS: dict[str, tuple[Answer, type[H2oError], str]] = {
     "no response": (lost(), IncompleteStreamError, ""),
     "cut before a token": (streams(cut()), IncompleteStreamError, ""),
@@ -380,15 +380,15 @@ LOST_ANSWERS: dict[str, tuple[Answer, type[H2oError], str]] = {
     "end in a line": (streams(token("Half"), b"data:{"), IncompleteStreamError, "Half"),
     "nothing": (streams(), IncompleteStreamError, ""),
     "silence": (streams(token("Half"), 61.0), TransportTimeoutError, "Half"),
-    "silence first": (streams(delay=121.0), TransportTimeoutError, ""),
+    "silent start": (streams(delay=121.0), TransportTimeoutError, ""),
     "502": (says({}, 502), ServerError, ""),
     "504": (says({}, 504), ServerError, ""),
 }
 
 PLACES: dict[str, tuple[str, Answer, type[H2oError], str, list[str]]] = {
-    "settings refused": ("settings", says({}, 401), LoginRequiredError, "", []),
+    "settings rejected": ("settings", says({}, 401), LoginRequiredError, "", []),
     "settings not understood": ("settings", HTML, UnsupportedServerError, "", []),
-    "settings elsewhere": (
+    "settings redirected": (
         "settings",
         Answer(301, (), (("location", "https://other/settings"),)),
         RedirectError,
@@ -396,12 +396,12 @@ PLACES: dict[str, tuple[str, Answer, type[H2oError], str, list[str]]] = {
         [],
     ),
     "settings silent": ("settings", Answer(delay=61.0), TransportTimeoutError, "", []),
-    "create refused": ("create", says({}, 410), ModelUnavailableError, "", []),
+    "create rejected": ("create", says({}, 410), ModelUnavailableError, "", []),
     "create failed": ("create", INTERNAL, ServerError, "", []),
     "create hostile": ("create", says({"conversationId": "../x"}), ProtocolError, "", []),
     "create silent": ("create", streams(61.0), TransportTimeoutError, "", []),
     "message too large": ("message", Answer(413), PromptTooLargeError, "", ["delete"]),
-    "message refused": ("message", says({}, 422), InvalidRequestError, "", ["delete"]),
+    "message rejected": ("message", says({}, 422), InvalidRequestError, "", ["delete"]),
     "message limited": (
         "message",
         says({"message": OWN_LIMIT}, 429),
@@ -884,7 +884,7 @@ def test_total_timeout_starts_with_the_call() -> None:
     assert scene.elapsed <= 6.0
 
 
-def test_total_timeout_during_a_retry_wait() -> None:
+def test_total_timeout_applies_during_a_retry_wait() -> None:
     refusal = says({}, 503, retry_after="6")
     scene = Scene({"message": [refusal] * 2}, timeouts=Timeouts(total=5))
     # Either the last error, as no time is left to retry, or the time limit.
@@ -893,7 +893,7 @@ def test_total_timeout_during_a_retry_wait() -> None:
     assert scene.elapsed <= 6.0
 
 
-def test_total_timeout_as_the_head_arrives() -> None:
+def test_total_timeout_applies_as_the_head_arrives() -> None:
     scene = Scene({"message": [streams(*HELLO, delay=5.0)]}, timeouts=Timeouts(total=5))
     assert limit_of(scene) == "total"
 

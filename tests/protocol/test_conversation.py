@@ -634,7 +634,7 @@ def test_conversation_deleted_while_waiting_is_an_error() -> None:
         send(world, talk, "Next")
 
 
-def test_stop_while_waiting_for_the_stopped_turn() -> None:
+def test_stop_while_waiting_for_the_stopped_turn_sends_no_message() -> None:
     world = new_world({"message": STOPPED, "data": says(data())})
     talk = open_talk(world)
     stopped(world, talk)
@@ -1102,7 +1102,7 @@ def test_web_search_runs_before_the_message() -> None:
         ({"on_web_search": lambda entry: entry}, 1),
     ],
 )
-def test_web_search_option_of_call_and_client(options: dict[str, Any], searches: int) -> None:
+def test_web_search_option_decides_about_searching(options: dict[str, Any], searches: int) -> None:
     world = new_world({"search": searched([RESULT], tail=(NEVER,))})
     reply = send(world, open_talk(world), **options)
     assert world.operations.count("search") == searches
@@ -1208,7 +1208,7 @@ def test_stop_of_an_unsent_message_does_not_affect_another() -> None:
     assert said(talk) == [("user", "Hi", False), ("assistant", " Hello", False)]
 
 
-@pytest.mark.parametrize("woken", ["goes on", "is interrupted"])
+@pytest.mark.parametrize("woken", ["continues", "is interrupted"])
 def test_stop_during_a_web_search_sends_no_message(woken: str) -> None:
     def stop() -> bytes | H2oError:
         world.play(question.stop())

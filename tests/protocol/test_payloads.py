@@ -84,7 +84,7 @@ def pairs(text: str | bytes) -> Any:
 
 def headers_of(request: Request) -> dict[str, str]:
     names = [name.lower() for name, _ in request.headers]
-    assert len(set(names)) == len(names), "a header stands twice"
+    assert len(set(names)) == len(names), "duplicate header"
     return {name.lower(): value for name, value in request.headers}
 
 

@@ -562,7 +562,7 @@ def test_answer_is_found_by_its_id_not_by_its_position() -> None:
 # Concurrent stops, and the final clean-up.
 
 
-def test_stop_during_a_poll() -> None:
+def test_stop_during_a_poll_ends_the_search() -> None:
     world = World({"message": streams(token(" One"), cut()), "data": lambda _: look()})
     turn = new_turn(world)
 
@@ -575,7 +575,7 @@ def test_stop_during_a_poll() -> None:
     assert world.operations == ["message", "data", "stop"]
 
 
-def test_stop_that_interrupts_a_poll() -> None:
+def test_stop_may_interrupt_a_poll() -> None:
     world = World({"message": streams(token(" One"), cut()), "data": lambda _: look()})
     turn = new_turn(world)
 
@@ -588,7 +588,7 @@ def test_stop_that_interrupts_a_poll() -> None:
     assert world.operations == ["message", "data", "stop"]
 
 
-def test_stop_between_polls() -> None:
+def test_stop_between_polls_ends_the_search() -> None:
     world = World({"message": streams(token(" One"), cut()), "data": NOTHING})
     turn = new_turn(world)
 

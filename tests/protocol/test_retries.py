@@ -30,7 +30,7 @@ from h2o_client.protocol.retries import (
 )
 
 
-def test_default_retries() -> None:
+def test_defaults_of_retries() -> None:
     assert Retries() == Retries(attempts=4, budget=30.0, base=0.5, cap=8.0)
 
 

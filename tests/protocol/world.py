@@ -334,7 +334,7 @@ class World:
                 return says(b"")
             case "data":
                 return says(data(*self.stored.get(self.conversation_of(request), [])))
-        raise AssertionError(f"nobody expected {request.operation}")
+        raise AssertionError(f"unexpected request: {request.operation}")
 
     def _keep_account(self, request: Request, answer: Answer) -> None:
         where = self.conversation_of(request)
@@ -375,7 +375,7 @@ class Player:
                 assert not self.is_open, "a response was left open"
                 value: T = stop.value
                 return value
-            assert word != "wait", "it waits for what goes on only after it"
+            assert word != "wait", "the flow waits for one that continues only after it"
 
     def drive(self, flow: Flow[T]) -> Generator[str, None, T]:
         """Play a flow; yield a word for each effect before performing it.
@@ -595,7 +595,7 @@ class Scene(World):
             reply = self.run()
         except H2oError as error:
             return error
-        raise AssertionError(f"that is no error: {reply!r}")
+        raise AssertionError(f"expected an error: {reply!r}")
 
     def abandon(self) -> list[str]:
         """Play the clean-up; return the operations of its requests."""

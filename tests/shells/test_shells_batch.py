@@ -488,7 +488,9 @@ def test_ctrl_c_stops_the_batch(server: Emulator) -> None:
     assert server.stops == 3
 
 
-def test_ctrl_c_while_starting_a_thread(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_while_starting_a_thread_leaves_nothing(
+    server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     start = threading.Thread.start
 
     def interrupted(thread: threading.Thread) -> None:
@@ -626,7 +628,7 @@ async def test_batch_completes_despite_the_services_limit(
             results = await everything(many(client, [f"p{n}" for n in range(12)], concurrency=4))
         assert [result.error for result in results] == [None] * 12
         messages = kinds(limited).count("message")
-        assert messages > 12, "the limit was never met"
+        assert messages > 12, "the limit was never hit"
         await api.wait(limited.wait_idle)
         assert limited.conversations == []
 
@@ -649,7 +651,7 @@ async def test_zero_limit_wait_fails_immediately(api: Api, server: Emulator) -> 
     assert [type(result.error) for result in results] == [RateLimitError, type(None)]
 
 
-async def test_leaving_during_a_pause(api: Api, server: Emulator) -> None:
+async def test_leaving_during_a_pause_does_not_wait(api: Api, server: Emulator) -> None:
     server.fault("message", Fault(), Fault(status=429, headers={"Retry-After": "60"}))
     async with api.client() as client:
         begun = time.monotonic()
@@ -665,7 +667,7 @@ def refusal(retry_after: float | None = None) -> RateLimitError:
     return RateLimitError("too many", status=429, retry_after=retry_after)
 
 
-def test_rate_limit_delays() -> None:
+def test_rate_limit_computes_its_delays() -> None:
     now = 0.0
     limit = RateLimit(budget=300.0, tell=lambda _seconds: None, clock=lambda: now)
     assert limit.delay() == 0.0

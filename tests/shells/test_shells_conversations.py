@@ -161,7 +161,9 @@ async def test_unread_stream_does_not_block_the_conversation(api: Api, server: E
 # Stopping
 
 
-async def test_stop_in_the_reading_thread_or_task(api: Api, server: Emulator) -> None:
+async def test_stop_in_the_reading_thread_or_task_keeps_the_partial_answer(
+    api: Api, server: Emulator
+) -> None:
     server.reply(endless(" One", " two"), " Next")
     async with api.client() as client, client.conversation() as talk:
         texts = []
@@ -188,7 +190,7 @@ async def test_stop_in_the_reading_thread_or_task(api: Api, server: Emulator) ->
 
 @pytest.mark.parametrize("tokens", [(" One",), ()], ids=["after a token", "before the first"])
 @pytest.mark.parametrize("how", ["talk", "stream"])
-async def test_stop_from_another_thread_or_task(
+async def test_stop_from_another_thread_or_task_keeps_the_partial_answer(
     api: Api, server: Emulator, tokens: tuple[str, ...], how: str
 ) -> None:
     server.reply(endless(*tokens), " Next")
@@ -210,7 +212,7 @@ async def test_stop_from_another_thread_or_task(
     await api.settled()
 
 
-async def test_stop_of_a_single_stream(api: Api, server: Emulator) -> None:
+async def test_stop_of_a_single_stream_ends_it(api: Api, server: Emulator) -> None:
     server.reply(endless(), endless(" One"))
     async with api.client() as client:
         for text in ("", " One"):
@@ -242,7 +244,7 @@ async def test_stop_of_an_unstarted_stream_sends_nothing(api: Api, server: Emula
     assert server.requests == []
 
 
-async def test_stop_during_the_wait_for_a_stopped_turn(api: Api, server: Emulator) -> None:
+async def test_stop_ends_the_wait_for_a_stopped_turn(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     async with api.client() as client, client.conversation() as talk:
         async with talk.stream("Hi") as stream:

@@ -333,7 +333,7 @@ EXITS: list[Way] = [
         for on in REQUESTS
     ],
     Way(
-        "cut at the message, which was taken",
+        "cut at the message, processed",
         faults=(("message", Fault(disconnect=True, processed=True)),),
         answers=(" One",),
         raises=IncompleteStreamError,
@@ -341,7 +341,7 @@ EXITS: list[Way] = [
     ),
     Way("cut in the answer", answers=(GOES_ON,), raises=IncompleteStreamError),
     Way(
-        "cut in the answer, which comes to be whole",
+        "cut in the answer, later stored",
         answers=(Answer(" One two three", drop_after=1),),
         raises=IncompleteStreamError,
         recovers=True,
@@ -400,12 +400,12 @@ EXITS: list[Way] = [
         for again in ("stop", "delete")
     ],
     *[
-        Way(f"closed elsewhere at {at}", closes(at), long=at not in ("body", "head"), **options)
+        Way(f"closed by another at {at}", closes(at), long=at not in ("body", "head"), **options)
         for at in ("settings", "create", "head", "body")
         for options in [at_request(at)]
     ],
     *[
-        Way(f"stopped elsewhere at {at}", stops(at), long=at != "body", **merged(options, "loop"))
+        Way(f"stopped by another at {at}", stops(at), long=at != "body", **merged(options, "loop"))
         for at in ("settings", "create", "head", "body")
         for options in [at_request(at)]
     ],
@@ -449,7 +449,7 @@ class Case:
 
 WHY_NOT: Sequence[tuple[str, Callable[[Case], bool]]] = [
     (
-        "chat() gives no loop: nothing to break out of, to raise in, or to stop",
+        "chat() has no loop to break out of, raise in or stop",
         lambda case: case.form == "chat" and "loop" in case.way.needs,
     ),
     (
@@ -457,7 +457,7 @@ WHY_NOT: Sequence[tuple[str, Callable[[Case], bool]]] = [
         lambda case: case.backend == "sync" and not case.way.needs.isdisjoint({"tasks", "asyncio"}),
     ),
     (
-        "only asyncio has a native cancellation, which passes through shields",
+        "only asyncio has native cancellation, which ignores shields",
         lambda case: case.backend == "trio" and "asyncio" in case.way.needs,
     ),
     (
@@ -465,7 +465,7 @@ WHY_NOT: Sequence[tuple[str, Callable[[Case], bool]]] = [
         lambda case: case.keep and case.form != "conversation",
     ),
     (
-        "one that is kept is not deleted",
+        "a kept conversation is not deleted",
         lambda case: case.keep and "delete" in case.way.needs,
     ),
 ]
@@ -486,7 +486,7 @@ TABLE = [case for case in ALL if not why_not(case)]
 
 def test_every_combination_is_played_or_excluded_with_a_reason() -> None:
     for reason, applies in WHY_NOT:
-        assert any(map(applies, ALL)), f"a rule that leaves nothing out: {reason}"
+        assert any(map(applies, ALL)), f"a rule that excludes nothing: {reason}"
     played = {(case.way.name, case.form) for case in TABLE if not case.long}
     long = {(case.way.name, case.form, case.backend) for case in TABLE}
     for way, form, backend in itertools.product(EXITS, FORMS, BACKENDS):

@@ -624,7 +624,9 @@ async def test_unusual_statuses_are_errors(api: Api, hostile: Hostile, status: i
 
 
 @pytest.mark.parametrize("length", ["5", "5, 5"])
-async def test_repeated_content_length(api: Api, hostile: Hostile, length: str) -> None:
+async def test_repeated_equal_content_length_is_accepted(
+    api: Api, hostile: Hostile, length: str
+) -> None:
     headers = [EVENTS, *[f"Content-Length: {length.replace('5', str(len(HELLO)))}"] * 2]
     hostile.on("message", head(*headers) + HELLO)
     assert (await chat(api, hostile)).kind is Reply

@@ -115,7 +115,7 @@ async def test_close_is_idempotent_at_any_time(api: Api, server: Emulator) -> No
     assert kinds(server).count("delete") == 2
 
 
-async def test_closing_the_client_closes_its_streams_too(api: Api, server: Emulator) -> None:
+async def test_closing_the_client_closes_all_its_streams(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"), endless(" One"))
     client = api.client()
     streams = [client.stream("Hi") for _ in range(2)]
@@ -148,7 +148,7 @@ async def test_no_connection_is_left_busy(api: Api, server: Emulator) -> None:
 # From another thread or task
 
 
-async def test_close_while_waiting_for_the_body(api: Api, server: Emulator) -> None:
+async def test_close_while_waiting_for_the_body_ends_the_reader(api: Api, server: Emulator) -> None:
     server.reply(endless(" One", " two"))
     async with api.client() as client:
         stream = client.stream("Hi")
@@ -183,7 +183,9 @@ async def test_close_wakes_a_reader_in_another_thread(api: Api, server: Emulator
     assert time.monotonic() - begun < PATIENCE / 2
 
 
-async def test_close_while_waiting_for_the_headers(api: Api, server: Emulator) -> None:
+async def test_close_while_waiting_for_the_headers_ends_the_reader(
+    api: Api, server: Emulator
+) -> None:
     server.reply(endless(held=0))
     async with api.client() as client:
         stream = client.stream("Hi")
@@ -195,7 +197,7 @@ async def test_close_while_waiting_for_the_headers(api: Api, server: Emulator) -
 
 
 @pytest.mark.parametrize("on", ["settings", "create"])
-async def test_close_before_the_message_is_sent(api: Api, server: Emulator, on: str) -> None:
+async def test_close_before_the_message_sends_none(api: Api, server: Emulator, on: str) -> None:
     server.fault(on, Fault(delay=0.2))
     async with api.client() as client:
         stream = client.stream("Hi")
@@ -208,7 +210,9 @@ async def test_close_before_the_message_is_sent(api: Api, server: Emulator, on: 
         assert kinds(server).count("delete") == (on == "create")
 
 
-async def test_closing_the_client_from_another_thread(api: Api, server: Emulator) -> None:
+async def test_closing_the_client_ends_a_reader_in_another_thread(
+    api: Api, server: Emulator
+) -> None:
     server.reply(endless(" One"))
     client = api.client()
     stream = client.stream("Hi")
@@ -296,7 +300,7 @@ async def test_second_reader_after_an_unnoticed_stop_is_rejected(
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["texts", "tokens", "read"])
 @pytest.mark.parametrize("way", ["stop", "aclose"])
-async def test_stream_ended_by_another_thread_at_any_moment(
+async def test_stream_can_be_ended_by_another_thread_at_any_moment(
     api: Api, server: Emulator, way: str, form: str
 ) -> None:
     moments = random.Random(f"{way} {form}")
@@ -372,7 +376,7 @@ def check_stopped(reply: Reply, text: str) -> None:
     assert (reply.finish_reason, reply.text) == ("stopped", text)
 
 
-async def test_stop_from_another_thread(api: Api, server: Emulator) -> None:
+async def test_stop_from_another_thread_ends_the_stream(api: Api, server: Emulator) -> None:
     server.reply(endless(" One", " two"))
     async with api.client() as client, client.stream("Hi") as stream:
         async with api.in_background(lambda: texts(stream)) as reader:
@@ -400,7 +404,7 @@ async def test_stop_from_another_thread_does_not_need_the_server(
     assert time.monotonic() - begun < PATIENCE / 2
 
 
-async def test_stop_before_the_first_token(api: Api, server: Emulator) -> None:
+async def test_stop_before_the_first_token_gives_an_empty_reply(api: Api, server: Emulator) -> None:
     server.reply(endless(held=0))
     async with api.client() as client, client.stream("Hi") as stream:
         async with api.in_background(stream.read) as reader:
@@ -411,7 +415,7 @@ async def test_stop_before_the_first_token(api: Api, server: Emulator) -> None:
 
 
 @pytest.mark.parametrize("on", ["settings", "create"])
-async def test_stop_before_the_message(api: Api, server: Emulator, on: str) -> None:
+async def test_stop_before_the_message_sends_none(api: Api, server: Emulator, on: str) -> None:
     server.fault(on, Fault(delay=0.05))
     async with api.client() as client, client.stream("Hi") as stream:
         async with api.in_background(stream.read) as reader:
@@ -656,7 +660,7 @@ def interrupt_main_thread(server: Emulator, stop: threading.Event) -> threading.
 
 @pytest.mark.parametrize("tokens", [(), (" One",)])
 @only("sync")
-async def test_ctrl_c_while_reading_the_socket(
+async def test_ctrl_c_while_reading_stops_the_answer(
     api: Api, server: Emulator, tokens: tuple[str, ...]
 ) -> None:
     server.reply(endless(*tokens))
@@ -674,7 +678,7 @@ async def test_ctrl_c_while_reading_the_socket(
 
 
 @only("sync")
-async def test_ctrl_c_during_creation(api: Api, server: Emulator) -> None:
+async def test_ctrl_c_during_creation_deletes_the_conversation(api: Api, server: Emulator) -> None:
     server.fault("create", Fault(delay=0.1))
 
     def press() -> None:
@@ -694,7 +698,7 @@ async def test_ctrl_c_during_creation(api: Api, server: Emulator) -> None:
 
 
 @only("sync")
-async def test_ctrl_c_at_the_start_of_creation(
+async def test_ctrl_c_at_the_start_of_creation_deletes_the_conversation(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.fault("create", Fault(delay=0.1))
@@ -734,7 +738,9 @@ anyio.run(main, backend=sys.argv[2])
 
 
 @pytest.mark.slow
-def test_ctrl_c_in_a_separate_process(backend: str, server: Emulator, tmp_path: Path) -> None:
+def test_ctrl_c_in_a_separate_process_leaves_nothing(
+    backend: str, server: Emulator, tmp_path: Path
+) -> None:
     server.reply(endless(" One"))
     script = tmp_path / "script.py"
     script.write_text(CHILD["sync" if backend == "sync" else "async"])
@@ -761,7 +767,9 @@ def test_ctrl_c_in_a_separate_process(backend: str, server: Emulator, tmp_path: 
 
 @pytest.mark.parametrize("on", ["settings", "create"])
 @only("asyncio", "trio")
-async def test_cancellation_before_the_message(api: Api, server: Emulator, on: str) -> None:
+async def test_cancellation_before_the_message_leaves_nothing(
+    api: Api, server: Emulator, on: str
+) -> None:
     server.fault(on, Fault(delay=0.05))
     async with api.client() as client:
         with anyio.CancelScope() as scope:
@@ -776,7 +784,7 @@ async def test_cancellation_before_the_message(api: Api, server: Emulator, on: s
 
 
 @only("asyncio", "trio")
-async def test_cancellation_while_creation_hangs(api: Api, server: Emulator) -> None:
+async def test_cancellation_while_creation_hangs_is_limited(api: Api, server: Emulator) -> None:
     server.fault("create", Fault(hang=True))
     async with api.client(timeouts=Timeouts(cleanup=0.05)) as client:
         begun = time.monotonic()
@@ -788,7 +796,7 @@ async def test_cancellation_while_creation_hangs(api: Api, server: Emulator) -> 
 
 @pytest.mark.parametrize("tokens", [(), (" One",)])
 @only("asyncio", "trio")
-async def test_cancellation_while_the_server_is_silent(
+async def test_cancellation_while_the_server_is_silent_stops_the_answer(
     api: Api, server: Emulator, tokens: tuple[str, ...]
 ) -> None:
     server.reply(endless(*tokens), " Next")
@@ -815,7 +823,7 @@ async def test_deadline_of_the_caller_stops_the_answer(api: Api, server: Emulato
 
 
 @only("asyncio", "trio")
-async def test_cancellation_in_a_with_block(api: Api, server: Emulator) -> None:
+async def test_cancellation_in_a_with_block_stops_the_answer(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     with anyio.CancelScope() as scope:
         async with api.client() as client, client.stream("Hi") as stream:
@@ -827,7 +835,7 @@ async def test_cancellation_in_a_with_block(api: Api, server: Emulator) -> None:
 
 
 @only("asyncio")
-async def test_native_cancellation(api: Api, server: Emulator) -> None:
+async def test_native_cancellation_stops_the_answer(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     async with api.client() as client:
         task = asyncio.create_task(client.chat("Hi"))
@@ -840,7 +848,7 @@ async def test_native_cancellation(api: Api, server: Emulator) -> None:
 
 @pytest.mark.parametrize("on", ["stop", "delete"])
 @only("asyncio")
-async def test_second_native_cancellation_during_clean_up(
+async def test_second_native_cancellation_during_clean_up_leaves_nothing(
     api: Api, server: Emulator, on: str
 ) -> None:
     server.reply(endless(" One"))
@@ -857,7 +865,9 @@ async def test_second_native_cancellation_during_clean_up(
 
 
 @only("asyncio")
-async def test_native_cancellation_during_creation(api: Api, server: Emulator) -> None:
+async def test_native_cancellation_during_creation_deletes_the_conversation(
+    api: Api, server: Emulator
+) -> None:
     server.fault("create", Fault(delay=0.05))
     async with api.client() as client:
         task = asyncio.create_task(client.chat("Hi"))
@@ -870,7 +880,9 @@ async def test_native_cancellation_during_creation(api: Api, server: Emulator) -
 
 
 @only("asyncio", "trio")
-async def test_cancellation_of_the_reader_during_a_close(api: Api, server: Emulator) -> None:
+async def test_cancelling_the_reader_during_a_close_leaves_nothing(
+    api: Api, server: Emulator
+) -> None:
     server.reply(endless(" One"))
     server.fault("stop", Fault(delay=0.05))
     async with api.client() as client:

@@ -30,7 +30,7 @@ SLACK = 4.0
 """Seconds that a busy machine may be late; the other limits are longer than that."""
 
 
-async def strikes(api: Api, timeouts: Timeouts | float, url: str | None = None) -> Any:
+async def timeout_of(api: Api, timeouts: Timeouts | float, url: str | None = None) -> Any:
     """Return the timeout error that ends a chat, after checking that the server was told."""
     async with api.client(url, timeouts=timeouts, retries=0, recover=False) as client:
         with pytest.raises(TransportTimeoutError) as caught:
@@ -82,7 +82,7 @@ async def test_expected_limit_is_exceeded(
     for on, fault in faults.items():
         server.fault(on, fault)
     begun = time.monotonic()
-    error = await strikes(api, timeouts)
+    error = await timeout_of(api, timeouts)
     assert (error.limit, error.partial) == (limit, partial)
     assert time.monotonic() - begun < SLACK
     assert isinstance(error, TimeoutError)
@@ -125,7 +125,7 @@ def full() -> Iterator[str]:
 
 async def test_connect_timeout_applies_to_connecting(api: Api, full: str) -> None:
     begun = time.monotonic()
-    error = await strikes(api, Timeouts(connect=0.1, idle=9, first_token=9), full)
+    error = await timeout_of(api, Timeouts(connect=0.1, idle=9, first_token=9), full)
     assert (error.limit, error.sent, error.partial) == ("connect", False, "")
     assert "0.1 seconds" in str(error)
     assert 0.1 <= time.monotonic() - begun < 0.1 + SLACK
@@ -134,7 +134,7 @@ async def test_connect_timeout_applies_to_connecting(api: Api, full: str) -> Non
 async def test_total_timeout_applies_to_connecting(api: Api, full: str) -> None:
     """The rest of a call's total is less than the connect limit."""
     begun = time.monotonic()
-    error = await strikes(api, Timeouts(connect=9, total=0.1), full)
+    error = await timeout_of(api, Timeouts(connect=9, total=0.1), full)
     assert error.limit in ("connect", "total")
     assert time.monotonic() - begun < 0.1 + SLACK
 
@@ -267,7 +267,7 @@ async def test_comments_do_not_extend_any_limit(
 ) -> None:
     dripping.on("message", drips(drop=drop))
     begun = time.monotonic()
-    error = await strikes(api, timeouts, dripping.url)
+    error = await timeout_of(api, timeouts, dripping.url)
     took = time.monotonic() - begun
     assert (error.limit, error.partial) == (limit, " One")
     assert after <= took < after + SLACK
@@ -288,7 +288,7 @@ async def test_watchdog_is_armed_no_longer_than_the_limit(
         arm(self, seconds)
 
     monkeypatch.setattr(Watchdog, "arm", note)
-    assert (await strikes(api, Timeouts(**{limit: 1.0}), dripping.url)).limit == limit
+    assert (await timeout_of(api, Timeouts(**{limit: 1.0}), dripping.url)).limit == limit
     assert watched
     assert watched == sorted(watched, reverse=True)
     assert watched[0] < 1
@@ -298,7 +298,7 @@ async def test_comments_before_the_first_token_time_out(api: Api, dripping: Host
     """The headers have arrived, so `first_token` is met; from then on, `idle` applies."""
     dripping.on("message", drips(b""))
     begun = time.monotonic()
-    error = await strikes(api, Timeouts(first_token=5, idle=0.15), dripping.url)
+    error = await timeout_of(api, Timeouts(first_token=5, idle=0.15), dripping.url)
     assert (error.limit, error.partial) == ("idle", "")
     assert 0.15 <= time.monotonic() - begun < 0.15 + SLACK
 
@@ -321,7 +321,7 @@ async def test_concurrent_calls_time_out_individually(api: Api, dripping: Hostil
 
 
 async def test_no_watchdog_is_left_armed(api: Api, dripping: Hostile) -> None:
-    await strikes(api, Timeouts(idle=0.1), dripping.url)
+    await timeout_of(api, Timeouts(idle=0.1), dripping.url)
 
     def no_watch() -> bool:
         return all(thread.name != "h2o_client-watchdog" for thread in threading.enumerate())

@@ -51,7 +51,9 @@ async def test_texts_and_tokens_can_alternate(api: Api, server: Emulator, join: 
 
 @only(*ASYNC)
 @pytest.mark.parametrize("way", ["stop", "close", "cancel"])
-async def test_transport_without_a_visible_socket(api: Api, server: Emulator, way: str) -> None:
+async def test_transport_without_a_visible_socket_works(
+    api: Api, server: Emulator, way: str
+) -> None:
     server.reply(endless(*TOKENS))
     http = httpx.AsyncClient(transport=Veiled(), timeout=None)
     texts: list[str] = []

@@ -104,7 +104,7 @@ async def test_client_waits_for_a_starting_server(api: Api) -> None:
         late.close()
 
 
-async def test_server_restart_between_two_messages(api: Api) -> None:
+async def test_message_survives_a_server_restart(api: Api) -> None:
     """The message itself finds no server: it never left, and is sent again."""
     first = Emulator().start()
     port = int(first.url.rpartition(":")[2])
@@ -121,7 +121,7 @@ async def test_server_restart_between_two_messages(api: Api) -> None:
         async with api.client(first.url, retries=retries) as client:
             await client.chat("Hi")
             await api.wait(first.close)
-            assert (await client.chat("Hi")).text  # opens its session anew
+            assert (await client.chat("Hi")).text  # reopens its session
         assert kinds(second).count("settings") == kinds(second).count("message") == 1
         assert second.conversations == []
         assert told.seen

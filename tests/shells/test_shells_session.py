@@ -157,7 +157,7 @@ async def test_conversation_with_a_lost_id_is_deleted_at_close(api: Api, server:
     assert await api.wait(lambda: [c.title for c in server.conversations]) == ["Kept"]
 
 
-async def test_server_without_the_default_model(api: Api) -> None:
+async def test_server_without_the_default_model_is_supported(api: Api) -> None:
     with Emulator(models=[Model("mine", "mine")]) as other:
         async with api.client(other.url) as client:
             assert (await client.chat("Hi", model="mine")).model == "mine"

@@ -40,7 +40,7 @@ async def test_server_that_expects_https_is_supported(api: Api) -> None:
         assert referers(server, "delete_all") == [f"https{own}/"]
 
 
-async def test_delete_conversations_in_a_resumed_session(api: Api) -> None:
+async def test_delete_conversations_works_in_a_resumed_session(api: Api) -> None:
     with Emulator(public_scheme="https") as server:
         async with api.client(server.url) as client:
             talk = client.conversation(keep=True)

@@ -107,13 +107,11 @@ def chunked(*pieces: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
 WHOLE = {
     "chunks": chunked(event(" Hel"), event("lo"), END),
     "one chunk": chunked(HELLO),
-    "chunks cut anywhere": chunked(HELLO[:30], HELLO[30:33], HELLO[33:]),
+    "split chunks": chunked(HELLO[:30], HELLO[30:33], HELLO[33:]),
     "extensions": head(EVENTS, CHUNKED) + b"%x;a=b\r\n%b\r\n0;c\r\n\r\n" % (len(HELLO), HELLO),
     "trailers": chunked(HELLO, end=b"0\r\nA: b\r\nC: d\r\n\r\n"),
     "a length": head(EVENTS, f"Content-Length: {len(HELLO)}") + HELLO,
-    "a length of small letters": head(EVENTS, "TRANSFER-ENCODING: Chunked")
-    + chunk(HELLO)
-    + b"0\r\n\r\n",
+    "a lower-case length": head(EVENTS, "TRANSFER-ENCODING: Chunked") + chunk(HELLO) + b"0\r\n\r\n",
     "early hints": b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + chunked(HELLO),
 }
 

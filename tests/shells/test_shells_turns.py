@@ -27,7 +27,7 @@ async def sent_when_free(talk: AsyncConversation, prompt: str) -> str:
     for _ in range(20):
         with contextlib.suppress(ConversationBusyError):
             return (await talk.send(prompt)).text
-    raise AssertionError("it is busy for good")
+    raise AssertionError("the conversation stays busy")
 
 
 # Slow storage
