@@ -64,8 +64,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     The default run has the first case of each test and a third of its other cases; of tests marked
     `slow`, a third of all cases. The minor version of Python decides which third, so that the three
     versions in `.ci/run` cover all. Here, a scenario has at most twelve cases, each on one backend
-    and one transport; cases with a server of 2025 are counted apart. `test_an_exit` selects from a
-    table of its own.
+    and one transport; cases with a server of 2025 are counted apart. `test_exit_leaves_nothing`
+    selects from a table of its own.
     """
     tests: dict[tuple[str, str], dict[object, list[pytest.Function]]] = {}
     for item in items:
@@ -96,7 +96,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def is_scenario(item: pytest.Function) -> bool:
-    return "api" in item.fixturenames and item.originalname != "test_an_exit"
+    return "api" in item.fixturenames and item.originalname != "test_exit_leaves_nothing"
 
 
 @pytest.hookimpl(tryfirst=True)

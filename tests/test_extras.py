@@ -23,7 +23,7 @@ def test_hint_names_the_clone_and_the_extra() -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
-def test_hints_are_made_in_one_place(path: Path) -> None:
+def test_hints_are_built_in_one_place(path: Path) -> None:
     text = path.read_text("utf-8")
     assert set(INSTALL.findall(text)) <= {".[{extra}]", "httpx[socks]"}
     for extra in re.findall(r"install_hint\([\"']([\w-]+)", text):

@@ -45,7 +45,7 @@ def text_of(path: Path) -> str:
     return " ".join(text.split())
 
 
-def test_no_text_has_an_awkward_phrase() -> None:
+def test_no_text_contains_an_awkward_phrase() -> None:
     found = [
         (str(path.relative_to(ROOT)), match[0])
         for path in [*PAGES, *PACKAGE.rglob("*.py")]

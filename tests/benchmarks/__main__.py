@@ -13,7 +13,7 @@ def main() -> None:
     """Measure, print and write the results."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks",
-        description="Compare this client with its peers (install them with `pip install -e '.[bench]'`).",
+        description="Compare this client with its peers (extra: `bench`).",
         epilog="Takes about 20 minutes; run it on an otherwise idle machine.",
     )
     sizes = parser.add_mutually_exclusive_group()

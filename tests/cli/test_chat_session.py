@@ -153,7 +153,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(start: Start, server
 
 
 @pytest.mark.long
-def test_a_second_ctrl_c_leaves_after_a_retry(start: Start, server: Emulator) -> None:
+def test_second_ctrl_c_leaves_after_a_retry(start: Start, server: Emulator) -> None:
     server.reply("first", Answer(" again one", hold_after=1))
     with start() as chat:
         chat.line("Ask")
@@ -173,7 +173,7 @@ def test_a_second_ctrl_c_leaves_after_a_retry(start: Start, server: Emulator) ->
 
 
 @pytest.mark.slow
-def test_a_second_ctrl_c_leaves_while_the_stop_is_sent(start: Start, server: Emulator) -> None:
+def test_second_ctrl_c_leaves_while_the_stop_is_sent(start: Start, server: Emulator) -> None:
     server.reply(Answer(" one two three", hold_after=2))
     server.fault("stop", Fault(hang=True))
     with start() as chat:
@@ -292,7 +292,7 @@ def test_rendering_does_not_depend_on_token_boundaries(start: Start, server: Emu
     )  # at most two blank ones in a row
 
 
-def test_raw_is_not_rendered(terminal: InTerminal, server: Emulator) -> None:
+def test_raw_output_is_not_rendered(terminal: InTerminal, server: Emulator) -> None:
     server.reply("A **bold**\x1b]0;title\x07 word")
     assert terminal("Show", "--raw") == 0
     assert terminal.raw == "A **bold**]0;title word\n"

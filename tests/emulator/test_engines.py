@@ -82,7 +82,7 @@ def test_rote_is_the_default_engine() -> None:
         "x:y",
     ],
 )
-def test_an_invalid_engine_name_is_rejected(spec: str) -> None:
+def test_invalid_engine_name_is_rejected(spec: str) -> None:
     with pytest.raises(EngineError, match=r"engine|URL"):
         Emulator(engine=spec)
 

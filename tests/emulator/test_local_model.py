@@ -221,7 +221,7 @@ def test_same_seed_repeats_the_answer(server: Emulator) -> None:
     assert ids(None) != ids(None)
 
 
-def test_text_is_the_tokens_joined(server: Emulator, reference: Reference) -> None:
+def test_text_equals_the_joined_tokens(server: Emulator, reference: Reference) -> None:
     """Multi-token characters arrive whole; the end token is not part of the text."""
     with H2oClient(server.url, retries=0) as client:
         for seed in range(8):

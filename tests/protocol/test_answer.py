@@ -271,7 +271,7 @@ def test_stream_without_a_final_event_is_incomplete() -> None:
         assert outcome.error is None
 
 
-def test_nothing_is_read_after_an_error() -> None:
+def test_input_after_an_error_is_ignored() -> None:
     parser = AnswerParser()
     assert [t.text for t in parser.feed(event("x") + b"data:rubbish\n" + event("y"))] == ["x"]
     assert isinstance(parser.error, ProtocolError)

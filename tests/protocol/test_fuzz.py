@@ -114,7 +114,7 @@ def test_cookie_of_a_parent_domain_is_not_the_session() -> None:
 
 
 @given(st.binary(max_size=40), st.binary(max_size=40))
-def test_cuts_lose_nothing(head: bytes, content: bytes) -> None:
+def test_cut_pieces_join_to_the_input(head: bytes, content: bytes) -> None:
     assert b"".join(Tape(head).cuts(content)) == content
 
 

@@ -144,13 +144,13 @@ def test_root_is_read() -> None:
     )
 
 
-def test_root_without_session() -> None:
+def test_root_without_a_session_is_read() -> None:
     root = read_root(body("13_data_json", "GET /__data.json, no cookie"))
     assert root.conversations == ()
     assert root.settings.terms_accepted_at is None
 
 
-def test_root_with_a_skipped_page() -> None:
+def test_root_with_a_skipped_page_is_read() -> None:
     root = read_root(body("13_data_json", "GET /__data.json?x-sveltekit-invalidated=10"))
     assert len(root.models) == 2
 
@@ -190,12 +190,12 @@ def test_conversation_is_read() -> None:
     )
 
 
-def test_conversation_without_messages() -> None:
+def test_conversation_without_messages_is_read() -> None:
     found = read_conversation(body("13_data_json", "empty conversation"))
     assert found == StoredConversation(title="Untitled 2", model=FALCON_7B, messages=())
 
 
-def test_conversation_of_a_removed_model() -> None:
+def test_conversation_of_a_removed_model_is_read() -> None:
     found = read_conversation(body("25_removed_model", "GET conversation __data.json"))
     assert found.model == "gone/model"
 

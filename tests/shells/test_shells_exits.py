@@ -523,7 +523,7 @@ def played() -> list[Any]:
 
 
 @pytest.mark.parametrize(("case", "backend", "dialect"), played())
-async def test_an_exit(
+async def test_exit_leaves_nothing(
     api: Api,
     server: Emulator,
     case: Case,

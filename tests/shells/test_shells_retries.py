@@ -280,7 +280,7 @@ async def test_permanent_error_is_not_retried(
 
 
 @pytest.mark.slow
-async def test_retry_after_in_seconds(api: Api, server: Emulator) -> None:
+async def test_retry_after_in_seconds_is_waited_for(api: Api, server: Emulator) -> None:
     told = Told()
     server.fault("create", Fault(503, headers={"Retry-After": "1"}))
     server.fault("message", Fault(503))
@@ -292,7 +292,7 @@ async def test_retry_after_in_seconds(api: Api, server: Emulator) -> None:
     assert (first.delay, second.delay < 0.01) == (1, True)
 
 
-async def test_retry_after_as_a_date(api: Api, server: Emulator) -> None:
+async def test_retry_after_as_a_date_is_waited_for(api: Api, server: Emulator) -> None:
     """The date is compared with the server's clock, not ours."""
     told = Told(waits=False)
     dates = {

@@ -233,7 +233,7 @@ async def test_chat_over_tls(api: Api, secure: Hostile) -> None:
 
 
 @pytest.mark.usefixtures("trusted")
-async def test_stop_over_tls(api: Api, secure: Hostile) -> None:
+async def test_stop_works_over_tls(api: Api, secure: Hostile) -> None:
     tokens = [event(f" {number}") for number in range(5)]
     secure.on("message", Play([chunked(*tokens, end=b""), 5.0]))
     async with api.client(secure.url) as client, client.stream("Hi") as stream:
