@@ -61,7 +61,7 @@ def test_generated_sync_code_is_up_to_date() -> None:
     ("name", "old", "new"),
     [
         ("_async/stream.py", "return texts.popleft()", "return texts.pop()"),
-        ("_async/stream.py", "Return the text of the next token", "Return the text"),
+        ("_async/stream.py", "Return the text of the next visible token", "Return the text"),
         ("_async/player.py", "# the limit of a read that httpx watches over", "# a limit"),
         ("_sync/client.py", '"""The client:', '"""A client:'),
     ],
