@@ -57,7 +57,9 @@ def test_conversations_are_listed(command: Command, kept: list[str]) -> None:
     assert {item["id"] for item in json.loads(command.out)} == {*kept}
 
 
-def test_changed_server_dialect_fails_only_one_command(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_server_dialect_fails_only_one_command(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The saved dialect is wrong, and is forgotten after one failure."""
     with Emulator(dialect="chat-ui-2025") as server:
         monkeypatch.setenv("H2O_CHAT_URL", server.url)
