@@ -6,6 +6,7 @@ The waiting functions block: a scenario calls them through `api.wait()`.
 import contextlib
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +32,15 @@ def eventually(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < until, "the condition did not become true"
         time.sleep(0.001)
+
+
+INTERRUPTED_PYTHON = (
+    sys.executable,
+    "-Werror",
+    # Ctrl-C between two steps of httpcore's generator leaves it to trio, which reports that.
+    "-Wignore:Async generator 'httpcore",
+)
+"""A Python to press Ctrl-C in, where warnings are errors."""
 
 
 def press_ctrl_c(process: subprocess.Popen[str]) -> tuple[str, str]:

@@ -24,7 +24,7 @@ from typing import Any, Self
 import anyio
 import httpx
 import pytest
-from asked import press_ctrl_c, requested
+from asked import INTERRUPTED_PYTHON, press_ctrl_c, requested
 from backends import ASYNC, BACKENDS, PATIENCE, Api, endless
 from open_responses import OpenResponses
 
@@ -248,7 +248,7 @@ def is_interrupted(at: str) -> "Play":
         arguments = [scene.server.url, scene.form, "keep" if scene.keep else "", backend]
         script = SCRIPTS["sync" if backend == "sync" else "async"]
         with subprocess.Popen(  # noqa: ASYNC220 -- the child is waited for in another thread
-            [sys.executable, "-W", "error", "-c", script, *arguments],
+            [*INTERRUPTED_PYTHON, "-c", script, *arguments],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

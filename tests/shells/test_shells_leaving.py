@@ -19,7 +19,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from asked import eventually, kinds, no_connection, press_ctrl_c, requested
+from asked import INTERRUPTED_PYTHON, eventually, kinds, no_connection, press_ctrl_c, requested
 from backends import ONCE, PATIENCE, Api, Background, endless, only
 
 from h2o_client import (
@@ -744,9 +744,7 @@ def test_ctrl_c_in_a_separate_process_leaves_nothing(
     server.reply(endless(" One"))
     script = tmp_path / "script.py"
     script.write_text(CHILD["sync" if backend == "sync" else "async"])
-    # Ctrl-C between two steps of httpcore's generator leaves it to trio, which reports that.
-    warnings = ["-W", "error", "-W", "ignore:Async generator 'httpcore"]
-    command = [sys.executable, *warnings, str(script), server.url, backend]
+    command = [*INTERRUPTED_PYTHON, str(script), server.url, backend]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
