@@ -115,6 +115,7 @@ class Turn:
         fate: the state of the turn on the server.
         asked: whether the message may have reached the server.
         told_at: the clock's time when the server was told to stop generating, or None.
+        told_early: whether that stop may have arrived before the message.
         web_search_id: the id of the web search to base the answer on, or "".
         web_search: the entries of that search.
     """
@@ -157,6 +158,7 @@ class Turn:
         self._recovered = False
         self._ended = False  # the server has ended the response
         self.told_at: float | None = None
+        self.told_early = False
         self._telling = False  # the stop request is in progress
         self._absent_since: float | None = None  # when a poll first showed that it is not stored
         self._begun_stream = False  # the headers of the answer have arrived
@@ -265,6 +267,7 @@ class Turn:
             # The fate changes only after the server's answer: another thread's stop could arrive
             # after the deletion that follows here, and not take effect. Stopping twice is harmless.
             self.told_at, self._telling = self._exchange.ambient.clock(), True
+            self.told_early |= not self._begun_stream
             self._parser.mute()  # the server may truncate the answer to the part that was seen
             where, seen = self._conversation, self.text
             stop = self._exchange.dialect.stop(where, self.response_id, seen)

@@ -156,7 +156,7 @@ class Turns(Lock):
             if turn.is_absent(stored) if answer is None else answer.over:
                 turn.fate = Fate.DONE  # from now on, the server would keep a stop
                 stopped = answer is not None and answer.stage is Stage.STOPPED
-                if turn.told_at is not None and not stopped:
+                if turn.told_at is not None and (turn.told_early or not stopped):
                     kept_until = max(self._ended_at, turn.told_at) + _STOP_KEPT
                     left = max(0.0, kept_until - clock())
                     if until.at_most(left) < left:

@@ -393,6 +393,21 @@ def test_late_stop_does_not_end_the_next_answer() -> None:
     assert [message.content for message in talk.messages][:2] == ["Hi", " a b"]
 
 
+def test_stop_that_overtakes_its_message_does_not_end_the_next_answer() -> None:
+    world = TreeWorld()
+    talk = talk_of(world)
+    op = operation(world, talk, "Hi")
+    reading = Player(world).drive(op.run())
+    while next(reading) != "send message":
+        pass
+    Player(world).play(op.stop())
+    list(reading)
+    assert world.killed == 1  # the message itself
+    assert send(world, talk, "Next").text == " Hello"
+    assert world.killed == 1
+    assert sum(world.slept) == pytest.approx(5.5, abs=0.1)
+
+
 def test_concurrent_stops_notify_the_server_once() -> None:
     world = TreeWorld(answers=[said(" a", " b")], takes=9.0)
     talk = talk_of(world)

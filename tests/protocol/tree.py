@@ -214,7 +214,7 @@ class TreeWorld(World):
             answer["generationId"] = fields["generationId"]
         tree.messages.append(answer)
         events = next(self._answers, HELLO)
-        if self._kept_stop.pop(tree.id, -1.0) >= self.now:
+        if self._kept_stop.get(tree.id, -1.0) >= self.now:
             self.killed += 1
             events = said(" Hel", interrupted=True)
         run = Run(answer, events, self.now + self.takes)
