@@ -344,7 +344,7 @@ class Exchange:
             ProtocolError: the answer is compressed although the request forbids it: it could
                 decompress to more than any limit. Of an error's answer, only the body is ignored.
         """
-        call.deadline.check()
+        deadline.check()
         connect = call.deadline.or_earlier(self.configuration.timeouts.connect, "connect")
         head: Head = yield Send(request, deadline, connect)
         try:

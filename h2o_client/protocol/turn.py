@@ -164,7 +164,8 @@ class Turn:
         self._begun_stream = False  # the headers of the answer have arrived
         self._revised = False
         self._searched = False  # it was polled for until the time limit for that
-        self._begun: float | None = None
+        self._begun = 0.0
+        self._first_token: Deadline | None = None  # of the last attempt
         self.fate = Fate.UNSENT
         self.asked = False
 
@@ -236,10 +237,9 @@ class Turn:
         """
         self._conversation = conversation
         try:
+            attempt = partial(self._attempt, call)
             if not self._stopping:
-                yield from self._exchange.repeat(
-                    partial(self._attempt, call), call, self._may_ask_again
-                )
+                yield from self._exchange.repeat(attempt, call, self._may_ask_again)
         except TransportError:
             if not self._stopping:  # otherwise stop() has woken this flow
                 raise
@@ -269,8 +269,7 @@ class Turn:
             self.told_at, self._telling = self._exchange.ambient.clock(), True
             self.told_early |= not self._begun_stream
             self._parser.mute()  # the server may truncate the answer to the part that was seen
-            where, seen = self._conversation, self.text
-            stop = self._exchange.dialect.stop(where, self.response_id, seen)
+            stop = self._exchange.dialect.stop(self._conversation, self.response_id, self.text)
             try:
                 with contextlib.suppress(NotFoundError):  # nothing is left to stop
                     yield from self._exchange.attempt(stop, deadline, deadline)
@@ -324,9 +323,8 @@ class Turn:
         """Send the message and read the stream of its answer."""
         exchange = self._exchange
         limits = exchange.configuration.timeouts
-        if self._begun is None:
-            self._begun = exchange.ambient.clock()
-        deadline = call.deadline.or_earlier(limits.first_token, "first_token")
+        self._begun = self._begun or exchange.ambient.clock()
+        deadline = self._first_token = call.deadline.or_earlier(limits.first_token, "first_token")
         request = exchange.dialect.message(self._conversation, self.outgoing())
         self.fate = Fate.RUNNING
         self.asked = True
@@ -423,33 +421,35 @@ class Turn:
 
     def _find_rest(self, error: H2oError, call: Call) -> Flow[bool]:
         """Give the caller the missing part of the answer; return whether it was found."""
-        recovery = self._exchange.configuration.timeouts.recovery
+        exchange, where = self._exchange, self._conversation
+        recovery = exchange.configuration.timeouts.recovery
         patience = self._patience(error)
-        self._exchange.ambient.wait(
+        exchange.ambient.wait(
             f"the connection was lost: looking for the stored answer, for at most {patience:.0f} s"
         )
-        until = self._exchange.deadline(patience, "recovery")
+        until = exchange.deadline(patience, "recovery")
         shown: StoredConversation | None = None
         delay = _FIRST_POLL
         while not self._stopping:
             before = len(self._text)
             if patience and (yield from self._reattach(call)):
-                self._exchange.ambient.note("the connection was lost; the stream was reattached")
+                exchange.ambient.note("the connection was lost; the stream was reattached")
                 return True
             if len(self._text) > before:
-                until, delay = self._exchange.deadline(recovery, "recovery"), _FIRST_POLL
+                until, delay = exchange.deadline(recovery, "recovery"), _FIRST_POLL
             try:
-                stored = yield from conversations.poll(
-                    self._exchange, self._conversation, call.deadline
-                )
+                stored = yield from conversations.poll(exchange, where, call.deadline)
             except NotFoundError:
                 raise error from None  # neither recovery nor a retry is possible
             if (found := (yield from self._take_stored(stored))) is not None:
                 return found
             if stored is not None:
                 if shown is not None and stored != shown and until.at_most(recovery) < recovery:
-                    until = self._exchange.deadline(recovery, "recovery")
+                    until = exchange.deadline(recovery, "recovery")
                 shown = stored
+            running = self.find(stored)
+            if until.expired() and running and not (self._text or running.message.content):
+                until = self._first_token or until
             if call.deadline.expired():
                 late = call.deadline.exceeded()
                 late.partial = self.text
@@ -468,8 +468,7 @@ class Turn:
         recovery = self._exchange.configuration.timeouts.recovery
         if self._ended:
             return min(recovery, _ENDED)
-        now = self._exchange.ambient.clock()
-        return recovery + now - (now if self._begun is None else self._begun)
+        return recovery + self._exchange.ambient.clock() - self._begun
 
     def _take_stored(self, stored: StoredConversation | None) -> Flow[bool | None]:
         """Give the caller the missing part; return whether the answer is whole, None if unknown."""
@@ -526,7 +525,8 @@ class Turn:
         request = exchange.dialect.reattach(self._conversation, self.response_id)
         if request is None:
             return False
-        silence = call.deadline.or_earlier(exchange.configuration.timeouts.idle, "idle")
+        first = None if self._text else self._first_token
+        silence = first or call.deadline.or_earlier(exchange.configuration.timeouts.idle, "idle")
         try:
             head = yield from exchange.send(request, silence, call)
             if head.status != 200:
@@ -534,7 +534,8 @@ class Turn:
                 if head.status == 404 and not body.startswith(b"{"):
                     exchange.dialect.cannot_reattach()
                 return False
-            yield from self._read_stream(exchange.dialect.reattached_parser(self._text), call)
+            parser = exchange.dialect.reattached_parser(self._text)
+            yield from self._read_stream(parser, call, first)
         except H2oError as error:
             self._ended = False
             lost = isinstance(error, IncompleteStreamError | TransportError)

@@ -1,6 +1,7 @@
 """Chats and conversations with a simulated 2025 server."""
 
 import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -253,6 +254,36 @@ def test_reattached_stream_has_the_same_idle_timeout() -> None:
     assert (error.limit, error.partial) == ("idle", " Hel")
     assert world.elapsed == pytest.approx(5.0, abs=0.5)
     assert world.operations.count("reattach") == 1
+
+
+@pytest.mark.parametrize("main", [True, False], ids=["main", "0.10"])
+def test_first_token_timeout_applies_after_an_early_disconnect(main: bool) -> None:
+    limits = Timeouts(first_token=20.0, idle=1.0, recovery=1.0)
+    world = TreeWorld(main=main, takes=15.0, timeouts=limits)
+    world.script["message"] = iter([streamed(HELLO[:1], cut())])
+    assert world.play(chat_of(world).run()).text == " Hello"
+    assert world.elapsed == pytest.approx(15.0, abs=2.0)
+    assert len(world.sent) == 1
+
+
+@pytest.mark.parametrize(
+    ("main", "reattach", "error"),
+    [
+        (True, [], TransportTimeoutError),
+        (True, itertools.repeat(lost()), TransportTimeoutError),
+        (False, [], IncompleteStreamError),
+    ],
+    ids=["reattached", "polled", "0.10"],
+)
+def test_first_token_timeout_ends_the_wait_after_an_early_disconnect(
+    main: bool, reattach: Iterable[Answer], error: type[H2oError]
+) -> None:
+    limits = Timeouts(first_token=20.0, idle=1.0, recovery=1.0)
+    world = TreeWorld(main=main, takes=1000.0, timeouts=limits)
+    world.script["message"] = iter([streamed(HELLO[:1], cut())])
+    world.script["reattach"] = iter(reattach)
+    assert isinstance(fail(world, chat_of(world).run()), error)
+    assert world.elapsed == pytest.approx(20.0, abs=0.5)
 
 
 def test_answer_is_recovered_from_the_history_without_reattaching() -> None:
