@@ -514,6 +514,20 @@ def test_message_is_not_sent_while_the_answer_above_is_generated() -> None:
     assert world.sent[1]["id"] == "a2"
 
 
+def test_answer_marked_as_interrupted_does_not_block_the_conversation() -> None:
+    """The server was restarted, and marks the answer about 90 seconds later."""
+    world = TreeWorld(takes=10**6, timeouts=Timeouts(first_token=20.0, recovery=1.0))
+    talk = talk_of(world)
+    world.script["message"] = iter([streamed(HELLO[:2], cut())])
+    world.script["reattach"] = itertools.repeat(lost())
+    assert isinstance(fail(world, operation(world, talk, "One").run()), IncompleteStreamError)
+    world.trees[talk.id or ""].messages[-1]["interrupted"] = True
+    world.takes, now = 0.0, world.now
+    assert send(world, talk, "Two").text == " Hello"
+    assert world.sent[1]["id"] == "a2"
+    assert world.now == now
+
+
 def other_client(world: TreeWorld, talk: ConversationCore, takes: float) -> None:
     """Let an unrelated client send a message whose answer takes this long."""
     world.takes = takes

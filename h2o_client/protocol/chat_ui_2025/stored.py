@@ -205,10 +205,12 @@ def _stage(fields: Fields) -> tuple[Stage, bool]:
     updates = [update for update in fields.get("updates") or () if is_dict(update)]
     statuses = {update.get("status") for update in updates if update.get("type") == "status"}
     finals = [update for update in updates if update.get("type") == "finalAnswer"]
-    over = bool(statuses & {"error", "finished"})
+    interrupted = fields.get("interrupted") is True
+    # A server that restarts marks the answers that it did not finish as interrupted.
+    over = bool(statuses & {"error", "finished"}) or (interrupted and not finals)
     if "error" in statuses:
         return Stage.FAILED, over
-    if fields.get("interrupted") is True or any(final.get("interrupted") for final in finals):
+    if interrupted or any(final.get("interrupted") for final in finals):
         return Stage.STOPPED, over
     if finals:
         return Stage.WHOLE, over
