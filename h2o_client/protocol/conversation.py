@@ -10,7 +10,7 @@ turn is known: `Turns` ensures both.
 
 # 07_two_turns_and_retry: the server keeps the history.
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -107,6 +107,10 @@ class ConversationCore:
     def stoppable(self) -> bool:
         """Whether a stop takes effect: a second one within about a minute does not."""
         return self._turns.stoppable(self._exchange.ambient.clock())
+
+    def message_ids(self, stored: StoredConversation) -> Mapping[str, str]:
+        """Return the ids of the answers in a tree, by the ids of their generations."""
+        return self._turns.message_ids(self._exchange, stored)
 
     def begin(self) -> None:
         """Begin a turn.
@@ -308,8 +312,9 @@ class ConversationCore:
         number = message_id
         if self._exchange.dialect.has_tree and self.id is not None:
             # A reply only has the id of its generation.
-            stored = conversations.stored(self._exchange, self.id, self._exchange.call())
-            number = (yield from self.explained(stored)).message_id(message_id)
+            reading = conversations.stored(self._exchange, self.id, self._exchange.call())
+            stored = yield from self.explained(reading)
+            number = stored.message_id(message_id, self.message_ids(stored))
         return (yield from self._about(lambda where: self._exchange.dialect.prompt(where, number)))
 
     def delete(self) -> Flow[None]:

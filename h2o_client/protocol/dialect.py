@@ -204,10 +204,15 @@ class StoredConversation(NamedTuple):
             last = message.parent
         return tuple(message for message in reversed(found) if message.role != "system")
 
-    def message_id(self, given: str) -> str:
-        """Return the id of a message, given that id or the id of its generation."""
+    def message_id(self, given: str, known: Mapping[str, str]) -> str:
+        """Return the id of a message, given that id or the id of its generation.
+
+        Args:
+            given: the id.
+            known: ids of messages by the ids of generations that the server does not store.
+        """
         ids = {answer.generation: answer.message.id for answer in self.answers}
-        return ids.get(given) or given
+        return known.get(given) or ids.get(given) or given
 
 
 class Created(NamedTuple):

@@ -133,7 +133,12 @@ class MessageOperation:
         if turn is None:  # stopped before the prompt was known
             return (yield from self._stopped(call))
         conversation = self._conversation
-        return (yield from conversation.explained(turn.run(conversation.id or "", call)))
+        try:
+            return (yield from conversation.explained(turn.run(conversation.id or "", call)))
+        except ValueError:
+            if not turn.asked:
+                self._turn = None  # the parent is wrong, so the message must not be retried
+            raise
 
     def _stopped(self, call: Call) -> Flow[Reply]:
         """Return the reply to a message that was stopped before it was sent."""
@@ -207,6 +212,7 @@ class MessageOperation:
                 chosen=self._parent,
                 again=self._prompt is None,
                 stored=stored,
+                message_ids=self._conversation.message_ids,
             ),
             files=self._files,
         )

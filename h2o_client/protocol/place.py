@@ -1,6 +1,6 @@
 """The place of a message in a conversation that the server keeps as a tree."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from h2o_client.errors import ConversationBusyError
 from h2o_client.protocol import conversations
@@ -29,6 +29,8 @@ class Place:
             None for the newest.
         again: whether this is a retry of a message that the server may have.
         stored: the stored conversation, if it was just read.
+        message_ids: returns the ids of the answers in it, by the ids of their generations, as far
+            as the server does not store these.
 
     Attributes:
         chosen: the caller's choice.
@@ -45,11 +47,13 @@ class Place:
         chosen: str | None = None,
         again: bool = False,
         stored: StoredConversation | None = None,
+        message_ids: Callable[[StoredConversation], Mapping[str, str]] = lambda _: {},
     ) -> None:
         self.chosen = chosen
         self.parent = None if chosen is not None else tip
         self._again = again
         self._stored = stored
+        self._message_ids = message_ids
         self.beside = False
         self.known: frozenset[str] = frozenset()
         self.branch: tuple[Message, ...] | None = None
@@ -97,6 +101,7 @@ class Place:
         self._follow(stored, prompt)
 
     def _follow(self, stored: StoredConversation, prompt: str) -> None:
+        message_ids = self._message_ids(stored)
         self.branch = stored.messages
         self.known = frozenset(message.id for message in stored.tree if message.id is not None)
         if self._again:
@@ -111,7 +116,7 @@ class Place:
         if self.chosen is None or self.beside:
             self.parent = stored.tip
             return
-        self.parent = stored.message_id(self.chosen)
+        self.parent = stored.message_id(self.chosen, message_ids)
         if self.parent not in self.known and self.parent != stored.root:
             raise ValueError(f"this conversation does not contain the parent {self.chosen!r}")
         self.branch = stored.branch(self.parent)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from h2o_client.errors import ConversationBusyError
 from h2o_client.protocol import conversations
 from h2o_client.protocol.deadline import Deadline
-from h2o_client.protocol.dialect import Stage, StoredConversation
+from h2o_client.protocol.dialect import Outgoing, Stage, StoredConversation
 from h2o_client.protocol.effects import Flow, Lock, Sleep
 from h2o_client.protocol.exchange import Exchange
 from h2o_client.protocol.retries import Call
@@ -53,12 +53,14 @@ class Turns(Lock):
         tip: in a tree, the id of the message that the next one follows, if known.
     """
 
-    __slots__ = ("_ended_at", "_stopped_at", "tip", "unconfirmed")
+    __slots__ = ("_ended_at", "_ids", "_last", "_stopped_at", "tip", "unconfirmed")
 
     def __init__(self) -> None:
         super().__init__()
         self.unconfirmed: Turn | None = None
         self.tip: str | None = None
+        self._last: Outgoing | None = None
+        self._ids: dict[str, str] = {}
         self._ended_at = 0.0
         self._stopped_at: float | None = None
 
@@ -70,10 +72,23 @@ class Turns(Lock):
     def note(self, turn: Turn, now: float) -> None:
         """Record that a turn has ended here; if it may still run, the server is told to stop it."""
         self.tip = None
+        self._last = turn.outgoing()._replace(files=())
         if turn.fate in (Fate.RUNNING, Fate.STOPPED):
             self._stopped_at = now
         if turn.stored_within > 0:
             self.unconfirmed, self._ended_at = turn, now
+
+    def message_ids(self, exchange: Exchange, stored: StoredConversation) -> dict[str, str]:
+        """Return the ids of the answers in a tree, by the ids of their generations.
+
+        chat-ui 0.10 does not store the latter. There, an answer can be identified only until the
+        next one exists, so this must be called whenever the tree is read before a message.
+        """
+        last = self._last
+        answer = None if last is None else exchange.dialect.find(stored, last)
+        if last is not None and answer is not None and answer.message.id is not None:
+            self._ids[last.response_id] = answer.message.id
+        return self._ids
 
     def wait_until_stored(
         self,

@@ -141,8 +141,9 @@ def test_retry_creates_a_sibling() -> None:
     assert [message.content for message in talk.messages] == ["One", " Hello"]
 
 
-def test_parent_starts_another_branch() -> None:
-    world = TreeWorld()
+@pytest.mark.parametrize("main", [True, False], ids=["main", "0.10"])
+def test_parent_starts_another_branch(main: bool) -> None:
+    world = TreeWorld(main=main)
     talk = talk_of(world)
     first = send(world, talk, "One")
     send(world, talk, "Two")
@@ -155,8 +156,31 @@ def test_parent_starts_another_branch() -> None:
         send(world, talk, "x", parent="nope")
 
 
-def test_prompt_of_a_reply_can_be_fetched() -> None:
-    world = TreeWorld({"prompt": says({"prompt": "[USER]", "model": "m", "parameters": {}})})
+@pytest.mark.parametrize("main", [True, False], ids=["main", "0.10"])
+def test_each_reply_can_be_a_parent(main: bool) -> None:
+    world = TreeWorld(main=main)
+    talk = talk_of(world)
+    prompts = ("One", None, "One", None)  # None: a sibling
+    replies = [send(world, talk, prompt) for prompt in prompts]
+    for reply in replies:
+        send(world, talk, "Next", parent=reply.response_id)
+    assert [each["id"] for each in world.sent[4:]] == ["a2", "a3", "a5", "a6"]
+
+
+def test_message_with_an_unknown_parent_is_not_retried() -> None:
+    world = TreeWorld()
+    talk = talk_of(world)
+    send(world, talk, "One")
+    with pytest.raises(ValueError, match="does not contain the parent"):
+        send(world, talk, "Two", parent="nope")
+    assert send(world, talk, None).text == " Hello"
+    assert (world.sent[1]["id"], world.sent[1]["is_retry"]) == ("a2", True)
+
+
+@pytest.mark.parametrize("main", [True, False], ids=["main", "0.10"])
+def test_prompt_of_a_reply_can_be_fetched(main: bool) -> None:
+    shown = says({"prompt": "[USER]", "model": "m", "parameters": {}})
+    world = TreeWorld({"prompt": shown}, main=main)
     talk = talk_of(world)
     reply = send(world, talk, "One")
     world.play(talk.prompt(reply.response_id))
