@@ -2,8 +2,9 @@
 """A plugin for Simon Willison's `llm`: `llm -m h2o-chat "…"`. It needs the extra `llm`.
 
 `h2o-chat` is the default model of the configured server (`H2O_CHAT_URL`, `H2O_CHAT_MODEL`,
-`H2O_CHAT_TOKEN`). `llm h2o-chat models` fetches the names of the server's models; from then on each
-is available as `h2o-chat/NAME`. Apart from that, the plugin contacts the server only for a prompt.
+`H2O_CHAT_TOKEN`, `H2O_CHAT_SESSION`). `llm h2o-chat models` fetches the names of the server's
+models; from then on each is available as `h2o-chat/NAME`. Apart from that, the plugin contacts the
+server only for a prompt.
 
 While its object exists, an `llm` conversation without a system prompt uses one conversation on the
 server, which is deleted afterwards. With a system prompt, and with the async models, every prompt

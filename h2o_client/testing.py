@@ -14,7 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from h2o_client.emulator import Emulator
 
-_OF_A_DEVELOPER = ("H2O_CHAT_MODEL", "H2O_CHAT_TOKEN")
+_OF_A_DEVELOPER = ("H2O_CHAT_MODEL", "H2O_CHAT_SESSION", "H2O_CHAT_TOKEN")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,8 +29,8 @@ def h2o_server(request: pytest.FixtureRequest) -> "Iterator[Emulator]":
     """A fresh local chat server that the test controls.
 
     `H2oClient()` and `AsyncH2oClient()` connect to it without arguments, in subprocesses too:
-    during the test `H2O_CHAT_URL` is its URL, `H2O_CHAT_MODEL` and `H2O_CHAT_TOKEN` are unset, and
-    requests to it bypass the environment's proxies.
+    during the test `H2O_CHAT_URL` is its URL, `H2O_CHAT_MODEL`, `H2O_CHAT_SESSION` and
+    `H2O_CHAT_TOKEN` are unset, and requests to it bypass the environment's proxies.
 
         h2o_server.reply(" Hello!", " Bye!")    # the next answers; by default a few stock phrases
         h2o_server.fail(status=429)             # the next message is rejected

@@ -54,7 +54,8 @@ def app() -> None:
     """Chat with H2O's chat service, or a self-hosted chat-ui server.
 
     $H2O_CHAT_URL sets the server (default: the hosted service) and $H2O_CHAT_MODEL the model.
-    $H2O_CHAT_TOKEN is sent as a bearer token.
+    $H2O_CHAT_TOKEN is sent as a bearer token; $H2O_CHAT_SESSION is a browser's session cookie, for
+    a server that requires a login.
     """
 
 

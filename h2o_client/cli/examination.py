@@ -30,7 +30,6 @@ from h2o_client import (
 from h2o_client.cli import probe
 from h2o_client.diagnosis import (
     NO_WEB_SERVER,
-    STATUS_ADVICE,
     Place,
     Proxy,
     connection_advice,
@@ -188,7 +187,7 @@ def _identify(client: H2oClient, requests: probe.Requests) -> Finding:
             if is_ours(requests.send("POST", "/settings", data=form)):
                 note = f", but it rejects the model {client.model}"
         if not (note or is_ours(answer)):
-            if answer.status_code in (200, 403, 500) and _is_newer(client):
+            if answer.status_code in (200, 302, 403, 500) and _is_newer(client, answer):
                 return Finding("ok", "protocol", "a chat-ui server (0.9.6 or later)")
             raise StepFailedError("protocol", *_kind(client.base_url, requests, answer))
     except httpx.HTTPError as error:
@@ -204,8 +203,12 @@ def _identify(client: H2oClient, requests: probe.Requests) -> Finding:
     return Finding("note" if note else "ok", "protocol", f"{kind}{note or ' (0.3 to 0.6)'}")
 
 
-def _is_newer(client: H2oClient) -> bool:
+def _is_newer(client: H2oClient, answer: httpx.Response) -> bool:
     """Return whether the client recognises a 2025 server.
+
+    Args:
+        client: the client.
+        answer: the answer to a request without the client's session.
 
     Raises:
         StepFailedError: the server has an unsupported version, or requires a login.
@@ -219,7 +222,9 @@ def _is_newer(client: H2oClient) -> bool:
         advice = "upgrade the server to 0.9.6 or later"
         raise StepFailedError("protocol", str(error), advice) from None
     except LoginRequiredError as error:
-        raise StepFailedError("protocol", str(error), STATUS_ADVICE[401]) from None
+        if answer.is_redirect:
+            return False  # its target says more
+        raise StepFailedError("protocol", str(error), "") from None
     except H2oError:
         return False
     return client.dialect == "chat-ui-2025"
@@ -242,8 +247,8 @@ def _kind(url: str, requests: probe.Requests, answer: httpx.Response) -> tuple[s
         target = urlsplit(location)
         place = f"{target.scheme}://{target.netloc}" if target.netloc else location
         return f"{said}, a redirect to {place}", (
-            "if that is the server's address, use it as the URL; if it is a login page, ask the "
-            "server's operator how programs can log in"
+            "if that is the server's address, use it as the URL; if it is a login page, log in "
+            "with a browser and set H2O_CHAT_SESSION to the value of the server's session cookie"
         )
     if status not in (401, 407) and is_openai(requests):
         return "an OpenAI-compatible server: it has /v1/models", (

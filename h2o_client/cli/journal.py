@@ -30,6 +30,8 @@ from typing import Any, NamedTuple, Self
 
 import click
 
+from h2o_client.cli.state import given_session
+
 _FORMAT = 2
 _SQLITE = b"SQLite format 3\0"
 _OLD = b'{"journal": '
@@ -113,7 +115,9 @@ class Journal:
         return str(found[0][0]) if found else None
 
     def note_session(self, session: str | None) -> None:
-        """Store the session if it is new; None if nothing is left in it."""
+        """Store the session if it is new and the batch's own; None if nothing is left in it."""
+        if given_session() is not None:
+            return  # the user's: only the batch's own session may be emptied
         if session is None:
             self._rows("DELETE FROM run WHERE name = 'session'")
         elif session != self.session:

@@ -32,6 +32,7 @@ from h2o_client import (
 )
 from h2o_client.cli.items import Item
 from h2o_client.cli.journal import Journal
+from h2o_client.cli.state import given_session
 
 ANSWER_WAIT = 120.0
 """Seconds, counted from sending a message, for which the next run waits for its answer."""
@@ -196,10 +197,13 @@ class _PromptStream:
 def delete_leftovers(client: H2oClient, journal: Journal) -> None:
     """Delete the conversations of the batch's session, unless an answer may still be in them.
 
-    Only the batch uses the session. A killed run can leave conversations that are not in the
-    journal: they were created, but nothing was sent in them yet. In a new run, this opens the
-    session, so that it can be recorded before it is used.
+    Only the batch uses the session, unless the environment sets it: then nothing is deleted here. A
+    killed run can leave conversations that are not in the journal: they were created, but nothing
+    was sent in them yet. In a new run, this opens the session, so that it can be recorded before it
+    is used.
     """
+    if given_session() is not None:
+        return
     kept = journal.conversations()
     with contextlib.suppress(H2oError):  # the next run tries again
         if not kept:

@@ -39,6 +39,7 @@ _INSTEAD = {
     "id": "-c ID",
     "model": "-m NAME",
     "proxy": "the environment's HTTPS_PROXY",
+    "session": "the environment's H2O_CHAT_SESSION",
     "system": "-s TEXT",
     "token": "the environment's H2O_CHAT_TOKEN",
     "verify": "the environment's SSL_CERT_FILE",

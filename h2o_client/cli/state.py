@@ -44,21 +44,27 @@ def directory() -> Path:
     return Path(root) / "h2o-client"
 
 
+def given_session() -> str | None:
+    """Return the session that the environment sets, or None."""
+    return os.environ.get("H2O_CHAT_SESSION", "").strip() or None
+
+
 def load(base_url: str) -> Saved:
-    """Return the saved state for a server.
+    """Return the saved state for a server; the environment's session replaces the saved one.
 
     Args:
         base_url: its base URL, without user and password.
     """
+    given = given_session()
     try:
         found: Any = json.loads(_file(base_url).read_bytes())
         session, conversation = found["session"], found["conversation"]
         dialect = found.get("dialect")
     except (OSError, ValueError, TypeError, LookupError, RecursionError):
-        return Saved()
+        return Saved(given)
     if not isinstance(session, str) or not isinstance(conversation, str | None):
-        return Saved()
-    return Saved(session, conversation, dialect if dialect in _DIALECTS else None)
+        return Saved(given)
+    return Saved(given or session, conversation, dialect if dialect in _DIALECTS else None)
 
 
 def find_conversation(base_url: str, number: str) -> str:

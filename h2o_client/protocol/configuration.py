@@ -11,7 +11,7 @@ from h2o_client.protocol.address import Address
 from h2o_client.protocol.payloads import check_flag, check_model, check_parameters
 from h2o_client.protocol.recognition import DIALECTS
 from h2o_client.protocol.retries import Retries, as_retries
-from h2o_client.protocol.session import check_cookie_name
+from h2o_client.protocol.session import check_cookie_name, parse_session
 from h2o_client.types import DEFAULT_BASE_URL, Timeouts
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -86,6 +86,8 @@ def configure(
     token = environ.get("H2O_CHAT_TOKEN", "").strip() or None
     if token is not None and not _HEADER_VALUE.fullmatch(token):
         raise ValueError("H2O_CHAT_TOKEN contains characters that are not allowed in a header")
+    if session is None and (session := environ.get("H2O_CHAT_SESSION", "").strip() or None):
+        parse_session(session, cookie_name, "H2O_CHAT_SESSION")
     return Configuration(
         address=Address.parse(base_url, named_by),
         model=None if model is None else check_model(model),

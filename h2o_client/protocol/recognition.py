@@ -62,7 +62,7 @@ def is_sign(error: H2oError, operation: str) -> bool:
     if not isinstance(error, StatusError) or isinstance(error, TermsNotAcceptedError):
         return False
     if isinstance(error, RedirectError):
-        return opening and error.status == 302 and error.base_url is None
+        return error.status == 302 and error.base_url is None  # to a login
     match error.status:
         case 400:
             return error.message == "Invalid request"  # an unknown model

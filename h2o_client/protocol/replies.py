@@ -45,8 +45,9 @@ _MODAL = "accept the welcome modal"
 OWN_LIMIT = "sending too many messages"
 LOGIN = (
     "this server requires a login: log in with a browser and pass the value of its session cookie, "
-    '"hf-chat" unless it was renamed (see `cookie_name`), as `session`'
+    '"hf-chat" unless it was renamed (see `cookie_name`), as `session` or in H2O_CHAT_SESSION'
 )  # chat-ui-main-2026-08/31_login
+_LOGGED_OUT = "have to be logged in"
 _OTHER_SITE = frozenset({200, 400, 404, 405, 407, 501})  # other servers' answers to `/settings`
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -137,6 +138,8 @@ def status_error(
             TermsNotAcceptedError,
             "the server does not know this session, or has forgotten it",
         )
+    elif status == 401 and _LOGGED_OUT in message:
+        found = (LoginRequiredError, LOGIN)
     elif kind == "overloaded":
         found = (OverloadedError, "the model server has too many requests: try again later")
     elif kind == "validation":

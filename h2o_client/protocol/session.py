@@ -212,12 +212,15 @@ class Session:
             self.name, self.value = uuid
 
 
-def parse_session(text: str, cookie_name: str | None = None) -> tuple[str, str]:
+def parse_session(
+    text: str, cookie_name: str | None = None, named_by: str = "session"
+) -> tuple[str, str]:
     """Return the cookie's name and value of a session given as text.
 
     Args:
         text: the cookie's value, or the text from `Session.export()`.
         cookie_name: the cookie's name, if known separately.
+        named_by: the argument or variable that it comes from.
 
     Raises:
         TypeError: the session is not a string.
@@ -232,7 +235,7 @@ def parse_session(text: str, cookie_name: str | None = None) -> tuple[str, str]:
         name, value = cookie_name or COOKIE_NAME, text
     if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value) or len(value) > _MAX_VALUE:
         raise ValueError(
-            "session is not valid: pass the value of client.session, or of the session's cookie"
+            f"{named_by} is not valid: pass the value of client.session, or of the session's cookie"
         )
     return name, value
 

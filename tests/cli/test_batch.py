@@ -503,6 +503,36 @@ def test_run_killed_before_the_last_deletion_deletes_it_later(run: Run, server: 
     assert server.conversations == []
 
 
+def test_session_of_the_environment_keeps_its_conversations(
+    run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("H2O_CHAT_SESSION", "my-own")
+    with H2oClient(server.url) as client:
+        mine = client.conversation(keep=True)
+        mine.send("keep me")
+    run.write("one")
+    assert run() == 0
+    assert run.texts() == ["one"]
+    assert run.session is None
+    run.write("one", "two")
+    monkeypatch.delenv("H2O_CHAT_SESSION")
+    assert run() == 0
+    assert [item.id for item in server.conversations] == [mine.id]
+
+
+def test_session_of_the_environment_replaces_the_journals(
+    run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with begin(run, server) as journal:
+        journal.note_session("expired")
+    run.write("one")
+    monkeypatch.setenv("H2O_CHAT_SESSION", "my-own")
+    assert run() == 0
+    cookies = {dict(request.headers)["cookie"] for request in server.requests}
+    assert cookies == {"hf-chat=my-own"}
+    assert run.session == "expired"
+
+
 def test_prompt_of_a_deleted_conversation_is_sent_again(run: Run, server: Emulator) -> None:
     run.write("one")
     with begin(run, server) as journal:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from command import Command, InTerminal, command_for, keep_two
 
+from h2o_client import H2oClient
 from h2o_client.cli import state
 from h2o_client.cli.operations import OPERATIONS
 from h2o_client.emulator import DEFAULT_MODELS, Emulator, Model
@@ -137,6 +138,24 @@ def test_unknown_conversation_is_a_one_line_error(command: Command, kept: list[s
     assert command.err.startswith("h2o-client: ")
     assert command.err.count("\n") == 1
     assert len(kept) == 2
+
+
+def test_session_of_the_environment_replaces_the_saved_one(
+    command: Command, kept: list[str], server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = state.load(server.url).session
+    assert session is not None
+    with H2oClient(server.url) as other, other.conversation(keep=True) as theirs:
+        theirs.send("theirs")
+        state.save(server.url, state.Saved(other.session, theirs.id))
+    monkeypatch.setenv("H2O_CHAT_SESSION", session)
+    assert command("conversations", "list", "--json") == 0
+    assert {item["id"] for item in json.loads(command.out)} == set(kept)
+    assert command("conversations", "show", kept[0], "--json") == 0
+    for folder in state.directory().iterdir():
+        folder.unlink()
+    assert command("conversations", "show", kept[0], "--json") == 0
+    assert session not in command.out + command.err
 
 
 @pytest.mark.usefixtures("command")

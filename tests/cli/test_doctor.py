@@ -306,6 +306,8 @@ def openai(
         (always(500, JSON), "returned 500", "log"),
         (always(302, {"Location": "https://login.example/x?next=1"}), "https://login.example",
          "login page"),
+        (always(302, {"Location": "https://login.example/x?next=1"}), "https://login.example",
+         "H2O_CHAT_SESSION"),
         (always(308, {"Location": "/elsewhere"}), "/elsewhere", "use it as the URL"),
     ],
 )  # fmt: skip
@@ -327,6 +329,28 @@ def test_2025_server_passes(doctor: Doctor) -> None:
         assert server.conversations == []
     assert doctor.found["protocol"] == ("ok", "a chat-ui server (0.9.6 or later)")
     assert doctor.found["answer"][0] == "ok"
+
+
+def test_login_needs_a_session(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Emulator(dialect="chat-ui-2025", login="s3cret") as server:
+        assert doctor(server.url) == 1
+        assert "H2O_CHAT_SESSION" in doctor.found["protocol"][1]
+        assert "→" not in doctor.out
+        assert "H2O_CHAT_TOKEN" not in doctor.out
+        monkeypatch.setenv("H2O_CHAT_SESSION", "s3cret")
+        assert doctor(server.url) == 0
+        assert server.conversations == []
+    assert "s3cret" not in doctor.out + doctor.err
+
+
+def test_session_passes_a_login_before_every_request(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("H2O_CHAT_SESSION", "s3cret")
+    with Emulator(dialect="chat-ui-2025", login="s3cret") as server:
+        redirect = Fault(302, headers={"location": "https://login.example/"}, body="")
+        server.fault("settings", redirect)  # the only request without the session
+        assert doctor(server.url) == 0
+        assert server.conversations == []
+    assert doctor.found["protocol"] == ("ok", "a chat-ui server (0.9.6 or later)")
 
 
 def test_server_with_a_wrong_scheme_is_reported(doctor: Doctor) -> None:

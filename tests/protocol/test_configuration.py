@@ -56,6 +56,25 @@ def test_token_is_stripped(around: str) -> None:
     assert ("Authorization", "Bearer hunter2") in request.headers
 
 
+def test_session_of_the_environment_is_resumed() -> None:
+    for environ, cookie in (
+        ({"H2O_CHAT_SESSION": " hunter2\n"}, "hf-chat=hunter2"),
+        ({"H2O_CHAT_SESSION": "name=hunter2"}, "name=hunter2"),
+    ):
+        exchange = exchange_of(environ=environ)
+        assert exchange.session.cookie == cookie
+        assert exchange.session.accepted
+        assert exchange.session.shared
+    assert exchange_of(session="own", environ=environ).session.cookie == "hf-chat=own"
+    assert not exchange_of(environ={"H2O_CHAT_SESSION": " "}).session.accepted
+
+
+def test_invalid_session_of_the_environment_is_not_shown() -> None:
+    with pytest.raises(ValueError, match="H2O_CHAT_SESSION is not valid") as caught:
+        exchange_of(environ={"H2O_CHAT_SESSION": "hunter2;"})
+    assert "hunter2" not in repr(caught.value)
+
+
 @pytest.mark.parametrize("token", [" ", "\n", "\t "])
 def test_blank_token_is_ignored(token: str) -> None:
     exchange = exchange_of(environ={"H2O_CHAT_TOKEN": token})

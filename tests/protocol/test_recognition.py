@@ -198,6 +198,38 @@ def test_required_login_is_an_error_with_advice(form: Answer, everything: bool) 
     assert world.operations == ["settings", "models"]
 
 
+@pytest.mark.parametrize("everything", [False, True])
+def test_expired_session_is_a_login_error(everything: bool) -> None:
+    world = unknown(session="expired", script={"create": Answer(302, (), PROVIDER)})
+    if everything:
+        world.script["models"] = iter([Answer(302, (), PROVIDER)])
+    with pytest.raises(LoginRequiredError, match="H2O_CHAT_SESSION"):
+        ask(world)
+    assert world.operations == ["create", "models"]
+
+
+@pytest.mark.parametrize("dialect", [None, "chat-ui-2025"])
+def test_rejected_action_is_a_login_error(dialect: str | None) -> None:
+    rejected = named("31_login", "message", MAIN)
+    assert rejected.status == 401
+    world = TreeWorld(
+        {"rename": Answer(401, (rejected.body,), rejected.headers)}, dialect=dialect, session="old"
+    )
+    core = new_conversation(world.exchange, model=None, keep=None, id="a" * 24, from_share=None)
+    with pytest.raises(LoginRequiredError, match="as `session`") as caught:
+        world.play(core.rename("x"))
+    assert "H2O_CHAT_TOKEN" not in str(caught.value)
+    assert caught.value.message == "You have to be logged in."
+    assert world.operations == ["rename"]
+
+
+def test_gate_that_requires_a_token_is_a_token_error() -> None:
+    world = TreeWorld({"create": says({"error": "no token"}, 401)}, session=None)
+    with pytest.raises(LoginRequiredError, match="H2O_CHAT_TOKEN") as caught:
+        ask(world)
+    assert caught.value.message == "no token"
+
+
 def test_required_login_is_an_error_with_an_explicit_dialect() -> None:
     redirect = named("31_login", "POST /conversation, accept */*", MAIN)
     world = TreeWorld({"create": Answer(302, (), redirect.headers)}, session=None)

@@ -41,7 +41,8 @@ class H2oClient(BaseClient):
             or else the service's default model, which on 2025 servers is the first in the list.
         session: a session to resume: the `session` of another client, or the value of the session's
             cookie in a browser, for a server that requires a login. Its settings are not changed,
-            unless `share_conversations` is False.
+            unless `share_conversations` is False. None for the environment's `H2O_CHAT_SESSION`, or
+            else a new session.
         share_conversations: whether the service may share conversations with the authors of the
             models. False opts out before the first message, on every version of the server.
         timeouts: time limits; a number is the longest wait for the server, in seconds.

@@ -55,8 +55,6 @@ def check(head: Head, body: bytes, request: Request) -> None:
         if error.base_url is not None:
             raise
         raise login_required(error.status) from None
-    except LoginRequiredError as error:
-        raise login_required(error.status) from None
     except RateLimitError as error:
         if error.message.startswith(_NO_ROOM):  # waiting does not help
             raise StatusError(
