@@ -316,15 +316,20 @@ def test_turning_sharing_off_keeps_other_settings() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("limit", ["create", "message"])
-def test_rate_limited_message_is_not_retried(limit: str) -> None:
-    words = "You have reached the maximum number of conversations. Delete some to continue."
-    if limit == "message":
-        words = "You are sending too many messages. Try again later."
+@pytest.mark.parametrize(
+    ("limit", "words", "wait"),
+    [
+        ("create", "You have reached the maximum number of conversations. Delete some…", None),
+        ("message", "You are sending too many messages. Try again later.", 61),
+        ("message", "This conversation has more than 4 messages. Start a new one to…", None),
+    ],
+)
+def test_exceeded_limit_is_not_retried(limit: str, words: str, wait: int | None) -> None:
     world = TreeWorld({limit: says({"message": words}, 429)}, session=None, retries=9)
     with pytest.raises(StatusError) as caught:
         ask(world)
     assert world.operations.count(limit) == 1
-    assert isinstance(caught.value, RateLimitError) == (limit == "message")
-    assert caught.value.retry_after == (61 if limit == "message" else None)
+    assert isinstance(caught.value, RateLimitError) == (wait is not None)
+    assert caught.value.retry_after == wait
+    assert words in str(caught.value)
     assert world.slept == []

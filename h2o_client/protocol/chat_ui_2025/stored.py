@@ -35,7 +35,7 @@ from h2o_client.types import Message
 T = TypeVar("T")
 # 30_rate_limit
 _WINDOW = 61.0  # seconds without any message until the next one is accepted
-_NO_ROOM = "You have reached the maximum number of conversations"
+_FULL = ("You have reached the maximum number of conversations", "This conversation has more than")
 
 
 def login_required(status: int) -> LoginRequiredError:
@@ -56,7 +56,7 @@ def check(head: Head, body: bytes, request: Request) -> None:
             raise
         raise login_required(error.status) from None
     except RateLimitError as error:
-        if error.message.startswith(_NO_ROOM):  # waiting does not help
+        if error.message.startswith(_FULL):  # waiting does not help
             raise StatusError(
                 f"{request.line}: the server answered 429: {error.message}",
                 status=429,
