@@ -10,7 +10,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from h2o_client.errors import H2oError, NotFoundError, StatusError, TransportTimeoutError
+from h2o_client.errors import (
+    H2oError,
+    ModelUnavailableError,
+    NotFoundError,
+    StatusError,
+    TransportTimeoutError,
+)
 from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.dialect import Created, Query, StoredConversation
 from h2o_client.protocol.effects import Flow, Head, Request, Sleep
@@ -92,9 +98,16 @@ def create(
         finally:
             session.creating.discard(made)
 
-    creation = exchange.query(build, call, failed=failed, finish=tracked)
+    default, renewed = exchange.model, False
     try:
-        return (yield from exchange.explain_model(model or exchange.model, creation, call))
+        while True:
+            creation = exchange.query(build, call, failed=failed, finish=tracked)
+            try:
+                return (yield from exchange.explain_model(model or default, creation, call))
+            except ModelUnavailableError:
+                if model is not None or renewed or exchange.model in (None, default):
+                    raise
+                default, renewed = exchange.model, True  # the server removed its first model
     except GeneratorExit:
         session.has_orphans = session.has_orphans or under_way
         raise

@@ -506,7 +506,11 @@ class Exchange:
     def explain_model(
         self, model: str | None, flow: Flow[T], call: Call, operation: str = ""
     ) -> Flow[T]:
-        """Run a flow; if it fails because the server does not know the model, say so."""
+        """Run a flow; if it fails because the server does not know the model, say so.
+
+        Raises:
+            ModelUnavailableError: the server does not know the model; `models` is up to date.
+        """
         try:
             return (yield from flow)
         except StatusError as error:
@@ -515,10 +519,10 @@ class Exchange:
                 raise
             try:
                 poll = self.poll(call.deadline)
-                models = yield from self.query(self.dialect.models, poll, reopen=False)
+                self.models = yield from self.query(self.dialect.models, poll, reopen=False)
             except H2oError:
                 raise error from None
-            names = [known.id for known in models]
+            names = [known.id for known in self.models]
             if model in names:
                 raise
             raise ModelUnavailableError(

@@ -73,6 +73,31 @@ def test_default_model_is_the_first_of_the_list() -> None:
     assert world.exchange.model == "first"
 
 
+def test_removed_default_model_is_replaced() -> None:
+    world = TreeWorld(session=None, model=None)
+    ask(world)
+    world.script["create"] = iter([says({"message": "Invalid request"}, 400)])
+    world.script["models"] = iter([says({"json": [{"id": "second", "name": "second"}]})])
+    before = len(world.requests)
+    assert world.play(chat_of(world).run()).model == "second"
+    assert world.operations[before:] == ["create", "models", "create", "message", "delete"]
+    assert [body["model"] for body in world.bodies("create")] == ["first", "first", "second"]
+
+
+@pytest.mark.parametrize("named", ["m", None])
+def test_unknown_model_is_not_replaced(named: str | None) -> None:
+    """Not for a model that the caller named, and not if the default has stayed."""
+    world = TreeWorld(session=None, model=named)
+    ask(world)
+    rejected = says({"message": "Invalid request"}, 400)
+    world.script["create"] = iter([rejected, rejected])
+    if named is not None:
+        world.script["models"] = iter([says({"json": [{"id": "second", "name": "second"}]})])
+    with pytest.raises(StatusError):
+        ask(world)
+    assert world.operations[-2:] == ["create", "models"]
+
+
 def test_resumed_session_is_detected_by_its_creation() -> None:
     """The main branch returns more than any server of 2023."""
     world = unknown(session="abc", model="m")

@@ -26,7 +26,7 @@ from h2o_client import (
     Timeouts,
     UnsupportedError,
 )
-from h2o_client.emulator import Answer, Emulator, Fault, Intervals, Model
+from h2o_client.emulator import DEFAULT_MODELS, Answer, Emulator, Fault, Intervals, Model
 
 QUICK = Intervals(keep_alive=0.01, journal=0.005, save=0.01)
 WORDS = [" a", " b", " c", " d"]
@@ -80,7 +80,7 @@ async def test_concurrent_calls_detect_the_server_once(api: Api, server: Emulato
     await api.settled()
 
 
-def test_pickled_client_knows_the_dialect() -> None:
+def test_pickled_client_knows_the_dialect_but_not_the_default_model() -> None:
     with emulator() as server:
         with H2oClient(server.url) as client:
             client.chat("Hi")
@@ -89,7 +89,12 @@ def test_pickled_client_knows_the_dialect() -> None:
         with copied:
             assert copied.dialect == NEW
             copied.chat("Hi")
-        assert kinds(server)[before:] == ["create", "message", "delete"]
+            assert kinds(server)[before:] == ["create", "message", "delete"]
+            server.fault("create", Fault(400, body='{"message": "Invalid request"}'))
+            other = DEFAULT_MODELS[1].name
+            models = json.dumps({"json": [{"id": other, "name": other}]})
+            server.fault("models", Fault(200, body=models))
+            assert copied.chat("Hi").model == copied.model == other
 
 
 async def test_dialect_can_be_given(api: Api, server: Emulator) -> None:

@@ -129,7 +129,7 @@ class AsyncH2oClient(AsyncBaseClient):
         await self.aclose()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the configuration and kind of server, and the session if it was passed in.
+        """Pickle configuration, kind of server and models, and the session if it was passed in.
 
         Raises:
             TypeError: the client uses the caller's `http_client`.
@@ -139,10 +139,12 @@ class AsyncH2oClient(AsyncBaseClient):
                 "a client with your own http_client cannot be pickled or copied: create one in "
                 "each process"
             )
-        known = {"dialect": self.dialect}
-        if self._exchange.models is not None:
-            known["model"] = self._exchange.model  # saves the copy a request
-        return rebuild, (type(self), {**self._arguments, **known})
+        arguments = {**self._arguments, "dialect": self.dialect}
+        return rebuild, (type(self), arguments), self._exchange.models
+
+    def __setstate__(self, models: "tuple[Model, ...]") -> None:
+        """Take the list of models from a pickle, which saves a request."""
+        self._exchange.models = models
 
     @property
     def base_url(self) -> str:
