@@ -21,6 +21,7 @@ from h2o_client.emulator.sveltekit import (
     HttpError,
     InternalError,
     fatal_error,
+    hook_error,
     origin_of,
 )
 from h2o_client.emulator.web import Answered, Request, Response, Stream
@@ -64,10 +65,13 @@ class Face(ABC):
     def refuse_stranger(self, request: Request) -> Response | None:
         """Reject a request without the token, if one is required."""
         token = self._config.token
-        # The message of chat-ui is from the server's source; no login was recorded.
         if token is not None and not _same(request.header("authorization"), f"Bearer {token}"):
-            return self.usual(request, 401)
+            return self.unauthorized(request)
         return None
+
+    def unauthorized(self, request: Request) -> Response:
+        """The answer to a request without the token."""
+        return self.usual(request, 401)
 
     def fault(self, request: Request, fault: Fault) -> Response:
         """The response of a scripted fault, by default with the real server's message."""
@@ -85,6 +89,10 @@ class Face(ABC):
 
 class SvelteKitFace(Face):
     """A face of chat-ui: a web application with pages and forms, based on SvelteKit."""
+
+    def unauthorized(self, request: Request) -> Response:
+        """The answer to a request without the token, as of a proxy in front of the server."""
+        return hook_error(request, 401, "A bearer token is required.")
 
     async def handle(self, request: Request) -> Answered:
         """Answer one request."""

@@ -128,6 +128,16 @@ async def test_login_is_required_and_a_browser_session_works(api: Api) -> None:
             assert (await client.chat("Hi")).text
 
 
+@pytest.mark.parametrize("options", [{}, {"dialect": NEW}])
+async def test_missing_token_is_a_token_error(api: Api, options: dict[str, Any]) -> None:
+    with emulator(token="s3cret") as server:
+        async with api.client(server.url, **ONCE, **options) as client:
+            with pytest.raises(LoginRequiredError, match="H2O_CHAT_TOKEN") as caught:
+                await client.chat("Hi")
+    assert "browser" not in str(caught.value)
+    assert caught.value.message == "A bearer token is required."
+
+
 async def test_renamed_cookie_is_detected(api: Api) -> None:
     with emulator(cookie_name="chat-session") as server:
         async with api.client(server.url) as client:
