@@ -196,6 +196,26 @@ def test_unsupported_file_is_dropped_silently() -> None:
     assert [chat[0]["content"] for chat in titled] == ["See", seen]
 
 
+def test_texts_of_each_type_are_put_before_the_message() -> None:
+    seen: list[str] = []
+
+    def answer(request: GenerationRequest) -> Answer:
+        seen.append(str(request.chat[-1]["content"]))
+        return Answer(" x")
+
+    kinds = ("text/plain", "application/json", "application/xml", "application/csv")
+    with emulator(engine=answer) as server:
+        peer = Peer(server)
+        peer.create()
+        files = [
+            (f"base64;{number}", kind, encoded(kind.encode())) for number, kind in enumerate(kinds)
+        ]
+        peer.say("Sum", None, *files)
+    (asked,) = (text for text in seen if text.endswith("\n\nSum"))
+    for kind in kinds:
+        assert f'type="{kind}">\n{kind}\n</document>' in asked
+
+
 @pytest.mark.slow
 def test_invalid_files_are_rejected(peer: Peer) -> None:
     text = "text/plain"

@@ -12,6 +12,7 @@ import base64
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any
 from uuid import uuid4
 
@@ -19,6 +20,7 @@ from h2o_client.emulator.prompt import JS_SPACE
 from h2o_client.emulator.store import Message, Model, Store
 
 Messages = tuple[Message, ...]
+_TEXT = ("text/*", "application/json", "application/xml", "application/csv")
 _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 
@@ -120,7 +122,7 @@ def _with_files(message: Message, model: Model, store: Store, conversation: str)
         if found is None:
             continue
         data, mime = found
-        if mime.startswith("text/"):
+        if any(fnmatchcase(mime, kind) for kind in _TEXT):
             name = f"{conversation}-{file['value']}"
             body = data.decode(errors="replace")
             text = f'<document name="{name}" type="{mime}">\n{body}\n</document>\n\n{text}'
