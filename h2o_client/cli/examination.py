@@ -46,6 +46,7 @@ from h2o_client.diagnosis import (
 _PROMPT = "Say hello in one short sentence."
 _LONGEST_ANSWER = 32  # tokens
 _EXPIRES_SOON = 14 * 86400
+_LOGGED_OUT = "You have to be logged in"
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
@@ -187,8 +188,10 @@ def _identify(client: H2oClient, requests: probe.Requests) -> Finding:
             if is_ours(requests.send("POST", "/settings", data=form)):
                 note = f", but it rejects the model {client.model}"
         if not (note or is_ours(answer)):
-            if answer.status_code in (200, 302, 403, 500) and _is_newer(client, answer):
-                return Finding("ok", "protocol", "a chat-ui server (0.9.6 or later)")
+            unclear = answer.status_code in (200, 302, 403, 500) or _LOGGED_OUT in answer.text
+            if unclear and _works(client, answer):
+                versions = "0.9.6 or later" if client.dialect == "chat-ui-2025" else "0.3 to 0.6"
+                return Finding("ok", "protocol", f"a chat-ui server ({versions})")
             raise StepFailedError("protocol", *_kind(client.base_url, requests, answer))
     except httpx.HTTPError as error:
         raise StepFailedError(
@@ -203,8 +206,8 @@ def _identify(client: H2oClient, requests: probe.Requests) -> Finding:
     return Finding("note" if note else "ok", "protocol", f"{kind}{note or ' (0.3 to 0.6)'}")
 
 
-def _is_newer(client: H2oClient, answer: httpx.Response) -> bool:
-    """Return whether the client recognises a 2025 server.
+def _works(client: H2oClient, answer: httpx.Response) -> bool:
+    """Return whether the client, which may have a session, recognises the server.
 
     Args:
         client: the client.
@@ -227,7 +230,7 @@ def _is_newer(client: H2oClient, answer: httpx.Response) -> bool:
         raise StepFailedError("protocol", str(error), "") from None
     except H2oError:
         return False
-    return client.dialect == "chat-ui-2025"
+    return True
 
 
 def is_ours(answer: httpx.Response) -> bool:

@@ -343,7 +343,23 @@ def test_login_needs_a_session(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) 
     assert "s3cret" not in doctor.out + doctor.err
 
 
-def test_session_passes_a_login_before_every_request(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_2023_server_needs_a_session(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("H2O_CHAT_SESSION", "s3cret")
+    with Emulator() as server:
+        server.fault("settings", Fault(401))
+        server.fault("create", Fault(401))
+        assert doctor(server.url) == 1
+        assert "H2O_CHAT_SESSION" in doctor.found["protocol"][1]
+        assert "→" not in doctor.out
+        server.fault("settings", Fault(401))  # to a request without the session
+        assert doctor(server.url) == 0
+        assert server.conversations == []
+    assert doctor.found["protocol"] == ("ok", "a chat-ui server (0.3 to 0.6)")
+
+
+def test_session_passes_a_login_before_every_request(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("H2O_CHAT_SESSION", "s3cret")
     with Emulator(dialect="chat-ui-2025", login="s3cret") as server:
         redirect = Fault(302, headers={"location": "https://login.example/"}, body="")

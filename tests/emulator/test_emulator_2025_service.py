@@ -196,7 +196,7 @@ def test_unsupported_file_is_dropped_silently() -> None:
     assert [chat[0]["content"] for chat in titled] == ["See", seen]
 
 
-def test_texts_of_each_type_are_put_before_the_message() -> None:
+def test_text_files_of_each_type_precede_the_message() -> None:
     seen: list[str] = []
 
     def answer(request: GenerationRequest) -> Answer:

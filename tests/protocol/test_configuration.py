@@ -222,12 +222,13 @@ def test_valid_headers_are_kept_unchanged() -> None:
     assert check_headers(headers) == headers
 
 
-def test_repr_shows_no_secrets() -> None:
+@pytest.mark.parametrize("session", ["hunter3", None])
+def test_repr_shows_no_secrets(session: str | None) -> None:
     exchange = exchange_of(
         base_url="https://user:hunter2@host",
-        session="hunter3",
+        session=session,
         headers={"X-Key": "hunter4"},
-        environ={"H2O_CHAT_TOKEN": "hunter5"},
+        environ={"H2O_CHAT_TOKEN": "hunter5", "H2O_CHAT_SESSION": "hunter6"},
     )
     for thing in (
         exchange,
