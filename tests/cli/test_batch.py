@@ -503,6 +503,7 @@ def test_run_killed_before_the_last_deletion_deletes_it_later(run: Run, server: 
     assert server.conversations == []
 
 
+@pytest.mark.slow
 def test_session_of_the_environment_keeps_its_conversations(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
