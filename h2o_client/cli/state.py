@@ -2,7 +2,8 @@
 
 A session gives access to its conversations, so only the user can read the files, and their contents
 are never shown. Each server has its own file, so that commands for different servers do not
-interfere. Files are replaced atomically, and unreadable ones are ignored.
+interfere. So has each session that `H2O_CHAT_SESSION` sets, which is not stored itself. Files
+are replaced atomically, and unreadable ones are ignored.
 """
 
 import contextlib
@@ -50,7 +51,7 @@ def given_session() -> str | None:
 
 
 def load(base_url: str) -> Saved:
-    """Return the saved state for a server; the environment's session replaces the saved one.
+    """Return the saved state for a server, with the session that the environment sets, if any.
 
     Args:
         base_url: its base URL, without user and password.
@@ -58,13 +59,13 @@ def load(base_url: str) -> Saved:
     given = given_session()
     try:
         found: Any = json.loads(_file(base_url).read_bytes())
-        session, conversation = found["session"], found["conversation"]
+        session, conversation = given or found["session"], found["conversation"]
         dialect = found.get("dialect")
     except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return Saved(given)
     if not isinstance(session, str) or not isinstance(conversation, str | None):
         return Saved(given)
-    return Saved(given or session, conversation, dialect if dialect in _DIALECTS else None)
+    return Saved(session, conversation, dialect if dialect in _DIALECTS else None)
 
 
 def find_conversation(base_url: str, number: str) -> str:
@@ -94,9 +95,10 @@ def save(base_url: str, saved: Saved) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.parent.chmod(0o700)
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=".new")  # has mode 0600
+    stored = saved if given_session() is None else replace(saved, session=None)
     try:
         with open(handle, "w", encoding="utf-8") as file:
-            json.dump({"server": base_url, **asdict(saved)}, file)
+            json.dump({"server": base_url, **asdict(stored)}, file)
         Path(name).replace(path)
     except BaseException:  # Ctrl-C too: an unfinished file holds the session
         with contextlib.suppress(OSError):
@@ -113,4 +115,6 @@ def forget_dialect(base_url: str) -> None:
 
 
 def _file(base_url: str) -> Path:
-    return directory() / f"{hashlib.sha256(base_url.encode()).hexdigest()[:32]}.json"
+    given = given_session()
+    key = base_url if given is None else f"{base_url}\n{given}"
+    return directory() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"

@@ -152,10 +152,13 @@ def test_session_of_the_environment_replaces_the_saved_one(
     assert command("conversations", "list", "--json") == 0
     assert {item["id"] for item in json.loads(command.out)} == set(kept)
     assert command("conversations", "show", kept[0], "--json") == 0
-    for folder in state.directory().iterdir():
-        folder.unlink()
-    assert command("conversations", "show", kept[0], "--json") == 0
+    state.save(server.url, state.Saved(session, kept[0], "chat-ui-2023"))
+    assert command("conversations", "show", "--json") == 0
     assert session not in command.out + command.err
+    for file in state.directory().iterdir():
+        assert session not in file.read_text()
+    monkeypatch.delenv("H2O_CHAT_SESSION")
+    assert state.load(server.url).conversation == theirs.id
 
 
 @pytest.mark.usefixtures("command")
