@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 _FIRST_PAUSE = 0.05  # seconds until a failed clean-up is retried; doubled each time
 _LONGEST_PAUSE = 0.5
+_UNREACHABLE = (
+    "a conversation may be left on the server: the response that contained its session was lost "
+    "(set `cookie_name` if the server has renamed its session cookie)"
+)
 
 
 def create(
@@ -80,7 +84,11 @@ def create(
                 exchange.use(NEW)
                 created = new().read(head, body, request)
             session.known.add(created.id)
+            cookie = session.cookie
             session.adopt(created.set_cookies)
+            if session.has_orphans and session.cookie != cookie:
+                session.has_orphans = False
+                exchange.ambient.warn(_UNREACHABLE)
             made(created.id)
             return created.tip
 
@@ -239,7 +247,9 @@ def _delete_orphans(exchange: Exchange, deadline: Deadline) -> Flow[bool]:
     infos = yield from listed(exchange, exchange.poll(deadline), reopen=False)
     if exchange.session.creating:
         return False
-    for info in infos:
-        if info.id not in exchange.session.known:
-            yield from delete_once(exchange, info.id, deadline)
+    orphans = [info.id for info in infos if info.id not in exchange.session.known]
+    if not (orphans or exchange.session.confirmed):
+        exchange.ambient.warn(_UNREACHABLE)
+    for orphan in orphans:
+        yield from delete_once(exchange, orphan, deadline)
     return True

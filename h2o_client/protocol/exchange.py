@@ -7,6 +7,7 @@ forgotten the session, which is then opened again, once.
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from h2o_client.errors import (
@@ -242,7 +243,8 @@ class Exchange:
             call: the call that this is part of.
             reopen: whether to open the session again if the server has forgotten it.
             finish: wraps an attempt that must finish once it was sent, even if the caller is
-                cancelled; the reader must store its result.
+                cancelled; the reader must store its result. While the session is not confirmed,
+                such attempts run one at a time.
             failed: called with the error of each failed attempt.
 
         Raises:
@@ -264,7 +266,28 @@ class Exchange:
                     failed(error)
                 raise
 
-        return self.repeat(attempt, call, is_transient, reopen=reopen)
+        once: Callable[[], Flow[T]] = attempt
+        if finish is not None and not self.session.confirmed:
+            once = partial(self._confirm, attempt, call)
+        return self.repeat(once, call, is_transient, reopen=reopen)
+
+    def _confirm(self, attempt: Callable[[], Flow[T]], call: Call) -> Flow[T]:
+        """Run a flow that creates something in the session, alone until that is confirmed.
+
+        The server ignores our cookie if its own has another name, and gives each of several
+        concurrent requests another session.
+        """
+
+        def alone() -> Flow[list[T]]:
+            return [] if self.session.confirmed else [(yield from attempt())]
+
+        if not self.session.confirmed:
+            turn = call.deadline.or_earlier(self.configuration.timeouts.idle, "idle")
+            turn.check()
+            done: list[T] = yield Exclusive(alone(), turn)
+            if done:
+                return done[0]
+        return (yield from attempt())
 
     def repeat(
         self,
@@ -449,7 +472,7 @@ class Exchange:
             raise
         session.opened(set_cookies)
 
-    def _accept_terms(self, model: str | None, call: Call) -> Flow[list[str]]:
+    def _accept_terms(self, model: str | None, call: Call) -> Flow[list[str] | None]:
         """Accept the terms, with the client's model; if the server lacks it, with the call's."""
         usual = self.model
         try:
@@ -463,12 +486,12 @@ class Exchange:
             model = self.model
         return (yield from self._choose(model, call))
 
-    def _choose(self, model: str | None, call: Call) -> Flow[list[str]]:
+    def _choose(self, model: str | None, call: Call) -> Flow[list[str] | None]:
         kept: dict[str, Any] | None = None
         share = self.configuration.share
         opening = self.dialect.accept_terms(model=model, share=share)
         if opening is None:
-            return []
+            return None
         if self.session.has_settings:
             # Send them back, because the server replaces all settings.
             kept = yield from self.query(self.dialect.kept_settings, call, reopen=False)

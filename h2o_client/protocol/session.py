@@ -90,6 +90,8 @@ class Session:
         name: the cookie's name.
         value: the cookie's value.
         accepted: whether the session has accepted the terms, as far as is known.
+        confirmed: whether name and value are certain: the caller named the cookie, or the server
+            has answered a request that sets it.
         openings: how many attempts to open it have ended, successfully or not.
         failure: the failure of the last attempt, if any.
         shared: whether other clients may use it too.
@@ -104,6 +106,7 @@ class Session:
         if text is not None:
             self.name, self.value = parse_session(text, name)
         self.accepted = text is not None
+        self.confirmed = text is not None or name is not None
         self.openings = 0
         self.failure: Failure | None = None
         self.shared = self.has_settings = text is not None
@@ -177,9 +180,14 @@ class Session:
         turns: L = self._turns.setdefault(conversation, mine)
         return turns
 
-    def opened(self, set_cookies: Iterable[str]) -> None:
-        """Record that the terms were accepted, with these `Set-Cookie` headers."""
-        self.adopt(set_cookies)
+    def opened(self, set_cookies: Iterable[str] | None) -> None:
+        """Record that the terms were accepted.
+
+        Args:
+            set_cookies: the `Set-Cookie` headers of the response; None if no request was needed.
+        """
+        if set_cookies is not None:
+            self.adopt(set_cookies)
         self.failure = None
         self.accepted = True
         self.openings += 1
@@ -196,7 +204,8 @@ class Session:
         self.shared = True
 
     def adopt(self, set_cookies: Iterable[str]) -> None:
-        """Find the session's cookie in the `Set-Cookie` headers of `POST /settings`."""
+        """Find the session's cookie in the `Set-Cookie` headers of a response to a POST."""
+        self.confirmed = True
         uuid: tuple[str, str] | None = None
         for header in set_cookies:
             pair, *attributes = header.split(";")

@@ -1,13 +1,14 @@
 """Chats and conversations with a simulated 2025 server."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from recorded import Exchange, lines, named
 from tree import FINISHED, HELLO, KEEP_ALIVE, STARTED, TreeWorld, line, said, streamed
-from world import Answer, Part, Player, chat_of, cut, lost, says
+from world import Answer, Part, Player, chat_of, cut, lost, says, uuid
 
 from h2o_client.errors import (
     ConversationBusyError,
@@ -21,6 +22,7 @@ from h2o_client.errors import (
     UnsupportedError,
 )
 from h2o_client.protocol.conversation import ConversationCore, new_conversation
+from h2o_client.protocol.effects import Request
 from h2o_client.protocol.message import MessageOperation
 from h2o_client.protocol.turns import Turns
 from h2o_client.types import Event, File, Reply, Revision, Timeouts
@@ -50,6 +52,59 @@ def fail(world: TreeWorld, flow: Any) -> H2oError:
     with pytest.raises(H2oError) as caught:
         world.play(flow)
     return caught.value
+
+
+# The session
+
+
+def create_renamed(world: TreeWorld) -> Callable[[Request], Answer]:
+    """Create a conversation as a server whose cookie has another name."""
+
+    def create(request: Request) -> Answer:
+        name, _, value = dict(request.headers)["Cookie"].partition("=")
+        number = value if name == "renamed" else uuid(100 + len(world.trees))
+        answer = world._act(request)
+        cookie = ("set-cookie", f"renamed={number}; HttpOnly")
+        return replace(answer, headers=(*answer.headers, cookie))
+
+    return create
+
+
+def cookies(world: TreeWorld, operation: str) -> list[str]:
+    return [dict(r.headers)["Cookie"] for r in world.requests if r.operation == operation]
+
+
+def test_a_second_creation_waits_until_the_first_has_shown_the_session() -> None:
+    world = TreeWorld(session=None)
+    world.script["create"] = itertools.repeat(create_renamed(world))
+    first, second = (Player(world).drive(chat_of(world).run()) for _ in range(2))
+    words = [next(first) for _ in range(4)]
+    assert words == ["exclusive", "exclusive", "finish", "fetch create"]
+    assert [next(second) for _ in range(2)] == ["exclusive", "wait"]
+    assert [*first, *second].count("fetch create") == 1
+    assert [name.partition("=")[0] for name in cookies(world, "create")] == ["hf-chat", "renamed"]
+    assert len(set(cookies(world, "message"))) == 1
+    assert world.trees == {}
+
+
+def test_creations_wait_no_longer_once_the_session_is_known() -> None:
+    world = TreeWorld(session=None)
+    for _ in range(2):
+        world.play(chat_of(world).run())
+    assert world.log.count("exclusive") == 2  # to open the session, and to create the first
+    world = TreeWorld(session=None, cookie_name="renamed")
+    world.play(chat_of(world).run())
+    assert world.log.count("exclusive") == 1
+
+
+@pytest.mark.parametrize("renamed", [True, False])
+def test_a_conversation_whose_session_was_lost_is_reported(renamed: bool) -> None:
+    world = TreeWorld(session=None)
+    world.script["create"] = iter([lost(), *[create_renamed(world)] * renamed])
+    world.script["list"] = iter([says({"json": {"conversations": [], "hasMore": False}})])
+    world.play(chat_of(world).run())
+    assert len(world.warnings) == renamed
+    assert world.exchange.session.has_orphans is not renamed
 
 
 # Requests

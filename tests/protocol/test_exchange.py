@@ -270,6 +270,7 @@ def test_orphans_are_not_searched_for_after_a_rejected_creation(answer: Answer) 
 
 def test_orphan_of_an_interrupted_creation_is_searched_for() -> None:
     world = World({"root": listing()}, session=None)
+    world.exchange.session.opened([])
     flow = conversations.create(world.exchange, "m", world.exchange.call(), lambda _: None)
     assert isinstance(next(flow), Finish)
     flow.close()
@@ -279,6 +280,7 @@ def test_orphan_of_an_interrupted_creation_is_searched_for() -> None:
 
 def test_orphan_search_waits_for_other_creations() -> None:
     world = World({"root": listing()}, session=None)
+    world.exchange.session.opened([])
     broken_off = conversations.create(world.exchange, "m", world.exchange.call(), lambda _: None)
     next(broken_off)
     broken_off.close()

@@ -149,6 +149,13 @@ async def test_renamed_cookie_is_detected(api: Api) -> None:
         assert server.conversations == []
 
 
+async def test_many_at_once_find_out_a_renamed_cookie(api: Api) -> None:
+    with emulator(cookie_name="chat-session") as server:
+        async with api.client(server.url, **ONCE) as client:
+            assert len(await api.concurrently([lambda: client.chat("Hi")] * 4)) == 4
+        assert server.conversations == []
+
+
 async def test_sharing_is_off_before_the_first_message(api: Api, server: Emulator) -> None:
     async with api.client(share_conversations=False) as client:
         await client.chat("Hi")
