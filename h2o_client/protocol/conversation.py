@@ -138,7 +138,8 @@ class ConversationCore:
         has_tree = self._exchange.dialect.has_tree
         prompt = turn.prompt if has_tree else turn.prompt.strip(JS_SPACE)
         message_id, answer_id = (None, None) if has_tree else (turn.message_id, turn.response_id)
-        self.unanswered = turn
+        if turn.asked or turn.place.again is None:  # else it is a retry of `unanswered` itself
+            self.unanswered = turn
         if not turn.asked:
             return
         if turn.title:

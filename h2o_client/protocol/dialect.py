@@ -204,6 +204,11 @@ class StoredConversation(NamedTuple):
             last = message.parent
         return tuple(message for message in reversed(found) if message.role != "system")
 
+    def answer_to(self, question: str | None) -> StoredAnswer | None:
+        """Return the newest answer to the question with this id."""
+        newest_first = reversed(self.answers)
+        return next((each for each in newest_first if each.message.parent == question), None)
+
     def message_id(self, given: str, known: Mapping[str, str]) -> str:
         """Return the id of a message, given that id or the id of its generation.
 

@@ -1,6 +1,7 @@
 """One message of a conversation, and its answer."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from h2o_client.errors import H2oError, TransportError
@@ -165,17 +166,19 @@ class MessageOperation:
         stored = yield from conversation.wait_until_stored(call, patience, lambda: self._stopping)
         if self._stopping:
             return
+        new_place = partial(Place, message_ids=conversation.message_ids)
         if self._prompt is not None:
-            turn = self._new_turn(self._prompt, None, stored)
+            place = new_place(conversation.tip, chosen=self._parent, stored=stored)
+            turn = self._new_turn(self._prompt, None, place)
         elif (lost := conversation.unanswered) is not None:
             self._files = lost.files
-            self._parent = None if lost.place.beside else lost.place.parent
-            message_id = None if exchange.dialect.has_tree else lost.message_id
-            turn = self._new_turn(lost.prompt, message_id, stored)
+            parent, beside = lost.place.parent, lost.place.beside
+            place = new_place(chosen=parent, beside=beside, again=lost.find, stored=stored)
+            turn = self._new_turn(lost.prompt, lost.message_id, place)
         else:
-            last = yield from self._last_message(conversation_id, call)
-            message_id = None if exchange.dialect.has_tree else last.id
-            turn = self._new_turn(last.content, message_id, stored)
+            last, stored = yield from self._last_message(conversation_id, stored, call)
+            place = new_place(again=lambda found: found.answer_to(last.id), stored=stored)
+            turn = self._new_turn(last.content, last.id, place)
         if self._files and exchange.dialect.has_tree:
             model = yield from conversation.known_model(call)
             yield from check_files(exchange, self._files, model, call)
@@ -195,9 +198,7 @@ class MessageOperation:
             yield from self._turn.abandon(deadline)
         self._exchange.session.end(self)
 
-    def _new_turn(
-        self, prompt: str, message_id: str | None, stored: StoredConversation | None = None
-    ) -> Turn:
+    def _new_turn(self, prompt: str, replaces: str | None, place: Place | None = None) -> Turn:
         return Turn(
             self._exchange,
             prompt,
@@ -205,30 +206,26 @@ class MessageOperation:
             parameters=self._parameters,
             recover=self._recover,
             life=self.life,
-            message_id=message_id,
+            message_id=None if self._exchange.dialect.has_tree else replaces,
             stoppable=self._conversation.stoppable,
-            place=Place(
-                self._conversation.tip if self._prompt is not None else None,
-                chosen=self._parent,
-                again=self._prompt is None,
-                stored=stored,
-                message_ids=self._conversation.message_ids,
-            ),
+            place=place,
             files=self._files,
         )
 
-    def _last_message(self, conversation_id: str, call: Call) -> Flow[Message]:
-        """Return the last message that was sent, if known, or else read it from the server."""
-        conversation = self._conversation
+    def _last_message(
+        self, conversation_id: str, stored: StoredConversation | None, call: Call
+    ) -> Flow[tuple[Message, StoredConversation | None]]:
+        """Return the last message that was sent, and the stored conversation if it was read."""
+        conversation, has_tree = self._conversation, self._exchange.dialect.has_tree
         messages: Sequence[Message] = conversation.messages
-        if not messages:
-            stored = conversations.stored(self._exchange, conversation_id, call)
-            messages = (yield from conversation.explained(stored)).messages
+        if has_tree or not messages:  # another client may have added messages to a tree
+            if stored is None:
+                reading = conversations.stored(self._exchange, conversation_id, call)
+                stored = yield from conversation.explained(reading)
+            messages = stored.messages
         for message in reversed(messages):
-            if message.role == "user" and (
-                message.id is not None or self._exchange.dialect.has_tree
-            ):
-                return message
+            if message.role == "user" and (message.id is not None or has_tree):
+                return message, stored
         raise ValueError("this conversation does not have a message to retry: send one first")
 
     # The web search

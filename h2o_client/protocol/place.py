@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping
 
 from h2o_client.errors import ConversationBusyError
 from h2o_client.protocol import conversations
-from h2o_client.protocol.dialect import StoredConversation
+from h2o_client.protocol.dialect import StoredAnswer, StoredConversation
 from h2o_client.protocol.effects import Flow, Sleep
 from h2o_client.protocol.exchange import Exchange
-from h2o_client.protocol.prompt import JS_SPACE
 from h2o_client.protocol.retries import Call
 from h2o_client.types import Message
 
@@ -27,13 +26,15 @@ class Place:
         tip: the id of the newest message, if known.
         chosen: the caller's choice of the message to follow: its id, or that of its generation;
             None for the newest.
-        again: whether this is a retry of a message that the server may have.
+        beside: whether `chosen` is an answer, and the new one becomes its sibling.
+        again: for a retry of a message that the server may have, finds its answer.
         stored: the stored conversation, if it was just read.
         message_ids: returns the ids of the answers in it, by the ids of their generations, as far
             as the server does not store these.
 
     Attributes:
         chosen: the caller's choice.
+        again: finds the answer to the message that this one is a retry of, until that was done.
         parent: the id of the message that it follows, once known.
         beside: whether the new answer becomes a sibling of `parent`, which is itself an answer.
         known: the ids of the messages that existed before.
@@ -45,16 +46,17 @@ class Place:
         tip: str | None = None,
         *,
         chosen: str | None = None,
-        again: bool = False,
+        beside: bool = False,
+        again: Callable[[StoredConversation], StoredAnswer | None] | None = None,
         stored: StoredConversation | None = None,
         message_ids: Callable[[StoredConversation], Mapping[str, str]] = lambda _: {},
     ) -> None:
         self.chosen = chosen
         self.parent = None if chosen is not None else tip
-        self._again = again
+        self.again = again
         self._stored = stored
         self._message_ids = message_ids
-        self.beside = False
+        self.beside = beside
         self.known: frozenset[str] = frozenset()
         self.branch: tuple[Message, ...] | None = None
 
@@ -62,7 +64,6 @@ class Place:
         self,
         exchange: Exchange,
         conversation: str,
-        prompt: str,
         call: Call,
         stopping: Callable[[], bool],
     ) -> Flow[None]:
@@ -74,7 +75,6 @@ class Place:
         Args:
             exchange: sends its requests.
             conversation: the id of the conversation.
-            prompt: the message.
             call: the call that this is part of.
             stopping: whether the caller has asked to stop.
 
@@ -98,25 +98,20 @@ class Place:
             stored = yield from conversations.stored(exchange, conversation, call)
             if stored != before:
                 changed_at = clock()
-        self._follow(stored, prompt)
+        self._follow(stored)
 
-    def _follow(self, stored: StoredConversation, prompt: str) -> None:
+    def _follow(self, stored: StoredConversation) -> None:
         message_ids = self._message_ids(stored)
-        self.branch = stored.messages
         self.known = frozenset(message.id for message in stored.tree if message.id is not None)
-        if self._again:
-            as_stored = prompt.replace("\r\n", "\n")
-            question, answer = stored.messages[-2:] if len(stored.messages) > 1 else (None, None)
-            self.beside = (
-                question is not None
-                and answer is not None
-                and answer.role == "assistant"
-                and question.content.strip(JS_SPACE) == as_stored.strip(JS_SPACE)
-            )
-        if self.chosen is None or self.beside:
+        answer = None if self.again is None else self.again(stored)
+        self.again = None
+        if answer is not None:
+            self.beside, self.parent = True, answer.message.id
+        elif self.chosen is None:
             self.parent = stored.tip
-            return
-        self.parent = stored.message_id(self.chosen, message_ids)
-        if self.parent not in self.known and self.parent != stored.root:
-            raise ValueError(f"this conversation does not contain the parent {self.chosen!r}")
-        self.branch = stored.branch(self.parent)
+        else:
+            self.parent = stored.message_id(self.chosen, message_ids)
+            if self.parent not in self.known and self.parent != stored.root:
+                raise ValueError(f"this conversation does not contain the parent {self.chosen!r}")
+        is_newest = self.parent == stored.tip
+        self.branch = stored.messages if is_newest else stored.branch(self.parent)

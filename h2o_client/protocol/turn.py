@@ -286,7 +286,7 @@ class Turn:
             if self.asked:
                 self.response_id = self._exchange.ambient.uuid4()  # each request has its own
             where, stopping = self._conversation, lambda: self._stopping
-            yield from self.place.find(self._exchange, where, self.prompt, call, stopping)
+            yield from self.place.find(self._exchange, where, call, stopping)
         if self._stopping:
             return
         try:

@@ -724,6 +724,81 @@ def test_retry_of_a_rejected_message_sends_a_new_one() -> None:
     assert (world.sent[1]["id"], world.sent[1]["is_retry"]) == ("root-f1", False)
 
 
+BUSY = says({"message": "You are sending too many messages."}, 429)
+
+
+@pytest.mark.parametrize("main", [True, False], ids=["main", "0.10"])
+@pytest.mark.parametrize("failure", [BUSY, lost()], ids=["rejected", "lost"])
+def test_a_retry_of_what_did_not_arrive_does_not_replace_the_same_words(
+    failure: Answer, main: bool
+) -> None:
+    world = TreeWorld(main=main, retries=0)
+    talk = talk_of(world)
+    send(world, talk, "Continue.")
+    world.script["message"] = iter([lambda _: failure])
+    fail(world, operation(world, talk, "Continue.").run())
+    send(world, talk, None)
+    assert (world.sent[2]["id"], world.sent[2]["is_retry"]) == ("a2", False)
+    assert [message.content for message in talk.messages] == ["Continue.", " Hello"] * 2
+    assert len(world.play(talk.refresh())) == 4
+
+
+@pytest.mark.parametrize("main", [True, False], ids=["main", "0.10"])
+def test_a_retry_of_a_rejected_branch_begins_it(main: bool) -> None:
+    world = TreeWorld(main=main)
+    talk = talk_of(world)
+    send(world, talk, "One")
+    world.script["message"] = iter([BUSY])
+    fail(world, operation(world, talk, "One", parent="root-f1").run())
+    send(world, talk, None)
+    assert (world.sent[2]["id"], world.sent[2]["is_retry"]) == ("root-f1", False)
+
+
+@pytest.mark.parametrize("main", [True, False], ids=["main", "0.10"])
+def test_a_retry_of_a_rejected_retry_is_a_sibling_too(main: bool) -> None:
+    world = TreeWorld(main=main)
+    talk = talk_of(world)
+    send(world, talk, "One")
+    world.script["message"] = iter([BUSY])
+    fail(world, operation(world, talk, None).run())
+    world.script["data"] = iter([lost()] * 9)
+    fail(world, operation(world, talk, None).run())  # its place is not known
+    world.script.clear()
+    send(world, talk, None)
+    assert [(each["id"], each["is_retry"]) for each in world.sent[1:]] == [("a2", True)] * 2
+    assert [message.content for message in talk.messages] == ["One", " Hello"]
+
+
+def ask_elsewhere(world: TreeWorld, talk: ConversationCore, prompt: str) -> None:
+    """Let another client, of which ours does not know, ask something."""
+    other = ConversationCore(world.exchange, conversation=talk.id)
+    other._turns = Turns()
+    send(world, other, prompt)
+
+
+def test_a_retry_is_of_the_last_message_that_is_stored() -> None:
+    world = TreeWorld()
+    talk = talk_of(world)
+    send(world, talk, "One")
+    ask_elsewhere(world, talk, "Two")
+    before = world.operations.count("data")
+    send(world, talk, None)
+    assert (world.sent[2]["id"], world.sent[2]["is_retry"]) == ("a4", True)
+    assert [message.content for message in talk.messages][::2] == ["One", "Two"]
+    assert world.operations.count("data") == before + 1
+
+
+def test_a_retry_of_a_failed_answer_is_its_sibling_wherever_others_went_on() -> None:
+    error = {"type": "status", "status": "error", "message": "x"}
+    world = TreeWorld(answers=[[STARTED, error]])
+    talk = talk_of(world)
+    fail(world, operation(world, talk, "One").run())
+    ask_elsewhere(world, talk, "Two")
+    send(world, talk, None)
+    assert (world.sent[2]["id"], world.sent[2]["is_retry"]) == ("a2", True)
+    assert [message.content for message in talk.messages] == ["One", " Hello"]
+
+
 def test_message_that_is_too_long_is_an_error() -> None:
     world = TreeWorld({"message": says({"message": "Message too long."}, 400)})
     assert isinstance(fail(world, chat_of(world).run()), PromptTooLargeError)
