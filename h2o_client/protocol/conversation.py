@@ -10,6 +10,7 @@ turn is known: `Turns` ensures both.
 
 # 07_two_turns_and_retry: the server keeps the history.
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -22,6 +23,7 @@ from h2o_client.protocol.dialect import Query, StoredConversation
 from h2o_client.protocol.effects import Flow, Lock, Sleep
 from h2o_client.protocol.exchange import Exchange
 from h2o_client.protocol.payloads import check_flag, check_model
+from h2o_client.protocol.place import settled
 from h2o_client.protocol.prompt import JS_SPACE
 from h2o_client.protocol.queries import parse_share
 from h2o_client.protocol.replies import read_id
@@ -77,6 +79,7 @@ class ConversationCore:
         self._opening = Lock()
         self.unanswered: Turn | None = None
         self.id = conversation
+        self._resumed = conversation is not None
         resumed = conversation is not None or share is not None
         self._named_model = model
         self.model = model or ("" if resumed else exchange.model or "")
@@ -265,14 +268,20 @@ class ConversationCore:
         # 09_summarize_and_title: the server counts UTF-16 units.
         if not 0 < len(title.encode("utf-16-le")) // 2 <= _MAX_TITLE:
             raise ValueError(f"title must have 1 to {_MAX_TITLE} characters")
-        yield from self.open(self._exchange.call())
-        overwritten = self._exchange.dialect.has_tree
+        exchange, call = self._exchange, self._exchange.call()
+        where = yield from self.open(call)
+        if exchange.untried:
+            yield from exchange.ask_dialect(call)
+        overwritten = exchange.dialect.has_tree
         if overwritten:  # by a run at its end
             self.begin()
         try:
-            yield from self._about(
-                lambda where: self._exchange.dialect.rename(where, title), turns=overwritten
-            )
+            if overwritten:
+                stored = yield from self._wait_patiently(call)
+                if self.tip is None:  # else nothing was said in it yet
+                    yield from self.explained(settled(exchange, where, call, stored))
+            rename = exchange.query(lambda: exchange.dialect.rename(where, title), call)
+            yield from self.explained(rename)
         finally:
             if overwritten:
                 self._turns.release()
@@ -326,13 +335,30 @@ class ConversationCore:
         """
         if self.id is not None and not self._deleted:
             # 15_delete: once deleted, a conversation cannot be stopped, and goes on generating.
+            exchange, call = self._exchange, self._exchange.call()
             self.begin()
             try:
-                yield from conversations.delete(self._exchange, self.id, self._exchange.call())
+                if self._resumed:
+                    yield from self._stop_others(self.id, call)
+                yield from conversations.delete(exchange, self.id, call)
                 self._deleted = True
                 self._exchange.session.end(self)
             finally:
                 self._turns.release()
+
+    def _stop_others(self, conversation: str, call: Call) -> Flow[None]:
+        """Stop another client's answer, which would be generated to its end after a deletion.
+
+        In a tree, a stop that finds nothing to stop only affects the next answer.
+        """
+        exchange = self._exchange
+        if exchange.untried:
+            yield from exchange.ask_dialect(call)
+        if exchange.dialect.has_tree:
+            number = exchange.ambient.uuid4()
+            stop = exchange.query(lambda: exchange.dialect.stop(conversation, number, ""), call)
+            with contextlib.suppress(NotFoundError):
+                yield from stop
 
     def abandon(self, deadline: Deadline) -> Flow[None]:
         """Delete the conversation, if it is not to be kept."""
@@ -353,17 +379,14 @@ class ConversationCore:
         """Wait until the last turn is stored, before a request that reads or changes it."""
         return (yield from self.wait_until_stored(call, self._exchange.configuration.timeouts.idle))
 
-    def _about(self, build: Callable[[str], Query[T]], *, turns: bool = True) -> Flow[T]:
-        """Send a request about the conversation, which is created first if necessary.
+    def _about(self, build: Callable[[str], Query[T]]) -> Flow[T]:
+        """Send a request about the turns, the last of which must be stored first.
 
-        Args:
-            build: makes the request.
-            turns: whether it reads or changes turns, so that the last one must be stored first.
+        The conversation is created first if necessary.
         """
         call = self._exchange.call()
         conversation = yield from self.open(call)
-        if turns:
-            yield from self._wait_patiently(call)
+        yield from self._wait_patiently(call)
         return (yield from self.explained(self._exchange.query(lambda: build(conversation), call)))
 
     def explained(self, flow: Flow[T]) -> Flow[T]:

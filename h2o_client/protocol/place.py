@@ -19,6 +19,45 @@ _BUSY = (
 )
 
 
+def settled(
+    exchange: Exchange,
+    conversation: str,
+    call: Call,
+    stored: StoredConversation | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Flow[StoredConversation]:
+    """Read a conversation in a tree; while another client's answer is running, wait for its end.
+
+    Two answers that are generated at the same time overwrite each other, and a run overwrites the
+    title at its end.
+
+    Args:
+        exchange: sends its requests.
+        conversation: the id of the conversation.
+        call: the call that this is part of.
+        stored: the stored conversation, if it was just read.
+        stopping: whether the caller has asked to stop.
+
+    Raises:
+        ConversationBusyError: another client's answer has not ended within the call's limit.
+    """
+    clock = exchange.ambient.clock
+    if stored is None:
+        stored = yield from conversations.stored(exchange, conversation, call)
+    if stored.busy:
+        exchange.ambient.wait("waiting until another client's answer has ended")
+    changed_at = clock()
+    while stored.busy and not stopping() and clock() - changed_at < _DEAD:
+        if call.deadline.at_most(2 * _POLL) < 2 * _POLL:  # no time for a pause and a poll
+            raise ConversationBusyError(_BUSY)
+        yield Sleep(_POLL)
+        before = stored
+        stored = yield from conversations.stored(exchange, conversation, call)
+        if stored != before:
+            changed_at = clock()
+    return stored
+
+
 class Place:
     """The place of a message.
 
@@ -69,8 +108,7 @@ class Place:
     ) -> Flow[None]:
         """Find the place in the stored conversation, unless it is known.
 
-        Two answers that are generated at the same time overwrite each other, so this waits for the
-        end of another client's answer.
+        See `settled()`.
 
         Args:
             exchange: sends its requests.
@@ -84,21 +122,7 @@ class Place:
         """
         if self.parent is not None:
             return
-        clock, stored = exchange.ambient.clock, self._stored
-        if stored is None:
-            stored = yield from conversations.stored(exchange, conversation, call)
-        if stored.busy:
-            exchange.ambient.wait("waiting until another client's answer has ended")
-        changed_at = clock()
-        while stored.busy and not stopping() and clock() - changed_at < _DEAD:
-            if call.deadline.at_most(2 * _POLL) < 2 * _POLL:  # no time for a pause and a poll
-                raise ConversationBusyError(_BUSY)
-            yield Sleep(_POLL)
-            before = stored
-            stored = yield from conversations.stored(exchange, conversation, call)
-            if stored != before:
-                changed_at = clock()
-        self._follow(stored)
+        self._follow((yield from settled(exchange, conversation, call, self._stored, stopping)))
 
     def _follow(self, stored: StoredConversation) -> None:
         message_ids = self._message_ids(stored)

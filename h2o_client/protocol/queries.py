@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from h2o_client.errors import ConversationBusyError
 from h2o_client.protocol.address import is_id
-from h2o_client.protocol.conversations import listed
+from h2o_client.protocol.conversations import listed, sweep
 from h2o_client.protocol.effects import Flow
 from h2o_client.protocol.exchange import Exchange
 from h2o_client.types import Table
@@ -30,7 +31,19 @@ def conversations(exchange: Exchange) -> "Flow[list[ConversationInfo]]":
 
 
 def delete_conversations(exchange: Exchange) -> Flow[None]:
-    """Delete all conversations of the session."""
+    """Delete all conversations of the session.
+
+    Raises:
+        ConversationBusyError: an answer is still running: stop it first.
+    """
+    # 15_delete: once deleted, a conversation cannot be stopped, and goes on generating.
+    if exchange.session.is_answering:
+        raise ConversationBusyError(
+            "an answer of this client is still running, and would be generated to its end: read "
+            "it to its end, stop() it, or close the stream"
+        )
+    if exchange.session.dropped():
+        yield from sweep(exchange, exchange.cleanup())
     call = exchange.call()
     yield from exchange.open_session(call)
     yield from exchange.post_form(lambda: exchange.dialect.delete_all(), call)

@@ -160,6 +160,12 @@ class Session:
         return sorted(dropped, key=lambda each: each.only_deletes)
 
     @property
+    def is_answering(self) -> bool:
+        """Whether an operation that gets an answer is running."""
+        unfinished = list(self._unfinished.items())
+        return any(not (abandoned or each.only_deletes) for each, abandoned in unfinished)
+
+    @property
     def is_clean(self) -> bool:
         """Whether nothing is left to notify the server of."""
         return not (self._unfinished or self.has_orphans)

@@ -24,6 +24,7 @@ from h2o_client.errors import (
 from h2o_client.protocol.conversation import ConversationCore, new_conversation
 from h2o_client.protocol.effects import Request
 from h2o_client.protocol.message import MessageOperation
+from h2o_client.protocol.queries import conversations, delete_conversations
 from h2o_client.protocol.turns import Turns
 from h2o_client.types import Event, File, Reply, Revision, Timeouts
 
@@ -695,6 +696,67 @@ def test_rename_waits_for_the_answer() -> None:
     assert talk.title == "Mine"
 
 
+def test_renaming_waits_until_another_clients_answer_has_ended() -> None:
+    world = TreeWorld()
+    talk = talk_of(world, keep=True)
+    send(world, talk, "One")
+    other_client(world, talk, takes=30.0)
+    world.play(talk.rename("Mine"))
+    assert world.elapsed >= 30
+    assert world.operations[-1] == "rename"
+
+
+def test_a_title_is_not_given_while_another_clients_answer_runs() -> None:
+    world = TreeWorld(timeouts=Timeouts(total=10.0))
+    talk = talk_of(world, keep=True)
+    send(world, talk, "One")
+    other_client(world, talk, takes=30.0)
+    with pytest.raises(ConversationBusyError, match="another client"):
+        world.play(talk.rename("Mine"))
+    assert "rename" not in world.operations
+    assert talk.title != "Mine"
+
+
+def test_another_clients_answer_is_stopped_before_its_conversation_is_deleted() -> None:
+    world = TreeWorld()
+    talk = talk_of(world, keep=True)
+    send(world, talk, "One")
+    other_client(world, talk, takes=30.0)
+    run = world.trees[talk.id or ""].runs[-1]
+    before = len(world.requests)
+    world.exchange.session.deleted(talk.id or "")  # as a second client, which did not run it
+    world.play(talk_of(world, id=talk.id).delete())
+    assert world.operations[before:] == ["stop", "delete"]
+    assert run.kept is not None
+    assert world.trees == {}
+
+
+def test_a_deletion_in_a_resumed_session_finds_out_whether_to_stop() -> None:
+    world = TreeWorld(dialect=None, session="resumed")
+    talk = talk_of(world, id="0" * 24)
+    world.script["delete"] = iter([says({"message": "Conversation not found"}, 404)])
+    world.play(talk.delete())
+    assert world.operations == ["models", "stop", "delete"]
+
+
+def test_nothing_is_deleted_under_an_answer_of_the_client() -> None:
+    world = TreeWorld({"delete_all": says({"json": 0})}, takes=9.0)
+    chat = chat_of(world)
+    player = Player(world)
+    steps = player.drive(chat.run())
+    while not next(steps).startswith("emit"):
+        pass
+    before = world.operations
+    with pytest.raises(ConversationBusyError, match="stop"):
+        world.play(delete_conversations(world.exchange))
+    assert world.operations == before
+    steps.close()
+    player.release()
+    world.exchange.session.drop(chat)  # its clean-up is still to come
+    world.play(delete_conversations(world.exchange))
+    assert world.operations == [*before, "stop", "delete", "delete_all"]
+
+
 def test_next_message_is_a_child_of_a_failed_answer() -> None:
     error = {"type": "status", "status": "error", "message": "x"}
     world = TreeWorld(answers=[[STARTED, {"type": "stream", "token": "half"}, error]])
@@ -822,8 +884,6 @@ def test_shared_conversation_has_a_url() -> None:
 
 
 def test_every_page_of_the_list_is_read() -> None:
-    from h2o_client.protocol.queries import conversations
-
     def page(numbers: range, *, more: bool) -> Answer:
         infos = [{"id": f"{n:024x}", "title": "t", "model": "m"} for n in numbers]
         return says({"json": {"conversations": infos, "hasMore": more}})

@@ -158,6 +158,7 @@ class Replay:
             session=None if exchange.path == "/settings" else SESSION,
             retries=0,
             timeouts=Timeouts(recovery=0.05),
+            dialect="chat-ui-2023",
         )
         self.client = self.world.exchange
         if exchange.path != "/settings":

@@ -752,7 +752,7 @@ def test_only_own_conversations_are_deleted_at_the_end(
 
 
 def test_delete_works_once_even_with_keep() -> None:
-    world = new_world()
+    world = new_world(dialect="chat-ui-2023")
     talk = open_talk(world, id=CONVERSATION)
     world.play(talk.delete())
     world.play(talk.delete())

@@ -238,14 +238,14 @@ def test_rejected_action_is_a_login_error(dialect: str | None) -> None:
     rejected = named("31_login", "message", MAIN)
     assert rejected.status == 401
     world = TreeWorld(
-        {"rename": Answer(401, (rejected.body,), rejected.headers)}, dialect=dialect, session="old"
+        {"share": Answer(401, (rejected.body,), rejected.headers)}, dialect=dialect, session="old"
     )
     core = new_conversation(world.exchange, model=None, keep=None, id="a" * 24, from_share=None)
     with pytest.raises(LoginRequiredError, match="as `session`") as caught:
-        world.play(core.rename("x"))
+        world.play(core.share())
     assert "H2O_CHAT_TOKEN" not in str(caught.value)
     assert caught.value.message == "You have to be logged in."
-    assert world.operations == ["rename"]
+    assert world.operations == ["share"]
 
 
 def test_gate_that_requires_a_token_is_a_token_error() -> None:

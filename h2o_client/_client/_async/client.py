@@ -423,6 +423,9 @@ class AsyncH2oClient(AsyncBaseClient):
     async def delete_conversations(self) -> None:
         """Delete all conversations of this session.
 
+        Raises:
+            ConversationBusyError: an answer of this client is still running: stop it first.
+
         Examples:
             >>> await client.delete_conversations()
         """

@@ -423,6 +423,9 @@ class H2oClient(BaseClient):
     def delete_conversations(self) -> None:
         """Delete all conversations of this session.
 
+        Raises:
+            ConversationBusyError: an answer of this client is still running: stop it first.
+
         Examples:
             >>> client.delete_conversations()
         """
