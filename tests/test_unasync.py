@@ -62,7 +62,7 @@ def test_generated_sync_code_is_up_to_date() -> None:
     [
         ("_async/stream.py", "return texts.popleft()", "return texts.pop()"),
         ("_async/stream.py", "Return the text of the next visible token", "Return the text"),
-        ("_async/player.py", "# the limit of a read that httpx watches over", "# a limit"),
+        ("_async/player.py", "# the read limit that httpx enforces", "# a limit"),
         ("_sync/client.py", '"""The client:', '"""A client:'),
     ],
 )

@@ -247,9 +247,7 @@ def _delete_orphans(exchange: Exchange, deadline: Deadline) -> Flow[bool]:
     infos = yield from listed(exchange, exchange.poll(deadline), reopen=False)
     if exchange.session.creating:
         return False
-    orphans = [info.id for info in infos if info.id not in exchange.session.known]
-    if not (orphans or exchange.session.confirmed):
-        exchange.ambient.warn(_UNREACHABLE)
-    for orphan in orphans:
-        yield from delete_once(exchange, orphan, deadline)
+    for info in infos:
+        if info.id not in exchange.session.known:
+            yield from delete_once(exchange, info.id, deadline)
     return True

@@ -454,7 +454,8 @@ def test_each_command_works(terminal: InTerminal, server: Emulator, tmp_path: Pa
         ("/model nonsense", "model nonsense not found"),
         ("/quit", ""),
     ]
-    assert terminal("--system", "Be brief.", typed=[line for line, _ in lines]) == 0
+    typed = [line for line, _ in lines]
+    assert terminal("--system", "Be brief.", typed=typed, env={"COLUMNS": "1000"}) == 0
     check_order(terminal.text, [shown for _, shown in lines[:-1]])
     assert prompts(server) == ["Be brief.\n\none", "two", "two", "Be long.\n\nthree", "four"]
     roles = [message["role"] for message in json.loads(saved.read_text())]
