@@ -35,6 +35,8 @@ from h2o_client.protocol.state import OVER, RUNNING, State
 from h2o_client.protocol.tokens import TokenQueue
 from h2o_client.types import Reply, Token
 
+_OPEN = State.OPEN  # looking up a member of an Enum is slow in Python 3.11
+
 
 class AsyncChatStream:
     """The answer to one call as it arrives, returned by `AsyncH2oClient.stream()`.
@@ -306,7 +308,7 @@ class AsyncChatStream:
             return await self._wait_for_end()
         try:
             pump = self._pump
-            if pump is None or self._pid != PROCESS.id or self._life.state is not State.OPEN:
+            if pump is None or self._pid != PROCESS.id or self._life.state is not _OPEN:
                 return await self._play()
             # The hot path: nearly every token passes here, so it does only what is necessary.
             outcome: float | Exception = AMBIENT.clock()
@@ -322,7 +324,7 @@ class AsyncChatStream:
                     check_home(self._home)
                 await self._break_off(error)
                 raise
-            if texts and self._life.state not in OVER:
+            if texts and self._life.state is _OPEN:
                 self._texts.extend(texts)
                 return True
             try:

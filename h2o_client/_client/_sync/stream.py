@@ -36,6 +36,8 @@ from h2o_client.protocol.state import OVER, RUNNING, State
 from h2o_client.protocol.tokens import TokenQueue
 from h2o_client.types import Reply, Token
 
+_OPEN = State.OPEN  # looking up a member of an Enum is slow in Python 3.11
+
 
 class ChatStream:
     """The answer to one call as it arrives, returned by `H2oClient.stream()`.
@@ -307,7 +309,7 @@ class ChatStream:
             return self._wait_for_end()
         try:
             pump = self._pump
-            if pump is None or self._pid != PROCESS.id or self._life.state is not State.OPEN:
+            if pump is None or self._pid != PROCESS.id or self._life.state is not _OPEN:
                 return self._play()
             # The hot path: nearly every token passes here, so it does only what is necessary.
             outcome: float | Exception = AMBIENT.clock()
@@ -323,7 +325,7 @@ class ChatStream:
                     check_home(self._home)
                 self._break_off(error)
                 raise
-            if texts and self._life.state not in OVER:
+            if texts and self._life.state is _OPEN:
                 self._texts.extend(texts)
                 return True
             try:

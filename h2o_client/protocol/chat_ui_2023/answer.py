@@ -148,7 +148,7 @@ class AnswerParser:
         # The hot path: nearly every read.
         try:
             text = _text_of(event)
-            self.text += text.encode()
+            self.text += event[2] or text.encode()
         except ValueError:  # not UTF-8, or half a character
             return self._read_on(data)
         self._room -= len(data)
@@ -172,7 +172,7 @@ class AnswerParser:
             try:
                 while start < size and (event := _event_at(data, start)) is not None:
                     text = _text_of(event)
-                    self.text += text.encode()
+                    self.text += event[2] or text.encode()
                     texts.append(text)
                     latest.append(event)
                     self.count += 1

@@ -38,10 +38,11 @@ _MAX_MESSAGE = 500
 _raw_decode = json.JSONDecoder().raw_decode
 _KEEP_ALIVE = b'{"type":"status","status":"keepAlive"}'
 
-# A token in the usual form: its text without the padding, or its JSON text, if that has escapes.
+# A token in the usual form, without its padding: its text, or its JSON text, if that has escapes.
 _EVENT = re.compile(
-    rb'\{"type":"stream","token":(?:"([^"\\\x00-\x1f]++)(?:\\u0000)*+"'
-    rb'|("(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt]|\\u(?![dD][89a-fA-F])[0-9a-fA-F]{4})++"))\}\n'
+    rb'\{"type":"stream","token":"(?:([^"\\\x00-\x1f]++)'
+    rb'|((?:[^"\\\x00-\x1f]++|\\["\\/bfnrt]|\\u(?!0000|[dD][89a-fA-F])[0-9a-fA-F]{4})++))'
+    rb'(?:\\u0000)*+"\}\n'
 )
 _one_event, _event_at = _EVENT.fullmatch, _EVENT.match
 
@@ -108,13 +109,11 @@ class AnswerParser:
         # The hot path: nearly every read.
         try:
             text = _text_of(event)
-        except ValueError:
-            return self._read_on(data)
-        if not text:
+        except ValueError:  # not UTF-8
             return self._read_on(data)
         self._latest = [event]
         self.count += 1
-        self.text += text.encode()
+        self.text += event[1] or text.encode()
         return [text]
 
     def _read_on(self, data: bytes) -> list[str]:
@@ -143,9 +142,8 @@ class AnswerParser:
                 text = _text_of(event)
             except ValueError:
                 break  # the ordinary path reports invalid UTF-8
-            if text:
-                texts.append(text)
-                self.text += text.encode()
+            texts.append(text)
+            self.text += event[1] or text.encode()
             latest.append(event)
             self.count += 1
             start = event.end()
@@ -274,8 +272,8 @@ def _text_of(event: re.Match[bytes]) -> str:
     """Return the text of an event that `_EVENT` has matched."""
     if (plain := event[1]) is not None:
         return plain.decode()
-    text: str = _raw_decode(event[2].decode())[0]
-    return text.rstrip("\0")
+    text: str = _raw_decode(f'"{event[2].decode()}"')[0]
+    return text
 
 
 def _load_object(text: str) -> dict[str, Any]:
