@@ -106,16 +106,16 @@ def create(
         finally:
             session.creating.discard(made)
 
-    default, renewed = exchange.model, False
+    default = exchange.model
     try:
         while True:
             creation = exchange.query(build, call, failed=failed, finish=tracked)
             try:
                 return (yield from exchange.explain_model(model or default, creation, call))
             except ModelUnavailableError:
-                if model is not None or renewed or exchange.model in (None, default):
+                if model is not None or exchange.model in (None, default):
                     raise
-                default, renewed = exchange.model, True  # the server removed its first model
+                default = exchange.model  # the server no longer has its former first model
     except GeneratorExit:
         session.has_orphans = session.has_orphans or under_way
         raise
