@@ -1,6 +1,7 @@
-"""Marks for tests that need what Windows lacks; the library runs there, its command only in part.
+"""Marks tests that cannot run on Windows.
 
-Linux and macOS have both, so nothing is skipped there.
+The library supports Windows, and its tests run there. These tests use features of POSIX, which
+Linux and macOS always have, so nothing is skipped there.
 """
 
 import os
