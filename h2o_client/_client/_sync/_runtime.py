@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import CodeType, FrameType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import httpx
 
@@ -33,6 +33,9 @@ from h2o_client._client.watchdog import Watchdog
 from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import CallerStoppedError, Effect, Fetch, Send, Sleep
 from h2o_client.protocol.exchange import Exchange
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
@@ -103,52 +106,36 @@ def finish(call: Callable[[], T], *, after_interruption: float) -> T:
     """
     if threading.current_thread() is not threading.main_thread():
         return call()
-    outcome: _Outcome[T] = _Outcome()
+    from concurrent.futures import Future  # its import is slow
+
+    outcome: Future[T] = Future()
     worker = threading.Thread(
         target=contextvars.copy_context().run,
-        args=(outcome.of, call),
+        args=(_store_outcome, outcome, call),
         name="h2o_client-finish",
         daemon=True,
     )
     try:
         worker.start()
-        outcome.done.wait()
+        outcome.exception()  # waits
     except BaseException:  # Ctrl-C: let the call finish
-        outcome.done.wait(after_interruption)
+        with contextlib.suppress(TimeoutError):
+            outcome.exception(after_interruption)
         raise
     worker.join()
-    return outcome.get()
+    try:
+        return outcome.result()
+    finally:
+        del outcome  # the traceback of an error holds this frame
 
 
-class _Outcome(Generic[T]):
-    """The outcome of a call in another thread.
-
-    Attributes:
-        done: set when the call has ended.
-    """
-
-    def __init__(self) -> None:
-        self.done = threading.Event()
-        self._value: list[T] = []
-        self._error: BaseException | None = None
-
-    def of(self, call: Callable[[], T]) -> None:
-        """Run the call and keep its outcome."""
-        try:
-            self._value.append(call())
-        except BaseException as error:  # noqa: BLE001 -- raised again by get(), in the other thread
-            self._error = error
-        finally:
-            self.done.set()
-
-    def get(self) -> T:
-        """Return the call's result, or raise its error."""
-        if self._error is not None:
-            try:
-                raise self._error
-            finally:
-                self._error = None  # the error's traceback holds this frame
-        return self._value[0]
+def _store_outcome(outcome: "Future[T]", call: Callable[[], T]) -> None:
+    try:
+        outcome.set_result(call())
+    except BaseException as error:  # noqa: BLE001 -- raised by result(), in the other thread
+        outcome.set_exception(error)
+    finally:
+        del outcome  # the traceback of an error holds this frame
 
 
 class Interruptible:
