@@ -291,6 +291,8 @@ class Turn:
             return
         try:
             yield from self._ask(call)
+            parser = self._exchange.dialect.answer_parser(self._text)
+            yield from self._read_stream(parser, call, self._first_token if has_tree else None)
         except H2oError as failure:
             error = as_answer_error(failure)
         else:
@@ -320,7 +322,7 @@ class Turn:
         return unsent or outcome is Outcome.REJECTED or self.fate is Fate.STOPPED
 
     def _ask(self, call: Call) -> Flow[None]:
-        """Send the message and read the stream of its answer."""
+        """Send the message, and wait for the head of its answer."""
         exchange = self._exchange
         limits = exchange.configuration.timeouts
         self._begun = self._begun or exchange.ambient.clock()
@@ -341,8 +343,6 @@ class Turn:
             body = yield from exchange.read_excerpt(deadline)
             raise unexpected(head, body, "the answer")
         self._begun_stream = exchange.recognised = True
-        parser = exchange.dialect.answer_parser(self._text)
-        yield from self._read_stream(parser, call, deadline if exchange.dialect.has_tree else None)
 
     def _read_stream(
         self, parser: AnswerParser, call: Call, first_token: Deadline | None = None
