@@ -13,8 +13,9 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from h2o_client.errors import H2oError, UnsupportedError
-from h2o_client.protocol.effects import Head, Request, TextParser
-from h2o_client.types import File, Message, PromptPreview, Token, WebSearchEntry
+from h2o_client.protocol.answer import AnswerParser
+from h2o_client.protocol.effects import Head, Request
+from h2o_client.types import File, Message, PromptPreview, WebSearchEntry
 
 if TYPE_CHECKING:
     # Few calls read stored conversations, so they import what they need for it.
@@ -60,64 +61,6 @@ class Query(NamedTuple, Generic[T]):
     read: Reader[T]
     largest: int = MAX_ANSWER
     proves: bool = False
-
-
-class Final(Protocol):
-    """The final event: the answer is complete."""
-
-    @property
-    def generated_tokens(self) -> int | None:
-        """How many tokens the model generated, if the server says so."""
-        ...
-
-    def finish_reason(self, *, has_stop: bool) -> str | None:
-        """Why the answer ended, or None if unknown.
-
-        Args:
-            has_stop: whether stop sequences were set, one of which may have ended the answer.
-        """
-        ...
-
-
-class AnswerParser(TextParser, Protocol):
-    """Parses the stream of one answer from the bytes that it is fed.
-
-    Attributes:
-        count: how many tokens have arrived.
-        ended: whether the answer is final, so that anything more from the server is ignored.
-        error: the error in the stream, once it occurs; parsing stops there.
-    """
-
-    count: int
-    ended: bool
-    error: H2oError | None
-
-    @property
-    def revised(self) -> bool:
-        """Whether some texts returned earlier are not part of the answer."""
-        ...
-
-    @property
-    def title(self) -> str | None:
-        """The title of the conversation, once the server has sent it."""
-        ...
-
-    @property
-    def final(self) -> Final | None:
-        """The final event, once it has arrived: the answer is complete."""
-        ...
-
-    def feed(self, data: bytes, /) -> list[Token]:
-        """Return the tokens whose events end within `data`, including special ones."""
-        ...
-
-    def finish(self) -> list[Token]:
-        """Process the end of the stream; return the tokens of an unterminated last line."""
-        ...
-
-    def mute(self) -> None:
-        """Stop parsing, if the server truncates a stopped answer to what was received."""
-        ...
 
 
 class WebSearchParser(Protocol):

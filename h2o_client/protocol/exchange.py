@@ -24,9 +24,10 @@ from h2o_client.errors import (
 )
 from h2o_client.protocol.address import with_other_scheme
 from h2o_client.protocol.ambient import Ambient
+from h2o_client.protocol.answer import AnswerParser
 from h2o_client.protocol.configuration import Configuration
 from h2o_client.protocol.deadline import Deadline
-from h2o_client.protocol.dialect import AnswerParser, Dialect, Query, unsupported
+from h2o_client.protocol.dialect import Dialect, Query, unsupported
 from h2o_client.protocol.effects import (
     CallerStoppedError,
     Close,

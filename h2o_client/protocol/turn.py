@@ -47,10 +47,9 @@ from h2o_client.errors import (
     TransportTimeoutError,
 )
 from h2o_client.protocol import conversations
+from h2o_client.protocol.answer import AnswerParser, Final
 from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.dialect import (
-    AnswerParser,
-    Final,
     Outgoing,
     Stage,
     StoredAnswer,

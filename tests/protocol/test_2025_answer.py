@@ -8,7 +8,8 @@ import pytest
 from recorded import Exchange, lines, named, newer
 
 from h2o_client.errors import GenerationError, H2oError, ProtocolError, RateLimitError
-from h2o_client.protocol.chat_ui_2025.answer import MAX_TEXT, AnswerParser
+from h2o_client.protocol.answer import MAX_TEXT
+from h2o_client.protocol.chat_ui_2025.answer import AnswerParser
 from h2o_client.protocol.prompt import JS_SPACE
 from h2o_client.protocol.tokens import shown_texts
 from h2o_client.types import Event, Revision, Token
@@ -182,9 +183,12 @@ def test_invalid_event_is_a_protocol_error(body: bytes) -> None:
 
 
 @pytest.mark.slow
-def test_endless_answer_is_an_error() -> None:
-    parser, _ = read(stream("x" * (MAX_TEXT // 64)) * 65, stream("b") * 2)
+@pytest.mark.parametrize("reads", [1, 65], ids=["one read", "a read for each event"])
+def test_endless_answer_is_an_error(reads: int) -> None:
+    token = stream("x" * (MAX_TEXT // 64))
+    parser, _ = read(*[token * (65 // reads)] * reads, stream("b"))
     assert isinstance(parser.error, ProtocolError)
+    assert len(parser.text) <= MAX_TEXT
 
 
 def test_muted_parser_ignores_further_input() -> None:

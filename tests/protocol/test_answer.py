@@ -17,7 +17,7 @@ from h2o_client.errors import (
     OverloadedError,
     ProtocolError,
 )
-from h2o_client.protocol.chat_ui_2023 import answer as parsing
+from h2o_client.protocol.answer import raw_decode
 from h2o_client.protocol.chat_ui_2023.answer import AnswerParser, Final
 from h2o_client.protocol.lines import MAX_LINE, LineSplitter, excerpt
 from h2o_client.types import Token
@@ -47,10 +47,9 @@ def read(*chunks: bytes, limit: int = MAX_LINE) -> Outcome:
     for chunk in chunks:
         tokens += parser.feed(chunk)
     tokens += parser.finish()
-    error = parser.error
-    return Outcome(
-        tuple(tokens), parser.final, None if error is None else (type(error), str(error))
-    )
+    final, error = parser.final, parser.error
+    assert final is None or isinstance(final, Final)
+    return Outcome(tuple(tokens), final, None if error is None else (type(error), str(error)))
 
 
 def bytewise(data: bytes) -> Iterable[bytes]:
@@ -115,7 +114,7 @@ def test_captured_stream_gives_its_text_and_ending(place: str) -> None:
     if final is None:
         assert parser.final is None
     else:
-        assert parser.final is not None
+        assert isinstance(parser.final, Final)
         assert parser.final.token == tokens[-1]
         assert parser.final.token.special == (final == "eos")
     if error is None:
@@ -601,13 +600,12 @@ def test_fast_path_reads_complete_events_of_a_split_chunk(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     decoded: list[str] = []
-    decode = parsing._raw_decode
 
     def note(text: str) -> Any:
         decoded.append(text)
-        return decode(text)
+        return raw_decode(text)
 
-    monkeypatch.setattr(parsing, "_raw_decode", note)
+    monkeypatch.setattr("h2o_client.protocol.chat_ui_2023.answer.raw_decode", note)
     answer = b"".join(USUAL % (b"%d" % number, b"-0.5") for number in range(1000))
     parser = AnswerParser()
     texts = [
