@@ -105,7 +105,11 @@ class AnswerParser(ABC):
         return self.tokens()
 
     def read_on(self, data: bytes) -> list[str]:
-        """Take the next bytes and return the texts in them: see `TextParser`."""
+        """Take the next bytes, or b"" at the end, and return the texts in them.
+
+        Returns:
+            The texts to give to the caller; if empty, the flow must continue.
+        """
         event = self._one_event(data)
         room = self._room - len(data)
         if event is None or room < 0:
@@ -123,7 +127,7 @@ class AnswerParser(ABC):
         return [text]
 
     def tokens(self) -> list[Token]:
-        """Return the tokens of the last bytes, once: see `TextParser`."""
+        """Return the tokens of the last bytes, including special ones. Call it only once."""
         latest, self._latest = self._latest, []
         return [event if isinstance(event, Token) else self._token_of(event) for event in latest]
 

@@ -33,9 +33,10 @@ server that the caller has stopped. And only a `Stepper` drives a flow.
 
 from collections.abc import Generator, Sequence
 from functools import partial
-from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from h2o_client.errors import H2oError, TransportError
+from h2o_client.protocol.answer import AnswerParser
 from h2o_client.protocol.deadline import Deadline
 from h2o_client.types import Token
 
@@ -163,22 +164,6 @@ class Emit(NamedTuple):
     tokens: Sequence[Token]
 
 
-class TextParser(Protocol):
-    """A parser that `Pump` feeds."""
-
-    def read_on(self, data: bytes, /) -> Sequence[str]:
-        """Parse the next bytes, or b"" at the end, and return the texts in them.
-
-        Returns:
-            The texts to give to the caller; if empty, the flow must continue.
-        """
-        ...
-
-    def tokens(self) -> Sequence[Token]:
-        """Return the tokens of the last bytes, including special ones. Call it only once."""
-        ...
-
-
 class Pump(NamedTuple):
     """Feed the open response to the parser and give its texts to the caller.
 
@@ -192,7 +177,7 @@ class Pump(NamedTuple):
         within: the time limit of each read, in seconds; None for no limit.
     """
 
-    parser: TextParser
+    parser: AnswerParser
     within: float | None
 
 

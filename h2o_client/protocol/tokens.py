@@ -7,7 +7,7 @@ callers want only texts, which are cheaper: tokens are made from the last data o
 from collections import deque
 from collections.abc import Sequence
 
-from h2o_client.protocol.effects import TextParser
+from h2o_client.protocol.answer import AnswerParser
 from h2o_client.types import Token
 
 
@@ -33,7 +33,7 @@ class TokenQueue:
 
     def __init__(self) -> None:
         self.texts: deque[str] = deque()
-        self.parser: TextParser | None = None
+        self.parser: AnswerParser | None = None
         self._tokens: deque[Token] = deque()
         self._shown = 0  # how many of them are visible
 
