@@ -22,6 +22,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import sys
 import tempfile
 import time
@@ -30,12 +31,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "protocol")]  # as in pytest
 
 # Found through the line above, which pyright does not see.
-from recorded import everything, streams  # noqa: E402 # pyright: ignore[reportMissingImports]
+from recorded import everything, newer, streams  # noqa: E402 # pyright: ignore[reportMissingImports]
 from world import JSON, STREAM, Answer, Scene  # noqa: E402 # pyright: ignore[reportMissingImports]
 
 from h2o_client.errors import (  # noqa: E402 -- the same
@@ -56,9 +58,12 @@ from h2o_client.protocol.chat_ui_2023 import stored  # noqa: E402 -- the same
 from h2o_client.protocol.chat_ui_2023.answer import AnswerParser  # noqa: E402 -- the same
 from h2o_client.protocol.chat_ui_2023.devalue import unflatten  # noqa: E402 -- the same
 from h2o_client.protocol.chat_ui_2023.web_search import WebSearchParser  # noqa: E402 -- the same
-from h2o_client.protocol.dialect import Created  # noqa: E402 -- the same
+from h2o_client.protocol.chat_ui_2025 import answer as answer_2025  # noqa: E402 -- the same
+from h2o_client.protocol.chat_ui_2025.dialect import Dialect2025  # noqa: E402 -- the same
+from h2o_client.protocol.dialect import Created, Query  # noqa: E402 -- the same
 from h2o_client.protocol.effects import Head, Request  # noqa: E402 -- the same
 from h2o_client.protocol.lines import LineSplitter  # noqa: E402 -- the same
+from h2o_client.protocol.requests import Site  # noqa: E402 -- the same
 from h2o_client.protocol.session import Session  # noqa: E402 -- the same
 from h2o_client.protocol.tokens import shown_texts  # noqa: E402 -- the same
 from h2o_client.types import Reply, Token, WebSearchEntry  # noqa: E402 -- the same
@@ -158,6 +163,33 @@ def _read_answer(pieces: list[bytes], limit: int) -> tuple[list[Token], object, 
     return tokens, parser.final, parser.error
 
 
+def newer_answer(content: bytes) -> None:
+    """The same for 2025 answers, whether or not the stream is read again."""
+    tape = Tape(content)
+    again = bool(tape.number(2))
+    head, body = tape.take(32), tape.rest()
+    whole = _read_newer_answer([body], again=again)
+    assert _read_newer_answer(Tape(head).cuts(body), again=again) == whole
+
+
+def _read_newer_answer(pieces: list[bytes], *, again: bool) -> tuple[object, ...]:
+    text = bytearray(b"Hel") if again else bytearray()
+    parser = answer_2025.AnswerParser(text, reattached=again)
+    tokens: list[Token] = []
+    for piece in pieces:
+        texts = parser.read_on(piece)
+        found = parser.tokens()
+        assert parser.ended or texts == shown_texts(found)
+        tokens += found
+    tokens += parser.finish()
+    assert parser.final is None or parser.error is None
+    text.decode()
+    if parser.error is not None:
+        check_error(parser.error, ProtocolError, GenerationError, StatusError)
+    error = None if parser.error is None else (type(parser.error), str(parser.error))
+    return tokens, text, parser.final, parser.title, parser.revised, error
+
+
 def search(content: bytes) -> None:
     """Bytes yield entries or a typed error, however they are cut."""
     tape = Tape(content)
@@ -246,6 +278,38 @@ def reply(content: bytes) -> None:
                 assert found.id.replace("-", "").replace("_", "").isalnum()
 
 
+def newer_reply(content: bytes) -> None:
+    """The same for the responses of 2025 servers."""
+    tape = Tape(content)
+    status = (200, 200, 200, 302, 401, 403, 404, 413, 429, 500)[tape.number(10)]
+    head, body = Head(status, (("content-type", "application/json"),)), tape.rest()
+    for query in _newer_queries():
+        try:
+            query.read(head, body, query.request)
+        except H2oError as error:
+            check_error(error, GenerationError, ProtocolError, StatusError)
+
+
+@cache
+def _newer_queries() -> list[Query[Any]]:
+    """Return a query for each kind of response."""
+    session, place = Session(None, _OURS), Address.parse("https://host/chat")
+    dialect = Dialect2025(Site(place, session, headers={}, token=None, user_agent="fuzz"))
+    return [
+        dialect.create(model="m"),
+        dialect.kept_settings(),
+        dialect.settings(),
+        dialect.models(),
+        dialect.conversations(0),
+        dialect.stored("c"),
+        dialect.share("c"),
+        dialect.share_prefix(),
+        dialect.prompt("c", "m"),
+        dialect.stop("c", "r", ""),
+        dialect.delete_all(),
+    ]
+
+
 def cookies(content: bytes) -> None:
     """Whatever `Set-Cookie` contains, the session cookie can be sent."""
     session = Session(None, _OURS)
@@ -295,6 +359,13 @@ def snippets() -> list[bytes]:
     found = [exchange.body for exchange in everything() if 0 < len(exchange.body) < 5000]
     for exchange in streams():
         found += [line + b"\n" for line in exchange.body.split(b"\n")[:40] if line]
+    return list(dict.fromkeys(found))
+
+
+@cache
+def newer_snippets() -> list[bytes]:
+    """Return bodies that were recorded from 2025 servers."""
+    found = [exchange.body for exchange in newer() if 0 < len(exchange.body) < 20_000]
     return list(dict.fromkeys(found))
 
 
@@ -373,10 +444,12 @@ def flow(content: bytes) -> None:
 TARGETS: dict[str, Target] = {
     "lines": lines,
     "answer": answer,
+    "answer-2025": newer_answer,
     "search": search,
     "devalue": devalue,
     "page": page,
     "reply": reply,
+    "reply-2025": newer_reply,
     "cookies": cookies,
     "address": address,
     "flow": flow,
@@ -386,10 +459,13 @@ TARGETS: dict[str, Target] = {
 def seeds(target: str) -> list[bytes]:
     """Return the initial inputs of a target."""
     # For targets that take choices from the front of their input: all bytes, cut somewhere.
-    front = {"lines": 32, "answer": 32, "search": 32, "reply": 1}.get(target, 0)
+    front = {"lines": 32, "answer": 32, "answer-2025": 32, "search": 32, "reply": 1}.get(target, 0)
+    first = b"\2" if front else b""
+    known = snippets()
+    if target.endswith("-2025"):
+        first, known = b"\0", newer_snippets()
     found = [
-        b"\2" + random.Random(number).randbytes(front) + body if front else body
-        for number, body in enumerate(snippets())
+        first + random.Random(number).randbytes(front) + body for number, body in enumerate(known)
     ]
     if target == "devalue":
         pages = [json.loads(body) for body in snippets() if body.startswith(b'{"type":"data"')]
@@ -411,12 +487,18 @@ def seeds(target: str) -> list[bytes]:
     return found or [b""]
 
 
+_VALUE = re.compile(rb':("(?:[^"\\]|\\.)*"|[-\w.]+|\[[^][{}]*\]|\{\})')  # of a JSON field
+
+
 def mutate(draw: random.Random, content: bytes, others: Sequence[bytes]) -> bytes:
     """Change an input at random places."""
     made = bytearray(content[:4096])
     for _ in range(draw.randint(1, 6)):
         at = draw.randint(0, len(made))
-        match draw.randint(0, 5):
+        match draw.randint(0, 6):
+            case 6 if values := list(_VALUE.finditer(made)):
+                begin, end = draw.choice(values).span(1)
+                made[begin:end] = draw.choice([b"5", b"null", b"[]", b"{}", b'"x"', b"true"])
             case 0:
                 made[at:at] = draw.randbytes(draw.randint(1, 8))
             case 1:

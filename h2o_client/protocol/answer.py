@@ -234,6 +234,7 @@ class AnswerParser(ABC):
             self._texts.append(token.text)
 
     def _fail(self, error: H2oError) -> None:
+        self._room = 0
         self.final = None
         self.error = error
         self.ended = True

@@ -86,9 +86,21 @@ class Fields:
 
     def each(self, name: str) -> "list[Fields]":
         """Return the fields of each object in an array."""
-        if not isinstance(value := self.get(name), list):
+        if self.get(name) is None:
             raise self.wrong(name, "an array")
-        return [Fields(item, f"{self._where}.{name}[{n}]") for n, item in enumerate(value)]
+        return self.optional_each(name)
+
+    def optional_each(self, name: str) -> "list[Fields]":
+        """Return the fields of each object in an array; none if it is missing or null."""
+        items = self.items(name)
+        return [Fields(item, f"{self._where}.{name}[{n}]") for n, item in enumerate(items)]
+
+    def items(self, name: str) -> list[Any]:
+        """Return the items of an array; none if it is missing or null."""
+        value = self.get(name)
+        if value is not None and not isinstance(value, list):
+            raise self.wrong(name, "an array")
+        return value or []
 
     def wrong(self, name: str, expected: str) -> ProtocolError:
         """Make the error for a field of the wrong type."""

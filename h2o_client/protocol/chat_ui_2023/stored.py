@@ -161,7 +161,7 @@ def _find(nodes: Iterable[object], name: str, what: str) -> Fields:
 
 def _model(fields: Fields) -> Model:
     parameters = fields.get("parameters")
-    examples = [] if fields.get("promptExamples") is None else fields.each("promptExamples")
+    examples = fields.optional_each("promptExamples")
     if parameters is not None and not is_dict(parameters):
         raise fields.wrong("parameters", "an object")
     name = fields.text("name")

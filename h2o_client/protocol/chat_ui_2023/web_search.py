@@ -17,10 +17,11 @@ one whenever a piece with that character has arrived.
 import codecs
 import json
 import re
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from h2o_client.errors import IncompleteStreamError, ProtocolError
 from h2o_client.protocol.address import is_id
+from h2o_client.protocol.fields import is_dict
 from h2o_client.protocol.lines import excerpt
 from h2o_client.protocol.text import load_json
 from h2o_client.types import WebSearchEntry, WebSearchSource
@@ -82,8 +83,10 @@ class WebSearchParser:
 
         Raises:
             IncompleteStreamError: the result had not arrived.
+            ProtocolError: the unfinished object at the end is not part of a web search.
         """
         if self.result is None:
+            self._read_objects()
             raise IncompleteStreamError("the web search ended before its result")
 
     def _read_objects(self) -> list[WebSearchEntry]:
@@ -122,7 +125,7 @@ class WebSearchParser:
             value = load_json(content)
         except (ValueError, RecursionError):
             value = None
-        messages = value.get("messages") if _is_dict(value) else None
+        messages = value.get("messages") if is_dict(value) else None
         if not _is_list(messages):
             raise _not_a_search(content.encode())
         entries: list[WebSearchEntry] = []
@@ -134,7 +137,7 @@ class WebSearchParser:
         return entries
 
     def _entry(self, message: object) -> WebSearchEntry:
-        if not _is_dict(message):
+        if not is_dict(message):
             raise _error("an entry that is not an object")
         kind = message.get("type")
         text = message.get("message")
@@ -166,7 +169,7 @@ class WebSearchParser:
 
 
 def _source(source: object) -> WebSearchSource:
-    values = [source.get(name) if _is_dict(source) else 0 for name in ("title", "link", "hostname")]
+    values = [source.get(name) if is_dict(source) else 0 for name in ("title", "link", "hostname")]
     title, link, hostname = (value if value is not None else "" for value in values)
     if not (isinstance(title, str) and isinstance(link, str) and isinstance(hostname, str)):
         raise _error("a source whose title, link or hostname is not text")
@@ -176,10 +179,6 @@ def _source(source: object) -> WebSearchSource:
 def _after_space(text: str, start: int) -> int:
     found = _SPACE.match(text, start)
     return start if found is None else found.end()
-
-
-def _is_dict(value: object) -> TypeGuard[dict[str, Any]]:
-    return isinstance(value, dict)
 
 
 def _is_list(value: object) -> TypeGuard[list[object]]:

@@ -179,7 +179,7 @@ def read_list(value: Any) -> tuple[tuple[ConversationInfo, ...], bool]:
 def _message(fields: Fields, answers: list[StoredAnswer]) -> Message:
     stage, over = _stage(fields)
     is_answer = fields.text("from") == "assistant"
-    ancestors = fields.get("ancestors") or []
+    ancestors = fields.items("ancestors")
     message = Message(
         role=fields.text("from"),
         content=fields.text("content"),
@@ -188,7 +188,7 @@ def _message(fields: Fields, answers: list[StoredAnswer]) -> Message:
         updated_at=fields.optional_iso_date("updatedAt"),
         partial=is_answer and stage is not Stage.WHOLE,
         parent=ancestors[-1] if ancestors and is_id(ancestors[-1]) else None,
-        children=tuple(child for child in fields.get("children") or () if is_id(child)),
+        children=tuple(child for child in fields.items("children") if is_id(child)),
     )
     if is_answer:
         generation = fields.get("generationId")
@@ -200,12 +200,13 @@ def _message(fields: Fields, answers: list[StoredAnswer]) -> Message:
 
 def _stage(fields: Fields) -> tuple[Stage, bool]:
     """Return the state of an answer and whether its run is over, from the events of the run."""
-    updates = [update for update in fields.get("updates") or () if is_dict(update)]
-    statuses = {update.get("status") for update in updates if update.get("type") == "status"}
+    updates = [update for update in fields.items("updates") if is_dict(update)]
+    statuses = [update.get("status") for update in updates if update.get("type") == "status"]
     finals = [update for update in updates if update.get("type") == "finalAnswer"]
     interrupted = fields.get("interrupted") is True
     # A server that restarts marks the answers that it did not finish as interrupted.
-    over = bool(statuses & {"error", "finished"}) or (interrupted and not finals)
+    ended = "error" in statuses or "finished" in statuses
+    over = ended or (interrupted and not finals)
     if "error" in statuses:
         return Stage.FAILED, over
     if interrupted or any(final.get("interrupted") for final in finals):
@@ -229,11 +230,10 @@ def _newest_branch(tree: tuple[Message, ...]) -> tuple[Message, ...]:
 
 def _model(fields: Fields) -> Model:
     name = fields.text("name")
-    types = fields.get("multimodalAcceptedMimetypes")
+    types = fields.items("multimodalAcceptedMimetypes") or ["image/*"]
     takes_images = fields.get("multimodal") is True
     display_name, description = fields.get("displayName"), fields.get("description")
     website = fields.get("websiteUrl")
-    examples = fields.each("promptExamples") if fields.get("promptExamples") else []
     return Model(
         id=fields.text("id"),
         name=name,
@@ -242,7 +242,7 @@ def _model(fields: Fields) -> Model:
         website_url=website if isinstance(website, str) else None,
         prompt_examples=tuple(
             PromptExample(title=example.text("title"), prompt=example.text("prompt"))
-            for example in examples
+            for example in fields.optional_each("promptExamples")
         ),
-        file_types=tuple(str(item) for item in types or ("image/*",)) if takes_images else (),
+        file_types=tuple(map(str, types)) if takes_images else (),
     )
