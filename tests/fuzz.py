@@ -38,7 +38,16 @@ sys.path[:0] = [str(HERE), str(HERE / "protocol")]  # as in pytest
 
 # Found through the line above, which pyright does not see.
 from recorded import everything, newer, streams  # noqa: E402 # pyright: ignore[reportMissingImports]
-from world import JSON, STREAM, Answer, Scene  # noqa: E402 # pyright: ignore[reportMissingImports]
+from tree import TreeWorld  # noqa: E402 # pyright: ignore[reportMissingImports]
+from world import (  # noqa: E402 # pyright: ignore[reportMissingImports]
+    JSON,
+    STREAM,
+    Answer,
+    Player,
+    Scene,
+    World,
+    chat_of,
+)
 
 from h2o_client.errors import (  # noqa: E402 -- the same
     GenerationError,
@@ -53,6 +62,7 @@ from h2o_client.errors import (  # noqa: E402 -- the same
 )
 from h2o_client.protocol import conversations, replies  # noqa: E402 -- the same
 from h2o_client.protocol.address import Address  # noqa: E402 -- the same
+from h2o_client.protocol.chat import ChatOperation  # noqa: E402 -- the same
 from h2o_client.protocol.chat_ui_2023 import replies as small  # noqa: E402 -- the same
 from h2o_client.protocol.chat_ui_2023 import stored  # noqa: E402 -- the same
 from h2o_client.protocol.chat_ui_2023.answer import AnswerParser  # noqa: E402 -- the same
@@ -63,6 +73,7 @@ from h2o_client.protocol.chat_ui_2025.dialect import Dialect2025  # noqa: E402 -
 from h2o_client.protocol.dialect import Created, Query  # noqa: E402 -- the same
 from h2o_client.protocol.effects import Head, Request  # noqa: E402 -- the same
 from h2o_client.protocol.lines import LineSplitter  # noqa: E402 -- the same
+from h2o_client.protocol.prompt import JS_SPACE  # noqa: E402 -- the same
 from h2o_client.protocol.requests import Site  # noqa: E402 -- the same
 from h2o_client.protocol.session import Session  # noqa: E402 -- the same
 from h2o_client.protocol.tokens import shown_texts  # noqa: E402 -- the same
@@ -340,6 +351,7 @@ def address(content: bytes) -> None:
     assert Address.parse(found.url).url == found.url
 
 
+NEWER_OPERATIONS = ("settings", "message", "delete", "stop", "data", "reattach")
 OPERATIONS = ("settings", "create", "message", "delete", "stop", "data", "root")
 _STATUSES = (200, 200, 200, 200, 204, 303, 308, 404, 405, 410, 422, 429, 500, 502, 503, 999)
 _HEADS = (
@@ -369,7 +381,7 @@ def newer_snippets() -> list[bytes]:
     return list(dict.fromkeys(found))
 
 
-def _parts(tape: Tape) -> Iterator[bytes | H2oError | float]:
+def _parts(tape: Tape, known: Sequence[bytes]) -> Iterator[bytes | H2oError | float]:
     for _ in range(tape.number(8)):
         match tape.number(8):
             case 0:
@@ -379,11 +391,10 @@ def _parts(tape: Tape) -> Iterator[bytes | H2oError | float]:
             case 2 | 3:
                 yield tape.take(1 + tape.number(64)) or b"?"
             case _:
-                known = snippets()
                 yield known[tape.number(65536) % len(known)]
 
 
-def _answers(tape: Tape) -> Iterator[Answer]:
+def _answers(tape: Tape, known: Sequence[bytes]) -> Iterator[Answer]:
     for _ in range(tape.number(4)):
         fault: H2oError | None = None
         match tape.number(8):
@@ -393,7 +404,7 @@ def _answers(tape: Tape) -> Iterator[Answer]:
                 fault = TransportTimeoutError.exceeded("connect", None)
         yield Answer(
             _STATUSES[tape.number(16)],
-            tuple(_parts(tape)),
+            tuple(_parts(tape, known)),
             _HEADS[tape.number(len(_HEADS))],
             fault,
             float(tape.number(65536)) / 256,
@@ -405,16 +416,64 @@ def flow(content: bytes) -> None:
     tape = Tape(content)
     breaks, stops = tape.number(64), tape.number(64)
     recover = bool(tape.number(2))
-    script = {OPERATIONS[tape.number(7)]: list(_answers(tape)) for _ in range(tape.number(8))}
+    known = snippets()
+    script = {
+        OPERATIONS[tape.number(7)]: list(_answers(tape, known)) for _ in range(tape.number(8))
+    }
     scene = Scene(script, recover=recover)
-    steps = scene.player.drive(scene.chat.run())
+    result = _play(scene, scene.chat, breaks, stops)
+    if isinstance(result, Reply):
+        assert result.text == scene.text
+    told = scene.abandon()
+    assert len(told) == len(set(told)), "the server was notified twice"
+    assert set(told) <= {"stop", "delete"}
+    assert scene.conversations == set()
+    assert scene.abandon() == []
+    scene.play(conversations.sweep(scene.exchange, scene.exchange.cleanup()))
+
+
+def newer_flow(content: bytes) -> None:
+    """The same for a chat with a 2025 server."""
+    tape = Tape(content)
+    breaks, stops = tape.number(64), tape.number(64)
+    recover, main = bool(tape.number(2)), bool(tape.number(2))
+    known = newer_snippets()
+    script = {
+        NEWER_OPERATIONS[tape.number(6)]: list(_answers(tape, known)) for _ in range(tape.number(8))
+    }
+    world = TreeWorld(script, main=main, recover=recover, session=None, model=None)
+    chat = chat_of(world)
+    result = _play(world, chat, breaks, stops)
+    if isinstance(result, Reply) and not result.revised and not result.recovered:
+        assert result.text == world.text.rstrip(JS_SPACE) or result.finish_reason == "stopped"
+    before = len(world.requests)
+    world.play(chat.abandon(world.exchange.cleanup()))
+    assert set(world.operations[before:]) <= {"stop", "delete"}
+    world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
+    assert world.conversations == set()
+
+
+def _play(world: World, chat: ChatOperation, breaks: int, stops: int) -> object:
+    """Play a chat until it ends or is broken off; then the server is healthy.
+
+    Args:
+        world: its world.
+        chat: the chat.
+        breaks: after how many steps to break it off.
+        stops: after how many steps to stop it.
+
+    Returns:
+        Its reply, its error, or None.
+    """
+    player = Player(world)
+    steps = player.drive(chat.run())
     result: object = None
     try:
         for position in range(5000):
             if position == breaks:
                 break
             if position == stops:
-                scene.stop()
+                world.play(chat.stop())
             next(steps)
         else:
             raise AssertionError("the flow does not end")
@@ -424,21 +483,16 @@ def flow(content: bytes) -> None:
         result = error
     if isinstance(result, H2oError):
         check_error(result)
-        assert result.partial in ("", scene.text)
+        assert result.partial in ("", chat.text)
     if isinstance(result, Reply):
-        assert result.text == scene.text
-        assert not scene.player.is_open
+        assert result.text == chat.text
+        assert not player.is_open
     steps.close()
-    scene.player.release()
-    scene.recover()
-    told = scene.abandon()
-    assert len(told) == len(set(told)), "the server was notified twice"
-    assert set(told) <= {"stop", "delete"}
-    assert scene.conversations == set()
-    assert scene.abandon() == []
-    for request in scene.requests:
+    player.release()
+    world.recover()
+    for request in world.requests:
         assert request.url.startswith("https://host/chat/")
-    scene.play(conversations.sweep(scene.exchange, scene.exchange.cleanup()))
+    return result
 
 
 TARGETS: dict[str, Target] = {
@@ -453,6 +507,7 @@ TARGETS: dict[str, Target] = {
     "cookies": cookies,
     "address": address,
     "flow": flow,
+    "flow-2025": newer_flow,
 }
 
 
@@ -482,7 +537,7 @@ def seeds(target: str) -> list[bytes]:
         found = [b"hf-chat=" + _OURS.encode() + b"; Path=/; HttpOnly\nh2o=1; Domain=x"]
     elif target == "address":
         found = [b"https://ann:pw@host:8443/chat/", b"http://[::1]:80", "http://bücher".encode()]
-    elif target == "flow":
+    elif target.startswith("flow"):
         found = [bytes(range(64)), b"\xff\xff" + b"\1" * 60, b"?" * 40]
     return found or [b""]
 
