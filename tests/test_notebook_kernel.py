@@ -153,7 +153,10 @@ class Kernel:
                 break
             if kind not in ("status", "execute_input"):
                 published.append({"kind": kind, **content})
-        return published, self.client.get_shell_msg(timeout=60)["content"]
+        while True:  # skip replies to other cells
+            got = self.client.get_shell_msg(timeout=60)
+            if got["parent_header"].get("msg_id") == message:
+                return published, got["content"]
 
     def value(self, code: str) -> str:
         """Evaluate an expression, and return its text representation."""
