@@ -23,7 +23,6 @@ from h2o_client.cli.items import Item, check_items, name_all, read_items
 from h2o_client.cli.journal import Journal
 from h2o_client.cli.outcome import describe_error
 from h2o_client.cli.server import connected, model_option, param_option, url_option, wrong_use
-from h2o_client.cli.state import given_session
 from h2o_client.safe_text import to_json
 
 if TYPE_CHECKING:
@@ -152,8 +151,7 @@ class _Run:
             follow_changes(given, journal, accept=accept_changes)
             wanted = self._compare(journal, progress, retry_failed=retry_failed)
             if wanted or journal.session is not None:
-                session = given_session() or journal.session
-                options: dict[str, Any] = {"session": session, "retries": Retries()}
+                options: dict[str, Any] = {"session": journal.session, "retries": Retries()}
                 with connected(self.base_url, model=self.model, **options) as client:
                     delete_leftovers(client, journal)
                     if wanted:

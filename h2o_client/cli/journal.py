@@ -109,15 +109,20 @@ class Journal:
             self._db.close()
 
     @property
+    def owns_session(self) -> bool:
+        """Whether only the batch uses the session, and may empty it: the user did not set it."""
+        return given_session() is None
+
+    @property
     def session(self) -> str | None:
-        """The session with the conversations of earlier runs, or None."""
+        """The session to use: the user's, or the one of earlier runs; None for a new one."""
         found = self._rows("SELECT value FROM run WHERE name = 'session'")
-        return str(found[0][0]) if found else None
+        return given_session() or (str(found[0][0]) if found else None)
 
     def note_session(self, session: str | None) -> None:
         """Store the session if it is new and the batch's own; None if nothing is left in it."""
-        if given_session() is not None:
-            return  # the user's: only the batch's own session may be emptied
+        if not self.owns_session:
+            return
         if session is None:
             self._rows("DELETE FROM run WHERE name = 'session'")
         elif session != self.session:

@@ -32,7 +32,6 @@ from h2o_client import (
 )
 from h2o_client.cli.items import Item
 from h2o_client.cli.journal import Journal
-from h2o_client.cli.state import given_session
 
 ANSWER_WAIT = 120.0
 """Seconds, counted from sending a message, for which the next run waits for its answer."""
@@ -202,7 +201,7 @@ def delete_leftovers(client: H2oClient, journal: Journal) -> None:
     was sent in them yet. In a new run, this opens the session, so that it can be recorded before it
     is used.
     """
-    if given_session() is not None:
+    if not journal.owns_session:
         return
     kept = journal.conversations()
     with contextlib.suppress(H2oError):  # the next run tries again
