@@ -3,10 +3,6 @@
 The waiting functions block: a scenario calls them through `api.wait()`.
 """
 
-import contextlib
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -32,27 +28,6 @@ def eventually(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < until, "the condition did not become true"
         time.sleep(0.001)
-
-
-INTERRUPTED_PYTHON = (
-    sys.executable,
-    "-Werror",
-    # Ctrl-C between two steps of httpcore's generator leaves it to trio, which reports that.
-    "-Wignore:Async generator 'httpcore",
-)
-"""A Python to press Ctrl-C in, where warnings are errors."""
-
-
-def press_ctrl_c(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """Press Ctrl-C until the process exits; return its output.
-
-    Python misses a signal that arrives between its last check and a blocking system call.
-    """
-    for _ in range(10):
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.communicate(timeout=6)
-    raise AssertionError("Ctrl-C did not end the process")
 
 
 def requested(server: Emulator, kind: str, times: int = 1) -> None:

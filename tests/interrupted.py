@@ -1,6 +1,30 @@
-"""Simulates Ctrl-C at the points where Python checks for it."""
+"""Ctrl-C: simulated at the points where Python checks for it, and pressed in a process."""
 
+import contextlib
+import signal
+import subprocess
+import sys
 from typing import SupportsIndex
+
+INTERRUPTED_PYTHON = (
+    sys.executable,
+    "-Werror",
+    # Ctrl-C between two steps of httpcore's generator leaves it to trio, which reports that.
+    "-Wignore:Async generator 'httpcore",
+)
+"""A Python to press Ctrl-C in, where warnings are errors."""
+
+
+def press_ctrl_c(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Press Ctrl-C until the process exits; return its output.
+
+    Python misses a signal that arrives between its last check and a blocking system call.
+    """
+    for _ in range(10):
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=6)
+    raise AssertionError("Ctrl-C did not end the process")
 
 
 class CtrlC(BaseException):

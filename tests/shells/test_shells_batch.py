@@ -17,8 +17,9 @@ import anyio
 import anyio.lowlevel
 import needs
 import pytest
-from asked import bodies, kinds, press_ctrl_c, requested
+from asked import bodies, kinds, requested
 from backends import ASYNC, ONCE, PATIENCE, Api, AsIfAsync, endless, only
+from interrupted import press_ctrl_c
 
 from h2o_client import (
     AsyncBatch,

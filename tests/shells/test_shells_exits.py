@@ -24,8 +24,9 @@ from typing import Any, Self
 import anyio
 import httpx
 import pytest
-from asked import INTERRUPTED_PYTHON, press_ctrl_c, requested
+from asked import requested
 from backends import ASYNC, BACKENDS, PATIENCE, Api, endless
+from interrupted import INTERRUPTED_PYTHON, press_ctrl_c
 from open_responses import OpenResponses
 
 from h2o_client import (

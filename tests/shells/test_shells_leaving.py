@@ -19,8 +19,9 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from asked import INTERRUPTED_PYTHON, eventually, kinds, no_connection, press_ctrl_c, requested
+from asked import eventually, kinds, no_connection, requested
 from backends import ONCE, PATIENCE, Api, Background, endless, only
+from interrupted import INTERRUPTED_PYTHON, press_ctrl_c
 
 from h2o_client import (
     AsyncChatStream,
