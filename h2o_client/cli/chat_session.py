@@ -8,7 +8,6 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -18,7 +17,6 @@ import click
 from h2o_client import ChatStream, Conversation, H2oClient, H2oError, Message
 from h2o_client.cli import state
 from h2o_client.cli.line_editor import LineEditor
-from h2o_client.cli.operations import OPERATIONS, Operation
 from h2o_client.cli.outcome import PROGRAM, Terminated, describe_failure
 from h2o_client.cli.render import format_messages, new_screen, show_hanging
 from h2o_client.safe_text import one_line, printable
@@ -73,10 +71,11 @@ class ChatSession:
             ),
             "/models": ("show the server's models", self._show_models),
             "/new": ("start a new conversation", self._new),
-            **{
-                operation.slash: (operation.meaning, partial(self._operate, operation))
-                for operation in OPERATIONS
-            },
+            "/title": (
+                "TEXT: rename the conversation; alone: let the model choose a title",
+                self._set_title,
+            ),
+            "/share": ("publish the conversation; anyone with the URL can read it", self._share),
             "/save": (
                 "FILE: save the conversation; .json as messages, others as Markdown",
                 self._save,
@@ -275,13 +274,17 @@ class ChatSession:
         self._models = [model.id for model in self._client.models()]
         return self._models
 
-    def _operate(self, operation: Operation, argument: str) -> None:
+    def _set_title(self, title: str) -> None:
         self._require_messages()
-        result = one_line(operation.run(self._conversation, argument))
-        if operation.note:
-            click.secho(operation.note.format(result), dim=True)
+        if title:
+            self._conversation.rename(title)
         else:
-            click.echo(result)
+            title = self._conversation.summarize().strip()
+        click.secho(f"renamed to “{one_line(title)}”", dim=True)
+
+    def _share(self, _argument: str) -> None:
+        self._require_messages()
+        click.echo(one_line(self._conversation.share()))
 
     def _quit(self, _argument: str) -> NoReturn:
         raise EOFError

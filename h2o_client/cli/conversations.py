@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from h2o_client.cli import state
-from h2o_client.cli.operations import OPERATIONS, Operation
 from h2o_client.cli.render import format_messages, new_screen, print_table
 from h2o_client.cli.server import connected, url_option, wrong_use
 from h2o_client.safe_text import one_line, to_json
@@ -69,27 +68,23 @@ def show(number: str, base_url: str | None, raw: bool, as_json: bool) -> None:
         screen.show(text.removesuffix("\n"))
 
 
-def _add_operation(operation: Operation) -> None:
-    """Add the subcommand of an operation. With an argument, the ID is required too."""
-
-    @url_option
-    def run(number: str, base_url: str | None, argument: str = "") -> None:
-        with _resumed(base_url, number) as (_, conversation), wrong_use():
-            result = operation.run(conversation, argument)
-        if not operation.note:
-            click.echo(one_line(result))
-
-    if operation.argument:
-        run = click.argument("argument", metavar=operation.argument)(run)
-        run = click.argument("number", metavar="ID")(run)
-    else:
-        run = _id(run)
-    add = conversations.command(operation.name, short_help=operation.summary, help=operation.help)
-    add(run)
+@conversations.command(short_help="Rename a conversation.")
+@click.argument("number", metavar="ID")
+@click.argument("title")
+@url_option
+def rename(number: str, title: str, base_url: str | None) -> None:
+    """Rename a conversation. TITLE has 1 to 100 characters."""
+    with _resumed(base_url, number) as (_, conversation), wrong_use():
+        conversation.rename(title)
 
 
-for _operation in OPERATIONS:
-    _add_operation(_operation)
+@conversations.command(short_help="Publish a conversation and show its URL.")
+@_id
+@url_option
+def share(number: str, base_url: str | None) -> None:
+    """Publish the current messages, and show the URL: anyone with it can read them."""
+    with _resumed(base_url, number) as (_, conversation):
+        click.echo(one_line(conversation.share()))
 
 
 @conversations.command(short_help="Delete some or all conversations.")

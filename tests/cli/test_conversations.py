@@ -12,7 +12,6 @@ from command import Command, InTerminal, command_for, keep_two
 
 from h2o_client import H2oClient
 from h2o_client.cli import state
-from h2o_client.cli.operations import OPERATIONS
 from h2o_client.emulator import DEFAULT_MODELS, Emulator, Model
 
 MODELS = [model.name for model in DEFAULT_MODELS]
@@ -88,19 +87,9 @@ def test_conversation_is_renamed_and_shared(
     assert titles[kept[1]] == "Second"
     assert command("conversations", "rename", kept[0], "x" * 101) == 2
     assert "100 characters" in command.err
+    assert command("conversations", "rename", kept[0], "") == 2
     assert command("conversations", "share", kept[0]) == 0
     assert command.out.startswith(f"{server.url}/r/")
-
-
-def test_every_operation_is_a_subcommand_and_a_slash_command(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert command("conversations", "--help") == 0
-    session = InTerminal(monkeypatch, "chat")
-    assert session(typed=["/help", "/quit"], env={"COLUMNS": "200"}) == 0
-    for operation in OPERATIONS:
-        assert re.search(rf"^  {operation.name} +{operation.summary}$", command.out, re.MULTILINE)
-        assert re.search(rf"^{operation.slash} +{operation.meaning}$", session.text, re.MULTILINE)
 
 
 def test_conversations_are_deleted(command: Command, kept: list[str], server: Emulator) -> None:
