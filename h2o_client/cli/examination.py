@@ -37,6 +37,7 @@ from h2o_client.diagnosis import (
     proxy_advice,
     proxy_for,
     reason,
+    refused_tunnel,
     site_advice,
     tls_advice,
     tunnel_advice,
@@ -157,10 +158,11 @@ def _check_tls(place: Place, requests: probe.Requests) -> Finding:
     begun = time.monotonic()
     try:
         version, certificate = requests.handshake()
-    except probe.TunnelRefusedError as error:
-        text = f"the proxy answered {error.status} to the request for a connection to {place}"
-        raise StepFailedError("tunnel", text, tunnel_advice(place, error.status)) from None
     except httpx.HTTPError as error:
+        status = refused_tunnel(error) if isinstance(error, httpx.ProxyError) else None
+        if status is not None:
+            text = f"the proxy answered {status} to the request for a connection to {place}"
+            raise StepFailedError("tunnel", text, tunnel_advice(place, status)) from None
         raise StepFailedError("TLS", reason(error), tls_advice(place.host, error)) from None
     until = certificate.get("notAfter")
     text = f"{version}{_took(begun)}"

@@ -13,21 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from h2o_client.diagnosis import refused_tunnel
-
 _MOST = 1 << 20  # maximum number of bytes to read of a response
-
-
-class TunnelRefusedError(Exception):
-    """A proxy refused to connect to the server.
-
-    Attributes:
-        status: the status of its response.
-    """
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
 
 
 class Requests:
@@ -72,8 +58,7 @@ class Requests:
             The TLS version, and the server's certificate.
 
         Raises:
-            TunnelRefusedError: the proxy rejects the connection.
-            httpx.HTTPError: the connection failed; see `diagnosis.causes()`.
+            httpx.HTTPError: the connection failed, or the proxy rejected it.
         """
         found: list[tuple[str, Mapping[str, Any]]] = []
 
@@ -85,11 +70,6 @@ class Requests:
         try:
             with httpx.Client(**self._options) as client:
                 client.head("/", extensions={"trace": trace})
-        except httpx.ProxyError as error:
-            status = refused_tunnel(error)
-            if status is None:
-                raise
-            raise TunnelRefusedError(status) from None
         except httpx.HTTPError:
             if not found:
                 raise
