@@ -95,17 +95,22 @@ _ARGUMENTS = {
     "recover": "pass it as an argument of the call, or of batch() for all its prompts",
     "retries": "pass it as an argument of the call, or of batch() for all its prompts",
 }
+OTHER_NAMES: Mapping[str, str] = {
+    "max_completion_tokens": "max_new_tokens",
+    "max_length": "max_new_tokens",
+    "max_tokens": "max_new_tokens",
+    "stop_sequence": "stop",
+    "stop_sequences": "stop",
+    "frequency_penalty": "repetition_penalty",
+    "presence_penalty": "repetition_penalty",
+}
+"""The option to use instead of an option of other services."""
+
 HINTS: Mapping[str, str] = {
     **_ARGUMENTS,
+    **{name: f"use {option} instead" for name, option in OTHER_NAMES.items()},
     "logprobs": "stream.events() gives each token with its logprob",
-    "stop_sequence": "use stop instead",
-    "max_tokens": "use max_new_tokens instead",
-    "max_completion_tokens": "use max_new_tokens instead",
-    "max_length": "use max_new_tokens instead",
-    "stop_sequences": "use stop instead",
     "n": "the service gives one answer per call",
-    "frequency_penalty": "use repetition_penalty instead",
-    "presence_penalty": "use repetition_penalty instead",
 }
 """Names that callers use by mistake, and what to use instead."""
 

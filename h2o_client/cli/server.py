@@ -15,6 +15,7 @@ from h2o_client.cli.render import show_retry, show_wait
 from h2o_client.options import (
     HINTS,
     OPTION_TYPES,
+    OTHER_NAMES,
     as_arguments,
     read_parameter,
     similar_option,
@@ -22,15 +23,6 @@ from h2o_client.options import (
 
 _PACE = 0.03  # seconds between tokens of `--local`, so that streaming is visible
 
-_MEANT = {
-    "max_completion_tokens": "max_new_tokens",
-    "max_length": "max_new_tokens",
-    "max_tokens": "max_new_tokens",
-    "stop_sequence": "stop",
-    "stop_sequences": "stop",
-    "frequency_penalty": "repetition_penalty",
-    "presence_penalty": "repetition_penalty",
-}
 _INSTEAD = {
     "api_key": "the environment's H2O_CHAT_TOKEN",
     "base_url": "--base-url URL",
@@ -107,7 +99,7 @@ def _what_is_wrong(name: str) -> str:
     """Return what is wrong with a parameter's name, in terms of the command line, or ""."""
     if name in OPTION_TYPES:
         return ""
-    meant = _MEANT.get(name) or similar_option(name)
+    meant = OTHER_NAMES.get(name) or similar_option(name)
     if meant:
         return f"did you mean -p {meant}?"
     if name in _INSTEAD:
