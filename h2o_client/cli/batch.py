@@ -5,13 +5,11 @@ where the last run ended, and also answers prompts that were added since. An out
 journal is never changed. If the output is stdout, the journal is temporary.
 """
 
-import contextlib
 import os
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -82,25 +80,21 @@ def batch(
 
     The exit status is 1 if a prompt failed.
     """
-    run = _Run(Path(prompts), Path(output), concurrency, model, params, base_url)
-    with contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="h2o-client-") as folder:
+        source, target = Path(prompts), Path(output)
         if prompts == "-":
-            run.prompts = stack.enter_context(_folder()) / "prompts"
-            with run.prompts.open("wb") as copy:
+            source = Path(folder, "prompts")
+            with source.open("wb") as copy:
                 shutil.copyfileobj(sys.stdin.buffer, copy)
-        if output == "-":
-            run.output, run.to_stdout = stack.enter_context(_folder()) / "answers", True
+        to_stdout = output == "-"
+        if to_stdout:
+            target = Path(folder, "answers")
+        run = _Run(source, target, to_stdout, concurrency, model, params, base_url)
         failed = run(retry_failed=retry_failed, accept_changes=accept_changes)
     if failed:
-        again = "" if run.to_stdout else "; --retry-failed sends them again"
+        again = "" if to_stdout else "; --retry-failed sends them again"
         click.echo(f"{failed} failed{again}", err=True)
         ctx.exit(1)
-
-
-@contextlib.contextmanager
-def _folder() -> Generator[Path]:
-    with tempfile.TemporaryDirectory(prefix="h2o-client-") as name:
-        yield Path(name)
 
 
 @dataclass
@@ -110,16 +104,16 @@ class _Run:
     Attributes:
         prompts: the file of the prompts.
         output: the file of the answers.
-        to_stdout: whether the answers are written to stdout at the end; the files are temporary.
+        to_stdout: whether the answers are copied to stdout at the end.
     """
 
     prompts: Path
     output: Path
+    to_stdout: bool
     concurrency: int
     model: str | None
     params: dict[str, Any]
     base_url: str | None
-    to_stdout: bool = False
 
     def __call__(self, *, retry_failed: bool, accept_changes: bool) -> int:
         """Send the prompts, and write the answers; return how many failed."""
@@ -160,10 +154,7 @@ class _Run:
                 written = "" if self.output.exists() else f"; the answers are taken from {path}"
                 done = f"{progress.answered} of {progress.total} are answered"
                 click.echo(f"{done}: nothing to send{written}", err=True)
-            failed = self._write(journal)
-        if self.to_stdout:
-            click.echo(self.output.read_bytes(), nl=False)
-        return failed
+            return self._write(journal)
 
     def _compare(self, journal: Journal, progress: "Progress", *, retry_failed: bool) -> set[str]:
         """Return the keys of the prompts to send."""
@@ -220,7 +211,6 @@ class _Run:
         """Report an interruption; write the answers if they go to stdout."""
         if self.to_stdout:
             self._write(journal)
-            click.echo(self.output.read_bytes(), nl=False)
         kept = "written" if self.to_stdout else "kept; the same command resumes"
         done = f"{progress.answered} of {progress.total}"
         click.echo(f"interrupted: {done} are answered and {kept}", err=True)
@@ -242,6 +232,8 @@ class _Run:
             os.fsync(file.fileno())
         new.replace(self.output)
         _sync_directory(self.output.parent)
+        if self.to_stdout:
+            click.echo(self.output.read_bytes(), nl=False)
         return failed
 
 

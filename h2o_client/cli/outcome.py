@@ -33,7 +33,9 @@ _DOCTOR = "h2o_client.doctor"
 _BROKEN_PIPE = 128 + 13  # the reader is gone: the status that a shell shows for SIGPIPE
 _OF_THE_WAY = (RedirectError, TermsNotAcceptedError, UnsupportedServerError)
 _EXTRA = ("rich", "markdown_it", "prompt_toolkit")  # imported when first needed
-_SIGNALS = ("SIGTERM", "SIGHUP")
+_SIGNALS = [  # Windows has only the first
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 # Raised if arguments are missing, with the help as its message. click 8.1 does not have it.
 _HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
@@ -148,9 +150,8 @@ def terminations() -> Generator[None]:
     def leave(signum: int, _frame: FrameType | None) -> NoReturn:
         raise Terminated(signum)
 
-    known = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
     # Keep handlers that ignore the signal (nohup) or that other code has set.
-    ours = [number for number in known if signal.getsignal(number) is signal.SIG_DFL]
+    ours = [number for number in _SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
     for number in ours:
         signal.signal(number, leave)
     try:
@@ -162,8 +163,7 @@ def terminations() -> Generator[None]:
 
 def terminating() -> dict[int, Callable[[int, FrameType | None], Any]]:
     """Return the current handlers of the signals that end the process, by number."""
-    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
-    found = {number: signal.getsignal(number) for number in numbers}
+    found = {number: signal.getsignal(number) for number in _SIGNALS}
     return {number: handler for number, handler in found.items() if callable(handler)}
 
 
