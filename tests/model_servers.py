@@ -7,6 +7,7 @@ A stub records its requests, and notices when the client disconnects.
 from __future__ import annotations
 
 import json
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -81,11 +82,14 @@ class Handler(BaseHTTPRequestHandler):
         self.stub.left.set()
 
 
+Answering = Callable[[Asked, Handler], None]
+
+
 class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, answer: Callable[[Asked, Handler], None], port: int = 0) -> None:
+    def __init__(self, answer: Answering, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), Handler)
         self.answer = answer
         self.asked: list[Asked] = []
@@ -97,16 +101,24 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def running(answer: Callable[[Asked, Handler], None], port: int = 0) -> Iterator[Server]:
-    """Run a stub during the block."""
-    with Server(answer, port) as server:
+def in_thread(server: socketserver.BaseServer) -> Iterator[None]:
+    """Run any server during the block."""
+    with server:
         thread = threading.Thread(target=server.serve_forever, args=(0.005,))
         thread.start()
         try:
-            yield server
+            yield
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def running(answer: Answering, port: int = 0) -> Iterator[Server]:
+    """Run a stub during the block."""
+    server = Server(answer, port)
+    with in_thread(server):
+        yield server
 
 
 def delta(text: str | None, finish: str | None = None, **more: Any) -> dict[str, Any]:

@@ -1,25 +1,20 @@
 """`doctor`: its report on servers that work, and on servers that fail in many ways."""
 
 import base64
-import http.server
-import json
 import re
 import socket
 import socketserver
-import threading
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import pytest
 from command import Command
+from model_servers import Answering, Asked, Handler, in_thread, running
 
 from h2o_client import diagnosis
 from h2o_client.emulator import Answer, Emulator, Fault, Model
 
-Answering = Callable[[str, str, Mapping[str, str], bytes], tuple[int, Mapping[str, str], str]]
-JSON = {"Content-Type": "application/json"}
-HTML = {"Content-Type": "text/html; charset=utf-8"}
+JSON = "application/json"
+HTML = "text/html; charset=utf-8"
 
 
 class Doctor(Command):
@@ -41,45 +36,8 @@ def doctor(capsys: pytest.CaptureFixture[str]) -> Doctor:
     return Doctor(capsys, "doctor")
 
 
-@contextmanager
-def web_server(answering: Answering) -> Generator[str]:
-    """Run a web server that is not chat-ui."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, headers, text = answering(self.command, self.path, dict(self.headers), body)
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(text.encode())))
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        do_GET = do_POST  # noqa: N815 -- http.server's
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- http.server's
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    with running(server):
-        yield f"http://127.0.0.1:{server.server_port}"
-
-
-@contextmanager
-def running(server: socketserver.BaseServer) -> Generator[None]:
-    thread = threading.Thread(target=server.serve_forever, args=(0.005,))
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def always(status: int, headers: Mapping[str, str], body: str = "") -> Answering:
-    return lambda *_request: (status, headers, body)
+def always(status: int, content_type: str, body: str = "", *headers: tuple[str, str]) -> Answering:
+    return lambda _, handler: handler.whole(status, body.encode(), content_type, *headers)
 
 
 # Working servers
@@ -183,7 +141,7 @@ def test_server_that_does_not_speak_http_is_reported(doctor: Doctor) -> None:
             self.request.recv(65536)
 
     server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Greeter)
-    with running(server):
+    with in_thread(server):
         assert doctor(f"http://127.0.0.1:{server.server_address[1]}") == 1
     assert "is this a web server" in doctor.advice
 
@@ -230,19 +188,12 @@ def test_unreachable_proxy_is_reported(doctor: Doctor, monkeypatch: pytest.Monke
 def test_proxy_that_needs_a_password_is_reported(
     doctor: Doctor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[str, str | None]] = []
-
-    def answering(
-        _method: str, path: str, headers: Mapping[str, str], _body: bytes
-    ) -> tuple[int, Mapping[str, str], str]:
-        seen.append((path, headers.get("Proxy-Authorization")))
-        return 407, {}, ""
-
-    with web_server(answering) as proxy:
-        monkeypatch.setenv("HTTP_PROXY", proxy.replace("//", "//ann:s3cret@"))
+    with running(always(407, JSON)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url.replace("//", "//ann:s3cret@"))
         assert doctor("http://chat.example") == 1
     assert "user:password@proxy" in doctor.out
     pair = base64.b64encode(b"ann:s3cret").decode()
+    seen = [(asked.path, asked.headers.get("proxy-authorization")) for asked in proxy.asked]
     assert seen == [("http://chat.example/settings", f"Basic {pair}")]
     assert "s3cret" not in doctor.out
 
@@ -268,26 +219,24 @@ def test_invalid_proxy_url_is_an_error(proxy: str) -> None:
 # Other kinds of server
 
 
-def chat_ui_07(
-    _method: str, path: str, headers: Mapping[str, str], _body: bytes
-) -> tuple[int, Mapping[str, str], str]:
-    if path == "/settings" and headers.get("Content-Type") == "application/json":
-        return 200, JSON, "{}"
-    if path == "/settings":
-        return 500, JSON, '{"message":"Internal Error"}'
-    return 404, HTML, "<html>"
+def chat_ui_07(asked: Asked, handler: Handler) -> None:
+    if asked.path != "/settings":
+        handler.whole(404, b"<html>", HTML)
+    elif asked.headers.get("content-type") == JSON:
+        handler.whole(200, b"{}", JSON)
+    else:
+        handler.whole(500, b'{"message":"Internal Error"}', JSON)
 
 
 # chat-ui-0.8.4/16_old_client
 ORIGIN = '{"error":"Non-JSON form requests need to have an origin"}'
 
 
-def openai(
-    _method: str, path: str, _headers: Mapping[str, str], _body: bytes
-) -> tuple[int, Mapping[str, str], str]:
-    if path == "/v1/models":
-        return 200, JSON, json.dumps({"object": "list", "data": [{"id": "m"}]})
-    return 404, JSON, '{"detail":"Not Found"}'
+def openai(asked: Asked, handler: Handler) -> None:
+    if asked.path == "/v1/models":
+        handler.whole(200, b'{"object": "list", "data": [{"id": "m"}]}', JSON)
+    else:
+        handler.whole(404, b'{"detail":"Not Found"}', JSON)
 
 
 @pytest.mark.parametrize(
@@ -304,16 +253,19 @@ def openai(
         (always(429, JSON), "returned 429", "wait"),
         (always(502, HTML, "<html>"), "with an HTML page", "proxy"),
         (always(500, JSON), "returned 500", "log"),
-        (always(302, {"Location": "https://login.example/x?next=1"}), "https://login.example",
-         "login page, log in with a browser and set H2O_CHAT_SESSION"),
-        (always(308, {"Location": "/elsewhere"}), "/elsewhere", "use it as the URL"),
+        (
+            always(302, HTML, "", ("Location", "https://login.example/x?next=1")),
+            "https://login.example",
+            "login page, log in with a browser and set H2O_CHAT_SESSION",
+        ),
+        (always(308, HTML, "", ("Location", "/elsewhere")), "/elsewhere", "use it as the URL"),
     ],
-)  # fmt: skip
+)
 def test_other_kinds_of_server_are_recognised(
     doctor: Doctor, answering: Answering, said: str, advice: str
 ) -> None:
-    with web_server(answering) as url:
-        assert doctor(url) == 1
+    with running(answering) as other:
+        assert doctor(other.url) == 1
     outcome, text = doctor.found["protocol"]
     assert outcome == "FAILED"
     assert said in text
@@ -370,18 +322,17 @@ def test_session_passes_a_login_before_every_request(
 
 
 def test_server_with_a_wrong_scheme_is_reported(doctor: Doctor) -> None:
-    def answering(
-        _method: str, path: str, headers: Mapping[str, str], _body: bytes
-    ) -> tuple[int, Mapping[str, str], str]:
-        if path == "/settings" and headers["Referer"].startswith("https://"):
-            return 303, {"Location": "/"}, ""
-        return 403, JSON, '{"message":"Invalid referer"}'
+    def answering(asked: Asked, handler: Handler) -> None:
+        if asked.path == "/settings" and asked.headers["referer"].startswith("https://"):
+            handler.whole(303, b"", HTML, ("Location", "/"))
+        else:
+            handler.whole(403, b'{"message":"Invalid referer"}', JSON)
 
-    with web_server(answering) as url:
-        doctor(url)
+    with running(answering) as other:
+        doctor(other.url)
     outcome, text = doctor.found["protocol"]
     assert outcome == "note"
-    assert f"expects the address {url.replace('http', 'https')}" in text
+    assert f"expects the address {other.url.replace('http', 'https')}" in text
     assert "can set its ORIGIN" in doctor.out
 
 

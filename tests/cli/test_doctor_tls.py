@@ -13,13 +13,13 @@ import socket
 import socketserver
 import ssl
 import subprocess
-import threading
 from collections.abc import Callable, Generator
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from command import PATIENCE, Command, ended, process
+from model_servers import in_thread
 
 trustme = pytest.importorskip("trustme")
 
@@ -57,14 +57,8 @@ def listening(serve: Callable[[socket.socket], None]) -> Generator[int]:
             """Log no failed handshakes."""
 
     server = Server(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.005,))
-    thread.start()
-    try:
+    with in_thread(server):
         yield server.server_address[1]
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @contextlib.contextmanager
