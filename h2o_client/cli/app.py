@@ -23,7 +23,7 @@ class _Main(App):
         own = {name for param in self.get_params(ctx) for name in param.opts}
         place = next((place for place, text in enumerate(args) if text not in own), len(args))
         if place < len(args) and args[place] not in self.commands:
-            if not ctx.resilient_parsing:
+            if not (ctx.resilient_parsing or args[place].startswith("--")):
                 self._check_name(ctx, args[place])
             args = [*args[:place], "chat", *args[place:]]
         return super().parse_args(ctx, args)
