@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,19 +53,6 @@ class Command:
         self.out, self.err = self._capsys.readouterr()
         assert isinstance(exit_.value.code, int)
         return exit_.value.code
-
-
-def command_for(
-    server: Emulator,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Command:
-    """Return the command, set up for a server, with its state in a folder."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
-    monkeypatch.setenv("LOCALAPPDATA", str(folder))
-    monkeypatch.setenv("H2O_CHAT_URL", server.url)
-    return Command(capsys)
 
 
 def keep_two(server: Emulator) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import needs
 import pytest
-from command import Command, InTerminal, command_for, keep_two
+from command import Command
 
 from h2o_client.cli import state
 from h2o_client.emulator import Answer, Emulator, Model
@@ -17,21 +17,7 @@ SMALL = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-7b-v3"
 CODE = "First:\n\n1. Do\n\n   ````sh\n   echo ```\n   ````\n\n```python\nprint(2)\n```"
 
 
-@pytest.fixture
-def command(
-    server: Emulator,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Command:
-    return command_for(server, tmp_path / "state", monkeypatch, capsys)
-
-
-@pytest.fixture
-def kept(server: Emulator, command: Command) -> list[str]:
-    """The ids of two conversations, the second the last one."""
-    assert command is not None  # sets where the state is stored
-    return keep_two(server)
+pytestmark = pytest.mark.usefixtures("served")
 
 
 def prompts(server: Emulator) -> list[str]:
@@ -69,7 +55,6 @@ def test_restarted_answer_is_reported_in_a_pipe(
         (("What is it?",), "", "What is it?"),
         (("-m", SMALL, "What is it?"), "", "What is it?"),
         (("--debug", "What?"), "", "What?"),
-        (("Hello",), "", "Hello"),
     ],
 )
 def test_prompt_and_piped_text_are_sent(
@@ -85,23 +70,18 @@ def test_prompt_and_piped_text_are_sent(
     assert prompts(server) == [sent]
 
 
-def test_short_options_are_accepted(command: Command, server: Emulator) -> None:
-    options = ("-m", SMALL, "-s", "Be brief.", "-p", "temperature=0.1", "-p", "top_k=3")
-    assert command(*options, "Hello") == 0
+@pytest.mark.parametrize("names", [("--model", "--system", "--param"), ("-m", "-s", "-p")])
+def test_long_and_short_options_are_accepted(
+    command: Command, server: Emulator, names: tuple[str, ...]
+) -> None:
+    model, system, param = names
+    parameters = (param, "temperature=0.1", param, "top_k=3")
+    assert command(model, SMALL, system, "Be brief.", *parameters, "Hello") == 0
     (create,) = [request for request in server.requests if request.kind == "create"]
     assert create.json() == {"model": SMALL}
     (message,) = [request.json() for request in server.requests if request.kind == "message"]
     assert message["inputs"] == "System: Be brief.\nUser: Hello\nAssistant:"
     assert (message["parameters"]["temperature"], message["parameters"]["top_k"]) == (0.1, 3)
-
-
-def test_question_in_a_terminal_is_answered(
-    server: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("H2O_CHAT_URL", server.url)
-    terminal = InTerminal(monkeypatch)
-    assert terminal("Why is the sky blue?") == 0
-    assert "You said: Why is the sky blue?" in terminal.text
 
 
 # Code extraction

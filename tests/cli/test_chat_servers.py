@@ -9,12 +9,12 @@ if sys.platform == "win32":
     pytest.skip("pseudo-terminals require POSIX", allow_module_level=True)
 
 from command import InTerminal
-from test_chat_session import LARGE, SMALL, check_order, home, terminal
-from test_cli import no_retries, unused_port
+from test_chat_session import LARGE, SMALL, check_order, terminal
+from test_cli import unused_port
 
 from h2o_client.emulator import Emulator
 
-__all__ = ["home", "no_retries", "terminal"]  # the fixtures
+__all__ = ["terminal"]  # the fixture
 
 
 @pytest.mark.slow

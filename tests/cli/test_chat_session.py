@@ -33,14 +33,6 @@ Start = Callable[..., AbstractContextManager[Session]]
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the state."""
-    path = tmp_path / "state"
-    monkeypatch.setenv("XDG_STATE_HOME", str(path))
-    return path / "h2o-client"
-
-
-@pytest.fixture
 def start(server: Emulator, home: Path) -> Start:
     """Return a function that starts `chat` in a real terminal, connected to the server."""
 
@@ -60,15 +52,6 @@ def terminal(server: Emulator, home: Path, monkeypatch: pytest.MonkeyPatch) -> I
     assert not home.exists()
     monkeypatch.setenv("H2O_CHAT_URL", server.url)
     return InTerminal(monkeypatch, "chat")
-
-
-@pytest.fixture
-def chat(
-    server: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Command:
-    """`chat` in this process, connected to the server."""
-    monkeypatch.setenv("H2O_CHAT_URL", server.url)
-    return Command(capsys, "chat")
 
 
 def prompts(server: Emulator) -> list[str]:
@@ -298,15 +281,6 @@ def test_raw_output_is_not_rendered(terminal: InTerminal, server: Emulator) -> N
     assert terminal.raw == "A **bold**]0;title word\n"
 
 
-def test_control_characters_in_an_answer_have_no_effect(
-    terminal: InTerminal, server: Emulator
-) -> None:
-    server.reply("before\x1b]0;title\x07 after\x9b2J")
-    assert terminal("Show") == 0
-    assert "\x1b]" not in terminal.raw
-    assert "before]0;title after2J" in terminal.text
-
-
 @pytest.mark.slow
 def test_answer_longer_than_the_screen_is_shown_whole(
     terminal: InTerminal, server: Emulator
@@ -393,23 +367,6 @@ def test_retry_after_a_failed_creation_sends_the_message(
     assert terminal(typed=["Hello", "/retry", "/quit"]) == 0
     check_order(terminal.text, ["403", "How can I help you?"])
     assert prompts(server) == ["Hello"]
-
-
-@pytest.mark.long
-def test_mistyped_commands_get_helpful_hints(start: Start, server: Emulator, home: Path) -> None:
-    with start(columns=50) as chat:
-        chat.line("/retry")
-        chat.until("nothing has been sent yet")
-        chat.line("/moddel")
-        told = chat.until("put a space\nbefore it")
-        assert "did you mean\n/model?" in told
-        chat.line("/exit")
-        assert chat.ended() == 0
-    assert server.conversations == []
-    assert not home.exists()
-    with start("-p", "temprature=1") as chat:
-        chat.until("-p temprature=…: did you mean -p temperature?")
-        assert chat.ended() == 2
 
 
 def test_unknown_command_is_reported(terminal: InTerminal, server: Emulator) -> None:
@@ -514,31 +471,6 @@ def test_invalid_usage_in_a_terminal_is_rejected(terminal: InTerminal, server: E
     assert server.requests == []
 
 
-@pytest.mark.parametrize(
-    ("arguments", "hint"),
-    [
-        (("-c", "Hello"), "no conversation with this server"),
-        (("-c", "--local", "Hello"), "cannot be combined"),
-        (("-c", "--model", SMALL, "Hello"), "cannot be combined"),
-        (("Hello", "--param", "web_search=true"), "not a generation parameter"),
-    ],
-)
-@pytest.mark.usefixtures("home")
-def test_invalid_usage_with_conversations_is_rejected(
-    chat: Command, server: Emulator, arguments: tuple[str, ...], hint: str
-) -> None:
-    assert chat(*arguments) == 2
-    assert hint in chat.err
-    assert server.requests == []
-
-
-@pytest.mark.usefixtures("home")
-def test_deleted_conversation_is_an_error(chat: Command, server: Emulator) -> None:
-    state.save(server.url, state.Saved("5c1e5ac6-6ea2-4b0e-8a3c-2d0a6c7f3f10", "0" * 24))
-    assert chat("-c", "Hello") == 1
-    assert "no longer has this conversation" in chat.err
-
-
 @pytest.mark.parametrize("text", ["", "[]", '{"session": 1, "conversation": null}', "\xff", "{}"])
 def test_invalid_state_file_is_ignored(server: Emulator, home: Path, text: str) -> None:
     state.save(server.url, state.Saved("secret", "0" * 24))
@@ -552,16 +484,16 @@ def test_invalid_state_file_is_ignored(server: Emulator, home: Path, text: str) 
 # For scripts
 
 
-def test_json_output_describes_the_answer(chat: Command, server: Emulator) -> None:
-    server.reply(" naïve", Answer(" One", ending="error", error="out of memory"))
-    assert chat("Hello", "--json") == 0
-    found = json.loads(chat.out)
-    assert chat.err == ""
+def test_json_output_describes_the_answer(command: Command, served: Emulator) -> None:
+    served.reply(" naïve", Answer(" One", ending="error", error="out of memory"))
+    assert command("chat", "Hello", "--json") == 0
+    found = json.loads(command.out)
+    assert command.err == ""
     assert (found["text"], found["model"], found["finish_reason"]) == ("naïve", LARGE, "eos_token")
-    assert chat("Hello", "--json") == 1
-    error = json.loads(chat.out)["error"]
+    assert command("chat", "Hello", "--json") == 1
+    error = json.loads(command.out)["error"]
     assert (error["type"], error["partial"], error["status"]) == ("GenerationError", "One", None)
-    assert chat.err == f"h2o-client: {error['message']}\n"
+    assert command.err == f"h2o-client: {error['message']}\n"
 
 
 @pytest.mark.slow

@@ -27,29 +27,6 @@ from h2o_client.emulator import Answer, Emulator
 GREETING = "Hello! I am the emulator of an h2oGPT chat server. How can I help you?\n"
 
 
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(capsys)
-
-
-@pytest.fixture
-def served(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
-    """The server, configured in the environment."""
-    monkeypatch.setenv("H2O_CHAT_URL", server.url)
-    return server
-
-
-@pytest.fixture
-def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Disable retries, which wait for seconds."""
-    made = h2o_client.H2oClient
-
-    def client(*args: Any, **keywords: Any) -> h2o_client.H2oClient:
-        return made(*args, **{**keywords, "retries": 0})
-
-    monkeypatch.setattr(h2o_client, "H2oClient", client)
-
-
 def message(server: Emulator) -> dict[str, Any]:
     (found,) = [request for request in server.requests if request.kind == "message"]
     body: dict[str, Any] = found.json()
@@ -76,15 +53,6 @@ def test_answer_is_written_to_stdout(command: Command, served: Emulator) -> None
     assert message(served)["inputs"] == "Hello"
 
 
-def test_options_set_base_url_model_and_system(command: Command, server: Emulator) -> None:
-    model = "h2oai/h2ogpt-gm-oasst1-en-2048-falcon-7b-v3"
-    options = ("--base-url", server.url, "--model", model, "--system", "Be brief.")
-    assert command("chat", "Hello", *options) == 0
-    assert message(server)["inputs"] == "System: Be brief.\nUser: Hello\nAssistant:"
-    (create,) = [request for request in server.requests if request.kind == "create"]
-    assert create.json() == {"model": model}
-
-
 def test_parameters_are_sent(command: Command, served: Emulator) -> None:
     given = ["temperature=0.2", "do_sample=false", 'stop=["a","b"]', "custom=a=b", "seed=1"]
     options = [part for value in given for part in ("--param", value)]
@@ -95,18 +63,6 @@ def test_parameters_are_sent(command: Command, served: Emulator) -> None:
     assert parameters["stop"] == ["a", "b"]
     assert parameters["custom"] == "a=b"
     assert parameters["seed"] == 2
-
-
-@pytest.mark.parametrize("arguments", [(), ("-",)])
-def test_prompt_is_read_from_stdin(
-    command: Command,
-    served: Emulator,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: tuple[str, ...],
-) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("two\nlines\n"))
-    assert command("chat", *arguments) == 0
-    assert message(served)["inputs"] == "two\nlines"
 
 
 @pytest.mark.long
@@ -276,6 +232,10 @@ def test_httpx_setup_error_is_a_one_line_error(
         (("nonsense", "there"), "unexpected"),
         (("-x", "--json", "Hello"), "-x and --json cannot be combined"),
         (("-c", "Hello", "there"), "`h2o-client conversations list` shows the ids"),
+        (("-c", "Hello"), "no conversation with this server"),
+        (("-c", "--local", "Hello"), "-c and --local cannot be combined"),
+        (("-c", "--model", "m", "Hello"), "-c and --model cannot be combined"),
+        (("Hello", "--param", "web_search=true"), "not a generation parameter"),
     ],
 )
 def test_invalid_usage_is_rejected_with_a_hint(
@@ -497,27 +457,6 @@ def test_closed_stdout_stops_the_answer(served: Emulator) -> None:
         assert chat.wait(PATIENCE) == 141
     served.wait_idle()
     assert served.conversations == []
-
-
-# Server
-
-
-@pytest.mark.slow
-@needs.posix
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
-)
-def test_serve_runs_until_a_signal(command: Command, number: int) -> None:
-    with process("serve", "--port", "0", "--pace", "0") as serve:
-        found = re.search(
-            r"^    (H2O_CHAT_URL=(\S+) h2o-client chat .*)\n", read(serve, "chat"), re.MULTILINE
-        )
-        assert found is not None
-        url = found[2]
-        assert command("chat", "Hello", "--base-url", url) == 0
-        assert command.out == GREETING
-        serve.send_signal(number)
-        assert ended(serve)[::2] == (0, "\nstopped\n")
 
 
 # The command itself

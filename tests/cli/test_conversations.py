@@ -5,10 +5,9 @@ import json
 import re
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from command import Command, InTerminal, command_for, keep_two
+from command import Command, InTerminal, keep_two
 
 from h2o_client import H2oClient
 from h2o_client.cli import state
@@ -17,21 +16,7 @@ from h2o_client.emulator import DEFAULT_MODELS, Emulator, Model
 MODELS = [model.name for model in DEFAULT_MODELS]
 
 
-@pytest.fixture
-def command(
-    server: Emulator,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Command:
-    return command_for(server, tmp_path, monkeypatch, capsys)
-
-
-@pytest.fixture
-def kept(server: Emulator, command: Command) -> list[str]:
-    """The ids of two conversations, the second the last one."""
-    assert command is not None  # sets where the state is stored
-    return keep_two(server)
+pytestmark = pytest.mark.usefixtures("served")
 
 
 def test_empty_list_is_reported(command: Command, server: Emulator) -> None:

@@ -134,11 +134,6 @@ def run(*arguments: str, **variables: str) -> tuple[int, str]:
     return status, out
 
 
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(capsys)
-
-
 def steps(out: str) -> dict[str, tuple[str, str]]:
     rows = re.findall(r"^(ok|note|FAILED) +(\w+) +(.*)$", out, re.MULTILINE)
     return {step: (outcome, text) for outcome, step, text in rows}

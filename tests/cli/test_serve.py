@@ -22,11 +22,6 @@ from h2o_client.cli.local import local_server
 from h2o_client.emulator import Emulator
 
 
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(capsys)
-
-
 @contextmanager
 def serving(
     *arguments: str,
