@@ -21,7 +21,7 @@ import pytest
 from asked import eventually, kinds
 from command import PATIENCE, Command, Terminal, process
 
-from h2o_client import H2oClient, Message, Reply, build_prompt
+from h2o_client import H2oClient, Reply
 from h2o_client import batch as many
 from h2o_client.cli import journalled_batch
 from h2o_client.cli.batch import Progress
@@ -38,9 +38,12 @@ def echo(request: GenerationRequest) -> str:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """An emulator that repeats the prompt; after each test, nothing may be left on it."""
     with Emulator(engine=echo) as emulator:
         monkeypatch.setenv("H2O_CHAT_URL", emulator.url)
         yield emulator
+        emulator.wait_idle(PATIENCE)
+        assert emulator.conversations == []
 
 
 class Run:
@@ -69,7 +72,7 @@ class Run:
 
     @contextlib.contextmanager
     def process(self, *options: str) -> "Generator[subprocess.Popen[bytes]]":
-        """Run it in a separate process."""
+        """Run it in a separate process, which is killed at the end of the block."""
         with process(*self.arguments(*options)) as started:
             yield started
 
@@ -161,19 +164,6 @@ def answer(name: dict[str, Any], text: str, model: str, tokens: int) -> dict[str
     return {**name, **found, "generated_tokens": tokens, "recovered": False}
 
 
-def test_messages_are_flattened_as_in_chat(server: Emulator) -> None:
-    forms: list[Any] = [
-        "text",
-        [{"role": "user", "content": "one"}],
-        [Message(role="system", content="s"), {"role": "user", "content": "two\nlines"}],
-    ]
-    with H2oClient() as client:
-        for form in forms:
-            client.chat(form)
-            assert asked(server)[-1:] == [build_prompt(form)]
-            server.clear()
-
-
 def test_any_text_can_be_written(run: Run, server: Emulator) -> None:
     """A lone surrogate, which UTF-8 cannot encode, is written as a JSON escape."""
     half = {"id": "\ud83d", "prompt": "one"}
@@ -263,8 +253,6 @@ def test_rate_limit_pauses_the_batch(
     assert kinds(server).count(on) == (8 if on == "rename" else 11)
     if on != "create":
         assert kinds(server).count("create") == 8  # creating a conversation waits, too
-    server.wait_idle()
-    assert server.conversations == []
 
 
 @pytest.mark.slow
@@ -335,10 +323,8 @@ def test_run_killed_at_any_moment_resumes(
     prompts = [f"p{number:02}" for number in range(30)]
     server.reply(*[Answer(f" {answer}", pace=0.002) for answer in ["x y z"] * 30])
     run.write(*prompts)
-    with run.process("--concurrency", "4") as started:
+    with run.process("--concurrency", "4"):
         eventually(deleted(server, answered))
-        started.kill()
-        started.communicate(timeout=PATIENCE)
     server.wait_idle()
     kept = list(run.journalled().values()).count("answered")
     before = asked(server)
@@ -349,8 +335,6 @@ def test_run_killed_at_any_moment_resumes(
     # Nothing was sent twice: messages that had reached the server were found.
     assert asked(server) == sorted(prompts)
     assert len(before) >= kept
-    server.wait_idle()
-    assert server.conversations == []
 
 
 @needs.posix
@@ -375,15 +359,11 @@ def test_run_killed_repeatedly_loses_nothing(
             while len(server.requests) < wanted:
                 assert started.poll() is None
                 time.sleep(0.01)
-            started.kill()
-            started.communicate(timeout=PATIENCE)
         assert not run.output.exists(), "too few prompts for ten kills"
         server.wait_idle(PATIENCE)
     assert run() == 0
     assert run.texts() == prompts
     assert asked(server) == prompts
-    server.wait_idle(PATIENCE)
-    assert server.conversations == []
 
 
 @pytest.mark.long
@@ -394,16 +374,12 @@ def test_run_killed_before_its_messages_arrived_sends_them_again(
     monkeypatch.setattr(journalled_batch, "ANSWER_WAIT", 0.05)
     server.fault("message", Fault(hang=True), Fault(hang=True))
     run.write("one", "two")
-    with run.process() as started:
+    with run.process():
         eventually(lambda: kinds(server).count("message") == 2)
-        started.kill()
-        started.communicate(timeout=PATIENCE)
     server.clear()
     assert run() == 0
     assert run.texts() == ["one", "two"]
     assert asked(server) == ["one", "two"]
-    server.wait_idle()
-    assert server.conversations == []
 
 
 @pytest.mark.long
@@ -413,8 +389,6 @@ def test_resumed_run_waits_for_a_pending_answer(run: Run, server: Emulator) -> N
     run.write("one")
     with run.process() as started:
         server.wait_held(timeout=PATIENCE)
-        started.kill()
-        started.communicate(timeout=PATIENCE)
     with run.process() as started:
         eventually(lambda: kinds(server).count("data") >= 1)
         server.release()
@@ -469,10 +443,8 @@ def test_run_killed_before_sending_deletes_its_conversations(
     monkeypatch.setattr(journalled_batch, "ANSWER_WAIT", 0.0)
     server.fault("rename", *[Fault(hang=True)] * 3)
     run.write("one", "two", "three")
-    with run.process() as started:
+    with run.process():
         eventually(lambda: kinds(server).count("rename") == 3)
-        started.kill()
-        started.communicate(timeout=PATIENCE)
     assert len(server.conversations) == 3
     assert run.journalled() == {}
     session = run.session
@@ -486,8 +458,6 @@ def test_run_killed_before_sending_deletes_its_conversations(
     assert run() == 0
     assert asked(server) == (["three", "two"] if failed else ["one", "three", "two"])
     assert run.texts() == ["one", "two", "three"]
-    server.wait_idle()
-    assert server.conversations == []
 
 
 def test_run_killed_before_the_last_deletion_deletes_it_later(run: Run, server: Emulator) -> None:
@@ -500,7 +470,6 @@ def test_run_killed_before_the_last_deletion_deletes_it_later(run: Run, server: 
     assert run() == 0
     assert run.texts() == ["kept"]
     assert asked(server) == ["one"]
-    assert server.conversations == []
 
 
 @pytest.mark.slow
@@ -519,6 +488,8 @@ def test_session_of_the_environment_keeps_its_conversations(
     monkeypatch.delenv("H2O_CHAT_SESSION")
     assert run() == 0
     assert [item.id for item in server.conversations] == [mine.id]
+    with H2oClient(server.url, session="my-own") as client:
+        client.delete_conversations()
 
 
 def test_session_of_the_environment_replaces_the_journals(
@@ -654,8 +625,6 @@ def test_full_disk_stops_the_run_cleanly(run: Run, server: Emulator) -> None:
     assert run() == 0
     assert run.texts() == ["one", "two", "three", "a" * 20_000]
     assert kinds(server).count("message") == 4 + 3
-    server.wait_idle()
-    assert server.conversations == []
 
 
 def test_last_journal_entry_determines_the_state(tmp_path: Path) -> None:
@@ -825,13 +794,8 @@ def test_progress_is_shown(
         line = "14 of 1000 done, 3 failed, 5.0 tokens/s, 1:22:10 left\n"
         assert capsys.readouterr().err == line
     assert capsys.readouterr().err == line
-
-
-def test_stopping_is_shown() -> None:
-    progress = Progress(5)
-    assert progress.line() == "0 of 5 done, 0 failed"
     progress.stopping = True
-    assert progress.line() == "0 of 5 done, 0 failed, stopping the running prompts"
+    assert progress.line() == "14 of 1000 done, 3 failed, stopping the running prompts"
 
 
 def test_terminal_shows_a_progress_bar(
