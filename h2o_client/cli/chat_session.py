@@ -56,7 +56,6 @@ class ChatSession:
         self._resumable = False  # whether -c finds the conversation
         self._models: Sequence[str] = []
         self._sent = ""
-        self._partial: Message | None = None
         self._chosen = model
         self._conversation = client.conversation(model=model, keep=keep)
         self._commands: dict[str, tuple[str, Callable[[str], object]]] = {
@@ -195,6 +194,7 @@ class ChatSession:
         self._show(self._conversation.stream(self._sent, **self._parameters))
 
     def _show(self, answer: ChatStream) -> None:
+        before = self._conversation.messages
         try:
             with new_screen(raw=self._raw) as screen, answer as stream:
                 for token in stream:
@@ -203,16 +203,15 @@ class ChatSession:
                 if stream.reply.revised:
                     screen.revise(stream.reply.text)
         finally:
-            self._after_answer()
+            self._after_answer(before)
 
-    def _after_answer(self) -> None:
+    def _after_answer(self, before: Sequence[Message]) -> None:
         self._note_conversation()
         messages = self._conversation.messages
         sent = self._sent.strip()
         if any(message.content.strip() == sent for message in messages):  # the server has it
             self._unsaid = None
-        if messages and messages[-1].partial and messages[-1] != self._partial:
-            self._partial = messages[-1]
+        if messages and messages != before and messages[-1].partial:
             click.secho("(incomplete answer)", dim=True)
 
     def _note_conversation(self) -> None:
