@@ -22,6 +22,11 @@ def bodies(server: Emulator, kind: str = "message") -> list[dict[str, Any]]:
     return [request.json() for request in server.requests if request.kind == kind]
 
 
+def prompts(server: Emulator) -> list[str]:
+    """Return the texts of the messages received by a 2023 server, in order."""
+    return [str(body["inputs"]) for body in bodies(server)]
+
+
 def eventually(condition: Callable[[], object]) -> None:
     """Wait until a condition holds."""
     until = time.monotonic() + backends.PATIENCE

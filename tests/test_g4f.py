@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from asked import bodies, eventually
+from asked import bodies, eventually, kinds
 
 from h2o_client import DEFAULT_MODEL, ForbiddenError, GenerationError, TransportTimeoutError
 from h2o_client.emulator import Answer, Emulator, Fault
@@ -82,8 +82,7 @@ async def held(server: Emulator) -> None:
 async def test_result_can_be_iterated_directly(served: Emulator) -> None:
     tokens = [token async for token in H2o.create_async_generator(OTHER_MODEL, MESSAGES)]
     assert tokens == TOKENS  # tokens keep their leading spaces
-    kinds = [request.kind for request in served.requests]
-    assert kinds == ["settings", "create", "message", "delete"]
+    assert kinds(served) == ["settings", "create", "message", "delete"]
     assert body(served, "create") == {"model": OTHER_MODEL}
     assert body(served)["inputs"] == "Hello!"
     assert body(served)["parameters"] == DEFAULTS

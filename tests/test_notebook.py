@@ -17,6 +17,7 @@ import anyio
 import anyio.to_thread
 import attacks
 import pytest
+from asked import bodies
 from backends import ASYNC, Api, endless, only
 from IPython.core.error import UsageError
 from IPython.core.formatters import DisplayFormatter
@@ -127,19 +128,23 @@ def page(monkeypatch: pytest.MonkeyPatch, shell: Shell) -> Page:
     return page
 
 
-# Display
-
-
-def test_replies_and_messages_are_rendered() -> None:
-    reply = Reply(
-        text=" **Hi**",
+def new_reply(text: str, finish_reason: str = "eos_token") -> Reply:
+    return Reply(
+        text=text,
         model="m",
-        finish_reason=None,
+        finish_reason=finish_reason,
         generated_tokens=1,
         conversation_id="c",
         message_id="m",
         response_id="r",
     )
+
+
+# Display
+
+
+def test_replies_and_messages_are_rendered() -> None:
+    reply = new_reply(" **Hi**")
     assert "<p><strong>Hi</strong></p>" in reply._repr_html_()
     message = Message(role="user", content="# <b>\n\n    code")
     assert "<h1>&lt;b&gt;</h1>\n<pre><code>code" in message._repr_html_()
@@ -328,15 +333,7 @@ class Words:
         self.calls: list[str] = []
 
     def reply(self) -> Reply:
-        return Reply(
-            text=self.text,
-            model="m",
-            finish_reason="stopped" if "stop" in self.calls else "eos_token",
-            generated_tokens=1,
-            conversation_id="c",
-            message_id="m",
-            response_id="r",
-        )
+        return new_reply(self.text, "stopped" if "stop" in self.calls else "eos_token")
 
     def read(self) -> Reply:
         assert self.whole.wait(30)
@@ -586,10 +583,6 @@ def chat(
     chat = magics.Chat(shell)
     yield chat
     chat.close()
-
-
-def bodies(server: Emulator) -> list[dict[str, Any]]:
-    return [request.json() for request in server.requests if request.kind == "message"]
 
 
 NO_OPTIONS: dict[str, object] = {"model": None, "param": [], "conversation": False, "new": False}

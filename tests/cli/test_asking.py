@@ -8,6 +8,7 @@ from pathlib import Path
 
 import needs
 import pytest
+from asked import bodies, prompts
 from command import Command
 
 from h2o_client.cli import state
@@ -18,10 +19,6 @@ CODE = "First:\n\n1. Do\n\n   ````sh\n   echo ```\n   ````\n\n```python\nprint(2
 
 
 pytestmark = pytest.mark.usefixtures("served")
-
-
-def prompts(server: Emulator) -> list[str]:
-    return [item.json()["inputs"] for item in server.requests if item.kind == "message"]
 
 
 def test_restarted_answer_is_reported_in_a_pipe(
@@ -77,9 +74,8 @@ def test_long_and_short_options_are_accepted(
     model, system, param = names
     parameters = (param, "temperature=0.1", param, "top_k=3")
     assert command(model, SMALL, system, "Be brief.", *parameters, "Hello") == 0
-    (create,) = [request for request in server.requests if request.kind == "create"]
-    assert create.json() == {"model": SMALL}
-    (message,) = [request.json() for request in server.requests if request.kind == "message"]
+    assert bodies(server, "create") == [{"model": SMALL}]
+    (message,) = bodies(server)
     assert message["inputs"] == "System: Be brief.\nUser: Hello\nAssistant:"
     assert (message["parameters"]["temperature"], message["parameters"]["top_k"]) == (0.1, 3)
 
@@ -134,8 +130,8 @@ def test_files_are_uploaded_if_the_server_supports_them(
         monkeypatch.setenv("H2O_CHAT_URL", server.url)
         options = [part for name in names for part in ("-f", str(tmp_path / name))]
         assert command("What is this?", *options) == 0
-        bodies = [item.body for item in server.requests if item.kind == "message"]
-        assert all(name.encode() in bodies[0] for name in (*names, "text/plain", "image/png"))
+        sent = next(item.body for item in server.requests if item.kind == "message")
+        assert all(name.encode() in sent for name in (*names, "text/plain", "image/png"))
         assert command("-m", "reading", "What is this?", *options) == 2
         assert "does not accept the file 'picture.png'" in command.err
         assert server.conversations == []

@@ -18,7 +18,7 @@ from typing import Any
 
 import needs
 import pytest
-from asked import eventually, kinds
+from asked import bodies, eventually, kinds, prompts
 from command import PATIENCE, Command, Terminal, process
 
 from h2o_client import H2oClient, Reply
@@ -103,8 +103,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 
 def asked(server: Emulator) -> list[str]:
     """Return the prompts received, sorted."""
-    found = [request.json() for request in server.requests if request.kind == "message"]
-    return sorted(str(body["inputs"]) for body in found)
+    return sorted(prompts(server))
 
 
 def deleted(server: Emulator, times: int) -> Callable[[], bool]:
@@ -153,8 +152,7 @@ def test_input_lines_may_be_text_or_json(run: Run, server: Emulator) -> None:
     ]
     assert run.texts()[0] == "plain text, with spaces"  # the server strips
     assert run.texts()[4] == '"quoted" is text'
-    bodies = [request.json() for request in server.requests if request.kind == "message"]
-    heat = {body["inputs"]: body["parameters"]["temperature"] for body in bodies}
+    heat = {body["inputs"]: body["parameters"]["temperature"] for body in bodies(server)}
     assert heat.pop("two") == 0.1
     assert set(heat.values()) == {0.9}
 

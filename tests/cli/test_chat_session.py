@@ -16,7 +16,7 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("pseudo-terminals require POSIX", allow_module_level=True)
 
-from asked import requested
+from asked import prompts, requested
 from command import Command, InTerminal, script
 from pseudo_terminal import CTRL_C, CTRL_D, ENTER, PROMPT, TAB, UP, Session, session
 from screen import Screen
@@ -52,10 +52,6 @@ def terminal(server: Emulator, home: Path, monkeypatch: pytest.MonkeyPatch) -> I
     assert not home.exists()
     monkeypatch.setenv("H2O_CHAT_URL", server.url)
     return InTerminal(monkeypatch, "chat")
-
-
-def prompts(server: Emulator) -> list[str]:
-    return [item.json()["inputs"] for item in server.requests if item.kind == "message"]
 
 
 def kept(home: Path) -> dict[str, Any]:

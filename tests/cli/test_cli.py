@@ -13,10 +13,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import needs
 import pytest
+from asked import bodies, kinds, prompts
 from command import COMMAND, PATIENCE, Command, Terminal, ended, process, read, run, script
 
 import h2o_client
@@ -25,12 +26,6 @@ from h2o_client.cli.render import Screen
 from h2o_client.emulator import Answer, Emulator
 
 GREETING = "Hello! I am the emulator of an h2oGPT chat server. How can I help you?\n"
-
-
-def message(server: Emulator) -> dict[str, Any]:
-    (found,) = [request for request in server.requests if request.kind == "message"]
-    body: dict[str, Any] = found.json()
-    return body
 
 
 def unused_port() -> int:
@@ -48,16 +43,16 @@ def test_answer_is_written_to_stdout(command: Command, served: Emulator) -> None
     assert command("chat", "Hello") == 0
     assert command.out == " Hello there,\n you!\n"  # without the first of its two leading spaces
     assert command.err == ""
-    kinds = [request.kind for request in served.requests]
-    assert kinds == ["settings", "create", "message", "delete"]
-    assert message(served)["inputs"] == "Hello"
+    assert kinds(served) == ["settings", "create", "message", "delete"]
+    assert prompts(served) == ["Hello"]
 
 
 def test_parameters_are_sent(command: Command, served: Emulator) -> None:
     given = ["temperature=0.2", "do_sample=false", 'stop=["a","b"]', "custom=a=b", "seed=1"]
     options = [part for value in given for part in ("--param", value)]
     assert command("chat", "Hello", *options, "--param", "seed=2") == 0
-    parameters = message(served)["parameters"]
+    (message,) = bodies(served)
+    parameters = message["parameters"]
     assert parameters["temperature"] == 0.2
     assert parameters["do_sample"] is False
     assert parameters["stop"] == ["a", "b"]
