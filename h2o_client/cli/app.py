@@ -59,13 +59,8 @@ def app() -> None:
     """
 
 
-app.add_command(batch)
-app.add_command(chat)
-app.add_command(completion)
-app.add_command(conversations)
-app.add_command(doctor)
-app.add_command(models)
-app.add_command(serve)
+for _command in (batch, chat, completion, conversations, doctor, models, serve):
+    app.add_command(_command)
 
 
 def run() -> None:

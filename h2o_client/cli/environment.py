@@ -58,11 +58,16 @@ def explained() -> Generator[None]:
 
 
 def _faults() -> list[Fault]:
-    with _without_variables() as found:
-        names = sorted(found, key=lambda name: NAMES.index(name.upper()))
+    found = {name: value for name, value in os.environ.items() if name.upper() in NAMES}
+    names = sorted(found, key=lambda name: NAMES.index(name.upper()))
+    for name in names:
+        del os.environ[name]
+    try:
         errors = {name: _attempt({name: found[name]}) for name in names if found[name]}
         if _attempt({}) is not None:
             return []  # the variables are not the cause
+    finally:
+        os.environ.update(found)
     return [_explain(name, error) for name, error in errors.items() if error is not None]
 
 
@@ -77,18 +82,6 @@ def _attempt(variables: Mapping[str, str]) -> Exception | None:
         for name in variables:
             del os.environ[name]
     return None
-
-
-@contextmanager
-def _without_variables() -> Generator[dict[str, str]]:
-    """Remove the variables from the environment, and return them."""
-    found = {name: value for name, value in os.environ.items() if name.upper() in NAMES}
-    for name in found:
-        del os.environ[name]
-    try:
-        yield found
-    finally:
-        os.environ.update(found)
 
 
 def _explain(name: str, error: Exception) -> Fault:

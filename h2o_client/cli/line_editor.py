@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
-from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 from h2o_client.cli.outcome import Terminated, terminating
@@ -27,9 +26,7 @@ class LineEditor:
     """
 
     def __init__(self, commands: Mapping[str, str], models: Callable[[], Sequence[str]]) -> None:
-        self._history = InMemoryHistory()
-        self._session: PromptSession[str] = PromptSession(
-            history=self._history,
+        self._session: PromptSession[str] = PromptSession(  # keeps the history in memory
             completer=_Commands(commands, models),
             complete_while_typing=False,
             key_bindings=_keys(),
@@ -38,7 +35,7 @@ class LineEditor:
 
     def recall(self, text: str) -> None:
         """Add a line that the up arrow recalls."""
-        self._history.append_string(text)
+        self._session.history.append_string(text)
 
     def read(self) -> str:
         """Return the text that the user types.
