@@ -34,7 +34,7 @@ from h2o_client import (
     magics,
     notebook,
 )
-from h2o_client.emulator import Answer, Emulator, Model
+from h2o_client.emulator import DEFAULT_MODELS, Answer, Emulator, Model
 from h2o_client.safe_text import to_html
 from h2o_client.types import Table
 
@@ -682,7 +682,7 @@ def test_magic_continues_a_conversation(chat: magics.Chat, server: Emulator) -> 
 
 
 def test_magic_uses_another_model(chat: magics.Chat, server: Emulator) -> None:
-    other = server_models(server)[1]
+    other = DEFAULT_MODELS[1].name
     chat.chat(f"--new --model {other} One")
     chat.chat(f"-c --model {other} Two")
     chat.chat("-c Three")
@@ -690,11 +690,6 @@ def test_magic_uses_another_model(chat: magics.Chat, server: Emulator) -> None:
     assert conversation.model == other
     with pytest.raises(UsageError, match="--new"):
         chat.chat("-c --model different Four")
-
-
-def server_models(server: Emulator) -> list[str]:
-    with H2oClient(server.url) as client:
-        return [model.id for model in client.models()]
 
 
 def test_magic_shows_an_error_as_one_line(chat: magics.Chat, server: Emulator, page: Page) -> None:

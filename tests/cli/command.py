@@ -69,6 +69,12 @@ def keep_two(server: Emulator) -> list[str]:
     return found
 
 
+def steps(out: str) -> dict[str, tuple[str, str]]:
+    """Return the outcome and the text of each step that `doctor` has shown."""
+    rows = re.findall(r"^(ok|note|FAILED) +(\w+) +(.*)$", out, re.MULTILINE)
+    return {step: (outcome, text) for outcome, step, text in rows}
+
+
 def without_codes(text: str) -> str:
     """Return terminal output without its control codes."""
     return _CODES.sub("", text)

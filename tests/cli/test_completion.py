@@ -54,22 +54,18 @@ def test_unknown_shell_is_rejected(capsys: pytest.CaptureFixture[str]) -> None:
     assert "'csh' is not one of" in command.err
 
 
-def test_bash_completes(capsys: pytest.CaptureFixture[str], installed: dict[str, str]) -> None:
-    asked = (
-        f"{script('bash', capsys)}\nCOMP_WORDS=(h2o-client conversations re) COMP_CWORD=2\n"
-        '_h2o_client_completion h2o-client; echo "${COMPREPLY[@]}"'
-    )
-    assert run("bash", "--norc", given=asked, env=installed).split() == ["rename"]
-
-
-def test_bash_completes_after_a_prompt(
-    capsys: pytest.CaptureFixture[str], installed: dict[str, str]
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [("h2o-client conversations re", "rename"), ("h2o-client modles --ex", "--extract")],
+)
+def test_bash_completes(
+    capsys: pytest.CaptureFixture[str], installed: dict[str, str], words: str, completed: str
 ) -> None:
     asked = (
-        f"{script('bash', capsys)}\nCOMP_WORDS=(h2o-client modles --ex) COMP_CWORD=2\n"
+        f"{script('bash', capsys)}\nCOMP_WORDS=({words}) COMP_CWORD=2\n"
         '_h2o_client_completion h2o-client; echo "${COMPREPLY[@]}"'
     )
-    assert run("bash", "--norc", given=asked, env=installed).split() == ["--extract"]
+    assert run("bash", "--norc", given=asked, env=installed).split() == [completed]
 
 
 @pytest.mark.long

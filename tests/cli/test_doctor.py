@@ -7,7 +7,7 @@ import socketserver
 from typing import Any, NoReturn
 
 import pytest
-from command import Command
+from command import Command, steps
 from model_servers import Answering, Asked, Handler, in_thread, running
 
 from h2o_client import diagnosis
@@ -22,8 +22,7 @@ class Doctor(Command):
 
     @property
     def found(self) -> dict[str, tuple[str, str]]:
-        rows = re.findall(r"^(ok|note|FAILED) +(\w+) +(.*)$", self.out, re.MULTILINE)
-        return {step: (outcome, text) for outcome, step, text in rows}
+        return steps(self.out)
 
     @property
     def advice(self) -> str:

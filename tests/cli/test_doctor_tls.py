@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from command import PATIENCE, Command, ended, process
+from command import PATIENCE, Command, ended, process, steps
 from model_servers import in_thread
 
 trustme = pytest.importorskip("trustme")
@@ -132,11 +132,6 @@ def run(*arguments: str, **variables: str) -> tuple[int, str]:
         status, out, _ = ended(started)
     assert "Traceback" not in out
     return status, out
-
-
-def steps(out: str) -> dict[str, tuple[str, str]]:
-    rows = re.findall(r"^(ok|note|FAILED) +(\w+) +(.*)$", out, re.MULTILINE)
-    return {step: (outcome, text) for outcome, step, text in rows}
 
 
 # TLS servers

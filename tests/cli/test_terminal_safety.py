@@ -13,7 +13,7 @@ import httpx
 import needs
 import pytest
 from attacks import CONTROLS, UNSAFE
-from command import Terminal
+from command import InTerminal
 from pytest_httpx import HTTPXMock
 
 from h2o_client import H2oClient
@@ -66,16 +66,12 @@ Run = Callable[..., str]
 
 
 @pytest.fixture
-def run(hostile: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(hostile: Emulator, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A function that runs a command in a simulated terminal and returns its output."""
-    for name, value in {
-        "XDG_STATE_HOME": str(tmp_path),
-        "LOCALAPPDATA": str(tmp_path),
-        "H2O_CHAT_URL": hostile.url,
-        "H2O_CHAT_MODEL": MODEL,
-        "TERM": "xterm-256color",
-    }.items():
-        monkeypatch.setenv(name, value)
+    assert not home.exists()
+    monkeypatch.setenv("H2O_CHAT_URL", hostile.url)
+    monkeypatch.setenv("H2O_CHAT_MODEL", MODEL)
+    terminal = InTerminal(monkeypatch)
     (tmp_path / "input").write_text("Hello\n")
     with H2oClient(hostile.url, model=MODEL) as client:
         conversation = client.conversation(keep=True)
@@ -85,14 +81,8 @@ def run(hostile: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> R
 
     def run(*arguments: str) -> str:
         places = {"input": tmp_path / "input", "output": tmp_path / "output"}
-        terminal = Terminal()
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "stdin", terminal)
-            patch.setattr(sys, "stdout", terminal)
-            patch.setattr(sys, "stderr", terminal)
-            with pytest.raises(SystemExit):
-                app.main([item.format(**places) for item in arguments], prog_name="h2o-client")
-        return terminal.getvalue()
+        terminal(*(item.format(**places) for item in arguments))
+        return terminal.raw
 
     return run
 
