@@ -134,15 +134,15 @@ class _Run:
             common = {"server": client.base_url, "model": client.model, "parameters": self.params}
             with wrong_use():
                 client.stream("?", **self.params)
-        given = check_items(self.prompts, self.prompts.suffix)
-        if not given.items:
+        digests, empty = check_items(self.prompts, self.prompts.suffix)
+        if not digests:
             raise click.UsageError("PROMPTS has no prompts")
-        if given.empty:
-            count = "is" if len(given.empty) == 1 else "are"
-            click.echo(f"{name_all('line', given.empty)} {count} empty and skipped", err=True)
-        progress = Progress(len(given.items))
+        if empty:
+            count = "is" if len(empty) == 1 else "are"
+            click.echo(f"{name_all('line', empty)} {count} empty and skipped", err=True)
+        progress = Progress(len(digests))
         with Journal(path, common) as journal:
-            follow_changes(given, journal, accept=accept_changes)
+            follow_changes(digests, journal, accept=accept_changes)
             wanted = self._compare(journal, progress, retry_failed=retry_failed)
             if wanted or journal.session is not None:
                 options: dict[str, Any] = {"session": journal.session, "retries": Retries()}

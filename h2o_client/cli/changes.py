@@ -5,18 +5,19 @@ were added or deleted, the lines after them have other numbers.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 import click
 
-from h2o_client.cli.items import Given, name_all
+from h2o_client.cli.items import name_all
 from h2o_client.cli.journal import Journal
 
 
-def follow_changes(given: Given, journal: Journal, *, accept: bool) -> None:
+def follow_changes(now: Mapping[str, str], journal: Journal, *, accept: bool) -> None:
     """Update the keys of the prompts in the journal, and remove prompts that no longer exist.
 
     Args:
-        given: the input.
+        now: the digest of each prompt in the input, by its key.
         journal: the journal of the earlier run.
         accept: whether answered prompts may be deleted or changed.
 
@@ -24,18 +25,18 @@ def follow_changes(given: Given, journal: Journal, *, accept: bool) -> None:
         click.UsageError: an answered prompt was deleted or changed, and `accept` is False.
     """
     before = journal.digests()
-    rest = {key: digest for key, digest in before.items() if _digest(given, key) != digest}
+    rest = {key: digest for key, digest in before.items() if now.get(key) != digest}
     by_digest: defaultdict[str, list[str]] = defaultdict(list)
     for key, digest in reversed(rest.items()):
         by_digest[digest].append(key)
     moved: dict[str, str] = {}
-    for key, (_, digest) in given.items.items():
+    for key, digest in now.items():
         if before.get(key) != digest and by_digest[digest]:
             moved[by_digest[digest].pop()] = key
     gone = [key for key in rest if key not in moved]
     lost = [key for key in gone if journal.is_answered(key)]
     if lost and not accept:
-        new = given.items.keys() - moved.values()
+        new = now.keys() - moved.values()
         changed = [key for key in lost if key in new]
         deleted = [key for key in lost if key not in new]
         told = [
@@ -48,11 +49,6 @@ def follow_changes(given: Given, journal: Journal, *, accept: bool) -> None:
             "answers and sends the new prompts; or name another output"
         )
     journal.rename(moved, gone)
-
-
-def _digest(given: Given, key: str) -> str | None:
-    found = given.items.get(key)
-    return None if found is None else found[1]
 
 
 def _name(keys: list[str]) -> str:

@@ -60,40 +60,32 @@ def read_items(path: Path) -> Iterator[Item]:
             raise click.UsageError(f"{path} is not UTF-8: {error.reason}") from None
 
 
-class Given(NamedTuple):
-    """The contents of the input.
-
-    Attributes:
-        items: the line number and digest of each item, by its key.
-        empty: the numbers of the empty lines.
-    """
-
-    items: dict[str, tuple[int, str]]
-    empty: list[int]
-
-
-def check_items(path: Path, suffix: str) -> Given:
+def check_items(path: Path, suffix: str) -> tuple[dict[str, str], list[int]]:
     """Read the input once, and check its lines.
 
     Args:
         path: the file.
         suffix: the file's suffix; in a `.jsonl` file each line that is JSON must be an object.
 
+    Returns:
+        The digest of each item, by its key, and the numbers of the empty lines.
+
     Raises:
         click.UsageError: a line is not a prompt, or two have the same id.
     """
-    items: dict[str, tuple[int, str]] = {}
+    digests: dict[str, str] = {}
+    numbers: dict[str, int] = {}
     empty: list[int] = []
     last = 0
     for item in read_items(path):
         empty += range(last + 1, item.number)
         last = item.number
         if isinstance(item.prompt, str) and not item.wrong:
-            _check_text(item.number, item.prompt.strip(), suffix.lower(), first=not items)
-        if item.key in items:
-            raise click.UsageError(f"lines {items[item.key][0]} and {item.number} have the same id")
-        items[item.key] = (item.number, item.digest)
-    return Given(items, empty)
+            _check_text(item.number, item.prompt.strip(), suffix.lower(), first=not digests)
+        if item.key in digests:
+            raise click.UsageError(f"lines {numbers[item.key]} and {item.number} have the same id")
+        digests[item.key], numbers[item.key] = item.digest, item.number
+    return digests, empty
 
 
 def name_all(noun: str, names: Sequence[object]) -> str:

@@ -7,7 +7,7 @@ An answer is rendered block by block while it arrives, so no block may depend on
 definitions, which may be at the end of the text, are shown as text.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from markdown_it import MarkdownIt
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -25,30 +25,21 @@ _PARSER = (
 _ABOVE = {"": "", "hr": "---\n\n"}  # Markdown for the block above; the default is a paragraph
 
 
-class Blocks(NamedTuple):
-    """The final blocks of a Markdown text that is still growing.
-
-    Attributes:
-        end: the number of final lines, which are all before the last block.
-        last: the type of the last final block, or "".
-    """
-
-    end: int
-    last: str
-
-
-def final_blocks(text: str) -> Blocks:
-    """Find the blocks that further lines cannot change: all but the last.
+def final_blocks(text: str) -> tuple[int, str]:
+    """Find the blocks of a growing text that further lines cannot change: all but the last.
 
     Args:
         text: complete lines only: an incomplete "#1" would look like the heading "#".
+
+    Returns:
+        The number of their lines, and the type of the last of them, or "".
     """
     begins = [
         (token.map[0], token.type)
         for token in _PARSER.parse(text)
         if token.level == 0 and token.map is not None
     ]
-    return Blocks(begins[-1][0], begins[-2][1]) if len(begins) > 1 else Blocks(0, "")
+    return (begins[-1][0], begins[-2][1]) if len(begins) > 1 else (0, "")
 
 
 def first_code(text: str) -> str | None:

@@ -292,12 +292,12 @@ class MarkdownScreen(Screen):
         from h2o_client.cli.markdown import final_blocks
 
         whole, _, begun = self._tail.rpartition("\n")
-        blocks = final_blocks(whole)
-        if blocks.end:
+        end, last = final_blocks(whole)
+        if end:
             lines = whole.split("\n")
             # Remove the blocks from the redrawn part first, so that they are not shown twice.
-            self._tail = "\n".join([*lines[blocks.end :], begun])
-            self._print("\n".join(lines[: blocks.end]), blocks.last)
+            self._tail = "\n".join([*lines[end:], begun])
+            self._print("\n".join(lines[:end]), last)
 
     def _print(self, text: str, last: str) -> None:
         """Print the final form of some blocks; the caller holds the lock.
