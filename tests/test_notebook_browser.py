@@ -122,25 +122,11 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         server.wait_idle()
 
 
-def notebook() -> dict[str, Any]:
-    cells: list[dict[str, Any]] = [
-        {
-            "cell_type": "code",
-            "id": f"cell-{number}",
-            "source": source,
-            "metadata": {},
-            "outputs": [],
-            "execution_count": None,
-        }
-        for number, source in enumerate(CELLS)
-    ]
+def notebook() -> Any:
+    nbformat = import_module("nbformat.v4")
+    cells = [nbformat.new_code_cell(source) for source in CELLS]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return {
-        "nbformat": 4,
-        "nbformat_minor": 5,
-        "cells": cells,
-        "metadata": {"kernelspec": kernel},
-    }
+    return nbformat.new_notebook(cells=cells, metadata={"kernelspec": kernel})
 
 
 @pytest.fixture
