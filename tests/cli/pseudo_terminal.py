@@ -17,9 +17,8 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
-from command import COMMAND, without_codes
+from command import COMMAND, PATIENCE, without_codes
 
-PATIENCE = 30.0
 PROMPT = "«prompt»"  # replaces the code that a line editor sends when it is ready
 CTRL_C, CTRL_D, TAB, UP, ENTER = "\x03", "\x04", "\t", "\x1b[A", "\r"
 _LAUNCHER = """

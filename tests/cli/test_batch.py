@@ -311,31 +311,6 @@ def test_killed_run_resumes_without_sending_twice(run: Run, server: Emulator) ->
 
 
 @needs.posix
-@pytest.mark.parametrize(
-    "answered", [pytest.param(count, marks=pytest.mark.long) for count in (1, 4, 9)]
-)
-def test_run_killed_at_any_moment_resumes(
-    run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch, answered: int
-) -> None:
-    monkeypatch.setattr(journalled_batch, "ANSWER_WAIT", 0.0)  # everything sent is already stored
-    prompts = [f"p{number:02}" for number in range(30)]
-    server.reply(*[Answer(f" {answer}", pace=0.002) for answer in ["x y z"] * 30])
-    run.write(*prompts)
-    with run.process("--concurrency", "4"):
-        eventually(deleted(server, answered))
-    server.wait_idle()
-    kept = list(run.journalled().values()).count("answered")
-    before = asked(server)
-    assert run() == 0
-    assert set(run.texts()) <= {"x y z", *prompts}
-    assert len(run.answers()) == 30
-    assert kept >= answered
-    # Nothing was sent twice: messages that had reached the server were found.
-    assert asked(server) == sorted(prompts)
-    assert len(before) >= kept
-
-
-@needs.posix
 @pytest.mark.long
 def test_run_killed_repeatedly_loses_nothing(
     run: Run, server: Emulator, monkeypatch: pytest.MonkeyPatch

@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from command import Command, InTerminal, keep_two
+from command import Command, InTerminal, Terminal, keep_two
 
 from h2o_client import H2oClient
 from h2o_client.cli import state
@@ -92,17 +92,13 @@ def test_conversations_are_deleted(command: Command, kept: list[str], server: Em
 def test_deleting_all_needs_confirmation(
     command: Command, kept: list[str], server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Typed(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     assert command("conversations", "delete", "--all") == 2
     assert "--yes" in command.err
-    monkeypatch.setattr(sys, "stdin", Typed("n\n"))
+    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
     assert command("conversations", "delete", "--all") == 130
     assert len(server.conversations) == len(kept)
-    monkeypatch.setattr(sys, "stdin", Typed("y\n"))
+    monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
     assert command("conversations", "delete", "--all") == 0
     assert server.conversations == []
 
