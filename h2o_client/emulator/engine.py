@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -16,6 +17,8 @@ from h2o_client.emulator.prompt import ASSISTANT, ENTITLE, SEPARATOR, SUMMARIZE,
 from h2o_client.emulator.script import Answer, split_words
 
 FinishReason = Literal["length", "eos_token", "stop_sequence"]
+MAX_BODY = 16 * 1024 * 1024
+"""Bytes of one answer after which the model server is considered broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +165,20 @@ class RawResponse:
     status: int
     headers: tuple[tuple[str, str], ...]
     body: AsyncGenerator[bytes]
+
+    async def read(self) -> bytes:
+        """Read the whole body.
+
+        Raises:
+            ConnectionError: The body broke off, or is longer than `MAX_BODY` bytes.
+        """
+        data = b""
+        async with aclosing(self.body) as body:
+            async for part in body:
+                data += part
+                if len(data) > MAX_BODY:
+                    raise ConnectionError("the body is too long")
+        return data
 
 
 class RawEngine(LiveEngine, ABC):

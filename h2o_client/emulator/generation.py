@@ -18,13 +18,10 @@ from typing import Any, cast
 import anyio
 import anyio.lowlevel
 
-from h2o_client.emulator.engine import EngineLike, GenerationRequest
+from h2o_client.emulator.engine import MAX_BODY, EngineLike, GenerationRequest
 from h2o_client.emulator.script import Answer
 from h2o_client.emulator.upstream import Upstream
 from h2o_client.emulator.web import Feed
-
-MAX_BODY = 16 * 1024 * 1024
-"""Bytes of one answer after which the model server is considered broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,48 +147,66 @@ class Generation(ABC):
         self.feed.end(lost=True)
 
 
+class EventReader:
+    """Splits the stream of a model server into events."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._size = 0
+
+    def feed(self, data: bytes) -> list[Mapping[str, Any]]:
+        """Return the events that the next bytes complete; a line without an event is empty.
+
+        Raises:
+            ConnectionError: The stream is too long.
+        """
+        self._size += len(data)
+        if self._size > MAX_BODY:
+            raise ConnectionError("the answer is too long")
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return [_parsed(line) for line in lines]
+
+
 async def read_events(upstream: Upstream) -> AsyncGenerator[Mapping[str, Any]]:
-    """Read the events of a model server's stream; a line without an event is empty.
+    """Read the events of a model server's stream; see `EventReader`.
 
     Raises:
         ConnectionError: The stream broke off, or is too long.
     """
-    rest, size = b"", 0
+    reader = EventReader()
     async with aclosing(upstream.body):
-        async for piece in upstream.body:
-            size += len(piece.data)
-            if size > MAX_BODY:
-                raise ConnectionError("the answer is too long")
-            *lines, rest = (rest + piece.data).split(b"\n")
-            for line in lines:
-                yield _parsed(line)
+        async for data in upstream.body:
+            for event in reader.feed(data):
+                yield event
             await anyio.lowlevel.checkpoint()
 
 
 def _parsed(line: bytes) -> Mapping[str, Any]:
+    if not line.startswith(b"data:"):
+        return {}
     try:
-        value: object = json.loads(line.removeprefix(b"data:")) if line[:5] == b"data:" else None
+        value: object = json.loads(line[len(b"data:") :].decode(errors="replace"))
     except (ValueError, RecursionError):
         return {}
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
+def token_of(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The token of an event, empty without one."""
+    token: object = event.get("token")
+    return cast("dict[str, Any]", token) if isinstance(token, dict) else {}
+
+
 def shown_text(event: Mapping[str, Any]) -> str:
     """The visible text of an event's token, or an empty string."""
-    token: object = event.get("token")
-    if not isinstance(token, dict):
-        return ""
-    fields = cast("dict[str, Any]", token)
-    return "" if fields.get("special") else str(fields.get("text") or "")
+    token = token_of(event)
+    return "" if token.get("special") else str(token.get("text") or "")
 
 
 async def read_refusal(upstream: Upstream) -> str:
     """The message of a model server that rejects a request: its error, or the whole body."""
     # 07_upstream_error_400, 07_upstream_error_html
-    data = b""
-    async with aclosing(upstream.body):
-        async for piece in upstream.body:
-            data = (data + piece.data)[:MAX_BODY]
+    data = await upstream.read()
     try:
         value: Any = json.loads(data)
         error: Any = value.get("error", value)

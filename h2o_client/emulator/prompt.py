@@ -74,19 +74,6 @@ def generated_text(body: str) -> str | None:
     return text if isinstance(text, str) and not fields.get("error") else None
 
 
-def partial_text(body: str) -> str:
-    """The answer that the service stores from a stream that it stopped."""
-    # 11
-    texts: list[str] = []
-    for line in body.split("\n"):
-        if line.startswith("data:"):
-            try:
-                texts.append(json.loads(line[len("data:") :])["token"]["text"])
-            except (ValueError, KeyError, TypeError):
-                continue  # such as an incomplete last line
-    return "".join(texts)
-
-
 def stored_text(text: str, prompt: str, stops: Iterable[str] = ()) -> str:
     """The stored form of an answer, without the prompt before it and the end token after it."""
     text = text.removeprefix(prompt).removeprefix("<|startoftext|>")

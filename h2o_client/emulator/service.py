@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +16,7 @@ import anyio
 import anyio.lowlevel
 
 from h2o_client.emulator.engine import EngineLike, GenerationRequest, LiveEngine
-from h2o_client.emulator.generation import MAX_BODY, Generation, Job
+from h2o_client.emulator.generation import Generation, Job
 from h2o_client.emulator.script import Answer, Script
 from h2o_client.emulator.store import Model, StopRecord, Store
 from h2o_client.emulator.upstream import ask
@@ -156,12 +155,7 @@ class Service:
         try:
             engine = self.engine(request.model)
             upstream = await ask(request, None, engine, pace=0.0, hold=anyio.lowlevel.checkpoint)
-            data = b""
-            async with aclosing(upstream.body) as body:
-                async for piece in body:
-                    data += piece.data
-                    if len(data) > MAX_BODY:
-                        raise ConnectionError("the answer is too long")
+            data = await upstream.read()
             self.asked(session, request.body if asked is None else asked, 0, "json sent")
             return str(json.loads(data)[0]["generated_text"])
         except (LookupError, TypeError) as error:

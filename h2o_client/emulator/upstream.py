@@ -5,8 +5,8 @@ one ``data:`` line per event, without a space after the colon, and with a `gener
 null on every event but the last. The service forwards the bytes unchanged, so the client reads
 exactly the bytes written here.
 
-A body is an iterator of `Piece` objects, one for each read. It ends, or raises `ConnectionError` if
-the model server died.
+A body is an iterator of bytes, one item for each read. It ends, or raises `ConnectionError` if the
+model server died.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import (
 from contextlib import aclosing
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any
 
 import anyio
 
@@ -35,6 +35,7 @@ from h2o_client.emulator.engine import (
     GenerationRequest,
     LiveEngine,
     RawEngine,
+    RawResponse,
     Token,
     UpstreamDownError,
     UpstreamError,
@@ -65,27 +66,9 @@ ERROR_BODIES: Mapping[int, Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """Some bytes of a body.
-
-    Attributes:
-        data: The bytes.
-        tokens: The number of tokens that they complete.
-        final: Whether they contain the final event, after which nothing can fail.
-    """
-
-    data: bytes
-    tokens: int = 0
-    final: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Upstream:
+class Upstream(RawResponse):
     """The model server's response, and where in it the client's connection is to be lost."""
 
-    status: int
-    headers: tuple[tuple[str, str], ...]
-    body: AsyncGenerator[Piece]
     drop_after: int | None = None
     drop_after_bytes: int | None = None
 
@@ -108,7 +91,7 @@ async def ask(
     """
     if answer is None and isinstance(engine, RawEngine):
         response = await engine.respond(request)
-        return Upstream(response.status, response.headers, _passed_on(response.body))
+        return Upstream(response.status, response.headers, response.body)
     if request.content_type.partition(";")[0].strip() != "application/json":
         # The service forwards the client's content type, and the model server rejects it [08].
         text = "Expected request with `Content-Type: application/json`"
@@ -169,7 +152,7 @@ class _Writer:
     hold: Hold
     seed: int | None
 
-    async def events(self, tokens: AsyncIterator[Token | str] | None) -> AsyncGenerator[Piece]:
+    async def events(self, tokens: AsyncIterator[Token | str] | None) -> AsyncGenerator[bytes]:
         """The events, each at its time."""
         answer = self.answer
         said: list[str] = []
@@ -179,7 +162,7 @@ class _Writer:
                 async for token, last in timed:
                     said += [] if token.special else [token.text]
                     for _ in range(answer.comments.count(number)):
-                        yield Piece(b":\n\n")
+                        yield b":\n\n"
                     finish: str | None = token.finish
                     if finish is None and last and answer.ending == "length":
                         finish = "length"
@@ -197,7 +180,7 @@ class _Writer:
             case "cut":
                 raise ConnectionError("model server died")
             case "midline":
-                yield Piece(b'data:{"token":{"id":7,"text":" hal')
+                yield b'data:{"token":{"id":7,"text":" hal'
                 raise ConnectionError("model server died")
             case "error":
                 yield _line({"error": answer.error, "error_type": answer.error_type})
@@ -207,10 +190,10 @@ class _Writer:
                 details = self._details("eos_token", len(said) + 1)
                 yield self._event(None, Token(END_OF_TEXT), self._final(said), details)
 
-    async def raw(self) -> AsyncGenerator[Piece]:
+    async def raw(self) -> AsyncGenerator[bytes]:
         """The scripted bytes."""
         await anyio.sleep(self.answer.first)
-        yield Piece(self.answer.raw or b"")
+        yield self.answer.raw or b""
         if self.answer.ending == "cut":
             raise ConnectionError("model server died")
 
@@ -292,7 +275,7 @@ class _Writer:
         said: Token,
         generated_text: str | None = None,
         details: dict[str, Any] | None = None,
-    ) -> Piece:
+    ) -> bytes:
         """One event; `number` None is the end token."""
         special = number is None or said.special
         position = 0 if number is None else number
@@ -303,38 +286,7 @@ class _Writer:
             "logprob": said.logprob if said.id is not None else invented,
             "special": special,
         }
-        event = {"token": token, "generated_text": generated_text, "details": details}
-        return _line(event, 0 if special else 1, final=generated_text is not None)
-
-
-MAX_LINE = 1024 * 1024
-"""The maximum size in bytes of a line that is parsed."""
-
-
-async def _passed_on(body: AsyncGenerator[bytes]) -> AsyncGenerator[Piece]:
-    """The unchanged bytes of a model server, which are parsed only to describe the pieces."""
-    rest = b""
-    async with aclosing(body):
-        async for data in body:
-            *lines, rest = (rest + data).split(b"\n")
-            events = [_read(line) for line in lines if line.startswith(b"data:")]
-            rest = rest if len(rest) < MAX_LINE else b""
-            tokens = sum(token for token, _ in events)
-            yield Piece(data, tokens, any(final for _, final in events))
-
-
-def _read(line: bytes) -> tuple[bool, bool]:
-    """Whether an event has a visible token, and whether it is the final one."""
-    try:
-        event: object = json.loads(line[len(b"data:") :])
-    except ValueError:
-        return False, False
-    if not isinstance(event, dict):
-        return False, False
-    fields = cast("dict[str, Any]", event)
-    token: object = fields.get("token")
-    shown = isinstance(token, dict) and not cast("dict[str, Any]", token).get("special")
-    return shown, isinstance(fields.get("generated_text"), str) and not fields.get("error")
+        return _line({"token": token, "generated_text": generated_text, "details": details})
 
 
 async def _walk(words: tuple[str, ...]) -> AsyncIterator[Token | str]:
@@ -342,9 +294,9 @@ async def _walk(words: tuple[str, ...]) -> AsyncIterator[Token | str]:
         yield word
 
 
-async def _primed(source: AsyncGenerator[Piece]) -> AsyncGenerator[Piece]:
-    """The same body, after its first piece was read: before it, an engine may raise an error."""
-    first: Piece | ConnectionError | None
+async def _primed(source: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """The same body, after its first part was read: before it, an engine may raise an error."""
+    first: bytes | ConnectionError | None
     try:
         first = await anext(source, None)
     except UpstreamDownError:
@@ -352,54 +304,49 @@ async def _primed(source: AsyncGenerator[Piece]) -> AsyncGenerator[Piece]:
     except ConnectionError as error:
         first = error
 
-    async def rest() -> AsyncGenerator[Piece]:
+    async def rest() -> AsyncGenerator[bytes]:
         if isinstance(first, ConnectionError):
             raise first
         async with aclosing(source):
             if first is not None:
                 yield first
-            async for piece in source:
-                yield piece
+            async for event in source:
+                yield event
 
     return rest()
 
 
-async def _chunks(source: AsyncGenerator[Piece], answer: Answer) -> AsyncGenerator[Piece]:
+async def _chunks(source: AsyncGenerator[bytes], answer: Answer) -> AsyncGenerator[bytes]:
     """Join events, or split them anywhere."""
-    waiting: list[Piece] = []
+    waiting: list[bytes] = []
     died: ConnectionError | None = None
     async with aclosing(source):
         try:
-            async for piece in source:
-                waiting.append(piece)
-                if len(waiting) >= answer.join or piece.final:
-                    for part in _cut(waiting, answer.split):
+            async for event in source:
+                waiting.append(event)
+                if len(waiting) >= answer.join:
+                    for part in _cut(b"".join(waiting), answer.split):
                         yield part
                     waiting = []
         except ConnectionError as error:
             died = error
     if waiting:
-        for part in _cut(waiting, answer.split):
+        for part in _cut(b"".join(waiting), answer.split):
             yield part
     if died is not None:
         raise died
 
 
-def _cut(pieces: list[Piece], size: int | None) -> Iterator[Piece]:
-    data = b"".join(piece.data for piece in pieces)
-    tokens = sum(piece.tokens for piece in pieces)
-    final = pieces[-1].final
-    if size:
-        while len(data) > size:
-            yield Piece(data[:size])
-            data = data[size:]
-    yield Piece(data, tokens, final)
+def _cut(data: bytes, size: int | None) -> Iterator[bytes]:
+    size = size or max(len(data), 1)
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
 
 
-def _line(event: Mapping[str, Any], tokens: int = 0, *, final: bool = False) -> Piece:
+def _line(event: Mapping[str, Any]) -> bytes:
     text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
     # An unpaired surrogate is written as an escape.
-    return Piece(f"data:{text}\n\n".encode(errors="backslashreplace"), tokens, final)
+    return f"data:{text}\n\n".encode(errors="backslashreplace")
 
 
 def _refused(error: UpstreamError) -> Upstream:
@@ -416,7 +363,7 @@ def _plain(
         *extra,
     )
 
-    async def once() -> AsyncGenerator[Piece]:
-        yield Piece(body)
+    async def once() -> AsyncGenerator[bytes]:
+        yield body
 
     return Upstream(status, headers, once())

@@ -68,8 +68,8 @@ class TgiStub:
             handler.head(upstream.status, list(upstream.headers))
             chunked = not any(name == "content-length" for name, _ in upstream.headers)
             write = handler.chunk if chunked else handler.wfile.write
-            async for piece in upstream.body:
-                write(piece.data)
+            async for data in upstream.body:
+                write(data)
             if chunked:
                 handler.chunk(b"")
 

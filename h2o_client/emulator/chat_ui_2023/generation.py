@@ -13,29 +13,21 @@ without a response. If a real model sends nothing, the wait is limited to `STOP_
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 
 from h2o_client.emulator.engine import EngineLike, LiveEngine, UpstreamDownError
-from h2o_client.emulator.generation import MAX_BODY, Generation, Job
-from h2o_client.emulator.prompt import generated_text, partial_text
+from h2o_client.emulator.generation import EventReader, Generation, Job, token_of
+from h2o_client.emulator.prompt import generated_text
 from h2o_client.emulator.upstream import Upstream, ask
 
 STOP_PATIENCE = 1.0
 """Seconds to wait for another token of a real model after a stop was noticed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The status and headers of the model server's response."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...]
 
 
 class PassedOn(Generation):
@@ -55,20 +47,18 @@ class PassedOn(Generation):
         self._stopped = stopped
         self._save = save
         self._received: list[bytes] = []
-        self._size = 0
+        self._texts: list[str] = []  # of all tokens
         self._waiting = anyio.CancelScope()  # for the model
         self._patience: float | None = None
 
-    async def opened(self) -> Head | None:
+    async def opened(self) -> Upstream | None:
         """Wait until the response can start.
 
         Returns:
-            Its head, or None if the connection closes without a response.
+            The model server's response, or None if the connection closes without one.
         """
         await self._opened.wait()
-        if self._upstream is None or not self._started:
-            return None
-        return Head(self._upstream.status, self._upstream.headers)
+        return self._upstream if self._started else None
 
     def wake(self) -> None:
         """Notice a stop, even while generation is held."""
@@ -106,22 +96,25 @@ class PassedOn(Generation):
             self.outcome = f"http {upstream.status}"
         self._upstream = upstream
         self._script(upstream)
-        stored = False
+        stored, reader = False, EventReader()
         async with aclosing(upstream.body):
             try:
-                async for piece in upstream.body:
-                    self._received.append(piece.data)
-                    self._count(len(piece.data))
-                    self.tokens += piece.tokens
+                async for data in upstream.body:
+                    self._received.append(data)
+                    events = reader.feed(data)
+                    tokens = [token for event in events if (token := token_of(event))]
+                    self._texts += [str(token.get("text") or "") for token in tokens]
+                    shown = sum(not token.get("special") for token in tokens)
+                    self.tokens += shown
                     if self._stopped():
                         self._end_stopped()
                         return
                     # Store the turn before sending the last event, so that a client that has
                     # read it finds the turn [24_race_after_stream].
-                    if piece.final:
+                    if any(_is_final(event) for event in events):
                         stored = True
                         self._store_final()
-                    self._deliver(piece.data, piece.tokens)
+                    self._deliver(data, shown)
                     await anyio.lowlevel.checkpoint()
             except ConnectionError:
                 self._lose()
@@ -134,19 +127,11 @@ class PassedOn(Generation):
     def _end_stopped(self) -> None:
         self.was_stopped = True
         self.outcome = "peer gone: stopped"
-        self._store(partial_text(self._text()))
+        self._store("".join(self._texts))  # 11
         self._lose()
 
-    def _count(self, size: int) -> None:
-        self._size += size
-        if self._size > MAX_BODY:
-            raise ConnectionError("the answer is too long")
-
-    def _text(self) -> str:
-        return b"".join(self._received).decode(errors="replace")
-
     def _store_final(self) -> None:
-        text = generated_text(self._text())
+        text = generated_text(b"".join(self._received).decode(errors="replace"))
         if text is not None:
             self.outcome = "complete"
             self._store(text)
@@ -156,3 +141,7 @@ class PassedOn(Generation):
             self._unsaved = text
         else:
             self._save(text)
+
+
+def _is_final(event: Mapping[str, Any]) -> bool:
+    return isinstance(event.get("generated_text"), str) and not event.get("error")

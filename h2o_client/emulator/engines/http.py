@@ -14,13 +14,12 @@ import os
 import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 
 import anyio
 import anyio.to_thread
 import httpx
 
-from h2o_client.emulator.engine import EngineError, LiveEngine, UpstreamDownError
+from h2o_client.emulator.engine import EngineError, LiveEngine, RawResponse, UpstreamDownError
 
 CONNECT = 10.0
 """Seconds to connect."""
@@ -49,31 +48,14 @@ PER_MESSAGE = frozenset(
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(RawResponse):
     """A response whose body is still to be read; `body` must be exhausted or closed."""
 
-    status: int
-    headers: tuple[tuple[str, str], ...]
-    body: AsyncGenerator[bytes]
+    __slots__ = ()
 
     def header(self, name: str) -> str:
         """A header's value, or an empty string."""
         return next((value for key, value in self.headers if key == name), "")
-
-    async def read(self, limit: int) -> bytes:
-        """The whole body.
-
-        Raises:
-            ConnectionError: The body broke off, or is longer than `limit` bytes.
-        """
-        data = b""
-        async with aclosing(self.body) as body:
-            async for part in body:
-                data += part
-                if len(data) > limit:
-                    raise ConnectionError("the body is too long")
-        return data
 
     async def excerpt(self) -> str:
         """The beginning of an error's text, even if the rest cannot be read."""

@@ -70,7 +70,6 @@ BROKEN_OFF = {"abort", "cancelled", "content_filter", "error"}
 """Finish reasons of incomplete answers; all others count as the end token."""
 
 MAX_LINE = 1024 * 1024
-MAX_BODY = 16 * 1024 * 1024
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +158,7 @@ class OpenAIEngine(HttpEngine):
             self._note(opened.status)
             raise _refusal(opened, await opened.excerpt())
         try:
-            self._listed = str(json.loads(await opened.read(MAX_BODY))["data"][0]["id"])
+            self._listed = str(json.loads(await opened.read())["data"][0]["id"])
         except (ValueError, LookupError, TypeError):
             raise UpstreamError(424, _error("the model server lists no models")) from None
         return self._listed
@@ -204,7 +203,7 @@ class OpenAIEngine(HttpEngine):
 
     async def _whole(self, opened: Opened, seed: int | None) -> AsyncGenerator[Token]:
         """Read the answer of a server that does not stream."""
-        fields = _parsed((await opened.read(MAX_BODY)).decode(errors="replace"))
+        fields = _parsed((await opened.read()).decode(errors="replace"))
         error = _at(fields, "error")
         if error or not _at(fields, "choices", 0):
             text = _event_error(error)[0] if error else ""

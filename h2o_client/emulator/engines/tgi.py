@@ -28,5 +28,4 @@ class TgiEngine(HttpEngine, RawEngine):
         # As JavaScript does, escape only unpaired surrogates.
         content = text.encode(errors="backslashreplace")
         headers = {"content-type": request.content_type}
-        opened = await self.send("POST", self.url, content, headers)
-        return RawResponse(opened.status, opened.headers, opened.body)
+        return await self.send("POST", self.url, content, headers)
