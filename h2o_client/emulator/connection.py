@@ -48,7 +48,6 @@ class Connection:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADERS)
         self._tape: Tape | None = None
         self._ending = "eof"  # how the response ends if nothing else happens
-        self._whole = ""  # how it ends if it is sent completely
 
     async def serve(self) -> None:
         """Answer requests until either side closes."""
@@ -123,7 +122,6 @@ class Connection:
         alive = False
         self._tape = self.gateway.tape(request)
         self._ending = "eof"
-        self._whole = "no-body" if request.method == "HEAD" else ""
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._watch, tasks.cancel_scope)
@@ -225,11 +223,8 @@ class Connection:
                 (name.decode("latin-1"), value.decode("latin-1"))
                 for name, value in event.headers.raw_items()
             ]
-            chunked = any(name.lower() == "transfer-encoding" for name, _ in headers)
-            if self._whole != "no-body":
-                self._whole = "final-chunk" if chunked else "content-length"
             tape.head(event.status_code, bytes(event.reason).decode("latin-1"), headers)
         elif isinstance(event, h11.Data):
             tape.chunk(bytes(event.data))
         elif isinstance(event, h11.EndOfMessage):
-            tape.end(self._whole)
+            tape.end()

@@ -210,12 +210,17 @@ class Tape:
         """Record a part of the body."""
         self._chunks.append((self._now(), data))
 
-    def end(self, ended: str) -> None:
-        """Record how the response ended; only the first call counts."""
+    def end(self, ended: str = "") -> None:
+        """Record how the response ended, by default completely; only the first call counts."""
         if self._ended:
             return
         self._ended = True
         request = self._request
+        if not ended and request.method == "HEAD":
+            ended = "no-body"
+        elif not ended:
+            chunked = any(name.lower() == "transfer-encoding" for name, _ in self._headers or ())
+            ended = "final-chunk" if chunked else "content-length"
         asked = f"{request.path}?{request.query}" if request.query else request.path
         body = request.body.decode(errors="replace") if request.body else None
         self._done(
