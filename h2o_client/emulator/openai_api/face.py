@@ -54,13 +54,11 @@ async def _complete(call: Call) -> Answered:
     job = service.job(asked.request, "", id_)
     completion = Completion(id_, asked, job, service.store.clock())
     service.start(completion)
-    waited = False
     try:
         await completion.ready()
-        waited = True
-    finally:
-        if not waited:  # the client has left, or the generation failed
-            completion.leave()
+    except BaseException:  # including cancellation, when the client has left
+        completion.leave()
+        raise
     if completion.refused:
         return None
     if asked.streamed:
