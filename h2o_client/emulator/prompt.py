@@ -81,5 +81,14 @@ def stored_text(text: str, prompt: str, stops: Iterable[str] = ()) -> str:
     for stop in (*stops, END_OF_TEXT):
         if stop and text.endswith(stop):
             text = text.removesuffix(stop).rstrip(JS_SPACE)
-    # The database stores UTF-8: an unpaired surrogate becomes U+FFFD.
+    return well_formed(text)
+
+
+def well_formed(text: str) -> str:
+    """A text as the database stores it, in UTF-8: an unpaired surrogate becomes U+FFFD."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def units(text: str) -> int:
+    """A text's length in UTF-16 units, as in JavaScript."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2

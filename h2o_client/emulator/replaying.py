@@ -17,7 +17,8 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
@@ -27,7 +28,7 @@ import anyio
 from h2o_client.emulator.prompt import generated_text
 from h2o_client.emulator.recording import redacted
 from h2o_client.emulator.store import Bounded
-from h2o_client.emulator.web import Answered, Feed, Headers, Request, Response, Stream
+from h2o_client.emulator.web import Answered, Feed, Headers, Request, Response, produced
 
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _ID = r"\b[0-9a-f]{24}\b"
@@ -63,13 +64,6 @@ class _Exchange:
         return self.response["ended"] in {"final-chunk", "content-length", "no-body"}
 
 
-@dataclass(slots=True)
-class _Session:
-    """Maps the ids and hosts in the recording to the client's."""
-
-    known: dict[str, str] = field(default_factory=dict[str, str])
-
-
 class Replay:
     """Answers requests from the files of a folder.
 
@@ -88,7 +82,7 @@ class Replay:
         self._cookie = cookie_name
         self._pace = pace
         self._by_shape: defaultdict[str, list[_Exchange]] = defaultdict(list)
-        self._sessions: Bounded[_Session] = Bounded(MAX_SESSIONS)
+        self._names: Bounded[dict[str, str]] = Bounded(MAX_SESSIONS)  # by session
         self._stops: Bounded[anyio.Event] = Bounded(MAX_SESSIONS)
         found = 0
         for path in sorted(folder.rglob("*.json")):
@@ -109,7 +103,7 @@ class Replay:
             text = json.dumps({"message": f"nothing was recorded for: {_title(request)}"})
             return Response(501, [("content-type", "application/json")], text.encode())
         exchange.used += 1
-        names = self._names(request, exchange)
+        names = self._renames(request, exchange)
         response = exchange.response
         if response["status"] is None:
             if exchange.until_stop:
@@ -133,18 +127,8 @@ class Replay:
             elif told:  # for HEAD: the length of the body that is not sent
                 headers.append(("content-length", told))
             return Response(status, headers, body)
-        feed, scope = Feed(), anyio.CancelScope()
-
-        async def play() -> None:
-            with scope:
-                await self._play(request, exchange, chunks, feed)
-
-        def leave() -> None:
-            feed.abandon()
-            scope.cancel()  # it may be waiting for a stop
-
-        spawn(play)
-        return Stream(status, headers, feed, leave, endless=not exchange.whole)
+        play = partial(self._play, request, exchange, chunks)
+        return produced(play, spawn, status, headers, endless=not exchange.whole)
 
     async def _play(
         self, request: Request, exchange: _Exchange, chunks: list[bytes], feed: Feed
@@ -170,21 +154,21 @@ class Replay:
             return None
         return min(known, key=lambda item: (item.request.path != request.path, item.used))
 
-    def _names(self, request: Request, exchange: _Exchange) -> dict[str, str]:
+    def _renames(self, request: Request, exchange: _Exchange) -> dict[str, str]:
         """Map the recording's ids and hosts to the live ones in the same places."""
         session = request.cookie(self._cookie)
-        found = self._sessions.use(session)
-        if found is None:
-            found = _Session()
-            self._sessions.put(session, found)
+        known = self._names.use(session)
+        if known is None:
+            known = {}
+            self._names.put(session, known)
         recorded = exchange.request
         if session and recorded.cookie(self._cookie):
-            found.known[recorded.cookie(self._cookie)] = quote(session)  # it is sent in a header
+            known[recorded.cookie(self._cookie)] = quote(session)  # it is sent in a header
         theirs = _NAMES.findall(recorded.body.decode(errors="replace"))
         ours = _NAMES.findall(request.body.decode(errors="replace"))
         if len(theirs) == len(ours):
-            found.known.update(zip(theirs, ours, strict=True))
-        here = dict(found.known)
+            known.update(zip(theirs, ours, strict=True))
+        here = dict(known)
         here.update(zip(_NAMES.findall(recorded.path), _NAMES.findall(request.path), strict=True))
         hosts = recorded.header("host"), request.header("host")
         if hosts[0] and hosts[1]:

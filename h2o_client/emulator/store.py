@@ -315,13 +315,12 @@ class Store:
         self._events.append((session, address, self.clock()))
 
     def count_events(self, session: str, address: str | None = None) -> int:
-        """Count the messages within the window, of a session or, if given, of an address."""
+        """Count the messages within the window: a session's, or if more, those of an address."""
         swept = self._last_sweep()
         while self._events and self._events[0][2] + self.rate_window <= swept:
             self._events.popleft()
-        if address is not None:
-            return sum(1 for _, where, _ in self._events if where == address)
-        return sum(1 for owner, _, _ in self._events if owner == session)
+        owners = sum(owner == session for owner, _, _ in self._events)
+        return max(owners, sum(where == address for _, where, _ in self._events))
 
     def record_stop(self, conversation: str) -> StopRecord:
         """Record a stop; an existing record keeps its time of creation."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
 from urllib.parse import quote, urlsplit
 
 from h2o_client.emulator.web import Request, Response
@@ -17,6 +19,13 @@ from h2o_client.emulator.web import Request, Response
 MODAL = "You need to accept the welcome modal first"
 RATE_LIMITED = "You are sending too many messages. Try again later."
 NO_CONVERSATION = "Conversation not found"
+NO_MESSAGE = "Message not found"
+FORBIDDEN = (
+    "You don't have access to this conversation. If someone gave you this link, "
+    "ask them to use the 'share' feature instead."
+)
+UNDEFINED: Final = object()
+"""JavaScript's undefined."""
 FORM_TYPES = frozenset({"multipart/form-data", "application/x-www-form-urlencoded", "text/plain"})
 
 
@@ -41,6 +50,16 @@ def compact(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(
         errors="backslashreplace"
     )
+
+
+def moment(seconds: float) -> datetime:
+    """A moment of the emulator's clock as a date."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def iso(date: datetime) -> str:
+    """A date as JavaScript writes it."""
+    return date.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def framed(status: int, body: bytes, content_type: str, *extra: tuple[str, str]) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from http.client import responses
 from typing import Any, cast
@@ -227,6 +227,29 @@ class Stream:
     feed: Feed
     leave: Callable[[], None]
     endless: bool = False
+
+
+def produced(
+    produce: Callable[[Feed], Awaitable[None]],
+    spawn: Callable[..., object],
+    status: int,
+    headers: Headers,
+    *,
+    endless: bool = False,
+) -> Stream:
+    """A response whose body a function produces in a task, until the client leaves."""
+    feed, scope = Feed(), anyio.CancelScope()
+
+    async def run() -> None:
+        with scope:
+            await produce(feed)
+
+    def leave() -> None:
+        feed.abandon()
+        scope.cancel()
+
+    spawn(run)
+    return Stream(status, headers, feed, leave, endless)
 
 
 Answered = Response | Stream | None

@@ -21,23 +21,17 @@ class Call(AnyCall):
             return text.encode().hex()
         raise InternalError
 
-    def limit(self, *, message: bool) -> None:
-        """Reject requests that exceed the rate limit.
+    def limit(self) -> None:
+        """Reject messages that exceed the rate limit.
 
         On 0.4 only accepted messages count, by session; on 0.6 rejected messages and titles count
         too, by address.
         """
         # 06_rate_limit of both
         config, store = self.service.config, self.service.store
-        session, address = self.session, self.request.address
         if config.version >= "0.6":
-            store.record_event(session, address)
-            count = max(store.count_events(session), store.count_events(session, address))
-        elif not message:
+            super().limit()
             return
-        else:
-            count = store.count_events(session)
-        if config.rate_limit is not None and count > config.rate_limit:
+        if config.rate_limit is not None and store.count_events(self.session) > config.rate_limit:
             raise HttpError(429, RATE_LIMITED)
-        if config.version < "0.6":
-            store.record_event(session, address)
+        store.record_event(self.session, self.request.address)

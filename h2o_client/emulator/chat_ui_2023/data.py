@@ -10,15 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from h2o_client.emulator.chat_ui_2023.devalue import UNDEFINED, date, stringify
+from h2o_client.emulator.chat_ui_2023.devalue import stringify
 from h2o_client.emulator.store import Conversation, Message, Model, Search, Settings, Share
-from h2o_client.emulator.sveltekit import compact, framed
+from h2o_client.emulator.sveltekit import UNDEFINED, compact, framed, moment
 from h2o_client.emulator.web import Response
 
-FORBIDDEN = (
-    "You don't have access to this conversation. If someone gave you this link, "
-    "ask them to use the 'share' feature instead."
-)
 EXAMPLES = (
     (
         "Write an email from bullet list",
@@ -45,7 +41,7 @@ def layout_node(
     accepted = settings.accepted_at if settings else None
     chosen: dict[str, Any] = {
         "shareConversationsWithModelAuthors": settings.share if settings else True,
-        "ethicsModalAcceptedAt": None if accepted is None else date(accepted),
+        "ethicsModalAcceptedAt": None if accepted is None else moment(accepted),
         "activeModel": settings.active_model if settings else models[0].name,
         "searchEnabled": False,
     }
@@ -114,8 +110,8 @@ def _message(item: Message) -> dict[str, Any]:
             "id": item.id,
         }
     if item.created is not None:
-        data["createdAt"] = date(item.created)
-    data["updatedAt"] = date(item.updated)
+        data["createdAt"] = moment(item.created)
+    data["updatedAt"] = moment(item.updated)
     if item.score:
         data["score"] = item.score
     return data

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Final, cast
+from datetime import datetime
+from typing import cast
 
-UNDEFINED: Final = object()
-"""JavaScript's undefined."""
+from h2o_client.emulator.sveltekit import UNDEFINED, iso
 
 _ESCAPES = {ord(char): f"\\u{ord(char):04X}" for char in "<>/\u2028\u2029"}
 
@@ -39,8 +38,7 @@ def stringify(value: object) -> str:
 
     def write(item: object) -> str:
         if isinstance(item, datetime):
-            milliseconds = item.isoformat(timespec="milliseconds").removesuffix("+00:00")
-            return f'["Date","{milliseconds}Z"]'
+            return f'["Date","{iso(item)}"]'
         if isinstance(item, Mapping):
             fields = cast("Mapping[str, object]", item).items()
             return "{" + ",".join(f"{quote(name)}:{flatten(part)}" for name, part in fields) + "}"
@@ -57,8 +55,3 @@ def quote(item: object) -> str:
     if isinstance(item, float) and item.is_integer():
         item = int(item)  # as JavaScript writes it
     return json.dumps(item, ensure_ascii=False).translate(_ESCAPES)
-
-
-def date(seconds: float) -> datetime:
-    """A moment of the emulator's clock as a date."""
-    return datetime.fromtimestamp(seconds, UTC)

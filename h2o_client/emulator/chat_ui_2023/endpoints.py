@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from h2o_client.emulator.call import UUID
 from h2o_client.emulator.chat_ui_2023.call import Call
 from h2o_client.emulator.chat_ui_2023.generation import PassedOn
 from h2o_client.emulator.engine import GenerationRequest
-from h2o_client.emulator.prompt import JS_SPACE, SUMMARIZE, build_prompt, stored_text
+from h2o_client.emulator.prompt import JS_SPACE, SUMMARIZE, build_prompt, stored_text, units
 from h2o_client.emulator.script import WebSearch
 from h2o_client.emulator.store import Message, Search
 from h2o_client.emulator.sveltekit import (
     NO_CONVERSATION,
+    NO_MESSAGE,
     HttpError,
     InternalError,
     empty,
     endpoint_json,
-    redirect,
 )
 from h2o_client.emulator.web import Answered, Feed, Response, Stream
 
-NO_MESSAGE = "Message not found"
 PREVIEW = (
     "This is a preview of the prompt that will be sent to the model when retrying the message. "
     "It may differ from what was sent in the past if the parameters have been updated since"
 )
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 def _text(fields: Mapping[str, Any], name: str, *, least: int = 0, most: int = 10**9) -> str:
@@ -40,14 +38,9 @@ def _text(fields: Mapping[str, Any], name: str, *, least: int = 0, most: int = 1
     if not isinstance(value, str):
         raise InternalError
     value = value.strip(JS_SPACE)
-    if not least <= len(value.encode("utf-16-le", "surrogatepass")) // 2 <= most:
+    if not least <= units(value) <= most:
         raise InternalError
     return value
-
-
-async def to_root(call: Call) -> Answered:
-    """``GET /conversation``."""
-    return redirect(302, call.service.config.base_path or "/")
 
 
 async def create(call: Call) -> Answered:
@@ -63,18 +56,8 @@ async def create(call: Call) -> Answered:
     elif not isinstance(shared, str):
         raise InternalError
     else:
-        source = service.store.shares.use(shared)
-        if source is None:
-            raise HttpError(404, NO_CONVERSATION)
-        made = service.store.create(call.session, source.model, source.title, source.messages)
+        made = call.copied(shared)
     return endpoint_json({"conversationId": made.id})
-
-
-async def delete(call: Call) -> Answered:
-    """``DELETE /conversation/{id}``; generation there continues."""
-    # 15
-    del call.service.store.conversations[call.conversation().id]
-    return empty()
 
 
 async def rename(call: Call) -> Answered:
@@ -146,7 +129,7 @@ async def message(call: Call) -> Answered:
     """``POST /conversation/{id}``: the turn itself."""
     service, store = call.service, call.service.store
     found = call.conversation()
-    call.limit(message=True)
+    call.limit()
     model = service.model(found.model)
     if model is None:
         raise HttpError(410, "Model not available anymore")
@@ -218,7 +201,7 @@ def _options(body: Mapping[str, Any]) -> Mapping[str, Any]:
     options = cast("dict[str, Any]", value)
     for name in ("id", "response_id"):
         uuid: object = options.get(name, "")
-        if name in options and not (isinstance(uuid, str) and _UUID.fullmatch(uuid)):
+        if name in options and not (isinstance(uuid, str) and UUID.fullmatch(uuid)):
             raise InternalError
     if not isinstance(options.get("is_retry", False), bool):
         raise InternalError
@@ -244,7 +227,8 @@ async def summarize(call: Call) -> Answered:
     """``POST /conversation/{id}/summarize``: the model chooses a title."""
     # 09
     found = call.conversation()
-    call.limit(message=False)
+    if call.service.config.version >= "0.6":
+        call.limit()
     first = found.messages[0].content if found.messages else "undefined"
     title = await _generate(call, SUMMARIZE + first)
     found.title = title

@@ -8,6 +8,7 @@ from h2o_client.emulator.chat_ui_2023 import data
 from h2o_client.emulator.chat_ui_2023.call import Call
 from h2o_client.emulator.store import Conversation, Settings
 from h2o_client.emulator.sveltekit import (
+    FORBIDDEN,
     HttpError,
     InternalError,
     framed_json,
@@ -175,7 +176,7 @@ def _readable(call: Call) -> Conversation:
     if found is None:
         raise HttpError(404, NOT_FOUND)
     if found.session != call.session:
-        raise HttpError(403, data.FORBIDDEN)
+        raise HttpError(403, FORBIDDEN)
     return found
 
 

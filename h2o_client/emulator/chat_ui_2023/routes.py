@@ -7,6 +7,7 @@ If a path is both, the method and the Accept header decide: ``POST /conversation
 
 from __future__ import annotations
 
+from h2o_client.emulator.call import delete, to_root
 from h2o_client.emulator.chat_ui_2023 import endpoints, pages
 from h2o_client.emulator.chat_ui_2023.call import Call
 from h2o_client.emulator.routing import Route
@@ -32,11 +33,11 @@ CONVERSATION = r"/conversation/([^/]+)"
 ROUTES: tuple[Route, ...] = (
     Route("root", r"/", show=pages.show_root, nodes=pages.root_data),
     Route("settings", r"/settings", show=pages.show_broken, act=pages.settings),
-    Route("create", r"/conversation", {"GET": endpoints.to_root, "POST": endpoints.create}),
+    Route("create", r"/conversation", {"GET": to_root, "POST": endpoints.create}),
     Route(
         "message",
         CONVERSATION,
-        {"POST": endpoints.message, "PATCH": endpoints.rename, "DELETE": endpoints.delete},
+        {"POST": endpoints.message, "PATCH": endpoints.rename, "DELETE": delete},
         show=pages.show_conversation,
         nodes=pages.conversation_data,
         kinds={"GET": "data", "HEAD": "data", "PATCH": "rename", "DELETE": "delete"},

@@ -6,9 +6,15 @@ from typing import Any
 
 from h2o_client.emulator.call import Handler
 from h2o_client.emulator.chat_ui_2025.call import Call
-from h2o_client.emulator.chat_ui_2025.superjson import UNDEFINED, moment
 from h2o_client.emulator.store import Model, Settings
-from h2o_client.emulator.sveltekit import HttpError, InternalError, empty, endpoint_json
+from h2o_client.emulator.sveltekit import (
+    UNDEFINED,
+    HttpError,
+    InternalError,
+    empty,
+    endpoint_json,
+    moment,
+)
 from h2o_client.emulator.web import Answered, Response
 
 CACHED = ("cache-control", "private, max-age=60")

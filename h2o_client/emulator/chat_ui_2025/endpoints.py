@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import anyio
@@ -11,31 +12,31 @@ import anyio
 from h2o_client.emulator.call import OBJECT_ID, Handler
 from h2o_client.emulator.chat_ui_2025 import tree
 from h2o_client.emulator.chat_ui_2025.call import Call, valid
-from h2o_client.emulator.chat_ui_2025.message import NEW_CHAT, NO_MESSAGE, stop_soon
+from h2o_client.emulator.chat_ui_2025.message import NEW_CHAT, stop_soon
 from h2o_client.emulator.chat_ui_2025.run import Journal, Run
-from h2o_client.emulator.chat_ui_2025.superjson import UNDEFINED, ObjectId, moment, superjson
-from h2o_client.emulator.prompt import JS_SPACE
+from h2o_client.emulator.chat_ui_2025.superjson import ObjectId, superjson
+from h2o_client.emulator.prompt import JS_SPACE, units
 from h2o_client.emulator.store import Conversation, Message, Share
 from h2o_client.emulator.sveltekit import (
+    FORBIDDEN,
     NO_CONVERSATION,
+    NO_MESSAGE,
+    UNDEFINED,
     HttpError,
     InternalError,
     compact,
     empty,
     endpoint_json,
     framed,
+    moment,
     page,
 )
-from h2o_client.emulator.web import Answered, Feed, Response, Stream
+from h2o_client.emulator.web import Answered, Feed, Response, produced
 
 PAGE = 30
 """Conversations per page of the list."""
 
 TOO_MANY = "You have reached the maximum number of conversations. Delete some to continue."
-FORBIDDEN = (
-    "You don't have access to this conversation. If someone gave you this link, "
-    "ask them to use the 'share' feature instead."
-)
 SHARE_ID = 7
 """Characters of a share's id."""
 
@@ -106,11 +107,7 @@ async def create(call: Call) -> Answered:
 
 
 def _copy(call: Call, share_id: str) -> Conversation:
-    store = call.service.store
-    source = store.shares.use(share_id)
-    if source is None:
-        raise HttpError(404, NO_CONVERSATION)
-    made = store.create(call.session, source.model, source.title, source.messages)
+    made = call.copied(share_id)
     made.from_share = share_id
     return made
 
@@ -121,13 +118,6 @@ async def import_share(call: Call) -> Answered:
     mine = call.service.store.of_session(call.session)
     known = next((item for item in mine if item.from_share == share_id), None)
     return call.superjson({"conversationId": (known or _copy(call, share_id)).id})
-
-
-async def delete(call: Call) -> Answered:
-    """``DELETE /conversation/{id}``; generation there continues."""
-    # 05_delete
-    del call.service.store.conversations[call.conversation().id]
-    return empty()
 
 
 def newer(handler: Handler) -> Handler:
@@ -162,7 +152,7 @@ async def rename(call: Call) -> Answered:
     """``PATCH /conversation/{id}``; changing the model was not recorded."""
     # 12_title
     found, title = call.conversation(), call.json().get("title")
-    if not isinstance(title, str) or not 1 <= tree.units(title.strip(JS_SPACE)) <= 100:
+    if not isinstance(title, str) or not 1 <= units(title.strip(JS_SPACE)) <= 100:
         raise InternalError
     found.title = title.strip(JS_SPACE)
     return empty()
@@ -171,7 +161,7 @@ async def rename(call: Call) -> Answered:
 async def rename_v2(call: Call) -> Answered:
     """The v2 form, which accepts a blank title."""
     found, title = call.conversation(), call.json().get("title")
-    if not isinstance(title, str) or not 1 <= tree.units(title) <= 100:
+    if not isinstance(title, str) or not 1 <= units(title) <= 100:
         raise HttpError(400, "Invalid title")
     found.title = title.strip(JS_SPACE)
     return empty()
@@ -305,29 +295,20 @@ async def reattach(call: Call) -> Answered:
         known = (item for item in reversed(call.journals.values()) if item.conversation == found.id)
         journal = next(known, None)
     start = call.request.header("last-event-id") or call.request.parameter("fromSeq") or ""
-    feed, scope, cut = Feed(), anyio.CancelScope(), service.script.take_cut("reattach")
-
-    async def play() -> None:
-        with scope:
-            first = int(start) if start.isdecimal() else 0
-            await _follow(journal, first, feed, service.config.intervals.journal, cut)
-
-    def leave() -> None:
-        feed.abandon()
-        scope.cancel()
-
-    service.spawn(play)
+    first = int(start) if start.isdecimal() else 0
+    cut, pause = service.script.take_cut("reattach"), service.config.intervals.journal
     headers = [
         ("cache-control", "no-cache, no-transform"),
         ("connection", "keep-alive"),
         ("content-type", "text/event-stream"),
         ("x-accel-buffering", "no"),
     ]
-    return Stream(200, headers, feed, leave)
+    events = partial(_follow, journal, first, pause, cut)
+    return produced(events, service.spawn, 200, headers)
 
 
 async def _follow(
-    journal: Journal | None, number: int, feed: Feed, pause: float, cut: int | None
+    journal: Journal | None, number: int, pause: float, cut: int | None, feed: Feed
 ) -> None:
     last = None if cut is None else number + cut
     while journal is not None:

@@ -6,7 +6,6 @@ import base64
 import binascii
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -14,26 +13,25 @@ from uuid import uuid4
 
 import anyio
 
+from h2o_client.emulator.call import UUID
 from h2o_client.emulator.chat_ui_2025 import tree
 from h2o_client.emulator.chat_ui_2025.call import Call, valid
 from h2o_client.emulator.chat_ui_2025.run import Run
 from h2o_client.emulator.engine import GenerationRequest
 from h2o_client.emulator.forms import Part
 from h2o_client.emulator.parameters import DEFAULT_NEW_TOKENS
-from h2o_client.emulator.prompt import ENTITLE, build_prompt
+from h2o_client.emulator.prompt import ENTITLE, build_prompt, units, well_formed
 from h2o_client.emulator.store import Conversation, Message, Model
-from h2o_client.emulator.sveltekit import RATE_LIMITED, HttpError, InternalError
+from h2o_client.emulator.sveltekit import NO_MESSAGE, HttpError, InternalError
 from h2o_client.emulator.web import Answered, Stream, parse_json
 
 NEW_CHAT = "New Chat"
-NO_MESSAGE = "Message not found"
 MAX_FILE = 10 * 1024 * 1024
 TITLING = """You are a chat thread titling assistant.
 Goal: Produce a very short, descriptive title that names the topic of the user's first message.
 Return only the title text."""
 """A shortened prompt: the real server adds rules and examples."""
 
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _FIELDS = (("id", str), ("inputs", str), ("is_retry", bool), ("generationId", str))
 
 
@@ -52,7 +50,13 @@ async def message(call: Call) -> Answered:
     """Receive a message, and start the run."""
     service, store = call.service, call.service.store
     found = call.conversation()
-    _limit(call, found)
+    call.limit()
+    if len(found.messages) > store.max_messages:
+        text = (
+            f"This conversation has more than {store.max_messages} messages."
+            " Start a new one to continue"
+        )
+        raise HttpError(429, text)
     model = service.model(found.model)
     if model is None:
         raise HttpError(410, "Model not available anymore")
@@ -90,22 +94,6 @@ async def message(call: Call) -> Answered:
     return Stream(200, [("content-type", "application/jsonl")], run.feed, run.leave)
 
 
-def _limit(call: Call, found: Conversation) -> None:
-    """Reject messages that exceed the limits; rejected messages count too."""
-    # 30_rate_limit
-    config, store = call.service.config, call.service.store
-    store.record_event(call.session, call.request.address)
-    count = max(
-        store.count_events(call.session), store.count_events(call.session, call.request.address)
-    )
-    if config.rate_limit is not None and count > config.rate_limit:
-        raise HttpError(429, RATE_LIMITED)
-    if len(found.messages) > store.max_messages:
-        limit = store.max_messages
-        text = f"This conversation has more than {limit} messages. Start a new one to continue"
-        raise HttpError(429, text)
-
-
 def _read(call: Call) -> _Asked:
     """Read the form, in the order in which the real server checks it."""
     # 09_wrong_id, 17_files
@@ -123,7 +111,7 @@ def _read(call: Call) -> _Asked:
     if not isinstance(fields, dict) or not valid(cast("dict[str, Any]", fields), _FIELDS):
         raise InternalError
     names = ["id", "generationId"] if call.main else ["id"]
-    if any(name in fields and not _UUID.fullmatch(fields[name]) for name in names):
+    if any(name in fields and not UUID.fullmatch(fields[name]) for name in names):
         raise InternalError
     text: str | None = fields.get("inputs")
     if text == "":
@@ -133,10 +121,10 @@ def _read(call: Call) -> _Asked:
     if any((part.filename or "").partition(";")[0] not in {"base64", "hash"} for part in files):
         raise InternalError
     limit = call.service.config.message_length
-    if text is not None and limit is not None and tree.units(text) > limit:
+    if text is not None and limit is not None and units(text) > limit:
         raise HttpError(400, "Message too long.")
     if text is not None:
-        text = tree.well_formed(text.replace("\r\n", "\n"))
+        text = well_formed(text.replace("\r\n", "\n"))
     retry = bool(fields.get("is_retry"))
     return _Asked(text, fields.get("id"), retry, fields.get("generationId"), files)
 

@@ -7,29 +7,20 @@ first is a form post to the page, and returns 405 because the page has no action
 
 from __future__ import annotations
 
-from h2o_client.emulator.call import Handler
+from h2o_client.emulator.call import Handler, delete, to_root
 from h2o_client.emulator.chat_ui_2025 import about, endpoints
 from h2o_client.emulator.chat_ui_2025.call import Call
 from h2o_client.emulator.chat_ui_2025.endpoints import newer
 from h2o_client.emulator.chat_ui_2025.message import message
 from h2o_client.emulator.routing import Route
-from h2o_client.emulator.sveltekit import (
-    framed,
-    framed_json,
-    page,
-    redirect,
-)
+from h2o_client.emulator.sveltekit import framed, framed_json, page
 from h2o_client.emulator.web import Answered
 
 
 async def _page(call: Call) -> Answered:
     """A page; an unknown share redirects to the first page."""
     unknown = call.path.startswith("/r/") and call.ids[0] not in call.service.store.shares
-    return await _to_root(call) if unknown else page(200, "ChatUI")
-
-
-async def _to_root(call: Call) -> Answered:
-    return redirect(302, call.service.config.base_path or "/")
+    return await to_root(call) if unknown else page(200, "ChatUI")
 
 
 def _nodes(count: int) -> Handler:
@@ -56,11 +47,11 @@ TWO, FOUR = _nodes(2), _nodes(4)
 ROUTES: tuple[Route, ...] = (
     Route("root", "/", show=_page, nodes=TWO),
     Route("settings", "/settings", {"POST": about.settings}, show=_page, nodes=FOUR),
-    Route("create", "/conversation", {"GET": _to_root, "POST": endpoints.create}),
+    Route("create", "/conversation", {"GET": to_root, "POST": endpoints.create}),
     Route(
         "message",
         CONVERSATION,
-        {"POST": message, "PATCH": endpoints.rename, "DELETE": endpoints.delete},
+        {"POST": message, "PATCH": endpoints.rename, "DELETE": delete},
         show=_page,
         nodes=TWO,
         kinds={"GET": "data", "HEAD": "data", "PATCH": "rename", "DELETE": "delete"},
@@ -85,7 +76,7 @@ ROUTES: tuple[Route, ...] = (
         {
             "GET": endpoints.show,
             "PATCH": newer(endpoints.rename_v2),
-            "DELETE": newer(endpoints.delete),
+            "DELETE": newer(delete),
         },
         kinds={"PATCH": "rename", "DELETE": "delete"},
     ),

@@ -20,7 +20,7 @@ from typing import Any
 
 import anyio
 
-from h2o_client.emulator.chat_ui_2025.tree import Messages, units, well_formed
+from h2o_client.emulator.chat_ui_2025.tree import Messages
 from h2o_client.emulator.engine import EngineLike, UpstreamDownError
 from h2o_client.emulator.generation import (
     Generation,
@@ -29,7 +29,7 @@ from h2o_client.emulator.generation import (
     read_refusal,
     shown_text,
 )
-from h2o_client.emulator.prompt import END_OF_TEXT, JS_SPACE
+from h2o_client.emulator.prompt import END_OF_TEXT, JS_SPACE, units, well_formed
 from h2o_client.emulator.script import Answer
 from h2o_client.emulator.service import Service
 from h2o_client.emulator.store import Conversation, Message

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any, Final, cast
+from datetime import datetime
+from typing import Any, cast
 
-UNDEFINED: Final = object()
-"""JavaScript's undefined: null in the JSON."""
+from h2o_client.emulator.sveltekit import UNDEFINED, iso
 
 
 class ObjectId(str):
     """An id of the database."""
 
     __slots__ = ()
-
-
-def moment(seconds: float) -> datetime:
-    """A moment of the emulator's clock as a date."""
-    return datetime.fromtimestamp(seconds, UTC)
 
 
 def superjson(value: object, *, numbered: bool) -> dict[str, Any]:
@@ -44,12 +38,12 @@ def _plain(
     if isinstance(value, list | tuple):
         parts = enumerate(cast("list[object]", value))
         return [_plain(part, _under(path, str(place)), values, ids) for place, part in parts]
-    if value is UNDEFINED:
+    if value is UNDEFINED:  # null in the JSON
         values[path] = ["undefined"]
         return None
     if isinstance(value, datetime):
         values[path] = ["Date"]
-        return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return iso(value)
     if isinstance(value, ObjectId):
         values[path] = [["custom", "ObjectId"]]
         ids.setdefault(id(value), []).append(path)

@@ -24,16 +24,6 @@ _TEXT = ("text/*", "application/json", "application/xml", "application/csv")
 _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 
-def units(text: str) -> int:
-    """A text's length in UTF-16 units, as in JavaScript."""
-    return len(text.encode("utf-16-le", "surrogatepass")) // 2
-
-
-def well_formed(text: str) -> str:
-    """A text as the database stores it, in UTF-8: an unpaired surrogate becomes U+FFFD."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
 def find(messages: Messages, name: str | None) -> Message | None:
     """The message with an id."""
     return next((message for message in messages if message.id == name), None)
