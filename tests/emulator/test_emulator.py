@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from asked import eventually
 
-from h2o_client import emulator
+from h2o_client import H2oClient, emulator
 from h2o_client.emulator import (
     DEFAULT_MODELS,
     Answer,
@@ -88,6 +88,13 @@ class Client:
             if item.id == self.conversation:
                 return [(message.sender, message.content) for message in item.messages]
         return []
+
+
+@contextmanager
+def talking(**options: Any) -> Iterator[H2oClient]:
+    """A client of a new emulator, without retries."""
+    with Emulator(**options) as server, H2oClient(server.url, retries=0) as client:
+        yield client
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from peer_2025 import (
     WORDS,
     Got,
     Peer,
-    emulator,
+    begun,
     error,
     follow,
     told,
@@ -133,9 +133,7 @@ def test_rejection_is_reported_after_six_attempts() -> None:
         asked.append(request)
         return Answer(status=429, body={"error": "busy"})
 
-    with emulator(engine=refuse) as server:
-        peer = Peer(server)
-        peer.create()
+    with begun(engine=refuse) as peer:
         assert peer.say().events[-1] == error(message="429 busy", statusCode=429)
         assert len([request for request in asked if request.stream]) == 6
 
@@ -162,21 +160,17 @@ def test_first_words_become_the_title_if_the_model_gives_none() -> None:
     def answer(request: GenerationRequest) -> Answer:
         return Answer(" x") if request.stream else Answer(status=500)
 
-    with emulator(engine=answer) as server:
-        peer = Peer(server)
-        peer.create()
+    with begun(engine=answer) as peer:
         peer.say("one two three four five six")
         assert peer.history()["title"] == "one two three four five"
 
 
 def test_turn_is_stored_before_the_response_ends() -> None:
-    with emulator(intervals=Intervals()) as server:
-        peer = Peer(server)
-        peer.create()
-        server.reply(Answer(" x", store_delay=30.0))
+    with begun(intervals=Intervals()) as peer:
+        peer.server.reply(Answer(" x", store_delay=30.0))
         stream = peer.send()
         stream.until('"finished"')
-        assert (peer.messages()[-1]["content"], server.generating) == ("", 1)
+        assert (peer.messages()[-1]["content"], peer.server.generating) == ("", 1)
         stream.close()
 
 
@@ -251,17 +245,15 @@ def test_stop_without_a_generation_ends_the_next_one(either: Peer) -> None:
 
 def test_pending_stop_expires_after_five_seconds() -> None:
     now = [1_000_000.0]
-    with emulator(clock=lambda: now[0], stop_poll=0.0) as server:
-        peer = Peer(server)
-        peer.create()
+    with begun(clock=lambda: now[0], stop_poll=0.0) as peer:
         for seconds, stopped in ((4.9, True), (5.1, False)):
             peer.stop()
             now[0] += seconds
-            server.reply(Answer([" a", " b"], hold_after=1))
+            peer.server.reply(Answer([" a", " b"], hold_after=1))
             stream = peer.send()
             if not stopped:
-                server.wait_held()
-                server.release()
+                peer.server.wait_held()
+                peer.server.release()
             final = stream.rest().final
             assert final is not None
             assert final["interrupted"] is stopped
@@ -295,20 +287,18 @@ def test_newer_server_stores_partial_text_periodically(peer: Peer) -> None:
 
 def test_only_the_question_is_stored_at_first() -> None:
     for version in ("main", "0.10"):
-        with emulator(version=version, intervals=Intervals()) as server:
-            peer = Peer(server)
-            peer.create()
-            server.reply(SLOW)
+        with begun(version=version, intervals=Intervals()) as peer:
+            peer.server.reply(SLOW)
             name = str(uuid4())
             stream = peer.send(generationId=name)
-            server.wait_held()
+            peer.server.wait_held()
             question, answer = peer.messages()[1:]
             assert (question["content"], answer["content"]) == ("Hello", "")
             assert answer.get("generationId") == (name if version == "main" else None)
             stream.close()  # stored at once
             eventually(partial(has_text, peer, " a b"))
-            server.release()
-            server.wait_idle()
+            peer.server.release()
+            peer.server.wait_idle()
             assert peer.messages()[-1]["content"] == " a b c d"
 
 
@@ -328,17 +318,15 @@ def test_rename_during_a_stream_is_lost(peer: Peer) -> None:
 
 
 def test_last_generation_to_end_overwrites_the_other() -> None:
-    with emulator(intervals=Intervals()) as server:
-        peer = Peer(server)
-        peer.create()
+    with begun(intervals=Intervals()) as peer:
         peer.say("before")
-        server.reply(SLOW, " quick")
+        peer.server.reply(SLOW, " quick")
         last = peer.last()
         slow = peer.send("slow", last)
-        server.wait_held()
+        peer.server.wait_held()
         assert peer.say("quick", last).text == " quick"
         assert [item["content"] for item in peer.messages()][3:] == ["slow", "", "quick", " quick"]
-        server.release()
+        peer.server.release()
         slow.rest()
         assert [item["content"] for item in peer.messages()][3:] == ["slow", " a b c d"]
 
@@ -412,9 +400,7 @@ def test_reattached_client_receives_a_stop(peer: Peer) -> None:
 
 
 def test_older_server_does_not_support_reattaching() -> None:
-    with emulator(version="0.10") as server:
-        peer = Peer(server)
-        peer.create()
+    with begun(version="0.10") as peer:
         peer.say()
         got = follow(peer).rest()
         assert (got.status, got.headers["content-type"]) == (404, "text/html")

@@ -18,6 +18,7 @@ from peer_2025 import (
     SLOW,
     Got,
     Peer,
+    begun,
     emulator,
     error,
     follow,
@@ -73,9 +74,7 @@ def test_newer_server_sends_earlier_reasoning_separately() -> None:
             chats.append(request.chat)
             return Answer(["<think>hm", "</think>so"])
 
-        with emulator(version=version, engine=answer) as server:
-            peer = Peer(server)
-            peer.create()
+        with begun(version=version, engine=answer) as peer:
             peer.say("one")
             peer.say("two")
             assert chats[-1][1] == {"role": "assistant", **expected}
@@ -103,9 +102,7 @@ def test_invalid_messages_are_rejected(
 
 
 def test_older_server_ignores_the_generation_id() -> None:
-    with emulator(version="0.10") as server:
-        peer = Peer(server)
-        peer.create()
+    with begun(version="0.10") as peer:
         assert peer.say("x", generationId="no UUID").final
 
 
@@ -204,9 +201,7 @@ def test_text_files_of_each_type_precede_the_message() -> None:
         return Answer(" x")
 
     kinds = ("text/plain", "application/json", "application/xml", "application/csv")
-    with emulator(engine=answer) as server:
-        peer = Peer(server)
-        peer.create()
+    with begun(engine=answer) as peer:
         files = [
             (f"base64;{number}", kind, encoded(kind.encode())) for number, kind in enumerate(kinds)
         ]
@@ -286,9 +281,7 @@ def test_share_outlives_its_conversation_and_has_a_stable_id(
 
 def test_rate_limit_ends_after_a_minute_without_messages() -> None:
     now = [1_000_000.0]
-    with emulator(rate_limit=1, clock=lambda: now[0]) as server:
-        peer = Peer(server)
-        peer.create()
+    with begun(rate_limit=1, clock=lambda: now[0]) as peer:
         statuses = []
         for seconds in (0, 59, 59, 61):
             now[0] += seconds
@@ -298,9 +291,7 @@ def test_rate_limit_ends_after_a_minute_without_messages() -> None:
 
 
 def test_message_length_and_count_are_limited() -> None:
-    with emulator(message_length=3, max_messages=2) as server:
-        peer = Peer(server)
-        peer.create()
+    with begun(message_length=3, max_messages=2) as peer:
         got = peer.say("👋👋")
         assert (got.status, got.json) == (400, {"message": "Message too long."})
         assert peer.say("👋x").status == 200
@@ -368,9 +359,7 @@ def test_login_protects_a_conversation() -> None:
 
 
 def test_base_path_is_part_of_every_url() -> None:
-    with emulator(base_path="/chat") as server:
-        peer = Peer(server)
-        peer.create()
+    with begun(base_path="/chat") as peer:
         assert peer.say().final
         got = peer.ask("GET", "/api/v2/models/")
         assert (got.status, got.headers["location"]) == (308, "/chat/api/v2/models")
@@ -467,43 +456,27 @@ def test_local_model_gets_the_system_message_in_the_question() -> None:
 
 
 @pytest.mark.parametrize(
-    ("events", "end"),
+    "events",
     [
-        ([delta(" x", "content_filter")], FINISHED),
-        ([delta(" x", "stop")], FINISHED),
-        ([delta(" x")], FINISHED),
-        ([delta(" x"), "[DONE]"], FINISHED),
+        [delta(" x", "content_filter")],
+        [delta(" x", "stop")],
+        [delta(" x")],
+        [delta(" x"), "[DONE]"],
     ],
 )
-def test_ending_of_an_openai_answer_is_translated(
-    events: list[Any], end: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "key")
-    with (
-        running(OpenAIStub(events)) as model_server,
-        emulator(engine=f"openai:{model_server.url}#m") as server,
-    ):
-        peer = Peer(server)
-        peer.create()
+def test_ending_of_an_openai_answer_is_translated(events: list[Any]) -> None:
+    with running(OpenAIStub(events)) as stub, begun(engine=f"openai:{stub.url}#m") as peer:
         got = peer.say()
-        assert got.events[-1] == end
-        assert (got.final is not None) is ("stop" in str(events))
+    assert got.events[-1] == FINISHED
+    assert (got.final is not None) is ("stop" in str(events))
 
 
-def test_separate_reasoning_becomes_part_of_the_text(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "key")
+def test_separate_reasoning_becomes_part_of_the_text() -> None:
     events: list[Any] = [delta(None) for _ in "ab"]
     for event, text in zip(events, ("Let", " me."), strict=True):
         event["choices"][0]["delta"]["reasoning_content"] = text
-    stub = OpenAIStub([*events, delta("Hello"), delta("!", "stop")])
-    with (
-        running(stub) as model_server,
-        emulator(engine=f"openai:{model_server.url}#m") as server,
-    ):
-        peer = Peer(server)
-        peer.create()
+    events += [delta("Hello"), delta("!", "stop")]
+    with running(OpenAIStub(events)) as stub, begun(engine=f"openai:{stub.url}#m") as peer:
         got = peer.say()
     tokens = [event["token"].rstrip("\0") for event in got.events if event["type"] == "stream"]
     assert tokens == ["<think>Let", " me.", "</think>Hello", "!"]
@@ -518,9 +491,7 @@ def test_replayed_stop_waits_for_the_stop_request(tmp_path: Path) -> None:
         server.wait_held()
         peer.stop()
         whole = stream.rest().events
-    with emulator(replay=tmp_path) as server:
-        peer = Peer(server)
-        peer.create()
+    with begun(replay=tmp_path) as peer:
         peer.last = lambda: peer.root  # type: ignore[method-assign]
         stream = peer.send("Hi")
         assert b"finalAnswer" not in stream.until('" b')

@@ -16,7 +16,7 @@ from asked import eventually
 from backends import Api
 from model_servers import WHOLE, Asked, Handler, OpenAIStub, Server, running
 from replay import Replay, load, names
-from test_emulator import Client
+from test_emulator import Client, talking
 from test_emulator_captures import NOT_COMPARED, OWN, play_all, start
 from tgi_stub import TgiStub
 
@@ -108,11 +108,7 @@ def test_engine_errors_do_not_show_passwords(spec: str) -> None:
 def test_engine_warnings_do_not_show_secrets(caplog: pytest.LogCaptureFixture) -> None:
     with running(TgiStub()) as gone:
         url = f"http://user:sEcret@{gone.url[7:]}/?key=sEcret"
-    with (
-        Emulator(engine=f"tgi:{url}") as server,
-        H2oClient(server.url, retries=0) as client,
-        pytest.raises(ServerError),
-    ):
+    with talking(engine=f"tgi:{url}") as client, pytest.raises(ServerError):
         client.chat("Hi")
     assert "does not answer" in caplog.text
     assert "sEcret" not in caplog.text
@@ -272,10 +268,7 @@ def test_tgi_exchange_matches_the_recording(name: str) -> None:
 def test_tgi_url_is_used_unchanged(tgi: tuple[Emulator, TgiStub, Server]) -> None:
     _, _, model_server = tgi
     for path in ("/", "/generate_stream?a=b"):
-        with (
-            Emulator(engine=f"tgi:http://me:secret@{model_server.url[7:]}{path}") as server,
-            H2oClient(server.url) as client,
-        ):
+        with talking(engine=f"tgi:http://me:secret@{model_server.url[7:]}{path}") as client:
             assert client.chat("Hi").finish_reason == "eos_token"
         assert model_server.asked[-1].path == path
         assert model_server.asked[-1].headers["authorization"].startswith("Basic ")
@@ -310,10 +303,7 @@ def test_model_server_headers_do_not_leak_between_clients(
 def test_history_is_truncated_to_the_models_limit(tgi: tuple[Emulator, TgiStub, Server]) -> None:
     _, _, model_server = tgi
     models = (Model(DEFAULT_MODELS[0].name, truncate=4),)
-    with (
-        Emulator(engine=f"tgi:{model_server.url}/", models=models) as server,
-        H2oClient(server.url) as client,
-    ):
+    with talking(engine=f"tgi:{model_server.url}/", models=models) as client:
         client.chat("one two three four five")
     assert body(model_server)["inputs"] == "two three four five</s><|answer|>"
 
@@ -401,8 +391,7 @@ def test_newer_tgi_format_is_accepted(start: str, end: str) -> None:
 
     with (
         running(answer) as model_server,
-        Emulator(engine=f"tgi:{model_server.url}/") as server,
-        H2oClient(server.url) as client,
+        talking(engine=f"tgi:{model_server.url}/") as client,
         client.conversation() as talk,
     ):
         assert talk.send("Hi").text == " Hello there"
@@ -445,11 +434,7 @@ def test_tgi_redirect_is_forwarded_and_not_followed() -> None:
     def elsewhere(_: Asked, handler: Handler) -> None:
         handler.whole(307, b"", "text/plain", ("location", "/astray"))
 
-    with (
-        running(elsewhere) as model_server,
-        Emulator(engine=f"tgi:{model_server.url}/") as server,
-        H2oClient(server.url, retries=0) as client,
-    ):
+    with running(elsewhere) as model_server, talking(engine=f"tgi:{model_server.url}/") as client:
         with pytest.raises(StatusError) as caught:
             client.chat("Hi")
         assert caught.value.status == 307

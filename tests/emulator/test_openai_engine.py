@@ -12,7 +12,7 @@ import pytest
 from asked import eventually
 from backends import Api
 from model_servers import CUT, DONE, FLOOD, HOLD, LEFT, WHOLE, OpenAIStub, Server, delta, running
-from test_emulator import Client, events
+from test_emulator import Client, events, talking
 
 from h2o_client import (
     GenerationError,
@@ -46,6 +46,12 @@ def server(model_server: Server) -> Iterator[Emulator]:
     """An emulator with the OpenAI stub behind it."""
     with Emulator(engine=f"openai:{model_server.url}#tiny", stop_poll=0.002) as emulator:
         yield emulator
+
+
+@pytest.fixture
+def client(server: Emulator) -> Iterator[H2oClient]:
+    with H2oClient(server.url, retries=0) as client:
+        yield client
 
 
 def body(model_server: Server) -> dict[str, Any]:
@@ -111,8 +117,8 @@ async def test_errors_before_and_during_an_answer(api: Api, stub: OpenAIStub) ->
 # Requests to the model server
 
 
-def test_parameters_and_history_are_translated(server: Emulator, model_server: Server) -> None:
-    with H2oClient(server.url) as client, client.conversation() as talk:
+def test_parameters_and_history_are_translated(client: H2oClient, model_server: Server) -> None:
+    with client.conversation() as talk:
         talk.send("One")
         talk.send("Two", temperature=0.7, max_new_tokens=5, stop=["#"], seed=3, top_k=9)
     sent = body(model_server)
@@ -136,23 +142,21 @@ def test_parameters_and_history_are_translated(server: Emulator, model_server: S
     assert "authorization" not in model_server.asked[-1].headers
 
 
-def test_greedy_is_temperature_zero(server: Emulator, model_server: Server) -> None:
-    with H2oClient(server.url) as client:
-        client.chat("Hi", do_sample=False)
+def test_greedy_is_temperature_zero(client: H2oClient, model_server: Server) -> None:
+    client.chat("Hi", do_sample=False)
     assert body(model_server)["temperature"] == 0
 
 
 def test_parameters_unknown_to_the_server_are_omitted(
-    server: Emulator, stub: OpenAIStub, model_server: Server
+    client: H2oClient, stub: OpenAIStub, model_server: Server
 ) -> None:
     """One name after another, and only those that the server names."""
     stub.refusals = [
         (400, {"error": {"message": "Unrecognized request argument: repetition_penalty"}}),
         (422, {"detail": [{"loc": ["body", "repeat_penalty"], "msg": "Extra inputs"}]}),
     ]
-    with H2oClient(server.url) as client:
-        assert client.chat("Hi", top_k=5).text == " Hello there"
-        assert client.chat("Hi", top_k=5).text == " Hello there"
+    assert client.chat("Hi", top_k=5).text == " Hello there"
+    assert client.chat("Hi", top_k=5).text == " Hello there"
     extensions = {"repetition_penalty", "repeat_penalty", "top_k"}
     assert [extensions & set(item.json()) for item in model_server.asked] == [
         extensions,
@@ -163,26 +167,24 @@ def test_parameters_unknown_to_the_server_are_omitted(
 
 
 def test_rejected_value_is_omitted_only_once(
-    server: Emulator, stub: OpenAIStub, model_server: Server
+    client: H2oClient, stub: OpenAIStub, model_server: Server
 ) -> None:
     """The value is one client's; the next client's may be accepted."""
     stub.refusals = [(400, {"error": {"message": "top_k must be at most 20, got 50"}})]
-    with H2oClient(server.url) as client:
-        assert client.chat("Hi", top_k=50).text == " Hello there"
-        assert client.chat("Hi", top_k=5).text == " Hello there"
+    assert client.chat("Hi", top_k=50).text == " Hello there"
+    assert client.chat("Hi", top_k=5).text == " Hello there"
     assert [item.json().get("top_k") for item in model_server.asked] == [50, None, 5]
 
 
 def test_usage_is_requested_with_details(
-    server: Emulator, stub: OpenAIStub, model_server: Server
+    client: H2oClient, stub: OpenAIStub, model_server: Server
 ) -> None:
     usage = {"choices": [], "usage": {"completion_tokens": 9}}
     stub.events = [delta(" Hello"), delta(None, "stop"), usage, DONE]
     stub.refusals = [(400, {"error": {"message": "stream_options is not supported"}})]
-    with H2oClient(server.url) as client:
-        for _ in range(2):
-            reply = client.chat("Hi", details=True)
-            assert (reply.generated_tokens, reply.finish_reason) == (9, "eos_token")
+    for _ in range(2):
+        reply = client.chat("Hi", details=True)
+        assert (reply.generated_tokens, reply.finish_reason) == (9, "eos_token")
     asked = [item.json().get("stream_options") for item in model_server.asked]
     assert asked == [{"include_usage": True}, None, None]
 
@@ -207,10 +209,7 @@ def test_details_show_the_seed_that_was_given(server: Emulator) -> None:
 def test_url_forms_are_accepted_and_the_first_model_is_the_default(
     stub: OpenAIStub, model_server: Server, path: str, posted: str
 ) -> None:
-    with (
-        Emulator(engine=f"openai:{model_server.url}{path}") as server,
-        H2oClient(server.url) as client,
-    ):
+    with talking(engine=f"openai:{model_server.url}{path}") as client:
         client.chat("Hi")
         client.chat("Hi")
     paths = [item.path for item in model_server.asked]
@@ -222,10 +221,7 @@ def test_default_model_is_updated_when_the_server_changes(
     stub: OpenAIStub, model_server: Server
 ) -> None:
     missing = {"error": {"message": "no such model"}}
-    with (
-        Emulator(engine=f"openai:{model_server.url}") as server,
-        H2oClient(server.url, retries=0) as client,
-    ):
+    with talking(engine=f"openai:{model_server.url}") as client:
         client.chat("Hi")
         stub.refusals, stub.models = [(404, missing)], ["new-model"]
         with pytest.raises(GenerationError, match="no such model"):
@@ -237,8 +233,7 @@ def test_default_model_is_updated_when_the_server_changes(
 def test_server_without_models_is_an_error(stub: OpenAIStub, model_server: Server) -> None:
     stub.models = []
     with (
-        Emulator(engine=f"openai:{model_server.url}") as server,
-        H2oClient(server.url, retries=0) as client,
+        talking(engine=f"openai:{model_server.url}") as client,
         pytest.raises(GenerationError, match="lists no model"),
     ):
         client.chat("Hi")
@@ -254,10 +249,7 @@ def test_key_comes_from_the_environment_and_is_not_shown(
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     caplog.set_level("INFO")
     stub.refusals = [(401, {"error": {"message": "Incorrect API key provided: sk-sec**"}})]
-    with (
-        Emulator(engine=f"openai:{model_server.url}#tiny", record=tmp_path) as server,
-        H2oClient(server.url, retries=0) as client,
-    ):
+    with talking(engine=f"openai:{model_server.url}#tiny", record=tmp_path) as client:
         with pytest.raises(GenerationError, match="rejected the emulator's key") as caught:
             client.chat("Hi")
         assert "answered 424" in str(caught.value)
@@ -305,17 +297,16 @@ def test_messages_include_search_results_and_are_truncated() -> None:
     ],
 )
 def test_finish_reasons_are_translated(
-    server: Emulator, stub: OpenAIStub, end: list[Any], reason: str
+    client: H2oClient, stub: OpenAIStub, end: list[Any], reason: str
 ) -> None:
     stub.events = [delta(" Hello"), delta(" there"), *end]
-    with H2oClient(server.url) as client:
-        reply = client.chat("Hi", details=True)
+    reply = client.chat("Hi", details=True)
     assert (reply.text, reply.finish_reason) == (" Hello there", reason)
     assert reply.generated_tokens == (3 if reason == "eos_token" else 2)
 
 
-def test_tokens_have_no_invented_probability(server: Emulator) -> None:
-    with H2oClient(server.url) as client, client.stream("Hi") as stream:
+def test_tokens_have_no_invented_probability(client: H2oClient) -> None:
+    with client.stream("Hi") as stream:
         tokens = [token for token in stream.events() if not token.special]
     assert [(token.id, token.text, token.logprob) for token in tokens] == [
         (0, " Hello", None),
@@ -323,12 +314,11 @@ def test_tokens_have_no_invented_probability(server: Emulator) -> None:
     ]
 
 
-def test_stream_can_be_split_anywhere(server: Emulator, stub: OpenAIStub) -> None:
+def test_stream_can_be_split_anywhere(client: H2oClient, stub: OpenAIStub) -> None:
     text = " naïve \u2028 世界 \x85 👋"
     data = f": hello\r\ndata: {json.dumps(delta(text), ensure_ascii=False)}\r\n\r\n".encode()
     stub.events = [data[i : i + 3] for i in range(0, len(data), 3)] + [DONE]
-    with H2oClient(server.url) as client:
-        assert client.chat("Hi").text == text
+    assert client.chat("Hi").text == text
 
 
 @pytest.mark.parametrize(
@@ -352,21 +342,17 @@ def test_stream_can_be_split_anywhere(server: Emulator, stub: OpenAIStub) -> Non
         "no",
     ],
 )
-def test_events_without_text_are_skipped(server: Emulator, stub: OpenAIStub, noise: Any) -> None:
+def test_events_without_text_are_skipped(client: H2oClient, stub: OpenAIStub, noise: Any) -> None:
     stub.events.insert(1, noise)
-    with H2oClient(server.url) as client:
-        assert client.chat("Hi").text == " Hello there"
+    assert client.chat("Hi").text == " Hello there"
 
 
 @pytest.mark.parametrize("reason", ["content_filter", "abort", "error"])
 def test_abnormal_finish_reason_is_an_error(
-    server: Emulator, stub: OpenAIStub, reason: str
+    client: H2oClient, stub: OpenAIStub, reason: str
 ) -> None:
     stub.events = [delta(" Hello"), delta(None, reason), DONE]
-    with (
-        H2oClient(server.url, retries=0) as client,
-        pytest.raises(GenerationError, match=reason) as caught,
-    ):
+    with pytest.raises(GenerationError, match=reason) as caught:
         client.chat("Hi", recover=False)
     assert caught.value.error_type == "incomplete_generation"
     assert caught.value.partial == " Hello"
@@ -383,14 +369,15 @@ def test_abnormal_finish_reason_is_an_error(
     ],
     ids=["cut", "midline", "no events", "endless line", "garbage"],
 )
-def test_interrupted_stream_is_an_error(server: Emulator, stub: OpenAIStub, end: list[Any]) -> None:
+def test_interrupted_stream_is_an_error(
+    client: H2oClient, stub: OpenAIStub, end: list[Any]
+) -> None:
     stub.events = [delta(" Hello"), *end]
-    with H2oClient(server.url, retries=0) as client:
-        with pytest.raises(IncompleteStreamError) as caught:
-            client.chat("Hi", recover=False)
-        assert caught.value.partial == " Hello"
-        stub.events = list(WHOLE)
-        assert client.chat("Hi").text == " Hello there"
+    with pytest.raises(IncompleteStreamError) as caught:
+        client.chat("Hi", recover=False)
+    assert caught.value.partial == " Hello"
+    stub.events = list(WHOLE)
+    assert client.chat("Hi").text == " Hello there"
 
 
 @pytest.mark.parametrize(
@@ -401,12 +388,11 @@ def test_interrupted_stream_is_an_error(server: Emulator, stub: OpenAIStub, end:
         {"error": "too hot"},
     ],
 )
-def test_error_events_are_raised(server: Emulator, stub: OpenAIStub, event: dict[str, Any]) -> None:
+def test_error_events_are_raised(
+    client: H2oClient, stub: OpenAIStub, event: dict[str, Any]
+) -> None:
     stub.events = [delta(" Hello"), event]
-    with (
-        H2oClient(server.url, retries=0) as client,
-        pytest.raises(GenerationError, match="too hot"),
-    ):
+    with pytest.raises(GenerationError, match="too hot"):
         client.chat("Hi", recover=False)
 
 
@@ -416,10 +402,7 @@ def test_hanging_server_times_out(
     """The request finally times out."""
     monkeypatch.setattr("h2o_client.emulator.engines.http.SILENCE", 0.05)
     stub.events = [delta(" Hello"), LEFT]
-    with (
-        Emulator(engine=f"openai:{model_server.url}#tiny") as server,
-        H2oClient(server.url, retries=0) as client,
-    ):
+    with talking(engine=f"openai:{model_server.url}#tiny") as client:
         with pytest.raises(IncompleteStreamError) as caught:
             client.chat("Hi", recover=False)
         assert caught.value.partial == " Hello"
@@ -498,13 +481,10 @@ def test_answer_of_a_lost_client_is_completed(server: Emulator, stub: OpenAIStub
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_redirect_of_the_model_server_is_not_followed(
-    server: Emulator, stub: OpenAIStub, model_server: Server, status: int
+    client: H2oClient, stub: OpenAIStub, model_server: Server, status: int
 ) -> None:
     stub.refusals = [(status, b"")]
-    with (
-        H2oClient(server.url, retries=0) as client,
-        pytest.raises(GenerationError, match=f"answered {status}") as caught,
-    ):
+    with pytest.raises(GenerationError, match=f"answered {status}") as caught:
         client.chat("Hi")
     assert "answered 424" in str(caught.value)
     assert [item.path for item in model_server.asked] == ["/v1/chat/completions"]
@@ -525,24 +505,23 @@ async def test_answers_are_generated_concurrently(api: Api, stub: OpenAIStub) ->
     await api.settled()
 
 
-def test_response_without_streaming_is_accepted(server: Emulator, stub: OpenAIStub) -> None:
+def test_response_without_streaming_is_accepted(client: H2oClient, stub: OpenAIStub) -> None:
     choice = {"message": {"content": " All at once"}, "finish_reason": "length"}
     stub.whole = json.dumps({"choices": [choice]}).encode()
-    with H2oClient(server.url, retries=0) as client:
-        reply = client.chat("Hi")
-        assert (reply.text, reply.finish_reason) == (" All at once", "length")
-        empty = {"message": {"content": None}, "finish_reason": "stop"}
-        stub.whole = json.dumps({"choices": [empty], "usage": None}).encode()
-        assert client.chat("Hi", details=True).generated_tokens == 1  # the end token
-        stub.whole = b"<html>"
-        with pytest.raises(GenerationError, match="not a stream"):
-            client.chat("Hi")
+    reply = client.chat("Hi")
+    assert (reply.text, reply.finish_reason) == (" All at once", "length")
+    empty = {"message": {"content": None}, "finish_reason": "stop"}
+    stub.whole = json.dumps({"choices": [empty], "usage": None}).encode()
+    assert client.chat("Hi", details=True).generated_tokens == 1  # the end token
+    stub.whole = b"<html>"
+    with pytest.raises(GenerationError, match="not a stream"):
+        client.chat("Hi")
 
 
 def test_title_is_made_by_the_model(
-    server: Emulator, stub: OpenAIStub, model_server: Server
+    client: H2oClient, stub: OpenAIStub, model_server: Server
 ) -> None:
-    with H2oClient(server.url, retries=0) as client, client.conversation() as talk:
+    with client.conversation() as talk:
         talk.send("Hi")
         assert talk.summarize() == "Hello there"
         assert "less than 5 words" in body(model_server)["messages"][0]["content"]
@@ -563,10 +542,10 @@ def test_title_is_made_by_the_model(
     ],
 )
 def test_statuses_are_translated(
-    server: Emulator, stub: OpenAIStub, status: int, becomes: int, error: type[H2oError]
+    client: H2oClient, stub: OpenAIStub, status: int, becomes: int, error: type[H2oError]
 ) -> None:
     stub.refusals = [(status, {"error": {"message": "because"}})]
-    with H2oClient(server.url, retries=0) as client, pytest.raises(error, match="because") as found:
+    with pytest.raises(error, match="because") as found:
         client.chat("Hi")
     assert f"answered {becomes}" in str(found.value)
 
@@ -574,9 +553,9 @@ def test_statuses_are_translated(
 @pytest.mark.parametrize(
     "text", [b"", b"x" * 2**20, b"no JSON", b'{"detail": [1]}', b'{"error": "because"}']
 )
-def test_any_error_body_is_accepted(server: Emulator, stub: OpenAIStub, text: bytes) -> None:
+def test_any_error_body_is_accepted(client: H2oClient, stub: OpenAIStub, text: bytes) -> None:
     stub.refusals = [(500, text)]
-    with H2oClient(server.url, retries=0) as client, pytest.raises(GenerationError) as found:
+    with pytest.raises(GenerationError) as found:
         client.chat("Hi")
     assert "answered 424" in str(found.value)
 
@@ -584,11 +563,7 @@ def test_any_error_body_is_accepted(server: Emulator, stub: OpenAIStub, text: by
 def test_unreachable_openai_server_is_an_error(stub: OpenAIStub) -> None:
     with running(stub) as gone:
         url = gone.url
-    with (
-        Emulator(engine=f"openai:{url}") as server,
-        H2oClient(server.url, retries=0) as client,
-        pytest.raises(ServerError),
-    ):
+    with talking(engine=f"openai:{url}") as client, pytest.raises(ServerError):
         client.chat("Hi")
 
 
@@ -626,10 +601,10 @@ def test_password_in_the_url_is_sent_and_not_shown(
 
 @pytest.mark.slow
 def test_closing_the_emulator_disconnects_from_the_model_server(
-    server: Emulator, stub: OpenAIStub, model_server: Server
+    server: Emulator, client: H2oClient, stub: OpenAIStub, model_server: Server
 ) -> None:
     stub.events = [delta(" Hello"), LEFT]
-    with H2oClient(server.url, retries=0) as client, client.stream("Hi", recover=False) as stream:
+    with client.stream("Hi", recover=False) as stream:
         assert next(iter(stream)) == " Hello"
         server.close()
         assert model_server.left.wait(20)
@@ -639,10 +614,7 @@ def test_closing_the_emulator_disconnects_from_the_model_server(
 
 def test_pace_does_not_delay_a_model_server(model_server: Server) -> None:
     begun = time.monotonic()
-    with (
-        Emulator(engine=f"openai:{model_server.url}#tiny", pace=60) as server,
-        H2oClient(server.url) as client,
-    ):
+    with talking(engine=f"openai:{model_server.url}#tiny", pace=60) as client:
         assert client.chat("Hi").text == " Hello there"
     assert time.monotonic() - begun < 30
 

@@ -11,7 +11,7 @@ import needs
 import pytest
 from backends import Api, endless, new_api
 from replay import CAPTURES, Clock, Replay, Stub, load, names
-from test_emulator import Client
+from test_emulator import Client, talking
 from test_emulator_captures import HELD
 
 from h2o_client import H2oClient, H2oError, StatusError
@@ -140,7 +140,7 @@ def test_failed_answers_are_recorded_and_replayed(
             client.chat("Hi", recover=False)
         server.wait_idle()
     assert files(tmp_path)[0]["upstream"][0]["outcome"] == outcome
-    with Emulator(replay=tmp_path) as server, H2oClient(server.url, retries=0) as client:
+    with talking(replay=tmp_path) as client:
         with pytest.raises(type(caught.value)) as again:
             client.chat("Hi", recover=False)
         assert again.value.partial == caught.value.partial
@@ -197,7 +197,7 @@ def test_repeated_requests_are_replayed_in_order(tmp_path: Path) -> None:
         for _ in range(3):
             client.chat("Count")
         server.wait_idle()
-    with Emulator(replay=tmp_path) as server, H2oClient(server.url) as client:
+    with talking(replay=tmp_path) as client:
         texts = [client.chat("Count").text for _ in range(6)]
     assert texts == [" one", " two", " three"] * 2
 
@@ -223,7 +223,7 @@ def test_unrecorded_request_is_an_error(tmp_path: Path) -> None:
     with Emulator(record=tmp_path) as server, H2oClient(server.url) as client:
         client.chat("Hi")
         server.wait_idle()
-    with Emulator(replay=tmp_path) as server, H2oClient(server.url, retries=0) as client:
+    with talking(replay=tmp_path) as client:
         with pytest.raises(StatusError, match="nothing was recorded") as caught:
             client.chat("Something else")
         assert caught.value.status == 501
@@ -475,6 +475,6 @@ def test_sdk_works_with_a_replayed_capture(tmp_path: Path) -> None:
     capture = load("0.4/01_happy_path")
     asked = next(e for e in capture["exchanges"] if '"inputs"' in (e["request"]["body"] or ""))
     body = json.loads(asked["request"]["body"])
-    with Emulator(replay=tmp_path) as server, H2oClient(server.url) as client:
+    with talking(replay=tmp_path) as client:
         reply = client.chat(body["inputs"], **body["parameters"])
     assert reply.text == " Hello! I am a stub of h2oGPT, running on loopback. How can I help?"
