@@ -11,7 +11,8 @@ import http.client
 import json
 import re
 import select
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -349,9 +350,23 @@ def cookie_of(headers: list[Any]) -> str | None:
     return None
 
 
-def cookies(headers: list[Any]) -> list[str]:
-    """Return the cookies of a response, with expiry dates a year ahead normalised."""
+def cookies(headers: Sequence[Any]) -> list[str]:
+    """Return the cookies of a response, without the times and secrets in them."""
     values = [value for key, value in headers if key.lower() == "set-cookie"]
-    return sorted(
-        re.sub(r"Expires=\w{3}, \d\d \w{3} (\d{4}) [\d:]{8} GMT", r"\1", v) for v in values
-    )
+    values = [re.sub(r"Expires=\w{3}, (\d\d \w{3} \d{4}) [\d:]{8} GMT", r"\1", v) for v in values]
+    return sorted(re.sub(r"codeVerifier=[^;]+", "codeVerifier=*", value) for value in values)
+
+
+def background(
+    play: Callable[[], tuple[Got, dict[str, Any]]],
+) -> Callable[[], tuple[Got, dict[str, Any]]]:
+    """Start an exchange in a thread; return a function that waits for its result."""
+    result: list[tuple[Got, dict[str, Any]]] = []
+    thread = threading.Thread(target=lambda: result.append(play()))
+    thread.start()
+
+    def wait() -> tuple[Got, dict[str, Any]]:
+        thread.join()
+        return result[0]
+
+    return wait

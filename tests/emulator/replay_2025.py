@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from replay import MOMENT, UUID, Clock, Got, Replay, load
+from replay import MOMENT, UUID, Clock, Got, Replay, cookies, load
 
 from h2o_client.emulator import Answer, Emulator, GenerationRequest, Model
 
@@ -140,7 +140,7 @@ class Replay2025(Replay):
         same(name, got.reason, response["reason"])
         told = [(key, self.ours(value)) for key, value in response["headers"]]
         same(name, self._named(got.headers), self._named(told))
-        same(name, set_cookies(got.headers), set_cookies(told))
+        same(name, cookies(got.headers), cookies(told))
         if "body_base64" in response:
             self._compare_encoded(got, response)
             return
@@ -299,10 +299,3 @@ def address(url: str) -> str:
         return url
     names = re.findall(r"[?&](\w+)=", url)
     return f"<provider>/authorize {names}"
-
-
-def set_cookies(headers: Sequence[Any]) -> list[str]:
-    """Return the cookies of a response, with expiry dates a year ahead normalised."""
-    values = [value for key, value in headers if key.lower() == "set-cookie"]
-    values = [re.sub(r"Expires=\w{3}, (\d\d \w{3} \d{4}) [\d:]{8} GMT", r"\1", v) for v in values]
-    return sorted(re.sub(r"codeVerifier=[^;]+", "codeVerifier=*", value) for value in values)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import http.client
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, Protocol
 
 import pytest
 from asked import eventually
-from replay import Clock, Got, Replay, Stub, load, names
+from replay import Clock, Got, Replay, Stub, background, load, names
 
 from h2o_client.emulator import DEFAULT_MODELS, Emulator, Model
 
@@ -48,6 +48,15 @@ def start(name: str, stub: Stub, **options: Any) -> tuple[Emulator, Clock]:
     return Emulator(**{"engine": stub, "clock": clock, **options}), clock
 
 
+@contextmanager
+def playing(name: str, **options: Any) -> Iterator[Replay]:
+    """A scenario that is played against a new emulator."""
+    stub = Stub()
+    server, clock = start(name, stub, **options)
+    with server:
+        yield Replay(name, server, stub, clock)
+
+
 class Standing(Protocol):
     """A model server that pauses during an answer: the emulator's stub, or another."""
 
@@ -73,11 +82,8 @@ def before(replay: Replay, exchange: dict[str, Any], standing: Standing) -> None
 
 @pytest.mark.parametrize("name", [name for name in names() if name not in OWN])
 def test_emulator_matches_the_recording(name: str) -> None:
-    stub = Stub()
-    server, clock = start(name, stub)
-    with server:
-        replay = Replay(name, server, stub, clock)
-        play_all(replay, server)
+    with playing(name) as replay:
+        play_all(replay, replay.server)
         if name not in NOT_COMPARED:
             replay.compare_upstream()
 
@@ -86,7 +92,7 @@ def play_all(replay: Replay, standing: Standing) -> None:
     """Play a scenario; of two concurrent requests, one pauses."""
     held = HELD.get(replay.name, {})
     server = replay.server
-    running: dict[int, tuple[threading.Thread, list[tuple[Got, dict[str, Any]]]]] = {}
+    running: dict[int, Callable[[], tuple[Got, dict[str, Any]]]] = {}
     for index, exchange in enumerate(replay.exchanges):
         for later, (first, tokens) in held.items():
             if first == index:
@@ -95,14 +101,12 @@ def play_all(replay: Replay, standing: Standing) -> None:
                 standing.wait_held()
                 eventually(partial(has_come, server, tokens))
         if index in running:
-            thread, result = running.pop(index)
             stops = server._service.store._stops.values()
             while not all(stop.seen for stop in stops):
                 time.sleep(POLL)
             if standing is not server or exchange["response"]["ended"] != "eof":
                 standing.release()
-            thread.join()
-            replay.compare(*result[0])
+            replay.compare(*running.pop(index)())
             server.wait_idle()
             continue
         before(replay, exchange, standing)
@@ -116,24 +120,11 @@ def has_come(server: Emulator, tokens: int) -> bool:
     return any(generation.tokens == tokens for generation in tuple(server._service.generations))
 
 
-def background(
-    play: Callable[[], tuple[Got, dict[str, Any]]],
-) -> tuple[threading.Thread, list[tuple[Got, dict[str, Any]]]]:
-    """Play an exchange in a thread."""
-    result: list[tuple[Got, dict[str, Any]]] = []
-    thread = threading.Thread(target=lambda: result.append(play()))
-    thread.start()
-    return thread, result
-
-
 @pytest.mark.slow
 def test_keepalive_recording() -> None:
     """18: one connection for all requests, closed when idle, and ``Connection: close``."""
-    name = "0.4/18_keepalive"
-    stub = Stub()
-    server, clock = start(name, stub, keep_alive=0.4)
-    with server:
-        replay = Replay(name, server, stub, clock)
+    with playing("0.4/18_keepalive", keep_alive=0.4) as replay:
+        server = replay.server
         for exchange in replay.exchanges:
             headers: list[list[str]] = exchange["response"]["headers"] or []
             for pair in headers:
@@ -163,11 +154,8 @@ def test_keepalive_recording() -> None:
 
 def test_race_after_stream_recording() -> None:
     """24: an answer is stored when its stream ends; otherwise the next prompt would lack it."""
-    name = "0.4/24_race_after_stream"
-    stub = Stub()
-    server, clock = start(name, stub)
-    with server:
-        replay = Replay(name, server, stub, clock)
+    with playing("0.4/24_race_after_stream") as replay:
+        server, stub = replay.server, replay.stub
         replay.compare(*replay.play(0))
         address = server.url.removeprefix("http://")
         session = server.sessions[0]
@@ -188,16 +176,13 @@ def test_race_after_stream_recording() -> None:
 
 def test_removed_model_recording() -> None:
     """25: a conversation whose model is no longer available."""
-    name = "0.4/25_removed_model"
-    stub = Stub()
-    server, clock = start(name, stub, models=(*DEFAULT_MODELS, Model("gone/model")))
-    with server:
-        replay = Replay(name, server, stub, clock)
+    models = (*DEFAULT_MODELS, Model("gone/model"))
+    with playing("0.4/25_removed_model", models=models) as replay:
         made = replay.index("setup: POST /conversation")
         replay.exchanges[made]["request"]["body"] = '{"model": "gone/model"}'
         for index in range(len(replay.exchanges)):
             if index == made + 1:
-                server.retire("gone/model")
+                replay.server.retire("gone/model")
             replay.compare(*replay.play(index))
         replay.compare_upstream()
 

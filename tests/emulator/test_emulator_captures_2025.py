@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 from asked import eventually
-from replay import CAPTURES, Clock, Got, load, names
+from replay import CAPTURES, Clock, Got, background, load, names
 from replay_2025 import MODELS, TITLE, Replay2025, Stub2025
 
 from h2o_client.emulator import Emulator, Intervals
@@ -100,21 +99,6 @@ def check_what_is_left(replay: Replay2025, index: int) -> None:
     (left, _), (whole, _) = replay.play(index), replay.play(index + 1)
     assert left.body.startswith(b"id: 3\n")
     assert whole.body.endswith(left.body)
-
-
-def background(
-    play: Callable[[], tuple[Got, dict[str, Any]]],
-) -> Callable[[], tuple[Got, dict[str, Any]]]:
-    """Start an exchange in a thread; return a function that waits for its result."""
-    result: list[tuple[Got, dict[str, Any]]] = []
-    thread = threading.Thread(target=lambda: result.append(play()))
-    thread.start()
-
-    def wait() -> tuple[Got, dict[str, Any]]:
-        thread.join()
-        return result[0]
-
-    return wait
 
 
 NOT_REPLAYED = {

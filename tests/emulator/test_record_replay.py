@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -165,30 +166,6 @@ def test_stops_and_disconnects_are_replayed(tmp_path: Path) -> None:
     with Emulator(replay=tmp_path) as server:
         assert run(server, live=False) == first
         assert run(server, live=False) == first
-
-
-def test_replay_waits_for_a_stop_on_another_connection(tmp_path: Path) -> None:
-    """An answer that a stop ended does not end before the stop arrives."""
-    _one_file(tmp_path, "0.4/11_stop_generating")
-    capture = load("0.4/11_stop_generating")
-    stream = next(e for e in capture["exchanges"] if e["response"]["ended"] == "eof")
-    stop = next(e for e in capture["exchanges"] if "stop" in e["request"]["path"])
-    with Emulator(replay=tmp_path) as server:
-        one, two = (http.client.HTTPConnection(server.url[7:], timeout=30) for _ in range(2))
-        request = stream["request"]
-        headers = {"Content-Type": "application/json"}
-        one.request("POST", request["path"], request["body"], headers)
-        answer = one.getresponse()
-        got = b""
-        while len(got) < len(stream["response"]["body_text"].encode()):
-            got += answer.read1()
-        assert answer.fp is not None  # still open
-        two.request("POST", stop["request"]["path"])
-        assert two.getresponse().read() == b""
-        with pytest.raises(http.client.IncompleteRead):
-            answer.read()
-        one.close()
-        two.close()
 
 
 def test_repeated_requests_are_replayed_in_order(tmp_path: Path) -> None:
@@ -408,35 +385,61 @@ def test_full_disk_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     assert "cannot record" in caplog.text
 
 
-def test_replayed_stop_applies_only_to_earlier_messages(tmp_path: Path) -> None:
-    """A stop for a disconnected client does not stop the next message."""
+@pytest.fixture
+def stopped(tmp_path: Path) -> Iterator[tuple[Emulator, dict[str, Any], str]]:
+    """A replay of a stop, the exchange that it ended, and the path of the stop request."""
     _one_file(tmp_path, "0.4/11_stop_generating")
     capture = load("0.4/11_stop_generating")
     stream = next(e for e in capture["exchanges"] if e["response"]["ended"] == "eof")
-    stop = next(e for e in capture["exchanges"] if "stop" in e["request"]["path"])
-    headers = {"Content-Type": "application/json"}
-
-    def begin(server: Emulator) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        connection = http.client.HTTPConnection(server.url[7:], timeout=30)
-        request = stream["request"]
-        connection.request("POST", request["path"], request["body"], headers)
-        return connection, connection.getresponse()
-
+    paths = (exchange["request"]["path"] for exchange in capture["exchanges"])
     with Emulator(replay=tmp_path) as server:
-        connection, answer = begin(server)
-        assert answer.read1()
-        answer.close()
-        connection.close()
-        other = http.client.HTTPConnection(server.url[7:], timeout=30)
-        other.request("POST", stop["request"]["path"])
-        assert other.getresponse().read() == b""
-        other.close()
-        connection, answer = begin(server)
-        connection.sock.settimeout(0.2)
-        with pytest.raises(TimeoutError):
-            answer.read()  # it pauses until its own stop
-        answer.close()
-        connection.close()
+        yield server, stream, next(path for path in paths if "stop" in path)
+
+
+def begin(
+    server: Emulator, path: str, body: str | None = None
+) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    connection = http.client.HTTPConnection(server.url[7:], timeout=30)
+    connection.request("POST", path, body, {"Content-Type": "application/json"})
+    return connection, connection.getresponse()
+
+
+def test_replay_waits_for_a_stop_on_another_connection(
+    stopped: tuple[Emulator, dict[str, Any], str],
+) -> None:
+    """An answer that a stop ended does not end before the stop arrives."""
+    server, stream, stop = stopped
+    one, answer = begin(server, stream["request"]["path"], stream["request"]["body"])
+    got = b""
+    while len(got) < len(stream["response"]["body_text"].encode()):
+        got += answer.read1()
+    assert answer.fp is not None  # still open
+    two, told = begin(server, stop)
+    assert told.read() == b""
+    with pytest.raises(http.client.IncompleteRead):
+        answer.read()
+    one.close()
+    two.close()
+
+
+def test_replayed_stop_applies_only_to_earlier_messages(
+    stopped: tuple[Emulator, dict[str, Any], str],
+) -> None:
+    """A stop for a disconnected client does not stop the next message."""
+    server, stream, stop = stopped
+    connection, answer = begin(server, stream["request"]["path"], stream["request"]["body"])
+    assert answer.read1()
+    answer.close()
+    connection.close()
+    other, told = begin(server, stop)
+    assert told.read() == b""
+    other.close()
+    connection, answer = begin(server, stream["request"]["path"], stream["request"]["body"])
+    connection.sock.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        answer.read()  # it pauses until its own stop
+    answer.close()
+    connection.close()
 
 
 @pytest.mark.parametrize("text", [None, "{}", "[]", "no JSON", '{"exchanges": [{}]}'])
