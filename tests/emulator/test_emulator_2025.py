@@ -317,20 +317,6 @@ def test_rename_during_a_stream_is_lost(peer: Peer) -> None:
     assert peer.history()["title"] == "Hello"
 
 
-def test_last_generation_to_end_overwrites_the_other() -> None:
-    with begun(intervals=Intervals()) as peer:
-        peer.say("before")
-        peer.server.reply(SLOW, " quick")
-        last = peer.last()
-        slow = peer.send("slow", last)
-        peer.server.wait_held()
-        assert peer.say("quick", last).text == " quick"
-        assert [item["content"] for item in peer.messages()][3:] == ["slow", "", "quick", " quick"]
-        peer.server.release()
-        slow.rest()
-        assert [item["content"] for item in peer.messages()][3:] == ["slow", " a b c d"]
-
-
 def test_message_sent_twice_is_stored_twice(peer: Peer) -> None:
     name = str(uuid4())
     for _ in range(2):
