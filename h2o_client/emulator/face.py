@@ -88,7 +88,13 @@ class Face(ABC):
 
 
 class SvelteKitFace(Face):
-    """A face of chat-ui: a web application with pages and forms, based on SvelteKit."""
+    """A face of chat-ui: a web application with pages and forms, based on SvelteKit.
+
+    Attributes:
+        call_class: The class of its endpoints' calls.
+    """
+
+    call_class: type[Call]
 
     def unauthorized(self, request: Request) -> Response:
         """The answer to a request without the token, as of a proxy in front of the server."""
@@ -107,7 +113,7 @@ class SvelteKitFace(Face):
             location = f"{found.normal}?{request.query}" if request.query else found.normal
             return Response(308, [("location", location), ("x-sveltekit-normalize", "1")])
         session = request.cookie(self._config.cookie_name) or str(uuid4())
-        call = self.call(request, found, session)
+        call = self.call_class(self._service, request, session, found.path, found.ids)
         if found.route is not None and found.route.static:
             return await dispatch(call, found)
         try:
@@ -129,10 +135,6 @@ class SvelteKitFace(Face):
         if answer is not None:
             self.mark(request, found, session, answer)
         return answer
-
-    @abstractmethod
-    def call(self, request: Request, found: Found, session: str) -> Call:
-        """Return the call for the endpoints of this face."""
 
     @abstractmethod
     def refuse(self, request: Request, found: Found, session: str) -> Response | None:

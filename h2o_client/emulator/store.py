@@ -19,6 +19,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 V = TypeVar("V")
+Event = Mapping[str, Any]
+"""An event of a run on a 2025 server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class Message:
     ancestors: tuple[str, ...] = ()
     children: tuple[str, ...] = ()
     files: tuple[Mapping[str, str], ...] = ()
-    updates: tuple[Mapping[str, Any], ...] | None = None
+    updates: tuple[Event, ...] | None = None
     generation_id: str | None = None
     interrupted: bool | None = None
     materialized: int | None = None
@@ -144,6 +146,36 @@ class Search:
     conversation: str
     entries: tuple[Mapping[str, Any], ...]
     summary: str = ""
+
+
+@dataclass(slots=True)
+class Journal:
+    """A run's events, for clients that reattach; consecutive tokens are joined.
+
+    Attributes:
+        conversation: The id of its conversation.
+        events: The events; they are numbered from 1.
+        status: How the run ended; empty while it continues.
+    """
+
+    conversation: str
+    events: list[Event] = field(default_factory=list[Event])
+    status: str = ""
+    _tokens: list[str] = field(default_factory=list[str])
+
+    def add(self, event: Event) -> None:
+        """Add an event."""
+        if event["type"] == "stream":
+            self._tokens.append(event["token"])
+        else:
+            self.flush()
+            self.events.append(event)
+
+    def flush(self) -> None:
+        """Join the tokens since the last call into one event."""
+        if self._tokens:
+            self.events.append({"type": "stream", "token": "".join(self._tokens)})
+            self._tokens.clear()
 
 
 @dataclass(slots=True)
@@ -212,6 +244,7 @@ class Store:
         self.conversations: Bounded[Conversation] = Bounded(max_conversations)
         self.shares: Bounded[Share] = Bounded(max_conversations)
         self.searches: Bounded[Search] = Bounded(max_conversations)
+        self.journals: Bounded[Journal] = Bounded(max_conversations)
         self._files: OrderedDict[tuple[str, str], tuple[bytes, str]] = OrderedDict()
         self._events: deque[tuple[str, str, float]] = deque(maxlen=10_000)
         self._stops: Bounded[StopRecord] = Bounded(max_conversations)

@@ -45,10 +45,7 @@ class Face2023(SvelteKitFace):
     stop_lifetime = 30.0
     sweeps = True
     routes = ROUTES
-
-    def call(self, request: Request, found: Found, session: str) -> Call:
-        """Return the call for the endpoints of this face."""
-        return Call(self._service, request, session, found.path, found.ids)
+    call_class = Call
 
     def unexpected(self, request: Request) -> Response:
         """The answer after an unexpected error."""

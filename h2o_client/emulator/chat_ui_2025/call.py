@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from h2o_client.emulator.call import Call as AnyCall
-from h2o_client.emulator.chat_ui_2025.run import Journal
 from h2o_client.emulator.chat_ui_2025.superjson import superjson
-from h2o_client.emulator.store import Bounded
 from h2o_client.emulator.sveltekit import endpoint_json
 from h2o_client.emulator.web import Response
 
 
-@dataclass(frozen=True, slots=True)
 class Call(AnyCall):
-    """One request that has passed the access checks; `journals` are those of the runs, by id."""
+    """One request that has passed the access checks."""
 
-    journals: Bounded[Journal]
+    __slots__ = ()
 
     @property
     def main(self) -> bool:

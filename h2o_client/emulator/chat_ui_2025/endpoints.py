@@ -13,10 +13,10 @@ from h2o_client.emulator.call import OBJECT_ID, Handler
 from h2o_client.emulator.chat_ui_2025 import tree
 from h2o_client.emulator.chat_ui_2025.call import Call, valid
 from h2o_client.emulator.chat_ui_2025.message import NEW_CHAT, stop_soon
-from h2o_client.emulator.chat_ui_2025.run import Journal, Run
+from h2o_client.emulator.chat_ui_2025.run import Run
 from h2o_client.emulator.chat_ui_2025.superjson import ObjectId, superjson
 from h2o_client.emulator.prompt import JS_SPACE, units
-from h2o_client.emulator.store import Conversation, Message, Share
+from h2o_client.emulator.store import Conversation, Journal, Message, Share
 from h2o_client.emulator.sveltekit import (
     FORBIDDEN,
     NO_CONVERSATION,
@@ -290,9 +290,13 @@ async def reattach(call: Call) -> Answered:
     found, service = call.conversation(), call.service
     name = call.request.parameter("generationId")
     if name is not None:
-        journal = call.journals.use(f"{found.id} {name}")
+        journal = call.service.store.journals.use(f"{found.id} {name}")
     else:
-        known = (item for item in reversed(call.journals.values()) if item.conversation == found.id)
+        known = (
+            item
+            for item in reversed(call.service.store.journals.values())
+            if item.conversation == found.id
+        )
         journal = next(known, None)
     start = call.request.header("last-event-id") or call.request.parameter("fromSeq") or ""
     first = int(start) if start.isdecimal() else 0

@@ -17,11 +17,8 @@ from uuid import uuid4
 
 from h2o_client.emulator.chat_ui_2025.call import Call
 from h2o_client.emulator.chat_ui_2025.routes import ROUTES
-from h2o_client.emulator.chat_ui_2025.run import Journal
 from h2o_client.emulator.face import SvelteKitFace
 from h2o_client.emulator.routing import Found
-from h2o_client.emulator.service import Service
-from h2o_client.emulator.store import Bounded
 from h2o_client.emulator.sveltekit import (
     FORM_TYPES,
     NO_CONVERSATION,
@@ -61,15 +58,11 @@ class Face2025(SvelteKitFace):
     stop_lifetime = 5.0
     sweeps = False
     routes = ROUTES
+    call_class = Call
 
-    def __init__(self, service: Service) -> None:
-        super().__init__(service)
-        self._journals: Bounded[Journal] = Bounded(service.store.conversations.limit)
-        self._main = self._config.version == "main"
-
-    def call(self, request: Request, found: Found, session: str) -> Call:
-        """Return the call for the endpoints of this face."""
-        return Call(self._service, request, session, found.path, found.ids, self._journals)
+    @property
+    def _main(self) -> bool:
+        return self._config.version == "main"
 
     def unexpected(self, request: Request, status: int = 500) -> Response:
         """The answer after an unexpected error."""

@@ -84,7 +84,7 @@ async def message(call: Call) -> Answered:
         lost_file=any(store.file(found.id, file["value"]) is None for file in files),
     )
     if call.main:
-        call.journals.put(f"{found.id} {generation_id}", run.journal)
+        store.journals.put(f"{found.id} {generation_id}", run.journal)
     kept = call.main and store.stop_record(found.id) is not None
     service.start(run)
     if kept:

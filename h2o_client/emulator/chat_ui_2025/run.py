@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -32,7 +32,7 @@ from h2o_client.emulator.generation import (
 from h2o_client.emulator.prompt import END_OF_TEXT, JS_SPACE, units, well_formed
 from h2o_client.emulator.script import Answer
 from h2o_client.emulator.service import Service
-from h2o_client.emulator.store import Conversation, Message
+from h2o_client.emulator.store import Conversation, Event, Journal, Message
 from h2o_client.emulator.sveltekit import compact
 from h2o_client.emulator.upstream import Upstream, ask
 
@@ -46,43 +46,12 @@ TRIES = 3
 """The maximum number of requests to a model server that rejects them, in each of two attempts."""
 
 NO_OUTPUT = "No output was generated. Something went wrong."
-Event = Mapping[str, Any]
 logger = logging.getLogger(__name__)
 
 
 def status(name: str, **more: Any) -> Event:
     """A status event."""
     return {"type": "status", "status": name, **more}
-
-
-@dataclass(slots=True)
-class Journal:
-    """A run's events, for clients that reattach; consecutive tokens are joined.
-
-    Attributes:
-        conversation: The id of its conversation.
-        events: The events; they are numbered from 1.
-        status: How the run ended; empty while it continues.
-    """
-
-    conversation: str
-    events: list[Event] = field(default_factory=list[Event])
-    status: str = ""
-    _tokens: list[str] = field(default_factory=list[str])
-
-    def add(self, event: Event) -> None:
-        """Add an event."""
-        if event["type"] == "stream":
-            self._tokens.append(event["token"])
-        else:
-            self.flush()
-            self.events.append(event)
-
-    def flush(self) -> None:
-        """Join the tokens since the last call into one event."""
-        if self._tokens:
-            self.events.append({"type": "stream", "token": "".join(self._tokens)})
-            self._tokens.clear()
 
 
 class _FailedError(Exception):
