@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from asked import eventually
@@ -64,16 +64,16 @@ class Client:
         finally:
             connection.close()
 
-    def open(self) -> str:
+    def open(self) -> Self:
         """Accept the welcome modal, and create a conversation."""
         self.ask("POST", "/settings", "ethicsModalAccepted=true", Content_Type=FORM)
-        return self.create()
+        self.create()
+        return self
 
-    def create(self) -> str:
+    def create(self) -> None:
         """Create a conversation."""
         _, body, _ = self.ask("POST", "/conversation", {"model": MODEL})
         self.conversation = json.loads(body)["conversationId"]
-        return self.conversation
 
     def say(
         self, text: str = "Hello", parameters: dict[str, Any] | None = None, **options: Any
@@ -105,9 +105,7 @@ def server() -> Iterator[Emulator]:
 
 @pytest.fixture
 def client(server: Emulator) -> Client:
-    made = Client(server)
-    made.open()
-    return made
+    return Client(server).open()
 
 
 def events(body: bytes) -> list[dict[str, Any]]:
@@ -136,19 +134,21 @@ def test_engine_sees_a_flattened_history(client: Client) -> None:
     assert events(body)[-1]["generated_text"].endswith("one")
 
 
-def test_max_new_tokens_limits_the_answer(client: Client) -> None:
-    _, body, _ = client.say("Hello", {"max_new_tokens": 2, "details": True})
+@pytest.mark.parametrize(
+    ("parameters", "text", "finish"),
+    [
+        ({"max_new_tokens": 2}, " Hello! I", "length"),
+        ({"stop": ["am"]}, " Hello! I am", "stop_sequence"),
+    ],
+)
+def test_answer_is_limited_by_its_parameters(
+    client: Client, parameters: dict[str, Any], text: str, finish: str
+) -> None:
+    _, body, _ = client.say("Hello", {**parameters, "details": True})
     last = events(body)[-1]
-    assert last["token"]["special"] is False
-    assert last["generated_text"] == " Hello! I"
-    assert last["details"] == {"finish_reason": "length", "generated_tokens": 2, "seed": 42}
-
-
-def test_stop_sequence_ends_the_answer(client: Client) -> None:
-    _, body, _ = client.say("Hello", {"stop": ["am"], "details": True})
-    last = events(body)[-1]
-    assert last["generated_text"] == " Hello! I am"
-    assert last["details"]["finish_reason"] == "stop_sequence"
+    assert (last["token"]["special"], last["generated_text"]) == (False, text)
+    count = text.count(" ")
+    assert last["details"] == {"finish_reason": finish, "generated_tokens": count, "seed": 42}
 
 
 def test_replies_are_sent_in_order_before_the_engine(server: Emulator, client: Client) -> None:
@@ -289,8 +289,7 @@ def test_stop_record_expires_at_the_next_sweep() -> None:
     now = [1000.0]
     options: dict[str, Any] = {"stop_poll": 0.001, "sweep": 0.0, "clock": lambda: now[0]}
     with Emulator(**options) as server, ThreadPoolExecutor() as pool:
-        client = Client(server)
-        client.open()
+        client = Client(server).open()
         path = f"/conversation/{client.conversation}/stop-generating"
         for later, stopped in ((0.0, True), (29.0, False), (29.0, False), (31.0, True)):
             now[0] += later
@@ -510,8 +509,7 @@ def test_origin_check_accepts_the_host_of_the_request() -> None:
 
 def test_request_body_is_limited() -> None:
     with Emulator(max_body=1000) as server:
-        client = Client(server)
-        client.open()
+        client = Client(server).open()
         status, body, headers = client.say("x" * 2000)
         assert (status, body) == (413, b"Invalid request body")
         assert "content-type" not in {name.lower() for name in headers}
@@ -531,9 +529,7 @@ def test_stored_objects_are_limited() -> None:
         "max_requests": 5,
     }
     with Emulator(**options) as server:  # type: ignore[arg-type] # one dict for four ints
-        clients = [Client(server, f"s{number}") for number in range(3)]
-        for client in clients:
-            client.open()
+        clients = [Client(server, f"s{number}").open() for number in range(3)]
         assert server.sessions == ["s1", "s2"]
         assert clients[0].say()[0] == 405
         for _ in range(3):
@@ -549,9 +545,7 @@ def test_rate_limit_counts_per_session_and_per_address() -> None:
     for version, allowed, other in (("0.4", 3, 200), ("0.6", 2, 429)):
         options: Any = {"version": version, "rate_limit": 2, "sweep": 0, "clock": lambda: now[0]}
         with Emulator(**options) as server:
-            one, two = Client(server, "a"), Client(server, "b")
-            one.open()
-            two.open()
+            one, two = Client(server, "a").open(), Client(server, "b").open()
             statuses = [one.say()[0] for _ in range(4)]
             assert statuses == [200] * allowed + [429] * (4 - allowed)
             assert two.say()[0] == other
@@ -572,8 +566,7 @@ def test_long_history_is_truncated_to_its_last_words() -> None:
         return " ok"
 
     with Emulator(engine=engine) as server:
-        client = Client(server)
-        client.open()
+        client = Client(server).open()
         client.say("word " * 3000)
         assert len(asked[0].split(" ")) == 2048
         assert asked[0].endswith("word</s><|answer|>")
@@ -621,8 +614,7 @@ class Counting:
 
 def test_custom_engine_answers_and_fails(caplog: pytest.LogCaptureFixture) -> None:
     with Emulator(engine=Counting()) as server:
-        client = Client(server)
-        client.open()
+        client = Client(server).open()
         assert texts(client.say()[1]) == [" one", " two", " three"]
         assert client.say("refuse")[0] == 422
         assert client.say("break")[0] == 500
@@ -657,8 +649,7 @@ def test_emulator_can_be_restarted() -> None:
     server = Emulator()
     for _ in range(2):
         with server:
-            client = Client(server)
-            client.open()
+            client = Client(server).open()
             assert client.say()[0] == 200
     assert server.generations == 2
 
@@ -670,8 +661,7 @@ def test_close_ends_streams_and_threads() -> None:
     server.start()
     with pytest.raises(RuntimeError):
         server.start()
-    client = Client(server)
-    client.open()
+    client = Client(server).open()
     server.reply(Answer(" a b", hold_after=1))
     server.fault("root", Fault(hang=True))
     with ThreadPoolExecutor() as pool:
@@ -817,9 +807,8 @@ def sockets(server: Emulator, count: int) -> Iterator[list[socket.socket]]:
 
 def test_total_text_of_conversations_is_limited() -> None:
     with Emulator(max_stored=2000) as server:
-        clients = [Client(server, session=f"s{n}") for n in range(6)]
+        clients = [Client(server, session=f"s{n}").open() for n in range(6)]
         for client in clients:
-            client.open()
             client.say("x" * 200)
         kept = server.conversations
         texts = [message.content for conversation in kept for message in conversation.messages]
@@ -830,8 +819,7 @@ def test_total_text_of_conversations_is_limited() -> None:
 
 def test_total_size_of_recorded_requests_is_limited() -> None:
     with Emulator(max_request_bytes=1000) as server:
-        client = Client(server)
-        client.open()
+        client = Client(server).open()
         for _ in range(5):
             client.say("x" * 300)
         assert 0 < sum(len(request.body) for request in server.requests) <= 1000

@@ -304,8 +304,7 @@ def test_sampling_parameters_imply_do_sample() -> None:
 
 def last_event(server: Emulator, text: str, **parameters: Any) -> tuple[dict[str, Any], str]:
     """Return the raw last event of an answer, and the stored answer."""
-    client = Client(server)
-    client.open()
+    client = Client(server).open()
     status, body, _ = client.say(text, parameters)
     assert status == 200
     stored = client.stored()[-1][1]
@@ -407,8 +406,7 @@ def test_answer_is_limited_by_the_context(server: Emulator) -> None:
 
 
 def test_invalid_parameters_do_not_reach_the_model(server: Emulator) -> None:
-    client = Client(server)
-    client.open()
+    client = Client(server).open()
     status, body, _ = client.say("Hi", {"temperature": -1})
     client.ask("DELETE", f"/conversation/{client.conversation}")
     assert (status, json.loads(body)["error_type"]) == (422, "validation")
