@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from h2o_client.emulator import Answer, GenerationRequest
+
 GONE = (BrokenPipeError, ConnectionResetError)
 
 
@@ -119,6 +121,18 @@ def running(answer: Answering, port: int = 0) -> Iterator[Server]:
     server = Server(answer, port)
     with in_thread(server):
         yield server
+
+
+class Listener:
+    """An engine that keeps its requests, and always gives the same answer."""
+
+    def __init__(self, answer: Answer | str = " x") -> None:
+        self.asked: list[GenerationRequest] = []
+        self.answer = answer
+
+    def __call__(self, request: GenerationRequest) -> Answer | str:
+        self.asked.append(request)
+        return self.answer
 
 
 def delta(text: str | None, finish: str | None = None, **more: Any) -> dict[str, Any]:

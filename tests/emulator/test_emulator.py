@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import pytest
 from asked import eventually
+from model_servers import Listener
 
 from h2o_client import H2oClient, emulator
 from h2o_client.emulator import (
@@ -559,17 +560,12 @@ def test_default_model_cannot_be_retired(server: Emulator) -> None:
 
 
 def test_long_history_is_truncated_to_its_last_words() -> None:
-    asked: list[str] = []
-
-    def engine(request: GenerationRequest) -> str:
-        asked.append(request.prompt)
-        return " ok"
-
+    engine = Listener()
     with Emulator(engine=engine) as server:
-        client = Client(server).open()
-        client.say("word " * 3000)
-        assert len(asked[0].split(" ")) == 2048
-        assert asked[0].endswith("word</s><|answer|>")
+        Client(server).open().say("word " * 3000)
+    (request,) = engine.asked
+    assert len(request.prompt.split(" ")) == 2048
+    assert request.prompt.endswith("word</s><|answer|>")
 
 
 # Searches

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 from asked import eventually
+from model_servers import Listener
 from peer_2025 import (
     FINISHED,
     MODEL,
@@ -127,15 +128,10 @@ def test_answer_interrupted_twice_is_stored_doubled(either: Peer) -> None:
 
 
 def test_rejection_is_reported_after_six_attempts() -> None:
-    asked: list[GenerationRequest] = []
-
-    def refuse(request: GenerationRequest) -> Answer:
-        asked.append(request)
-        return Answer(status=429, body={"error": "busy"})
-
-    with begun(engine=refuse) as peer:
+    engine = Listener(Answer(status=429, body={"error": "busy"}))
+    with begun(engine=engine) as peer:
         assert peer.say().events[-1] == error(message="429 busy", statusCode=429)
-        assert len([request for request in asked if request.stream]) == 6
+    assert len([request for request in engine.asked if request.stream]) == 6
 
 
 def test_response_stays_open_for_the_title(peer: Peer) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from model_servers import WHOLE, Asked, Handler, OpenAIStub, delta, running
+from model_servers import WHOLE, Asked, Handler, Listener, OpenAIStub, delta, running
 from peer_2025 import (
     BOUNDARY,
     FINISHED,
@@ -63,21 +63,21 @@ def test_model_sees_only_the_path_to_the_message() -> None:
         assert len(above["children"]) == 2
 
 
-def test_newer_server_sends_earlier_reasoning_separately() -> None:
-    for version, expected in (
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
         ("main", {"content": "so", "reasoning_content": "hm"}),
         ("0.10", {"content": "<think>hm</think>so"}),
-    ):
-        chats: list[Any] = []
-
-        def answer(request: GenerationRequest, chats: list[Any] = chats) -> Answer:
-            chats.append(request.chat)
-            return Answer(["<think>hm", "</think>so"])
-
-        with begun(version=version, engine=answer) as peer:
-            peer.say("one")
-            peer.say("two")
-            assert chats[-1][1] == {"role": "assistant", **expected}
+    ],
+)
+def test_newer_server_sends_earlier_reasoning_separately(
+    version: str, expected: dict[str, str]
+) -> None:
+    engine = Listener(Answer(["<think>hm", "</think>so"]))
+    with begun(version=version, engine=engine) as peer:
+        peer.say("one")
+        peer.say("two")
+    assert engine.asked[-1].chat[1] == {"role": "assistant", **expected}
 
 
 @pytest.mark.parametrize(
@@ -162,14 +162,9 @@ def encoded(data: bytes) -> bytes:
 
 
 def test_unsupported_file_is_dropped_silently() -> None:
-    chats: list[Any] = []
-
-    def answer(request: GenerationRequest) -> Answer:
-        chats.append(request.chat)
-        return Answer(" x")
-
+    engine = Listener()
     models = (Model("blind"), Model("seeing", multimodal=True))
-    with emulator(engine=answer, models=models) as server:
+    with emulator(engine=engine, models=models) as server:
         for model in models:
             peer = Peer(server)
             peer.create(model=model.name)
@@ -189,23 +184,19 @@ def test_unsupported_file_is_dropped_silently() -> None:
     url = f"data:image/png;base64,{encoded(b'image').decode()}"
     seen = [{"type": "text", "text": "See"}]
     seen.append({"type": "image_url", "image_url": {"url": url, "detail": "auto"}})  # type: ignore[dict-item]
-    titled = [chat for chat in chats if chat[0]["role"] == "user"]
+    titled = [item.chat for item in engine.asked if item.chat[0]["role"] == "user"]
     assert [chat[0]["content"] for chat in titled] == ["See", seen]
 
 
 def test_text_files_of_each_type_precede_the_message() -> None:
-    seen: list[str] = []
-
-    def answer(request: GenerationRequest) -> Answer:
-        seen.append(str(request.chat[-1]["content"]))
-        return Answer(" x")
-
+    engine = Listener()
     kinds = ("text/plain", "application/json", "application/xml", "application/csv")
-    with begun(engine=answer) as peer:
+    with begun(engine=engine) as peer:
         files = [
             (f"base64;{number}", kind, encoded(kind.encode())) for number, kind in enumerate(kinds)
         ]
         peer.say("Sum", None, *files)
+    seen = [str(item.chat[-1]["content"]) for item in engine.asked]
     (asked,) = (text for text in seen if text.endswith("\n\nSum"))
     for kind in kinds:
         assert f'type="{kind}">\n{kind}\n</document>' in asked

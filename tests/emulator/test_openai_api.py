@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from model_servers import Listener
 
 from h2o_client.emulator import Answer, Emulator, Fault, GenerationRequest
 
@@ -81,12 +82,7 @@ def test_streamed_answer(http: httpx.Client, server: Emulator) -> None:
 
 
 def test_request_is_translated_for_the_engine() -> None:
-    asked: list[GenerationRequest] = []
-
-    def engine(request: GenerationRequest) -> str:
-        asked.append(request)
-        return " Yes"
-
+    engine = Listener()
     messages = [
         {"role": "developer", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "One"}]},
@@ -94,11 +90,12 @@ def test_request_is_translated_for_the_engine() -> None:
         {"role": "user", "content": "Two"},
     ]
     given = {"max_completion_tokens": 7, "temperature": 0, "top_p": 1, "stop": "x", "user": "me"}
-    with Emulator(dialect="openai", engine=engine) as server:
-        http = httpx.Client(base_url=f"{server.url}/v1", trust_env=False)
-        with http:
-            assert ask(http, messages=messages, tools=[], n=1, **given).status_code == 200
-    (request,) = asked
+    with (
+        Emulator(dialect="openai", engine=engine) as server,
+        httpx.Client(base_url=f"{server.url}/v1", trust_env=False) as http,
+    ):
+        assert ask(http, messages=messages, tools=[], n=1, **given).status_code == 200
+    (request,) = engine.asked
     assert request.parameters == {
         "max_new_tokens": 7,
         "stop": ["x"],
