@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from recorded import Exchange, lines, named
 from tree import FINISHED, HELLO, KEEP_ALIVE, STARTED, TreeWorld, line, said, streamed
-from world import Answer, Part, Player, chat_of, cut, lost, says, uuid
+from world import Answer, Part, Player, chat_of, cut, lost, message_of, says, talk_of, uuid
 
 from h2o_client.errors import (
     ConversationBusyError,
@@ -21,8 +21,8 @@ from h2o_client.errors import (
     TransportTimeoutError,
     UnsupportedError,
 )
-from h2o_client.protocol.conversation import ConversationCore, new_conversation
-from h2o_client.protocol.effects import Request
+from h2o_client.protocol.conversation import ConversationCore
+from h2o_client.protocol.effects import Flow, Request
 from h2o_client.protocol.message import MessageOperation
 from h2o_client.protocol.queries import conversations, delete_conversations
 from h2o_client.protocol.turns import Turns
@@ -31,22 +31,8 @@ from h2o_client.types import Event, File, Reply, Revision, Timeouts
 MAIN = "chat-ui-main-2026-08"
 
 
-def talk_of(world: TreeWorld, **options: Any) -> ConversationCore:
-    arguments: dict[str, Any] = dict.fromkeys(("model", "keep", "id", "from_share"))
-    return new_conversation(world.exchange, **{**arguments, **options})
-
-
-def operation(
-    world: TreeWorld, talk: ConversationCore, prompt: str | None, **options: Any
-) -> MessageOperation:
-    arguments: dict[str, Any] = dict.fromkeys(("recover", "retries", "parameters"))
-    return MessageOperation(
-        world.exchange, talk, prompt, **{**arguments, "keywords": {}, **options}
-    )
-
-
 def send(world: TreeWorld, talk: ConversationCore, prompt: str | None, **options: Any) -> Reply:
-    return world.play(operation(world, talk, prompt, **options).run())
+    return world.play(message_of(talk, prompt, **options).run())
 
 
 def fail(world: TreeWorld, flow: Any) -> H2oError:
@@ -442,23 +428,23 @@ def test_unknown_events_are_returned_and_the_title_is_stored() -> None:
 # Time limits
 
 
-def test_first_token_timeout_applies_after_early_headers() -> None:
+@pytest.mark.parametrize(
+    ("seen", "limits", "limit", "partial"),
+    [
+        (1, Timeouts(first_token=3.0, idle=60.0), "first_token", ""),
+        (2, Timeouts(first_token=60.0, idle=3.0), "idle", " Hel"),
+    ],
+    ids=["after the headers", "after a token"],
+)
+def test_keep_alives_do_not_extend_a_limit(
+    seen: int, limits: Timeouts, limit: str, partial: str
+) -> None:
     beats: list[Part] = [part for _ in range(100) for part in (0.1, KEEP_ALIVE)]
-    world = TreeWorld(timeouts=Timeouts(first_token=3.0, idle=60.0), takes=1000.0)
-    world.script["message"] = iter([streamed(HELLO[:1], *beats)])
+    world = TreeWorld(timeouts=limits, takes=1000.0)
+    world.script["message"] = iter([streamed(HELLO[:seen], *beats)])
     error = fail(world, chat_of(world).run())
     assert isinstance(error, TransportTimeoutError)
-    assert error.limit == "first_token"
-    assert world.elapsed == pytest.approx(3.0, abs=0.2)
-
-
-def test_keep_alives_do_not_reset_the_timeout() -> None:
-    beats: list[Part] = [part for _ in range(100) for part in (0.1, KEEP_ALIVE)]
-    world = TreeWorld(timeouts=Timeouts(first_token=60.0, idle=3.0), takes=1000.0)
-    world.script["message"] = iter([streamed(HELLO[:2], *beats)])
-    error = fail(world, chat_of(world).run())
-    assert isinstance(error, TransportTimeoutError)
-    assert (error.limit, error.partial) == ("idle", " Hel")
+    assert (error.limit, error.partial) == (limit, partial)
     assert world.elapsed == pytest.approx(3.0, abs=0.2)
 
 
@@ -483,7 +469,7 @@ def stopped_after(world: TreeWorld, op: MessageOperation, count: int = 1) -> Rep
 def test_stop_truncates_the_answer_to_the_returned_text() -> None:
     world = TreeWorld(answers=[said(" a👋", " b", " c")], takes=9.0)
     talk = talk_of(world)
-    reply = stopped_after(world, operation(world, talk, "Hi"))
+    reply = stopped_after(world, message_of(talk, "Hi"))
     assert (reply.text, reply.finish_reason) == (" a👋", "stopped")
     assert world.bodies("stop") == [
         {"generationId": world.sent[0]["generationId"], "seenContentLength": 4}
@@ -497,7 +483,7 @@ def test_stop_truncates_the_answer_to_the_returned_text() -> None:
 def test_late_stop_does_not_end_the_next_answer() -> None:
     world = TreeWorld(answers=[said(" a", " b")])  # the generation ends before the stop arrives
     talk = talk_of(world)
-    stopped_after(world, operation(world, talk, "Hi"))
+    stopped_after(world, message_of(talk, "Hi"))
     assert send(world, talk, "Next").text == " Hello"
     assert world.killed == 0
     assert sum(world.slept) == pytest.approx(5.5, abs=0.1)
@@ -507,10 +493,8 @@ def test_late_stop_does_not_end_the_next_answer() -> None:
 def test_stop_that_overtakes_its_message_does_not_end_the_next_answer() -> None:
     world = TreeWorld()
     talk = talk_of(world)
-    op = operation(world, talk, "Hi")
-    reading = Player(world).drive(op.run())
-    while next(reading) != "send message":
-        pass
+    op = message_of(talk, "Hi")
+    reading = Player(world).drive_to(op.run(), "send message")
     Player(world).play(op.stop())
     list(reading)
     assert world.killed == 1  # the message itself
@@ -522,11 +506,8 @@ def test_stop_that_overtakes_its_message_does_not_end_the_next_answer() -> None:
 def test_concurrent_stops_notify_the_server_once() -> None:
     world = TreeWorld(answers=[said(" a", " b")], takes=9.0)
     talk = talk_of(world)
-    op = operation(world, talk, "Hi")
-    player = Player(world)
-    reading = player.drive(op.run())
-    while not next(reading).startswith("emit"):
-        pass
+    op = message_of(talk, "Hi")
+    reading = Player(world).drive_to(op.run(), "emit")
     telling = Player(world).drive(op.stop())
     assert next(telling) == "fetch stop"
     words = [next(reading) for _ in range(3)]
@@ -550,11 +531,7 @@ def test_leaving_stops_the_answer_and_deletes_the_conversation() -> None:
     world = TreeWorld(takes=9.0)
     chat = chat_of(world)
     player = Player(world)
-    steps = player.drive(chat.run())
-    for word in steps:
-        if word.startswith("emit"):
-            break
-    steps.close()
+    player.drive_to(chat.run(), "emit").close()
     player.release()
     world.play(chat.abandon(world.exchange.cleanup()))
     assert world.operations == ["create", "message", "stop", "delete"]
@@ -564,7 +541,15 @@ def test_leaving_stops_the_answer_and_deletes_the_conversation() -> None:
 # One message at a time
 
 
-def test_next_message_waits_for_the_title() -> None:
+NEXT: dict[str, Callable[[ConversationCore], Flow[Any]]] = {
+    "message": lambda talk: message_of(talk, "Two").run(),
+    "rename": lambda talk: talk.rename("Mine"),
+}
+"""What may follow an answer, by the name of its request."""
+
+
+@pytest.mark.parametrize("following", NEXT)
+def test_message_and_rename_wait_until_the_last_answer_has_its_title(following: str) -> None:
     """The reply is returned while the response is still open."""
     world = TreeWorld(takes=6.0)
     talk = talk_of(world)
@@ -572,8 +557,10 @@ def test_next_message_waits_for_the_title() -> None:
     reply = send(world, talk, "One")
     assert (reply.text, reply.finish_reason) == (" Hello", None)
     assert world.elapsed < 2
-    send(world, talk, "Two")
+    world.play(NEXT[following](talk))
     assert world.elapsed >= 6
+    assert world.operations[-1] == following
+    assert (talk.title == "Mine") == (following == "rename")
     assert world.play(talk.refresh())[0].content == "One"
 
 
@@ -583,7 +570,7 @@ def test_message_is_not_sent_while_the_answer_above_is_generated() -> None:
     world.script["message"] = iter([streamed(HELLO[:2], cut())])
     world.script["reattach"] = itertools.repeat(lost())
     world.script["stop"] = itertools.repeat(lost())
-    op = operation(world, talk, "One")
+    op = message_of(talk, "One")
     assert isinstance(fail(world, op.run()), IncompleteStreamError)
     with pytest.raises(ConversationBusyError):
         send(world, talk, "Two")
@@ -600,7 +587,7 @@ def test_answer_marked_as_interrupted_does_not_block_the_conversation() -> None:
     talk = talk_of(world)
     world.script["message"] = iter([streamed(HELLO[:2], cut())])
     world.script["reattach"] = itertools.repeat(lost())
-    assert isinstance(fail(world, operation(world, talk, "One").run()), IncompleteStreamError)
+    assert isinstance(fail(world, message_of(talk, "One").run()), IncompleteStreamError)
     world.trees[talk.id or ""].messages[-1]["interrupted"] = True
     world.takes, now = 0.0, world.now
     assert send(world, talk, "Two").text == " Hello"
@@ -608,45 +595,49 @@ def test_answer_marked_as_interrupted_does_not_block_the_conversation() -> None:
     assert world.now == now
 
 
-def other_client(world: TreeWorld, talk: ConversationCore, takes: float) -> None:
-    """Let an unrelated client send a message whose answer takes this long."""
+def beside_another_client(takes: float, **options: Any) -> tuple[TreeWorld, ConversationCore]:
+    """Return a conversation in which an unrelated client's answer takes this long."""
+    world = TreeWorld(**options)
+    talk = talk_of(world, keep=True)
+    send(world, talk, "One")
     world.takes = takes
     other = ConversationCore(world.exchange, conversation=talk.id)
     other._turns = Turns()
     world.script["message"] = iter([streamed(HELLO[:2], cut())])
     world.script["stop"] = world.script["reattach"] = itertools.repeat(lost())
-    fail(world, operation(world, other, "Other", recover=False).run())
+    fail(world, message_of(other, "Other", recover=False).run())
     world.script.clear()
     world.takes = 0.0
+    return world, talk
 
 
-def test_message_waits_for_the_answer_of_another_client() -> None:
-    world = TreeWorld()
-    talk = talk_of(world, keep=True)
-    send(world, talk, "One")
-    other_client(world, talk, takes=30.0)
-    send(world, talk, "Two")
+@pytest.mark.parametrize(
+    ("following", "learned"),
+    [("message", ["Other", " Hello", "Two", " Hello"]), ("rename", [])],
+    ids=["message", "rename"],
+)
+def test_message_and_rename_wait_for_the_answer_of_another_client(
+    following: str, learned: list[str]
+) -> None:
+    world, talk = beside_another_client(takes=30.0)
+    world.play(NEXT[following](talk))
     assert world.elapsed >= 30
-    assert [message.content for message in talk.messages][2:] == [
-        "Other", " Hello", "Two", " Hello",
-    ]  # fmt: skip
+    assert world.operations[-1] == following
+    assert [message.content for message in talk.messages][2:] == learned
 
 
-def test_conversation_busy_with_another_client_is_an_error() -> None:
-    world = TreeWorld(timeouts=Timeouts(total=10.0))
-    talk = talk_of(world, keep=True)
-    send(world, talk, "One")
-    other_client(world, talk, takes=30.0)
+@pytest.mark.parametrize("following", NEXT)
+def test_message_and_rename_are_not_sent_while_another_client_is_answered(following: str) -> None:
+    world, talk = beside_another_client(takes=30.0, timeouts=Timeouts(total=10.0))
+    before = world.operations.count(following)
     with pytest.raises(ConversationBusyError, match="another client"):
-        send(world, talk, "Two")
-    assert [each["inputs"] for each in world.sent] == ["One", "Other"]
+        world.play(NEXT[following](talk))
+    assert world.operations.count(following) == before
+    assert talk.title != "Mine"
 
 
 def test_waiting_for_an_answer_of_a_dead_server_ends() -> None:
-    world = TreeWorld()
-    talk = talk_of(world, keep=True)
-    send(world, talk, "One")
-    other_client(world, talk, takes=10**6)
+    world, talk = beside_another_client(takes=10**6)
     send(world, talk, "Two")
     assert 100 <= world.elapsed < 110
     assert world.sent[-1]["id"] == "a4"  # below the answer that never ended
@@ -686,47 +677,11 @@ def test_failing_server_is_not_mistaken_for_2023() -> None:
     assert world.play(chat_of(world, files=files).run()).text == " Hello"
 
 
-def test_rename_waits_for_the_answer() -> None:
-    world = TreeWorld(takes=6.0)
-    talk = talk_of(world)
-    world.script["message"] = iter([streamed(HELLO[:-1], 6.0, line(FINISHED))])
-    send(world, talk, "One")
-    world.play(talk.rename("Mine"))
-    assert world.elapsed >= 6
-    assert talk.title == "Mine"
-
-
-def test_renaming_waits_until_another_clients_answer_has_ended() -> None:
-    world = TreeWorld()
-    talk = talk_of(world, keep=True)
-    send(world, talk, "One")
-    other_client(world, talk, takes=30.0)
-    world.play(talk.rename("Mine"))
-    assert world.elapsed >= 30
-    assert world.operations[-1] == "rename"
-
-
-def test_a_title_is_not_given_while_another_clients_answer_runs() -> None:
-    world = TreeWorld(timeouts=Timeouts(total=10.0))
-    talk = talk_of(world, keep=True)
-    send(world, talk, "One")
-    other_client(world, talk, takes=30.0)
-    with pytest.raises(ConversationBusyError, match="another client"):
-        world.play(talk.rename("Mine"))
-    assert "rename" not in world.operations
-    assert talk.title != "Mine"
-
-
 def test_another_clients_answer_is_stopped_before_its_conversation_is_deleted() -> None:
-    world = TreeWorld()
-    talk = talk_of(world, keep=True)
-    send(world, talk, "One")
-    other_client(world, talk, takes=30.0)
+    world, talk = beside_another_client(takes=30.0)
     run = world.trees[talk.id or ""].runs[-1]
-    before = len(world.requests)
     world.exchange.session.deleted(talk.id or "")  # as a second client, which did not run it
-    world.play(talk_of(world, id=talk.id).delete())
-    assert world.operations[before:] == ["stop", "delete"]
+    assert world.asked_by(talk_of(world, id=talk.id).delete()) == ["stop", "delete"]
     assert run.kept is not None
     assert world.trees == {}
 
@@ -743,9 +698,7 @@ def test_nothing_is_deleted_under_an_answer_of_the_client() -> None:
     world = TreeWorld({"delete_all": says({"json": 0})}, takes=9.0)
     chat = chat_of(world)
     player = Player(world)
-    steps = player.drive(chat.run())
-    while not next(steps).startswith("emit"):
-        pass
+    steps = player.drive_to(chat.run(), "emit")
     before = world.operations
     with pytest.raises(ConversationBusyError, match="stop"):
         world.play(delete_conversations(world.exchange))
@@ -761,7 +714,7 @@ def test_next_message_is_a_child_of_a_failed_answer() -> None:
     error = {"type": "status", "status": "error", "message": "x"}
     world = TreeWorld(answers=[[STARTED, {"type": "stream", "token": "half"}, error]])
     talk = talk_of(world)
-    failure = fail(world, operation(world, talk, "One").run())
+    failure = fail(world, message_of(talk, "One").run())
     assert isinstance(failure, GenerationError)
     assert failure.partial == "half"
     send(world, talk, "Two")
@@ -772,7 +725,7 @@ def test_failed_answer_can_be_retried() -> None:
     error = {"type": "status", "status": "error", "message": "x"}
     world = TreeWorld(answers=[[STARTED, error]])
     talk = talk_of(world)
-    fail(world, operation(world, talk, "One").run())
+    fail(world, message_of(talk, "One").run())
     assert send(world, talk, None).text == " Hello"
     assert (world.sent[1]["id"], world.sent[1]["is_retry"]) == ("a2", True)
 
@@ -781,7 +734,7 @@ def test_retry_of_a_rejected_message_sends_a_new_one() -> None:
     world = TreeWorld()
     talk = talk_of(world)
     world.script["message"] = iter([says({"message": "Message too long."}, 400)])
-    fail(world, operation(world, talk, "One").run())
+    fail(world, message_of(talk, "One").run())
     assert send(world, talk, None).text == " Hello"
     assert (world.sent[1]["id"], world.sent[1]["is_retry"]) == ("root-f1", False)
 
@@ -798,7 +751,7 @@ def test_a_retry_of_what_did_not_arrive_does_not_replace_the_same_words(
     talk = talk_of(world)
     send(world, talk, "Continue.")
     world.script["message"] = iter([lambda _: failure])
-    fail(world, operation(world, talk, "Continue.").run())
+    fail(world, message_of(talk, "Continue.").run())
     send(world, talk, None)
     assert (world.sent[2]["id"], world.sent[2]["is_retry"]) == ("a2", False)
     assert [message.content for message in talk.messages] == ["Continue.", " Hello"] * 2
@@ -811,7 +764,7 @@ def test_a_retry_of_a_rejected_branch_begins_it(main: bool) -> None:
     talk = talk_of(world)
     send(world, talk, "One")
     world.script["message"] = iter([BUSY])
-    fail(world, operation(world, talk, "One", parent="root-f1").run())
+    fail(world, message_of(talk, "One", parent="root-f1").run())
     send(world, talk, None)
     assert (world.sent[2]["id"], world.sent[2]["is_retry"]) == ("root-f1", False)
 
@@ -822,9 +775,9 @@ def test_a_retry_of_a_rejected_retry_is_a_sibling_too(main: bool) -> None:
     talk = talk_of(world)
     send(world, talk, "One")
     world.script["message"] = iter([BUSY])
-    fail(world, operation(world, talk, None).run())
+    fail(world, message_of(talk, None).run())
     world.script["data"] = iter([lost()] * 9)
-    fail(world, operation(world, talk, None).run())  # its place is not known
+    fail(world, message_of(talk, None).run())  # its place is not known
     world.script.clear()
     send(world, talk, None)
     assert [(each["id"], each["is_retry"]) for each in world.sent[1:]] == [("a2", True)] * 2
@@ -854,7 +807,7 @@ def test_a_retry_of_a_failed_answer_is_its_sibling_wherever_others_went_on() -> 
     error = {"type": "status", "status": "error", "message": "x"}
     world = TreeWorld(answers=[[STARTED, error]])
     talk = talk_of(world)
-    fail(world, operation(world, talk, "One").run())
+    fail(world, message_of(talk, "One").run())
     ask_elsewhere(world, talk, "Two")
     send(world, talk, None)
     assert (world.sent[2]["id"], world.sent[2]["is_retry"]) == ("a2", True)
@@ -871,7 +824,7 @@ def test_deleted_conversation_is_not_found() -> None:
     talk = talk_of(world)
     send(world, talk, "One")
     world.trees.clear()
-    assert isinstance(fail(world, operation(world, talk, "Two").run()), NotFoundError)
+    assert isinstance(fail(world, message_of(talk, "Two").run()), NotFoundError)
 
 
 def test_shared_conversation_has_a_url() -> None:

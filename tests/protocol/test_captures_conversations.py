@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from recorded import HELLO, Exchange, scenario
-from world import SESSION, Answer, Part, Reaction, World, cut, lost
+from world import SESSION, Answer, Part, Reaction, World, cut, lost, message_of, talk_of
 
 from h2o_client.errors import (
     ForbiddenError,
@@ -27,7 +27,7 @@ from h2o_client.errors import (
     TermsNotAcceptedError,
 )
 from h2o_client.protocol import conversations, queries
-from h2o_client.protocol.conversation import ConversationCore, new_conversation
+from h2o_client.protocol.conversation import ConversationCore
 from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import Flow, Request
 from h2o_client.protocol.exchange import Exchange as Client
@@ -206,7 +206,7 @@ class Replay:
         call = client.call()
 
         def talk(number: str) -> ConversationCore:
-            return new_conversation(client, model=None, keep=None, id=number, from_share=None)
+            return talk_of(self.world, id=number)
 
         flows: list[tuple[str, Callable[[dict[str, str]], Flow[Any]]]] = [
             ("POST /settings", lambda _: client.open_session(call)),
@@ -258,7 +258,7 @@ class Replay:
     def search(self, talk: ConversationCore) -> Flow[Any]:
         """Run only the search of a message."""
         query = dict(parse_qsl(urlsplit(self.exchange.path).query)).get("prompt", "x")
-        ask = new_ask(talk, query, web_search=True)
+        ask = message_of(talk, query, web_search=True)
         return search_only(self, ask, talk, query)
 
 
@@ -281,16 +281,6 @@ def open_life() -> Life:
     life = Life()
     life.move(State.OPEN)
     return life
-
-
-def new_ask(talk: ConversationCore, prompt: str | None, **options: Any) -> MessageOperation:
-    arguments: dict[str, Any] = {
-        "recover": None,
-        "retries": None,
-        "parameters": None,
-        "keywords": {},
-    }
-    return MessageOperation(talk._exchange, talk, prompt, **{**arguments, **options})
 
 
 def ours(exchange: Exchange) -> bool:
@@ -457,34 +447,27 @@ def test_arguments_rejected_by_the_server_are_rejected_locally(exchange: Exchang
 # Several exchanges together
 
 
-def talk_of(
-    name: str, answers: dict[str, Any], ids: list[str], **options: Any
+def resumed(
+    name: str, answers: dict[str, Any], *messages: Exchange
 ) -> tuple[World, ConversationCore]:
-    """Return a conversation resumed as recorded."""
-    world = World(answers, ids=ids, **options)
-    number = scenario(name)[1].body
-    conversation = json.loads(number)["conversationId"]
-    return world, new_conversation(
-        world.exchange, model=None, keep=None, id=conversation, from_share=None
-    )
-
-
-def ids_of(*exchanges: Exchange) -> list[str]:
-    options = [sent_json(exchange)["options"] for exchange in exchanges]
-    return [option[key] for option in options for key in ("id", "response_id")]
+    """Return a conversation resumed as recorded, before these messages."""
+    options = [sent_json(message)["options"] for message in messages]
+    world = World(answers, ids=[option[key] for option in options for key in ("id", "response_id")])
+    return world, talk_of(world, id=json.loads(scenario(name)[1].body)["conversationId"])
 
 
 def play(world: World, talk: ConversationCore, prompt: str | None, **options: Any) -> Reply:
-    return world.play(new_ask(talk, prompt, **options).run())
+    return world.play(message_of(talk, prompt, **options).run())
 
 
 @pytest.mark.parametrize("name", ["07_two_turns_and_retry", "07b_no_pause_between_turns"])
 def test_two_turns_match_the_stored_history(name: str) -> None:
     _, _, first, second, stored, *_ = scenario(name)
-    world, talk = talk_of(
+    world, talk = resumed(
         name,
         {"message": [outcome(first), outcome(second)], "data": outcome(stored)},
-        ids_of(first, second),
+        first,
+        second,
     )
     for exchange in (first, second):
         assert play(world, talk, sent_json(exchange)["inputs"]).text == HELLO
@@ -498,16 +481,17 @@ def test_two_turns_match_the_stored_history(name: str) -> None:
 def test_next_message_waits_for_a_stopped_answer_to_be_stored() -> None:
     _, _, stop, slow, stored, *_ = scenario("11_stop_generating")
     following = scenario("11_stop_generating")[9]
-    world, talk = talk_of(
+    world, talk = resumed(
         "11_stop_generating",
         {
             "message": [outcome(slow), outcome(following)],
             "stop": outcome(stop),
             "data": outcome(stored),
         },
-        ids_of(slow, following),
+        slow,
+        following,
     )
-    ask = new_ask(talk, sent_json(slow)["inputs"])
+    ask = message_of(talk, sent_json(slow)["inputs"])
     world.on_emit = lambda: world.play(ask.stop()) if world.text.endswith(" slow14") else None
     reply = world.play(ask.run())
     world.on_emit = lambda: None
@@ -520,12 +504,12 @@ def test_next_message_waits_for_a_stopped_answer_to_be_stored() -> None:
 
 def test_stop_before_the_first_token_ends_without_a_response() -> None:
     _, _, stop, silent, stored, *_ = scenario("28_stop_variants")
-    world, talk = talk_of(
+    world, talk = resumed(
         "28_stop_variants",
         {"message": lambda _: stopped(), "stop": outcome(stop), "data": outcome(stored)},
-        ids_of(silent),
+        silent,
     )
-    ask = new_ask(talk, sent_json(silent)["inputs"])
+    ask = message_of(talk, sent_json(silent)["inputs"])
 
     def stopped() -> Answer:
         world.play(ask.stop())
@@ -541,10 +525,10 @@ def test_stop_before_the_first_token_ends_without_a_response() -> None:
 
 def test_answer_after_a_disconnect_is_recovered() -> None:
     _, _, slow, early, late, *_ = scenario("17_disconnect")
-    world, talk = talk_of(
+    world, talk = resumed(
         "17_disconnect",
         {"message": outcome(slow), "data": [outcome(early)] * 3 + [outcome(late)]},
-        ids_of(slow),
+        slow,
     )
     reply = play(world, talk, sent_json(slow)["inputs"])
     assert reply.text == "".join(f" slow{n}" for n in range(60)) == world.text
@@ -555,10 +539,10 @@ def test_answer_after_a_disconnect_is_recovered() -> None:
 def test_web_search_precedes_its_message() -> None:
     _, _, search, *_ = scenario("16_web_search")
     message, stored = scenario("16_web_search")[7:9]
-    world, talk = talk_of(
+    world, talk = resumed(
         "16_web_search",
         {"search": outcome(search), "message": outcome(message), "data": outcome(stored)},
-        ids_of(message),
+        message,
     )
     reply = play(world, talk, "Who won the cup?", web_search=True)
     assert reply.text == HELLO
@@ -572,7 +556,7 @@ def test_copy_of_a_shared_conversation_keeps_its_model() -> None:
     share, copied, copy = exchanges[3], exchanges[12], exchanges[13]
     url = json.loads(share.body)["url"]
     world = World({"create": outcome(copied), "data": outcome(copy)})
-    talk = new_conversation(world.exchange, model=None, keep=None, id=None, from_share=url)
+    talk = talk_of(world, from_share=url)
     history = world.play(talk.refresh())
     assert world.bodies("create")[0]["fromShare"] == sent_json(copied)["fromShare"]
     assert [message.content for message in history] == ["Share this 👋", HELLO]

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
-from world import CONVERSATION, MODAL, Answer, Player, World, lost, says
+from world import CONVERSATION, MODAL, Answer, Player, World, lost, message_of, says, talk_of
 
 from h2o_client.errors import (
     ConversationBusyError,
@@ -17,9 +17,7 @@ from h2o_client.errors import (
 )
 from h2o_client.protocol import conversations
 from h2o_client.protocol.chat import ChatOperation
-from h2o_client.protocol.conversation import ConversationCore, new_conversation
 from h2o_client.protocol.effects import Exclusive, Finish, Flow, Request
-from h2o_client.protocol.message import MessageOperation
 from h2o_client.protocol.retries import Patience, Retries, Retry
 from h2o_client.protocol.session import Failure
 from h2o_client.types import DEFAULT_MODEL, Reply, Timeouts
@@ -120,15 +118,9 @@ def test_error_raised_by_on_retry_is_not_shared() -> None:
 def test_wait_before_a_creation_retry_can_be_interrupted() -> None:
     """A request in progress is completed; a pending attempt is not awaited."""
     world = World({"create": [BUSY]})
-    steps = Player(world).drive(chat(world, retries=Retries(base=9.0)))
-    for word in steps:
-        if word.startswith("sleep"):
-            break
-    steps.close()
+    Player(world).drive_to(chat(world, retries=Retries(base=9.0)), "sleep").close()
     assert world.slept == []
-    before = len(world.requests)
-    world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
-    assert len(world.requests) == before
+    assert world.sweep() == []
 
 
 def test_waiting_for_the_session_counts_towards_the_total() -> None:
@@ -174,11 +166,8 @@ def test_unknown_model_of_one_call_does_not_fail_another() -> None:
 
 def test_resumed_objects_of_a_conversation_take_turns() -> None:
     world = World()
-    one, other = resumed(world), resumed(world)
-    ask = MessageOperation(
-        world.exchange, one, "Hi", recover=None, retries=None, parameters=None, keywords={}
-    )
-    steps = Player(world).drive(ask.run())
+    one, other = talk_of(world, id=CONVERSATION), talk_of(world, id=CONVERSATION)
+    steps = Player(world).drive(message_of(one).run())
     next(steps)
     with pytest.raises(ConversationBusyError):
         other.begin()
@@ -189,15 +178,11 @@ def test_resumed_objects_of_a_conversation_take_turns() -> None:
 
 def test_created_and_resumed_objects_take_turns() -> None:
     world = World()
-    made = new_conversation(world.exchange, model=None, keep=True, id=None, from_share=None)
+    made = talk_of(world, keep=True)
     world.play(made.open(world.exchange.call()))
     made.begin()
     with pytest.raises(ConversationBusyError):
-        resumed(world).begin()
-
-
-def resumed(world: World) -> ConversationCore:
-    return new_conversation(world.exchange, model=None, keep=None, id=CONVERSATION, from_share=None)
+        talk_of(world, id=CONVERSATION).begin()
 
 
 # Conversations with lost ids
@@ -221,27 +206,25 @@ def listing(*numbers: str) -> Answer:
 )
 def test_conversation_with_a_lost_id_is_deleted_at_the_end(failure: Answer) -> None:
     world = World({"create": [failure], "root": listing(MADE, CONVERSATION, OTHER)}, session=None)
-    talk = new_conversation(world.exchange, model=None, keep=True, id=None, from_share=None)
+    talk = talk_of(world, keep=True)
     for _ in range(2):
         try:
             world.play(talk.open(world.exchange.call()))
         except H2oError:
             continue
     before = len(world.requests)
-    world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
+    world.sweep()
     told = [(r.operation, world.conversation_of(r)) for r in world.requests[before:]]
     assert told == [("root", ""), ("delete", MADE), ("delete", OTHER)]
-    world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
-    assert len(world.requests) == before + 3
+    assert world.sweep() == []
 
 
 def test_known_conversation_is_not_deleted_as_an_orphan() -> None:
     world = World({"create": [lost()], "root": listing(CONVERSATION)}, session=None)
-    talk = new_conversation(world.exchange, model=None, keep=True, id=None, from_share=None)
+    talk = talk_of(world, keep=True)
     world.play(talk.open(world.exchange.call()))
     assert talk.id == CONVERSATION
-    world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
-    assert world.operations[-1] == "root"
+    assert world.sweep() == ["root"]
 
 
 @pytest.mark.parametrize("how", ["resumed", "exported", "forked"])
@@ -252,9 +235,7 @@ def test_orphans_of_a_shared_session_are_not_searched_for(how: str) -> None:
         world.exchange.session.export()
     if how == "forked":
         world.exchange.session.leave_to_parent()
-    before = len(world.requests)
-    world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
-    assert len(world.requests) == before
+    assert world.sweep() == []
 
 
 @pytest.mark.parametrize(
@@ -263,9 +244,7 @@ def test_orphans_of_a_shared_session_are_not_searched_for(how: str) -> None:
 def test_orphans_are_not_searched_for_after_a_rejected_creation(answer: Answer) -> None:
     world = World({"create": [answer]}, session=None)
     world.play(chat(world, retries=Retries(base=0.0)))
-    before = len(world.requests)
-    world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
-    assert len(world.requests) == before
+    assert world.sweep() == []
 
 
 def test_orphan_of_an_interrupted_creation_is_searched_for() -> None:
@@ -274,8 +253,7 @@ def test_orphan_of_an_interrupted_creation_is_searched_for() -> None:
     flow = conversations.create(world.exchange, "m", world.exchange.call(), lambda _: None)
     assert isinstance(next(flow), Finish)
     flow.close()
-    world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
-    assert world.operations == ["root"]
+    assert world.sweep() == ["root"]
 
 
 def test_orphan_search_waits_for_other_creations() -> None:
@@ -286,11 +264,9 @@ def test_orphan_search_waits_for_other_creations() -> None:
     broken_off.close()
     made: list[str] = []
     creation = conversations.create(world.exchange, "m", world.exchange.call(), made.append)
-    steps = Player(world).drive(creation)
-    while next(steps) != "fetch create":  # its id is not known yet
-        pass
+    steps = Player(world).drive_to(creation, "fetch create")  # its id is not known yet
     world.on_sleep = lambda: None if made else deque(steps, maxlen=0).clear()
-    world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
+    world.sweep()
     assert made
     assert world.operations == ["root", "create", "root"]
     assert not world.exchange.session.has_orphans
@@ -298,28 +274,18 @@ def test_orphan_search_waits_for_other_creations() -> None:
 
 def test_sweep_stops_an_answer_before_deleting_it() -> None:
     world = World(session=None)
-    talk = new_conversation(world.exchange, model=None, keep=None, id=None, from_share=None)
-
-    def ask() -> MessageOperation:
-        return MessageOperation(
-            world.exchange, talk, "Hi", recover=None, retries=None, parameters=None, keywords={}
-        )
-
-    world.play(ask().run())
-    steps = Player(world).drive(ask().run())  # the second turn: the conversation is known
-    while not next(steps).startswith("emit"):
-        pass
-    steps.close()
+    talk = talk_of(world)
+    world.play(message_of(talk).run())
+    # The second turn: the conversation is known.
+    Player(world).drive_to(message_of(talk).run(), "emit").close()
     world.exchange.session.drop_all()
-    before = len(world.requests)
-    world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
-    assert world.operations[before:] == ["stop", "delete"]
+    assert world.sweep() == ["stop", "delete"]
 
 
 def test_failed_orphan_search_is_a_warning() -> None:
     world = World({"create": [lost()], "root": BUSY}, session=None)
     world.play(chat(world))
-    world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
+    world.sweep()
     assert "may be left on the server" in world.warnings[-1]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from recorded import named, scenario
 from tree import TreeWorld
-from world import Answer, Player, World, chat_of, lost, says
+from world import Answer, Player, World, chat_of, lost, message_of, says, talk_of
 
 from h2o_client.errors import (
     H2oError,
@@ -19,9 +19,7 @@ from h2o_client.errors import (
     UnsupportedServerError,
 )
 from h2o_client.protocol import queries
-from h2o_client.protocol.conversation import new_conversation
 from h2o_client.protocol.effects import CallerStoppedError
-from h2o_client.protocol.message import MessageOperation
 from h2o_client.types import DEFAULT_MODEL
 
 MAIN = "chat-ui-main-2026-08"
@@ -34,9 +32,7 @@ def unknown(**options: Any) -> TreeWorld:
 
 def ask(world: World, prompt: str = "Hi") -> list[str]:
     """Play a chat; return the operations."""
-    before = len(world.requests)
-    world.play(chat_of(world, prompt).run())
-    return world.operations[before:]
+    return world.asked_by(chat_of(world, prompt).run())
 
 
 def test_detecting_2023_needs_no_extra_request() -> None:
@@ -137,31 +133,20 @@ def test_parameters_are_rejected_once_2025_is_detected() -> None:
     assert world.operations == ["settings", "models"]
 
 
-def conversation(world: World, **options: Any) -> MessageOperation:
-    core = new_conversation(world.exchange, model=None, keep=None, id=None, from_share=None)
-    arguments: dict[str, Any] = {
-        "recover": None,
-        "retries": None,
-        "parameters": None,
-        "keywords": {},
-    }
-    return MessageOperation(world.exchange, core, "Hi", **{**arguments, **options})
-
-
 @pytest.mark.parametrize(
     "options", [{"web_search": True}, {"keywords": {"seed": 1}}, {"parameters": {"x": 1}}]
 )
 def test_options_unsupported_by_2025_are_not_sent(options: dict[str, Any]) -> None:
     world = TreeWorld(session=None)
     with pytest.raises(UnsupportedError, match="this kind of server cannot"):
-        world.play(conversation(world, **options).run())
+        world.play(message_of(talk_of(world), **options).run())
     assert world.operations == []
 
 
 @pytest.mark.parametrize("name", ["vote", "summarize"])
 def test_operations_unsupported_by_2025_are_not_sent(name: str) -> None:
     world = TreeWorld(session=None)
-    core = new_conversation(world.exchange, model=None, keep=None, id=None, from_share=None)
+    core = talk_of(world)
     flow = core.summarize() if name == "summarize" else core.vote("x", 1)
     with pytest.raises(UnsupportedError):
         world.play(flow)
@@ -172,7 +157,7 @@ def test_operations_unsupported_by_2025_are_not_sent(name: str) -> None:
 def test_options_unsupported_by_2023_are_not_sent(options: dict[str, Any]) -> None:
     world = World()
     with pytest.raises(UnsupportedError, match="follow any message but the last"):
-        world.play(conversation(world, **options).run())
+        world.play(message_of(talk_of(world), **options).run())
     assert world.operations == ["models"]  # requested, as the answer depends on the kind of server
 
 
@@ -240,7 +225,7 @@ def test_rejected_action_is_a_login_error(dialect: str | None) -> None:
     world = TreeWorld(
         {"share": Answer(401, (rejected.body,), rejected.headers)}, dialect=dialect, session="old"
     )
-    core = new_conversation(world.exchange, model=None, keep=None, id="a" * 24, from_share=None)
+    core = talk_of(world, id="a" * 24)
     with pytest.raises(LoginRequiredError, match="as `session`") as caught:
         world.play(core.share())
     assert "H2O_CHAT_TOKEN" not in str(caught.value)

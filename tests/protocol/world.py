@@ -29,6 +29,8 @@ from h2o_client.errors import H2oError, TransportError
 from h2o_client.protocol.ambient import Ambient
 from h2o_client.protocol.chat import ChatOperation
 from h2o_client.protocol.configuration import configure
+from h2o_client.protocol.conversation import ConversationCore, new_conversation
+from h2o_client.protocol.conversations import sweep
 from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import (
     CallerStoppedError,
@@ -48,6 +50,7 @@ from h2o_client.protocol.effects import (
     Stepper,
 )
 from h2o_client.protocol.exchange import new_exchange
+from h2o_client.protocol.message import MessageOperation
 from h2o_client.types import File, Messages, Reply, Token
 
 T = TypeVar("T")
@@ -276,6 +279,16 @@ class World:
         """Play a flow to its end."""
         return Player(self).play(flow)
 
+    def asked_by(self, flow: Flow[object]) -> list[str]:
+        """Play a flow; return the operations of its requests."""
+        before = len(self.requests)
+        self.play(flow)
+        return self.operations[before:]
+
+    def sweep(self) -> list[str]:
+        """Play the clean-up of a closing client; return the operations of its requests."""
+        return self.asked_by(sweep(self.exchange, self.exchange.cleanup()))
+
     def pass_time(self, seconds: float) -> None:
         """Let time pass."""
         self.now += seconds
@@ -398,6 +411,13 @@ class Player:
             return steps.result
         finally:
             steps.close()
+
+    def drive_to(self, flow: Flow[T], word: str) -> Generator[str, None, T]:
+        """Play a flow until the word of an effect begins so; return its rest, to drive on."""
+        steps = self.drive(flow)
+        while not next(steps).startswith(word):
+            pass
+        return steps
 
     def _inner(self, effect: Exclusive | Finish) -> Generator[str, None, object]:
         exclusive = isinstance(effect, Exclusive)
@@ -560,6 +580,21 @@ def chat_of(
     )
 
 
+def talk_of(world: World, **options: Any) -> ConversationCore:
+    """Return a conversation in a world."""
+    arguments: dict[str, Any] = dict.fromkeys(("model", "keep", "id", "from_share"))
+    return new_conversation(world.exchange, **{**arguments, **options})
+
+
+def message_of(
+    talk: ConversationCore, prompt: str | None = "Hi", **options: Any
+) -> MessageOperation:
+    """Return a message of a conversation; None repeats the last one."""
+    arguments: dict[str, Any] = dict.fromkeys(("recover", "retries", "parameters"))
+    arguments = {**arguments, "keywords": {}, **options}
+    return MessageOperation(talk._exchange, talk, prompt, **arguments)
+
+
 class Scene(World):
     """A world with one chat of a new session, without recovery by default.
 
@@ -599,13 +634,8 @@ class Scene(World):
 
     def abandon(self) -> list[str]:
         """Play the clean-up; return the operations of its requests."""
-        return self._asked_for(self.chat.abandon(self.exchange.cleanup()))
+        return self.asked_by(self.chat.abandon(self.exchange.cleanup()))
 
     def stop(self) -> list[str]:
         """Play a caller's stop; return the operations of its requests."""
-        return self._asked_for(self.chat.stop())
-
-    def _asked_for(self, flow: Flow[None]) -> list[str]:
-        before = len(self.requests)
-        self.play(flow)
-        return self.operations[before:]
+        return self.asked_by(self.chat.stop())
