@@ -17,9 +17,11 @@ from world import (
     cut,
     data,
     lost,
+    message_of,
     refused,
     says,
     streams,
+    talk_of,
     token,
     whole,
 )
@@ -39,8 +41,7 @@ from h2o_client.errors import (
     TransportTimeoutError,
 )
 from h2o_client.protocol import queries
-from h2o_client.protocol.conversation import ConversationCore, new_conversation
-from h2o_client.protocol.message import MessageOperation
+from h2o_client.protocol.conversation import ConversationCore
 from h2o_client.protocol.prompt import build_prompt
 from h2o_client.protocol.saved import resume, save
 from h2o_client.types import DEFAULT_MODEL, Message, Reply, Timeouts, WebSearchEntry
@@ -59,23 +60,17 @@ def new_world(answers: dict[str, Any] | None = None, **options: Any) -> World:
     return World({"message": ANSWER, **(answers or {})}, **options)
 
 
-def open_talk(world: World, **options: Any) -> ConversationCore:
-    arguments: dict[str, Any] = {"model": None, "keep": None, "id": None, "from_share": None}
-    return new_conversation(world.exchange, **{**arguments, **options})
-
-
-def ask(talk: ConversationCore, prompt: str | None = "Hi", **options: Any) -> MessageOperation:
-    arguments: dict[str, Any] = {
-        "recover": None,
-        "retries": None,
-        "parameters": None,
-        "keywords": {},
-    }
-    return MessageOperation(talk._exchange, talk, prompt, **{**arguments, **options})
-
-
 def send(world: World, talk: ConversationCore, prompt: str | None = "Hi", **options: Any) -> Reply:
-    return world.play(ask(talk, prompt, **options).run())
+    return world.play(message_of(talk, prompt, **options).run())
+
+
+def fail(world: World, talk: ConversationCore, error: type[H2oError], **options: Any) -> H2oError:
+    """Play a message that ends with an error, and its clean-up; return the error."""
+    message = message_of(talk, **options)
+    with pytest.raises(error) as caught:
+        world.play(message.run())
+    world.play(message.abandon(world.exchange.cleanup()))
+    return caught.value
 
 
 def said(talk: ConversationCore) -> list[tuple[str, str, bool]]:
@@ -87,7 +82,7 @@ def said(talk: ConversationCore) -> list[tuple[str, str, bool]]:
 
 def test_only_the_new_message_is_sent() -> None:
     world = new_world({"message": [ANSWER, streams(whole(" Ann."))]})
-    talk = open_talk(world)
+    talk = talk_of(world)
     assert (talk.id, talk.title, talk.model, talk.messages) == (None, None, DEFAULT_MODEL, [])
     first = send(world, talk, "My name is Ann.")
     world.pass_time(5.0)
@@ -110,7 +105,7 @@ def test_only_the_new_message_is_sent() -> None:
 
 def test_messages_can_be_passed_to_chat() -> None:
     world = new_world()
-    talk = open_talk(world)
+    talk = talk_of(world)
     send(world, talk)
     prompt = "User: Hi\nAssistant:  Hello\nAssistant:"
     assert build_prompt(talk.messages) == prompt
@@ -119,7 +114,7 @@ def test_messages_can_be_passed_to_chat() -> None:
 
 def test_concurrent_message_is_rejected_before_sending() -> None:
     world = new_world()
-    talk = open_talk(world)
+    talk = talk_of(world)
 
     def second() -> None:
         before = len(world.requests)
@@ -151,7 +146,7 @@ def test_conversation_is_busy_from_the_first_request(operation: str) -> None:
         return right
 
     world = new_world({**answers, operation: answer})
-    talk = open_talk(world)
+    talk = talk_of(world)
     assert send(world, talk).text == " Hello"
     assert len(refusals) == 1
     assert world.operations == ["create", "message", "data"]
@@ -171,12 +166,8 @@ def test_answer_interrupted_by_an_error_is_marked_partial(
     # The stored state of a turn that may be running is polled before the next message.
     stored = says(data(("assistant", " One two", RESPONSE)))
     world = new_world({"message": [answer, ANSWER], "data": stored})
-    talk = open_talk(world)
-    question = ask(talk, recover=False)
-    with pytest.raises(error) as caught:
-        world.play(question.run())
-    world.play(question.abandon(world.exchange.cleanup()))
-    assert caught.value.partial == partial
+    talk = talk_of(world)
+    assert fail(world, talk, error, recover=False).partial == partial
     assert said(talk) == [("user", "Hi", False), ("assistant", partial, True)]
     assert send(world, talk, "Next").text == " Hello"
     assert said(talk)[2:] == [("user", "Next", False), ("assistant", " Hello", False)]
@@ -185,12 +176,12 @@ def test_answer_interrupted_by_an_error_is_marked_partial(
 @pytest.mark.parametrize("answer", [INTERNAL, lost(sent=False), says({"error": "x"}, 422)])
 def test_rejected_message_is_not_remembered(answer: Answer) -> None:
     world = new_world({"message": answer}, retries=0)
-    talk = open_talk(world)
+    talk = talk_of(world)
     with pytest.raises(H2oError):
         send(world, talk)
     assert talk.messages == []
     world = new_world({"message": [answer, ANSWER]}, retries=0)
-    talk = open_talk(world, id=CONVERSATION)
+    talk = talk_of(world, id=CONVERSATION)
     with pytest.raises(H2oError):
         send(world, talk)
     assert send(world, talk).text == " Hello"
@@ -200,7 +191,7 @@ def test_rejected_message_is_not_remembered(answer: Answer) -> None:
 def test_retry_repeats_a_rejected_message() -> None:
     # `retry()` repeats the last message that the caller sent.
     world = new_world({"message": [ANSWER, INTERNAL, streams(whole(" Second"))]}, retries=0)
-    talk = open_talk(world)
+    talk = talk_of(world)
     send(world, talk, "First")
     with pytest.raises(ServerError):
         send(world, talk, "Second")
@@ -213,7 +204,7 @@ def test_retry_repeats_a_rejected_message() -> None:
 def test_failed_creation_can_be_tried_again(answer: Answer) -> None:
     world = new_world({"create": [answer, says({"conversationId": OTHER})]}, retries=0)
     world.exchange.session.accepted = True
-    talk = open_talk(world)
+    talk = talk_of(world)
     if answer is INTERNAL:  # the client checks whether the model is the cause
         world.script["root"] = iter([lost()])
     with pytest.raises(H2oError):
@@ -227,7 +218,7 @@ def test_failed_creation_can_be_tried_again(answer: Answer) -> None:
 
 def test_retry_replaces_the_answer() -> None:
     world = new_world({"message": [ANSWER, ANSWER, streams(whole(" Better"))]})
-    talk = open_talk(world)
+    talk = talk_of(world)
     send(world, talk, "First")
     send(world, talk, "Second")
     reply = send(world, talk, None)
@@ -244,7 +235,7 @@ def test_retry_replaces_the_answer() -> None:
 
 def test_retry_replaces_a_partial_answer() -> None:
     world = new_world({"message": [streams(token(" One"), ERROR_EVENT), ANSWER]})
-    talk = open_talk(world)
+    talk = talk_of(world)
     with pytest.raises(GenerationError):
         send(world, talk)
     send(world, talk, None)
@@ -259,7 +250,7 @@ def test_retry_in_a_resumed_conversation_fetches_the_last_message() -> None:
         ("assistant", " Two", "d"),
     )
     world = new_world({"data": says(stored)})
-    talk = open_talk(world, id=CONVERSATION)
+    talk = talk_of(world, id=CONVERSATION)
     reply = send(world, talk, None)
     assert world.operations == ["data", "message"]
     (again,) = world.bodies("message")
@@ -271,14 +262,14 @@ def test_retry_in_a_resumed_conversation_fetches_the_last_message() -> None:
 
 def test_retry_of_a_shared_conversation_copies_it_first() -> None:
     world = new_world({"data": says(data(("user", "First", "a"), ("assistant", " One", "b")))})
-    send(world, open_talk(world, from_share="PMvsTaJ"), None)
+    send(world, talk_of(world, from_share="PMvsTaJ"), None)
     assert world.operations == ["create", "data", "message"]
 
 
 @pytest.mark.parametrize("taken_up", [True, False])
 def test_retry_without_a_message_is_an_error(taken_up: bool) -> None:
     world = new_world({"data": says(data())})
-    talk = open_talk(world, id=CONVERSATION if taken_up else None)
+    talk = talk_of(world, id=CONVERSATION if taken_up else None)
     with pytest.raises(ValueError, match="does not have a message to retry"):
         send(world, talk, None)
     assert "message" not in world.operations
@@ -288,7 +279,7 @@ def test_retry_without_a_message_is_an_error(taken_up: bool) -> None:
 def test_retry_in_a_deleted_conversation_is_an_error() -> None:
     world = new_world({"data": says(GONE)})
     with pytest.raises(NotFoundError, match="no longer has this conversation"):
-        send(world, open_talk(world, id=CONVERSATION), None)
+        send(world, talk_of(world, id=CONVERSATION), None)
 
 
 # Stopped and abandoned turns
@@ -296,7 +287,7 @@ def test_retry_in_a_deleted_conversation_is_an_error() -> None:
 
 def stopped(world: World, talk: ConversationCore) -> Reply:
     """Stop an answer after its first token; the server closes without a final event."""
-    question = ask(talk)
+    question = message_of(talk)
     world.on_emit = lambda: world.play(question.stop())
     try:
         return world.play(question.run())
@@ -309,7 +300,7 @@ STOPPED = [streams(token(" One"), cut()), ANSWER]
 
 def test_stop_keeps_the_partial_answer() -> None:
     world = new_world({"message": STOPPED})
-    talk = open_talk(world)
+    talk = talk_of(world)
     reply = stopped(world, talk)
     assert (reply.text, reply.finish_reason) == (" One", "stopped")
     assert said(talk) == [("user", "Hi", False), ("assistant", " One", True)]
@@ -320,7 +311,7 @@ def test_next_message_waits_until_the_stopped_turn_is_stored() -> None:
     nothing, there = says(data()), says(data(("assistant", " One two", RESPONSE)))
     looks = [nothing, lost(), says(b"<html>"), nothing, there]
     world = new_world({"message": STOPPED, "data": looks})
-    talk = open_talk(world)
+    talk = talk_of(world)
     stopped(world, talk)
     send(world, talk, "Next")
     assert world.operations == ["create", "message", "stop", *["data"] * 5, "message"]
@@ -344,7 +335,7 @@ def test_message_is_not_sent_while_the_last_turn_may_be_running(
     timeouts: Timeouts, seconds: float, answer: Answer
 ) -> None:
     world = new_world({"message": STOPPED, "data": answer}, timeouts=timeouts)
-    talk = open_talk(world)
+    talk = talk_of(world)
     stopped(world, talk)
     begun = world.now
     with pytest.raises(ConversationBusyError, match=r"nothing was sent.*wait and call again"):
@@ -372,7 +363,7 @@ def test_message_is_not_sent_while_the_last_turn_may_be_running(
 def test_other_operations_wait_for_the_stopped_turn(play: Play) -> None:
     # 60 s, `Timeouts.idle`: the limit of a small operation.
     world = new_world({"message": STOPPED, "data": says(data())})
-    talk = open_talk(world)
+    talk = talk_of(world)
     stopped(world, talk)
     begun = world.now
     with pytest.raises(ConversationBusyError):
@@ -384,7 +375,7 @@ def test_other_operations_wait_for_the_stopped_turn(play: Play) -> None:
 def test_vote_waits_for_the_stopped_answer() -> None:
     there = says(data(("assistant", " One two", RESPONSE)))
     world = new_world({"message": STOPPED, "data": [says(data()), there], "vote": says(b"")})
-    talk = open_talk(world)
+    talk = talk_of(world)
     stopped(world, talk)
     world.play(talk.vote(RESPONSE, 1))
     assert world.operations == ["create", "message", "stop", "data", "data", "vote"]
@@ -392,10 +383,9 @@ def test_vote_waits_for_the_stopped_answer() -> None:
 
 def left_before_the_first_token(world: World, talk: ConversationCore) -> None:
     """Cancel a call before its answer starts; the server is told to stop."""
-    question = ask(talk)
-    steps = Player(world).drive(question.run())
-    while next(steps) != "read" or "message" not in world.operations:
-        pass
+    question = message_of(talk)
+    steps = Player(world).drive_to(question.run(), "send message")
+    next(steps)
     steps.close()
     world.play(question.abandon(world.exchange.cleanup()))
 
@@ -411,26 +401,20 @@ def stopped_in_vain(world: World, talk: ConversationCore) -> None:
 def timed_out(world: World, talk: ConversationCore) -> None:
     """Hit a time limit while the model is silent."""
     world.script["message"] = iter([Answer(delay=45.0)])
-    question = ask(talk)
-    with pytest.raises(TransportTimeoutError):
-        world.play(question.run())
-    world.play(question.abandon(world.exchange.cleanup()))
+    fail(world, talk, TransportTimeoutError)
 
 
 def lost_unrecovered(world: World, talk: ConversationCore) -> None:
     """Lose the connection, without recovery."""
     world.script["message"] = iter([streams(token(" One"), cut())])
-    question = ask(talk, recover=False)
-    with pytest.raises(IncompleteStreamError):
-        world.play(question.run())
-    world.play(question.abandon(world.exchange.cleanup()))
+    fail(world, talk, IncompleteStreamError, recover=False)
 
 
 def lost_with_a_server_that_cannot_be_told(world: World, talk: ConversationCore) -> None:
     """Lose the connection, fail to recover, and fail to tell the server to stop."""
     world.script["message"] = iter([streams(token(" One"), cut())])
     world.script["stop"] = iter([INTERNAL])
-    question = ask(talk)
+    question = message_of(talk)
     with pytest.raises(IncompleteStreamError):
         world.play(question.run())
     with pytest.raises(ServerError):
@@ -451,7 +435,7 @@ LEAVE: list[Leave] = [
 @pytest.mark.parametrize("prompt", ["Next", None])
 def test_abandoned_generation_overwrites_nothing(leave: Leave, prompt: str | None) -> None:
     world = World(timeouts=Timeouts(first_token=3.0))
-    talk = open_talk(world)
+    talk = talk_of(world)
     leave(world, talk)
     asked = world.operations.count("message")
     with pytest.raises(ConversationBusyError):
@@ -465,7 +449,7 @@ def test_abandoned_generation_overwrites_nothing(leave: Leave, prompt: str | Non
 @pytest.mark.parametrize("leave", LEAVE)
 def test_generation_that_is_never_stored_does_not_block_forever(leave: Leave) -> None:
     world = World(timeouts=Timeouts(first_token=3.0))
-    talk = open_talk(world)
+    talk = talk_of(world)
     leave(world, talk)
     world.pass_time(300.0)
     assert send(world, talk, "Next").text == " Hello"
@@ -477,7 +461,7 @@ def test_generation_that_is_never_stored_does_not_block_forever(leave: Leave) ->
 )
 def test_failed_turn_is_not_waited_for(answer: Answer) -> None:
     world = new_world({"message": [answer, ANSWER]}, retries=0)
-    talk = open_talk(world)
+    talk = talk_of(world)
     with pytest.raises(H2oError):
         send(world, talk)
     send(world, talk, "Next")
@@ -487,12 +471,9 @@ def test_failed_turn_is_not_waited_for(answer: Answer) -> None:
 def test_unrecovered_answer_is_not_waited_for_again() -> None:
     # The model server has died. A late stop costs its second, and no more.
     world = World({"message": [streams(token(" One"), cut()), ANSWER]}, retries=0)
-    talk = open_talk(world)
-    question = ask(talk)
-    with pytest.raises(IncompleteStreamError):
-        world.play(question.run())
+    talk = talk_of(world)
+    fail(world, talk, IncompleteStreamError)
     assert world.elapsed == pytest.approx(30.0)
-    world.play(question.abandon(world.exchange.cleanup()))
     send(world, talk, "Next")
     assert world.elapsed <= 35.1
     assert world.notes == [
@@ -503,10 +484,10 @@ def test_unrecovered_answer_is_not_waited_for_again() -> None:
 
 def test_another_object_of_the_conversation_waits_too() -> None:
     world = new_world({"message": STOPPED, "data": says(data())}, timeouts=Timeouts(total=10.0))
-    talk = open_talk(world)
+    talk = talk_of(world)
     stopped(world, talk)
     with pytest.raises(ConversationBusyError):
-        send(world, open_talk(world, id=CONVERSATION), "Next")
+        send(world, talk_of(world, id=CONVERSATION), "Next")
     assert world.operations.count("message") == 1
 
 
@@ -515,7 +496,7 @@ def test_another_object_of_the_conversation_waits_too() -> None:
 
 def test_next_message_checks_that_the_last_answer_is_stored() -> None:
     world = World()
-    talk = open_talk(world)
+    talk = talk_of(world)
     send(world, talk)
     (stored,) = world.stored.values()
     world.stored.clear()
@@ -527,7 +508,7 @@ def test_next_message_checks_that_the_last_answer_is_stored() -> None:
 
 def test_refresh_waits_until_the_last_answer_is_stored() -> None:
     world = World()
-    talk = open_talk(world)
+    talk = talk_of(world)
     send(world, talk)
     (stored,) = world.stored.values()
     world.stored.clear()
@@ -540,7 +521,7 @@ def test_refresh_waits_until_the_last_answer_is_stored() -> None:
 
 def test_unstored_answer_is_logged_once() -> None:
     world = new_world({"data": says(data())})
-    talk = open_talk(world)
+    talk = talk_of(world)
     send(world, talk)
     begun = world.now
     with pytest.raises(ConversationBusyError, match="has not stored the last answer"):
@@ -552,7 +533,7 @@ def test_unstored_answer_is_logged_once() -> None:
 
 def test_unreadable_history_does_not_block_the_next_message() -> None:
     world = new_world({"data": says(b"<html>")})
-    talk = open_talk(world)
+    talk = talk_of(world)
     send(world, talk)
     begun = world.now
     send(world, talk, "Next")
@@ -563,7 +544,7 @@ def test_messages_equal_the_stored_history() -> None:
     # The server strips like JavaScript: a line separator is removed, a unit separator is kept.
     text = " One \x1f\n\u2028 "
     world = World({"message": streams(whole(text))})
-    talk = open_talk(world)
+    talk = talk_of(world)
     reply = send(world, talk, "\n Hi \x1f ")
     assert reply.text == text
     contents = [message.content for message in talk.messages]
@@ -572,31 +553,18 @@ def test_messages_equal_the_stored_history() -> None:
 
 def test_messages_of_a_stopped_turn_are_updated_from_the_store() -> None:
     world = new_world({"message": STOPPED, "data": says(data(("assistant", " One two", RESPONSE)))})
-    talk = open_talk(world)
+    talk = talk_of(world)
     stopped(world, talk)
     assert said(talk)[1] == ("assistant", " One", True)
     world.play(talk.refresh())
     assert said(talk)[1] == ("assistant", " One two", True)
 
 
-class LeftError(Exception):
-    """The error raised by a caller."""
-
-
 def test_abandoned_turn_is_waited_for() -> None:
     world = new_world({"message": STOPPED, "data": says(data(("assistant", " One", RESPONSE)))})
-    talk = open_talk(world)
-    question = ask(talk)
-    flow = question.run()
-
-    def leave() -> None:
-        raise LeftError
-
-    world.on_emit = leave
-    with pytest.raises(LeftError):
-        world.play(flow)
-    flow.close()
-    world.on_emit = lambda: None
+    talk = talk_of(world)
+    question = message_of(talk)
+    Player(world).drive_to(question.run(), "emit").close()
     world.play(question.abandon(world.exchange.cleanup()))
     assert said(talk) == [("user", "Hi", False), ("assistant", " One", True)]
     send(world, talk, "Next")
@@ -607,11 +575,8 @@ def test_answer_aborted_by_the_model_server_is_not_waited_for() -> None:
     # Its response ended regularly: nothing is being generated or will be stored
     # [05_upstream_truncate_clean], and the search for it is over.
     world = new_world({"message": [streams(token(" One")), ANSWER], "data": says(data())})
-    talk = open_talk(world)
-    question = ask(talk)
-    with pytest.raises(IncompleteStreamError):
-        world.play(question.run())
-    world.play(question.abandon(world.exchange.cleanup()))
+    talk = talk_of(world)
+    fail(world, talk, IncompleteStreamError)
     assert world.elapsed == pytest.approx(2.0)
     send(world, talk, "Next")
     assert world.elapsed == pytest.approx(2.0)
@@ -619,7 +584,7 @@ def test_answer_aborted_by_the_model_server_is_not_waited_for() -> None:
 
 def test_unrecovered_cut_answer_is_waited_for_5_seconds() -> None:
     world = new_world({"message": [streams(token(" One")), ANSWER], "data": says(data())})
-    talk = open_talk(world)
+    talk = talk_of(world)
     with pytest.raises(IncompleteStreamError):
         send(world, talk, recover=False)
     send(world, talk, "Next")
@@ -628,7 +593,7 @@ def test_unrecovered_cut_answer_is_waited_for_5_seconds() -> None:
 
 def test_conversation_deleted_while_waiting_is_an_error() -> None:
     world = new_world({"message": STOPPED, "data": says(GONE)})
-    talk = open_talk(world)
+    talk = talk_of(world)
     stopped(world, talk)
     with pytest.raises(NotFoundError, match="no longer has this conversation"):
         send(world, talk, "Next")
@@ -636,9 +601,9 @@ def test_conversation_deleted_while_waiting_is_an_error() -> None:
 
 def test_stop_while_waiting_for_the_stopped_turn_sends_no_message() -> None:
     world = new_world({"message": STOPPED, "data": says(data())})
-    talk = open_talk(world)
+    talk = talk_of(world)
     stopped(world, talk)
-    question = ask(talk, "Next")
+    question = message_of(talk, "Next")
     begun = world.now
 
     def sleep() -> None:
@@ -655,8 +620,8 @@ def test_stop_while_waiting_for_the_stopped_turn_sends_no_message() -> None:
 
 def test_stop_before_sending_sends_nothing() -> None:
     world = new_world()
-    talk = open_talk(world)
-    question = ask(talk)
+    talk = talk_of(world)
+    question = message_of(talk)
     world.play(question.stop())
     reply = world.play(question.run())
     assert (reply.text, reply.finish_reason) == ("", "stopped")
@@ -670,8 +635,8 @@ def test_stop_during_creation_sends_no_message() -> None:
         return says({"conversationId": CONVERSATION})
 
     world = new_world({"create": made})
-    talk = open_talk(world)
-    question = ask(talk)
+    talk = talk_of(world)
+    question = message_of(talk)
     assert world.play(question.run()).finish_reason == "stopped"
     assert world.operations == ["create"]
     assert (talk.messages, talk.id) == ([], CONVERSATION)
@@ -683,8 +648,8 @@ def test_stop_before_the_first_token_leaves_an_empty_answer() -> None:
         return lost()  # [28_stop_variants]
 
     world = new_world({"message": asked})
-    talk = open_talk(world)
-    question = ask(talk)
+    talk = talk_of(world)
+    question = message_of(talk)
     assert world.play(question.run()).finish_reason == "stopped"
     assert world.operations == ["create", "message", "stop"]
     assert said(talk) == [("user", "Hi", False), ("assistant", "", True)]
@@ -692,7 +657,7 @@ def test_stop_before_the_first_token_leaves_an_empty_answer() -> None:
 
 def test_failed_stop_is_logged() -> None:
     world = new_world({"message": STOPPED, "stop": INTERNAL})
-    talk = open_talk(world)
+    talk = talk_of(world)
     assert stopped(world, talk).finish_reason == "stopped"
     assert any("could not be told to stop" in warning for warning in world.warnings)
 
@@ -735,7 +700,7 @@ def test_only_own_conversations_are_deleted_at_the_end(
         }
         talk = resume(world.exchange, saved, keep=keep)
     else:
-        talk = open_talk(
+        talk = talk_of(
             world,
             keep=keep,
             id=CONVERSATION if taken == "id" else None,
@@ -753,25 +718,25 @@ def test_only_own_conversations_are_deleted_at_the_end(
 
 def test_delete_works_once_even_with_keep() -> None:
     world = new_world(dialect="chat-ui-2023")
-    talk = open_talk(world, id=CONVERSATION)
+    talk = talk_of(world, id=CONVERSATION)
     world.play(talk.delete())
     world.play(talk.delete())
     assert world.operations == ["delete"]
-    never = open_talk(world)
+    never = talk_of(world)
     world.play(never.delete())
     assert world.operations == ["delete"]
 
 
 def test_missing_conversation_counts_as_deleted() -> None:
     world = new_world({"delete": LOST_ID})
-    talk = open_talk(world, id=CONVERSATION, keep=False)
+    talk = talk_of(world, id=CONVERSATION, keep=False)
     world.play(talk.abandon(world.exchange.cleanup()))
     assert not talk.to_be_deleted
 
 
 def test_failed_deletion_can_be_repeated() -> None:
     world = new_world({"delete": [INTERNAL, says(b"")]})
-    talk = open_talk(world, id=CONVERSATION, keep=False)
+    talk = talk_of(world, id=CONVERSATION, keep=False)
     with pytest.raises(ServerError):
         world.play(talk.abandon(world.exchange.cleanup()))
     assert talk.to_be_deleted
@@ -803,7 +768,7 @@ def test_invalid_conversation_arguments_are_rejected(
     options: dict[str, Any], error: type[Exception], text: str
 ) -> None:
     with pytest.raises(error, match=text):
-        open_talk(new_world(), **options)
+        talk_of(new_world(), **options)
 
 
 @pytest.mark.parametrize(
@@ -820,7 +785,7 @@ def test_invalid_conversation_arguments_are_rejected(
 def test_share_is_accepted_as_url_or_id(share: str) -> None:
     assert queries.parse_share(share) == "PMvsTaJ"
     world = new_world()
-    send(world, open_talk(world, from_share=share))
+    send(world, talk_of(world, from_share=share))
     assert world.bodies("create") == [{"fromShare": "PMvsTaJ", "model": DEFAULT_MODEL}]
 
 
@@ -849,12 +814,12 @@ def test_invalid_message_is_rejected_immediately(
     prompt: Any, options: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
-        ask(open_talk(new_world()), prompt, **options)
+        message_of(talk_of(new_world()), prompt, **options)
 
 
 def test_message_with_a_lone_surrogate_is_rejected_before_sending() -> None:
     world = new_world()
-    talk = open_talk(world)
+    talk = talk_of(world)
     with pytest.raises(ValueError, match="surrogate"):
         send(world, talk, "Hi \ud800")
     assert world.requests == []
@@ -862,7 +827,7 @@ def test_message_with_a_lone_surrogate_is_rejected_before_sending() -> None:
 
 def test_parameters_of_client_and_call_are_merged() -> None:
     world = new_world(parameters={"top_p": 0.5, "seed": 1})
-    send(world, open_talk(world), parameters={"seed": 2}, keywords={"temperature": 0.1})
+    send(world, talk_of(world), parameters={"seed": 2}, keywords={"temperature": 0.1})
     (sent,) = world.bodies("message")
     assert sent["parameters"]["top_p"] == 0.5
     assert (sent["parameters"]["seed"], sent["parameters"]["temperature"]) == (2, 0.1)
@@ -894,14 +859,14 @@ def test_parameters_of_client_and_call_are_merged() -> None:
 def test_invalid_arguments_of_operations_send_nothing(play: Play, error: type[Exception]) -> None:
     world = new_world()
     with pytest.raises(error):
-        world.play(play(open_talk(world)))
+        world.play(play(talk_of(world)))
     assert world.requests == []
 
 
 @pytest.mark.parametrize("title", ["x", "x" * 100, "👋" * 50, "  Names \n"])
 def test_rename_strips_the_title(title: str) -> None:
     world = new_world({"rename": says(b"")})
-    talk = open_talk(world, id=CONVERSATION)
+    talk = talk_of(world, id=CONVERSATION)
     world.play(talk.rename(title))
     assert world.bodies("rename") == [{"title": title.strip()}]
     assert talk.title == title.strip()
@@ -909,7 +874,7 @@ def test_rename_strips_the_title(title: str) -> None:
 
 def test_summarize_strips_the_title() -> None:
     world = new_world({"summarize": says({"title": " Stub chat title"})})
-    talk = open_talk(world, id=CONVERSATION)
+    talk = talk_of(world, id=CONVERSATION)
     assert world.play(talk.summarize()) == talk.title == "Stub chat title"
 
 
@@ -918,7 +883,7 @@ def test_vote_prompt_and_share_name_their_target() -> None:
     world = new_world(
         {"vote": says(b""), "prompt": says(preview), "share": says({"url": "http://x/r/abc1234"})}
     )
-    talk = open_talk(world, id=CONVERSATION)
+    talk = talk_of(world, id=CONVERSATION)
     for score in (1, -1, 0):
         world.play(talk.vote("a-b_c", score))
     assert [sent["score"] for sent in world.bodies("vote")] == [1, -1, 0]
@@ -932,7 +897,7 @@ def test_vote_prompt_and_share_name_their_target() -> None:
 def test_refresh_updates_title_model_and_messages() -> None:
     stored = data(("user", "Hi", "a"), ("assistant", " Hello", "b"), title=" Names", model="m7")
     world = new_world({"data": says(stored)})
-    talk = open_talk(world, id=CONVERSATION)
+    talk = talk_of(world, id=CONVERSATION)
     assert talk.model == ""
     messages = world.play(talk.refresh())
     assert [(m.role, m.content, m.id) for m in messages] == [
@@ -945,27 +910,27 @@ def test_refresh_updates_title_model_and_messages() -> None:
 
 def test_history_of_an_uncreated_conversation_sends_nothing() -> None:
     world = new_world()
-    assert world.play(open_talk(world).refresh()) == []
+    assert world.play(talk_of(world).refresh()) == []
     assert world.requests == []
 
 
 @pytest.mark.parametrize(
     ("operation", "play"),
     [
-        ("message", lambda talk: ask(talk).run()),
+        ("message", lambda talk: message_of(talk).run()),
         ("data", lambda talk: talk.refresh()),
         ("rename", lambda talk: talk.rename("x")),
         ("summarize", lambda talk: talk.summarize()),
         ("share", lambda talk: talk.share()),
         ("vote", lambda talk: talk.vote("m", 1)),
         ("prompt", lambda talk: talk.prompt("m")),
-        ("search", lambda talk: ask(talk, web_search=True).run()),
+        ("search", lambda talk: message_of(talk, web_search=True).run()),
     ],
 )
 def test_missing_conversation_is_an_error(operation: str, play: Play) -> None:
     gone = says(GONE) if operation == "data" else LOST_ID
     world = new_world({operation: gone})
-    talk = open_talk(world, id=CONVERSATION)
+    talk = talk_of(world, id=CONVERSATION)
     with pytest.raises(NotFoundError) as caught:
         world.play(play(talk))
     assert "the server no longer has this conversation" in str(caught.value)
@@ -976,7 +941,7 @@ def test_missing_conversation_is_an_error(operation: str, play: Play) -> None:
 def test_missing_message_is_not_a_missing_conversation() -> None:
     world = new_world({"vote": says({"message": "Message not found"}, 404)})
     with pytest.raises(NotFoundError, match="Message not found"):
-        world.play(open_talk(world, id=CONVERSATION).vote("m", 1))
+        world.play(talk_of(world, id=CONVERSATION).vote("m", 1))
 
 
 # Saving and resuming
@@ -984,7 +949,7 @@ def test_missing_message_is_not_a_missing_conversation() -> None:
 
 def test_saved_conversation_is_restored() -> None:
     world = new_world({"message": [ANSWER, streams(token(" One"), ERROR_EVENT)]})
-    talk = open_talk(world)
+    talk = talk_of(world)
     send(world, talk)
     with pytest.raises(GenerationError):
         send(world, talk, "Again")
@@ -1000,7 +965,7 @@ def test_saved_conversation_is_restored() -> None:
 
 def test_conversation_saved_before_use_is_created_later() -> None:
     world = new_world()
-    saved = save(open_talk(world, model="m7"))
+    saved = save(talk_of(world, model="m7"))
     talk = resume(world.exchange, saved, keep=None)
     send(world, talk)
     assert world.bodies("create") == [{"model": "m7"}]
@@ -1008,7 +973,7 @@ def test_conversation_saved_before_use_is_created_later() -> None:
 
 def test_conversation_saved_before_use_keeps_its_share() -> None:
     world = new_world()
-    saved = json.loads(json.dumps(save(open_talk(world, from_share="PMvsTaJ"))))
+    saved = json.loads(json.dumps(save(talk_of(world, from_share="PMvsTaJ"))))
     send(world, resume(world.exchange, saved, keep=None))
     assert world.bodies("create")[0].get("fromShare") == "PMvsTaJ"
 
@@ -1081,7 +1046,7 @@ NEVER = 1e9
 def test_web_search_runs_before_the_message() -> None:
     search = searched([UPDATE], [UPDATE, RESULT], tail=(NEVER,))
     world = new_world({"search": search})
-    talk = open_talk(world)
+    talk = talk_of(world)
     entries: list[WebSearchEntry] = []
     reply = send(world, talk, "Who won?", web_search=True, on_web_search=entries.append)
     assert world.operations == ["create", "search", "message"]
@@ -1104,7 +1069,7 @@ def test_web_search_runs_before_the_message() -> None:
 )
 def test_web_search_option_decides_about_searching(options: dict[str, Any], searches: int) -> None:
     world = new_world({"search": searched([RESULT], tail=(NEVER,))})
-    reply = send(world, open_talk(world), **options)
+    reply = send(world, talk_of(world), **options)
     assert world.operations.count("search") == searches
     assert len(reply.web_search) == searches
     assert world.bodies("message")[0]["options"]["web_search_id"] == (
@@ -1114,7 +1079,7 @@ def test_web_search_option_decides_about_searching(options: dict[str, Any], sear
 
 def test_search_error_entry_does_not_fail_the_call() -> None:
     world = new_world({"search": searched([UPDATE], [UPDATE, FAILED, RESULT], tail=(NEVER,))})
-    reply = send(world, open_talk(world), web_search=True)
+    reply = send(world, talk_of(world), web_search=True)
     assert reply.text == " Hello"
     assert [(entry.type, entry.args) for entry in reply.web_search] == [
         ("update", ("cup",)),
@@ -1139,7 +1104,7 @@ def test_failed_search_leaves_the_conversation_unchanged(
     search: Answer, error: type[H2oError]
 ) -> None:
     world = new_world({"search": [search, searched([RESULT], tail=(NEVER,))]})
-    talk = open_talk(world, id=CONVERSATION)
+    talk = talk_of(world, id=CONVERSATION)
     with pytest.raises(error):
         send(world, talk, web_search=True)
     assert "message" not in world.operations
@@ -1164,7 +1129,7 @@ def test_failed_search_leaves_the_conversation_unchanged(
 def test_search_without_entries_is_retried(failure: Answer) -> None:
     world = new_world({"search": [failure, searched([RESULT], tail=(NEVER,))]})
     entries: list[WebSearchEntry] = []
-    reply = send(world, open_talk(world), on_web_search=entries.append)
+    reply = send(world, talk_of(world), on_web_search=entries.append)
     assert reply.text == " Hello"
     assert [entry.type for entry in entries] == ["result"]
     assert world.operations.count("search") == 2
@@ -1174,14 +1139,14 @@ def test_search_without_entries_is_retried(failure: Answer) -> None:
 def test_search_is_retried_as_often_as_the_call_allows() -> None:
     world = new_world({"search": Answer(503)})
     with pytest.raises(OverloadedError):
-        send(world, open_talk(world), web_search=True, retries=2)
+        send(world, talk_of(world), web_search=True, retries=2)
     assert world.operations.count("search") == 3
 
 
 def test_session_forgotten_twice_ends_the_search() -> None:
     world = new_world({"search": says({"message": MODAL}, 405)})
     with pytest.raises(TermsNotAcceptedError):
-        send(world, open_talk(world), web_search=True)
+        send(world, talk_of(world), web_search=True)
     assert world.operations == ["create", "search", "settings", "search"]
 
 
@@ -1191,16 +1156,16 @@ def test_search_ended_by_a_stop_is_not_an_error() -> None:
         return b""
 
     world = new_world({"search": searched([UPDATE], tail=(stop,))})
-    question = ask(open_talk(world), web_search=True)
+    question = message_of(talk_of(world), web_search=True)
     assert world.play(question.run()).finish_reason == "stopped"
 
 
 def test_stop_of_an_unsent_message_does_not_affect_another() -> None:
     world = new_world()
-    talk = open_talk(world)
-    running = Player(world).drive(ask(talk).run())
+    talk = talk_of(world)
+    running = Player(world).drive(message_of(talk).run())
     next(running)
-    question = ask(talk, "And you?")
+    question = message_of(talk, "And you?")
     world.play(question.stop())
     assert world.play(question.run()).finish_reason == "stopped"
     for _ in running:
@@ -1215,8 +1180,8 @@ def test_stop_during_a_web_search_sends_no_message(woken: str) -> None:
         return cut() if woken == "is interrupted" else json.dumps({"messages": []}).encode()
 
     world = new_world({"search": searched([UPDATE], tail=(stop, NEVER))})
-    talk = open_talk(world)
-    question = ask(talk, web_search=True)
+    talk = talk_of(world)
+    question = message_of(talk, web_search=True)
     reply = world.play(question.run())
     assert (reply.text, reply.finish_reason) == ("", "stopped")
     assert [entry.type for entry in reply.web_search] == ["update"]
@@ -1226,7 +1191,7 @@ def test_stop_during_a_web_search_sends_no_message(woken: str) -> None:
 
 def test_error_in_a_callback_ends_the_call() -> None:
     world = new_world({"search": searched([UPDATE, RESULT], tail=(NEVER,))})
-    talk = open_talk(world)
+    talk = talk_of(world)
 
     def show(_: WebSearchEntry) -> None:
         raise KeyError("mine")
@@ -1253,7 +1218,7 @@ def models(*names: str) -> Answer:
 def test_unknown_model_error_lists_the_models() -> None:
     world = new_world({"create": INTERNAL, "root": models("one/a", "two/b")})
     with pytest.raises(ModelUnavailableError) as caught:
-        send(world, open_talk(world, model="nope/nope"))
+        send(world, talk_of(world, model="nope/nope"))
     assert "no model 'nope/nope'; it has: one/a, two/b" in str(caught.value)
     assert (caught.value.status, caught.value.message) == (500, "Internal Error")
     assert world.operations == ["create", "root"]
@@ -1264,7 +1229,7 @@ def test_unknown_model_of_the_client_is_an_error_at_the_settings() -> None:
         {"settings": FORM_INTERNAL, "root": models("one/a")}, session=None, model="nope/nope"
     )
     with pytest.raises(ModelUnavailableError, match="it has: one/a"):
-        send(world, open_talk(world))
+        send(world, talk_of(world))
     assert world.operations == ["settings", "root"]
 
 
@@ -1272,7 +1237,7 @@ def test_unknown_model_of_the_client_is_an_error_at_the_settings() -> None:
 def test_server_error_is_kept_if_the_model_is_not_the_cause(root: Answer) -> None:
     world = new_world({"create": INTERNAL, "root": root})
     with pytest.raises(ServerError, match="Internal Error"):
-        send(world, open_talk(world))
+        send(world, talk_of(world))
 
 
 @pytest.mark.parametrize(
@@ -1281,7 +1246,7 @@ def test_server_error_is_kept_if_the_model_is_not_the_cause(root: Answer) -> Non
 def test_models_are_not_fetched_after_other_failures(answer: Answer) -> None:
     world = new_world({"create": answer})
     with pytest.raises(H2oError):
-        send(world, open_talk(world))
+        send(world, talk_of(world))
     assert world.operations == ["create"]
 
 
@@ -1289,7 +1254,7 @@ def test_removed_model_is_an_error() -> None:
     # [25_removed_model]
     world = new_world({"message": says({"message": "Model not available anymore"}, 410)})
     with pytest.raises(ModelUnavailableError, match="choose another model"):
-        send(world, open_talk(world))
+        send(world, talk_of(world))
 
 
 # Operations of a client

@@ -287,21 +287,22 @@ def looks(seconds: float) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("pieces", "recovery", "seconds"),
+    ("answer", "recovery", "seconds"),
     [
-        ((cut(),), 30.0, 30.0),
-        ((token(" One"), cut()), 3.5, 3.5),
-        ((5.0, token(" One"), 7.0, cut()), 30.0, 42.0),
-        ((5.0, token(" One"), 7.0, cut()), 1.0, 13.0),
-        ((5.0, token(" One"), 7.0), 30.0, 2.0),
-        ((token(" One"),), 0.5, 0.5),
+        (streams(cut()), 30.0, 30.0),
+        (streams(cut(), delay=20.0), 1.0, 21.0),
+        (streams(token(" One"), cut()), 3.5, 3.5),
+        (streams(5.0, token(" One"), 7.0, cut()), 30.0, 42.0),
+        (streams(5.0, token(" One"), 7.0, cut()), 1.0, 13.0),
+        (streams(5.0, token(" One"), 7.0), 30.0, 2.0),
+        (streams(token(" One")), 0.5, 0.5),
     ],
 )
 def test_search_lasts_as_long_as_the_answer_plus_the_limit(
-    pieces: tuple[Part, ...], recovery: float, seconds: float
+    answer: Answer, recovery: float, seconds: float
 ) -> None:
     world = World(
-        {"message": streams(*pieces), "data": NOTHING},
+        {"message": answer, "data": NOTHING},
         timeouts=Timeouts(recovery=recovery),
         retries=0,
     )
@@ -310,14 +311,6 @@ def test_search_lasts_as_long_as_the_answer_plus_the_limit(
     assert caught.value.partial == world.text
     assert world.slept == pytest.approx(looks(seconds))
     assert world.operations == ["message", *["data"] * (len(world.slept) + 1)]
-
-
-def test_time_before_the_first_token_extends_the_search() -> None:
-    late = streams(cut(), delay=20.0)
-    world = World({"message": late, "data": NOTHING}, timeouts=Timeouts(recovery=1.0), retries=0)
-    with pytest.raises(IncompleteStreamError):
-        play(world)
-    assert sum(world.slept) == pytest.approx(21.0)
 
 
 def test_new_stored_text_restarts_the_search_time() -> None:
@@ -562,42 +555,21 @@ def test_answer_is_found_by_its_id_not_by_its_position() -> None:
 # Concurrent stops, and the final clean-up.
 
 
-def test_stop_during_a_poll_ends_the_search() -> None:
-    world = World({"message": streams(token(" One"), cut()), "data": lambda _: look()})
+@pytest.mark.parametrize(
+    "found", [NOTHING, lost(), None], ids=["during a poll", "interrupting a poll", "between polls"]
+)
+def test_stop_ends_the_search(found: Answer | None) -> None:
+    def look(_: object) -> Answer:
+        if found is not None:
+            world.play(turn.stop())
+        return found or NOTHING
+
+    world = World({"message": streams(token(" One"), cut()), "data": look})
     turn = new_turn(world)
-
-    def look() -> Answer:
-        world.play(turn.stop())
-        return NOTHING
-
+    if found is None:
+        world.on_sleep = lambda: world.play(turn.stop())
     reply = play_turn(world, turn)
     assert (reply.text, reply.finish_reason, reply.recovered) == (" One", "stopped", False)
-    assert world.operations == ["message", "data", "stop"]
-
-
-def test_stop_may_interrupt_a_poll() -> None:
-    world = World({"message": streams(token(" One"), cut()), "data": lambda _: look()})
-    turn = new_turn(world)
-
-    def look() -> Answer:
-        world.play(turn.stop())
-        return lost()
-
-    reply = play_turn(world, turn)
-    assert (reply.text, reply.finish_reason) == (" One", "stopped")
-    assert world.operations == ["message", "data", "stop"]
-
-
-def test_stop_between_polls_ends_the_search() -> None:
-    world = World({"message": streams(token(" One"), cut()), "data": NOTHING})
-    turn = new_turn(world)
-
-    def sleep() -> None:
-        world.play(turn.stop())
-
-    world.on_sleep = sleep
-    reply = play_turn(world, turn)
-    assert (reply.text, reply.finish_reason) == (" One", "stopped")
     assert world.operations == ["message", "data", "stop"]
 
 
