@@ -3,25 +3,21 @@
 import gc
 import json
 import warnings
-from typing import Any
 
-import anyio
 import pytest
-from asked import bodies, eventually, kinds, requested
-from backends import ASYNC, Api, endless, only
+from asked import bodies, eventually, kinds
+from backends import Api, endless
 
 from h2o_client import (
     DEFAULT_MODEL,
     AsyncConversation,
-    AsyncH2oClient,
     ConversationBusyError,
-    GenerationError,
     H2oClient,
     Message,
     NotFoundError,
     Reply,
 )
-from h2o_client.emulator import Answer, Emulator, Fault
+from h2o_client.emulator import Emulator, Fault
 
 
 def said(talk: AsyncConversation) -> list[tuple[str, bool]]:
@@ -88,28 +84,6 @@ async def test_retry_can_be_streamed(api: Api, server: Emulator) -> None:
         last = bodies(server)[-1]
         assert last["options"]["is_retry"]
         assert (last["parameters"]["temperature"], last["parameters"]["seed"]) == (0.9, 7)
-
-
-async def test_objects_of_one_conversation_take_turns(api: Api, server: Emulator) -> None:
-    server.reply(endless(" One"))
-    async with (
-        api.client() as client,
-        client.conversation() as talk,
-        talk.stream("Hi") as stream,
-    ):
-        await anext(stream)
-        async with client.conversation(id=talk.id) as other:
-            with pytest.raises(ConversationBusyError):
-                await other.send("And you?")
-        await stream.stop()
-        assert kinds(server).count("message") == 1
-
-
-async def test_server_remembers_the_conversation(api: Api) -> None:
-    async with api.client() as client, client.conversation() as talk:
-        await talk.send("My name is Ann.")
-        reply = await talk.send("What did I say first?")
-        assert "the first was: My name is Ann." in reply.text
 
 
 async def test_concurrent_message_is_rejected_and_not_sent(api: Api, server: Emulator) -> None:
@@ -235,15 +209,6 @@ async def test_stop_without_a_running_answer_sends_nothing(api: Api, server: Emu
     assert "stop" not in kinds(server)
 
 
-async def test_stop_of_an_unstarted_stream_sends_nothing(api: Api, server: Emulator) -> None:
-    async with api.client() as client, client.conversation() as talk:
-        stream = talk.stream("Hi")
-        await stream.stop()
-        assert (stream.reply.text, stream.reply.finish_reason) == ("", "stopped")
-        assert talk.messages == []
-    assert server.requests == []
-
-
 async def test_stop_ends_the_wait_for_a_stopped_turn(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     async with api.client() as client, client.conversation() as talk:
@@ -277,20 +242,6 @@ async def test_conversation_continues_after_leaving_a_stream(api: Api, server: E
 
 
 # Errors
-
-
-async def test_answer_interrupted_by_an_error_stays_partial(api: Api, server: Emulator) -> None:
-    server.reply(Answer(" One two", ending="error"), " Fine.", " Better.")
-    async with api.client() as client, client.conversation() as talk:
-        with pytest.raises(GenerationError) as caught:
-            await talk.send("Hi")
-        assert caught.value.partial == " One two"
-        assert said(talk) == [("Hi", False), (" One two", True)]
-        assert (await talk.retry()).text == " Fine."
-        assert said(talk) == [("Hi", False), (" Fine.", False)]
-        assert (await talk.retry()).text == " Better."
-        assert [m.content for m in await talk.history()] == ["Hi", " Better."]
-    await api.settled()
 
 
 async def test_deleted_conversation_raises_not_found(api: Api) -> None:
@@ -338,6 +289,8 @@ async def test_unsendable_message_is_rejected_immediately(api: Api, server: Emul
             client.conversation(id="a", from_share="b")
         with pytest.raises(ValueError, match="not a share link"):
             client.conversation(from_share="")
+        with pytest.raises(ValueError, match="saved conversation"):
+            client.conversation_from({})
     assert "message" not in kinds(server)
 
 
@@ -386,28 +339,6 @@ async def test_conversation_is_deleted_on_an_exception(api: Api, server: Emulato
         assert await there(api, server) == []
 
 
-async def test_conversation_is_deleted_on_break_and_exception_in_a_stream(
-    api: Api, server: Emulator
-) -> None:
-    server.reply(endless(" One"), endless(" One"))
-    async with api.client() as client:
-        for _ in range(2):
-            async with client.conversation() as talk, talk.stream("Hi") as stream:
-                async for _text in stream:
-                    break
-                break
-
-        async def converse() -> None:
-            async with client.conversation() as talk, talk.stream("Hi") as stream:
-                async for _text in stream:
-                    raise OwnError
-
-        with pytest.raises(OwnError):
-            await converse()
-        await api.settled()
-        assert server.stops == 2
-
-
 async def test_closing_the_conversation_ends_its_stream(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
     async with api.client() as client:
@@ -427,48 +358,6 @@ async def test_closing_the_conversation_ends_its_stream(api: Api, server: Emulat
     assert kinds(server)[-2:] == ["stop", "delete"]
 
 
-@only(*ASYNC)
-@pytest.mark.parametrize("tokens", [(" One",), ()], ids=["after a token", "before the first"])
-async def test_conversation_is_deleted_on_cancellation(
-    api: Api, server: Emulator, tokens: tuple[str, ...]
-) -> None:
-    server.reply(endless(*tokens))
-    async with api.client() as client:
-        with anyio.CancelScope() as scope:
-            async with anyio.create_task_group() as tasks:
-
-                async def converse() -> None:
-                    async with client.conversation() as talk:
-                        await talk.send("Hi")
-
-                tasks.start_soon(converse)
-                await api.held()
-                scope.cancel()
-        assert scope.cancelled_caught
-        await api.settled()
-        assert server.stops == 1
-
-
-@pytest.mark.slow
-@only(*ASYNC)
-async def test_conversation_is_deleted_on_cancellation_during_creation(
-    api: Api, server: Emulator
-) -> None:
-    server.fault("create", Fault(delay=1))
-    async with api.client() as client:
-
-        async def send() -> None:
-            async with client.conversation() as talk:
-                await talk.send("Hi")
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(send)
-            await api.wait(lambda: requested(server, "create"))
-            tasks.cancel_scope.cancel()
-        await api.settled()
-        assert kinds(server)[-1] == "delete"
-
-
 async def test_conversation_can_be_deleted_explicitly(api: Api, server: Emulator) -> None:
     async with api.client() as client, client.conversation(keep=True) as talk:
         await talk.send("Hi")
@@ -478,17 +367,6 @@ async def test_conversation_can_be_deleted_explicitly(api: Api, server: Emulator
         with pytest.raises(NotFoundError, match="no longer has"):
             await talk.send("Hi")
     assert kinds(server).count("delete") == 1
-
-
-async def test_failed_deletion_is_retried_when_the_client_closes(
-    api: Api, server: Emulator
-) -> None:
-    server.fail(500, on="delete")
-    async with api.client() as client:
-        async with client.conversation() as talk:
-            await talk.send("Hi")
-        assert await there(api, server) == [talk.id]
-    assert await there(api, server) == []
 
 
 async def test_closing_the_client_closes_its_conversations(api: Api, server: Emulator) -> None:
@@ -588,13 +466,6 @@ async def test_conversation_can_be_saved_and_loaded(api: Api, server: Emulator) 
             await taken.send("Hi")
 
 
-@pytest.mark.parametrize("saved", [{}, {"format": 2}, {"format": 1, "id": "../x"}])
-async def test_invalid_saved_data_is_rejected(api: Api, saved: dict[str, Any]) -> None:
-    async with api.client() as client:
-        with pytest.raises(ValueError, match=r"saved|id"):
-            client.conversation_from(saved)
-
-
 async def test_session_can_be_used_by_another_client(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         async with client.conversation(keep=True) as talk:
@@ -615,18 +486,6 @@ async def test_session_can_be_used_by_another_client(api: Api, server: Emulator)
     assert [len(c.messages) for c in await api.wait(lambda: server.conversations)] == [2]
 
 
-async def test_resumed_session_forgotten_by_the_server_is_reopened(
-    api: Api, server: Emulator
-) -> None:
-    async with api.client() as client, client.conversation() as talk:
-        await talk.send("Hi")
-        await api.wait(server.forget_sessions)
-        await talk.send("Again")
-        assert len(await talk.history()) == 4
-    assert kinds(server).count("settings") == 2
-    await api.settled()
-
-
 def test_saved_conversation_is_a_plain_dict(server: Emulator) -> None:
     with H2oClient(server.url) as client, client.conversation() as talk:
         talk.send("Hi")
@@ -637,13 +496,6 @@ def test_saved_conversation_is_a_plain_dict(server: Emulator) -> None:
             "content": "Hi",
             "id": talk.messages[0].id,
         }
-
-
-def test_sync_and_async_save_the_same(server: Emulator) -> None:
-    saved: dict[str, Any] = {"format": 1, "id": None, "title": None, "model": "m", "messages": []}
-    with H2oClient(server.url) as client:
-        assert client.conversation_from(saved).to_dict() == saved
-    assert AsyncH2oClient(server.url).conversation_from(saved).to_dict() == saved
 
 
 async def test_concurrent_first_uses_create_one_conversation(api: Api, server: Emulator) -> None:

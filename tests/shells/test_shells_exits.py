@@ -140,9 +140,11 @@ async def breaks(scene: Scene) -> None:
 
 
 async def raises(scene: Scene) -> None:
-    async with scene.call as call, call.open() as stream:
-        async for _ in stream:
-            raise OwnError
+    with pytest.raises(OwnError) as caught:  # noqa: PT012 -- the caller leaves the block by it
+        async with scene.call as call, call.open() as stream:
+            async for _ in stream:
+                raise OwnError
+    assert caught.value.__context__ is None
 
 
 async def interrupts(scene: Scene) -> None:
@@ -216,7 +218,8 @@ with H2oClient(url) as client:
         client.chat("Hi")
     elif form == "stream":
         with client.stream("Hi") as stream:
-            stream.read()
+            for _ in stream:
+                pass
     else:
         with client.conversation(keep=keep) as talk:
             talk.send("Hi")
@@ -232,7 +235,8 @@ async def main():
             await client.chat("Hi")
         elif form == "stream":
             async with client.stream("Hi") as stream:
-                await stream.read()
+                async for _ in stream:
+                    pass
         else:
             async with client.conversation(keep=keep) as talk:
                 await talk.send("Hi")
@@ -358,7 +362,7 @@ EXITS: list[Way] = [
         raises=IncompleteStreamError,
     ),
     Way("break", breaks, HELD, needs=frozenset({"loop"})),
-    Way("the caller's exception", raises, HELD, raises=OwnError, needs=frozenset({"loop"})),
+    Way("the caller's exception", raises, HELD, needs=frozenset({"loop"})),
     Way(
         "KeyboardInterrupt in the loop",
         interrupts,
@@ -374,7 +378,7 @@ EXITS: list[Way] = [
     ),
     Way("deadline of the caller", is_timed_out, HELD, needs=frozenset({"tasks"})),
     *[
-        Way(f"cancellation at {at}", is_cancelled(at), long=at != "body", **options)
+        Way(f"cancellation at {at}", is_cancelled(at), long=at in ("settings", "delete"), **options)
         for at in ("settings", "create", "head", "body", "delete")
         for options in [merged(at_request(at), "tasks")]
     ],
@@ -411,7 +415,7 @@ EXITS: list[Way] = [
         for options in [at_request(at)]
     ],
     *[
-        Way(f"Ctrl-C at {at}", is_interrupted(at), long=at != "body", **options)
+        Way(f"Ctrl-C at {at}", is_interrupted(at), long=at not in ("create", "body"), **options)
         for at in ("settings", "create", "head", "body", "delete")
         for options in [at_request(at)]
     ],

@@ -1,27 +1,19 @@
 """However a stream is left, the server is told, and nothing is left on it."""
 
-import asyncio
 import contextlib
 import gc
-import os
 import random
-import signal
-import subprocess
 import sys
 import threading
 import time
 import warnings
 import weakref
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import anyio
-import httpx
 import pytest
 from asked import eventually, kinds, no_connection, requested
-from backends import ONCE, PATIENCE, Api, Background, endless, only
-from interrupted import INTERRUPTED_PYTHON, press_ctrl_c
+from backends import PATIENCE, Api, Background, endless, only
 
 from h2o_client import (
     AsyncChatStream,
@@ -49,14 +41,6 @@ class OwnError(Exception):
 # In the reading thread or task
 
 
-async def test_stream_read_to_the_end_leaves_nothing(api: Api, server: Emulator) -> None:
-    async with api.client() as client:
-        async with client.stream("Hi") as stream:
-            await texts(stream)
-            await api.settled()
-        assert kinds(server) == ["settings", "create", "message", "delete"]
-
-
 @pytest.mark.parametrize("read", [1, 2])
 async def test_break_stops_the_answer(api: Api, server: Emulator, read: int) -> None:
     server.reply(endless(" One", " two"))
@@ -70,27 +54,6 @@ async def test_break_stops_the_answer(api: Api, server: Emulator, read: int) -> 
         await api.settled()
         assert kinds(server)[-2:] == ["stop", "delete"]
         assert server.stops == 1
-
-
-async def test_exception_in_the_loop_stops_the_answer(api: Api, server: Emulator) -> None:
-    server.reply(endless(" One"))
-    async with api.client() as client:
-        with pytest.raises(OwnError) as caught:  # noqa: PT012 -- the caller leaves the block by it
-            async with client.stream("Hi") as stream:
-                async for _ in stream:
-                    raise OwnError
-        assert caught.value.__context__ is None
-        await api.settled()
-
-
-async def test_keyboard_interrupt_in_the_loop_stops_the_answer(api: Api, server: Emulator) -> None:
-    server.reply(endless(" One"))
-    async with api.client() as client:
-        with pytest.raises(KeyboardInterrupt):  # noqa: PT012 -- the caller leaves the block by it
-            async with client.stream("Hi") as stream:
-                async for _ in stream:
-                    raise KeyboardInterrupt
-        await api.settled()
 
 
 async def test_close_is_idempotent_at_any_time(api: Api, server: Emulator) -> None:
@@ -134,33 +97,7 @@ async def test_closing_the_client_closes_all_its_streams(api: Api, server: Emula
     await client.aclose()
 
 
-async def test_no_connection_is_left_busy(api: Api, server: Emulator) -> None:
-    server.reply(endless(" One"), Answer(" One", ending="cut"), " One")
-    async with api.client(**ONCE) as client:
-        async with client.stream("Hi") as stream:
-            await anext(stream)
-        with pytest.raises(IncompleteStreamError):
-            await client.chat("Hi")
-        await client.chat("Hi")
-        assert await api.wait(lambda: server.connections) <= 1
-    await api.wait(lambda: no_connection(server))
-
-
 # From another thread or task
-
-
-async def test_close_while_waiting_for_the_body_ends_the_reader(api: Api, server: Emulator) -> None:
-    server.reply(endless(" One", " two"))
-    async with api.client() as client:
-        stream = client.stream("Hi")
-        async with api.in_background(lambda: texts(stream)) as reader:
-            await api.held()
-            await arrived(api, stream, " One two")
-            await stream.aclose()
-            await api.settled()
-        assert type(reader.error) is IncompleteStreamError
-        assert reader.error.partial == " One two"
-        await stream.aclose()
 
 
 async def arrived(api: Api, stream: AsyncChatStream, text: str) -> None:
@@ -182,47 +119,6 @@ async def test_close_wakes_a_reader_in_another_thread(api: Api, server: Emulator
         with pytest.raises(IncompleteStreamError):
             done.result()
     assert time.monotonic() - begun < PATIENCE / 2
-
-
-async def test_close_while_waiting_for_the_headers_ends_the_reader(
-    api: Api, server: Emulator
-) -> None:
-    server.reply(endless(held=0))
-    async with api.client() as client:
-        stream = client.stream("Hi")
-        async with api.in_background(lambda: texts(stream)) as reader:
-            await api.held()
-            await stream.aclose()
-            await api.settled()
-        assert type(reader.error) is IncompleteStreamError
-
-
-@pytest.mark.parametrize("on", ["settings", "create"])
-async def test_close_before_the_message_sends_none(api: Api, server: Emulator, on: str) -> None:
-    server.fault(on, Fault(delay=0.2))
-    async with api.client() as client:
-        stream = client.stream("Hi")
-        async with api.in_background(lambda: texts(stream)) as reader:
-            await api.wait(lambda: requested(server, on))
-            await stream.aclose()
-            await api.settled()
-        assert type(reader.error) is IncompleteStreamError
-        assert "message" not in kinds(server)
-        assert kinds(server).count("delete") == (on == "create")
-
-
-async def test_closing_the_client_ends_a_reader_in_another_thread(
-    api: Api, server: Emulator
-) -> None:
-    server.reply(endless(" One"))
-    client = api.client()
-    stream = client.stream("Hi")
-    async with api.in_background(lambda: texts(stream)) as reader:
-        await api.held()
-        await arrived(api, stream, " One")
-        await client.aclose()
-        await api.settled()
-    assert type(reader.error) is IncompleteStreamError
 
 
 async def test_concurrent_reader_is_rejected(api: Api, server: Emulator) -> None:
@@ -278,6 +174,27 @@ async def test_reader_waits_for_a_close_in_progress(
         readers[0].join(PATIENCE)
     assert [type(error) for error in errors] == [IncompleteStreamError]
     await api.settled()
+
+
+@pytest.mark.parametrize("on", ["settings", "create"])
+@pytest.mark.parametrize("way", ["stop", "aclose"])
+async def test_stream_ended_before_its_message_sends_none(
+    api: Api, server: Emulator, way: str, on: str
+) -> None:
+    server.fault(on, Fault(delay=0.2))
+    async with api.client() as client:
+        stream = client.stream("Hi")
+        async with api.in_background(stream.read) as reader:
+            await api.wait(lambda: requested(server, on))
+            await getattr(stream, way)()
+        if way == "stop":
+            check_stopped(reader.result(), "")
+        else:
+            assert type(reader.error) is IncompleteStreamError
+        await stream.aclose()
+        await api.settled()
+        assert "message" not in kinds(server)
+        assert kinds(server).count("delete") == (on == "create")
 
 
 @only("sync")
@@ -377,18 +294,6 @@ def check_stopped(reply: Reply, text: str) -> None:
     assert (reply.finish_reason, reply.text) == ("stopped", text)
 
 
-async def test_stop_from_another_thread_ends_the_stream(api: Api, server: Emulator) -> None:
-    server.reply(endless(" One", " two"))
-    async with api.client() as client, client.stream("Hi") as stream:
-        async with api.in_background(lambda: texts(stream)) as reader:
-            await api.held()
-            await arrived(api, stream, " One two")
-            await stream.stop()
-        assert reader.result() == [" One", " two"]
-        check_stopped(stream.reply, " One two")
-        await api.settled()
-
-
 async def test_stop_from_another_thread_does_not_need_the_server(
     api: Api, server: Emulator
 ) -> None:
@@ -403,28 +308,6 @@ async def test_stop_from_another_thread_does_not_need_the_server(
             await stream.stop()
         assert done.result().finish_reason == "stopped"
     assert time.monotonic() - begun < PATIENCE / 2
-
-
-async def test_stop_before_the_first_token_gives_an_empty_reply(api: Api, server: Emulator) -> None:
-    server.reply(endless(held=0))
-    async with api.client() as client, client.stream("Hi") as stream:
-        async with api.in_background(stream.read) as reader:
-            await api.held()
-            await stream.stop()
-        check_stopped(reader.result(), "")
-        await api.settled()
-
-
-@pytest.mark.parametrize("on", ["settings", "create"])
-async def test_stop_before_the_message_sends_none(api: Api, server: Emulator, on: str) -> None:
-    server.fault(on, Fault(delay=0.05))
-    async with api.client() as client, client.stream("Hi") as stream:
-        async with api.in_background(stream.read) as reader:
-            await api.wait(lambda: requested(server, on))
-            await stream.stop()
-        check_stopped(reader.result(), "")
-        await api.settled()
-    assert "message" not in kinds(server)
 
 
 async def test_stop_before_any_request_sends_nothing(api: Api, server: Emulator) -> None:
@@ -475,20 +358,6 @@ async def test_failed_clean_up_does_not_replace_the_error(
         assert caught.value.status == 422
     assert caplog.text.count("could not be cleaned up") == 1
     await api.settled()
-
-
-async def test_hanging_clean_up_is_limited(
-    api: Api, server: Emulator, caplog: pytest.LogCaptureFixture
-) -> None:
-    server.reply(endless(" One"))
-    server.fault("stop", *[Fault(hang=True)] * 2)
-    begun = time.monotonic()
-    async with api.client(timeouts=Timeouts(cleanup=0.1)) as client:
-        async with client.stream("Hi") as stream:
-            await anext(stream)
-        assert 0.1 <= time.monotonic() - begun < PATIENCE / 2
-    assert time.monotonic() - begun < PATIENCE / 2
-    assert "could not be cleaned up" in caplog.text
 
 
 @pytest.mark.slow
@@ -646,58 +515,6 @@ async def test_dropping_an_async_client_warns(api: Api) -> None:
 # Ctrl-C
 
 
-def interrupt_main_thread(server: Emulator, stop: threading.Event) -> threading.Thread:
-    """Press Ctrl-C once the server pauses."""
-
-    def press() -> None:
-        server.wait_held()
-        if not stop.wait(0.05):  # time for the main thread to get back into the socket
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-    thread = threading.Thread(target=press)
-    thread.start()
-    return thread
-
-
-@pytest.mark.parametrize("tokens", [(), (" One",)])
-@only("sync")
-async def test_ctrl_c_while_reading_stops_the_answer(
-    api: Api, server: Emulator, tokens: tuple[str, ...]
-) -> None:
-    server.reply(endless(*tokens))
-    done = threading.Event()
-    thread = interrupt_main_thread(server, done)
-    try:
-        async with api.client() as client:
-            with pytest.raises(KeyboardInterrupt):
-                await client.chat("Hi")
-            done.set()
-            await api.settled()
-    finally:
-        done.set()
-        thread.join()
-
-
-@only("sync")
-async def test_ctrl_c_during_creation_deletes_the_conversation(api: Api, server: Emulator) -> None:
-    server.fault("create", Fault(delay=0.1))
-
-    def press() -> None:
-        requested(server, "create")
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-    thread = threading.Thread(target=press)
-    thread.start()
-    try:
-        async with api.client() as client:
-            with pytest.raises(KeyboardInterrupt):
-                await client.chat("Hi")
-            await api.settled()
-    finally:
-        thread.join()
-    assert kinds(server) == ["settings", "create", "delete"]
-
-
 @only("sync")
 async def test_ctrl_c_at_the_start_of_creation_deletes_the_conversation(
     api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
@@ -716,49 +533,6 @@ async def test_ctrl_c_at_the_start_of_creation_deletes_the_conversation(
             await client.chat("Hi")
         await api.settled()
     assert kinds(server) == ["settings", "create", "delete"]
-
-
-CHILD = {
-    "sync": """
-import sys
-from h2o_client import H2oClient
-with H2oClient(sys.argv[1]) as client, client.stream("Hi") as stream:
-    for text in stream:
-        print(text, flush=True)
-""",
-    "async": """
-import sys, anyio
-from h2o_client import AsyncH2oClient
-async def main():
-    async with AsyncH2oClient(sys.argv[1]) as client, client.stream("Hi") as stream:
-        async for text in stream:
-            print(text, flush=True)
-anyio.run(main, backend=sys.argv[2])
-""",
-}
-
-
-@pytest.mark.slow
-def test_ctrl_c_in_a_separate_process_leaves_nothing(
-    backend: str, server: Emulator, tmp_path: Path
-) -> None:
-    server.reply(endless(" One"))
-    script = tmp_path / "script.py"
-    script.write_text(CHILD["sync" if backend == "sync" else "async"])
-    command = [*INTERRUPTED_PYTHON, str(script), server.url, backend]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == " One\n"
-        _, errors = press_ctrl_c(process)
-    assert errors.strip().endswith("KeyboardInterrupt"), errors
-    assert "Exception ignored" not in errors
-    assert "Warning" not in errors
-    server.wait_idle()
-    assert server.conversations == []
-    assert server.stops == 1
 
 
 # Cancellation
@@ -793,34 +567,6 @@ async def test_cancellation_while_creation_hangs_is_limited(api: Api, server: Em
         await api.settled()
 
 
-@pytest.mark.parametrize("tokens", [(), (" One",)])
-@only("asyncio", "trio")
-async def test_cancellation_while_the_server_is_silent_stops_the_answer(
-    api: Api, server: Emulator, tokens: tuple[str, ...]
-) -> None:
-    server.reply(endless(*tokens), " Next")
-    async with api.client() as client:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(client.chat, "Hi")
-            await api.held()
-            tasks.cancel_scope.cancel()
-        await api.settled()
-        assert server.stops == 1
-        assert (await client.chat("Hi")).text == " Next"
-
-
-@only("asyncio", "trio")
-async def test_deadline_of_the_caller_stops_the_answer(api: Api, server: Emulator) -> None:
-    server.reply(endless(" One"))
-    async with api.client() as client, client.stream("Hi") as stream:
-        assert await anext(stream) == " One"
-        with anyio.move_on_after(0.1) as scope:
-            await stream.read()
-        assert scope.cancelled_caught
-        assert stream.text == " One"
-        await api.settled()
-
-
 @only("asyncio", "trio")
 async def test_cancellation_in_a_with_block_stops_the_answer(api: Api, server: Emulator) -> None:
     server.reply(endless(" One"))
@@ -831,51 +577,6 @@ async def test_cancellation_in_a_with_block_stops_the_answer(api: Api, server: E
                 await anyio.sleep(1)
     assert scope.cancelled_caught
     await api.settled()
-
-
-@only("asyncio")
-async def test_native_cancellation_stops_the_answer(api: Api, server: Emulator) -> None:
-    server.reply(endless(" One"))
-    async with api.client() as client:
-        task = asyncio.create_task(client.chat("Hi"))
-        await api.held()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        await api.settled()
-
-
-@pytest.mark.parametrize("on", ["stop", "delete"])
-@only("asyncio")
-async def test_second_native_cancellation_during_clean_up_leaves_nothing(
-    api: Api, server: Emulator, on: str
-) -> None:
-    server.reply(endless(" One"))
-    server.fault(on, Fault(delay=0.05))
-    async with api.client() as client:
-        task = asyncio.create_task(client.chat("Hi"))
-        await api.held()
-        task.cancel()
-        await api.wait(lambda: requested(server, on))
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-    await api.settled()
-
-
-@only("asyncio")
-async def test_native_cancellation_during_creation_deletes_the_conversation(
-    api: Api, server: Emulator
-) -> None:
-    server.fault("create", Fault(delay=0.05))
-    async with api.client() as client:
-        task = asyncio.create_task(client.chat("Hi"))
-        await api.wait(lambda: requested(server, "create"))
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        await api.settled()
-    assert kinds(server) == ["settings", "create", "delete"]
 
 
 @only("asyncio", "trio")
@@ -899,18 +600,3 @@ async def test_cancelling_the_reader_during_a_close_leaves_nothing(
             with anyio.CancelScope(shield=True):
                 await stream.aclose()
         await api.settled()
-
-
-async def test_pool_of_one_connection_is_released(api: Api, server: Emulator) -> None:
-    options: dict[str, Any] = {"limits": httpx.Limits(max_connections=1), "timeout": None}
-    http = api.http_client(**options)
-    server.reply(endless(" One"), Answer(" One", drop_after=1), " One")
-    limits = Timeouts(connect=2)
-    async with api.client(http_client=http, timeouts=limits, **ONCE) as client:
-        async with client.stream("Hi") as stream:
-            await anext(stream)
-        with pytest.raises(IncompleteStreamError):
-            await client.chat("Hi")
-        await client.chat("Hi")
-        await api.settled()
-    await api.close_http(http)
