@@ -27,8 +27,6 @@ ONLY_2023: dict[str, set[str]] = {
     },
     "test_shells_turns": {
         "test_history_and_vote_wait_until_a_stopped_turn_is_stored",
-        "test_message_after_a_cancellation_is_not_overwritten",
-        "test_message_after_a_timeout_is_not_overwritten",
         "test_message_after_two_stops_is_not_overwritten",
         "test_nothing_is_sent_during_a_generation",
     },
@@ -83,13 +81,8 @@ ONLY_2023: dict[str, set[str]] = {
     "test_shells_recovery": {
         "test_conversation_continues_after_a_lost_answer",
         "test_deleted_conversation_is_not_recovered",
-        "test_different_stored_text_is_not_used",
-        "test_failed_polls_are_repeated",
-        "test_missing_text_is_one_token_without_an_id",
-        "test_received_whitespace_is_neither_lost_nor_doubled",
         "test_recovery_is_limited_if_nothing_is_stored",
         "test_recovery_waits_for_a_running_generation",
-        "test_server_error_is_not_recovered",
         "test_stop_during_recovery",
     },
     "test_shells_limits": set(),

@@ -106,6 +106,8 @@ async def test_unreachable_explicit_proxy_is_named(
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     error = await failure(api, "http://chat.example", proxy=f"http://{unused}")
     assert f"the proxy http://{unused} (from the argument `proxy`)" in str(error)
+    assert isinstance(error, TransportError)
+    assert not error.sent
 
 
 async def test_proxies_of_a_custom_http_client_are_not_guessed(api: Api, unused: str) -> None:
@@ -135,6 +137,8 @@ async def test_https_to_an_http_port_is_explained(api: Api, server: Emulator) ->
     error = await failure(api, server.url.replace("http:", "https:"))
     assert str(error).startswith(f"POST {server.url.replace('http:', 'https:')}/settings: no TLS")
     assert "try http:// instead of https://" in str(error)
+    assert isinstance(error, TransportError)
+    assert not error.sent
 
 
 @pytest.mark.parametrize(

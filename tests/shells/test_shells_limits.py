@@ -18,8 +18,6 @@ from hostile import EVENTS, Endless, Hostile, event, head
 
 from h2o_client import (
     IncompleteStreamError,
-    OverloadedError,
-    Retries,
     Timeouts,
     TransportTimeoutError,
 )
@@ -161,18 +159,6 @@ async def test_full_pool_is_a_connect_timeout(api: Api, server: Emulator) -> Non
 
 
 @pytest.mark.slow
-async def test_callers_own_time_is_not_idle(api: Api, server: Emulator) -> None:
-    server.reply(Answer([" One", " two"]))
-    async with (
-        api.client(timeouts=Timeouts(idle=1), retries=0, recover=False) as client,
-        client.stream("Hi") as stream,
-    ):
-        assert await anext(stream) == " One"
-        await api.wait(lambda: time.sleep(1.1))
-        assert (await stream.read()).text == " One two"
-
-
-@pytest.mark.slow
 async def test_callers_own_time_is_part_of_the_total(api: Api, server: Emulator) -> None:
     server.reply(Answer([" One", " two", " three"], pace=0.02))
     timeouts = Timeouts(total=1.5, idle=5)
@@ -203,16 +189,6 @@ async def test_slow_tokens_do_not_time_out(api: Api, server: Emulator) -> None:
     server.reply(Answer([" x"] * 8, pace=0.15))
     async with api.client(timeouts=Timeouts(idle=1, first_token=1), retries=0) as client:
         assert (await client.chat("Hi")).text == " x" * 8
-
-
-async def test_retry_wait_beyond_the_total_is_not_started(api: Api, server: Emulator) -> None:
-    server.fault("create", *[Fault(503, headers={"Retry-After": "9"})] * 2)
-    begun = time.monotonic()
-    async with api.client(timeouts=Timeouts(total=5), retries=Retries(base=0)) as client:
-        with pytest.raises(OverloadedError) as caught:
-            await client.chat("Hi")
-    assert caught.value.retry_after == 9
-    assert time.monotonic() - begun < SLACK
 
 
 @pytest.mark.slow

@@ -138,31 +138,11 @@ async def test_many_open_streams_do_not_block_a_chat(
 # Idle connections
 
 
-async def test_connections_are_reused(api: Api, server: Emulator) -> None:
-    async with api.client() as client:
-        for number in range(5):
-            assert (await client.chat(marker(number))).text == right(number)
-        assert server.accepted == 1
-
-
 def test_idle_connections_expire_before_the_server_closes_them() -> None:
     limits = http.client_options(None)["limits"]
     assert isinstance(limits, httpx.Limits)
     assert limits.keepalive_expiry == 4
     assert limits.max_connections is None
-
-
-async def test_expired_connection_is_not_reused(
-    api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(http, "_KEEPALIVE", 0.05)
-    async with api.client() as client:
-        await client.chat("Hi")
-        await client.chat("Hi")
-        assert server.accepted == 1
-        await api.wait(lambda: time.sleep(0.06))
-        await client.chat("Hi")
-        assert server.accepted == 2
 
 
 # Long answers

@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 import pytest
 from asked import kinds
-from backends import ASYNC, Api, endless, only
+from backends import ASYNC, Api, only
 
-from h2o_client import AsyncH2oClient, IncompleteStreamError, Reply, ServerError, Timeouts, Token
+from h2o_client import AsyncH2oClient, IncompleteStreamError, Reply, Timeouts
 from h2o_client.emulator import Answer, Emulator, Fault
 
 TOKENS = (" Привет", ",", " мир", "!\n", " \u2028👋🏽", " naïve", " end")
@@ -73,14 +73,6 @@ async def test_answer_cut_after_tokens_is_recovered(
     await api.settled()
 
 
-async def test_missing_text_is_one_token_without_an_id(api: Api, server: Emulator) -> None:
-    server.reply(Answer(tokens=TOKENS, drop_after=2))
-    async with api.client() as client, client.stream("Hi") as stream:
-        tokens = [token async for token in stream.events()]
-    assert [token.text for token in tokens[:2]] == [*TOKENS[:2]]
-    assert tokens[2:] == [Token(None, "".join(TOKENS[2:]))]
-
-
 async def test_recovery_waits_for_a_running_generation(api: Api, server: Emulator) -> None:
     server.reply(Answer(tokens=TOKENS, drop_after=2, hold_after=4))
     async with api.client() as client, api.in_background(lambda: chat(client)) as done:
@@ -91,15 +83,6 @@ async def test_recovery_waits_for_a_running_generation(api: Api, server: Emulato
     assert done.result().text == TEXT
     assert done.result().recovered
     assert server.generations == 1
-    await api.settled()
-
-
-async def test_gateway_error_is_recovered(api: Api, server: Emulator) -> None:
-    server.reply(Answer(tokens=TOKENS))
-    server.fault("message", Fault(status=504, processed=True))
-    async with api.client() as client:
-        reply = await client.chat("Hi")
-    assert (reply.text, reply.recovered, server.generations) == (TEXT, True, 1)
     await api.settled()
 
 
@@ -184,31 +167,6 @@ async def test_conversation_continues_after_a_lost_answer(api: Api, server: Emul
     await api.settled()
 
 
-async def test_different_stored_text_is_not_used(api: Api, server: Emulator) -> None:
-    server.reply(Answer(tokens=TOKENS, generated_text=" Quite another", drop_after=2))
-    async with api.client() as client:
-        with pytest.raises(IncompleteStreamError) as caught:
-            await client.chat("Hi")
-    assert caught.value.partial == "".join(TOKENS[:2])
-    await api.settled()
-
-
-async def test_received_whitespace_is_neither_lost_nor_doubled(api: Api, server: Emulator) -> None:
-    tokens = (" One", " \n", "\ufeff\xa0\u2028")
-    server.reply(Answer(tokens=tokens, drop_after=2), Answer(tokens=tokens, drop_after=3))
-    async with api.client() as client:
-        assert (await client.chat("Hi")).text == " One \n"
-        assert (await client.chat("Hi")).text == " One \n\ufeff\xa0\u2028"
-
-
-async def test_failed_polls_are_repeated(api: Api, server: Emulator) -> None:
-    server.reply(Answer(tokens=TOKENS, drop_after=2))
-    server.fault("data", Fault(status=503), Fault(disconnect=True))
-    async with api.client() as client:
-        assert (await client.chat("Hi")).text == TEXT
-    assert kinds(server).count("data") == 3
-
-
 async def test_deleted_conversation_is_not_recovered(api: Api, server: Emulator) -> None:
     server.reply(Answer(tokens=TOKENS, drop_after=2, hold_after=4))
     async with api.client() as client, client.conversation() as talk:
@@ -255,23 +213,3 @@ async def test_leaving_during_recovery(api: Api, server: Emulator) -> None:
         await stream.aclose()
         await api.settled()
         assert server.stops == 1
-
-
-@pytest.mark.parametrize("retries", [0, 3])
-async def test_server_error_is_not_recovered(api: Api, server: Emulator, retries: int) -> None:
-    server.fail(500)
-    async with api.client(retries=retries) as client:
-        with pytest.raises(ServerError):
-            await client.chat("Hi")
-    assert kinds(server) == ["settings", "create", "message", "delete"]
-
-
-async def test_stopped_answer_is_not_recovered(api: Api, server: Emulator) -> None:
-    server.reply(endless(" One"))
-    async with api.client() as client, client.stream("Hi") as stream:
-        assert await anext(stream) == " One"
-        await stream.stop()
-        assert stream.reply.finish_reason == "stopped"
-        assert not stream.reply.recovered
-    assert "data" not in kinds(server)
-    await api.settled()

@@ -118,20 +118,6 @@ async def test_redirect_with_an_invalid_location_is_an_error(api: Api, location:
                 await client.chat("Hi")
 
 
-@pytest.mark.parametrize("port", ["0", "65536", "99999", "-1"])
-@pytest.mark.parametrize("transport", [None, "fast"])
-async def test_proxy_with_an_invalid_port_is_rejected(
-    api: Api, server: Emulator, monkeypatch: pytest.MonkeyPatch, transport: str | None, port: str
-) -> None:
-    api.transport = transport
-    with pytest.raises(ValueError, match="proxy must be a URL"):
-        api.client(proxy=f"http://127.0.0.1:{port}")
-    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
-    with pytest.raises(ValueError, match="a proxy in the environment"):
-        api.client()
-    assert server.requests == []
-
-
 # A model server error has one class, whether from its status or from an event.
 
 

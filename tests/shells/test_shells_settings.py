@@ -52,12 +52,6 @@ async def test_delete_conversations_works_in_a_resumed_session(api: Api) -> None
         assert len(referers(server, "delete_all")) == 2
 
 
-async def test_accepted_referer_needs_one_request(api: Api, server: Emulator) -> None:
-    async with api.client() as client:
-        assert await client.chat("Hi")
-    assert len(settings(server)) == 1
-
-
 async def test_server_that_rejects_both_referers_is_an_error(api: Api, server: Emulator) -> None:
     async with api.client() as client:
         for _ in range(2):

@@ -250,10 +250,15 @@ async def test_stop_works_over_tls(api: Api, secure: Hostile) -> None:
 
 async def test_untrusted_certificate_is_an_immediate_error(api: Api, secure: Hostile) -> None:
     begun = time.monotonic()
-    async with api.client(secure.url, retries=0) as client:
-        with pytest.raises(TransportError, match="certificate"):
+    async with api.client(secure.url, retries=3) as client:
+        with pytest.raises(TransportError, match="certificate") as caught:
             await client.chat("Hi")
     assert time.monotonic() - begun < PATIENCE / 2
+    assert not caught.value.sent
+    assert not caught.value.transient
+    await api.wait(secure.settled)
+    assert secure.accepted == 1  # not retried
+    assert secure.heard == []
 
 
 @pytest.mark.usefixtures("trusted")
@@ -380,14 +385,17 @@ def test_environment_proxies_match_httpx(
         assert mark == "http://proxy.invalid"
 
 
-@pytest.mark.parametrize("url", ["nonsense://x", "http://127.0.0.1:port"])
+@pytest.mark.parametrize(
+    "url",
+    ["nonsense://x", *[f"http://127.0.0.1:{port}" for port in ("port", "0", "65536", "-1")]],
+)
 async def test_invalid_proxy_is_rejected(
     api: Api, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     with pytest.raises(ValueError, match="proxy must be a URL"):
         api.client(proxy=url)
     monkeypatch.setenv("all_proxy", url)
-    with pytest.raises(ValueError, match="URL"):
+    with pytest.raises(ValueError, match="a proxy in the environment"):
         api.client()
 
 

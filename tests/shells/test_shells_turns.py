@@ -5,14 +5,13 @@ import contextlib
 import anyio
 import pytest
 from asked import kinds
-from backends import ASYNC, Api, endless, only
+from backends import Api, endless
 
 from h2o_client import (
     AsyncConversation,
     AsyncH2oClient,
     ConversationBusyError,
     Timeouts,
-    TransportTimeoutError,
 )
 from h2o_client.emulator import Answer, Emulator, Fault
 
@@ -117,38 +116,6 @@ async def test_message_after_two_stops_is_not_overwritten(api: Api, server: Emul
         second = "".join(f" {n}" for n in range(20))
         assert await contents(talk) == ["First", " One too", "Second", second, "Third", " Third"]
     assert server.stops == 1
-    await api.settled()
-
-
-@pytest.mark.slow
-async def test_message_after_a_timeout_is_not_overwritten(api: Api, server: Emulator) -> None:
-    server.reply(Answer(" Late", first=4), " Next")
-    async with (
-        api.client(timeouts=Timeouts(first_token=1)) as client,
-        client.conversation() as talk,
-    ):
-        with pytest.raises(TransportTimeoutError):
-            await talk.send("Hi")
-        assert await sent_when_free(talk, "Next") == " Next"
-        await api.wait(server.wait_idle)
-        # The stop was noticed by the first token [28_stop_variants].
-        assert await contents(talk) == ["Hi", " Late", "Next", " Next"]
-    await api.settled()
-
-
-@pytest.mark.slow
-@only(*ASYNC)
-async def test_message_after_a_cancellation_is_not_overwritten(api: Api, server: Emulator) -> None:
-    server.reply(Answer(" Late", first=1.0), " Next")
-    async with api.client() as client, client.conversation() as talk:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(talk.send, "Hi")
-            while not await api.wait(lambda: server.generating):
-                pass
-            tasks.cancel_scope.cancel()
-        assert (await talk.send("Next")).text == " Next"
-        await api.wait(server.wait_idle)
-        assert await contents(talk) == ["Hi", " Late", "Next", " Next"]
     await api.settled()
 
 
