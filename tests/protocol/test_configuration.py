@@ -159,6 +159,10 @@ def test_timeouts_may_be_a_number(value: Timeouts | float | None, timeouts: Time
     assert as_timeouts(value) == timeouts
 
 
+def test_defaults_of_timeouts() -> None:
+    assert Timeouts() == Timeouts(connect=10, first_token=120, idle=60, total=None, cleanup=5)
+
+
 @pytest.mark.parametrize(
     ("value", "error"),
     [

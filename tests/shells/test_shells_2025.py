@@ -11,7 +11,6 @@ from asked import kinds, requested
 from backends import ONCE, Api, endless
 
 from h2o_client import (
-    DEFAULT_MODEL,
     Event,
     File,
     GenerationError,
@@ -95,13 +94,6 @@ def test_pickled_client_knows_the_dialect_but_not_the_default_model() -> None:
             models = json.dumps({"json": [{"id": other, "name": other}]})
             server.fault("models", Fault(200, body=models))
             assert copied.chat("Hi").model == copied.model == other
-
-
-async def test_dialect_can_be_given(api: Api, server: Emulator) -> None:
-    async with api.client(dialect=NEW, model=DEFAULT_MODEL) as client:
-        assert client.dialect == NEW
-        await client.chat("Hi")
-    assert kinds(server) == ["create", "message", "delete"]
 
 
 async def test_default_model_is_the_servers_first(api: Api) -> None:
@@ -263,16 +255,6 @@ async def test_invalid_files_of_a_message_are_rejected(
     assert "message" not in kinds(server)
 
 
-async def test_system_message_is_sent_as_the_preprompt(api: Api, server: Emulator) -> None:
-    async with api.client() as client:
-        await client.chat(
-            [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
-        )
-    created = [request.json() for request in server.requests if request.kind == "create"]
-    assert created[0]["preprompt"] == "Be brief."
-    assert sent(server)[0]["inputs"] == "Hi"
-
-
 async def test_reasoning_is_separated_from_the_answer(api: Api, server: Emulator) -> None:
     server.reply(Answer(["<think>Let me", " see.", "</think>", "\n\nFour", "."]))
     async with api.client() as client:
@@ -311,16 +293,6 @@ async def test_regenerated_answer_is_a_revision(api: Api, server: Emulator) -> N
     assert not any(isinstance(token, Event) for token in tokens)
 
 
-async def test_rate_limit_is_raised_and_not_retried(api: Api) -> None:
-    with emulator(rate_limit=1) as server:
-        async with api.client(server.url, retries=5) as client:
-            await client.chat("Hi")
-            with pytest.raises(RateLimitError, match="61 seconds") as caught:
-                await client.chat("Hi")
-        assert caught.value.retry_after == 61
-        assert kinds(server).count("message") == 2
-
-
 # Lost connections
 
 
@@ -347,15 +319,6 @@ async def test_lost_answer_continues_live(api: Api, server: Emulator) -> None:
         assert "".join(texts) == stream.reply.text == " a b c d e"
         assert stream.reply.recovered
     assert kinds(server).count("message") == kinds(server).count("reattach") == 1
-
-
-@pytest.mark.slow
-async def test_message_that_did_not_arrive_is_sent_again(api: Api, server: Emulator) -> None:
-    server.fault("message", Fault(disconnect=True))
-    async with api.client() as client:
-        assert (await client.chat("Hi")).text
-    assert kinds(server).count("message") == 2
-    assert server.generations == 1
 
 
 @pytest.mark.slow
@@ -386,34 +349,6 @@ async def test_stopped_answer_is_stored_as_returned(api: Api, server: Emulator) 
         assert (history[-1].content, history[-1].partial) == (given, True)
         assert (await talk.send("Next")).finish_reason is None
     assert server.stops == 1
-    await api.settled()
-
-
-@pytest.mark.slow
-async def test_late_stop_does_not_affect_the_next_answer(api: Api) -> None:
-    with emulator(stop_lifetime=0.3) as server:
-        async with api.client(server.url) as client, client.conversation() as talk:
-            async with talk.stream("Hi") as stream:
-                await anext(stream)
-                server.wait_idle()
-                await stream.stop()
-            reply = await talk.send("Next")
-            assert reply.finish_reason is None
-            assert reply.text.startswith("You said: Next")
-
-
-@pytest.mark.parametrize("form", ["stream", "conversation"])
-async def test_leaving_stops_and_deletes_on_2025(api: Api, server: Emulator, form: str) -> None:
-    server.reply(endless(*WORDS))
-    async with api.client() as client:
-        if form == "stream":
-            async with client.stream("Hi") as stream:
-                await anext(stream)
-        else:
-            async with client.conversation() as talk, talk.stream("Hi") as stream:
-                await anext(stream)
-        await api.wait(lambda: requested(server, "delete"))
-        assert kinds(server)[-2:] == ["stop", "delete"]
     await api.settled()
 
 
@@ -465,29 +400,6 @@ async def test_sharing_is_off_before_a_resumed_conversation_continues(
         await talk.send("Two")
     asked = kinds(server)
     assert asked.index("settings") < asked.index("message")
-
-
-@pytest.mark.slow
-async def test_message_waits_for_another_clients_answer(api: Api, server: Emulator) -> None:
-    server.reply(Answer(WORDS, hold_after=1), "Second")
-    async with (
-        api.client() as one,
-        api.client(session=one.session, dialect=NEW) as two,
-        one.conversation() as talk,
-        talk.stream("One") as stream,
-    ):
-        await anext(stream)
-
-        async def second() -> str:
-            return (await two.conversation(id=talk.id).send("Two")).text
-
-        async with api.in_background(second) as later:
-            await api.wait(lambda: requested(server, "data"))
-            assert kinds(server).count("message") == 1
-            server.release()
-            assert (await stream.read()).text == " a b c d"
-        assert later.result() == "Second"
-        assert [message.content for message in await talk.history()][::2] == ["One", "Two"]
 
 
 async def test_missing_conversation_is_requested_once(api: Api, server: Emulator) -> None:
