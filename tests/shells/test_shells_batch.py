@@ -380,27 +380,19 @@ async def test_break_stops_running_answers(api: Api, server: Emulator) -> None:
         assert (await client.chat("on it goes")).text == " on it goes"
 
 
-async def test_leaving_before_the_first_token_leaves_nothing(api: Api, server: Emulator) -> None:
+@pytest.mark.parametrize("error", [OwnError, KeyboardInterrupt])
+async def test_exception_before_the_first_token_leaves_nothing(
+    api: Api, server: Emulator, error: type[BaseException]
+) -> None:
     server.reply(*[Answer(" One", hold_after=0)] * 3)
     async with api.client() as client:
-        with pytest.raises(OwnError) as caught:  # noqa: PT012 -- the caller leaves the block by it
+        with pytest.raises(error) as caught:  # noqa: PT012 -- the caller leaves the block by it
             async with many(client, ["a", "b", "c", "d"], concurrency=4) as results:
                 await anext(results)
                 await api.held(3)
-                raise OwnError
+                raise error
         assert caught.value.__context__ is None
         assert threads() == []
-        await api.settled()
-
-
-async def test_keyboard_interrupt_in_the_loop_leaves_nothing(api: Api, server: Emulator) -> None:
-    server.reply(endless(" One"), endless(" One"))
-    async with api.client() as client:
-        with pytest.raises(KeyboardInterrupt):  # noqa: PT012 -- the caller leaves the block by it
-            async with many(client, ["a", "b", "c"], concurrency=3) as results:
-                await anext(results)
-                await api.held(2)
-                raise KeyboardInterrupt
         await api.settled()
 
 

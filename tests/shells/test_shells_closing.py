@@ -19,6 +19,7 @@ from backends import ASYNC, PATIENCE, Api, endless, only
 
 from h2o_client import (
     AsyncChatStream,
+    AsyncConversation,
     AsyncH2oClient,
     IncompleteStreamError,
     Reply,
@@ -335,18 +336,14 @@ def test_open_objects_can_be_listed_while_threads_add_and_drop() -> None:
 # Time limit of small operations
 
 
-def rename(client: AsyncH2oClient) -> Awaitable[object]:
-    return client.conversation(id="0" * 24, keep=True).rename("A title")
-
-
-def history(client: AsyncH2oClient) -> Awaitable[object]:
-    return client.conversation(id="0" * 24, keep=True).history()
+def known(client: AsyncH2oClient) -> AsyncConversation:
+    return client.conversation(id="0" * 24, keep=True)
 
 
 SMALL: dict[str, Callable[[AsyncH2oClient], Awaitable[object]]] = {
     "root": lambda client: client.models(),
-    "data": history,
-    "rename": rename,
+    "data": lambda client: known(client).history(),
+    "rename": lambda client: known(client).rename("A title"),
 }
 
 

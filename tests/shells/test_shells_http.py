@@ -12,7 +12,7 @@ import pytest
 from backends import Api
 
 from h2o_client import AsyncH2oClient, H2oClient, RedirectError
-from h2o_client.emulator import Answer, Emulator, Fault
+from h2o_client.emulator import Emulator, Fault
 
 
 async def test_custom_client_is_used_and_not_closed(api: Api, server: Emulator) -> None:
@@ -87,15 +87,6 @@ async def test_hook_may_read_the_responses(api: Api, server: Emulator) -> None:
     await api.close_http(http)
     assert b" Hello." in read[2]
     await api.settled()
-
-
-async def test_server_cookies_are_not_stored(api: Api, server: Emulator) -> None:
-    server.reply(Answer(" One", headers=[("set-cookie", "upstream=1; Path=/")]))
-    async with api.client() as client:
-        await client.chat("Hi")
-        await client.chat("Hi")
-        session = client.session
-    assert {request.header("cookie") for request in server.requests} == {f"hf-chat={session}"}
 
 
 async def test_custom_client_of_the_wrong_kind_is_rejected(api: Api) -> None:

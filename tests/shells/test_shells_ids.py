@@ -9,7 +9,7 @@ import httpx
 import pytest
 from backends import Api
 
-from h2o_client import AsyncH2oClient, ProtocolError
+from h2o_client import AsyncH2oClient, ProtocolError, ServerError
 
 EVIL = "../../admin/users/1?force=1#"
 GOOD = "6b007c3d1090eb6ec94d77f1"
@@ -92,62 +92,61 @@ async def play(
     assert not any("admin" in line or ".." in line for line in server.lines)
 
 
+async def check_rejected(
+    api: Api,
+    server: Server,
+    call: Callable[[AsyncH2oClient], Awaitable[object]],
+    words: str,
+    error: type[Exception] = ProtocolError,
+) -> None:
+    """Check that a call raises an error, and that nothing is deleted afterwards."""
+
+    async def scenario(client: AsyncH2oClient) -> None:
+        with pytest.raises(error, match=words):
+            await call(client)
+
+    await play(api, server, scenario)
+    assert not any(line.startswith("DELETE") for line in server.lines)
+
+
 @pytest.mark.parametrize("number", IDS)
 async def test_id_of_a_listed_conversation_is_validated(api: Api, number: Any) -> None:
-    async def scenario(client: AsyncH2oClient) -> None:
-        with pytest.raises(ProtocolError, match=r"conversations\[0\]\.id"):
-            await client.conversations()
-
-    await play(api, Server(listed=number), scenario)
+    server = Server(listed=number)
+    await check_rejected(api, server, lambda c: c.conversations(), r"conversations\[0\]\.id")
 
 
 @pytest.mark.parametrize("number", IDS)
 async def test_id_of_a_new_conversation_is_validated(api: Api, number: Any) -> None:
-    async def scenario(client: AsyncH2oClient) -> None:
-        with pytest.raises(ProtocolError):
-            await client.conversation().rename("t")
-
     server = Server(made="" if number is None else number, listed=EVIL)
-    await play(api, server, scenario)
-    assert not any(line.startswith("DELETE") for line in server.lines)
+    await check_rejected(api, server, lambda c: c.conversation().rename("t"), "conversation")
 
 
 async def test_orphan_with_an_unsafe_id_is_not_deleted(
     api: Api, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def scenario(client: AsyncH2oClient) -> None:
-        with pytest.raises(Exception, match="502"):
-            await client.conversation().rename("t")
-
     server = Server(made=None, listed=EVIL)
-    await play(api, server, scenario)
-    assert not any(line.startswith("DELETE") for line in server.lines)
+    await check_rejected(
+        api, server, lambda c: c.conversation().rename("t"), "502", error=ServerError
+    )
     assert "may be left on the server, because the clean-up failed: ProtocolError" in caplog.text
 
 
-async def test_ids_of_stored_messages_are_validated(api: Api) -> None:
-    async def history(client: AsyncH2oClient) -> None:
-        with pytest.raises(ProtocolError, match=r"messages\[0\]\.id is not a valid id"):
-            await client.conversation(id=GOOD).history()
+READS: dict[str, Callable[[AsyncH2oClient], Awaitable[object]]] = {
+    "history": lambda c: c.conversation(id=GOOD).history(),
+    "copied": lambda c: c.conversation(from_share=GOOD, keep=True).history(),
+    "shared": lambda c: c.shared(GOOD),
+}
 
-    async def copied(client: AsyncH2oClient) -> None:
-        with pytest.raises(ProtocolError, match=r"messages\[0\]\.id is not a valid id"):
-            await client.conversation(from_share=GOOD, keep=True).history()
 
-    async def shared(client: AsyncH2oClient) -> None:
-        with pytest.raises(ProtocolError, match=r"messages\[0\]\.id is not a valid id"):
-            await client.shared(GOOD)
-
-    for scenario in (history, copied, shared):
-        await play(api, Server(message=EVIL), scenario)
+@pytest.mark.parametrize("read", READS)
+async def test_ids_of_stored_messages_are_validated(api: Api, read: str) -> None:
+    words = r"messages\[0\]\.id is not a valid id"
+    await check_rejected(api, Server(message=EVIL), READS[read], words)
 
 
 async def test_url_of_a_shared_conversation_is_validated(api: Api) -> None:
-    async def scenario(client: AsyncH2oClient) -> None:
-        with pytest.raises(ProtocolError):
-            await client.conversation(id=GOOD).share()
-
-    await play(api, Server(url="http://host/chat/r/" + EVIL), scenario)
+    server = Server(url="http://host/chat/r/" + EVIL)
+    await check_rejected(api, server, lambda c: c.conversation(id=GOOD).share(), "share")
 
 
 @pytest.mark.parametrize("number", [EVIL, "..", "a/b", "", "a" * 65])

@@ -94,16 +94,6 @@ class Veiled(httpx.AsyncHTTPTransport):
         return response
 
 
-async def test_stream_without_a_final_event_is_an_error(api: Api, server: Emulator) -> None:
-    server.reply(Answer(tokens=TOKENS, ending="clean"))
-    async with api.client(recover=False) as client, client.stream("Hi") as stream:
-        for token in TOKENS:
-            assert await anext(stream) == token
-        with pytest.raises(IncompleteStreamError) as caught:
-            await anext(stream)
-    assert caught.value.partial == "".join(TOKENS)
-
-
 @pytest.mark.slow
 async def test_callers_time_does_not_count_as_silence(api: Api, server: Emulator) -> None:
     server.reply(Answer(tokens=TOKENS, pace=0.02, comments=range(len(TOKENS))))

@@ -10,13 +10,12 @@ from backends import Api, only
 
 from h2o_client import (
     H2oError,
-    ModelUnavailableError,
     Reply,
     Retries,
     ServerError,
     TransportTimeoutError,
 )
-from h2o_client.emulator import Emulator, Fault, Model
+from h2o_client.emulator import Emulator, Fault
 
 MANY = 12
 
@@ -148,16 +147,6 @@ async def test_conversation_with_a_lost_id_is_deleted_at_close(api: Api, server:
         assert (await client.chat("Hi")).text
         assert len(await api.wait(lambda: server.conversations)) == 2
     assert await api.wait(lambda: [c.title for c in server.conversations]) == ["Kept"]
-
-
-async def test_server_without_the_default_model_is_supported(api: Api) -> None:
-    with Emulator(models=[Model("mine", "mine")]) as other:
-        async with api.client(other.url) as client:
-            assert (await client.chat("Hi", model="mine")).model == "mine"
-            async with client.conversation(model="mine") as talk:
-                assert (await talk.send("Hi")).model == "mine"
-            with pytest.raises(ModelUnavailableError, match="it has: mine"):
-                await client.chat("Hi")
 
 
 async def test_session_can_be_resumed(api: Api, server: Emulator) -> None:
