@@ -19,7 +19,7 @@ from h2o_client.errors import (
 )
 from h2o_client.protocol.answer import raw_decode
 from h2o_client.protocol.chat_ui_2023.answer import AnswerParser, Final
-from h2o_client.protocol.lines import MAX_LINE, LineSplitter, excerpt
+from h2o_client.protocol.lines import MAX_LINE, excerpt
 from h2o_client.types import Token
 
 END = (
@@ -477,15 +477,6 @@ def test_any_bytes_give_tokens_or_a_typed_error(pieces: list[bytes], limit: int)
     assert repr(read(*bytewise(data), limit=limit)) == repr(outcome)
 
 
-@given(data=st.binary(max_size=60), places=st.lists(st.integers(0, 60), max_size=6))
-def test_lines_are_split_by_the_rules_in_any_chunks(data: bytes, places: list[int]) -> None:
-    splitter = LineSplitter()
-    lines = [line for chunk in cut(data, places) for line in splitter.feed(chunk)]
-    rest = splitter.finish()
-
-    assert [*lines, rest] == data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-
-
 def test_excerpt_is_short_and_printable() -> None:
     assert excerpt(b"abc") == "'abc'"
     assert excerpt(b"\xff\n") == repr("\\xff\n")
@@ -554,6 +545,9 @@ def test_fast_path_enforces_the_limits() -> None:
         parser = AnswerParser(longest=40)
         assert sum(len(parser.feed(piece)) for piece in pieces) == 10
         assert isinstance(parser.error, ProtocolError)
+    parser = AnswerParser(longest=40)
+    assert len(parser.feed(odd * 10)) == 10
+    assert parser.error is None
 
 
 def special(text: str) -> bytes:

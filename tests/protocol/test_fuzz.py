@@ -16,13 +16,12 @@ from fuzz import TARGETS, Tape, main, mutate, seeds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from h2o_client.errors import ProtocolError, ServerError
+from h2o_client.errors import ServerError
 from h2o_client.protocol.chat_ui_2023 import replies
 from h2o_client.protocol.chat_ui_2023 import stored as data
 from h2o_client.protocol.chat_ui_2023.answer import AnswerParser
 from h2o_client.protocol.effects import Head, Request
 from h2o_client.protocol.replies import MAX_BODY, unexpected
-from h2o_client.protocol.session import Session
 
 LONG = settings(
     max_examples=20_000,
@@ -88,26 +87,6 @@ def test_error_of_a_long_answer_uses_little_memory() -> None:
 
     error = unexpected(Head(200, (("content-type", long),)), b"", "the answer")
     assert len(str(error)) < fuzz.LONGEST_TEXT
-
-
-def test_endless_answer_is_an_error_in_a_flow() -> None:
-    event = b'data:{"token":{"id":5,"text":"1234","special":false},"generated_text":null}\n\n'
-    parser = AnswerParser(longest=40)
-    assert len(parser.feed(event * 11)) == 10
-    assert isinstance(parser.error, ProtocolError)
-    parser = AnswerParser(longest=40)
-    assert len(parser.feed(event * 10)) == 10
-    assert parser.error is None
-
-
-def test_cookie_of_a_parent_domain_is_not_the_session() -> None:
-    session = Session(None, "8f865e55-c1d9-405d-860b-4b2de8fb56a0")
-    before = session.cookie
-    foreign = "sso=99999999-8888-4777-8666-555555555555; HttpOnly"
-    session.adopt([f"{foreign}; Domain=h2o.test", f"{foreign}; domain = .test"])
-    assert session.cookie == before
-    session.adopt([foreign])
-    assert session.cookie != before
 
 
 # Command.

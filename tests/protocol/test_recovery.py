@@ -573,29 +573,6 @@ def test_stop_ends_the_search(found: Answer | None) -> None:
     assert world.operations == ["message", "data", "stop"]
 
 
-def test_stopped_stream_is_not_recovered() -> None:
-    world = World({"message": streams(token(" One"), cut())})
-    turn = new_turn(world)
-    world.on_emit = lambda: world.play(turn.stop())
-    reply = play_turn(world, turn)
-    assert (reply.text, reply.finish_reason, reply.recovered) == (" One", "stopped", False)
-    assert world.operations == ["message", "stop"]
-
-
-def test_stop_before_the_first_token_is_not_recovered_or_retried() -> None:
-    # The server closes the connection without a response [28_stop_variants].
-    world = World({"message": lambda _: stop()})
-    turn = new_turn(world)
-
-    def stop() -> Answer:
-        world.play(turn.stop())
-        return lost()
-
-    reply = play_turn(world, turn)
-    assert (reply.text, reply.finish_reason) == ("", "stopped")
-    assert world.operations == ["message", "stop"]
-
-
 def test_reader_notifies_the_server_before_deleting() -> None:
     # Another thread's stop is in progress, but has not arrived, when the next token comes.
     world = World({"message": streams(token(" One"), token(" two"))})

@@ -103,6 +103,8 @@ def test_repr_does_not_show_the_session_id() -> None:
         ([f"h2o={OTHER.upper()};httponly"], f"h2o={OTHER.upper()}"),
         ([f" h2o = {OTHER} ; HTTPONLY "], f"h2o={OTHER}"),
         ([f"tracker={OTHER}; Path=/"], f"hf-chat={OURS}"),
+        ([f"sso={OTHER}; HttpOnly; Domain=h2o.test"], f"hf-chat={OURS}"),
+        ([f"sso={OTHER}; HttpOnly; domain = .test"], f"hf-chat={OURS}"),
         (["upstream=1; HttpOnly"], f"hf-chat={OURS}"),
         (["h2o=; HttpOnly", "", ";", "=", "HttpOnly", f"={OURS}"], f"hf-chat={OURS}"),
         ([f"na me={OTHER}; HttpOnly", f"na\r\nme={OURS}"], f"hf-chat={OURS}"),

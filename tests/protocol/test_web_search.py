@@ -95,16 +95,6 @@ def test_any_search_may_be_split_anywhere(items: list[Any], cuts: list[int], who
     assert result == ("42" if whole else None)
 
 
-@given(st.binary(max_size=60) | st.text('{}[]":\\, messagtyp1', max_size=40).map(str.encode))
-def test_any_bytes_are_read_or_a_protocol_error(data: bytes) -> None:
-    parser = WebSearchParser()
-    try:
-        parser.feed(data)
-        parser.finish()
-    except (ProtocolError, IncompleteStreamError):
-        assert parser.result is None
-
-
 def test_data_after_the_result_is_ignored() -> None:
     data = stream([{"type": "result", "id": "1"}, {"type": "update"}], [])
     parser = WebSearchParser()
