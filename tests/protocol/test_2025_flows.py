@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from recorded import Exchange, lines, named
-from tree import FINISHED, HELLO, KEEP_ALIVE, STARTED, TreeWorld, line, said, streamed
+from tree import FAILED, FINISHED, HELLO, KEEP_ALIVE, STARTED, TreeWorld, line, said, streamed
 from world import Answer, Part, Player, chat_of, cut, lost, message_of, says, talk_of, uuid
 
 from h2o_client.errors import (
@@ -398,7 +398,7 @@ def test_overwritten_message_is_not_sent_again() -> None:
 
 
 def test_failed_answer_is_not_requested_again() -> None:
-    error = {"type": "status", "status": "error", "message": "503 x", "statusCode": 503}
+    error = {**FAILED, "message": "503 x", "statusCode": 503}
     world = TreeWorld(answers=[[STARTED, error]])
     assert "the model server" in str(fail(world, chat_of(world).run()))
     assert len(world.sent) == 1
@@ -710,24 +710,15 @@ def test_nothing_is_deleted_under_an_answer_of_the_client() -> None:
     assert world.operations == [*before, "stop", "delete", "delete_all"]
 
 
-def test_next_message_is_a_child_of_a_failed_answer() -> None:
-    error = {"type": "status", "status": "error", "message": "x"}
-    world = TreeWorld(answers=[[STARTED, {"type": "stream", "token": "half"}, error]])
+@pytest.mark.parametrize("prompt", ["Two", None], ids=["message", "retry"])
+def test_failed_answer_can_be_followed_and_retried(prompt: str | None) -> None:
+    world = TreeWorld(answers=[[STARTED, {"type": "stream", "token": "half"}, FAILED]])
     talk = talk_of(world)
     failure = fail(world, message_of(talk, "One").run())
     assert isinstance(failure, GenerationError)
     assert failure.partial == "half"
-    send(world, talk, "Two")
-    assert world.sent[1]["id"] == "a2"
-
-
-def test_failed_answer_can_be_retried() -> None:
-    error = {"type": "status", "status": "error", "message": "x"}
-    world = TreeWorld(answers=[[STARTED, error]])
-    talk = talk_of(world)
-    fail(world, message_of(talk, "One").run())
-    assert send(world, talk, None).text == " Hello"
-    assert (world.sent[1]["id"], world.sent[1]["is_retry"]) == ("a2", True)
+    assert send(world, talk, prompt).text == " Hello"
+    assert (world.sent[1]["id"], world.sent[1]["is_retry"]) == ("a2", prompt is None)
 
 
 def test_retry_of_a_rejected_message_sends_a_new_one() -> None:
@@ -804,8 +795,7 @@ def test_a_retry_is_of_the_last_message_that_is_stored() -> None:
 
 
 def test_a_retry_of_a_failed_answer_is_its_sibling_wherever_others_went_on() -> None:
-    error = {"type": "status", "status": "error", "message": "x"}
-    world = TreeWorld(answers=[[STARTED, error]])
+    world = TreeWorld(answers=[[STARTED, FAILED]])
     talk = talk_of(world)
     fail(world, message_of(talk, "One").run())
     ask_elsewhere(world, talk, "Two")

@@ -25,6 +25,7 @@ MODELS = [
 ]
 STARTED = {"type": "status", "status": "started"}
 FINISHED = {"type": "status", "status": "finished"}
+FAILED = {"type": "status", "status": "error", "message": "x"}
 
 
 def line(event: dict[str, Any]) -> bytes:
