@@ -2,6 +2,8 @@ import base64
 from typing import cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from h2o_client.protocol.address import Address
 
@@ -118,3 +120,16 @@ def test_repr_does_not_show_the_password() -> None:
     address = Address.parse("https://user:hunter2@host")
     for shown in (repr(address), str(address), f"{address}", repr([address])):
         assert shown.strip("[]") == "Address('https://host')"
+
+
+@given(st.text(max_size=30), st.sampled_from(["", "http://", "https://", "http://host/"]))
+def test_any_text_is_a_usable_address_or_a_value_error(text: str, start: str) -> None:
+    try:
+        address = Address.parse(start + text)
+    except ValueError:
+        return
+    assert address.url.startswith(("http://", "https://"))
+    assert address.url.isascii()
+    assert address.url.isprintable()
+    assert not set(address.url) & set("?# \\")
+    assert "@" not in address.url.split("/")[2]
