@@ -300,19 +300,25 @@ class Way:
     long: bool = False
 
 
+HELD = (endless(" One"),)
+
+
 def at_request(at: str) -> dict[str, Any]:
     """Return the options that pause the server at the point of the exit."""
-    if at in ("head", "body"):
-        return {"answers": (endless(" One") if at == "body" else endless(held=0),)}
-    needs = {"needs": frozenset({"delete"})} if at == "delete" else {}
-    return {"faults": ((at, Fault(delay=DELAY)),), **needs}
+    if at == "head":
+        return {"answers": (endless(held=0),)}
+    if at == "body":
+        return {"answers": HELD}
+    faults = ((at, Fault(delay=DELAY)),)
+    if at == "delete":
+        return {"faults": faults, "needs": frozenset({"delete"})}
+    return {"faults": faults, "answers": HELD}  # where an exit that is late finds it paused
 
 
 def merged(options: dict[str, Any], *needs: str) -> dict[str, Any]:
     return {**options, "needs": options.get("needs", frozenset()) | frozenset(needs)}
 
 
-HELD = (endless(" One"),)
 GOES_ON = Answer(" One two three four", drop_after=1, hold_after=2)
 EXITS: list[Way] = [
     Way("success"),
