@@ -270,6 +270,17 @@ def test_share_outlives_its_conversation_and_has_a_stable_id(
     assert "title" not in {event["type"] for event in other.say().events}  # it already has a title
 
 
+def test_rate_limit_ends_after_a_minute_without_messages() -> None:
+    now = [1_000_000.0]
+    with begun(rate_limit=1, clock=lambda: now[0]) as peer:
+        statuses = []
+        for seconds in (0, 59, 59, 61):
+            now[0] += seconds
+            statuses.append(peer.say().status)
+        assert statuses == [200, 429, 429, 200]
+        assert peer.ask("GET", "/api/v2/conversations").status == 200
+
+
 def test_message_length_and_count_are_limited() -> None:
     with begun(message_length=3, max_messages=2) as peer:
         got = peer.say("👋👋")
