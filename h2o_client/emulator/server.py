@@ -12,16 +12,15 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import CancelledError
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace as copy
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
 import anyio
-from anyio.abc import SocketAttribute, SocketStream, TaskStatus
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.abc import SocketAttribute, SocketStream
+from anyio.from_thread import BlockingPortal
 
 from h2o_client.emulator.chat_ui_2023.face import Face2023
 from h2o_client.emulator.chat_ui_2025.face import Face2025
@@ -229,10 +228,14 @@ class Emulator:
         )
         self._streams: set[SocketStream] = set()
         self._accepted = 0
-        self._progress = progress
+        self._thread: threading.Thread | None = None
         self._portal: BlockingPortal | None = None
-        self._loop_thread = 0
-        self._running = ExitStack()  # closing it ends the thread
+        self._stop: anyio.Event | None = None
+        self._starting: anyio.CancelScope | None = None
+        self._ending = False
+        self._progress = progress
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
 
     # Lifetime
 
@@ -243,27 +246,35 @@ class Emulator:
             EngineError: An engine cannot be started.
             OSError: It cannot listen on the address.
         """
-        if self._portal is not None:
+        if self._thread is not None:
             raise RuntimeError("the emulator is already running")
-        with ExitStack() as stack:
-            # Never in asyncio's debug mode, which would warn about slow tasks on a busy machine.
-            options = {"debug": False}
-            thread = start_blocking_portal("asyncio", options, name="h2o-emulator")
-            stack.callback(self._forget_portal)
-            self._portal = stack.enter_context(thread)
-            with suppress(CancelledError):  # closed by another thread while an engine starts
-                server, _ = self._portal.start_task(self._serve)
-                stack.callback(server.cancel)
-                self._running = stack.pop_all()
+        self._ready.clear()
+        self._ending = False
+        self._failure = None
+        self._thread = threading.Thread(target=self._run, name="h2o-emulator", daemon=True)
+        self._thread.start()
+        try:
+            self._ready.wait()
+        except BaseException:  # such as Ctrl-C while weights load
+            self.close()
+            raise
+        if self._failure is not None:
+            self._thread.join()
+            self._thread = None
+            raise self._failure
         return self
 
     def close(self) -> None:
         """Stop serving: end streams, connections and threads. May be called twice."""
-        self._running.close()
-        portal = self._portal
-        if portal is not None:  # an engine still starts, in another thread
-            with suppress(RuntimeError):  # it has stopped in the meantime
-                portal.call(portal.stop, True)
+        self._ending = True  # first: see _start_engines
+        thread, portal = self._thread, self._portal
+        if thread is None:
+            return
+        if portal is not None:
+            with suppress(RuntimeError):  # the engines' portal was closed in the meantime
+                portal.call(self._end)
+        thread.join()
+        self._thread = None
 
     def __enter__(self) -> Self:
         return self.start()
@@ -456,27 +467,61 @@ class Emulator:
 
     # Internals
 
-    def _forget_portal(self) -> None:
-        self._portal = None
+    def _run(self) -> None:
+        try:
+            # Never in asyncio's debug mode, which would warn about slow tasks on a busy machine.
+            anyio.run(self._serve, backend="asyncio", backend_options={"debug": False})
+        except BaseException as error:  # start() raises it in the caller's thread
+            if self._ready.is_set():
+                raise
+            self._failure = error  # such as a port that is in use
+        finally:
+            self._portal = None
+            self._ready.set()
 
-    async def _serve(self, *, task_status: TaskStatus[None]) -> None:
-        """Serve until cancelled."""
-        self._loop_thread = threading.get_ident()
+    async def _serve(self) -> None:
+        self._stop = stop = anyio.Event()
         engines = self._service.live_engines()
         try:
-            for engine in engines:
-                await engine.start(self._progress)
-            await self._listen(task_status)
+            if await self._start_engines(engines):
+                await self._listen(stop)
         finally:
             with anyio.CancelScope(shield=True):
                 for engine in engines:
                     await engine.aclose()
 
-    async def _listen(self, task_status: TaskStatus[None]) -> None:
+    async def _start_engines(self, engines: Sequence[LiveEngine]) -> bool:
+        """Start the engines; return whether the emulator is still open afterwards."""
+        if not engines:
+            return True
+        failure: Exception | None = None
+        async with BlockingPortal() as portal:
+            self._starting = anyio.CancelScope()
+            self._portal = portal
+            with self._starting:
+                try:
+                    for engine in engines:
+                        if self._ending:
+                            break
+                        await engine.start(self._progress)
+                except Exception as error:  # noqa: BLE001 -- raised below, not in a group
+                    failure = error
+            self._portal = None
+        if failure is not None:
+            raise failure
+        return not self._ending
+
+    def _end(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+        if self._stop is not None:
+            self._stop.set()
+
+    async def _listen(self, stop: anyio.Event) -> None:
         listener = await anyio.create_tcp_listener(
             local_host=self._host, local_port=self._port, backlog=4096
         )
-        async with listener, anyio.create_task_group() as tasks:
+        async with listener, BlockingPortal() as portal, anyio.create_task_group() as tasks:
             port: int = listener.extra_attributes[SocketAttribute.local_port]()
             host = f"[{self._host}]" if ":" in self._host else self._host
             self._service.origin = f"http://{host}:{port}"
@@ -484,8 +529,14 @@ class Emulator:
             self._service.spawn = lambda function, *args: tasks.start_soon(
                 self._guarded, function, *args
             )
-            task_status.started()
-            await self._guarded(listener.serve, self._connection)
+            self._portal = portal
+            if self._ending:
+                stop.set()
+            tasks.start_soon(listener.serve, self._connection)
+            self._ready.set()
+            await stop.wait()
+            await self._close_streams()
+            tasks.cancel_scope.cancel()
 
     async def _guarded(self, function: Callable[..., Awaitable[None]], *args: object) -> None:
         """Run a function whose failure must not end the server, such as an engine."""
@@ -516,8 +567,8 @@ class Emulator:
 
     def _call(self, function: Callable[[], R]) -> R:
         """Call a function in the loop's thread, or directly if the loop is not running."""
-        portal = self._portal
-        if portal is None or self._loop_thread == threading.get_ident():
+        portal, thread = self._portal, self._thread
+        if portal is None or thread is None or thread.ident == threading.get_ident():
             return function()
         return portal.call(function)
 
