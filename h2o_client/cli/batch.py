@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -80,7 +81,10 @@ def batch(
 
     The exit status is 1 if a prompt failed.
     """
-    with tempfile.TemporaryDirectory(prefix="h2o-client-") as folder:
+    temporary: AbstractContextManager[str] = nullcontext("")
+    if "-" in (prompts, output):
+        temporary = tempfile.TemporaryDirectory(prefix="h2o-client-")
+    with temporary as folder:
         source, target = Path(prompts), Path(output)
         if prompts == "-":
             source = Path(folder, "prompts")
@@ -144,7 +148,7 @@ class _Run:
         with Journal(path, common) as journal:
             follow_changes(digests, journal, accept=accept_changes)
             wanted = self._compare(journal, progress, retry_failed=retry_failed)
-            if wanted or journal.session is not None:
+            if wanted or (journal.owns_session and journal.session):
                 options: dict[str, Any] = {"session": journal.session, "retries": Retries()}
                 with connected(self.base_url, model=self.model, **options) as client:
                     delete_leftovers(client, journal)

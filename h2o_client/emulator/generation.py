@@ -151,7 +151,7 @@ class EventReader:
     """Splits the stream of a model server into events."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._pieces: list[bytes] = []  # of an incomplete line
         self._size = 0
 
     def feed(self, data: bytes) -> list[Mapping[str, Any]]:
@@ -163,7 +163,11 @@ class EventReader:
         self._size += len(data)
         if self._size > MAX_BODY:
             raise ConnectionError("the answer is too long")
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._pieces.append(data)
+        if b"\n" not in data:
+            return []
+        *lines, rest = b"".join(self._pieces).split(b"\n")
+        self._pieces = [rest]
         return [_parsed(line) for line in lines]
 
 

@@ -339,7 +339,7 @@ async def _chunks(source: AsyncGenerator[bytes], answer: Answer) -> AsyncGenerat
 
 def _cut(data: bytes, size: int | None) -> Iterator[bytes]:
     size = size or max(len(data), 1)
-    for start in range(0, len(data), size):
+    for start in range(0, max(len(data), 1), size):  # an empty part starts the response, too
         yield data[start : start + size]
 
 

@@ -51,7 +51,7 @@ class AnswerParser(ABC):
         text: the buffer that the text of the answer is appended to.
         limit: the maximum size of a line, in bytes.
         longest: the maximum size of the text, in bytes.
-        fast: whether the first event may have the usual form.
+        fast: whether events may have the usual form. A dialect may change this later.
 
     Attributes:
         text: the visible text of the answer, in UTF-8: many small strings would take twenty times
@@ -82,7 +82,7 @@ class AnswerParser(ABC):
         self._lines = LineSplitter(limit)
         self._limit = limit
         self._longest = longest
-        self._fast = fast  # whether the next event may have the usual form
+        self._fast = fast
         # Bytes of such events that cannot exceed a limit; 0 within a line:
         self._room = min(limit, longest - len(text)) if fast else 0
         self._half = ""  # the first half of a character, whose other half may follow
@@ -136,7 +136,7 @@ class AnswerParser(ABC):
 
         The answer is complete if `final` is set now.
         """
-        self._latest = []
+        self._latest, self._texts = [], []
         rest = self._lines.finish()
         try:
             if rest and self.error is None:
@@ -191,20 +191,28 @@ class AnswerParser(ABC):
 
     def _usual(self, data: bytes, start: int) -> int:
         """Read events in the usual form, and return where they end."""
-        while self._room and (event := self._event_at(data, start)) is not None:
-            size = event.end() - start
-            if size > self._room:
-                break
+        room = self._room
+        if not room:
+            return start
+        find, plain = self._event_at, self.PLAIN
+        latest, texts, before = self._latest, self._texts, len(self._texts)
+        while (event := find(data, start)) is not None:
+            end = event.end()
+            raw = event[plain]
             try:
-                text = self._text_of(event)
-                self.text += text.encode()
+                text = self._text_of(event) if raw is None else raw.decode()
+                raw = raw or text.encode()
             except ValueError:
                 break  # the dialect reports what is wrong
-            self._texts.append(text)
-            self._room -= size
-            self._latest.append(event)
-            self.count += 1
-            start += size
+            room -= end - start
+            if room < 0:
+                break
+            self.text += raw
+            texts.append(text)
+            latest.append(event)
+            self._room = room
+            start = end
+        self.count += len(texts) - before
         return start
 
     def _other(self, data: bytes) -> None:

@@ -106,16 +106,17 @@ def create(
         finally:
             session.creating.discard(made)
 
-    default = exchange.model
+    default, renewed = exchange.model, False
     try:
         while True:
             creation = exchange.query(build, call, failed=failed, finish=tracked)
             try:
                 return (yield from exchange.explain_model(model or default, creation, call))
             except ModelUnavailableError:
-                if model is not None or exchange.model in (None, default):
+                if model is not None or renewed or exchange.model in (None, default):
                     raise
-                default = exchange.model  # the server no longer has its former first model
+                # The server removed its first model. This loop must end, even if it does so again.
+                default, renewed = exchange.model, True
     except GeneratorExit:
         session.has_orphans = session.has_orphans or under_way
         raise

@@ -12,9 +12,10 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from functools import partial
 from types import CodeType, FrameType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import httpx
 
@@ -33,9 +34,6 @@ from h2o_client._client.watchdog import Watchdog
 from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import CallerStoppedError, Effect, Fetch, Send, Sleep
 from h2o_client.protocol.exchange import Exchange
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
@@ -106,8 +104,6 @@ def finish(call: Callable[[], T], *, after_interruption: float) -> T:
     """
     if threading.current_thread() is not threading.main_thread():
         return call()
-    from concurrent.futures import Future  # its import is slow
-
     outcome: Future[T] = Future()
     worker = threading.Thread(
         target=contextvars.copy_context().run,
@@ -129,7 +125,7 @@ def finish(call: Callable[[], T], *, after_interruption: float) -> T:
         del outcome  # the traceback of an error holds this frame
 
 
-def _store_outcome(outcome: "Future[T]", call: Callable[[], T]) -> None:
+def _store_outcome(outcome: Future[T], call: Callable[[], T]) -> None:
     try:
         outcome.set_result(call())
     except BaseException as error:  # noqa: BLE001 -- raised by result(), in the other thread

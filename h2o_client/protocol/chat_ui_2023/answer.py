@@ -28,8 +28,8 @@ from h2o_client.errors import (
     OverloadedError,
     ProtocolError,
 )
-from h2o_client.protocol import answer
 from h2o_client.protocol.answer import MAX_TEXT, raw_decode
+from h2o_client.protocol.answer import AnswerParser as AnyAnswerParser
 from h2o_client.protocol.lines import MAX_LINE, excerpt
 from h2o_client.protocol.text import join_halves
 from h2o_client.types import Token
@@ -82,7 +82,7 @@ class Final(NamedTuple):
         return None if has_stop else "length"  # 05_upstream_length
 
 
-class AnswerParser(answer.AnswerParser):
+class AnswerParser(AnyAnswerParser):
     """Reads the stream of one answer.
 
     Args:
@@ -100,7 +100,7 @@ class AnswerParser(answer.AnswerParser):
         self, limit: int = MAX_LINE, longest: int = MAX_TEXT, text: bytearray | None = None
     ) -> None:
         buffer = bytearray() if text is None else text
-        # The first line may begin with a byte order mark.
+        # Not before the first line, which may begin with a byte order mark:
         super().__init__(buffer, limit=limit, longest=longest, fast=False)
 
     def mute(self) -> None:
@@ -109,7 +109,7 @@ class AnswerParser(answer.AnswerParser):
     def _line(self, line: bytes) -> None:
         if self.ended:
             return
-        if not self._fast:
+        if not self._fast:  # the first line
             self._fast = True
             line = line.removeprefix(_BOM)
         if not line.startswith(b"data:"):

@@ -25,8 +25,8 @@ import re
 from typing import Any, NamedTuple, cast
 
 from h2o_client.errors import GenerationError, H2oError, ProtocolError
-from h2o_client.protocol import answer
 from h2o_client.protocol.answer import MAX_TEXT, raw_decode
+from h2o_client.protocol.answer import AnswerParser as AnyAnswerParser
 from h2o_client.protocol.lines import excerpt
 from h2o_client.protocol.prompt import JS_SPACE
 from h2o_client.protocol.replies import status_error
@@ -54,7 +54,7 @@ class Final(NamedTuple):
         return None  # 07_upstream_length
 
 
-class AnswerParser(answer.AnswerParser):
+class AnswerParser(AnyAnswerParser):
     """Reads the stream of one answer.
 
     Args:
