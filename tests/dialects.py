@@ -13,6 +13,7 @@ ONLY_2023: dict[str, set[str]] = {
         "test_environment_configures_the_client",
         "test_events_include_special_tokens",
         "test_model_can_be_set_per_call",
+        "test_parameters_of_client_and_call_are_sent",
         "test_requests_of_two_chats_are_exact",
         "test_stream_yields_the_texts_of_the_tokens",
         "test_surrogates_in_two_tokens_are_joined",

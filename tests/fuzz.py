@@ -424,12 +424,15 @@ def flow(content: bytes) -> None:
     result = _play(scene, scene.chat, breaks, stops)
     if isinstance(result, Reply):
         assert result.text == scene.text
+    if isinstance(result, H2oError):
+        assert result.partial in ("", scene.text)
     told = scene.abandon()
     assert len(told) == len(set(told)), "the server was notified twice"
     assert set(told) <= {"stop", "delete"}
     assert scene.conversations == set()
     assert scene.abandon() == []
     scene.play(conversations.sweep(scene.exchange, scene.exchange.cleanup()))
+    _check_urls(scene)
 
 
 def newer_flow(content: bytes) -> None:
@@ -451,6 +454,7 @@ def newer_flow(content: bytes) -> None:
     assert set(world.operations[before:]) <= {"stop", "delete"}
     world.play(conversations.sweep(world.exchange, world.exchange.cleanup()))
     assert world.conversations == set()
+    _check_urls(world)
 
 
 def _play(world: World, chat: ChatOperation, breaks: int, stops: int) -> object:
@@ -490,9 +494,13 @@ def _play(world: World, chat: ChatOperation, breaks: int, stops: int) -> object:
     steps.close()
     player.release()
     world.recover()
+    return result
+
+
+def _check_urls(world: World) -> None:
+    """Check that no request left the server, including those of the clean-up."""
     for request in world.requests:
         assert request.url.startswith("https://host/chat/")
-    return result
 
 
 TARGETS: dict[str, Target] = {

@@ -13,7 +13,8 @@ INTERRUPTED_PYTHON = (
     # Ctrl-C between two steps of httpcore's code: trio reports a generator that is left to it, and
     # Python a coroutine that was made but not awaited.
     "-Wignore:Async generator 'httpcore",
-    "-Wignore:coroutine 'AsyncHTTP",
+    "-Wignore:coroutine 'AsyncHTTP11",
+    "-Wignore:coroutine 'AsyncHTTPConnection",
 )
 """A Python to press Ctrl-C in, where warnings are errors."""
 # In a callback of the import system, Python reports Ctrl-C instead of raising it.

@@ -67,7 +67,9 @@ def test_prompt_and_piped_text_are_sent(
     assert prompts(server) == [sent]
 
 
-@pytest.mark.parametrize("names", [("--model", "--system", "--param"), ("-m", "-s", "-p")])
+@pytest.mark.parametrize(
+    "names", [("--model", "--system", "--param"), ("-m", "-s", "-p")], ids=["long", "short"]
+)
 def test_long_and_short_options_are_accepted(
     command: Command, server: Emulator, names: tuple[str, ...]
 ) -> None:

@@ -371,6 +371,7 @@ def test_unknown_command_is_reported(terminal: InTerminal, server: Emulator) -> 
     text = terminal.text.replace("\n", " ")
     assert "unknown command /retyr: did you mean /retry? /help shows" in text
     assert "unknown command /nothing-like-it: /help shows the commands." in text
+    assert "begins with a slash, put a space before it" in text
     assert max(map(len, terminal.text.splitlines()[1:])) <= 60
     assert server.requests == []
 

@@ -357,9 +357,7 @@ def test_serve_records_and_replays(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @needs.posix
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_ends_running_streams(number: int) -> None:
     stub = OpenAIStub([delta(" Hello"), LEFT])
     with running(stub) as model_server:

@@ -141,6 +141,7 @@ def test_engine_sees_a_flattened_history(client: Client) -> None:
         ({"max_new_tokens": 2}, " Hello! I", "length"),
         ({"stop": ["am"]}, " Hello! I am", "stop_sequence"),
     ],
+    ids=["max_new_tokens", "stop"],
 )
 def test_answer_is_limited_by_its_parameters(
     client: Client, parameters: dict[str, Any], text: str, finish: str

@@ -454,8 +454,9 @@ def test_local_model_gets_the_system_message_in_the_question() -> None:
         [delta(" x")],
         [delta(" x"), "[DONE]"],
     ],
+    ids=["content filter", "stop", "no reason", "done without a reason"],
 )
-def test_ending_of_an_openai_answer_is_translated(events: list[Any]) -> None:
+def test_every_ending_of_an_openai_answer_is_finished(events: list[Any]) -> None:
     with running(OpenAIStub(events)) as stub, begun(engine=f"openai:{stub.url}#m") as peer:
         got = peer.say()
     assert got.events[-1] == FINISHED

@@ -425,7 +425,8 @@ def test_stop_disconnects_from_a_silent_server(
         eventually(lambda: model_server.asked)
         running = server._service.generations
         eventually(lambda: [item.tokens for item in tuple(running)] == [min(len(said), 1)])
-        client.ask("POST", f"/conversation/{client.conversation}/stop-generating")
+        stop = f"/conversation/{client.conversation}/stop-generating"
+        assert client.ask("POST", stop)[0] == 200
         assert model_server.left.wait(20)
         failure = http.client.IncompleteRead if said else http.client.RemoteDisconnected
         assert isinstance(answer.exception(), failure)

@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 from recorded import Exchange, lines, named
-from tree import FAILED, FINISHED, HELLO, KEEP_ALIVE, STARTED, TreeWorld, line, said, streamed
+from tree import (
+    FAILED,
+    FINISHED,
+    HELLO,
+    KEEP_ALIVE,
+    MODELS,
+    STARTED,
+    TreeWorld,
+    line,
+    said,
+    streamed,
+)
 from world import Answer, Part, Player, chat_of, cut, lost, message_of, says, talk_of, uuid
 
 from h2o_client.errors import (
@@ -15,6 +26,7 @@ from h2o_client.errors import (
     GenerationError,
     H2oError,
     IncompleteStreamError,
+    ModelUnavailableError,
     NotFoundError,
     OverloadedError,
     PromptTooLargeError,
@@ -59,6 +71,15 @@ def create_renamed(world: TreeWorld) -> Callable[[Request], Answer]:
 
 def cookies(world: TreeWorld, operation: str) -> list[str]:
     return [dict(r.headers)["Cookie"] for r in world.requests if r.operation == operation]
+
+
+def test_default_model_is_renewed_only_once() -> None:
+    names = itertools.cycle(["one", "two", "three"])
+    lists = (says({"json": [{**MODELS[0], "id": each, "name": each}]}) for each in names)
+    rejection = says({"message": "Invalid request"}, 400)
+    world = TreeWorld({"create": rejection, "models": lists}, model=None)
+    assert isinstance(fail(world, chat_of(world).run()), ModelUnavailableError)
+    assert world.operations.count("create") == 2
 
 
 def test_a_second_creation_waits_until_the_first_has_shown_the_session() -> None:

@@ -380,11 +380,12 @@ async def test_break_stops_running_answers(api: Api, server: Emulator) -> None:
         assert (await client.chat("on it goes")).text == " on it goes"
 
 
+@pytest.mark.parametrize("tokens", [0, 1])
 @pytest.mark.parametrize("error", [OwnError, KeyboardInterrupt])
-async def test_exception_before_the_first_token_leaves_nothing(
-    api: Api, server: Emulator, error: type[BaseException]
+async def test_exception_in_the_loop_leaves_nothing(
+    api: Api, server: Emulator, error: type[BaseException], tokens: int
 ) -> None:
-    server.reply(*[Answer(" One", hold_after=0)] * 3)
+    server.reply(*[Answer([" One"] * 2, hold_after=tokens)] * 3)
     async with api.client() as client:
         with pytest.raises(error) as caught:  # noqa: PT012 -- the caller leaves the block by it
             async with many(client, ["a", "b", "c", "d"], concurrency=4) as results:

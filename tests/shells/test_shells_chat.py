@@ -328,3 +328,12 @@ async def test_surrogates_are_joined_across_a_lost_connection(
         reply = await client.chat("Hi")
     assert reply.text == "a😀b c\ufffd d"
     assert reply.recovered
+
+
+async def test_parameters_of_client_and_call_are_sent(api: Api, server: Emulator) -> None:
+    async with api.client(parameters={"top_p": 0.5, "temperature": 0.1, "seed": 1}) as client:
+        await client.chat("Hi", parameters={"seed": 2, "anything": [1]}, temperature=0.9)
+        await client.chat("Hi", temperature=None)
+    one, two = (body["parameters"] for body in bodies(server))
+    assert one == {**PARAMETERS, "temperature": 0.9, "top_p": 0.5, "seed": 2, "anything": [1]}
+    assert two == {**PARAMETERS, "temperature": 0.1, "top_p": 0.5, "seed": 1}

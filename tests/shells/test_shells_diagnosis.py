@@ -104,8 +104,9 @@ async def test_unreachable_explicit_proxy_is_named(
     api: Api, unused: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    error = await failure(api, "http://chat.example", proxy=f"http://{unused}")
-    assert f"the proxy http://{unused} (from the argument `proxy`)" in str(error)
+    error = await failure(api, "http://chat.example", proxy=f"http://ann:s3cret@{unused}")
+    assert f"the proxy http://…@{unused} (from the argument `proxy`)" in str(error)
+    assert "s3cret" not in str(error)
     assert isinstance(error, TransportError)
     assert not error.sent
 

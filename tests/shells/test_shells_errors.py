@@ -177,8 +177,9 @@ async def test_cut_stream_is_an_error(api: Api, server: Emulator, after: int) ->
         (Answer(" One", ending="midline"), " One"),
         (Answer("", ending="clean"), ""),
         (Answer("", ending="cut"), ""),
+        (Answer(raw=b"", ending="cut"), ""),
     ],
-    ids=["clean", "cut", "within a line", "clean, empty", "cut, empty"],
+    ids=["clean", "cut", "within a line", "clean, empty", "cut, empty", "cut, no bytes"],
 )
 async def test_stream_that_ends_early_is_an_error(
     api: Api, server: Emulator, answer: Answer, partial: str

@@ -392,7 +392,7 @@ EXITS: list[Way] = [
         Way(
             f"native cancellation at {at}",
             is_cancelled_natively(at),
-            long=True,
+            long=at not in ("create", "body"),
             warns=at == "delete",
             **options,
         )
@@ -421,7 +421,7 @@ EXITS: list[Way] = [
         for options in [at_request(at)]
     ],
     *[
-        Way(f"Ctrl-C at {at}", is_interrupted(at), long=at not in ("create", "body"), **options)
+        Way(f"Ctrl-C at {at}", is_interrupted(at), long=at in ("settings", "delete"), **options)
         for at in ("settings", "create", "head", "body", "delete")
         for options in [at_request(at)]
     ],

@@ -249,6 +249,15 @@ async def test_foreign_cookies_are_not_adopted(
     }
 
 
+async def test_cookies_of_later_responses_are_ignored(api: Api, hostile: Hostile) -> None:
+    """They would be adopted from the settings."""
+    cookie = f"Set-Cookie: hf-chat={FOREIGN}; HttpOnly; Path=/"
+    hostile.on("create", answer(b'{"conversationId":"abc"}', JSON, cookie))
+    hostile.on("message", answer(HELLO, EVENTS, cookie))
+    assert (await chat(api, hostile)).session == SESSION
+    assert hostile.heard[-1].cookies == [f"hf-chat={SESSION}"]
+
+
 # Endless data
 
 ENDLESS_HEADS: dict[str, Pieces] = {

@@ -96,7 +96,7 @@ async def test_cancelling_the_opening_call_does_not_fail_another(
 async def test_ending_the_opening_stream_does_not_fail_another(
     api: Api, server: Emulator, way: str
 ) -> None:
-    server.fault("settings", Fault(delay=0.1))
+    server.fault("settings", Fault(delay=0.5))
     async with api.client(retries=0) as client:
         stream = client.stream("Hi")
         async with api.in_background(stream.read) as first:
