@@ -267,7 +267,7 @@ def test_unreachable_engine_is_reported_immediately(
 
 @pytest.mark.slow
 @needs.posix
-def test_unreachable_engine_is_reported_once_by_serve() -> None:
+def test_unreachable_engine_is_reported_once_and_without_its_password() -> None:
     models = [f"--model={name}=openai:http://me:sEcret@127.0.0.1:1#m" for name in "ab"]
     with serving(*models) as (serve, url, _), H2oClient(url, model="a", retries=0) as client:
         for _ in range(2):
