@@ -35,6 +35,8 @@ class State(Enum):
     ENDED = "ended"
     CLOSED = "closed"
 
+    __hash__ = object.__hash__  # Enum's is Python code: see `Life.move()`
+
 
 _NEXT = {
     State.NEW: {State.OPEN, State.STOPPING, State.CLOSING},
@@ -65,6 +67,8 @@ class Life:
 
     def move(self, state: State) -> bool:
         """Move to a state if the transition is allowed; return whether it was."""
+        # No Python code is called here: during such a call, a signal handler or another thread
+        # could move the state between the check and the assignment.
         if state in _NEXT[self.state]:
             self.state = state
             return True
