@@ -1,4 +1,4 @@
-"""Importing the package and creating a client does not import unused dialects."""
+"""Importing the package and creating a client imports only what is necessary."""
 
 import subprocess
 import sys
@@ -18,12 +18,26 @@ IMPORTED = {
 }
 
 
+def printed_by(script: str) -> list[str]:
+    """Run a script, and return the words that it prints."""
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["H2oClient", "AsyncH2oClient"])
 @pytest.mark.parametrize("options", IMPORTED)
 def test_unused_dialect_is_not_imported(name: str, options: str) -> None:
-    script = SCRIPT.format(name=name, options=options)
-    found = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    assert found.stdout.split() == [IMPORTED[options]]
+    assert printed_by(SCRIPT.format(name=name, options=options)) == [IMPORTED[options]]
+
+
+@pytest.mark.parametrize("name", ["H2oClient", "AsyncH2oClient"])
+def test_import_of_a_client_loads_no_event_loop(name: str) -> None:
+    script = f"""
+import sys
+import httpx
+before = set(sys.modules)
+from h2o_client import {name}
+print(*sorted(set(sys.modules) - before))
+"""
+    assert not {"anyio._core", "asyncio", "concurrent.futures"} & set(printed_by(script))

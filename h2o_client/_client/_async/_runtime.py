@@ -254,7 +254,7 @@ class Connections(Protocol):
     """The part of a client that a player uses."""
 
     _http: httpx.AsyncClient
-    _opening: anyio.Lock
+    _opening: "anyio.Lock"  # quoted, as anyio imports this on first access
 
 
 class ConnectionOwner(ABC):

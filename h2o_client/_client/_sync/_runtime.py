@@ -12,10 +12,9 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from functools import partial
 from types import CodeType, FrameType
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import httpx
 
@@ -34,6 +33,9 @@ from h2o_client._client.watchdog import Watchdog
 from h2o_client.protocol.deadline import Deadline
 from h2o_client.protocol.effects import CallerStoppedError, Effect, Fetch, Send, Sleep
 from h2o_client.protocol.exchange import Exchange
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
@@ -104,6 +106,8 @@ def finish(call: Callable[[], T], *, after_interruption: float) -> T:
     """
     if threading.current_thread() is not threading.main_thread():
         return call()
+    from concurrent.futures import Future  # importing it takes a millisecond
+
     outcome: Future[T] = Future()
     worker = threading.Thread(
         target=contextvars.copy_context().run,
@@ -125,7 +129,7 @@ def finish(call: Callable[[], T], *, after_interruption: float) -> T:
         del outcome  # the traceback of an error holds this frame
 
 
-def _store_outcome(outcome: Future[T], call: Callable[[], T]) -> None:
+def _store_outcome(outcome: "Future[T]", call: Callable[[], T]) -> None:
     try:
         outcome.set_result(call())
     except BaseException as error:  # noqa: BLE001 -- raised by result(), in the other thread
