@@ -172,13 +172,13 @@ class RawResponse:
         Raises:
             ConnectionError: The body broke off, or is longer than `MAX_BODY` bytes.
         """
-        data = b""
+        data = bytearray()
         async with aclosing(self.body) as body:
             async for part in body:
                 data += part
                 if len(data) > MAX_BODY:
                     raise ConnectionError("the body is too long")
-        return data
+        return bytes(data)
 
 
 class RawEngine(LiveEngine, ABC):
